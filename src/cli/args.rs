@@ -1,0 +1,201 @@
+//! Arguments as typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Index a stream of events into SQL tables, with a snapshot per region.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, max_term_width = 100, infer_long_args = false)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 130 stopped by a signal after a clean drain."
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Global {
+    /// Print nothing but errors and results
+    #[arg(long, short, global = true)]
+    pub(super) quiet: bool,
+    /// Print more of what happens; twice for all of it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// How messages are written to stderr
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+    /// Whether to use colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(super) color: Color,
+}
+
+/// How messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Whether to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Index from the checkpoint to the end of the source
+    Run(Run),
+    /// Check configuration, handlers and the first events of the source; write nothing
+    Check(Check),
+    /// Make a folder with a working pipeline to start from
+    Init(Init),
+    /// Show the newest snapshot of each region
+    Latest(Latest),
+    /// Show a region's snapshots, newest first
+    History(History),
+    /// Show the snapshot of an id
+    Show(Show),
+    /// Show checkpoint, lag and snapshots; exit 0 if all is well, 1 if something is stale or missing
+    Status(Status),
+    /// Print shell completions
+    Completions(Completions),
+}
+
+/// `forebay run`
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// The pipeline file
+    pub(super) pipeline: PathBuf,
+    /// Read from here instead: a file, a folder, a pattern, or - for standard input
+    #[arg(long, value_name = "PATH")]
+    pub(super) source: Option<String>,
+    /// Store here instead: sqlite:PATH
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(super) store: Option<String>,
+    /// Stop after this block
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true)]
+    pub(super) until: Option<i64>,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    /// How long what is in flight may take after a stop
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(super) drain_timeout: Duration,
+}
+
+/// `forebay check`
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// The pipeline file
+    pub(super) pipeline: PathBuf,
+    /// Read from here instead: a file, a folder, a pattern, or - for standard input
+    #[arg(long, value_name = "PATH")]
+    pub(super) source: Option<String>,
+}
+
+/// `forebay init`
+#[derive(Debug, clap::Args)]
+pub(super) struct Init {
+    /// The folder to make
+    pub(super) dir: PathBuf,
+}
+
+/// Which snapshots to read.
+#[derive(Debug, clap::Args)]
+pub(super) struct Place {
+    /// The pipeline's name; may be left out if the store holds only one
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(super) pipeline: Option<String>,
+    /// Where the snapshots are: sqlite:PATH
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(super) snapshots: Option<String>,
+    /// Take name and place from this pipeline file
+    #[arg(long, value_name = "PIPELINE.toml")]
+    pub(super) config: Option<PathBuf>,
+}
+
+/// How to print snapshots.
+#[derive(Debug, clap::Args)]
+pub(super) struct Form {
+    /// Print region, id, seq, block and time around each document
+    #[arg(long)]
+    pub(super) meta: bool,
+    /// Print a table, also where stdout is not a terminal
+    #[arg(long, conflicts_with = "json")]
+    pub(super) table: bool,
+    /// Print one JSON document a line, also on a terminal
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `forebay latest`
+#[derive(Debug, clap::Args)]
+pub(super) struct Latest {
+    /// The regions; all if none is given
+    pub(super) regions: Vec<String>,
+    #[command(flatten)]
+    pub(super) place: Place,
+    #[command(flatten)]
+    pub(super) form: Form,
+}
+
+/// `forebay history`
+#[derive(Debug, clap::Args)]
+pub(super) struct History {
+    /// The region
+    pub(super) region: String,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) limit: usize,
+    /// No older than this: a time (RFC 3339), or a duration ago such as 2h
+    #[arg(long, value_name = "T")]
+    pub(super) since: Option<String>,
+    #[command(flatten)]
+    pub(super) place: Place,
+    #[command(flatten)]
+    pub(super) form: Form,
+}
+
+/// `forebay show`
+#[derive(Debug, clap::Args)]
+pub(super) struct Show {
+    /// The snapshot's id
+    pub(super) id: String,
+    #[command(flatten)]
+    pub(super) place: Place,
+    #[command(flatten)]
+    pub(super) form: Form,
+}
+
+/// `forebay status`
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    /// The pipeline file
+    pub(super) pipeline: PathBuf,
+    /// The store, if it is not the pipeline file's: sqlite:PATH
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(super) store: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `forebay completions`
+#[derive(Debug, clap::Args)]
+pub(super) struct Completions {
+    /// The shell
+    pub(super) shell: clap_complete::Shell,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    forebay::config::parse_duration(text)
+}

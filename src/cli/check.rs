@@ -1,0 +1,40 @@
+//! `forebay check`: tries a pipeline and writes nothing.
+
+use forebay::{Config, Pipeline};
+
+use super::args::{Check, Global};
+use super::exit::{Code, Failure};
+use super::out::{count, print_lines};
+
+pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
+    let config = Config::read(&args.pipeline)?;
+    let mut pipeline = Pipeline::from_config(&config)?;
+    if let Some(source) = &args.source {
+        pipeline = pipeline.source_path(source);
+    }
+    // A handler that fails on the sample is what a check is there to find: it is input that is at fault.
+    let checked = pipeline.check().map_err(super::usage)?;
+    if global.quiet {
+        return Ok(Code::Done);
+    }
+    let entities: Vec<String> =
+        config.schema.entities().iter().map(|entity| format!("  entity      {entity}")).collect();
+    let mut lines = vec![format!("{} is fine", args.pipeline.display())];
+    lines.push(format!("  pipeline    {}", config.name));
+    lines.extend(entities);
+    lines.push(format!(
+        "  handlers    {}{}",
+        config.handlers.script.display(),
+        if checked.has_snapshots { ", with snapshots" } else { "" }
+    ));
+    lines.push(match checked.regions.len() {
+        0 => "  source      no event was read".to_owned(),
+        regions => format!(
+            "  source      the first {} events, {} {}, were handled",
+            count(checked.events),
+            regions,
+            if regions == 1 { "region" } else { "regions" }
+        ),
+    });
+    print_lines(lines)
+}

@@ -1,0 +1,39 @@
+//! `forebay init`: a working pipeline to start from.
+
+use std::fs;
+use std::path::Path;
+
+use super::args::{Global, Init};
+use super::exit::{Code, Failure};
+use super::out::print_lines;
+
+/// The files of the starter.
+const FILES: [(&str, &str); 3] = [
+    ("pipeline.toml", include_str!("starter/pipeline.toml")),
+    ("handlers.lua", include_str!("starter/handlers.lua")),
+    ("events.ndjson", include_str!("starter/events.ndjson")),
+];
+
+pub(super) fn init(args: &Init, global: &Global) -> Result<Code, Failure> {
+    let dir = &args.dir;
+    // All or nothing: what is there already is never overwritten.
+    if let Some((name, _)) = FILES.iter().find(|(name, _)| dir.join(name).exists()) {
+        return Err(super::usage(format!("{} is there already; choose a new folder", dir.join(name).display())));
+    }
+    write_all(dir).map_err(|error| Failure::new(Code::Failed, format!("cannot make {}: {error}", dir.display())))?;
+    if global.quiet {
+        return Ok(Code::Done);
+    }
+    let pipeline = dir.join("pipeline.toml");
+    let pipeline = pipeline.display();
+    let mut lines: Vec<String> = FILES.iter().map(|(name, _)| format!("made {}", dir.join(name).display())).collect();
+    lines.push("next:".into());
+    lines.push(format!("  forebay run {pipeline}"));
+    lines.push(format!("  forebay latest --config {pipeline}"));
+    print_lines(lines)
+}
+
+fn write_all(dir: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(dir)?;
+    FILES.iter().try_for_each(|(name, text)| fs::write(dir.join(name), text))
+}

@@ -1,0 +1,49 @@
+//! The command line: arguments as typed become one command, a command ends in an exit code.
+//!
+//! The only room that reads arguments and the environment, and that prints. One file for each command.
+
+mod args;
+mod bar;
+mod check;
+mod completions;
+mod exit;
+mod init;
+mod log;
+mod out;
+mod read;
+mod run;
+mod status;
+mod summary;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use exit::Failure;
+
+/// Runs the command that was typed.
+pub(crate) fn main() -> ExitCode {
+    let args = Args::parse();
+    log::start(&args.global);
+    let result = match &args.command {
+        Command::Run(command) => run::run(command, &args.global),
+        Command::Check(command) => check::check(command, &args.global),
+        Command::Init(command) => init::init(command, &args.global),
+        Command::Latest(command) => read::latest(command),
+        Command::History(command) => read::history(command),
+        Command::Show(command) => read::show(command),
+        Command::Status(command) => status::status(command, &args.global),
+        Command::Completions(command) => completions::completions(command),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => failure.tell(&args.global),
+    }
+}
+
+/// A failure that is the user's to mend: wrong usage, configuration or input.
+fn usage(message: impl std::fmt::Display) -> Failure {
+    Failure::new(exit::Code::Usage, message)
+}

@@ -1,0 +1,82 @@
+//! What a run did, as a JSON object or as a short table.
+
+use forebay::Report;
+use serde_json::{Value as Json, json};
+
+use super::args::Global;
+use super::out::count;
+
+/// The object that `run --json` prints.
+pub(super) fn json(report: &Report) -> Json {
+    let seconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
+    let rounded = |ratio: f64| (ratio * 1e4).round() / 1e4;
+    let times = &report.times;
+    let mut object = json!({
+        "pipeline": report.pipeline,
+        "events": report.events,
+        "blocks": report.blocks,
+        "batches": report.batches,
+        "entities_written": report.entities_written,
+        "checkpoint": { "block": report.checkpoint.block },
+        "resumed_from": report.resumed_from,
+        "snapshots": {
+            "stored": report.snapshots.stored,
+            "published": report.snapshots.published,
+            "duplicate": report.snapshots.duplicate,
+            "failed": report.snapshots.failed,
+        },
+        "seconds": {
+            "wall": seconds(times.wall),
+            "read": seconds(times.read),
+            "handlers": seconds(times.handlers),
+            "commit": seconds(times.commit),
+            "publish": seconds(times.publish),
+            "handlers_blocked": seconds(times.handlers_blocked),
+            "commit_idle": seconds(times.commit_idle),
+        },
+        "overlap": { "speedup": rounded(report.speedup()), "efficiency": rounded(report.efficiency()) },
+        "memory_peak_bytes": report.memory_peak_bytes,
+    });
+    if report.late_skipped > 0 {
+        object["late_skipped"] = report.late_skipped.into();
+    }
+    object
+}
+
+/// The table that `run` prints.
+pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
+    let bold =
+        if global.is_coloured(&std::io::stdout()) { anstyle::Style::new().bold() } else { anstyle::Style::new() };
+    let block = |block: Option<i64>| block.map_or_else(|| "none yet".to_owned(), |block| format!("block {block}"));
+    let times = &report.times;
+    let mut lines = vec![format!(
+        "{bold}{}{bold:#}  {} events of {} blocks in {:.2} s, {} events/s{}",
+        report.pipeline,
+        count(report.events),
+        count(report.blocks),
+        times.wall.as_secs_f64(),
+        count(report.events_per_second() as u64),
+        if report.was_stopped { ", stopped by a signal" } else { "" },
+    )];
+    let resumed = report.resumed_from.map_or_else(String::new, |block| format!(", went on from block {block}"));
+    lines.push(format!("  checkpoint  {}{resumed}", block(report.checkpoint.block)));
+    lines.push(format!("  committed   {} rows in {} batches", count(report.entities_written), count(report.batches)));
+    lines.push(format!(
+        "  snapshots   {} stored, {} unchanged",
+        count(report.snapshots.stored),
+        count(report.snapshots.duplicate)
+    ));
+    if report.late_skipped > 0 {
+        lines.push(format!("  left out    {} events that came too late", count(report.late_skipped)));
+    }
+    lines.push(format!(
+        "  time        read {:.2} s, handlers {:.2} s, commit {:.2} s; overlapping made it {:.2} times as fast",
+        times.read.as_secs_f64(),
+        times.handlers.as_secs_f64(),
+        times.commit.as_secs_f64(),
+        report.speedup().max(1.0),
+    ));
+    lines.push(format!("  memory      {} MiB at most", report.memory_peak_bytes >> 20));
+    lines.push(format!("  {}", report.limit()));
+    lines
+}

@@ -1,0 +1,302 @@
+//! The depth-one hand-off to a thread that commits in order.
+//!
+//! One thread owns the commits. Others hand sealed items over and go on; each gets a [`Ticket`] on which it may wait
+//! for its item's own result. At most one item waits while one is being committed, so a producer that outruns the
+//! committer holds at most three: committing, waiting, and the one it is filling.
+//!
+//! The first failure latches: the item that failed and every later one gets it, and nothing is committed after it.
+//! No result is ever dropped: a ticket that nobody waits on leaves its failure in the latch, which
+//! [`CommitThread::failure`] and [`CommitThread::finish`] return.
+//!
+//! Usable on its own, by a program with a store of its own: see `examples/handoff.rs`.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
+
+/// Commits items, one at a time and in order, on a thread of its own.
+pub trait Committer: Send + 'static {
+    /// What is committed at once.
+    type Item: Send + 'static;
+    /// What a commit returns.
+    type Receipt: Send + 'static;
+    /// Why one failed.
+    type Error: Send + Sync + 'static;
+
+    /// Commits one item: all of it or nothing. May block.
+    ///
+    /// # Errors
+    /// The item is not committed, and nothing after it will be.
+    fn commit(&mut self, item: Self::Item) -> Result<Self::Receipt, Self::Error>;
+}
+
+/// Why an item was not committed, or its result is not known.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CommitFailure<E> {
+    /// A commit failed: this item's or an earlier one's. Shared by all who wait.
+    Failed(Arc<E>),
+    /// The committing thread panicked.
+    Panicked(Arc<str>),
+    /// The time to wait was over; the commit may still come.
+    TimedOut(Duration),
+}
+
+impl<E> Clone for CommitFailure<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
+            Self::TimedOut(waited) => Self::TimedOut(*waited),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for CommitFailure<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => error.fmt(f),
+            Self::Panicked(message) => write!(f, "the commit thread panicked: {message}"),
+            Self::TimedOut(waited) => write!(f, "no answer from the commit thread within {} ms", waited.as_millis()),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> std::error::Error for CommitFailure<E> {}
+
+/// A commit's answer, to wait on.
+#[derive(Debug)]
+pub struct Ticket<R, E> {
+    answer: Receiver<Result<R, CommitFailure<E>>>,
+    shared: Arc<Shared<E>>,
+}
+
+impl<R, E> Ticket<R, E> {
+    /// Waits for the commit of the item that this ticket was given for. Blocks for `timeout` at most.
+    ///
+    /// # Errors
+    /// The item was not committed, or the time was over.
+    pub fn wait(&self, timeout: Duration) -> Result<R, CommitFailure<E>> {
+        match self.answer.recv_timeout(timeout) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => Err(CommitFailure::TimedOut(timeout)),
+            Err(RecvTimeoutError::Disconnected) => Err(self.shared.failure_or_gone()),
+        }
+    }
+
+    /// The answer, if it is there.
+    pub fn try_wait(&self) -> Option<Result<R, CommitFailure<E>>> {
+        match self.wait(Duration::ZERO) {
+            Err(CommitFailure::TimedOut(_)) => None,
+            answer => Some(answer),
+        }
+    }
+}
+
+/// An item that could not be handed over, given back.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Refused<I, E> {
+    /// One item waits already.
+    Full(I),
+    /// An earlier commit failed; nothing is committed any more.
+    Failed(I, CommitFailure<E>),
+}
+
+/// What comes of handing an item over.
+pub type Submitted<C> = Result<
+    Ticket<<C as Committer>::Receipt, <C as Committer>::Error>,
+    Refused<<C as Committer>::Item, <C as Committer>::Error>,
+>;
+
+type Answer<C> = Sender<Result<<C as Committer>::Receipt, CommitFailure<<C as Committer>::Error>>>;
+
+struct Job<C: Committer> {
+    item: C::Item,
+    answer: Answer<C>,
+}
+
+#[derive(Debug)]
+struct Shared<E> {
+    failure: Mutex<Option<CommitFailure<E>>>,
+    submitted: AtomicU64,
+    ended: AtomicU64,
+    busy_nanos: AtomicU64,
+}
+
+impl<E> Shared<E> {
+    fn failure(&self) -> Option<CommitFailure<E>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn latch(&self, failure: CommitFailure<E>) -> CommitFailure<E> {
+        let mut latched = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        latched.get_or_insert(failure).clone()
+    }
+
+    fn failure_or_gone(&self) -> CommitFailure<E> {
+        self.failure().unwrap_or_else(|| CommitFailure::Panicked("it ended without an answer".into()))
+    }
+}
+
+/// The commit thread and the way to it. Dropping it lets what was handed over be committed and does not wait.
+pub struct CommitThread<C: Committer> {
+    jobs: Option<Sender<Job<C>>>,
+    shared: Arc<Shared<C::Error>>,
+    thread: Option<JoinHandle<C>>,
+    done: Receiver<()>,
+}
+
+impl<C: Committer> CommitThread<C> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn spawn(name: &str, committer: C) -> std::io::Result<Self> {
+        let (jobs, inbox) = bounded(1);
+        let (ended, done) = bounded(1);
+        let shared = Arc::new(Shared {
+            failure: Mutex::new(None),
+            submitted: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            busy_nanos: AtomicU64::new(0),
+        });
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let committer = commit_loop(committer, &inbox, &for_thread);
+            drop(ended);
+            committer
+        })?;
+        Ok(Self { jobs: Some(jobs), shared, thread: Some(thread), done })
+    }
+
+    /// Hands an item over if there is room. Does not block.
+    ///
+    /// # Errors
+    /// There is no room, or an earlier commit failed; the item comes back.
+    pub fn try_submit(&self, item: C::Item) -> Submitted<C> {
+        self.submit_with(item, |jobs, job| {
+            jobs.try_send(job).map_err(|error| match error {
+                TrySendError::Full(job) => (job, true),
+                TrySendError::Disconnected(job) => (job, false),
+            })
+        })
+    }
+
+    /// Hands an item over, and waits for room for `timeout` at most.
+    ///
+    /// # Errors
+    /// There was no room in that time, or an earlier commit failed; the item comes back.
+    pub fn submit(&self, item: C::Item, timeout: Duration) -> Submitted<C> {
+        self.submit_with(item, |jobs, job| {
+            jobs.send_timeout(job, timeout).map_err(|error| match error {
+                SendTimeoutError::Timeout(job) => (job, true),
+                SendTimeoutError::Disconnected(job) => (job, false),
+            })
+        })
+    }
+
+    fn submit_with(
+        &self,
+        item: C::Item,
+        send: impl FnOnce(&Sender<Job<C>>, Job<C>) -> Result<(), (Job<C>, bool)>,
+    ) -> Submitted<C> {
+        if let Some(failure) = self.shared.failure() {
+            return Err(Refused::Failed(item, failure));
+        }
+        let Some(jobs) = &self.jobs else { return Err(Refused::Failed(item, self.shared.failure_or_gone())) };
+        let (answer, ticket) = bounded(1);
+        self.shared.submitted.fetch_add(1, Ordering::AcqRel);
+        match send(jobs, Job { item, answer }) {
+            Ok(()) => Ok(Ticket { answer: ticket, shared: Arc::clone(&self.shared) }),
+            Err((job, is_full)) => {
+                self.shared.submitted.fetch_sub(1, Ordering::AcqRel);
+                Err(match is_full {
+                    true => Refused::Full(job.item),
+                    false => Refused::Failed(job.item, self.shared.failure_or_gone()),
+                })
+            }
+        }
+    }
+
+    /// True while no item waits to be committed: the next one would be taken at once or after the current one.
+    pub fn has_room(&self) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.is_empty())
+    }
+
+    /// True while nothing is being committed and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire) >= self.shared.submitted.load(Ordering::Acquire)
+    }
+
+    /// The first failure, if there was one.
+    pub fn failure(&self) -> Option<CommitFailure<C::Error>> {
+        self.shared.failure()
+    }
+
+    /// How long the thread has been committing, added up.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.shared.busy_nanos.load(Ordering::Acquire))
+    }
+
+    /// Lets all that was handed over be committed, ends the thread and gives the committer back. Blocks for
+    /// `timeout` at most.
+    ///
+    /// # Errors
+    /// A commit failed, or the time was over; then the thread is left to end by itself.
+    pub fn finish(mut self, timeout: Duration) -> Result<C, CommitFailure<C::Error>> {
+        self.jobs = None;
+        if let Err(RecvTimeoutError::Timeout) = self.done.recv_timeout(timeout) {
+            return Err(CommitFailure::TimedOut(timeout));
+        }
+        let joined = self.thread.take().map(JoinHandle::join);
+        match (self.shared.failure(), joined) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(Ok(committer))) => Ok(committer),
+            (None, _) => Err(self.shared.failure_or_gone()),
+        }
+    }
+}
+
+/// Contract of the commit thread. In: sealed items, over a channel of depth one, in order. Writes: each item whole,
+/// through the committer, never two at once. Out: one answer for each item. Ends: when the sender is gone and the
+/// channel is empty. After a failure or a panic it commits nothing more and answers everyone with the cause.
+fn commit_loop<C: Committer>(mut committer: C, inbox: &Receiver<Job<C>>, shared: &Shared<C::Error>) -> C {
+    for Job { item, answer } in inbox {
+        let result = match shared.failure() {
+            Some(failure) => Err(failure),
+            None => commit_one(&mut committer, item, shared),
+        };
+        shared.ended.fetch_add(1, Ordering::AcqRel);
+        // Nobody may be waiting: a failure is in the latch all the same.
+        let _ = answer.send(result);
+    }
+    committer
+}
+
+fn commit_one<C: Committer>(
+    committer: &mut C,
+    item: C::Item,
+    shared: &Shared<C::Error>,
+) -> Result<C::Receipt, CommitFailure<C::Error>> {
+    let begun = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| committer.commit(item)));
+    let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    shared.busy_nanos.fetch_add(nanos, Ordering::AcqRel);
+    match result {
+        Ok(Ok(receipt)) => Ok(receipt),
+        Ok(Err(error)) => Err(shared.latch(CommitFailure::Failed(Arc::new(error)))),
+        Err(panic) => Err(shared.latch(CommitFailure::Panicked(panic_message(panic.as_ref()).into()))),
+    }
+}
+
+/// The text of a panic.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,345 @@
+//! The pipeline file, read and checked.
+//!
+//! Every error names the file, the line and the column, and says what was expected; a misspelt key names the nearest
+//! known one. Paths in the file are taken from the file's folder.
+
+mod reading;
+mod units;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use reading::ConfigError;
+pub(crate) use reading::nearest;
+use reading::{Document, Section};
+pub use units::{parse_bytes, parse_duration};
+
+use crate::limits::{BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES, MEMORY_BYTES_MIN};
+use crate::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
+use crate::snapshot::Every;
+use crate::value::ColumnType;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What to do with an event whose place has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Late {
+    /// End the run.
+    #[default]
+    Error,
+    /// Leave it out and count it.
+    Skip,
+}
+
+/// Where events come from and which of their fields say where they belong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// A file, a glob, a folder, or `-`; none if it comes from elsewhere.
+    pub path: Option<String>,
+    /// The field of the block. Defaults to `block`.
+    pub block: String,
+    /// The field of the region. Defaults to `region`.
+    pub region: String,
+    /// The field of the place within the block. Defaults to none.
+    pub seq: Option<String>,
+    /// What to do with an event whose place has passed. Defaults to an error.
+    pub late: Late,
+}
+
+/// Which regions there are.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct RegionsConfig {
+    /// The closed list of regions. Defaults to none: any region is taken.
+    pub ids: Option<Vec<String>>,
+    /// A region that every event also runs in. Defaults to none.
+    pub all: Option<String>,
+}
+
+/// The handlers of a pipeline file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlersConfig {
+    /// The script.
+    pub script: PathBuf,
+    /// How long one call may take. Defaults to 5 s.
+    pub timeout: Duration,
+}
+
+/// When a batch is sealed, and how much memory may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// Events of a batch to aim for. Defaults to 10,000.
+    pub events: u64,
+    /// Bytes for staged and cached rows and what is read ahead. Defaults to 512 MiB.
+    pub memory_bytes: u64,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { events: BATCH_EVENTS, memory_bytes: MEMORY_BYTES }
+    }
+}
+
+/// When snapshots are computed and how long they are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotsConfig {
+    /// When they are computed. Defaults to every 10 s.
+    pub every: Every,
+    /// How long they are kept. Defaults to 90 days.
+    pub ttl: Duration,
+    /// How long the same content counts as a duplicate. Defaults to 15 minutes.
+    pub dedup: Duration,
+    /// Top-level fields that do not count as a change. Defaults to none.
+    pub dedup_ignore: Vec<String>,
+}
+
+impl Default for SnapshotsConfig {
+    fn default() -> Self {
+        Self {
+            every: Every::Time(Duration::from_secs(10)),
+            ttl: 90 * DAY,
+            dedup: Duration::from_secs(15 * 60),
+            dedup_ignore: Vec::new(),
+        }
+    }
+}
+
+/// A pipeline file, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file itself.
+    pub file: PathBuf,
+    /// The pipeline's name.
+    pub name: String,
+    /// `[source]`.
+    pub source: SourceConfig,
+    /// `[regions]`.
+    pub regions: RegionsConfig,
+    /// `[entities.*]`.
+    pub schema: Schema,
+    /// `[handlers]`.
+    pub handlers: HandlersConfig,
+    /// `[batch]`.
+    pub batch: BatchConfig,
+    /// `[store] url`. Defaults to `sqlite:<name>.db`.
+    pub store_url: String,
+    /// `[snapshots]`.
+    pub snapshots: SnapshotsConfig,
+}
+
+impl Config {
+    /// Reads and checks a pipeline file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or says something that is not understood.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::of_file(file, cannot_read(&error)))?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks the text of a pipeline file that would lie at `file`.
+    ///
+    /// # Errors
+    /// The text says something that is not understood.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let document = Document::new(file, text);
+        let mut root = document.root()?;
+        let name_at = root.required("name", "a name such as \"quakes\"")?;
+        let name = name_at.text()?;
+        check_pipeline_name(&name).map_err(|error| name_at.error(error))?;
+        let config = Self {
+            file: file.to_owned(),
+            source: read_source(root.section("source")?, document.folder())?,
+            regions: read_regions(root.section("regions")?)?,
+            schema: read_entities(&mut root)?,
+            handlers: read_handlers(root.required_section("handlers")?, document.folder())?,
+            batch: read_batch(root.section("batch")?)?,
+            store_url: read_store(root.section("store")?, &name)?,
+            snapshots: read_snapshots(root.section("snapshots")?)?,
+            name,
+        };
+        read_rollback(root.section("rollback")?)?;
+        root.finish()?;
+        Ok(config)
+    }
+
+    /// The folder that relative paths of the file are taken from.
+    pub fn folder(&self) -> &Path {
+        reading::folder_of(&self.file)
+    }
+}
+
+fn cannot_read(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file; `forebay init DIR` makes a working one".into(),
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text; expected a pipeline file in TOML".into(),
+        std::io::ErrorKind::IsADirectory => "it is a folder; expected a pipeline file in TOML".into(),
+        _ => format!("it cannot be read: {error}"),
+    }
+}
+
+fn read_source(mut section: Section<'_, '_>, folder: &Path) -> Result<SourceConfig, ConfigError> {
+    let path = section.optional("path").map(|value| value.non_empty()).transpose()?;
+    let late = match section.optional("late") {
+        None => Late::Error,
+        Some(value) => match value.text()?.as_str() {
+            "error" => Late::Error,
+            "skip" => Late::Skip,
+            other => return Err(value.error(format!("late: expected \"error\" or \"skip\", got {other:?}"))),
+        },
+    };
+    let config = SourceConfig {
+        path: path.map(|path| from_folder(folder, path)),
+        block: section.optional("block").map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
+        region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
+        seq: section.optional("seq").map(|value| value.non_empty()).transpose()?,
+        late,
+    };
+    for key in ["hash", "parent"] {
+        if let Some(value) = section.optional(key) {
+            return Err(value.error(format!("{key}: forks are not followed by this version; remove the key")));
+        }
+    }
+    section.finish()?;
+    Ok(config)
+}
+
+fn from_folder(folder: &Path, path: String) -> String {
+    if path == "-" || Path::new(&path).is_absolute() {
+        return path;
+    }
+    // A glob in the name of the folder is not the user's.
+    let folder = if path.contains(['*', '?', '[']) {
+        glob::Pattern::escape(&folder.to_string_lossy())
+    } else {
+        folder.to_string_lossy().into_owned()
+    };
+    Path::new(&folder).join(path).to_string_lossy().into_owned()
+}
+
+fn read_regions(mut section: Section<'_, '_>) -> Result<RegionsConfig, ConfigError> {
+    let ids_at = section.optional("ids");
+    let ids = ids_at.as_ref().map(|value| value.texts()).transpose()?;
+    if let (Some(ids), Some(at)) = (&ids, &ids_at) {
+        check_region_list(ids).map_err(|error| at.error(error))?;
+    }
+    let config = RegionsConfig { ids, all: section.optional("all").map(|value| value.non_empty()).transpose()? };
+    section.finish()?;
+    Ok(config)
+}
+
+fn check_region_list(ids: &[String]) -> Result<(), String> {
+    if ids.is_empty() {
+        return Err("ids: expected at least one region; leave the key out to take any".into());
+    }
+    if ids.iter().any(String::is_empty) {
+        return Err("ids: a region's name may not be empty".into());
+    }
+    match ids.iter().enumerate().find(|(at, id)| ids[..*at].contains(id)) {
+        Some((_, twice)) => Err(format!("ids: region {twice:?} is given twice")),
+        None => Ok(()),
+    }
+}
+
+fn read_entities(root: &mut Section<'_, '_>) -> Result<Schema, ConfigError> {
+    let Some(entities) = root.optional("entities") else { return Ok(Schema::default()) };
+    let mut found = Vec::new();
+    for (name, mut section) in entities.sections("a table of entities, such as [entities.country]")? {
+        check_entity_name(&name).map_err(|error| section.error(error))?;
+        let columns_at = section.required("columns", "the columns, such as { quakes = \"bigint\" }")?;
+        let mut columns = Vec::new();
+        for (column, kind_at) in columns_at.pairs("the columns, such as { quakes = \"bigint\" }")? {
+            check_column_name(&column).map_err(|error| kind_at.key_error(error))?;
+            let kind = kind_at.text()?;
+            let kind = ColumnType::from_name(&kind).ok_or_else(|| kind_at.error(unknown_type(&column, &kind)))?;
+            columns.push(Column { name: column, kind });
+        }
+        let mut indexes = Vec::new();
+        if let Some(indexes_at) = section.optional("indexes") {
+            indexes = indexes_at.texts()?;
+            if let Some(unknown) = indexes.iter().find(|index| !columns.iter().any(|column| column.name == **index)) {
+                let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+                return Err(indexes_at
+                    .error(format!("indexes: {unknown:?} is not a column of {name}{}", nearest(unknown, &known))));
+            }
+        }
+        section.finish()?;
+        found.push(Entity { name, columns, indexes });
+    }
+    Schema::new(found).map_err(|error| entities.error(error))
+}
+
+fn unknown_type(column: &str, kind: &str) -> String {
+    let known: Vec<&str> = ColumnType::ALL.iter().map(|kind| kind.name()).collect();
+    format!("column {column}: {kind:?} is not a type{}; expected one of {}", nearest(kind, &known), known.join(", "))
+}
+
+fn read_handlers(mut section: Section<'_, '_>, folder: &Path) -> Result<HandlersConfig, ConfigError> {
+    let script_at = section.required("script", "the handlers' script, such as \"handlers.lua\"")?;
+    let script = folder.join(script_at.non_empty()?);
+    if !script.is_file() {
+        return Err(script_at.error(format!("script: there is no file {}", script.display())));
+    }
+    let timeout = section.optional("timeout").map_or(Ok(HANDLER_TIMEOUT), |value| value.duration())?;
+    section.finish()?;
+    Ok(HandlersConfig { script, timeout })
+}
+
+fn read_batch(mut section: Section<'_, '_>) -> Result<BatchConfig, ConfigError> {
+    let events = section.optional("events").map_or(Ok(BATCH_EVENTS), |value| value.count("events"))?;
+    let memory_bytes = match section.optional("memory") {
+        None => MEMORY_BYTES,
+        Some(value) => {
+            let bytes = value.bytes()?;
+            if bytes < MEMORY_BYTES_MIN {
+                return Err(value.error(format!("memory: expected at least {} MiB", MEMORY_BYTES_MIN >> 20)));
+            }
+            bytes
+        }
+    };
+    section.finish()?;
+    Ok(BatchConfig { events, memory_bytes })
+}
+
+fn read_rollback(mut section: Section<'_, '_>) -> Result<(), ConfigError> {
+    if let Some(value) = section.optional("depth")
+        && value.integer()? != 0
+    {
+        return Err(value.error("depth: this version keeps no history; expected 0"));
+    }
+    section.finish()
+}
+
+fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<String, ConfigError> {
+    let url = match section.optional("url") {
+        None => format!("sqlite:{name}.db"),
+        Some(value) => {
+            let url = value.non_empty()?;
+            crate::store::StoreUrl::parse(&url, Path::new("")).map_err(|error| value.error(format!("url: {error}")))?;
+            url
+        }
+    };
+    section.finish()?;
+    Ok(url)
+}
+
+fn read_snapshots(mut section: Section<'_, '_>) -> Result<SnapshotsConfig, ConfigError> {
+    let default = SnapshotsConfig::default();
+    let config = SnapshotsConfig {
+        every: section.optional("every").map_or(Ok(default.every), |value| value.every())?,
+        ttl: section.optional("ttl").map_or(Ok(default.ttl), |value| value.duration())?,
+        dedup: section.optional("dedup").map_or(Ok(default.dedup), |value| value.duration_or_zero())?,
+        dedup_ignore: section.optional("dedup_ignore").map_or(Ok(Vec::new()), |value| value.texts())?,
+    };
+    if let Some(value) = section.optional("pool") {
+        value.count("pool")?;
+    }
+    for key in ["url", "keys", "id_field", "time_field"] {
+        if let Some(value) = section.optional(key) {
+            return Err(value.error(format!(
+                "{key}: this version keeps snapshots in the store and publishes to no server; remove the key"
+            )));
+        }
+    }
+    section.finish()?;
+    Ok(config)
+}

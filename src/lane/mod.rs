@@ -1,0 +1,263 @@
+//! Lanes: where handlers run. One lane is one region's events of a batch, in order; lanes run in parallel.
+//!
+//! An [`Engine`] runs the lanes of the regions that were assigned to it and keeps their warm rows. There are two
+//! kinds: [`script`] (a Lua VM) and [`native`] (a Rust [`handler::Handler`]). No SQL and no network: rows that are not
+//! warm come through a [`Loader`].
+
+mod cast;
+pub mod handler;
+pub(crate) mod native;
+pub(crate) mod script;
+pub(crate) mod watch;
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
+use crate::schema::Schema;
+use crate::stage::batch::RegionChanges;
+use crate::stage::codec::CodecError;
+use crate::store::{OpenReader, RowReader, StoreError};
+use watch::Watch;
+
+pub(crate) use cast::Cast;
+
+/// One event of a round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EventAt {
+    pub(crate) page: u32,
+    pub(crate) at: u32,
+}
+
+/// One region's events of a round.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) region: RegionNo,
+    pub(crate) name: Arc<str>,
+    pub(crate) events: Vec<EventAt>,
+}
+
+/// Events that are spread over the lanes at once.
+#[derive(Debug)]
+pub(crate) struct Round {
+    pub(crate) pages: Vec<Arc<Page>>,
+    pub(crate) lanes: Vec<Lane>,
+}
+
+impl Round {
+    /// The event of that place in a lane, and its page.
+    pub(crate) fn event(&self, lane: usize, at: usize) -> Option<(&EventRef, &Page)> {
+        let place = self.lanes.get(lane)?.events.get(at)?;
+        let page = self.pages.get(place.page as usize)?.as_ref();
+        Some((page.events.get(place.at as usize)?, page))
+    }
+
+    /// Where that event stands, for a message.
+    pub(crate) fn place(&self, lane: usize, at: usize) -> Option<EventPlace> {
+        let (event, page) = self.event(lane, at)?;
+        Some(EventPlace {
+            origin: Arc::clone(&page.origin),
+            line: event.line,
+            block: event.block,
+            region: Arc::clone(&self.lanes.get(lane)?.name),
+            json: shorten_json(page.json(event)),
+        })
+    }
+}
+
+/// What a handler's failure is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// An event.
+    Event(Box<EventPlace>),
+    /// A snapshot.
+    Snapshot {
+        /// The region.
+        region: Arc<str>,
+        /// The block as of which it was computed.
+        block: i64,
+    },
+    /// Before the first event.
+    Loading,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Event(place) => place.fmt(f),
+            Self::Snapshot { region, block } => write!(f, "the snapshot of region {region:?} as of block {block}"),
+            Self::Loading => f.write_str("while it was loaded"),
+        }
+    }
+}
+
+/// Why a lane did not get to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaneError {
+    /// The handler failed.
+    #[error("{message}\n  at {place}")]
+    Handler {
+        /// What it said; a script names its line.
+        message: String,
+        /// What it was handling.
+        place: Place,
+    },
+    /// The handler took too long.
+    #[error("{handler} did not return within {limit_ms} ms (handlers.timeout)\n  at {place}")]
+    Timeout {
+        /// The script or the type.
+        handler: String,
+        /// The limit.
+        limit_ms: u128,
+        /// What it was handling.
+        place: Place,
+    },
+    /// The handler used too much memory.
+    #[error("{handler} used more memory than the {limit_mib} MiB that are left to it (batch.memory)\n  at {place}")]
+    Memory {
+        /// The script or the type.
+        handler: String,
+        /// The limit.
+        limit_mib: usize,
+        /// What it was handling.
+        place: Place,
+    },
+    /// The handlers cannot be used at all.
+    #[error("{0}")]
+    Unusable(String),
+    /// An event is not as it should be.
+    #[error("{place}: {message}", place = place_text(.0), message = .1)]
+    Event(Box<EventPlace>, String),
+    /// The store did not give the rows.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A fault of this program.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A fault of this program.
+    #[error("{0}; this is a bug in forebay, please report it")]
+    Bug(String),
+}
+
+fn place_text(place: &EventPlace) -> String {
+    format!("{}:{}", place.origin, place.line)
+}
+
+/// Runs the lanes of some regions and keeps their warm rows.
+pub(crate) trait Engine: Send {
+    /// Handles one lane of a round.
+    fn run(&mut self, round: &Arc<Round>, lane: usize) -> Result<(), LaneError>;
+
+    /// The region's document as of the state that the engine holds now.
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError>;
+
+    /// Takes out what the batch changed: (entity, rows of one region), in any order.
+    fn seal(&mut self) -> Result<Vec<(usize, RegionChanges)>, LaneError>;
+
+    /// Changes from now on belong to batch `number`; batches up to `committed` are in the store.
+    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError>;
+
+    /// Bytes of memory it takes now.
+    fn memory_bytes(&self) -> usize;
+
+    /// Lets committed rows go until it takes `target` bytes or nothing more can go.
+    fn trim(&mut self, target: usize) -> Result<(), LaneError>;
+}
+
+/// What an engine is made with.
+#[derive(Clone)]
+pub(crate) struct EngineContext {
+    pub(crate) schema: Arc<Schema>,
+    /// For each entity, whether its table had no row when the run began.
+    pub(crate) is_empty: Arc<[bool]>,
+    pub(crate) readers: Arc<dyn OpenReader>,
+    /// Bytes it may never exceed.
+    pub(crate) memory_bytes: usize,
+    pub(crate) watch: Arc<Watch>,
+}
+
+/// Makes engines.
+pub(crate) trait EngineFactory: Send + Sync {
+    /// Makes one. Runs the user's code: it is called under the watch.
+    fn build(&self, context: EngineContext) -> Result<Box<dyn Engine>, LaneError>;
+
+    /// Whether the handlers make snapshots. Known once one engine has been built.
+    fn has_snapshots(&self) -> bool;
+
+    /// How the handlers are called in messages.
+    fn name(&self) -> String;
+}
+
+/// Gets rows from the store, over a connection that is opened at the first miss.
+pub(crate) struct Loader {
+    readers: Arc<dyn OpenReader>,
+    reader: Option<Box<dyn RowReader>>,
+    watch: Arc<Watch>,
+}
+
+impl Loader {
+    pub(crate) fn new(readers: Arc<dyn OpenReader>, watch: Arc<Watch>) -> Self {
+        Self { readers, reader: None, watch }
+    }
+
+    /// Loads `ids` of a region, or as much of it as is worth it: see [`Loaded`].
+    pub(crate) fn load(&mut self, entity: usize, region: &str, ids: &[&str], ask: Ask) -> Result<Loaded, StoreError> {
+        // Waiting for the store is not the handler's time.
+        let _waiting = self.watch.pause();
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            empty => empty.insert(self.readers.open()?),
+        };
+        let mut packed = Vec::new();
+        let limit = match ask {
+            Ask::All => usize::MAX,
+            Ask::TryAll => crate::limits::WHOLE_REGION_ROWS_MAX + 1,
+            Ask::Ids => 0,
+        };
+        if limit > 0 && reader.region(entity, region, limit, &mut packed)? < limit {
+            return Ok(Loaded { packed, is_whole: true });
+        }
+        packed.clear();
+        reader.rows(entity, region, ids, &mut packed)?;
+        Ok(Loaded { packed, is_whole: false })
+    }
+}
+
+/// How much of a region's table to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// These ids.
+    Ids,
+    /// All of it if it is small, else these ids.
+    TryAll,
+    /// All of it.
+    All,
+}
+
+/// Rows that the store had.
+pub(crate) struct Loaded {
+    pub(crate) packed: Vec<u8>,
+    /// Whether they are the region's whole table.
+    pub(crate) is_whole: bool,
+}
+
+/// A store without rows, for handlers that are only to be tried.
+pub(crate) struct NoRows;
+
+impl OpenReader for NoRows {
+    fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl RowReader for NoRows {
+    fn rows(&mut self, _: usize, _: &str, _: &[&str], _: &mut Vec<u8>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn region(&mut self, _: usize, _: &str, _: usize, _: &mut Vec<u8>) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+}

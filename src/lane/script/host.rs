@@ -1,0 +1,296 @@
+//! The functions of the host that the inner side (`prelude.lua`) calls.
+//!
+//! They answer a bad value with nil and a message, so that the inner side can name the script's line.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use mlua::prelude::*;
+
+use super::inner::Inner;
+use super::json::{from_lua, object_to_lua, to_lua};
+use super::packer::{Packer, integer, lossy, raw_field};
+use crate::lane::watch::Watch;
+use crate::lane::{Ask, Loader, Round};
+use crate::limits::DRY_EVENTS_MAX;
+use crate::numeric::{Numeric, NumericError};
+use crate::schema::Schema;
+use crate::store::StoreError;
+use crate::timestamp::Timestamp;
+
+/// How far down the stack the script's own line is looked for.
+const STACK_LEVELS_MAX: usize = 40;
+
+/// Rows that the inner side asked for.
+pub(super) struct Want {
+    pub(super) entity: usize,
+    pub(super) region: usize,
+    pub(super) ask: Ask,
+    /// The ids, each behind its length of 4 bytes.
+    pub(super) ids: Vec<u8>,
+}
+
+/// Changed rows that the inner side hands out.
+pub(super) struct Sealed {
+    pub(super) entity: usize,
+    pub(super) region: usize,
+    pub(super) packed: Vec<u8>,
+}
+
+/// What the host's functions share with the engine.
+pub(super) struct Shared {
+    pub(super) packer: Packer,
+    pub(super) loader: Loader,
+    /// The lane that is being handled, and where the current chunk begins in it.
+    pub(super) lane: Option<(Arc<Round>, usize, usize)>,
+    pub(super) regions: Vec<Option<Arc<str>>>,
+    pub(super) wants: Vec<Want>,
+    pub(super) sealed: Vec<Sealed>,
+    /// Fields that were asked for and did not come along.
+    pub(super) cold: Vec<String>,
+    /// What the store said when it was asked from within a handler.
+    pub(super) store_error: Option<StoreError>,
+}
+
+/// Shared by the engine and the functions it gave to the VM; never locked while a script runs.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) shared: Arc<Mutex<Shared>>,
+    /// Set once the inner side is there.
+    pub(super) inner: Arc<OnceLock<Inner>>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) schema: Arc<Schema>,
+}
+
+impl Host {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn inner(&self) -> LuaResult<&Inner> {
+        self.inner.get().ok_or_else(|| LuaError::runtime("the inner side is not there yet"))
+    }
+
+    /// The JSON of the event that is being handled.
+    fn current_json(&self) -> Option<String> {
+        let (round, lane, base) = self.lock().lane.clone()?;
+        let (event, page) = round.event(lane, base + self.watch.event().checked_sub(1)?)?;
+        Some(page.json(event).to_owned())
+    }
+
+    /// The table of all functions.
+    pub(super) fn table(&self, lua: &Lua) -> LuaResult<LuaTable> {
+        let table = lua.create_table()?;
+        table.raw_set("dry_events_max", DRY_EVENTS_MAX)?;
+        let watch = Arc::clone(&self.watch);
+        table.raw_set(
+            "tick",
+            lua.create_function(move |_, event: u64| {
+                watch.tick(event);
+                Ok(())
+            })?,
+        )?;
+        table.raw_set("place", lua.create_function(|lua, ()| Ok(script_place(lua)))?)?;
+        self.event_functions(lua, &table)?;
+        self.value_functions(lua, &table)?;
+        numeric_functions(lua, &table)?;
+        self.row_functions(lua, &table)?;
+        Ok(table)
+    }
+
+    fn event_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+        let host = self.clone();
+        table.raw_set(
+            "field",
+            lua.create_function(move |lua, name: LuaString| {
+                let name = lossy(&name.as_bytes()).into_owned();
+                let Some(json) = host.current_json() else { return Ok((LuaValue::Nil, None)) };
+                let raw = match raw_field(&json, &name) {
+                    Ok(raw) => raw.unwrap_or("null"),
+                    Err(problem) => return Ok((LuaValue::Nil, Some(problem))),
+                };
+                host.lock().cold.push(name);
+                Ok(match to_lua(lua, host.inner()?, raw) {
+                    Ok(value) => (value, None),
+                    Err(problem) => (LuaValue::Nil, Some(problem.to_string())),
+                })
+            })?,
+        )?;
+        let host = self.clone();
+        table.raw_set(
+            "all_fields",
+            lua.create_function(move |lua, ()| {
+                let json = host.current_json().unwrap_or_else(|| "{}".into());
+                Ok(match object_to_lua(lua, host.inner()?, &json) {
+                    Ok(fields) => (Some(fields), None),
+                    Err(problem) => (None, Some(problem.to_string())),
+                })
+            })?,
+        )
+    }
+
+    fn value_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+        let host = self.clone();
+        table.raw_set(
+            "decode",
+            lua.create_function(move |lua, json: LuaString| to_lua(lua, host.inner()?, &lossy(&json.as_bytes())))?,
+        )?;
+        let host = self.clone();
+        table.raw_set(
+            "encode",
+            lua.create_function(move |_, value: LuaValue| {
+                Ok(match from_lua(host.inner()?, &value) {
+                    Ok(json) => (Some(json.to_string()), None),
+                    Err(problem) => (None, Some(problem)),
+                })
+            })?,
+        )?;
+        table.raw_set(
+            "time",
+            lua.create_function(|_, text: LuaString| {
+                Ok(lossy(&text.as_bytes()).parse::<Timestamp>().ok().map(|time| time.to_string()))
+            })?,
+        )?;
+        table.raw_set("integer", lua.create_function(|_, text: LuaString| Ok(integer(&lossy(&text.as_bytes()))))?)?;
+        table.raw_set(
+            "nearest",
+            lua.create_function(|_, (name, known): (LuaString, Vec<String>)| {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                Ok(crate::config::nearest(&lossy(&name.as_bytes()), &known))
+            })?,
+        )?;
+        table.raw_set(
+            "print",
+            lua.create_function(|_, text: LuaString| {
+                tracing::info!(target: "script", "{}", lossy(&text.as_bytes()));
+                Ok(())
+            })?,
+        )
+    }
+
+    fn row_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+        let host = self.clone();
+        let want = move |_: &Lua, (kind, region, all, untried, ids): (usize, usize, bool, bool, LuaString)| {
+            let ask = if all {
+                Ask::All
+            } else if untried {
+                Ask::TryAll
+            } else {
+                Ask::Ids
+            };
+            let ids = ids.as_bytes().to_vec();
+            host.lock().wants.push(Want { entity: kind - 1, region: region - 1, ask, ids });
+            Ok(())
+        };
+        table.raw_set("want", lua.create_function(want)?)?;
+        let host = self.clone();
+        let sealed = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let packed = packed.as_bytes().to_vec();
+            host.lock().sealed.push(Sealed { entity: kind - 1, region: region - 1, packed });
+            Ok(())
+        };
+        table.raw_set("sealed", lua.create_function(sealed)?)?;
+        let host = self.clone();
+        let load = move |_: &Lua, (kind, region, id): (usize, usize, Option<LuaString>)| {
+            let ids = id.as_ref().map_or_else(Vec::new, |id| {
+                let id = id.as_bytes();
+                [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
+            });
+            let ask = if id.is_some() { Ask::TryAll } else { Ask::All };
+            host.supply(&Want { entity: kind - 1, region: region - 1, ask, ids })
+        };
+        table.raw_set("load", lua.create_function(load)?)
+    }
+
+    /// Loads the rows that are wanted and gives them to the inner side.
+    pub(super) fn supply(&self, want: &Want) -> LuaResult<()> {
+        let loaded = {
+            let mut shared = self.lock();
+            let region = shared.regions.get(want.region).cloned().flatten().unwrap_or_else(|| Arc::from(""));
+            let ids = split_ids(&want.ids);
+            shared.loader.load(want.entity, &region, &ids, want.ask)
+        };
+        match loaded {
+            Ok(loaded) => {
+                let inner = self.inner()?;
+                let rows = inner.supply_text(&loaded.packed)?;
+                let ids = inner.supply_text(&want.ids)?;
+                inner.supply.call((want.entity + 1, want.region + 1, rows, loaded.is_whole, ids))
+            }
+            Err(error) => {
+                let message = error.to_string();
+                self.lock().store_error = Some(error);
+                Err(LuaError::runtime(message))
+            }
+        }
+    }
+}
+
+/// The line of the script that is being run, as it stands before an error: `handlers.lua:7: `.
+fn script_place(lua: &Lua) -> String {
+    for level in 1..STACK_LEVELS_MAX {
+        let place = lua.inspect_stack(level, |frame| {
+            let source = frame.source();
+            let is_script = source.source.as_deref().is_some_and(|name| name.starts_with('@'));
+            is_script.then(|| {
+                format!("{}:{}: ", source.short_src.as_deref().unwrap_or("script"), frame.current_line().unwrap_or(0))
+            })
+        });
+        match place {
+            Some(Some(place)) => return place,
+            Some(None) => {}
+            None => break,
+        }
+    }
+    String::new()
+}
+
+/// Ids, each behind its length of 4 bytes.
+fn split_ids(mut packed: &[u8]) -> Vec<&str> {
+    let mut ids = Vec::new();
+    while let Some((len, rest)) = packed.split_first_chunk::<4>() {
+        let Some((id, rest)) = rest.split_at_checked(u32::from_le_bytes(*len) as usize) else { break };
+        // Ids are checked where they come in.
+        ids.push(std::str::from_utf8(id).unwrap_or(""));
+        packed = rest;
+    }
+    ids
+}
+
+fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+    let answer = |number: Result<Numeric, NumericError>| match number.and_then(Numeric::checked_len) {
+        Ok(number) => Ok((Some(number.to_string()), None)),
+        Err(error) => Ok((None, Some(error.to_string()))),
+    };
+    table.raw_set(
+        "numeric_text",
+        lua.create_function(move |_, text: LuaString| answer(lossy(&text.as_bytes()).parse()))?,
+    )?;
+    table.raw_set("numeric_float", lua.create_function(move |_, value: f64| answer(Numeric::from_f64(value)))?)?;
+    table.raw_set(
+        "numeric_fits",
+        lua.create_function(|_, text: LuaString| {
+            Ok(lossy(&text.as_bytes()).parse::<Numeric>().err().map(|error| error.to_string()))
+        })?,
+    )?;
+    table.raw_set(
+        "numeric_compare",
+        lua.create_function(|_, (a, b): (LuaString, LuaString)| {
+            let number = |text: &LuaString| lossy(&text.as_bytes()).parse::<Numeric>().map_err(LuaError::external);
+            Ok(number(&a)?.cmp(&number(&b)?) as i64)
+        })?,
+    )?;
+    let operate = move |_: &Lua, (operation, a, b): (LuaString, LuaString, LuaString)| {
+        let number = |text: &LuaString| lossy(&text.as_bytes()).parse::<Numeric>();
+        answer(number(&a).and_then(|a| {
+            number(&b).and_then(|b| match &operation.as_bytes()[..] {
+                b"+" => Ok(&a + &b),
+                b"-" => Ok(&a - &b),
+                b"*" => Ok(&a * &b),
+                b"/" => a.checked_div(&b),
+                b"//" => a.checked_floor_div(&b),
+                _ => a.checked_rem(&b),
+            })
+        }))
+    };
+    table.raw_set("numeric_op", lua.create_function(operate)?)
+}

@@ -1,0 +1,348 @@
+//! Handlers in Lua: one VM an engine, with the warm rows of its regions inside.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `prelude.lua`, `numeric.lua`, `sandbox.lua` | the inner side: rows, exact numbers, what a script may see |
+//! | `inner` | the inner side's functions, as the host calls them |
+//! | `host` | the host's functions, as the inner side calls them |
+//! | `packer` | events on their way in |
+//! | `json` | JSON on its way in and out |
+
+mod host;
+mod inner;
+mod json;
+mod packer;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use mlua::prelude::*;
+use mlua::{LuaOptions, StdLib};
+use serde_json::Value as Json;
+
+use super::watch::Activity;
+use super::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round};
+use crate::event::RegionNo;
+use crate::limits::CHUNK_EVENTS_MAX;
+use crate::schema::Schema;
+use crate::stage::batch::RegionChanges;
+use host::{Host, Shared};
+use inner::Inner;
+use packer::Packer;
+
+/// What the inner side's functions answer.
+const DONE: i64 = 0;
+const MISSED: i64 = 1;
+
+/// Makes engines from a script.
+pub(crate) struct ScriptFactory {
+    name: String,
+    text: String,
+    has_snapshots: AtomicBool,
+}
+
+impl ScriptFactory {
+    /// Reads the script; it is not run yet.
+    pub(crate) fn read(path: &Path) -> Result<Self, LaneError> {
+        let name = path.file_name().map_or_else(|| "script".into(), |name| name.to_string_lossy().into_owned());
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| LaneError::Unusable(format!("{}: the script cannot be read: {error}", path.display())))?;
+        Ok(Self { name, text, has_snapshots: AtomicBool::new(false) })
+    }
+}
+
+impl EngineFactory for ScriptFactory {
+    fn build(&self, context: EngineContext) -> Result<Box<dyn Engine>, LaneError> {
+        context.watch.begin(Activity::Loading);
+        let engine = ScriptEngine::new(self, context)?;
+        engine.host.watch.begin(Activity::Idle);
+        self.has_snapshots.store(engine.has_snapshots, Ordering::Release);
+        Ok(Box::new(engine))
+    }
+
+    fn has_snapshots(&self) -> bool {
+        self.has_snapshots.load(Ordering::Acquire)
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+struct ScriptEngine {
+    name: String,
+    lua: Lua,
+    host: Host,
+    context: EngineContext,
+    has_snapshots: bool,
+    packed: Vec<u8>,
+}
+
+impl ScriptEngine {
+    fn new(factory: &ScriptFactory, context: EngineContext) -> Result<Self, LaneError> {
+        let libs = StdLib::COROUTINE | StdLib::TABLE | StdLib::STRING | StdLib::UTF8 | StdLib::MATH;
+        let lua = new_vm(libs).map_err(bug)?;
+        lua.set_memory_limit(context.memory_bytes).map_err(bug)?;
+        let host = Host {
+            shared: Arc::new(Mutex::new(Shared {
+                packer: Packer::new(),
+                loader: Loader::new(Arc::clone(&context.readers), Arc::clone(&context.watch)),
+                lane: None,
+                regions: Vec::new(),
+                wants: Vec::new(),
+                sealed: Vec::new(),
+                cold: Vec::new(),
+                store_error: None,
+            })),
+            inner: Arc::new(OnceLock::new()),
+            watch: Arc::clone(&context.watch),
+            schema: Arc::clone(&context.schema),
+        };
+        let mut engine =
+            Self { name: factory.name.clone(), lua, host, context, has_snapshots: false, packed: Vec::new() };
+        let loaded = engine.load(&factory.text).map_err(|error| engine.failure(&error))?;
+        engine.has_snapshots = loaded.map_err(LaneError::Unusable)?;
+        Ok(engine)
+    }
+
+    /// Loads the inner side, and the script into it; returns whether it makes snapshots, or what is wrong with it.
+    fn load(&mut self, text: &str) -> LuaResult<Result<bool, String>> {
+        let table = self.host.table(&self.lua)?;
+        let kinds = kinds_table(&self.lua, &self.host.schema)?;
+        let prelude = self.lua.load(include_str!("prelude.lua")).set_name("=prelude");
+        let border: LuaTable = prelude.call((
+            table,
+            kinds,
+            text,
+            include_str!("numeric.lua"),
+            include_str!("sandbox.lua"),
+            self.name.as_str(),
+        ))?;
+        // Set once, here.
+        let _ = self.host.inner.set(Inner::new(&self.lua, border)?);
+        let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load.call(())?;
+        Ok(has_snapshots.ok_or_else(|| problem.unwrap_or_else(|| "the script cannot be loaded".into())))
+    }
+
+    /// Makes the region known inside, if it is not.
+    fn know(&self, region: RegionNo, name: &Arc<str>) -> LuaResult<usize> {
+        let at = region as usize;
+        {
+            let mut shared = self.host.lock();
+            if shared.regions.len() <= at {
+                shared.regions.resize(at + 1, None);
+            }
+            if shared.regions[at].is_some() {
+                return Ok(at + 1);
+            }
+            shared.regions[at] = Some(Arc::clone(name));
+        }
+        let is_empty: Vec<bool> = self.context.is_empty.to_vec();
+        self.host.inner()?.define_region.call::<()>((at + 1, &**name, is_empty))?;
+        Ok(at + 1)
+    }
+
+    /// Handles up to a chunk of a lane's events; returns how many.
+    fn run_chunk(&mut self, round: &Arc<Round>, lane: usize, base: usize) -> Result<usize, LaneError> {
+        let events = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
+        let count = (events - base).min(CHUNK_EVENTS_MAX);
+        self.pack(round, lane, base, count)?;
+        self.host.watch.begin(Activity::Events { round: Arc::clone(round), lane, base });
+        let handled = self.run_packed(round, lane, count).map_err(|error| self.failure(&error))?;
+        handled.map_err(|message| self.handler_failure(message))?;
+        self.host.watch.begin(Activity::Idle);
+        Ok(count)
+    }
+
+    fn pack(&mut self, round: &Arc<Round>, lane: usize, base: usize, count: usize) -> Result<(), LaneError> {
+        let mut shared = self.host.lock();
+        let shared = &mut *shared;
+        let cold = std::mem::take(&mut shared.cold);
+        let hotter = cold.iter().filter(|name| shared.packer.heat(name)).count();
+        if hotter > 0 {
+            let names = shared.packer.hot_names();
+            let inner = self.host.inner().map_err(bug)?;
+            inner.define_hot.call::<()>(names).map_err(bug)?;
+        }
+        shared.packer.begin_chunk();
+        self.packed.clear();
+        for at in base..base + count {
+            let Some((event, page)) = round.event(lane, at) else { break };
+            if let Err(problem) = shared.packer.push(page.json(event), event.block, &mut self.packed) {
+                let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
+                return Err(LaneError::Event(Box::new(place), problem));
+            }
+        }
+        shared.lane = Some((Arc::clone(round), lane, base));
+        Ok(())
+    }
+
+    fn run_packed(&mut self, round: &Arc<Round>, lane: usize, count: usize) -> LuaResult<Result<(), String>> {
+        let Some(lane) = round.lanes.get(lane) else { return Ok(Ok(())) };
+        let region = self.know(lane.region, &lane.name)?;
+        let news = self.host.lock().packer.take_news();
+        let inner = self.host.inner()?;
+        if !news.texts.is_empty() {
+            inner.define_texts.call::<()>((inner.supply_text(&news.texts)?, news.first_text))?;
+        }
+        for shape in news.shapes {
+            let names: Vec<String> = self.host.lock().packer.hot_names().into_iter().map(str::to_owned).collect();
+            inner.define_shape.call::<()>((shape.number, names, shape.kinds))?;
+        }
+        let events = inner.supply_text(&self.packed)?;
+        let (status, answer): (i64, LuaValue) = inner.run.call((region, count, events))?;
+        self.see_through(status, answer).map(|result| result.map(drop))
+    }
+
+    /// Loads what is missed, as often as something is, until the handler is done.
+    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, String>> {
+        while status == MISSED {
+            let wants = std::mem::take(&mut self.host.lock().wants);
+            for want in &wants {
+                self.host.supply(want)?;
+            }
+            (status, answer) = self.host.inner()?.resume.call(())?;
+        }
+        Ok(match (status, answer) {
+            (DONE, answer) => Ok(answer),
+            (_, LuaValue::String(message)) => Err(message.to_string_lossy()),
+            (_, other) => Err(format!("the handler failed with a {}", other.type_name())),
+        })
+    }
+
+    /// The error of a handler that said `message`.
+    fn handler_failure(&self, message: String) -> LaneError {
+        if let Some(error) = self.host.lock().store_error.take() {
+            return LaneError::Store(error);
+        }
+        if message.contains("not enough memory") {
+            return self.out_of_memory();
+        }
+        LaneError::Handler { message, place: self.context.watch.place() }
+    }
+
+    fn out_of_memory(&self) -> LaneError {
+        let limit_mib = self.context.memory_bytes >> 20;
+        LaneError::Memory { handler: self.name.clone(), limit_mib, place: self.context.watch.place() }
+    }
+
+    /// The error of a call across the border.
+    fn failure(&self, error: &LuaError) -> LaneError {
+        if let Some(error) = self.host.lock().store_error.take() {
+            return LaneError::Store(error);
+        }
+        let text = error.to_string();
+        match error {
+            LuaError::MemoryError(_) => self.out_of_memory(),
+            _ if text.contains("not enough memory") => self.out_of_memory(),
+            _ => LaneError::Bug(text),
+        }
+    }
+}
+
+impl Engine for ScriptEngine {
+    fn run(&mut self, round: &Arc<Round>, lane: usize) -> Result<(), LaneError> {
+        let events = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
+        let mut base = 0;
+        while base < events {
+            base += self.run_chunk(round, lane, base)?;
+        }
+        self.host.lock().lane = None;
+        Ok(())
+    }
+
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError> {
+        if !self.has_snapshots {
+            return Ok(None);
+        }
+        self.context.watch.begin(Activity::Snapshot { region: Arc::clone(name), block });
+        let document = (|| {
+            let region = self.know(region, name)?;
+            let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block))?;
+            let answer = self.see_through(status, answer)?;
+            Ok(answer.and_then(|value| {
+                json::from_lua(self.host.inner().map_err(|error| error.to_string())?, &value)
+                    .map_err(|problem| format!("{}: what on_snapshot returned: {problem}", self.name))
+            }))
+        })();
+        let document = document.map_err(|error: LuaError| self.failure(&error))?;
+        let document = document.map_err(|message| self.handler_failure(message))?;
+        self.context.watch.begin(Activity::Idle);
+        Ok(Some(document).filter(|document| !document.is_null()))
+    }
+
+    fn seal(&mut self) -> Result<Vec<(usize, RegionChanges)>, LaneError> {
+        self.host.inner().and_then(|inner| inner.seal.call::<()>(())).map_err(|error| self.failure(&error))?;
+        let mut shared = self.host.lock();
+        let mut merged: Vec<host::Sealed> = Vec::new();
+        for part in std::mem::take(&mut shared.sealed) {
+            match merged.last_mut() {
+                Some(last) if last.entity == part.entity && last.region == part.region => {
+                    last.packed.extend(part.packed)
+                }
+                _ => merged.push(part),
+            }
+        }
+        let entities = self.host.schema.entities();
+        let mut changes = Vec::with_capacity(merged.len());
+        for part in merged {
+            let region = shared.regions.get(part.region).cloned().flatten();
+            let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
+            changes.push((part.entity, RegionChanges::new(&entities[part.entity], region, part.packed)?));
+        }
+        Ok(changes)
+    }
+
+    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
+        let begun = self.host.inner().and_then(|inner| inner.begin_batch.call::<()>((number, committed)));
+        begun.map_err(|error| self.failure(&error))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.lua.used_memory()
+    }
+
+    fn trim(&mut self, target: usize) -> Result<(), LaneError> {
+        let collect = |lua: &Lua| lua.gc_collect().map_err(|error| self.failure(&error));
+        collect(&self.lua)?;
+        // The first sweep makes the rows old, the second lets those go that nobody asked for in between; when memory
+        // is short there is no in between.
+        for _ in 0..2 {
+            if self.lua.used_memory() <= target {
+                return Ok(());
+            }
+            self.host.inner().and_then(|inner| inner.sweep.call::<()>(())).map_err(|error| self.failure(&error))?;
+            collect(&self.lua)?;
+        }
+        Ok(())
+    }
+}
+
+fn new_vm(libs: StdLib) -> LuaResult<Lua> {
+    Lua::new_with(libs, LuaOptions::default())
+}
+
+fn bug(error: LuaError) -> LaneError {
+    LaneError::Bug(error.to_string())
+}
+
+/// The entities as the prelude takes them.
+fn kinds_table(lua: &Lua, schema: &Schema) -> LuaResult<LuaTable> {
+    let kinds = lua.create_table()?;
+    for entity in schema.entities() {
+        let columns = lua.create_table()?;
+        for column in &entity.columns {
+            let entry = lua.create_table()?;
+            entry.raw_set("name", column.name.as_str())?;
+            entry.raw_set("type", column.kind.name())?;
+            entry.raw_set("indexed", entity.indexes.contains(&column.name))?;
+            columns.raw_push(entry)?;
+        }
+        let kind = lua.create_table()?;
+        kind.raw_set("name", entity.name.as_str())?;
+        kind.raw_set("columns", columns)?;
+        kinds.raw_push(kind)?;
+    }
+    Ok(kinds)
+}

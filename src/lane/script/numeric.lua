@@ -1,0 +1,202 @@
+-- Exact numbers for scripts.
+--
+-- A whole number below 10^36 is two limbs of base 10^18, {high, low} with 0 <= low < 10^18, and never leaves Lua.
+-- Any other is {false, text}, its canonical text, and is computed by the host. A number has one form only, so that
+-- equal numbers have equal fields. Numbers are immutable.
+
+local host, raise = ...
+
+local BASE <const> = 1000000000000000000
+local SMALL <const> = 3037000499 -- its square fits 63 bits
+local rawmeta, setmeta, mtype, type = getmetatable, setmetatable, math.type, type
+local tonumber, find, sub, format = tonumber, string.find, string.sub, string.format
+
+local meta = { __name = "numeric" }
+local parse
+
+local function text_of(high, low)
+  if high < 0 then
+    if low > 0 then high, low = -high - 1, BASE - low else high = -high end
+    if high == 0 then return format("-%d", low) end
+    return format("-%d%018d", high, low)
+  end
+  if high == 0 then return format("%d", low) end
+  return format("%d%018d", high, low)
+end
+
+local function make(high, low)
+  if high >= BASE or high < -BASE or (high == -BASE and low == 0) then
+    return setmeta({ false, text_of(high, low) }, meta)
+  end
+  return setmeta({ high, low }, meta)
+end
+
+local function negate(high, low)
+  if low > 0 then return -high - 1, BASE - low end
+  return -high, 0
+end
+
+-- The number of a text of digits, 36 of them at most.
+local function from_digits(digits, negative)
+  local high, low
+  if #digits <= 18 then
+    high, low = 0, tonumber(digits)
+  else
+    high, low = tonumber(sub(digits, 1, -19)), tonumber(sub(digits, -18))
+  end
+  if negative then high, low = negate(high, low) end
+  return setmeta({ high, low }, meta)
+end
+
+local function from_canonical(text)
+  local first, last = find(text, "^%-?%d+$")
+  if first then
+    local negative = sub(text, 1, 1) == "-"
+    if last <= (negative and 37 or 36) then
+      return from_digits(negative and sub(text, 2) or text, negative)
+    end
+  end
+  return setmeta({ false, text }, meta)
+end
+
+local function from_integer(value)
+  return setmeta({ value // BASE, value % BASE }, meta)
+end
+
+-- A number from a text, an integer or a float; nil and a message if it is none.
+function parse(value)
+  local kind = type(value)
+  if kind == "string" then
+    if #value <= 36 and find(value, "^%d+$") then return from_digits(value, false) end
+    local text, problem = host.numeric_text(value)
+    if text then return from_canonical(text) end
+    return nil, problem
+  elseif kind == "number" then
+    if mtype(value) == "integer" then return from_integer(value) end
+    local text, problem = host.numeric_float(value)
+    if text then return from_canonical(text) end
+    return nil, problem
+  elseif rawmeta(value) == meta then
+    return value
+  end
+  return nil, "expected a number or a text of digits, got " .. kind
+end
+
+local function operand(value)
+  if rawmeta(value) == meta then return value end
+  local number, problem = parse(value)
+  if not number then raise("numeric: " .. problem) end
+  return number
+end
+
+local function text(number)
+  local high = number[1]
+  if high then return text_of(high, number[2]) end
+  return number[2]
+end
+
+local function by_host(operation, a, b)
+  local result, problem = host.numeric_op(operation, text(a), text(b))
+  if not result then raise("numeric: " .. problem) end
+  return from_canonical(result)
+end
+
+function meta.__add(a, b)
+  a, b = operand(a), operand(b)
+  local ah, bh = a[1], b[1]
+  if ah and bh then
+    local high, low = ah + bh, a[2] + b[2]
+    if low >= BASE then high, low = high + 1, low - BASE end
+    return make(high, low)
+  end
+  return by_host("+", a, b)
+end
+
+function meta.__sub(a, b)
+  a, b = operand(a), operand(b)
+  local ah, bh = a[1], b[1]
+  if ah and bh then
+    local high, low = ah - bh, a[2] - b[2]
+    if low < 0 then high, low = high - 1, low + BASE end
+    return make(high, low)
+  end
+  return by_host("-", a, b)
+end
+
+function meta.__mul(a, b)
+  a, b = operand(a), operand(b)
+  if a[1] == 0 and b[1] == 0 and a[2] <= SMALL and b[2] <= SMALL then
+    return from_integer(a[2] * b[2])
+  end
+  return by_host("*", a, b)
+end
+
+function meta.__div(a, b) return by_host("/", operand(a), operand(b)) end
+
+function meta.__idiv(a, b)
+  a, b = operand(a), operand(b)
+  if a[1] == 0 and b[1] == 0 and b[2] > 0 then return from_integer(a[2] // b[2]) end
+  return by_host("//", a, b)
+end
+
+function meta.__mod(a, b)
+  a, b = operand(a), operand(b)
+  if a[1] == 0 and b[1] == 0 and b[2] > 0 then return from_integer(a[2] % b[2]) end
+  return by_host("%", a, b)
+end
+
+function meta.__unm(a)
+  if a[1] then return make(negate(a[1], a[2])) end
+  return by_host("-", from_integer(0), a)
+end
+
+function meta.__eq(a, b)
+  return rawmeta(a) == meta and rawmeta(b) == meta and a[1] == b[1] and a[2] == b[2]
+end
+
+function meta.__lt(a, b)
+  a, b = operand(a), operand(b)
+  local ah, bh = a[1], b[1]
+  if ah and bh then return ah < bh or (ah == bh and a[2] < b[2]) end
+  return host.numeric_compare(text(a), text(b)) < 0
+end
+
+function meta.__le(a, b)
+  a, b = operand(a), operand(b)
+  local ah, bh = a[1], b[1]
+  if ah and bh then return ah < bh or (ah == bh and a[2] <= b[2]) end
+  return host.numeric_compare(text(a), text(b)) <= 0
+end
+
+meta.__tostring = text
+
+function meta.__concat(a, b)
+  if rawmeta(a) == meta then a = text(a) end
+  if rawmeta(b) == meta then b = text(b) end
+  return a .. b
+end
+
+function meta.__newindex() raise("numeric: a number cannot be changed") end
+
+return {
+  meta = meta,
+  parse = parse,
+  text = text,
+  canonical = from_canonical,
+  -- A number that crossed the border as two limbs, or as text where they do not suffice.
+  from_limbs = function(high, low, spilled)
+    if spilled ~= "" then return from_canonical(spilled) end
+    return make(high, low)
+  end,
+  limbs = function(number)
+    if number == nil then return 0, 0, "" end
+    if number[1] then return number[1], number[2], "" end
+    return 0, 0, number[2]
+  end,
+  -- The function `numeric` of scripts.
+  new = function(value)
+    local number, problem = parse(value)
+    if not number then raise("numeric: " .. problem) end
+    return number
+  end,
+}

@@ -1,0 +1,798 @@
+-- The inner side of the border between the host and a script.
+--
+-- Rows live here as long as they are warm, as arrays in the order of their columns. A row that changed in a batch that
+-- is not committed is always here, so what is here, and after it what is committed, is the truth: a read never waits
+-- for a commit. Events come in packed, many at a time; what a batch changed goes out packed, once, at its end.
+--
+-- When a handler asks for a row that is not here, its coroutine is parked, the events behind it are run dry to learn
+-- what they will ask for, and the host is told all of it at once.
+
+local host, kinds_given, script_source, numeric_source, sandbox_source, script_name = ...
+
+local rawmeta, setmeta, rawset, rawequal, type, next = getmetatable, setmetatable, rawset, rawequal, type, next
+local mtype, tointeger, error, pcall, tostring, tonumber = math.type, math.tointeger, error, pcall, tostring, tonumber
+local spack, sunpack, find, format, concat = string.pack, string.unpack, string.find, string.format, table.concat
+local utf8_len, sort = utf8.len, table.sort
+local co_create, co_resume, co_yield, co_yieldable, co_status =
+  coroutine.create, coroutine.resume, coroutine.yield, coroutine.isyieldable, coroutine.status
+local load = load
+local tick = host.tick
+
+local chunk_name <const> = "@" .. script_name -- as host.place() looks for it
+
+-- Raises an error at the place in the script that is to blame.
+local function raise(message)
+  error(host.place() .. message, 0)
+end
+
+local numbers = load(numeric_source, "=numeric", "t")(host, raise)
+local numeric_meta, parse_number, limbs, from_limbs = numbers.meta, numbers.parse, numbers.limbs, numbers.from_limbs
+
+local array_meta = { __name = "array" }
+local function array(tab)
+  if type(tab) ~= "table" or (rawmeta(tab) ~= nil and rawmeta(tab) ~= array_meta) then raise("array: expected a plain table") end
+  return setmeta(tab, array_meta)
+end
+
+---------------------------------------------------------------------------------------------------- state of the run
+
+local RUN <const>, DRY <const>, SNAPSHOT <const> = 1, 2, 3
+local mode = RUN
+local batch, committed = 1, 0
+local regions = {}
+local touched, touched_count = {}, 0
+local DRY_END = {} -- what ends a dry run at a row that is not here
+
+-- Fields of a handle, which is `ctx.<entity>` of one region.
+local YOUNG <const>, OLD <const>, CHANGED <const>, DIRTY <const>, DIRTY_COUNT <const> = 1, 2, 3, 4, 5
+local WHOLE <const>, KIND <const>, REGION <const>, TRIED <const> = 6, 7, 8, 9
+-- YOUNG, OLD: id -> row, or false for a row that is known not to be. CHANGED: id -> the batch that changed it last.
+-- WHOLE: every row of the table is here. TRIED: the host was asked for the whole table.
+
+---------------------------------------------------------------------------------------------------------- the events
+
+local event_meta = { __name = "event" }
+local current_event
+local hot = {} -- the fields that come with each event; the others are fetched when a handler asks
+
+function event_meta.__index(event, key)
+  if hot[key] then return nil end
+  if not rawequal(event, current_event) then raise("an event can be read only while it is handled") end
+  if type(key) ~= "string" then return nil end
+  local value, problem = host.field(key)
+  if problem then raise("event." .. key .. ": " .. problem) end
+  if value ~= nil then rawset(event, key, value) end
+  return value
+end
+
+-- Makes all fields of an event plain ones.
+local function open_event(event)
+  if not rawequal(event, current_event) then raise("an event can be read only while it is handled") end
+  local fields, problem = host.all_fields()
+  if problem then raise("event: " .. problem) end
+  setmeta(event, nil)
+  for key, value in next, fields do
+    if event[key] == nil then event[key] = value end
+  end
+  return event
+end
+
+function event_meta.__pairs(event)
+  return next, open_event(event), nil
+end
+
+-- Texts that occur again and again cross once and are named by a number.
+local texts = {}
+local shapes = {}
+
+local FIELD_FORMATS <const> = { i = "i8", d = "d", s = "s4", r = "I4", N = "s4", j = "s4", t = "", f = "", n = "" }
+local FIELD_VALUES <const> = {
+  i = "%s", d = "%s", s = "%s", r = "texts[%s]", N = "canonical(%s)", j = "decode(%s)", t = "true", f = "false",
+}
+
+-- Makes the reader of the events whose fields have these kinds, one letter a field.
+local function define_shape(number, names, field_kinds)
+  local format_parts, locals, fields = {}, {}, {}
+  for at, name in ipairs(names) do
+    local kind = field_kinds:sub(at, at)
+    local slot = "v" .. at
+    if FIELD_FORMATS[kind] ~= "" then
+      format_parts[#format_parts + 1] = FIELD_FORMATS[kind]
+      locals[#locals + 1] = slot
+    end
+    if kind ~= "n" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, slot) end
+  end
+  locals[#locals + 1] = "at"
+  local source = format(
+    "local unpack, setmeta, meta, texts, canonical, decode = ... return function(packed, at) local %s = unpack(%q, packed, at) return setmeta({%s}, meta), at end",
+    concat(locals, ", "), "<" .. concat(format_parts), concat(fields, ", ")
+  )
+  source = source:gsub("local at = unpack%(\"<\", packed, at%)", "")
+  shapes[number] = load(source, "=shape", "t")(sunpack, setmeta, event_meta, texts, numbers.canonical, host.decode)
+end
+
+-- Events with a rare mix of kinds bring their kinds along.
+local hot_names = {}
+shapes[0] = function(packed, at)
+  local event = {}
+  for place = 1, #hot_names do
+    local kind
+    kind, at = sunpack("c1", packed, at)
+    local value
+    if kind == "t" then value = true
+    elseif kind == "f" then value = false
+    elseif kind ~= "n" then
+      value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at)
+      if kind == "r" then value = texts[value]
+      elseif kind == "N" then value = numbers.canonical(value)
+      elseif kind == "j" then value = host.decode(value) end
+    end
+    event[hot_names[place]] = value
+  end
+  return setmeta(event, event_meta), at
+end
+
+local function define_hot(names)
+  hot, hot_names = {}, names
+  for _, name in ipairs(names) do hot[name] = true end
+  for number in next, shapes do
+    if number ~= 0 then shapes[number] = nil end
+  end
+end
+
+local function define_texts(packed, first)
+  if first == 1 then
+    for at in next, texts do texts[at] = nil end
+  end
+  local at = 1
+  while at <= #packed do
+    texts[first], at = sunpack("<s4", packed, at)
+    first = first + 1
+  end
+end
+
+------------------------------------------------------------------------------------------------------------ the rows
+
+local function describe(value)
+  local kind = type(value)
+  if kind == "string" then return format("the text %q", #value > 40 and value:sub(1, 40) .. "…" or value) end
+  if kind == "number" or kind == "boolean" then return format("%s %s", mtype(value) or kind, tostring(value)) end
+  if rawmeta(value) == numeric_meta then return "the number " .. tostring(value) end
+  return "a " .. kind
+end
+
+local function refuse(column, expected, value, problem)
+  raise(format("%s: expected %s, got %s%s", column, expected, describe(value), problem and " (" .. problem .. ")" or ""))
+end
+
+-- Slow paths of `set`: what is not yet of the column's form is brought to it, or refused.
+local function to_bigint(value, column)
+  local number
+  if mtype(value) == "float" then
+    if value >= -2^53 and value <= 2^53 then number = tointeger(value) end
+  elseif type(value) == "string" or rawmeta(value) == numeric_meta then
+    number = host.integer(tostring(value))
+  end
+  return number or refuse(column, "a bigint (an integer of 64 bits)", value)
+end
+
+local function to_double(value, column)
+  if mtype(value) == "integer" then return value + 0.0 end
+  if rawmeta(value) == numeric_meta then return tonumber(tostring(value)) + 0.0 end
+  return refuse(column, "a double (a number that is not NaN)", value)
+end
+
+local function to_numeric(value, column)
+  local number, problem = parse_number(value)
+  if not number then refuse(column, "a numeric", value, problem) end
+  problem = number[1] == false and host.numeric_fits(number[2])
+  if problem then refuse(column, "a numeric", "a longer number", problem) end
+  return number
+end
+
+local function to_text(value, column)
+  if type(value) ~= "string" then
+    refuse(column, "text", value, (type(value) == "number" or rawmeta(value) == numeric_meta) and "tostring(…) makes one" or nil)
+  end
+  if not utf8_len(value) then refuse(column, "text", value, "it is not UTF-8; a bytes column takes any bytes") end
+  if find(value, "\0", 1, true) then refuse(column, "text", value, "it holds a NUL, which no database keeps") end
+  return value
+end
+
+local function to_boolean(value, column)
+  return refuse(column, "a boolean", value)
+end
+
+local function to_bytes(value, column)
+  return refuse(column, "bytes (a string)", value)
+end
+
+local times, times_count = {}, 0
+local function to_time(value, column)
+  if type(value) ~= "string" then refuse(column, "a timestamptz such as \"2018-01-31T01:49:59.650Z\"", value) end
+  local time, problem = host.time(value)
+  if not time then refuse(column, "a timestamptz such as \"2018-01-31T01:49:59.650Z\"", value) end
+  if times_count >= 4096 then times, times_count = {}, 0 end
+  times[value], times_count = time, times_count + 1
+  return time
+end
+
+local function to_json(value, column)
+  local text, problem = host.encode(value)
+  if not text then raise(column .. ": " .. problem) end
+  return text
+end
+
+local COERCE <const> = {
+  bigint = "if mtype(v) ~= 'integer' then v = to_bigint(v, %q) end",
+  double = "if mtype(v) == 'float' and v == v then v = v + 0.0 else v = to_double(v, %q) end",
+  numeric = "if rawmeta(v) ~= numeric_meta or v[1] == false then v = to_numeric(v, %q) end",
+  text = "v = to_text(v, %q)",
+  boolean = "if type(v) ~= 'boolean' then v = to_boolean(v, %q) end",
+  bytes = "if type(v) ~= 'string' then v = to_bytes(v, %q) end",
+  timestamptz = "v = times(v) or to_time(v, %q)",
+  jsonb = "v = to_json(v, %q)",
+}
+local ROW_FORMATS <const> = {
+  bigint = "i8", double = "d", numeric = "i8i8s4", text = "s4", boolean = "B", bytes = "s4", timestamptz = "s4", jsonb = "s4",
+}
+local ZEROS <const> = { bigint = "0", double = "0.0", text = "''", bytes = "''", timestamptz = "''", jsonb = "''" }
+local GROUP <const> = 32 -- columns that share a mask of nulls
+
+local function compile(source, ...)
+  return load(source, "=kind", "t")(...)
+end
+
+-- What `get` returns: the handler's own copy, with names.
+local function make_copy(columns)
+  local fields = {}
+  for at, column in ipairs(columns) do
+    local value = format(column.type == "jsonb" and "r[%d] and decode(r[%d])" or "r[%d]", at, at)
+    fields[at] = format("[%q] = %s", column.name, value)
+  end
+  return compile(format("local decode = ... return function(r) return {%s} end", concat(fields, ", ")), host.decode)
+end
+
+-- What `set` keeps: checked, in the order of the columns.
+local function make_check(entity, columns)
+  local parts = { "local n, v = {" .. ("nil, "):rep(#columns) .. "}" }
+  for at, column in ipairs(columns) do
+    local coerce = format(COERCE[column.type], entity .. "." .. column.name)
+    parts[#parts + 1] = format("v = row[%q] if v ~= nil then %s n[%d] = v end", column.name, coerce, at)
+  end
+  local source = "local mtype, type, rawmeta, numeric_meta, times, to_bigint, to_double, to_numeric, to_text, to_boolean, to_bytes, to_time, to_json = ... return function(row) "
+    .. concat(parts, " ") .. " return n end"
+  return compile(source, mtype, type, rawmeta, numeric_meta, function(v) return times[v] end, to_bigint, to_double,
+    to_numeric, to_text, to_boolean, to_bytes, to_time, to_json)
+end
+
+local function group_of(columns, first)
+  local group = {}
+  for at = first, math.min(first + GROUP - 1, #columns) do group[#group + 1] = { at = at, type = columns[at].type } end
+  return group
+end
+
+local function make_pack(columns)
+  local body, packs = {}, {}
+  for first = 1, math.max(#columns, 1), GROUP do
+    local group = group_of(columns, first)
+    local form, values, code = "", {}, {}
+    for bit, column in ipairs(group) do
+      local value = format("r[%d]", column.at)
+      form = form .. ROW_FORMATS[column.type]
+      code[#code + 1] = format("if %s == nil then m = m | %d end", value, 1 << (bit - 1))
+      if column.type == "numeric" then
+        code[#code + 1] = format("local a%d, b%d, c%d = limbs(%s)", bit, bit, bit, value)
+        values[#values + 1] = format("a%d, b%d, c%d", bit, bit, bit)
+      elseif column.type == "boolean" then
+        values[#values + 1] = value .. " and 1 or 0"
+      else
+        values[#values + 1] = value .. " or " .. ZEROS[column.type]
+      end
+    end
+    local head = first == 1 and "s4B" or ""
+    local head_values = first == 1 and "id, 1, " or ""
+    if #group == 0 then
+      body[#body + 1] = "do return spack('<s4B', id, 1) end"
+    else
+      body[#body + 1] = format("local p%d do local m = 0 %s p%d = spack(%q, %sm, %s) end", first, concat(code, " "), first,
+        "<" .. head .. "I4" .. form, head_values, concat(values, ", "))
+      packs[#packs + 1] = "p" .. first
+    end
+  end
+  local result = #packs > 0 and " return " .. concat(packs, " .. ") or ""
+  return compile("local spack, limbs = ... return function(id, r) " .. concat(body, " ") .. result .. " end", spack, limbs)
+end
+
+local function make_unpack(columns)
+  local body = { "local n = {" .. ("nil, "):rep(#columns) .. "} local id, live id, live, at = sunpack('<s4B', packed, at)" }
+  for first = 1, #columns, GROUP do
+    local form, names, code = "", {}, {}
+    for bit, column in next, group_of(columns, first) do
+      form = form .. ROW_FORMATS[column.type]
+      local value = "a" .. bit
+      names[#names + 1] = value
+      if column.type == "numeric" then
+        names[#names + 1], names[#names + 2] = "b" .. bit, "c" .. bit
+        value = format("from_limbs(a%d, b%d, c%d)", bit, bit, bit)
+      elseif column.type == "boolean" then
+        value = value .. " ~= 0"
+      end
+      code[#code + 1] = format("if m & %d == 0 then n[%d] = %s end", 1 << (bit - 1), column.at, value)
+    end
+    body[#body + 1] = format("do local m, %s m, %s, at = sunpack(%q, packed, at) %s end", concat(names, ", "), concat(names, ", "),
+      "<I4" .. form, concat(code, " "))
+  end
+  local source = "local sunpack, from_limbs = ... return function(packed, at) " .. concat(body, " ") .. " return id, n, at end"
+  return compile(source, sunpack, from_limbs)
+end
+
+--------------------------------------------------------------------------------------------------- rows that are missed
+
+local wants, wants_list = {}, {}
+
+local function want(handle, id)
+  local wanted = wants[handle]
+  if not wanted then
+    wanted = { ids = {}, set = {}, all = false }
+    wants[handle] = wanted
+    wants_list[#wants_list + 1] = handle
+  end
+  if id == nil then wanted.all = true
+  elseif not wanted.set[id] then
+    wanted.set[id] = true
+    wanted.ids[#wanted.ids + 1] = id
+  end
+end
+
+-- Waits until the row, or without an id the whole table, is here.
+local function need(handle, id)
+  if mode == DRY then
+    want(handle, id)
+    error(DRY_END, 0)
+  elseif co_yieldable() then
+    co_yield(handle, id)
+  else
+    -- Within a comparison of table.sort and the like: one row at a time.
+    host.load(handle[KIND].number, handle[REGION], id)
+  end
+end
+
+-- The row of an id, or false; whichever generation it is in.
+local function lookup(handle, id)
+  local row = handle[YOUNG][id]
+  if row ~= nil then return row end
+  row = handle[OLD][id]
+  if row ~= nil then
+    handle[YOUNG][id] = row
+    handle[OLD][id] = nil
+    return row
+  end
+  return handle[WHOLE] and false or nil
+end
+
+-- The row of an id, or false: waits for it if it is not here.
+local function fetch(handle, id)
+  local row = lookup(handle, id)
+  if row == nil then
+    need(handle, id)
+    row = lookup(handle, id) or false
+  end
+  return row
+end
+
+-- The rows the host found. Without `ids` it is the whole table.
+local function supply(kind_number, region_number, packed, is_whole, ids)
+  local handle = regions[region_number].handles[kind_number]
+  local young, old, unpack_row = handle[YOUNG], handle[OLD], handle[KIND].unpack
+  local at = 1
+  while at <= #packed do
+    local id, row
+    id, row, at = unpack_row(packed, at)
+    if young[id] == nil and old[id] == nil then young[id] = row end
+  end
+  handle[TRIED] = true
+  if is_whole then handle[WHOLE] = true end
+  at = 1
+  while at <= #ids do
+    local id
+    id, at = sunpack("<s4", ids, at)
+    if young[id] == nil and old[id] == nil then young[id] = false end
+  end
+end
+
+----------------------------------------------------------------------------------------------------- what scripts call
+
+local dry_writes -- handle -> id -> row, of one handler call that is run dry
+
+local function key_of(handle, id, what)
+  if mtype(id) == "integer" then return format("%d", id) end
+  if type(id) ~= "string" then raise(format("%s:%s: expected an id (text or an integer), got %s", handle[KIND].name, what, describe(id))) end
+  return to_text(id, handle[KIND].name .. ":" .. what .. ": id")
+end
+
+local function check_handle(handle, what)
+  if type(handle) ~= "table" or not handle[KIND] then raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)") end
+end
+
+local function mark(handle, id)
+  local changed = handle[CHANGED]
+  if changed[id] ~= batch then
+    changed[id] = batch
+    local count = handle[DIRTY_COUNT] + 1
+    handle[DIRTY_COUNT] = count
+    handle[DIRTY][count] = id
+    if count == 1 then
+      touched_count = touched_count + 1
+      touched[touched_count] = handle
+    end
+  end
+end
+
+local function write(handle, id, row)
+  if mode == RUN then
+    handle[YOUNG][id] = row
+    return mark(handle, id)
+  end
+  if mode == SNAPSHOT then raise("on_snapshot may read, and not write") end
+  local writes = dry_writes[handle]
+  if not writes then
+    writes = {}
+    dry_writes[handle] = writes
+  end
+  writes[id] = row
+end
+
+local methods = {}
+
+function methods.get(handle, id)
+  local young = type(handle) == "table" and handle[YOUNG]
+  if not young then check_handle(handle, "get") end
+  if type(id) ~= "string" then id = key_of(handle, id, "get") end
+  if mode == DRY then
+    local writes = dry_writes[handle]
+    local row = writes and writes[id]
+    if row == nil then row = fetch(handle, id) end
+    return row and handle[KIND].copy(row) or nil
+  end
+  local row = young[id]
+  if row == nil then row = fetch(handle, id) end
+  if row then return handle[KIND].copy(row) end
+  return nil
+end
+
+function methods.set(handle, id, row)
+  check_handle(handle, "set")
+  local kind = handle[KIND]
+  if handle[YOUNG][id] == nil then id = key_of(handle, id, "set") end
+  if type(row) ~= "table" then raise(format("%s:set: expected a table of columns, got %s", kind.name, describe(row))) end
+  for name in next, row do
+    -- A row of `find` carries its id; it may come back with it.
+    if not kind.known[name] and not (name == "id" and row.id == id) then
+      raise(format("%s:set: there is no column %s%s", kind.name, describe(name), host.nearest(tostring(name), kind.names)))
+    end
+  end
+  return write(handle, id, kind.check(row))
+end
+
+function methods.delete(handle, id)
+  check_handle(handle, "delete")
+  return write(handle, key_of(handle, id, "delete"), false)
+end
+
+-- Calls `visit` with each row of the table.
+local function each_row(handle, visit)
+  if not handle[WHOLE] then need(handle, nil) end
+  local writes = mode == DRY and dry_writes[handle] or {}
+  for id, row in next, writes do
+    if row then visit(id, row) end
+  end
+  local young = handle[YOUNG]
+  for id, row in next, young do
+    if row and writes[id] == nil then visit(id, row) end
+  end
+  for id, row in next, handle[OLD] do
+    if row and young[id] == nil and writes[id] == nil then visit(id, row) end
+  end
+end
+
+function methods.count(handle)
+  check_handle(handle, "count")
+  local count = 0
+  each_row(handle, function() count = count + 1 end)
+  return count
+end
+
+local OPERATORS <const> = {
+  ["="] = function(a, b) return a == b end,
+  ["<"] = function(a, b) return a < b end,
+  ["<="] = function(a, b) return a <= b end,
+  [">"] = function(a, b) return a > b end,
+  [">="] = function(a, b) return a >= b end,
+}
+
+local function indexed(kind, column, what)
+  local at = kind.indexed[column]
+  if at then return at end
+  if kind.known[column] then
+    raise(format("%s:find: %s by %q needs the line indexes = [%q] in [entities.%s]", kind.name, what, column, column, kind.name))
+  end
+  raise(format("%s:find: there is no column %s%s", kind.name, describe(column), host.nearest(tostring(column), kind.names)))
+end
+
+local function conditions(kind, where)
+  local tests = {}
+  for at, condition in ipairs(where or {}) do
+    local column, operator, value = condition[1], condition[2], condition[3]
+    local place = indexed(kind, column, "a condition")
+    local test = OPERATORS[operator]
+    if not test then raise(format("%s:find: %s is no operator; expected one of = < <= > >=", kind.name, describe(operator))) end
+    if value == nil then raise(format("%s:find: the condition on %q compares with nil, which nothing matches", kind.name, column)) end
+    -- The value as the column would hold it.
+    tests[at] = { place = place, test = test, value = kind.check({ [column] = value })[place] }
+  end
+  return tests
+end
+
+local function matches(row, tests)
+  for at = 1, #tests do
+    local condition = tests[at]
+    local value = row[condition.place]
+    if value == nil or not condition.test(value, condition.value) then return false end
+  end
+  return true
+end
+
+local FIND_KEYS <const> = { where = true, order = true, limit = true }
+
+local function ordering(kind, order)
+  if order == nil then return nil end
+  if type(order) ~= "string" then raise(format("%s:find: order: expected a column such as \"-quakes\", got %s", kind.name, describe(order))) end
+  local is_down = order:sub(1, 1) == "-"
+  return indexed(kind, is_down and order:sub(2) or order, "an order"), is_down
+end
+
+function methods.find(handle, query)
+  check_handle(handle, "find")
+  local kind = handle[KIND]
+  query = query or {}
+  for key in next, query do
+    if not FIND_KEYS[key] then raise(format("%s:find: unknown key %s; expected where, order, limit", kind.name, describe(key))) end
+  end
+  local tests = conditions(kind, query.where)
+  local place, is_down = ordering(kind, query.order)
+  local limit = query.limit or math.maxinteger
+  if mtype(limit) ~= "integer" or limit < 0 then raise(format("%s:find: limit: expected a count, got %s", kind.name, describe(limit))) end
+  local found = {}
+  each_row(handle, function(id, row)
+    if matches(row, tests) then found[#found + 1] = { id, row } end
+  end)
+  sort(found, function(a, b)
+    if place then
+      local left, right = a[2][place], b[2][place]
+      -- Null comes last, in either direction.
+      if left == nil or right == nil then
+        if left ~= nil or right ~= nil then return left ~= nil end
+      elseif left ~= right then
+        if type(left) == "boolean" then left, right = left and 1 or 0, right and 1 or 0 end
+        if is_down then return right < left end
+        return left < right
+      end
+    end
+    return a[1] < b[1]
+  end)
+  local result = setmeta({}, array_meta)
+  for at = 1, math.min(limit, #found) do
+    local row = kind.copy(found[at][2])
+    row.id = found[at][1]
+    result[at] = row
+  end
+  return result
+end
+
+local kinds = {}
+for number, given in ipairs(kinds_given) do
+  local names, known, is_indexed = {}, {}, {}
+  for at, column in ipairs(given.columns) do
+    names[at] = column.name
+    known[column.name] = true
+    if column.indexed then is_indexed[column.name] = at end
+  end
+  kinds[number] = {
+    number = number, name = given.name, names = names, known = known, indexed = is_indexed,
+    copy = make_copy(given.columns), check = make_check(given.name, given.columns),
+    pack = make_pack(given.columns), unpack = make_unpack(given.columns),
+  }
+end
+
+local handle_meta = {
+  __index = methods,
+  __newindex = function(_, key) raise("ctx entities are read-only (" .. tostring(key) .. "); use set") end,
+}
+local ctx_meta = {
+  __index = function(_, key)
+    local names = { "region", "block" }
+    for _, kind in ipairs(kinds) do names[#names + 1] = kind.name end
+    raise("ctx has no " .. describe(key) .. host.nearest(tostring(key), names) .. "; it has " .. concat(names, ", "))
+  end,
+  __newindex = function(_, key) raise("ctx is read-only (" .. tostring(key) .. "); keep state in entities") end,
+}
+
+-------------------------------------------------------------------------------------------------- what the host calls
+
+local handlers
+local border = { numeric_meta = numeric_meta, array_meta = array_meta, event_meta = event_meta, numeric = numbers.canonical }
+border.open_event = open_event
+border.define_hot, border.define_shape, border.define_texts, border.supply = define_hot, define_shape, define_texts, supply
+
+-- Loads the script; returns whether it has on_snapshot, or nil and a message.
+function border.load()
+  local run = load(sandbox_source, "=sandbox", "t")(
+    host, raise, event_meta, open_event, numbers.new, array, { event_meta, array_meta, numeric_meta, handle_meta, ctx_meta }
+  )
+  local found, problem = run(script_source, chunk_name)
+  if not found then return nil, problem end
+  local frozen = problem
+  -- What an encoder should look at instead of this table.
+  function border.plain(tab)
+    if rawmeta(tab) == event_meta then return open_event(tab) end
+    return frozen[tab] or tab
+  end
+  if type(found.on_event) ~= "function" then
+    return nil, script_name .. ": there is no function on_event(event, ctx)"
+  end
+  if found.on_snapshot ~= nil and type(found.on_snapshot) ~= "function" then
+    return nil, script_name .. ": on_snapshot is a " .. type(found.on_snapshot) .. "; expected a function on_snapshot(ctx)"
+  end
+  handlers = found
+  return found.on_snapshot ~= nil
+end
+
+-- Makes a region known. `is_empty[kind]`: its table has no row in the store.
+function border.define_region(number, name, is_empty)
+  local ctx, handles = { region = name, block = 0 }, {}
+  for kind_number, kind in ipairs(kinds) do
+    local handle = setmeta({ {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false }, handle_meta)
+    handles[kind_number] = handle
+    ctx[kind.name] = handle
+  end
+  regions[number] = { ctx = setmeta(ctx, ctx_meta), handles = handles }
+end
+
+function border.begin_batch(number, committed_number)
+  batch, committed = number, committed_number
+end
+
+-- The events being handled.
+local packed, position, place, count, region
+
+local function handle_events()
+  local on_event, ctx = handlers.on_event, region.ctx
+  while place < count do
+    place = place + 1
+    local shape, block, event
+    shape, block, position = sunpack("<I2i8", packed, position)
+    event, position = shapes[shape](packed, position)
+    current_event = event
+    ctx.block = block
+    tick(place)
+    on_event(event, ctx)
+  end
+end
+
+-- Runs the events behind the one that is parked dry, to learn which rows they will miss.
+local function run_ahead()
+  local on_event, ctx = handlers.on_event, region.ctx
+  local event_now, block_now, at = current_event, ctx.block, position
+  mode = DRY
+  for ahead = place + 1, math.min(place + host.dry_events_max, count) do
+    local shape, block, event
+    shape, block, at = sunpack("<I2i8", packed, at)
+    event, at = shapes[shape](packed, at)
+    current_event, dry_writes = event, {}
+    ctx.block = block
+    tick(ahead)
+    -- A mistake that the handler makes here it will make again when it counts.
+    pcall(on_event, event, ctx)
+  end
+  mode, dry_writes = RUN, nil
+  current_event, ctx.block = event_now, block_now
+  tick(place)
+end
+
+local DONE <const>, MISSED <const>, FAILED <const> = 0, 1, 2
+local parked
+
+local function failure_text(failure)
+  if type(failure) == "string" then return failure end
+  local ok, text = pcall(tostring, failure)
+  return ok and "error with " .. text or "error with a " .. type(failure)
+end
+
+local function tell_wants()
+  for _, handle in ipairs(wants_list) do
+    local wanted, ids = wants[handle], {}
+    for at, id in ipairs(wanted.ids) do ids[at] = spack("<s4", id) end
+    host.want(handle[KIND].number, handle[REGION], wanted.all, not handle[TRIED], concat(ids))
+  end
+  wants, wants_list = {}, {}
+end
+
+-- Runs the parked coroutine on: DONE with its result, MISSED with rows to load, or FAILED with a message.
+function border.resume()
+  local ok, handle, id = co_resume(parked)
+  if not ok then
+    parked, mode = nil, RUN
+    return FAILED, failure_text(handle)
+  end
+  if co_status(parked) == "dead" then
+    parked = nil
+    return DONE, handle
+  end
+  want(handle, id)
+  if mode == RUN then run_ahead() end
+  tell_wants()
+  return MISSED
+end
+
+function border.run(region_number, event_count, events)
+  region, packed, position, place, count = regions[region_number], events, 1, 0, event_count
+  mode = RUN
+  parked = co_create(handle_events)
+  local status, failure = border.resume()
+  return status, failure
+end
+
+function border.snapshot(region_number, block)
+  local ctx = regions[region_number].ctx
+  ctx.block = block
+  mode, current_event = SNAPSHOT, nil
+  local on_snapshot = handlers.on_snapshot
+  parked = co_create(function() return on_snapshot(ctx) end)
+  return border.resume()
+end
+
+local SEAL_ROWS <const> = 4096
+
+-- Hands out what the batch changed.
+function border.seal()
+  for at = 1, touched_count do
+    local handle = touched[at]
+    local young, old, kind, dirty = handle[YOUNG], handle[OLD], handle[KIND], handle[DIRTY]
+    local pack_row, out = kind.pack, {}
+    for place_in = 1, handle[DIRTY_COUNT] do
+      local id = dirty[place_in]
+      local row = young[id]
+      if row == nil then row = old[id] end
+      out[#out + 1] = row and pack_row(id, row) or spack("<s4B", id, 0)
+      if #out == SEAL_ROWS then
+        host.sealed(kind.number, handle[REGION], concat(out))
+        out = {}
+      end
+    end
+    host.sealed(kind.number, handle[REGION], concat(out))
+    handle[DIRTY], handle[DIRTY_COUNT] = {}, 0
+  end
+  touched, touched_count = {}, 0
+end
+
+-- Lets go of committed rows that were not used since the last sweep. Rows of batches that are not committed stay.
+function border.sweep()
+  for _, swept in next, regions do
+    for _, handle in ipairs(swept.handles) do
+      local young, old, changed = handle[YOUNG], handle[OLD], handle[CHANGED]
+      for id, row in next, old do
+        if young[id] == nil then
+          if (changed[id] or 0) > committed then young[id] = row
+          elseif row then handle[WHOLE] = false end
+        end
+      end
+      for id, number in next, changed do
+        if number <= committed then changed[id] = nil end
+      end
+      handle[OLD], handle[YOUNG] = young, {}
+    end
+  end
+end
+
+return border

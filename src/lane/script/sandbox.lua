@@ -1,0 +1,98 @@
+-- The world that a script sees: no files, no processes, no chance, no clock; and globals that cannot change once the
+-- script is loaded, because state outside entities would not survive a restart.
+
+local host, raise, event_meta, open_event, numeric, array, our_metatables = ...
+
+local rawmeta, setmeta, next, type, load, pcall = getmetatable, setmetatable, next, type, load, pcall
+
+-- Read-only tables, and what they stand for.
+local frozen = setmeta({}, { __mode = "k" })
+
+local function refuse_write(_, key)
+  raise("globals are read-only once the script is loaded (" .. tostring(key) .. "); keep state in entities")
+end
+
+local function freeze(original, seen)
+  if seen[original] then return seen[original] end
+  local stand_in = {}
+  seen[original] = stand_in
+  frozen[stand_in] = original
+  for key, value in next, original do
+    if type(value) == "table" and rawmeta(value) == nil and not frozen[value] then
+      original[key] = freeze(value, seen)
+    end
+  end
+  return setmeta(stand_in, {
+    __index = original,
+    __newindex = refuse_write,
+    __len = function() return #original end,
+    __pairs = function() return next, original, nil end,
+    __metatable = false,
+  })
+end
+
+local function script_next(tab, key)
+  if key == nil and rawmeta(tab) == event_meta then open_event(tab) end
+  return next(frozen[tab] or tab, key)
+end
+
+-- Our own metatables, and that of all strings, are out of a script's reach.
+local hidden = { [rawmeta("")] = true }
+for _, meta in ipairs(our_metatables) do hidden[meta] = true end
+
+local function script_getmetatable(value)
+  local meta = rawmeta(value)
+  if hidden[meta] then return false end
+  return meta
+end
+
+local function script_setmetatable(tab, meta)
+  if hidden[rawmeta(tab)] then raise("the metatable of this value is protected") end
+  return setmeta(tab, meta)
+end
+
+local world = {
+  assert = assert, error = error, ipairs = ipairs, next = script_next, pairs = pairs, pcall = pcall,
+  rawequal = rawequal, rawlen = rawlen, select = select, 
+  setmetatable = script_setmetatable, getmetatable = script_getmetatable,
+  tonumber = tonumber, tostring = tostring, type = type, xpcall = xpcall, _VERSION = _VERSION,
+  math = math, string = string, table = table, utf8 = utf8,
+  numeric = numeric, array = array,
+}
+
+-- A handler that draws lots, or that reads memory addresses, would not come to the same state twice.
+math.random, math.randomseed = nil, nil
+string.dump = nil
+
+function world.print(...)
+  local parts = table.pack(...)
+  for at = 1, parts.n do parts[at] = tostring(parts[at]) end
+  host.print(table.concat(parts, "\t"))
+end
+
+local is_loaded = false
+
+local globals = setmeta({}, {
+  __index = world,
+  __newindex = function(_, key, value)
+    if is_loaded then refuse_write(nil, key) end
+    world[key] = value
+  end,
+  __pairs = function() return next, world, nil end,
+  __metatable = false,
+})
+world._G = globals
+
+-- Runs the script's text; returns its handlers and the read-only tables, or nil and a message.
+return function(text, chunk_name)
+  local chunk, problem = load(text, chunk_name, "t", globals)
+  if not chunk then return nil, problem end
+  local ok, failure = pcall(chunk)
+  if not ok then return nil, type(failure) == "string" and failure or "the script failed with a " .. type(failure) end
+  is_loaded = true
+  local seen = {}
+  for name, value in next, world do
+    if type(value) == "table" and value ~= globals and rawmeta(value) == nil then world[name] = freeze(value, seen) end
+  end
+  return { on_event = world.on_event, on_snapshot = world.on_snapshot }, frozen
+end

@@ -1,0 +1,102 @@
+//! The fixed bounds of the program, each with its reason.
+//!
+//! Policy: a number that bounds a queue, a loop, a wait or an input lives here, with its unit in its name. What a
+//! user may change is in the pipeline file ([`crate::config`]); these are what no configuration can lift.
+
+use std::time::Duration;
+
+/// Bytes of text in one page that the reader hands over. Large enough that a hand-over costs nothing, small
+/// enough that many fit in the read-ahead.
+pub const PAGE_BYTES: usize = 256 * 1024;
+
+/// Bytes of one line of the source. A longer line is refused: it would not fit in the read-ahead.
+pub const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Pages that wait between the reader and the handlers at most; their bytes are bounded apart, by the read-ahead.
+pub const PAGES_WAITING_MAX: usize = 256;
+
+/// The least and the most bytes that may be read ahead of the handlers. The amount between is a sixteenth of
+/// `batch.memory`: more hides nothing, since the reader is several times faster than any handler.
+pub const READ_AHEAD_BYTES_MIN: usize = 512 * 1024;
+/// See [`READ_AHEAD_BYTES_MIN`].
+pub const READ_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Events that are spread over the lanes at a time. A round ends when its slowest lane ends, so a round should be
+/// long against a thread hand-over (tens of microseconds) and short against a batch.
+pub const ROUND_EVENTS_MAX: usize = 8192;
+
+/// Events that cross into a script engine in one call.
+pub const CHUNK_EVENTS_MAX: usize = 1024;
+
+/// Events that are run dry, ahead of one that misses a row, to learn which rows will be missed next.
+pub const DRY_EVENTS_MAX: usize = 1024;
+
+/// A region's table of up to this many rows is loaded whole at the first miss, so that later misses are answered
+/// without asking the store.
+pub const WHOLE_REGION_ROWS_MAX: usize = 1000;
+
+/// Script engines per lane thread. More than one, so that uneven regions can be spread; bounded, whatever the
+/// number of regions.
+pub const ENGINES_PER_THREAD: usize = 2;
+
+/// Lane threads at most.
+pub const LANE_THREADS_MAX: usize = 64;
+
+/// How much larger than its target an open batch may grow while the commit thread is busy, before it is sealed and
+/// waits in the channel. Sealing late writes a hot row less often.
+pub const OPEN_BATCH_GROWTH_MAX: u64 = 8;
+
+/// How long a stream may be silent before the events that came so far are committed.
+pub const LINGER: Duration = Duration::from_millis(200);
+
+/// The longest uninterrupted wait of any thread before it looks whether it is to stop.
+pub const WAIT_STEP: Duration = Duration::from_millis(50);
+
+/// How long a drain may take by default after a stop was asked for.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one call of a handler may take by default. A handler takes microseconds: one that takes longer than
+/// this is stuck.
+pub const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The default of `batch.memory`, in bytes.
+pub const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+/// The least `batch.memory`: below it a script engine and a page do not fit.
+pub const MEMORY_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// The default of `batch.events`.
+pub const BATCH_EVENTS: u64 = 10_000;
+
+/// Bytes of a pipeline name: it is a schema, a key prefix and a lock.
+pub const PIPELINE_NAME_BYTES_MAX: usize = 40;
+
+/// Bytes of the name of an entity or a column: Postgres cuts longer ones off
+/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>, NAMEDATALEN).
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Columns of an entity. SQLite binds 32,766 values and Postgres has 1,600 columns; nobody needs as many here.
+pub const COLUMNS_MAX: usize = 200;
+
+/// Digits before the decimal point of a `numeric`, as in Postgres
+/// (<https://www.postgresql.org/docs/current/datatype-numeric.html>).
+pub const NUMERIC_DIGITS_BEFORE_MAX: usize = 131_072;
+/// Digits after the decimal point of a `numeric`, as in Postgres.
+pub const NUMERIC_DIGITS_AFTER_MAX: usize = 16_383;
+
+/// Digits after the point that a division of `numeric`s keeps at least, when it does not come out even.
+pub const NUMERIC_DIVISION_SCALE_MIN: usize = 20;
+
+/// How deep a JSON document may be nested: what serde_json reads back at most.
+pub const JSON_DEPTH_MAX: usize = 120;
+
+/// Expired snapshots that one commit removes at most, so that a long pause does not make one slow commit.
+pub const SNAPSHOT_PRUNE_ROWS_MAX: usize = 1000;
+
+const _: () = assert!(READ_AHEAD_BYTES_MIN >= 2 * PAGE_BYTES, "two pages must fit, or reading and handling alternate");
+const _: () = assert!(READ_AHEAD_BYTES_MAX as u64 <= MEMORY_BYTES_MIN, "the read-ahead is part of the memory budget");
+const _: () = assert!(CHUNK_EVENTS_MAX <= ROUND_EVENTS_MAX);
+
+/// Bytes that may be read ahead within a memory budget of `memory_bytes`.
+pub fn read_ahead_bytes(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX).clamp(READ_AHEAD_BYTES_MIN, READ_AHEAD_BYTES_MAX)
+}

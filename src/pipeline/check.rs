@@ -1,0 +1,92 @@
+//! Trying a pipeline without writing anything.
+
+use std::sync::Arc;
+
+use super::crew::Job;
+use super::intake::{Intake, Reach};
+use super::{Pipeline, PipelineError, ProgressHook, StartRegions};
+use crate::lane::{Cast, Engine};
+use crate::source::budget::ByteBudget;
+use crate::source::reader::{FromReader, ReadStats};
+use crate::stage::batch::Checkpoint;
+
+/// Events of the source that are tried.
+const SAMPLE_EVENTS: u64 = 1000;
+
+/// What a check has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checked {
+    /// Events that were read and handled.
+    pub events: u64,
+    /// Regions among them.
+    pub regions: Vec<String>,
+    /// Whether the handlers make snapshots.
+    pub has_snapshots: bool,
+}
+
+impl Pipeline {
+    /// Loads the handlers, reads the first events of the source and handles them over empty tables. Writes nothing and
+    /// opens no store. Blocks while it reads.
+    ///
+    /// # Errors
+    /// As [`Pipeline::run`]. Without a source only the handlers are loaded.
+    pub fn check(mut self) -> Result<Checked, PipelineError> {
+        self.hook = None::<ProgressHook>;
+        self.try_handlers()?;
+        let has_snapshots = self.factory.has_snapshots();
+        if self.source.is_none() && self.source_path.is_none() {
+            return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots });
+        }
+        let source = self.take_source()?;
+        let start = StartRegions::new(&[], self.regions.all.as_deref());
+        let budget = ByteBudget::new(crate::limits::read_ahead_bytes(self.batch.memory_bytes));
+        let stats = Arc::new(ReadStats::default());
+        let pages = self.start_reader(source, Checkpoint::default(), &start, &budget, &stats)?;
+        let mut intake = Intake::default();
+        let (mut names, mut seen) = (start.names.clone(), 0);
+        // Bounded: a page has at least one event, and a silent source is waited for as in a run.
+        while seen < SAMPLE_EVENTS {
+            match pages.recv() {
+                Ok(FromReader::Page(mut page)) => {
+                    names.append(&mut page.new_regions);
+                    seen += page.events.len() as u64;
+                    intake.push(page);
+                }
+                Ok(FromReader::End) => break,
+                Ok(FromReader::Failed(error)) => return Err(error.into()),
+                Err(_) => return Err(PipelineError::ReaderGone),
+            }
+        }
+        stats.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(pages);
+        intake.end();
+        let events = self.try_events(&mut intake, &names, start.all)?;
+        let regions = names.iter().map(ToString::to_string).collect();
+        Ok(Checked { events, regions, has_snapshots })
+    }
+
+    /// Handles the sample, and computes each region's snapshot.
+    fn try_events(&self, intake: &mut Intake, names: &[Arc<str>], all: Option<u32>) -> Result<u64, PipelineError> {
+        let mut crew = self.trial_crew()?;
+        let mut cast = Cast::new(crew.len());
+        let mut events = 0;
+        while events < SAMPLE_EVENTS {
+            let reach = Reach { events: SAMPLE_EVENTS - events, blocks: u64::MAX };
+            let Some((round, taken)) = intake.take(reach, names, all) else { break };
+            events += taken.events;
+            let round = Arc::new(round);
+            for lane in 0..round.lanes.len() {
+                let engine = cast.engine_for(round.lanes[lane].region, 1);
+                let (round, name, region) =
+                    (Arc::clone(&round), Arc::clone(&round.lanes[lane].name), round.lanes[lane].region);
+                let run = move |engine: &mut dyn Engine| {
+                    engine.run(&round, lane)?;
+                    engine.snapshot(region, &name, taken.last_block).map(drop)
+                };
+                crew.each(vec![(engine, Box::new(run) as Job<()>)]).map_err(super::unopened)?;
+            }
+        }
+        Ok(events)
+    }
+}

@@ -1,0 +1,562 @@
+//! The handler thread: takes pages, runs rounds of lanes, seals batches, hands them to the commit thread.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::crew::{Crew, Job};
+use super::intake::{Intake, Reach, Taken};
+use super::report::{Progress, SnapshotCounts, Times};
+use super::{PipelineError, ProgressHook};
+use crate::commit::BatchError;
+use crate::commit::StoreCommitter;
+use crate::commit::handoff::{CommitThread, Refused, Ticket};
+use crate::event::{Page, RegionNo};
+use crate::lane::{Cast, Engine, LaneError, Round};
+use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, WAIT_STEP};
+use crate::snapshot::{Schedule, canonical};
+use crate::source::budget::ByteBudget;
+use crate::source::reader::FromReader;
+use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
+use crate::store::Committed;
+use crate::timestamp::Timestamp;
+
+/// How often progress is told.
+const PROGRESS_STEP: Duration = Duration::from_millis(100);
+
+/// What the coordinator is made with.
+pub(super) struct CoordinatorPlan {
+    pub(super) entities: usize,
+    pub(super) batch_events: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) has_snapshots: bool,
+    pub(super) dedup_ignore: Vec<String>,
+    pub(super) all: Option<RegionNo>,
+    pub(super) drain_timeout: Duration,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) source_bytes_total: Option<u64>,
+}
+
+/// A batch that is handed over and not known to be committed.
+struct InFlight {
+    ticket: Ticket<Committed, BatchError>,
+    bytes: usize,
+    after: Checkpoint,
+}
+
+/// The batch that handlers fill.
+#[derive(Default)]
+struct Open {
+    events: u64,
+    blocks: u64,
+    first_block: Option<i64>,
+    last_block: Option<i64>,
+    last_block_events: u64,
+    touched: HashMap<RegionNo, (i64, u64)>,
+}
+
+/// What came of a run, in numbers.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) batches: u64,
+    pub(super) rows: u64,
+    pub(super) snapshots: SnapshotCounts,
+    pub(super) times: Times,
+}
+
+pub(super) struct Coordinator<'h> {
+    plan: CoordinatorPlan,
+    crew: Crew,
+    cast: Cast,
+    regions: Vec<Arc<str>>,
+    pages: Receiver<FromReader>,
+    budget: Arc<ByteBudget>,
+    commits: CommitThread<StoreCommitter>,
+    schedule: Schedule,
+    intake: Intake,
+    open: Open,
+    /// Regions with events after their last snapshot, and the last block of those.
+    unsnapped: BTreeMap<RegionNo, i64>,
+    /// The checkpoint after all that was handed over.
+    sealed: Checkpoint,
+    in_flight: VecDeque<InFlight>,
+    totals: Totals,
+    /// Used memory at which something has to go.
+    pressure_bytes: usize,
+    begun: Option<Instant>,
+    last_commit: Option<Instant>,
+    progress: Progress,
+    progress_at: Instant,
+    hook: Option<&'h mut ProgressHook>,
+}
+
+impl<'h> Coordinator<'h> {
+    #[allow(clippy::too_many_arguments, reason = "the parts that the pipeline wires, each once")]
+    pub(super) fn new(
+        plan: CoordinatorPlan,
+        crew: Crew,
+        regions: Vec<Arc<str>>,
+        pages: Receiver<FromReader>,
+        budget: Arc<ByteBudget>,
+        commits: CommitThread<StoreCommitter>,
+        schedule: Schedule,
+        checkpoint: Checkpoint,
+        unsnapped: BTreeMap<RegionNo, i64>,
+        hook: Option<&'h mut ProgressHook>,
+    ) -> Self {
+        let cast = Cast::new(crew.len());
+        let progress =
+            Progress { source_bytes_total: plan.source_bytes_total, block: checkpoint.block, ..Progress::default() };
+        let pressure_bytes = soft_limit(plan.memory_bytes);
+        let mut coordinator = Self {
+            plan,
+            crew,
+            cast,
+            regions,
+            pages,
+            budget,
+            commits,
+            schedule,
+            intake: Intake::default(),
+            open: Open::default(),
+            unsnapped,
+            sealed: checkpoint,
+            in_flight: VecDeque::new(),
+            totals: Totals { checkpoint, ..Totals::default() },
+            pressure_bytes,
+            begun: None,
+            last_commit: None,
+            progress,
+            progress_at: Instant::now(),
+            hook,
+        };
+        coordinator.tell_crew();
+        coordinator
+    }
+
+    /// Contract of the handler thread. In: pages, over a bounded channel. Out: sealed batches, to the commit thread,
+    /// in order. Writes nothing itself. Ends: at the end of the source or when it is stopped, after all that was
+    /// handed over has committed; or at the first error, after what was handed over before it has ended.
+    pub(super) fn run(mut self) -> Result<(Totals, bool), PipelineError> {
+        let outcome = self.run_to_end();
+        let drained = self.drain();
+        self.note_times();
+        let was_stopped = self.is_stopped();
+        match (outcome, drained) {
+            (Ok(()), Ok(())) => Ok((self.totals, was_stopped)),
+            // What a commit said comes first: a lane's failure after it may follow from it.
+            (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+        }
+    }
+
+    fn run_to_end(&mut self) -> Result<(), PipelineError> {
+        while !self.is_stopped() {
+            self.collect()?;
+            self.tell_progress();
+            if self.is_boundary() && self.must_end() {
+                self.seal()?;
+            }
+            self.take_pages()?;
+            match self.next_round() {
+                Some((round, taken)) => {
+                    self.handle(round, taken)?;
+                    self.keep_memory()?;
+                    self.seal_if_due()?;
+                }
+                None if self.intake.is_ended() => break,
+                None => self.wait_for_pages()?,
+            }
+        }
+        self.seal_last()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.plan.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether the open batch could end here: its last block is complete.
+    fn is_boundary(&self) -> bool {
+        self.intake.is_at_boundary()
+    }
+
+    /// Whether the open batch has to end here for its snapshots.
+    fn must_end(&self) -> bool {
+        self.open.blocks > 0 && self.blocks_left() == 0
+    }
+
+    /// Blocks that the open batch may still take.
+    fn blocks_left(&self) -> u64 {
+        if !self.plan.has_snapshots {
+            return u64::MAX;
+        }
+        self.schedule.blocks_until_due(self.sealed.blocks).saturating_sub(self.open.blocks)
+    }
+
+    fn next_round(&mut self) -> Option<(Round, Taken)> {
+        let target = self.plan.batch_events;
+        let events = if self.open.events < target { target - self.open.events } else { target };
+        let reach = Reach { events, blocks: self.blocks_left() };
+        self.intake.take(reach, &self.regions, self.plan.all)
+    }
+
+    /// Takes what has come, without waiting.
+    fn take_pages(&mut self) -> Result<(), PipelineError> {
+        while self.intake.wants_more() {
+            match self.pages.try_recv() {
+                Ok(message) => self.take_message(message)?,
+                Err(crossbeam_channel::TryRecvError::Empty) => break,
+                Err(crossbeam_channel::TryRecvError::Disconnected) => return Err(PipelineError::ReaderGone),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, message: FromReader) -> Result<(), PipelineError> {
+        match message {
+            FromReader::Page(mut page) => {
+                self.regions.append(&mut page.new_regions);
+                self.push_page(page);
+                Ok(())
+            }
+            FromReader::End => {
+                self.intake.end();
+                Ok(())
+            }
+            FromReader::Failed(error) => Err(PipelineError::Source(error)),
+        }
+    }
+
+    fn push_page(&mut self, page: Page) {
+        self.intake.push(page);
+    }
+
+    /// Waits for a page; when none comes for a while, what is complete is committed.
+    fn wait_for_pages(&mut self) -> Result<(), PipelineError> {
+        let since = Instant::now();
+        while !self.is_stopped() {
+            match self.pages.recv_timeout(WAIT_STEP) {
+                Ok(message) => return self.take_message(message),
+                Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.collect()?;
+            self.tell_progress();
+            let is_due = self.schedule.is_due_by_time() && self.plan.has_snapshots && !self.unsnapped.is_empty();
+            if since.elapsed() >= LINGER
+                && self.is_boundary()
+                && self.commits.has_room()
+                && (self.open.events > 0 || is_due)
+            {
+                self.seal()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one round of lanes.
+    fn handle(&mut self, round: Round, taken: Taken) -> Result<(), PipelineError> {
+        let begun = Instant::now();
+        self.begun.get_or_insert(begun);
+        self.note_taken(&round, &taken);
+        let mut lanes_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut by_size: Vec<usize> = (0..round.lanes.len()).collect();
+        // The longest first, so that they are spread before the short ones fill the gaps.
+        by_size.sort_by_key(|lane| std::cmp::Reverse(round.lanes[*lane].events.len()));
+        for lane in by_size {
+            let described = &round.lanes[lane];
+            let engine = self.cast.engine_for(described.region, described.events.len() as u64);
+            lanes_of.entry(engine).or_default().push(lane);
+        }
+        let round = Arc::new(round);
+        let job = |(engine, lanes): (usize, Vec<usize>)| {
+            let round = Arc::clone(&round);
+            let run = move |engine: &mut dyn Engine| lanes.into_iter().try_for_each(|lane| engine.run(&round, lane));
+            (engine, Box::new(run) as Job<()>)
+        };
+        let jobs = lanes_of.into_iter().map(job).collect();
+        let result = self.crew.each(jobs);
+        self.totals.times.handlers += begun.elapsed();
+        result.map(drop).map_err(|error| self.lane_error(error))
+    }
+
+    fn note_taken(&mut self, round: &Round, taken: &Taken) {
+        let open = &mut self.open;
+        open.events += taken.events;
+        open.blocks += taken.new_blocks;
+        open.first_block.get_or_insert(taken.first_block);
+        let goes_on = open.last_block == Some(taken.last_block) && taken.new_blocks == 0;
+        open.last_block_events = taken.last_block_events + if goes_on { open.last_block_events } else { 0 };
+        open.last_block = Some(taken.last_block);
+        for (at, lane) in round.lanes.iter().enumerate() {
+            let Some(block) =
+                lane.events.len().checked_sub(1).and_then(|last| round.event(at, last)).map(|(event, _)| event.block)
+            else {
+                continue;
+            };
+            let touch = open.touched.entry(lane.region).or_insert((block, 0));
+            *touch = (block, touch.1 + lane.events.len() as u64);
+            self.unsnapped.insert(lane.region, block);
+        }
+        self.progress.events += taken.events;
+        self.progress.block = Some(taken.last_block);
+        self.progress.source_bytes_read = taken.source_bytes_read;
+    }
+
+    fn lane_error(&self, error: LaneError) -> PipelineError {
+        let discarded = self.open.first_block.zip(self.open.last_block);
+        PipelineError::Lane { error, batch: self.sealed.batch + 1, discarded }
+    }
+
+    fn used_bytes(&self) -> usize {
+        let staged: usize = self.in_flight.iter().map(|batch| batch.bytes).sum();
+        self.crew.memory_bytes() + staged + self.budget.used()
+    }
+
+    /// Makes room when the memory budget is nearly used up: first by letting committed rows go, then by waiting until
+    /// what is staged has committed.
+    fn keep_memory(&mut self) -> Result<(), PipelineError> {
+        if self.used_bytes() <= self.pressure_bytes {
+            return Ok(());
+        }
+        let soft = soft_limit(self.plan.memory_bytes);
+        self.trim()?;
+        if self.used_bytes() > soft && self.is_boundary() && self.open.events > 0 {
+            self.seal()?;
+            let waiting = Instant::now();
+            while !self.in_flight.is_empty() {
+                self.wait_for_commit()?;
+            }
+            self.totals.times.handlers_blocked += waiting.elapsed();
+            self.tell_crew();
+            self.trim()?;
+        }
+        // What cannot go must not be tried again for every round.
+        self.pressure_bytes = soft.max(self.used_bytes() + self.used_bytes() / 8);
+        Ok(())
+    }
+
+    fn trim(&mut self) -> Result<(), PipelineError> {
+        let begun = Instant::now();
+        let result = self.crew.trim(600);
+        self.totals.times.handlers += begun.elapsed();
+        result.map_err(|error| self.lane_error(error))
+    }
+
+    /// Seals the open batch if it has its events and the commit thread can take it. While that is busy, the batch
+    /// goes on growing: a row that changes again is then written once.
+    fn seal_if_due(&mut self) -> Result<(), PipelineError> {
+        let target = self.plan.batch_events;
+        if !self.is_boundary() || self.open.events < target || !self.commits.has_room() {
+            return Ok(());
+        }
+        let has_grown = self.open.events >= target.saturating_mul(OPEN_BATCH_GROWTH_MAX);
+        if self.commits.is_idle() || has_grown { self.seal() } else { Ok(()) }
+    }
+
+    /// Seals what is left at the end, with snapshots of every region that lacks one.
+    fn seal_last(&mut self) -> Result<(), PipelineError> {
+        if !self.is_boundary() {
+            // A stop in the middle of a block that was begun: its batch will be handled again.
+            return Ok(());
+        }
+        let lacks_snapshots = self.plan.has_snapshots && !self.unsnapped.is_empty();
+        if self.open.events > 0 || lacks_snapshots { self.seal_with(lacks_snapshots) } else { Ok(()) }
+    }
+
+    fn seal(&mut self) -> Result<(), PipelineError> {
+        let blocks = self.sealed.blocks + self.open.blocks;
+        let is_due = self.plan.has_snapshots && self.schedule.is_due(blocks) && !self.unsnapped.is_empty();
+        self.seal_with(is_due)
+    }
+
+    fn seal_with(&mut self, with_snapshots: bool) -> Result<(), PipelineError> {
+        let begun = Instant::now();
+        self.begun.get_or_insert(begun);
+        let sealed = self.seal_crew(with_snapshots);
+        self.totals.times.handlers += begun.elapsed();
+        let batch = sealed.map_err(|error| self.lane_error(error))?;
+        if with_snapshots {
+            self.schedule.done();
+            self.unsnapped.clear();
+        }
+        self.open = Open::default();
+        self.sealed = batch.after;
+        let waiting = Instant::now();
+        let handed = self.hand_over(batch);
+        self.totals.times.handlers_blocked += waiting.elapsed();
+        self.tell_crew();
+        handed
+    }
+
+    /// Lets every engine compute its snapshots and hand out its changes.
+    fn seal_crew(&mut self, with_snapshots: bool) -> Result<SealedBatch, LaneError> {
+        let block = self.open.last_block.or(self.sealed.block).unwrap_or(0);
+        let mut regions_of: BTreeMap<usize, Vec<(RegionNo, Arc<str>)>> =
+            self.crew.made().into_iter().map(|at| (at, Vec::new())).collect();
+        if with_snapshots {
+            for region in self.unsnapped.keys() {
+                let engine = self.cast.engine_for(*region, 0);
+                regions_of.entry(engine).or_default().push((*region, Arc::clone(&self.regions[*region as usize])));
+            }
+        }
+        let job = |(engine, regions): (usize, Vec<(RegionNo, Arc<str>)>)| {
+            let ignored = self.plan.dedup_ignore.clone();
+            let seal = move |engine: &mut dyn Engine| {
+                let draft =
+                    |(region, name): &(RegionNo, Arc<str>)| snapshot_draft(engine, *region, name, block, &ignored);
+                let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, _>>()?;
+                Ok((drafts, engine.seal()?))
+            };
+            (engine, Box::new(seal) as Job<_>)
+        };
+        let jobs = regions_of.into_iter().map(job).collect();
+        let (mut snapshots, mut changes) = (Vec::new(), vec![Vec::new(); self.plan.entities]);
+        for (_, (drafts, sealed)) in self.crew.each::<(Vec<SnapshotDraft>, Vec<(usize, RegionChanges)>)>(jobs)? {
+            snapshots.extend(drafts);
+            for (entity, region) in sealed {
+                changes[entity].push(region);
+            }
+        }
+        snapshots.sort_by(|a, b| a.region.cmp(&b.region));
+        for regions in &mut changes {
+            regions.sort_by(|a, b| a.region.cmp(&b.region));
+        }
+        Ok(self.batch(snapshots, changes))
+    }
+
+    fn batch(&self, snapshots: Vec<SnapshotDraft>, changes: Vec<Vec<RegionChanges>>) -> SealedBatch {
+        let open = &self.open;
+        let before = self.sealed;
+        let touch = |(region, (block, events)): (&RegionNo, &(i64, u64))| RegionTouch {
+            region: Arc::clone(&self.regions[*region as usize]),
+            block: *block,
+            events: *events,
+        };
+        let mut touched: Vec<RegionTouch> = open.touched.iter().map(touch).collect();
+        touched.sort_by(|a, b| a.region.cmp(&b.region));
+        let after = Checkpoint {
+            batch: before.batch + 1,
+            block: open.last_block.or(before.block),
+            block_events: if open.last_block.is_some() { open.last_block_events } else { before.block_events },
+            blocks: before.blocks + open.blocks,
+            events: before.events + open.events,
+        };
+        SealedBatch { before, after, first_block: open.first_block, changes, touched, snapshots }
+    }
+
+    /// Hands a batch to the commit thread; waits while another one waits there.
+    fn hand_over(&mut self, mut batch: SealedBatch) -> Result<(), PipelineError> {
+        let (bytes, after) = (batch.memory_bytes(), batch.after);
+        loop {
+            match self.commits.submit(batch, WAIT_STEP) {
+                Ok(ticket) => {
+                    self.in_flight.push_back(InFlight { ticket, bytes, after });
+                    return Ok(());
+                }
+                Err(Refused::Failed(_, failure)) => return Err(PipelineError::Commit(failure)),
+                Err(Refused::Full(back)) => batch = back,
+            }
+            self.collect()?;
+            self.tell_progress();
+        }
+    }
+
+    fn tell_crew(&mut self) {
+        self.crew.begin_batch(self.sealed.batch + 1, self.totals.checkpoint.batch);
+    }
+
+    /// Takes the answers of commits that have ended.
+    fn collect(&mut self) -> Result<(), PipelineError> {
+        while let Some(answer) = self.in_flight.front().and_then(|batch| batch.ticket.try_wait()) {
+            self.take_answer(answer)?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_commit(&mut self) -> Result<(), PipelineError> {
+        let Some(batch) = self.in_flight.front() else { return Ok(()) };
+        match batch.ticket.wait(WAIT_STEP) {
+            Err(crate::commit::handoff::CommitFailure::TimedOut(_)) => {
+                self.tell_progress();
+                Ok(())
+            }
+            answer => self.take_answer(answer),
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        answer: Result<Committed, crate::commit::handoff::CommitFailure<BatchError>>,
+    ) -> Result<(), PipelineError> {
+        let committed = answer.map_err(PipelineError::Commit)?;
+        if let Some(batch) = self.in_flight.pop_front() {
+            self.totals.checkpoint = batch.after;
+        }
+        self.totals.batches += 1;
+        self.totals.rows += committed.rows;
+        let stored = committed.snapshots.iter().filter(|snapshot| snapshot.id.is_some()).count() as u64;
+        self.totals.snapshots.stored += stored;
+        self.totals.snapshots.duplicate += committed.snapshots.len() as u64 - stored;
+        self.last_commit = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Waits until all that was handed over has ended. Without a stop as long as commits go on; after one, bounded.
+    fn drain(&mut self) -> Result<(), PipelineError> {
+        let mut stopped_at = None;
+        while !self.in_flight.is_empty() {
+            self.wait_for_commit()?;
+            if self.is_stopped() && stopped_at.get_or_insert_with(Instant::now).elapsed() > self.plan.drain_timeout {
+                return Err(PipelineError::DrainTimeout(self.plan.drain_timeout));
+            }
+        }
+        self.tell_progress();
+        Ok(())
+    }
+
+    fn note_times(&mut self) {
+        let times = &mut self.totals.times;
+        if let (Some(begun), Some(ended)) = (self.begun, self.last_commit) {
+            times.wall = ended.saturating_duration_since(begun);
+            times.commit = self.commits.busy();
+            times.commit_idle = times.wall.saturating_sub(times.commit);
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        let Some(hook) = &mut self.hook else { return };
+        if self.progress_at.elapsed() < PROGRESS_STEP {
+            return;
+        }
+        self.progress_at = Instant::now();
+        self.progress.batches_waiting = self.in_flight.len() as u64;
+        hook(&self.progress);
+    }
+}
+
+/// Above this share of the budget something has to go, so that one more round fits.
+fn soft_limit(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / 4 * 3).unwrap_or(usize::MAX)
+}
+
+fn snapshot_draft(
+    engine: &mut dyn Engine,
+    region: RegionNo,
+    name: &Arc<str>,
+    block: i64,
+    ignored: &[String],
+) -> Result<SnapshotDraft, LaneError> {
+    let document = engine.snapshot(region, name, block)?;
+    let (doc, hash) = document.map(|document| canonical(document, ignored)).unzip();
+    Ok(SnapshotDraft {
+        region: Arc::clone(name),
+        block,
+        generated_at: Timestamp::now(),
+        hash: hash.unwrap_or_default(),
+        doc,
+    })
+}

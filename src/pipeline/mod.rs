@@ -1,0 +1,504 @@
+//! Pipelines: wires the rooms, and is the only room that starts threads.
+//!
+//! | thread | does |
+//! |---|---|
+//! | the caller's | takes pages, runs rounds, seals, hands over: the coordinator |
+//! | `forebay-read` | reads the source |
+//! | `forebay-lane-N` | run handlers |
+//! | `forebay-commit` | commits |
+
+mod check;
+mod coordinator;
+mod crew;
+mod intake;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+
+pub use check::Checked;
+pub use report::{Progress, Report, SnapshotCounts, Times};
+
+use crate::commit::handoff::{CommitFailure, CommitThread};
+use crate::commit::{BatchError, StoreCommitter};
+use crate::config::{BatchConfig, Config, ConfigError, Late, RegionsConfig, SnapshotsConfig};
+use crate::event::RegionNo;
+use crate::lane::handler::{Handler, schema_of};
+use crate::lane::native::NativeFactory;
+use crate::lane::script::ScriptFactory;
+use crate::lane::{Engine, EngineFactory, LaneError, NoRows};
+use crate::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, read_ahead_bytes};
+use crate::schema::{Schema, SchemaError, check_pipeline_name};
+use crate::snapshot::Schedule;
+use crate::source::budget::ByteBudget;
+use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
+use crate::source::{Fields, NdjsonSource, Source, SourceError};
+use crate::stage::batch::{Checkpoint, RegionTouch};
+use crate::store::{self, Store, StoreError, StorePlan, StoreUrl, StoreUrlError};
+use coordinator::{Coordinator, CoordinatorPlan, Totals};
+use crew::{Crew, CrewPlan};
+
+/// Is told how a run stands, several times a second, on the thread that runs it.
+pub type ProgressHook = Box<dyn FnMut(&Progress) + Send>;
+
+/// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
+#[derive(Debug, Clone, Default)]
+pub struct StopHandle(Arc<AtomicBool>);
+
+impl StopHandle {
+    /// Asks the run to stop. Does not block.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The flag itself, for a signal handler.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// Why a run did not get to its end. What is committed is a prefix of whole batches; the next run goes on from there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// The pipeline file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tables.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The address of the store.
+    #[error("store: {0}")]
+    StoreUrl(#[from] StoreUrlError),
+    /// Something needed was not given.
+    #[error("{0}")]
+    Incomplete(String),
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The store, before the first batch.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The handlers.
+    #[error("{error}{}", discarded_text(*.batch, *.discarded))]
+    Lane {
+        /// What happened.
+        #[source]
+        error: LaneError,
+        /// The batch that was open.
+        batch: u64,
+        /// Its first and last block so far; none if it had no event.
+        discarded: Option<(i64, i64)>,
+    },
+    /// A commit.
+    #[error("{0}")]
+    Commit(CommitFailure<BatchError>),
+    /// The drain after a stop took too long.
+    #[error("what was in flight did not commit within {} s of the stop (--drain-timeout)", .0.as_secs())]
+    DrainTimeout(Duration),
+    /// The reader thread died.
+    #[error("the reader thread ended without a word; this is a bug in forebay, please report it")]
+    ReaderGone,
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+fn discarded_text(batch: u64, discarded: Option<(i64, i64)>) -> String {
+    match discarded {
+        Some((first, last)) => {
+            format!("\n  batch {batch} (blocks {first} to {last}) was discarded; what was committed before it stays")
+        }
+        None => String::new(),
+    }
+}
+
+impl PipelineError {
+    /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Incomplete(_) => true,
+            Self::Source(error) => error.is_input(),
+            Self::Store(error) => matches!(error, StoreError::SchemaChanged { .. }),
+            Self::Lane { error, .. } => matches!(error, LaneError::Event(..) | LaneError::Unusable(_)),
+            _ => false,
+        }
+    }
+}
+
+/// A pipeline, ready to run: a source, handlers, a store.
+///
+/// ```no_run
+/// let report = forebay::Pipeline::open("pipeline.toml")?.run()?;
+/// println!("{} events", report.events);
+/// # Ok::<(), forebay::PipelineError>(())
+/// ```
+pub struct Pipeline {
+    name: String,
+    schema: Arc<Schema>,
+    factory: Arc<dyn EngineFactory>,
+    fields: Fields,
+    late: Late,
+    regions: RegionsConfig,
+    batch: BatchConfig,
+    snapshots: SnapshotsConfig,
+    handler_timeout: Duration,
+    source_path: Option<String>,
+    source: Option<Box<dyn Source>>,
+    store_url: Option<StoreUrl>,
+    store: Option<Box<dyn Store>>,
+    until: Option<i64>,
+    drain_timeout: Duration,
+    stop: StopHandle,
+    hook: Option<ProgressHook>,
+}
+
+impl Pipeline {
+    /// The pipeline of a pipeline file, with its script.
+    ///
+    /// # Errors
+    /// The file or the script cannot be read or understood.
+    pub fn open(file: impl AsRef<Path>) -> Result<Self, PipelineError> {
+        Self::from_config(&Config::read(file.as_ref())?)
+    }
+
+    /// The pipeline of a configuration, with its script.
+    ///
+    /// # Errors
+    /// The script cannot be read, or the store's address names none.
+    pub fn from_config(config: &Config) -> Result<Self, PipelineError> {
+        let factory = ScriptFactory::read(&config.handlers.script).map_err(unopened)?;
+        let mut pipeline = Self::with_factory(config.name.clone(), config.schema.clone(), Arc::new(factory));
+        pipeline.fields = Fields {
+            block: config.source.block.clone(),
+            region: config.source.region.clone(),
+            seq: config.source.seq.clone(),
+        };
+        pipeline.late = config.source.late;
+        pipeline.regions = config.regions.clone();
+        pipeline.batch = config.batch;
+        pipeline.snapshots = config.snapshots.clone();
+        pipeline.handler_timeout = config.handlers.timeout;
+        pipeline.source_path = config.source.path.clone();
+        pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
+        Ok(pipeline)
+    }
+
+    /// A pipeline of that name with a handler in Rust. It needs a source and a store yet.
+    ///
+    /// # Errors
+    /// The name or the handler's tables are not usable.
+    pub fn new(name: &str, handler: impl Handler) -> Result<Self, PipelineError> {
+        check_pipeline_name(name)?;
+        let factory = NativeFactory::new(handler);
+        let schema = schema_of(&factory.tables())?;
+        Ok(Self::with_factory(name.to_owned(), schema, Arc::new(factory)))
+    }
+
+    fn with_factory(name: String, schema: Schema, factory: Arc<dyn EngineFactory>) -> Self {
+        Self {
+            name,
+            schema: Arc::new(schema),
+            factory,
+            fields: Fields::default(),
+            late: Late::default(),
+            regions: RegionsConfig::default(),
+            batch: BatchConfig::default(),
+            snapshots: SnapshotsConfig::default(),
+            handler_timeout: HANDLER_TIMEOUT,
+            source_path: None,
+            source: None,
+            store_url: None,
+            store: None,
+            until: None,
+            drain_timeout: DRAIN_TIMEOUT,
+            stop: StopHandle::default(),
+            hook: None,
+        }
+    }
+
+    /// Reads NDJSON from a file, a folder, a pattern or `-`, instead of what the pipeline file says.
+    #[must_use]
+    pub fn source_path(mut self, path: &str) -> Self {
+        self.source_path = Some(path.to_owned());
+        self.source = None;
+        self
+    }
+
+    /// Reads from a source of one's own.
+    #[must_use]
+    pub fn source(mut self, source: impl Source + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The fields of an NDJSON event that say where it belongs. Defaults to `block` and `region`.
+    #[must_use]
+    pub fn fields(mut self, fields: Fields) -> Self {
+        self.fields = fields;
+        self
+    }
+
+    /// Stores at that address, instead of what the pipeline file says. A relative path is taken from the current
+    /// folder.
+    ///
+    /// # Errors
+    /// The address names no store.
+    pub fn store_url(mut self, url: &str) -> Result<Self, PipelineError> {
+        self.store_url = Some(StoreUrl::parse(url, Path::new(""))?);
+        self.store = None;
+        Ok(self)
+    }
+
+    /// Stores in a store of one's own, which must be made for this pipeline's name and tables.
+    #[must_use]
+    pub fn store(mut self, store: impl Store + 'static) -> Self {
+        self.store = Some(Box::new(store));
+        self
+    }
+
+    /// What to do with events whose place has passed. Defaults to an error.
+    #[must_use]
+    pub fn late(mut self, late: Late) -> Self {
+        self.late = late;
+        self
+    }
+
+    /// Which regions there are. Defaults to any.
+    #[must_use]
+    pub fn regions(mut self, regions: RegionsConfig) -> Self {
+        self.regions = regions;
+        self
+    }
+
+    /// When a batch is sealed, and how much memory may be used.
+    #[must_use]
+    pub fn batch(mut self, batch: BatchConfig) -> Self {
+        self.batch = batch;
+        self
+    }
+
+    /// When snapshots are computed and how long they are kept.
+    #[must_use]
+    pub fn snapshots(mut self, snapshots: SnapshotsConfig) -> Self {
+        self.snapshots = snapshots;
+        self
+    }
+
+    /// How long one call of a handler may take. Defaults to 5 s. A handler that exceeds it ends the run; in a program
+    /// that goes on, the thread it hangs in is left behind.
+    #[must_use]
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.handler_timeout = timeout;
+        self
+    }
+
+    /// Stops after this block. Defaults to the end of the source.
+    #[must_use]
+    pub fn until(mut self, block: i64) -> Self {
+        self.until = Some(block);
+        self
+    }
+
+    /// How long what is in flight may take after a stop. Defaults to 30 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Calls `hook` several times a second with how the run stands.
+    #[must_use]
+    pub fn on_progress(mut self, hook: impl FnMut(&Progress) + Send + 'static) -> Self {
+        self.hook = Some(Box::new(hook));
+        self
+    }
+
+    /// What stops the run from another thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// The tables.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Runs from the checkpoint to the end of the source. Blocks until all of it is committed.
+    ///
+    /// # Errors
+    /// See [`PipelineError`]; what is committed is a prefix of whole batches.
+    pub fn run(mut self) -> Result<Report, PipelineError> {
+        let source = self.take_source()?;
+        self.try_handlers()?;
+        let mut store = self.take_store()?;
+        let checkpoint = store.checkpoint()?;
+        let regions = StartRegions::new(&store.pending_regions()?, self.regions.all.as_deref());
+        let is_empty: Arc<[bool]> = store.empty_entities()?.into();
+        let crew = Crew::new(CrewPlan {
+            factory: Arc::clone(&self.factory),
+            schema: Arc::clone(&self.schema),
+            is_empty,
+            readers: store.readers(),
+            memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
+            timeout: self.handler_timeout,
+        })?;
+        let plan = CoordinatorPlan {
+            entities: self.schema.entities().len(),
+            batch_events: self.batch.events,
+            memory_bytes: self.batch.memory_bytes,
+            has_snapshots: self.factory.has_snapshots(),
+            dedup_ignore: self.snapshots.dedup_ignore.clone(),
+            all: regions.all,
+            drain_timeout: self.drain_timeout,
+            stop: self.stop.flag(),
+            source_bytes_total: source.bytes_total(),
+        };
+        let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
+        let stats = Arc::new(ReadStats::default());
+        let pages = self.start_reader(source, checkpoint, &regions, &budget, &stats)?;
+        let commits = CommitThread::spawn("forebay-commit", StoreCommitter::new(store))?;
+        let schedule = Schedule::new(self.snapshots.every);
+        let coordinator = Coordinator::new(
+            plan,
+            crew,
+            regions.names,
+            pages,
+            budget,
+            commits,
+            schedule,
+            checkpoint,
+            regions.pending,
+            self.hook.as_mut(),
+        );
+        let outcome = coordinator.run();
+        stats.stop.store(true, Ordering::Relaxed);
+        match outcome {
+            Ok((totals, was_stopped)) => Ok(self.report(&checkpoint, totals, was_stopped, &stats)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_source(&mut self) -> Result<Box<dyn Source>, PipelineError> {
+        if let Some(source) = self.source.take() {
+            return Ok(source);
+        }
+        let path = self.source_path.as_deref().ok_or_else(|| {
+            PipelineError::Incomplete("no source: give [source] path in the pipeline file, or --source".into())
+        })?;
+        Ok(Box::new(NdjsonSource::open(path, self.fields.clone())?))
+    }
+
+    fn take_store(&mut self) -> Result<Box<dyn Store>, PipelineError> {
+        if let Some(store) = self.store.take() {
+            return Ok(store);
+        }
+        let url = self
+            .store_url
+            .as_ref()
+            .ok_or_else(|| PipelineError::Incomplete("no store: call Pipeline::store_url or Pipeline::store".into()))?;
+        let plan = StorePlan {
+            pipeline: self.name.clone(),
+            schema: Arc::clone(&self.schema),
+            has_snapshots: self.factory.has_snapshots(),
+            dedup: self.snapshots.dedup,
+            ttl: self.snapshots.ttl,
+        };
+        Ok(store::open(url, plan)?)
+    }
+
+    /// Loads the handlers once, before anything is opened or written, and lets them go again.
+    fn try_handlers(&self) -> Result<(), PipelineError> {
+        let mut crew = self.trial_crew()?;
+        crew.each(vec![(0, Box::new(|_: &mut dyn Engine| Ok(())) as crew::Job<()>)]).map(drop).map_err(unopened)
+    }
+
+    /// A crew over no rows, to try handlers with.
+    fn trial_crew(&self) -> Result<Crew, PipelineError> {
+        let plan = CrewPlan {
+            factory: Arc::clone(&self.factory),
+            schema: Arc::clone(&self.schema),
+            is_empty: vec![true; self.schema.entities().len()].into(),
+            readers: Arc::new(NoRows),
+            memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
+            timeout: self.handler_timeout,
+        };
+        Ok(Crew::new(plan)?)
+    }
+
+    fn start_reader(
+        &self,
+        source: Box<dyn Source>,
+        checkpoint: Checkpoint,
+        regions: &StartRegions,
+        budget: &Arc<ByteBudget>,
+        stats: &Arc<ReadStats>,
+    ) -> Result<Receiver<FromReader>, PipelineError> {
+        let plan = ReadPlan {
+            late: self.late,
+            region_ids: self.regions.ids.clone(),
+            done: checkpoint.block.map(|block| (block, checkpoint.block_events)),
+            until: self.until,
+            known_regions: regions.names.clone(),
+        };
+        let (sender, pages) = bounded(PAGES_WAITING_MAX);
+        let reader = Reader::new(source, plan, sender, Arc::clone(budget), Arc::clone(stats));
+        // Left to itself: it ends at the end of the source, or when nobody takes pages any more. If it dies, the
+        // channel closes without a last word, which the coordinator notices.
+        std::thread::Builder::new().name("forebay-read".into()).spawn(move || reader.run())?;
+        Ok(pages)
+    }
+
+    fn report(&self, before: &Checkpoint, totals: Totals, was_stopped: bool, stats: &ReadStats) -> Report {
+        let mut times = totals.times;
+        times.read = stats.busy();
+        Report {
+            pipeline: self.name.clone(),
+            events: totals.checkpoint.events - before.events,
+            blocks: totals.checkpoint.blocks - before.blocks,
+            batches: totals.batches,
+            entities_written: totals.rows,
+            checkpoint: totals.checkpoint,
+            resumed_from: before.block,
+            late_skipped: stats.late.load(Ordering::Relaxed),
+            snapshots: totals.snapshots,
+            times,
+            memory_peak_bytes: report::memory_peak_bytes(),
+            was_stopped,
+        }
+    }
+}
+
+/// An error of the handlers before any batch was open.
+fn unopened(error: LaneError) -> PipelineError {
+    PipelineError::Lane { error, batch: 0, discarded: None }
+}
+
+/// Regions that have their numbers before the first event.
+struct StartRegions {
+    names: Vec<Arc<str>>,
+    /// The region that every event also runs in.
+    all: Option<RegionNo>,
+    /// Regions with events after their last snapshot, and the last block of those.
+    pending: BTreeMap<RegionNo, i64>,
+}
+
+impl StartRegions {
+    fn new(pending: &[RegionTouch], all: Option<&str>) -> Self {
+        let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
+        let numbered = (0..).zip(pending).map(|(no, touch)| (no, touch.block)).collect();
+        let all = all.map(|all| {
+            let at = names.iter().position(|name| **name == *all).unwrap_or_else(|| {
+                names.push(Arc::from(all));
+                names.len() - 1
+            });
+            RegionNo::try_from(at).unwrap_or(RegionNo::MAX)
+        });
+        Self { names, all, pending: numbered }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a run did and where its time went.
+
+use std::time::Duration;
+
+use crate::stage::batch::Checkpoint;
+
+/// Snapshots of a run by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotCounts {
+    /// Written to the store.
+    pub stored: u64,
+    /// Published to Redis.
+    pub published: u64,
+    /// Not written, because the region's newest has the same content.
+    pub duplicate: u64,
+    /// Not published.
+    pub failed: u64,
+}
+
+/// Where the time went. A stage's time is the time in which it was busy, by the clock, not added up over its threads.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Times {
+    /// From the first event handled to the last commit.
+    pub wall: Duration,
+    /// Reading and checking the source.
+    pub read: Duration,
+    /// Running handlers and sealing batches.
+    pub handlers: Duration,
+    /// Committing.
+    pub commit: Duration,
+    /// Publishing.
+    pub publish: Duration,
+    /// Handlers stood still, because a commit or memory had to be waited for.
+    pub handlers_blocked: Duration,
+    /// The commit thread had nothing to do.
+    pub commit_idle: Duration,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Events handled and committed.
+    pub events: u64,
+    /// Blocks of those events.
+    pub blocks: u64,
+    /// Batches committed.
+    pub batches: u64,
+    /// Rows written or deleted.
+    pub entities_written: u64,
+    /// The checkpoint at the end.
+    pub checkpoint: Checkpoint,
+    /// The last block that was committed before this run; none if it began anew.
+    pub resumed_from: Option<i64>,
+    /// Events left out because their place had passed (`late = "skip"`).
+    pub late_skipped: u64,
+    /// Snapshots by what became of them.
+    pub snapshots: SnapshotCounts,
+    /// Where the time went.
+    pub times: Times,
+    /// Bytes of memory that the process had at most; 0 where the system does not say.
+    pub memory_peak_bytes: u64,
+    /// Whether the run was stopped before the end of its source.
+    pub was_stopped: bool,
+}
+
+impl Report {
+    /// How much faster the run was than with its stages one after another: (handlers + commit) / wall.
+    pub fn speedup(&self) -> f64 {
+        ratio(self.times.handlers + self.times.commit, self.times.wall)
+    }
+
+    /// How near the run came to its slowest stage alone: max(handlers, commit) / wall.
+    pub fn efficiency(&self) -> f64 {
+        ratio(self.times.handlers.max(self.times.commit), self.times.wall)
+    }
+
+    /// Events a second, over the wall time.
+    pub fn events_per_second(&self) -> f64 {
+        if self.times.wall.is_zero() { 0.0 } else { self.events as f64 / self.times.wall.as_secs_f64() }
+    }
+
+    /// One sentence on what limited the run and what would help.
+    pub fn limit(&self) -> String {
+        if self.events == 0 {
+            return "there was nothing to do".into();
+        }
+        let share = |time: Duration| (100.0 * ratio(time, self.times.wall)).min(100.0);
+        let Times { read, handlers, commit, handlers_blocked, .. } = self.times;
+        if handlers >= commit && handlers >= read {
+            return format!(
+                "limited by the handlers: they were busy {:.0} % of the time; cheaper handlers or more regions would help, a faster database would not",
+                share(handlers)
+            );
+        }
+        if commit >= read {
+            return format!(
+                "limited by the database: commit was busy {:.0} % of the time, and handlers waited {:.1} s for it; fewer rows or larger batches would help",
+                share(commit),
+                handlers_blocked.as_secs_f64()
+            );
+        }
+        format!(
+            "limited by the source: reading was busy {:.0} % of the time; a plain or zstd file reads faster than gzip",
+            share(read)
+        )
+    }
+}
+
+fn ratio(time: Duration, wall: Duration) -> f64 {
+    if wall.is_zero() { 0.0 } else { time.as_secs_f64() / wall.as_secs_f64() }
+}
+
+/// The most memory that this process had at once; 0 where the system does not say.
+pub(super) fn memory_peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// How a run stands, for whoever shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Progress {
+    /// Events handled.
+    pub events: u64,
+    /// The last block handled.
+    pub block: Option<i64>,
+    /// Batches sealed and not committed.
+    pub batches_waiting: u64,
+    /// Bytes of the source read, as they lie on disk.
+    pub source_bytes_read: u64,
+    /// Bytes of the source in all, if that is known.
+    pub source_bytes_total: Option<u64>,
+}

@@ -1,0 +1,80 @@
+//! A budget of bytes that several parties share: who takes from it waits until there is room.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Bytes that may be in use at once.
+#[derive(Debug)]
+pub struct ByteBudget {
+    limit: usize,
+    used: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Bytes taken from a budget; they go back when it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    budget: Arc<ByteBudget>,
+    bytes: usize,
+}
+
+impl ByteBudget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: Mutex::new(0), freed: Condvar::new() })
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes bytes; waits for `timeout` at most and returns none then. More than the whole limit is given when
+    /// nothing else is in use, or the taker would wait for ever.
+    pub fn take(self: &Arc<Self>, bytes: usize, timeout: Duration) -> Option<Lease> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |used: &mut usize| *used > 0 && used.saturating_add(bytes) > self.limit;
+        let (mut used, waited) =
+            self.freed.wait_timeout_while(used, timeout, is_full).unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() && is_full(&mut used) {
+            return None;
+        }
+        *used += bytes;
+        Some(Lease { budget: Arc::clone(self), bytes })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        *self.budget.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.budget.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_waits_and_what_is_too_large_goes_alone() {
+        let budget = ByteBudget::new(10);
+        let seven = budget.take(7, Duration::ZERO).expect("room");
+        assert!(budget.take(4, Duration::ZERO).is_none());
+        let three = budget.take(3, Duration::ZERO).expect("room");
+        drop((seven, three));
+        let large = budget.take(50, Duration::ZERO).expect("alone");
+        assert!(budget.take(1, Duration::ZERO).is_none());
+        drop(large);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_waiter_is_woken_by_a_drop() {
+        let budget = ByteBudget::new(10);
+        let lease = budget.take(10, Duration::ZERO).expect("room");
+        let other = Arc::clone(&budget);
+        let waiter = std::thread::spawn(move || other.take(1, Duration::from_secs(60)).is_some());
+        drop(lease);
+        assert!(waiter.join().expect("joined"));
+    }
+}

@@ -1,0 +1,142 @@
+//! The three fields that say where an event belongs, taken from its JSON without reading the rest.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::ndjson::Fields;
+
+/// What the three fields say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head<'j> {
+    pub(super) block: i64,
+    pub(super) region: Cow<'j, str>,
+    pub(super) seq: Option<i64>,
+}
+
+/// Reads the head of an event.
+///
+/// # Errors
+/// The line is no JSON object, or a field is missing or of another type. The message names the field.
+pub(super) fn read_head<'j>(json: &'j str, fields: &Fields) -> Result<Head<'j>, String> {
+    let mut parser = serde_json::Deserializer::from_str(json);
+    let raw =
+        RawHead { fields }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw)).map_err(explain)?;
+    Ok(Head {
+        block: integer(&fields.block, raw.block)?,
+        region: region(&fields.region, raw.region)?,
+        seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
+    })
+}
+
+fn explain(error: serde_json::Error) -> String {
+    let column = error.column();
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    format!("expected a JSON object, but at column {column}: {text}")
+}
+
+fn integer(field: &str, raw: Option<&str>) -> Result<i64, String> {
+    let raw = raw.ok_or_else(|| format!("field {field:?} is missing; expected an integer of 64 bits"))?;
+    raw.parse().map_err(|_| format!("field {field:?}: expected an integer of 64 bits, got {}", shorten(raw)))
+}
+
+fn region<'j>(field: &str, raw: Option<&'j str>) -> Result<Cow<'j, str>, String> {
+    let raw = raw.ok_or_else(|| format!("field {field:?} is missing; expected the name of a region"))?;
+    let refused =
+        || format!("field {field:?}: expected the name of a region, a text that is not empty, got {}", shorten(raw));
+    let name = match raw.as_bytes().first() {
+        Some(b'"') if !raw.contains('\\') => Cow::Borrowed(&raw[1..raw.len() - 1]),
+        Some(b'"') => Cow::Owned(serde_json::from_str::<String>(raw).map_err(|_| refused())?),
+        // A number names a region by its digits: a chain's id, for example.
+        Some(b'-' | b'0'..=b'9') if raw.parse::<i64>().is_ok() => Cow::Borrowed(raw),
+        _ => return Err(refused()),
+    };
+    if name.is_empty() || name.contains('\0') { Err(refused()) } else { Ok(name) }
+}
+
+fn shorten(raw: &str) -> String {
+    raw.chars().take(60).collect()
+}
+
+#[derive(Default)]
+struct RawFields<'j> {
+    block: Option<&'j str>,
+    region: Option<&'j str>,
+    seq: Option<&'j str>,
+}
+
+struct RawHead<'f> {
+    fields: &'f Fields,
+}
+
+impl<'j> DeserializeSeed<'j> for RawHead<'_> {
+    type Value = RawFields<'j>;
+    fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'j> Visitor<'j> for RawHead<'_> {
+    type Value = RawFields<'j>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = RawFields::default();
+        while let Some(slots) = map.next_key_seed(KeySlots { fields: self.fields })? {
+            if slots == Slots::default() {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let raw = map.next_value::<&'j RawValue>()?.get();
+            for (is_here, slot) in
+                [(slots.block, &mut found.block), (slots.region, &mut found.region), (slots.seq, &mut found.seq)]
+            {
+                if is_here {
+                    *slot = Some(raw);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Which of the fields a key is: more than one, if the configuration says so.
+#[derive(Default, PartialEq)]
+struct Slots {
+    block: bool,
+    region: bool,
+    seq: bool,
+}
+
+struct KeySlots<'f> {
+    fields: &'f Fields,
+}
+
+impl<'j> DeserializeSeed<'j> for KeySlots<'_> {
+    type Value = Slots;
+    fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Slots, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySlots<'_> {
+    type Value = Slots;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Slots, E> {
+        Ok(Slots {
+            block: key == self.fields.block,
+            region: key == self.fields.region,
+            seq: self.fields.seq.as_deref() == Some(key),
+        })
+    }
+}

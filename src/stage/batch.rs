@@ -1,0 +1,125 @@
+//! A sealed batch: all that one commit writes, frozen.
+
+use std::sync::Arc;
+
+use super::codec::{CodecError, Decoder};
+use crate::schema::Entity;
+use crate::timestamp::Timestamp;
+
+/// The changed rows of one region in one table, sorted by id, one row an id.
+#[derive(Debug, Clone)]
+pub struct RegionChanges {
+    /// The region.
+    pub region: Arc<str>,
+    /// The rows in packed form ([`super::codec`]).
+    pub packed: Vec<u8>,
+    /// Where the rows begin in `packed`, ordered by id.
+    pub starts: Vec<usize>,
+}
+
+impl RegionChanges {
+    /// Takes packed rows in any order and sorts them by id, byte by byte.
+    ///
+    /// # Errors
+    /// The bytes do not follow the packed format.
+    pub fn new(entity: &Entity, region: Arc<str>, packed: Vec<u8>) -> Result<Self, CodecError> {
+        let mut keyed = Vec::new();
+        let mut decoder = Decoder::new(entity, &packed, 0);
+        let mut scratch = Vec::new();
+        while !decoder.is_at_end() {
+            let start = decoder.at();
+            keyed.push((decoder.skip(&mut scratch)?, start));
+        }
+        keyed.sort_unstable();
+        let starts = keyed.into_iter().map(|(_, start)| start).collect();
+        Ok(Self { region, packed, starts })
+    }
+
+    /// Bytes of memory it takes, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.packed.capacity() + self.starts.capacity() * size_of::<usize>()
+    }
+}
+
+/// What a batch did to a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionTouch {
+    /// The region.
+    pub region: Arc<str>,
+    /// The last block of the batch that had an event for it.
+    pub block: i64,
+    /// How many events of the batch its lane handled.
+    pub events: u64,
+}
+
+/// A region's document as of the end of a batch, before the store has given it a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotDraft {
+    /// The region.
+    pub region: Arc<str>,
+    /// The block as of which it was computed.
+    pub block: i64,
+    /// When it was computed.
+    pub generated_at: Timestamp,
+    /// SHA-256 over the canonical JSON without the ignored fields, in hex.
+    pub hash: String,
+    /// The document, canonical JSON; none if the handler had nothing to say.
+    pub doc: Option<String>,
+}
+
+/// How far the pipeline has come: stored in the transaction of each batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Checkpoint {
+    /// Batches committed since the pipeline began: the value that a commit compares and sets.
+    pub batch: u64,
+    /// The last committed block; none before the first.
+    pub block: Option<i64>,
+    /// Events of that block.
+    pub block_events: u64,
+    /// Blocks committed since the pipeline began.
+    pub blocks: u64,
+    /// Events committed since the pipeline began.
+    pub events: u64,
+}
+
+/// A batch that is handed to the commit thread. Nothing in it changes any more.
+#[derive(Debug, Clone)]
+pub struct SealedBatch {
+    /// The checkpoint that must be in the store before this batch.
+    pub before: Checkpoint,
+    /// The checkpoint that this batch stores.
+    pub after: Checkpoint,
+    /// The first block of the batch; none if it holds only snapshots.
+    pub first_block: Option<i64>,
+    /// For each entity of the schema, the changed rows, ordered by region.
+    pub changes: Vec<Vec<RegionChanges>>,
+    /// The regions that had events.
+    pub touched: Vec<RegionTouch>,
+    /// The snapshots as of the end of the batch.
+    pub snapshots: Vec<SnapshotDraft>,
+}
+
+impl SealedBatch {
+    /// Rows that the commit writes or deletes.
+    pub fn rows(&self) -> u64 {
+        self.changes.iter().flatten().map(|region| region.starts.len() as u64).sum()
+    }
+
+    /// Bytes of memory it takes, about.
+    pub fn memory_bytes(&self) -> usize {
+        let rows: usize = self.changes.iter().flatten().map(RegionChanges::memory_bytes).sum();
+        let docs: usize = self.snapshots.iter().filter_map(|snapshot| snapshot.doc.as_ref()).map(String::len).sum();
+        rows + docs
+    }
+
+    /// What the batch spans, for a message.
+    pub fn span(&self) -> String {
+        match (self.first_block, self.after.block) {
+            (Some(first), Some(last)) if first != last => {
+                format!("batch {} (blocks {first} to {last})", self.after.batch)
+            }
+            (Some(_), Some(last)) => format!("batch {} (block {last})", self.after.batch),
+            _ => format!("batch {} (snapshots only)", self.after.batch),
+        }
+    }
+}

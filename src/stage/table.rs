@@ -1,0 +1,319 @@
+//! The warm rows of one region in one table.
+//!
+//! The rule that makes reads right without waiting: *a row that changed in a batch that is not committed is always
+//! here*. So a row is looked up here and then among what is committed, and never anywhere else. Each change carries
+//! the number of its batch; only rows whose batch is committed may be let go.
+//!
+//! Rows are kept in two generations. A sweep lets the old one go and makes the young one old, so rows that are used
+//! stay; it costs nothing between sweeps.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use crate::value::{Row, row_memory_bytes};
+
+/// What is known here of a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Found<'t> {
+    /// The row.
+    Row(&'t Row),
+    /// There is no such row.
+    Absent,
+    /// It is not here: what is committed decides.
+    Missing,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Slot {
+    /// None: there is no such row.
+    row: Option<Row>,
+    /// The batch that changed it last; 0 if none of this run did.
+    changed_in: u64,
+}
+
+type Rows = HashMap<Box<str>, Slot, RandomState>;
+
+/// The warm rows of one region in one table.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    young: Rows,
+    old: Rows,
+    is_whole: bool,
+    was_tried: bool,
+    dirty: Vec<Box<str>>,
+    bytes: usize,
+}
+
+/// Bytes that a row takes beside its values, about: two words of key, the slot, the map's share.
+const ROW_OVERHEAD_BYTES: usize = 64;
+
+impl Table {
+    /// A table without warm rows. If it `is_whole`, there are no committed ones either.
+    pub fn new(is_whole: bool) -> Self {
+        Self { is_whole, ..Self::default() }
+    }
+
+    /// Whether every row of the table is here, so that a row that is not here does not exist.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Whether rows were supplied before.
+    pub fn was_tried(&self) -> bool {
+        self.was_tried
+    }
+
+    /// Looks a row up.
+    pub fn get(&mut self, id: &str) -> Found<'_> {
+        if !self.young.contains_key(id)
+            && let Some((id, slot)) = self.old.remove_entry(id)
+        {
+            self.young.insert(id, slot);
+        }
+        match self.young.get(id) {
+            Some(Slot { row: Some(row), .. }) => Found::Row(row),
+            Some(Slot { row: None, .. }) => Found::Absent,
+            None if self.is_whole => Found::Absent,
+            None => Found::Missing,
+        }
+    }
+
+    /// Writes or, with none, deletes a row in batch `batch`, which is not committed yet.
+    pub fn set(&mut self, id: &str, row: Option<Row>, batch: u64) {
+        let before = match self.young.get_mut(id) {
+            Some(slot) => Some(slot),
+            None => self.old.get_mut(id),
+        };
+        let bytes = slot_bytes(id, row.as_ref());
+        match before {
+            Some(slot) => {
+                self.bytes = self.bytes + bytes - slot_bytes(id, slot.row.as_ref());
+                let is_first = slot.changed_in != batch;
+                *slot = Slot { row, changed_in: batch };
+                if is_first {
+                    self.dirty.push(id.into());
+                }
+            }
+            None => {
+                self.bytes += bytes;
+                self.young.insert(id.into(), Slot { row, changed_in: batch });
+                self.dirty.push(id.into());
+            }
+        }
+    }
+
+    /// Takes in what the store had for an id. What is here already is newer and stays.
+    pub fn supply(&mut self, id: &str, row: Option<Row>) {
+        self.was_tried = true;
+        if !self.young.contains_key(id) && !self.old.contains_key(id) {
+            self.bytes += slot_bytes(id, row.as_ref());
+            self.young.insert(id.into(), Slot { row, changed_in: 0 });
+        }
+    }
+
+    /// Notes that every row of the table was supplied.
+    pub fn supplied_whole(&mut self) {
+        self.was_tried = true;
+        self.is_whole = true;
+    }
+
+    /// Calls `visit` with each row that exists. Only rows that are here: see [`Table::is_whole`].
+    pub fn for_each(&self, mut visit: impl FnMut(&str, &Row)) {
+        for (id, slot) in self.young.iter().chain(&self.old) {
+            if let Some(row) = &slot.row {
+                visit(id, row);
+            }
+        }
+    }
+
+    /// The rows that changed since the last call: those of the batch that is being sealed.
+    pub fn take_changes(&mut self, mut visit: impl FnMut(&str, Option<&Row>)) {
+        for id in std::mem::take(&mut self.dirty) {
+            if let Some(slot) = self.young.get(&id).or_else(|| self.old.get(&id)) {
+                visit(&id, slot.row.as_ref());
+            }
+        }
+    }
+
+    /// Lets go of the rows that were not used since the last sweep, if their batch is among the `committed` first.
+    pub fn sweep(&mut self, committed: u64) {
+        let young = std::mem::take(&mut self.young);
+        for (id, slot) in std::mem::replace(&mut self.old, young) {
+            if slot.changed_in > committed {
+                self.young.insert(id, slot);
+            } else {
+                self.bytes -= slot_bytes(&id, slot.row.as_ref());
+                self.is_whole &= slot.row.is_none();
+            }
+        }
+    }
+
+    /// Bytes of memory it takes, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn slot_bytes(id: &str, row: Option<&Row>) -> usize {
+    ROW_OVERHEAD_BYTES + id.len() + row.map_or(0, row_memory_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// What can happen to a table, in any order.
+    #[derive(Debug, Clone)]
+    enum Op {
+        Get(u8),
+        Set(u8, i64),
+        Delete(u8),
+        Seal,
+        Commit,
+        Sweep,
+        LoadWhole,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (0..12u8).prop_map(Op::Get),
+            4 => (0..12u8, any::<i64>()).prop_map(|(id, value)| Op::Set(id, value)),
+            2 => (0..12u8).prop_map(Op::Delete),
+            2 => Just(Op::Seal),
+            2 => Just(Op::Commit),
+            2 => Just(Op::Sweep),
+            1 => Just(Op::LoadWhole),
+        ]
+    }
+
+    type State = BTreeMap<String, i64>;
+
+    fn row(value: i64) -> Row {
+        Box::new([Value::Bigint(value)])
+    }
+
+    fn number(row: &Row) -> i64 {
+        match row.first() {
+            Some(Value::Bigint(value)) => *value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A table over a store, and beside them what the state should be.
+    struct Bench {
+        table: Table,
+        batch: u64,
+        sealed: Vec<(u64, BTreeMap<String, Option<i64>>)>,
+        committed: u64,
+        store: State,
+        model: State,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let store: State = (0..4).map(|id| (format!("k{id}"), id)).collect();
+            Self { table: Table::new(false), batch: 1, sealed: Vec::new(), committed: 0, model: store.clone(), store }
+        }
+
+        fn apply(&mut self, op: &Op) {
+            match op {
+                Op::Get(id) => self.check(&format!("k{id}")),
+                Op::Set(id, value) => {
+                    self.table.set(&format!("k{id}"), Some(row(*value)), self.batch);
+                    self.model.insert(format!("k{id}"), *value);
+                }
+                Op::Delete(id) => {
+                    self.table.set(&format!("k{id}"), None, self.batch);
+                    self.model.remove(&format!("k{id}"));
+                }
+                Op::Seal => self.seal(),
+                Op::Commit => self.commit(),
+                Op::Sweep => self.table.sweep(self.committed),
+                Op::LoadWhole => {
+                    for (id, value) in &self.store {
+                        self.table.supply(id, Some(row(*value)));
+                    }
+                    self.table.supplied_whole();
+                }
+            }
+        }
+
+        /// What a handler would see: here, else in the store.
+        fn check(&mut self, id: &str) {
+            if self.table.get(id) == Found::Missing {
+                self.table.supply(id, self.store.get(id).map(|value| row(*value)));
+            }
+            let seen = match self.table.get(id) {
+                Found::Row(row) => Some(number(row)),
+                Found::Absent => None,
+                Found::Missing => panic!("{id} is missing after it was supplied"),
+            };
+            assert_eq!(seen, self.model.get(id).copied(), "{id}");
+        }
+
+        fn seal(&mut self) {
+            let mut changes = BTreeMap::new();
+            self.table.take_changes(|id, row| {
+                assert!(changes.insert(id.to_owned(), row.map(number)).is_none(), "{id} twice")
+            });
+            self.sealed.push((self.batch, changes));
+            self.batch += 1;
+        }
+
+        fn commit(&mut self) {
+            if self.sealed.is_empty() {
+                return;
+            }
+            let (batch, changes) = self.sealed.remove(0);
+            for (id, value) in changes {
+                match value {
+                    Some(value) => drop(self.store.insert(id, value)),
+                    None => drop(self.store.remove(&id)),
+                }
+            }
+            self.committed = batch;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the order of writes, seals, commits, sweeps and loads, a read sees the last write, and the store
+        /// ends up as the model.
+        #[test]
+        fn reads_see_the_last_write_and_commits_lose_nothing(ops in prop::collection::vec(op(), 1..80)) {
+            let mut bench = Bench::new();
+            for op in &ops {
+                bench.apply(op);
+            }
+            for id in 0..12 {
+                bench.check(&format!("k{id}"));
+            }
+            bench.seal();
+            while !bench.sealed.is_empty() {
+                bench.commit();
+            }
+            prop_assert_eq!(&bench.store, &bench.model);
+            bench.table.sweep(bench.committed);
+            bench.table.sweep(bench.committed);
+            prop_assert_eq!(bench.table.memory_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_batch_that_is_not_committed_is_never_let_go() {
+        let mut table = Table::new(true);
+        table.set("a", Some(row(1)), 7);
+        for _ in 0..5 {
+            table.sweep(6);
+        }
+        assert!(matches!(table.get("a"), Found::Row(_)) && table.is_whole());
+        table.sweep(7);
+        table.sweep(7);
+        assert_eq!(table.get("a"), Found::Missing);
+    }
+}

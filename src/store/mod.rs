@@ -1,0 +1,276 @@
+//! Stores: where committed state lives. The only room that holds SQL or a connection to a database.
+//!
+//! A store is opened by [`open`] and is used through three small traits: [`Store`] (the one writer), [`RowReader`]
+//! (rows that a lane misses) and [`SnapshotReader`] (what other commands show). Whoever holds a [`Store`] holds the
+//! pipeline's lock.
+
+mod sqlite;
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use url::{StoreUrl, StoreUrlError};
+
+use crate::schema::Schema;
+use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
+use crate::stage::codec::CodecError;
+
+/// What a store has to know of a pipeline.
+#[derive(Debug, Clone)]
+pub struct StorePlan {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Its tables.
+    pub schema: Arc<Schema>,
+    /// Whether its handlers make snapshots.
+    pub has_snapshots: bool,
+    /// How long the same content of a region counts as a duplicate.
+    pub dedup: Duration,
+    /// How long a snapshot is kept that is not its region's newest.
+    pub ttl: Duration,
+}
+
+/// What became of one snapshot of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotReceipt {
+    /// The region.
+    pub region: Arc<str>,
+    /// The id under which it is stored; none if it was a duplicate.
+    pub id: Option<String>,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// The number of the batch that is now durable.
+    pub batch: u64,
+    /// Rows that were written or deleted.
+    pub rows: u64,
+    /// What became of the batch's snapshots.
+    pub snapshots: Vec<SnapshotReceipt>,
+}
+
+/// The writing half of a store, and the pipeline's lock. Dropping it gives the lock back.
+pub trait Store: Send {
+    /// The checkpoint that is stored now. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn checkpoint(&mut self) -> Result<Checkpoint, StoreError>;
+
+    /// Regions that had events after their last snapshot. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError>;
+
+    /// For each entity of the schema, whether its table has no row. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError>;
+
+    /// Writes one batch in one transaction: its rows, their history, its snapshots, and its checkpoint, which is
+    /// compared and set. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// Nothing of the batch is in the store.
+    fn commit(&mut self, batch: &SealedBatch) -> Result<Committed, StoreError>;
+
+    /// What makes connections that read rows beside the writer.
+    fn readers(&self) -> Arc<dyn OpenReader>;
+}
+
+/// Opens readers of rows, one for each lane that misses any.
+pub trait OpenReader: Send + Sync {
+    /// Opens one. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn open(&self) -> Result<Box<dyn RowReader>, StoreError>;
+}
+
+/// Reads committed rows. What it sees may be newer from one call to the next, never older.
+pub trait RowReader: Send {
+    /// Appends those of the rows that exist, in packed form, in any order. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn rows(&mut self, entity: usize, region: &str, ids: &[&str], packed: &mut Vec<u8>) -> Result<(), StoreError>;
+
+    /// Appends up to `limit` rows of a region, in packed form; returns how many. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn region(&mut self, entity: usize, region: &str, limit: usize, packed: &mut Vec<u8>) -> Result<usize, StoreError>;
+}
+
+/// A snapshot as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSnapshot {
+    /// The region.
+    pub region: String,
+    /// `<region>.<seq>.<first 16 hex digits of the hash>`.
+    pub id: String,
+    /// Grows with each snapshot of the region.
+    pub seq: u64,
+    /// The block as of which it was computed.
+    pub block: i64,
+    /// When it was computed, RFC 3339.
+    pub generated_at: String,
+    /// The document, canonical JSON.
+    pub doc: String,
+}
+
+/// How one region stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionStatus {
+    /// The region.
+    pub region: String,
+    /// The last committed block that had an event for it.
+    pub block: i64,
+    /// Events of it that were handled.
+    pub events: u64,
+    /// The block up to which its snapshot holds.
+    pub snapshot_block: Option<i64>,
+    /// Its newest snapshot, without the document.
+    pub snapshot: Option<StoredSnapshot>,
+}
+
+/// How a pipeline stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineStatus {
+    /// Its checkpoint.
+    pub checkpoint: Checkpoint,
+    /// When the last batch was committed, RFC 3339; none before the first.
+    pub committed_at: Option<String>,
+    /// Whether its handlers make snapshots.
+    pub has_snapshots: bool,
+    /// Its regions, ordered by name.
+    pub regions: Vec<RegionStatus>,
+}
+
+/// Reads snapshots and how a pipeline stands. Takes no lock: it may be used while a run writes.
+pub trait SnapshotReader {
+    /// The pipelines that the store knows, ordered by name.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn pipelines(&mut self) -> Result<Vec<String>, StoreError>;
+
+    /// The newest snapshot of each region, or of those that are given, ordered by region.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError>;
+
+    /// A region's snapshots, newest first, no older than `since` (RFC 3339).
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn history(
+        &mut self,
+        pipeline: &str,
+        region: &str,
+        limit: usize,
+        since: Option<&str>,
+    ) -> Result<Vec<StoredSnapshot>, StoreError>;
+
+    /// The snapshot of that id.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError>;
+
+    /// How the pipeline stands; none if it never ran.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError>;
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another run writes to this pipeline.
+    #[error("pipeline {pipeline:?} is being written by {holder}; wait until it ends, or stop it")]
+    Held {
+        /// The pipeline.
+        pipeline: String,
+        /// Who holds the lock: name, process id, host, since when.
+        holder: String,
+    },
+    /// The tables in the store are not those of the pipeline file.
+    #[error(
+        "{store} holds other tables than the pipeline file says: {differences}. A new column or a new entity is added by \
+         itself; for anything else restore the pipeline file, or index into a new store"
+    )]
+    SchemaChanged {
+        /// Which store.
+        store: String,
+        /// What differs.
+        differences: String,
+    },
+    /// The checkpoint is not the one that the batch follows on: someone else has written.
+    #[error(
+        "the checkpoint in {store} is not the one this run continues (expected batch {expected}): another program wrote to it"
+    )]
+    CheckpointMoved {
+        /// Which store.
+        store: String,
+        /// The batch that was expected to be the last.
+        expected: u64,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open {store}: {cause}")]
+    Open {
+        /// Which store.
+        store: String,
+        /// Why.
+        cause: String,
+    },
+    /// There is no such store, and it was only to be read.
+    #[error("there is no {store}; it is made by the first `forebay run`")]
+    Missing {
+        /// Which store.
+        store: String,
+    },
+    /// The database refused a statement.
+    #[error("{store}: {doing}: {cause}")]
+    Sql {
+        /// Which store.
+        store: String,
+        /// What it was to do.
+        doing: &'static str,
+        /// What it said.
+        cause: String,
+    },
+    /// A fault of this program.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Any other cause, of a store of one's own.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Opens a store to write to it: makes what is missing, takes the pipeline's lock, compares the tables. May block.
+///
+/// # Errors
+/// The store cannot be opened, is held by another run, or holds other tables.
+pub fn open(url: &StoreUrl, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    match url {
+        StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteStore::open(path, plan)?)),
+    }
+}
+
+/// Opens a store to read snapshots from it. Makes nothing. May block.
+///
+/// # Errors
+/// The store is not there or cannot be opened.
+pub fn open_snapshots(url: &StoreUrl) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    match url {
+        StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteSnapshots::open(path)?)),
+    }
+}

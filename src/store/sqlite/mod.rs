@@ -1,0 +1,183 @@
+//! The embedded store: one SQLite file, in WAL mode, every commit synced to disk.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `lock` | the one writer of a pipeline |
+//! | `tables` | the tables, and what may change about them |
+//! | `write` | one batch, one transaction |
+//! | `rows` | reading rows beside the writer |
+//! | `snapshots` | reading snapshots and status |
+
+mod lock;
+mod rows;
+mod snapshots;
+mod tables;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+pub(super) use snapshots::SqliteSnapshots;
+
+use super::{Committed, OpenReader, RowReader, Store, StoreError, StorePlan};
+use crate::schema::Schema;
+use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
+use lock::WriterLock;
+use write::Statements;
+
+/// How long a statement waits for another program that holds the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pages that the cache of a connection holds, in KiB (the negative form of `cache_size`).
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// The writing half.
+pub(super) struct SqliteStore {
+    connection: Connection,
+    name: StoreName,
+    plan: StorePlan,
+    statements: Statements,
+    // Given back last, when the connection is closed.
+    _lock: WriterLock,
+}
+
+/// How the store is called in messages.
+#[derive(Clone, Debug)]
+pub(super) struct StoreName(PathBuf);
+
+impl StoreName {
+    fn text(&self) -> String {
+        format!("sqlite:{}", self.0.display())
+    }
+
+    /// Turns what SQLite says into an error that says what was being done.
+    fn sql(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
+        let store = self.text();
+        move |error| StoreError::Sql { store: store.clone(), doing, cause: explain(&error) }
+    }
+
+    fn cannot_open(&self, cause: impl std::fmt::Display) -> StoreError {
+        StoreError::Open { store: self.text(), cause: cause.to_string() }
+    }
+}
+
+/// What SQLite says, with the next step where there is one.
+fn explain(error: &rusqlite::Error) -> String {
+    let advice = match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => "; free some space and run again, nothing committed is lost",
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            "; another program holds the file, end it and run again"
+        }
+        Some(rusqlite::ErrorCode::ReadOnly) => "; the file or its folder may not be written to",
+        Some(rusqlite::ErrorCode::NotADatabase) => "; the file is something else, choose another",
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => "; restore the file from a copy, or delete it and index again",
+        _ => "",
+    };
+    format!("{error}{advice}")
+}
+
+impl SqliteStore {
+    pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Self, StoreError> {
+        let name = StoreName(path.to_owned());
+        check_place(path, &name)?;
+        let lock = WriterLock::take(path, &plan.pipeline, &name)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection =
+            Connection::open_with_flags(path, flags).map_err(|error| name.cannot_open(explain(&error)))?;
+        prepare(&connection).map_err(|error| name.cannot_open(explain(&error)))?;
+        tables::prepare(&mut connection, &name, &plan)?;
+        let statements = Statements::new(&plan.schema);
+        Ok(Self { connection, name, plan, statements, _lock: lock })
+    }
+}
+
+/// A clear word where the path cannot hold a file; SQLite would say "unable to open database file" to all of them.
+fn check_place(path: &Path, name: &StoreName) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Err(name.cannot_open("it is a folder; expected a file"));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(name.cannot_open(format!("there is no folder {}", folder.display())));
+    }
+    Ok(())
+}
+
+/// Sets up a connection that writes.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    // A snapshot may be published as soon as its batch has committed, so a commit must survive a power loss.
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)
+}
+
+impl Store for SqliteStore {
+    fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+        tables::checkpoint(&self.connection, &self.plan.pipeline)
+            .map(Option::unwrap_or_default)
+            .map_err(self.name.sql("reading the checkpoint"))
+    }
+
+    fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
+        tables::pending_regions(&self.connection, &self.plan.pipeline)
+            .map_err(self.name.sql("reading which regions lack a snapshot"))
+    }
+
+    fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
+        let is_empty = |entity| tables::is_empty(&self.connection, entity);
+        let empty: rusqlite::Result<_> = self.plan.schema.entities().iter().map(is_empty).collect();
+        empty.map_err(self.name.sql("looking whether the tables are empty"))
+    }
+
+    fn commit(&mut self, batch: &SealedBatch) -> Result<Committed, StoreError> {
+        write::commit(&mut self.connection, &self.statements, &self.name, &self.plan, batch)
+    }
+
+    fn readers(&self) -> Arc<dyn OpenReader> {
+        Arc::new(Readers { name: self.name.clone(), schema: Arc::clone(&self.plan.schema) })
+    }
+}
+
+/// Opens connections that read.
+struct Readers {
+    name: StoreName,
+    schema: Arc<Schema>,
+}
+
+impl OpenReader for Readers {
+    fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+        let connection = open_read_only(&self.name)?;
+        Ok(Box::new(rows::SqliteRows::new(connection, self.name.clone(), Arc::clone(&self.schema))))
+    }
+}
+
+/// Opens a connection that cannot write.
+fn open_read_only(name: &StoreName) -> Result<Connection, StoreError> {
+    if !name.0.exists() {
+        return Err(StoreError::Missing { store: name.text() });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&name.0, flags).map_err(|error| name.cannot_open(explain(&error)))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| name.cannot_open(explain(&error)))?;
+    Ok(connection)
+}
+
+/// A name as an SQL identifier.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// SQLite's integers are signed; no counter of ours comes near 2^63.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The way back from [`signed`].
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}

@@ -1,0 +1,92 @@
+//! Reading rows beside the writer: a connection of its own, which sees what is committed.
+
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef as SqlRef;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{StoreError, StoreName, quoted};
+use crate::numeric::Numeric;
+use crate::schema::{Column, Entity, Schema};
+use crate::stage::codec::{ValueRef, encode_row};
+use crate::store::RowReader;
+use crate::value::ColumnType;
+
+pub(super) struct SqliteRows {
+    connection: Connection,
+    name: StoreName,
+    schema: Arc<Schema>,
+    by_id: Vec<String>,
+    by_region: Vec<String>,
+}
+
+impl SqliteRows {
+    pub(super) fn new(connection: Connection, name: StoreName, schema: Arc<Schema>) -> Self {
+        connection.set_prepared_statement_cache_capacity(2 * schema.entities().len() + 8);
+        let select = |entity: &Entity, rest: &str| {
+            let columns: String = entity.columns.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
+            format!("SELECT \"id\"{columns} FROM {} WHERE \"region\" = ?1 {rest}", quoted(&entity.name))
+        };
+        let by_id = schema.entities().iter().map(|entity| select(entity, "AND \"id\" = ?2")).collect();
+        let by_region = schema.entities().iter().map(|entity| select(entity, "ORDER BY \"id\" LIMIT ?2")).collect();
+        Self { connection, name, schema, by_id, by_region }
+    }
+}
+
+impl RowReader for SqliteRows {
+    fn rows(&mut self, entity: usize, region: &str, ids: &[&str], packed: &mut Vec<u8>) -> Result<(), StoreError> {
+        let doing = self.name.sql("reading rows");
+        let mut statement = self.connection.prepare_cached(&self.by_id[entity]).map_err(&doing)?;
+        let entity = &self.schema.entities()[entity];
+        for id in ids {
+            statement.query_row((region, id), |row| pack(entity, row, packed)).optional().map_err(&doing)?;
+        }
+        Ok(())
+    }
+
+    fn region(&mut self, entity: usize, region: &str, limit: usize, packed: &mut Vec<u8>) -> Result<usize, StoreError> {
+        let doing = self.name.sql("reading a region");
+        let mut statement = self.connection.prepare_cached(&self.by_region[entity]).map_err(&doing)?;
+        let entity = &self.schema.entities()[entity];
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query((region, limit)).map_err(&doing)?;
+        let mut count = 0;
+        while let Some(row) = rows.next().map_err(&doing)? {
+            pack(entity, row, packed).map_err(&doing)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+/// Appends a row `id, columns…` in packed form.
+fn pack(entity: &Entity, row: &Row<'_>, packed: &mut Vec<u8>) -> rusqlite::Result<()> {
+    let mut values = Vec::with_capacity(entity.columns.len());
+    for (at, column) in entity.columns.iter().enumerate() {
+        values.push(value(column, row.get_ref(at + 1)?, at + 1)?);
+    }
+    let id = row.get_ref(0)?.as_str()?;
+    encode_row(entity, id, Some(&values), packed);
+    Ok(())
+}
+
+fn value<'r>(column: &Column, stored: SqlRef<'r>, at: usize) -> rusqlite::Result<ValueRef<'r>> {
+    if stored == SqlRef::Null {
+        return Ok(ValueRef::Null);
+    }
+    Ok(match column.kind {
+        ColumnType::Text => ValueRef::Text(stored.as_str()?),
+        ColumnType::Boolean => ValueRef::Boolean(stored.as_i64()? != 0),
+        ColumnType::Bigint => ValueRef::Bigint(stored.as_i64()?),
+        ColumnType::Double => ValueRef::Double(stored.as_f64()?),
+        ColumnType::Numeric => {
+            let text = stored.as_str()?;
+            let refused =
+                |error| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error));
+            ValueRef::Numeric(text.parse::<Numeric>().map_err(refused)?)
+        }
+        ColumnType::Timestamptz => ValueRef::Timestamptz(stored.as_str()?),
+        ColumnType::Jsonb => ValueRef::Jsonb(stored.as_str()?),
+        ColumnType::Bytes => ValueRef::Bytes(stored.as_blob()?),
+    })
+}

@@ -1,0 +1,124 @@
+//! Reading snapshots and status from the SQLite store. Takes no lock and makes nothing.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Params, Row};
+
+use super::{StoreError, StoreName, open_read_only, tables, unsigned};
+use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
+
+const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc";
+
+pub(in crate::store) struct SqliteSnapshots {
+    connection: Connection,
+    name: StoreName,
+}
+
+impl SqliteSnapshots {
+    pub(in crate::store) fn open(path: &Path) -> Result<Self, StoreError> {
+        let name = StoreName(path.to_owned());
+        let connection = open_read_only(&name)?;
+        let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'forebay_pipelines'";
+        let known = connection.query_row(sql, [], |_| Ok(())).optional().map_err(name.sql("reading the tables"))?;
+        match known {
+            Some(()) => Ok(Self { connection, name }),
+            None => Err(name.cannot_open("it holds no table of forebay; has `forebay run` used it?")),
+        }
+    }
+
+    fn select(&self, sql: &str, params: impl Params) -> Result<Vec<StoredSnapshot>, StoreError> {
+        let rows = self.connection.prepare_cached(sql).and_then(|mut statement| {
+            let rows = statement.query_map(params, snapshot)?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        rows.map_err(self.name.sql("reading snapshots"))
+    }
+}
+
+fn snapshot(row: &Row<'_>) -> rusqlite::Result<StoredSnapshot> {
+    Ok(StoredSnapshot {
+        region: row.get(0)?,
+        id: row.get(1)?,
+        seq: unsigned(row.get(2)?),
+        block: row.get(3)?,
+        generated_at: row.get(4)?,
+        doc: row.get(5)?,
+    })
+}
+
+impl SnapshotReader for SqliteSnapshots {
+    fn pipelines(&mut self) -> Result<Vec<String>, StoreError> {
+        let names = self.connection.prepare("SELECT pipeline FROM forebay_pipelines ORDER BY pipeline").and_then(
+            |mut statement| {
+                let rows = statement.query_map([], |row| row.get(0))?;
+                rows.collect()
+            },
+        );
+        names.map_err(self.name.sql("reading the pipelines"))
+    }
+
+    fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError> {
+        if regions.is_empty() {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM forebay_regions r JOIN forebay_snapshots s
+                 ON s.pipeline = r.pipeline AND s.region = r.region AND s.seq = r.seq
+                 WHERE r.pipeline = ?1 ORDER BY s.region"
+            );
+            return self.select(&sql, [pipeline]);
+        }
+        let mut found = Vec::new();
+        for region in regions {
+            found.extend(self.history(pipeline, region, 1, None)?);
+        }
+        Ok(found)
+    }
+
+    fn history(
+        &mut self,
+        pipeline: &str,
+        region: &str,
+        limit: usize,
+        since: Option<&str>,
+    ) -> Result<Vec<StoredSnapshot>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM forebay_snapshots s
+             WHERE s.pipeline = ?1 AND s.region = ?2 AND s.generated_at >= ?3 ORDER BY s.seq DESC LIMIT ?4"
+        );
+        self.select(&sql, (pipeline, region, since.unwrap_or(""), i64::try_from(limit).unwrap_or(i64::MAX)))
+    }
+
+    fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM forebay_snapshots s WHERE s.pipeline = ?1 AND s.id = ?2");
+        Ok(self.select(&sql, (pipeline, id))?.pop())
+    }
+
+    fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError> {
+        let doing = self.name.sql("reading the status");
+        let Some(checkpoint) = tables::checkpoint(&self.connection, pipeline).map_err(&doing)? else { return Ok(None) };
+        let sql = "SELECT committed_at, has_snapshots FROM forebay_pipelines WHERE pipeline = ?1";
+        let (committed_at, has_snapshots) =
+            self.connection.query_row(sql, [pipeline], |row| Ok((row.get(0)?, row.get(1)?))).map_err(&doing)?;
+        let newest = self.latest(pipeline, &[])?;
+        let mut newest: HashMap<String, StoredSnapshot> =
+            newest.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
+        let sql =
+            "SELECT region, block, events, snapshot_block FROM forebay_regions WHERE pipeline = ?1 ORDER BY region";
+        let regions = self.connection.prepare(sql).and_then(|mut statement| {
+            let rows = statement.query_map([pipeline], |row| {
+                let region: String = row.get(0)?;
+                let snapshot = newest.remove(&region);
+                Ok(RegionStatus {
+                    region,
+                    block: row.get(1)?,
+                    events: unsigned(row.get(2)?),
+                    snapshot_block: row.get(3)?,
+                    snapshot,
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let regions = regions.map_err(doing)?;
+        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions }))
+    }
+}

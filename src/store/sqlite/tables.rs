@@ -1,0 +1,222 @@
+//! The tables of the SQLite store, and what may change about them.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+
+use super::{StoreError, StoreName, StorePlan, quoted, unsigned};
+use crate::schema::{Column, Entity};
+use crate::stage::batch::{Checkpoint, RegionTouch};
+use crate::value::ColumnType;
+
+/// The version of our own tables. A file with a later one was written by a later forebay.
+const FORMAT: i64 = 1;
+
+const OWN_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS forebay_pipelines (
+    pipeline TEXT PRIMARY KEY, format INTEGER NOT NULL, batch INTEGER NOT NULL, block INTEGER,
+    block_events INTEGER NOT NULL, blocks INTEGER NOT NULL, events INTEGER NOT NULL,
+    has_snapshots INTEGER NOT NULL, committed_at TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forebay_entities (
+    entity TEXT PRIMARY KEY, pipeline TEXT NOT NULL, columns TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forebay_regions (
+    pipeline TEXT NOT NULL, region TEXT NOT NULL, block INTEGER NOT NULL, events INTEGER NOT NULL,
+    seq INTEGER NOT NULL, snapshot_block INTEGER,
+    PRIMARY KEY (pipeline, region)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forebay_snapshots (
+    pipeline TEXT NOT NULL, region TEXT NOT NULL, id TEXT NOT NULL, seq INTEGER NOT NULL, block INTEGER NOT NULL,
+    generated_at TEXT NOT NULL, hash TEXT NOT NULL, doc TEXT NOT NULL, published_at TEXT,
+    PRIMARY KEY (pipeline, region, seq)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS forebay_snapshots_id ON forebay_snapshots (pipeline, id);
+CREATE INDEX IF NOT EXISTS forebay_snapshots_age ON forebay_snapshots (pipeline, generated_at);
+";
+
+/// Makes what is missing and compares the rest, in one transaction.
+pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &StorePlan) -> Result<(), StoreError> {
+    let sql = name.sql("making the tables");
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&sql)?;
+    transaction.execute_batch(OWN_TABLES).map_err(&sql)?;
+    check_format(&transaction, name, plan)?;
+    let differences = differences(&transaction, plan).map_err(&sql)?;
+    if !differences.is_empty() {
+        return Err(StoreError::SchemaChanged { store: name.text(), differences: differences.join("; ") });
+    }
+    for entity in plan.schema.entities() {
+        make_entity(&transaction, plan, entity).map_err(&sql)?;
+    }
+    transaction
+        .execute(
+            "INSERT INTO forebay_pipelines VALUES (?1, ?2, 0, NULL, 0, 0, 0, ?3, NULL)
+             ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots
+             WHERE has_snapshots <> excluded.has_snapshots",
+            (&plan.pipeline, FORMAT, plan.has_snapshots),
+        )
+        .map_err(&sql)?;
+    transaction.commit().map_err(&sql)
+}
+
+fn check_format(transaction: &Transaction<'_>, name: &StoreName, plan: &StorePlan) -> Result<(), StoreError> {
+    let format: Option<i64> = transaction
+        .query_row("SELECT format FROM forebay_pipelines WHERE pipeline = ?1", [&plan.pipeline], |row| row.get(0))
+        .optional()
+        .map_err(name.sql("reading the format"))?;
+    match format {
+        Some(format) if format > FORMAT => {
+            Err(name
+                .cannot_open(format!("it was written by a later forebay (format {format}, this one knows {FORMAT})")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is in the file and is not as the plan says, beyond what is added by itself.
+fn differences(transaction: &Transaction<'_>, plan: &StorePlan) -> rusqlite::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut statement =
+        transaction.prepare("SELECT entity, pipeline, columns FROM forebay_entities ORDER BY entity")?;
+    let stored = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let stored: Vec<(String, String, String)> = stored.collect::<Result<_, _>>()?;
+    for (entity, pipeline, columns) in &stored {
+        let planned = plan.schema.entity(entity).map(|at| &plan.schema.entities()[at]);
+        match planned {
+            Some(_) if *pipeline != plan.pipeline => {
+                found.push(format!("entity {entity} belongs to pipeline {pipeline}"));
+            }
+            Some(planned) => column_differences(planned, columns, &mut found),
+            None if *pipeline == plan.pipeline => {
+                found.push(format!("entity {entity} is missing from the pipeline file"))
+            }
+            None => {}
+        }
+    }
+    for entity in plan.schema.entities() {
+        let is_ours = stored.iter().any(|(name, ..)| *name == entity.name);
+        if !is_ours && table_exists(transaction, &entity.name)? {
+            found.push(format!("table {} is there already and was not made by forebay", entity.name));
+        }
+    }
+    Ok(found)
+}
+
+fn column_differences(planned: &Entity, stored: &str, found: &mut Vec<String>) {
+    for (name, kind) in parse_columns(stored) {
+        match planned.columns.iter().find(|column| column.name == name) {
+            None => found.push(format!("{}.{name} ({kind}) is missing from the pipeline file", planned.name)),
+            Some(column) if column.kind.name() != kind => {
+                found.push(format!(
+                    "{}.{name} is {kind} in the store and {} in the pipeline file",
+                    planned.name, column.kind
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn table_exists(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE";
+    transaction.query_row(sql, [name], |_| Ok(())).optional().map(|row| row.is_some())
+}
+
+fn make_entity(transaction: &Transaction<'_>, plan: &StorePlan, entity: &Entity) -> rusqlite::Result<()> {
+    let stored: Option<String> = transaction
+        .query_row("SELECT columns FROM forebay_entities WHERE entity = ?1", [&entity.name], |row| row.get(0))
+        .optional()?;
+    match &stored {
+        None => transaction.execute_batch(&create_table(entity))?,
+        Some(stored) => {
+            let known = parse_columns(stored);
+            for column in entity.columns.iter().filter(|column| !known.iter().any(|(name, _)| *name == column.name)) {
+                transaction.execute_batch(&format!(
+                    "ALTER TABLE {} ADD COLUMN {}",
+                    quoted(&entity.name),
+                    definition(column)
+                ))?;
+            }
+        }
+    }
+    for index in &entity.indexes {
+        let name = quoted(&format!("{}__{index}", entity.name));
+        let sql = format!(
+            "CREATE INDEX IF NOT EXISTS {name} ON {} (\"region\", {}, \"id\")",
+            quoted(&entity.name),
+            quoted(index)
+        );
+        transaction.execute_batch(&sql)?;
+    }
+    if stored.as_deref() == Some(&columns_text(entity)) {
+        return Ok(());
+    }
+    transaction.execute(
+        "INSERT INTO forebay_entities VALUES (?1, ?2, ?3) ON CONFLICT (entity) DO UPDATE SET columns = excluded.columns",
+        (&entity.name, &plan.pipeline, columns_text(entity)),
+    )?;
+    Ok(())
+}
+
+fn create_table(entity: &Entity) -> String {
+    let columns: String = entity.columns.iter().map(|column| format!(", {}", definition(column))).collect();
+    format!(
+        "CREATE TABLE {} (\"region\" TEXT NOT NULL, \"id\" TEXT NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\")) STRICT, WITHOUT ROWID",
+        quoted(&entity.name)
+    )
+}
+
+fn definition(column: &Column) -> String {
+    let kind = match column.kind {
+        ColumnType::Boolean | ColumnType::Bigint => "INTEGER",
+        ColumnType::Double => "REAL",
+        ColumnType::Bytes => "BLOB",
+        // Text keeps every digit of a numeric; a time is RFC 3339 text, which SQLite's date functions read.
+        ColumnType::Text | ColumnType::Numeric | ColumnType::Timestamptz | ColumnType::Jsonb => "TEXT",
+    };
+    format!("{} {kind}", quoted(&column.name))
+}
+
+/// The columns as they are noted down: `name type, name type`. Names hold neither spaces nor commas.
+fn columns_text(entity: &Entity) -> String {
+    let columns: Vec<String> = entity.columns.iter().map(|column| format!("{} {}", column.name, column.kind)).collect();
+    columns.join(", ")
+}
+
+fn parse_columns(text: &str) -> Vec<(&str, &str)> {
+    text.split(", ").filter_map(|column| column.split_once(' ')).collect()
+}
+
+pub(super) fn is_empty(connection: &Connection, entity: &Entity) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT 1 FROM {} LIMIT 1", quoted(&entity.name));
+    connection.query_row(&sql, [], |_| Ok(())).optional().map(|row| row.is_none())
+}
+
+/// The stored checkpoint; none if the pipeline never ran.
+pub(super) fn checkpoint(connection: &Connection, pipeline: &str) -> rusqlite::Result<Option<Checkpoint>> {
+    let sql = "SELECT batch, block, block_events, blocks, events FROM forebay_pipelines WHERE pipeline = ?1";
+    connection
+        .prepare_cached(sql)?
+        .query_row([pipeline], |row| {
+            Ok(Checkpoint {
+                batch: unsigned(row.get(0)?),
+                block: row.get(1)?,
+                block_events: unsigned(row.get(2)?),
+                blocks: unsigned(row.get(3)?),
+                events: unsigned(row.get(4)?),
+            })
+        })
+        .optional()
+}
+
+/// Regions with events after their last snapshot.
+pub(super) fn pending_regions(connection: &Connection, pipeline: &str) -> rusqlite::Result<Vec<RegionTouch>> {
+    let sql = "SELECT region, block FROM forebay_regions
+               WHERE pipeline = ?1 AND (snapshot_block IS NULL OR snapshot_block < block) ORDER BY region";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([pipeline], |row| {
+        let region: String = row.get(0)?;
+        Ok(RegionTouch { region: Arc::from(region), block: row.get(1)?, events: 0 })
+    })?;
+    rows.collect()
+}

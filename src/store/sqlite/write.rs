@@ -1,0 +1,264 @@
+//! One batch, one transaction: rows, history, snapshots, checkpoint.
+
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior};
+
+use super::{StoreError, StoreName, StorePlan, quoted, signed, unsigned};
+use crate::limits::SNAPSHOT_PRUNE_ROWS_MAX;
+use crate::schema::{Entity, Schema};
+use crate::snapshot::snapshot_id;
+use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
+use crate::stage::codec::{Decoder, ValueRef};
+use crate::store::{Committed, SnapshotReceipt};
+use crate::timestamp::Timestamp;
+
+/// The text of the statements of each entity.
+pub(super) struct Statements {
+    entities: Vec<EntityStatements>,
+}
+
+struct EntityStatements {
+    upsert: String,
+    delete: String,
+}
+
+impl Statements {
+    pub(super) fn new(schema: &Schema) -> Self {
+        Self { entities: schema.entities().iter().map(EntityStatements::new).collect() }
+    }
+}
+
+impl EntityStatements {
+    fn new(entity: &Entity) -> Self {
+        let table = quoted(&entity.name);
+        let columns: Vec<String> = entity.columns.iter().map(|column| quoted(&column.name)).collect();
+        let names: String = columns.iter().map(|name| format!(", {name}")).collect();
+        let places: String = (0..columns.len()).map(|at| format!(", ?{}", at + 3)).collect();
+        let sets: Vec<String> = columns.iter().map(|name| format!("{name} = excluded.{name}")).collect();
+        let update = if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
+        Self {
+            upsert: format!(
+                "INSERT INTO {table} (\"region\", \"id\"{names}) VALUES (?1, ?2{places}) ON CONFLICT (\"region\", \"id\") DO {update}"
+            ),
+            delete: format!("DELETE FROM {table} WHERE \"region\" = ?1 AND \"id\" = ?2"),
+        }
+    }
+}
+
+/// Commits a batch. What it returns is durable; after an error nothing of the batch is in the file.
+pub(super) fn commit(
+    connection: &mut Connection,
+    statements: &Statements,
+    name: &StoreName,
+    plan: &StorePlan,
+    batch: &SealedBatch,
+) -> Result<Committed, StoreError> {
+    let doing = name.sql("writing a batch");
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&doing)?;
+    move_checkpoint(&transaction, name, plan, batch)?;
+    for ((entity, texts), changes) in plan.schema.entities().iter().zip(&statements.entities).zip(&batch.changes) {
+        write_entity(&transaction, name, entity, texts, changes)?;
+    }
+    // History, for a rollback, has its place here: in the same transaction, before the snapshots.
+    let now = Timestamp::now();
+    touch_regions(&transaction, plan, &batch.touched).map_err(name.sql("noting the regions"))?;
+    let snapshots = write_snapshots(&transaction, plan, &batch.snapshots).map_err(name.sql("writing snapshots"))?;
+    if !snapshots.is_empty() {
+        prune_snapshots(&transaction, plan, now).map_err(name.sql("removing expired snapshots"))?;
+    }
+    transaction.commit().map_err(name.sql("committing a batch"))?;
+    Ok(Committed { batch: batch.after.batch, rows: batch.rows(), snapshots })
+}
+
+/// Compares the checkpoint and sets it: first, so that a foreign writer is noticed before anything is written.
+fn move_checkpoint(
+    transaction: &Transaction<'_>,
+    name: &StoreName,
+    plan: &StorePlan,
+    batch: &SealedBatch,
+) -> Result<(), StoreError> {
+    let Checkpoint { batch: number, block, block_events, blocks, events } = batch.after;
+    let sql = "UPDATE forebay_pipelines
+               SET batch = ?2, block = ?3, block_events = ?4, blocks = ?5, events = ?6, committed_at = ?7
+               WHERE pipeline = ?1 AND batch = ?8 AND block IS ?9";
+    let moved = transaction
+        .prepare_cached(sql)
+        .and_then(|mut statement| {
+            statement.execute((
+                &plan.pipeline,
+                signed(number),
+                block,
+                signed(block_events),
+                signed(blocks),
+                signed(events),
+                Timestamp::now().to_millis_text(),
+                signed(batch.before.batch),
+                batch.before.block,
+            ))
+        })
+        .map_err(name.sql("moving the checkpoint"))?;
+    match moved {
+        1 => Ok(()),
+        _ => Err(StoreError::CheckpointMoved { store: name.text(), expected: batch.before.batch }),
+    }
+}
+
+fn write_entity(
+    transaction: &Transaction<'_>,
+    name: &StoreName,
+    entity: &Entity,
+    texts: &EntityStatements,
+    changes: &[RegionChanges],
+) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let doing = name.sql("writing rows");
+    let mut upsert = transaction.prepare_cached(&texts.upsert).map_err(&doing)?;
+    let mut delete = transaction.prepare_cached(&texts.delete).map_err(&doing)?;
+    for region in changes {
+        let mut values = Vec::with_capacity(entity.columns.len());
+        for start in &region.starts {
+            let (id, is_live) = Decoder::new(entity, &region.packed, *start).row(&mut values)?;
+            let written = if is_live {
+                write_row(&mut upsert, &region.region, id, &values)
+            } else {
+                delete.execute((&*region.region, id)).map(drop)
+            };
+            written.map_err(&doing)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_row(
+    upsert: &mut CachedStatement<'_>,
+    region: &str,
+    id: &str,
+    values: &[ValueRef<'_>],
+) -> rusqlite::Result<()> {
+    upsert.raw_bind_parameter(1, region)?;
+    upsert.raw_bind_parameter(2, id)?;
+    for (at, value) in values.iter().enumerate() {
+        upsert.raw_bind_parameter(at + 3, value)?;
+    }
+    upsert.raw_execute().map(drop)
+}
+
+impl ToSql for ValueRef<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            ValueRef::Null => rusqlite::types::Null.into(),
+            ValueRef::Text(text) | ValueRef::Timestamptz(text) | ValueRef::Jsonb(text) => (*text).into(),
+            ValueRef::Boolean(value) => i64::from(*value).into(),
+            ValueRef::Bigint(value) => (*value).into(),
+            ValueRef::Double(value) => (*value).into(),
+            ValueRef::Numeric(value) => value.to_string().into(),
+            ValueRef::Bytes(bytes) => (*bytes).into(),
+        })
+    }
+}
+
+fn touch_regions(transaction: &Transaction<'_>, plan: &StorePlan, touched: &[RegionTouch]) -> rusqlite::Result<()> {
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO forebay_regions VALUES (?1, ?2, ?3, ?4, 0, NULL)
+         ON CONFLICT (pipeline, region) DO UPDATE SET block = excluded.block, events = events + excluded.events",
+    )?;
+    for touch in touched {
+        statement.execute((&plan.pipeline, &*touch.region, touch.block, signed(touch.events)))?;
+    }
+    Ok(())
+}
+
+fn write_snapshots(
+    transaction: &Transaction<'_>,
+    plan: &StorePlan,
+    drafts: &[SnapshotDraft],
+) -> rusqlite::Result<Vec<SnapshotReceipt>> {
+    let mut receipts = Vec::new();
+    for draft in drafts {
+        let id = write_snapshot(transaction, plan, draft)?;
+        if draft.doc.is_some() {
+            receipts.push(SnapshotReceipt { region: draft.region.clone(), id });
+        }
+    }
+    Ok(receipts)
+}
+
+/// Stores one snapshot unless it is a duplicate; returns its id. The region is covered up to the block either way.
+fn write_snapshot(
+    transaction: &Transaction<'_>,
+    plan: &StorePlan,
+    draft: &SnapshotDraft,
+) -> rusqlite::Result<Option<String>> {
+    let pipeline = &plan.pipeline;
+    let region = &*draft.region;
+    let seq: u64 = transaction
+        .prepare_cached("SELECT seq FROM forebay_regions WHERE pipeline = ?1 AND region = ?2")?
+        .query_row((pipeline, region), |row| row.get(0))
+        .optional()?
+        .map_or(0, unsigned);
+    let Some(doc) = &draft.doc else {
+        cover(transaction, pipeline, region, draft.block, seq)?;
+        return Ok(None);
+    };
+    if is_duplicate(transaction, plan, draft)? {
+        cover(transaction, pipeline, region, draft.block, seq)?;
+        return Ok(None);
+    }
+    let id = snapshot_id(region, seq + 1, &draft.hash);
+    transaction
+        .prepare_cached("INSERT INTO forebay_snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)")?
+        .execute((
+            pipeline,
+            region,
+            &id,
+            signed(seq + 1),
+            draft.block,
+            draft.generated_at.to_millis_text(),
+            &draft.hash,
+            doc,
+        ))?;
+    cover(transaction, pipeline, region, draft.block, seq + 1)?;
+    Ok(Some(id))
+}
+
+/// Whether the region's newest snapshot has the same content and is young enough.
+fn is_duplicate(transaction: &Transaction<'_>, plan: &StorePlan, draft: &SnapshotDraft) -> rusqlite::Result<bool> {
+    let newest: Option<(String, String)> = transaction
+        .prepare_cached(
+            "SELECT hash, generated_at FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2 ORDER BY seq DESC LIMIT 1",
+        )?
+        .query_row((&plan.pipeline, &*draft.region), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(newest.is_some_and(|(hash, time)| hash == draft.hash && time > before(draft.generated_at, plan.dedup)))
+}
+
+fn cover(transaction: &Transaction<'_>, pipeline: &str, region: &str, block: i64, seq: u64) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO forebay_regions VALUES (?1, ?2, ?3, 0, ?4, ?3)
+             ON CONFLICT (pipeline, region) DO UPDATE SET seq = excluded.seq, snapshot_block = excluded.snapshot_block",
+        )?
+        .execute((pipeline, region, block, signed(seq)))?;
+    Ok(())
+}
+
+/// Removes what is older than the ttl, but never a region's newest, and not more than a commit can bear.
+fn prune_snapshots(transaction: &Transaction<'_>, plan: &StorePlan, now: Timestamp) -> rusqlite::Result<()> {
+    let sql = format!(
+        "DELETE FROM forebay_snapshots WHERE (pipeline, region, seq) IN (
+            SELECT s.pipeline, s.region, s.seq FROM forebay_snapshots s
+            JOIN forebay_regions r ON r.pipeline = s.pipeline AND r.region = s.region
+            WHERE s.pipeline = ?1 AND s.generated_at < ?2 AND s.seq < r.seq LIMIT {SNAPSHOT_PRUNE_ROWS_MAX})"
+    );
+    transaction.prepare_cached(&sql)?.execute((&plan.pipeline, before(now, plan.ttl)))?;
+    Ok(())
+}
+
+/// The moment `span` before `time`, as it would be stored.
+fn before(time: Timestamp, span: std::time::Duration) -> String {
+    let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    let moment = Timestamp::from_micros(time.as_micros().saturating_sub(micros));
+    moment.map_or_else(String::new, Timestamp::to_millis_text)
+}

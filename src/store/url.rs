@@ -1,0 +1,87 @@
+//! The address of a store.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreUrl {
+    /// A SQLite database in this file.
+    Sqlite(PathBuf),
+}
+
+/// An address that names no store. It never repeats the address: that may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreUrlError {
+    /// A scheme that no store has.
+    #[error("expected a store such as sqlite:events.db, got {0}")]
+    Scheme(String),
+    /// A kind of store that this version does not write to.
+    #[error("this version stores to SQLite only; use a store such as sqlite:events.db")]
+    NotYet,
+    /// A database that is gone when the program ends.
+    #[error("expected a file, such as sqlite:events.db: a database in memory could not be resumed")]
+    Memory,
+}
+
+impl StoreUrl {
+    /// Reads `sqlite:PATH` (also `sqlite://PATH`); a relative path is taken from `base`.
+    ///
+    /// # Errors
+    /// The text names no store.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, StoreUrlError> {
+        let Some((scheme, rest)) = text.split_once(':') else { return Err(StoreUrlError::Scheme(format!("{text:?}"))) };
+        match scheme {
+            "sqlite" => sqlite_path(rest, base),
+            "postgres" | "postgresql" => Err(StoreUrlError::NotYet),
+            other => Err(StoreUrlError::Scheme(format!("one that begins with {:?}", format!("{other}:")))),
+        }
+    }
+}
+
+fn sqlite_path(rest: &str, base: &Path) -> Result<StoreUrl, StoreUrlError> {
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    if path.is_empty() {
+        return Err(StoreUrlError::Scheme("sqlite: without a file".into()));
+    }
+    if path.starts_with(":memory:") || path.starts_with('?') {
+        return Err(StoreUrlError::Memory);
+    }
+    Ok(StoreUrl::Sqlite(base.join(path)))
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_from_the_base() {
+        let base = Path::new("/base");
+        for (text, path) in [
+            ("sqlite:a.db", "/base/a.db"),
+            ("sqlite://a.db", "/base/a.db"),
+            ("sqlite:/tmp/a.db", "/tmp/a.db"),
+            ("sqlite:///tmp/a.db", "/tmp/a.db"),
+        ] {
+            assert_eq!(StoreUrl::parse(text, base), Ok(StoreUrl::Sqlite(path.into())));
+        }
+    }
+
+    #[test]
+    fn what_is_no_store_is_refused_without_its_password() {
+        for text in ["", "quakes.db", "sqlite:", "sqlite::memory:", "mysql://u:secret@h/d", "postgres://u:secret@h/d"] {
+            let error = StoreUrl::parse(text, Path::new(".")).expect_err(text);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A moment in time, to the microsecond: what a `timestamptz` column holds.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Microseconds since the Unix epoch, in UTC.
+///
+/// Its text form is RFC 3339 in UTC with no fraction, three digits or six, whichever is the shortest that is exact:
+/// `2018-01-31T01:49:59.650Z`. Reading cuts digits after the sixth off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+/// A text that is no RFC 3339 time with an offset.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected a time such as 2018-01-31T01:49:59.650Z, got {0:?}")]
+pub struct TimestampError(String);
+
+impl Timestamp {
+    /// A time from microseconds since the Unix epoch; none outside the years -9999 to 9999.
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        jiff::Timestamp::from_microsecond(micros).ok().map(|_| Self(micros))
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The machine's clock, to the millisecond.
+    pub fn now() -> Self {
+        Self(jiff::Timestamp::now().as_millisecond() * 1000)
+    }
+
+    /// The text form with always three digits after the second, so that texts order as times do.
+    pub fn to_millis_text(self) -> String {
+        format!("{:.3}", self.to_jiff())
+    }
+
+    fn to_jiff(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_microsecond(self.0).unwrap_or_default()
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = || TimestampError(text.chars().take(40).collect());
+        let time: jiff::Timestamp = text.parse().map_err(|_| refused())?;
+        Ok(Self(time.as_microsecond()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = match self.0 {
+            micros if micros % 1_000_000 == 0 => 0,
+            micros if micros % 1000 == 0 => 3,
+            _ => 6,
+        };
+        write!(f, "{:.digits$}", self.to_jiff())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_canonical_and_comes_back() {
+        for (given, canonical) in [
+            ("2018-01-31T01:49:59.650Z", "2018-01-31T01:49:59.650Z"),
+            ("2018-01-31T01:49:59Z", "2018-01-31T01:49:59Z"),
+            ("2018-01-31T01:49:59.000Z", "2018-01-31T01:49:59Z"),
+            ("2018-01-31T03:49:59+02:00", "2018-01-31T01:49:59Z"),
+            ("1969-12-31T23:59:59.999999Z", "1969-12-31T23:59:59.999999Z"),
+            ("2018-01-31T01:49:59.1234567Z", "2018-01-31T01:49:59.123456Z"),
+        ] {
+            let time: Timestamp = given.parse().expect(given);
+            assert_eq!(time.to_string(), canonical);
+            assert_eq!(canonical.parse::<Timestamp>().expect("canonical"), time);
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in ["", "yesterday", "2018-02-30T00:00:00Z", "2018-01-31", "2018-01-31T01:49:59", "1517363399"] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
+    }
+}
