@@ -1,0 +1,196 @@
+//! A project in a folder of its own, the built binary, and what came of it. A failed expectation prints everything.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use serde_json::Value as Json;
+
+/// How long a command may take before the test gives up on it.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A folder with a pipeline in it; removed when it is dropped.
+pub struct Project {
+    dir: tempfile::TempDir,
+}
+
+/// How a command ended.
+pub struct Outcome {
+    command: String,
+    dir: PathBuf,
+    output: Output,
+}
+
+impl Project {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a folder for the test") }
+    }
+
+    /// A project with this pipeline file, script and events.
+    pub fn with(pipeline: &str, script: &str, events: &str) -> Self {
+        let project = Self::new();
+        project.write("pipeline.toml", pipeline);
+        project.write("handlers.lua", script);
+        project.write("events.ndjson", events);
+        project
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), text).expect(name);
+    }
+
+    /// The binary with these arguments, in the project's folder, without the caller's environment of ours.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        command.args(args).current_dir(self.dir.path()).env_remove("DATABASE_URL").env_remove("REDIS_URL");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn forebay(&self, args: &[&str]) -> Outcome {
+        self.finish(self.command(args).spawn().expect("the binary starts"), args)
+    }
+
+    /// As [`Project::forebay`], with something on standard input.
+    pub fn forebay_with_input(&self, args: &[&str], input: &str) -> Outcome {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("stdin");
+        // It may end before it has read all.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        self.finish(child, args)
+    }
+
+    /// Waits for a child, with an upper bound.
+    pub fn finish(&self, child: Child, args: &[&str]) -> Outcome {
+        let pid = child.id();
+        let (sender, ended) = bounded(1);
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        let output = ended.recv_timeout(COMMAND_TIMEOUT).unwrap_or_else(|_| {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            panic!("forebay {args:?} did not end within {COMMAND_TIMEOUT:?}")
+        });
+        let output = output.expect("the output of the binary");
+        Outcome { command: format!("forebay {}", args.join(" ")), dir: self.dir.path().to_owned(), output }
+    }
+
+    /// `forebay run pipeline.toml --json`, which must succeed.
+    pub fn run_json(&self) -> Json {
+        self.forebay(&["run", "pipeline.toml", "--json"]).ok().json()
+    }
+
+    /// A query on a database of the project; each row as text.
+    pub fn query(&self, database: &str, sql: &str) -> Vec<Vec<String>> {
+        query(&self.path(database), sql)
+    }
+}
+
+/// A query on a database; each row as text, null as `NULL`.
+pub fn query(database: &Path, sql: &str) -> Vec<Vec<String>> {
+    use rusqlite::types::ValueRef;
+    let connection = rusqlite::Connection::open(database).expect("the database");
+    let mut statement = connection.prepare(sql).expect(sql);
+    let columns = statement.column_count();
+    let mut rows = statement.query([]).expect(sql);
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().expect(sql) {
+        let text = |at| match row.get_ref(at).expect("column") {
+            ValueRef::Null => "NULL".to_owned(),
+            ValueRef::Integer(value) => value.to_string(),
+            ValueRef::Real(value) => format!("{value:?}"),
+            ValueRef::Text(text) => String::from_utf8(text.to_vec()).expect("UTF-8"),
+            ValueRef::Blob(bytes) => format!("{bytes:?}"),
+        };
+        found.push((0..columns).map(text).collect());
+    }
+    found
+}
+
+impl Outcome {
+    pub fn code(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// The command must have ended with 0.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.ends_with(0)
+    }
+
+    /// The command must have ended with that code, and without a panic.
+    #[track_caller]
+    pub fn ends_with(self, code: i32) -> Self {
+        assert!(self.code() == Some(code), "expected exit code {code}\n{self}");
+        assert!(!self.stderr().contains("panicked at"), "a panic\n{self}");
+        self
+    }
+
+    /// The command must have failed with that code, and said each of these.
+    #[track_caller]
+    pub fn fails(self, code: i32, says: &[&str]) -> Self {
+        let outcome = self.ends_with(code);
+        for text in says {
+            assert!(outcome.stderr().contains(text), "expected stderr to say {text:?}\n{outcome}");
+        }
+        outcome
+    }
+
+    /// Standard output as one JSON value.
+    #[track_caller]
+    pub fn json(&self) -> Json {
+        serde_json::from_str(&self.stdout()).unwrap_or_else(|error| panic!("expected JSON on stdout: {error}\n{self}"))
+    }
+
+    /// Standard output as one JSON value a line.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<Json> {
+        self.stdout()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{self}")))
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "command: {}\nin:      {}\nstatus:  {}\nstdout:\n{}\nstderr:\n{}",
+            self.command,
+            self.dir.display(),
+            self.output.status,
+            self.stdout(),
+            self.stderr()
+        )
+    }
+}
+
+/// A file of `tests/data`.
+pub fn data(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name).to_string_lossy().into_owned()
+}
+
+/// A file of `examples/quakes`.
+pub fn quakes(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quakes").join(name).to_string_lossy().into_owned()
+}
+
+/// An expected answer of `tests/data`.
+pub fn expected(name: &str) -> Json {
+    let text = std::fs::read_to_string(data(name)).expect(name);
+    serde_json::from_str(&text).expect(name)
+}

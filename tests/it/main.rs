@@ -1,0 +1,5 @@
+//! Tests of the built binary and of the library, from outside.
+
+mod common;
+mod expected;
+mod resume;

@@ -1,0 +1,171 @@
+//! Whatever ends a run, the next one goes on, and the end is the same.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use crate::common::{Project, data, query};
+use crate::expected::{QUAKES_PIPELINE, QUAKES_SCRIPT};
+
+const STATE: &str = "SELECT * FROM total ORDER BY region, id";
+
+fn small_batches(project: &Project) {
+    project
+        .write("pipeline.toml", format!("{QUAKES_PIPELINE}\n[batch]\nevents = 20\n[snapshots]\nevery = \"batch\"\n"));
+}
+
+/// The state and the newest documents that one undisturbed run comes to.
+fn undisturbed(source: &str) -> (Vec<Vec<String>>, String) {
+    let project = Project::with(QUAKES_PIPELINE, QUAKES_SCRIPT, "");
+    project.forebay(&["run", "pipeline.toml", "--source", source]).ok();
+    (project.query("quakes.db", STATE), project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout())
+}
+
+/// A number that is different at each call and in each run of the test.
+fn chance(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+#[test]
+fn kill_9_at_random_moments_loses_and_doubles_nothing() {
+    let source = crate::common::quakes("quakes.ndjson.gz");
+    let answer = undisturbed(&source);
+    let project = Project::with("", QUAKES_SCRIPT, "");
+    small_batches(&project);
+    let args = ["run", "pipeline.toml", "--source", source.as_str()];
+    let mut state = u64::from(std::process::id()) ^ 0x9e37_79b9;
+    let mut was_killed = 0;
+    for _ in 0..25 {
+        let mut child = project.command(&args).spawn().expect("the binary starts");
+        // Wait for something to happen rather than for time to pass: a number of batches that grows by itself.
+        let before = batches(&project);
+        let wanted = before + 1 + i64::try_from(chance(&mut state) % 40).expect("small");
+        while batches(&project) < wanted && child.try_wait().expect("the child").is_none() {
+            std::thread::yield_now();
+        }
+        let _ = child.kill();
+        was_killed += u32::from(child.wait().expect("the child").code().is_none());
+        check_prefix(&project);
+    }
+    assert!(was_killed > 5, "only {was_killed} runs were killed");
+    project.forebay(&args).ok();
+    assert_eq!(project.query("quakes.db", STATE), answer.0);
+    assert_eq!(project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout(), answer.1);
+}
+
+fn batches(project: &Project) -> i64 {
+    of_checkpoint(project, "batch")
+}
+
+fn committed_block(project: &Project) -> i64 {
+    of_checkpoint(project, "coalesce(block, 0)")
+}
+
+/// A number of the checkpoint; 0 while there is none.
+fn of_checkpoint(project: &Project, what: &str) -> i64 {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = rusqlite::Connection::open_with_flags(project.path("quakes.db"), flags);
+    let sql = format!("SELECT {what} FROM forebay_pipelines");
+    connection.and_then(|open| open.query_row(&sql, [], |row| row.get(0))).unwrap_or(0)
+}
+
+/// The rows are those of the events up to the checkpoint, no more and no less.
+fn check_prefix(project: &Project) {
+    if !project.path("quakes.db").exists() {
+        return;
+    }
+    let database = project.path("quakes.db");
+    if query(&database, "SELECT 1 FROM sqlite_schema WHERE name = 'total'").is_empty() {
+        return;
+    }
+    let stored = query(&database, "SELECT events FROM forebay_pipelines");
+    let counted = query(&database, "SELECT coalesce(sum(rows), 0) FROM total WHERE region = 'all'");
+    let in_regions = query(&database, "SELECT coalesce(sum(rows), 0) FROM total WHERE region <> 'all'");
+    assert_eq!((&stored, &stored), (&counted, &in_regions));
+}
+
+#[test]
+fn a_run_that_is_stopped_by_a_signal_drains_and_goes_on() {
+    for signal in ["-INT", "-TERM"] {
+        let project = Project::with("", QUAKES_SCRIPT, "");
+        small_batches(&project);
+        let args = ["run", "pipeline.toml", "--source", "-", "--json"];
+        let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("stdin");
+        // An open stream: it commits what is complete, and is then stopped while it waits for more.
+        for block in 1..=50 {
+            writeln!(stdin, "{{\"block\":{block},\"seq\":0,\"region\":\"r\",\"id\":\"i{block}\",\"mag\":1.5,\"time\":\"2020-01-01T00:00:00Z\"}}").expect("stdin");
+        }
+        stdin.flush().expect("stdin");
+        // SIGINT comes in the middle of it, SIGTERM when all that is complete has been committed.
+        let is_ready = |block: i64| if signal == "-INT" { block > 0 } else { block == 49 };
+        while !is_ready(committed_block(&project)) {
+            assert!(child.try_wait().expect("the child").is_none(), "it ended before it was stopped");
+            std::thread::yield_now();
+        }
+        Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+        let outcome = project.finish(child, &args).ends_with(130);
+        drop(stdin);
+        let report = outcome.json();
+        assert_eq!(report["checkpoint"]["block"], committed_block(&project), "{outcome}");
+        assert!(committed_block(&project) <= 49, "the last block may go on, so it is not in\n{outcome}");
+        check_prefix(&project);
+        let status = project.forebay(&["status", "pipeline.toml"]).ok();
+        assert!(status.stdout().contains("fresh"), "{status}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let project = Project::with(
+        "name = \"stuck\"\n[entities.thing]\ncolumns = { n = \"bigint\" }\n[handlers]\nscript = \"handlers.lua\"\ntimeout = \"10m\"\n",
+        "function on_event(event, ctx) print('begun') while true do end end",
+        "{\"block\":1,\"region\":\"r\"}\n",
+    );
+    let args = ["run", "pipeline.toml", "--source", "events.ndjson"];
+    let mut child = project.command(&args).spawn().expect("the binary starts");
+    let stderr = child.stderr.take().expect("stderr");
+    let mut line = String::new();
+    BufReader::new(stderr).read_line(&mut line).expect("stderr");
+    assert!(line.contains("begun"), "{line}");
+    let pid = child.id().to_string();
+    // The first is noted, the second ends the process; more do no harm, should the first two fall together.
+    for _ in 0..3 {
+        Command::new("kill").args(["-INT", &pid]).stderr(Stdio::null()).status().expect("kill");
+        for _ in 0..10_000 {
+            std::thread::yield_now();
+        }
+    }
+    project.finish(child, &args).ends_with(130);
+}
+
+#[test]
+fn a_run_with_nothing_new_writes_nothing() {
+    let source = data("quakes-week.ndjson.gz");
+    let project = Project::with(QUAKES_PIPELINE, QUAKES_SCRIPT, "");
+    let args = ["run", "pipeline.toml", "--json", "--source", source.as_str()];
+    let first = project.forebay(&args).ok().json();
+    assert_eq!(first["resumed_from"], serde_json::Value::Null);
+    let second = project.forebay(&args).ok().json();
+    assert_eq!(second["events"], 0);
+    assert_eq!(second["batches"], 0);
+    assert_eq!(second["resumed_from"], first["checkpoint"]["block"]);
+    assert_eq!(second["checkpoint"], first["checkpoint"]);
+}
+
+#[test]
+fn snapshots_that_a_killed_run_did_not_make_are_made_by_the_next() {
+    let source = data("quakes-week.ndjson.gz");
+    let project = Project::with(QUAKES_PIPELINE, QUAKES_SCRIPT, "");
+    let answer = undisturbed(&source);
+    // What a run leaves behind that was killed before its end: everything committed, no snapshot.
+    project.forebay(&["run", "pipeline.toml", "--source", &source]).ok();
+    let database = rusqlite::Connection::open(project.path("quakes.db")).expect("the database");
+    database
+        .execute_batch("DELETE FROM forebay_snapshots; UPDATE forebay_regions SET snapshot_block = NULL, seq = 0")
+        .expect("sql");
+    drop(database);
+    let report = project.forebay(&["run", "pipeline.toml", "--json", "--source", &source]).ok().json();
+    assert_eq!(report["events"], 0);
+    assert_eq!(project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout(), answer.1);
+}
