@@ -2,4 +2,6 @@
 
 mod common;
 mod expected;
+mod handoff;
+mod overlap;
 mod resume;
