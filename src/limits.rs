@@ -34,6 +34,8 @@ pub const DRY_EVENTS_MAX: usize = 1024;
 /// A region's table of up to this many rows is loaded whole at the first miss, so that later misses are answered
 /// without asking the store.
 pub const WHOLE_REGION_ROWS_MAX: usize = 1000;
+/// The same in bytes, in packed form.
+pub const WHOLE_REGION_BYTES_MAX: usize = 256 * 1024;
 
 /// Script engines per lane thread. More than one, so that uneven regions can be spread; bounded, whatever the
 /// number of regions.
@@ -95,6 +97,12 @@ pub const SNAPSHOT_PRUNE_ROWS_MAX: usize = 1000;
 const _: () = assert!(READ_AHEAD_BYTES_MIN >= 2 * PAGE_BYTES, "two pages must fit, or reading and handling alternate");
 const _: () = assert!(READ_AHEAD_BYTES_MAX as u64 <= MEMORY_BYTES_MIN, "the read-ahead is part of the memory budget");
 const _: () = assert!(CHUNK_EVENTS_MAX <= ROUND_EVENTS_MAX);
+
+/// Bytes of events that are spread over the lanes at a time within a memory budget of `memory_bytes`: what handlers
+/// write is about as large as what they read, and a round must fit beside what is staged.
+pub fn round_bytes(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX)
+}
 
 /// Bytes that may be read ahead within a memory budget of `memory_bytes`.
 pub fn read_ahead_bytes(memory_bytes: u64) -> usize {

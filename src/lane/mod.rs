@@ -15,10 +15,11 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use crate::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
+use crate::limits::{WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::schema::Schema;
 use crate::stage::batch::RegionChanges;
 use crate::stage::codec::CodecError;
-use crate::store::{OpenReader, RowReader, StoreError};
+use crate::store::{OpenReader, RegionLimit, RowReader, StoreError};
 use watch::Watch;
 
 pub(crate) use cast::Cast;
@@ -212,11 +213,13 @@ impl Loader {
         };
         let mut packed = Vec::new();
         let limit = match ask {
-            Ask::All => usize::MAX,
-            Ask::TryAll => crate::limits::WHOLE_REGION_ROWS_MAX + 1,
-            Ask::Ids => 0,
+            Ask::All => Some(RegionLimit::NONE),
+            Ask::TryAll => Some(RegionLimit { rows: WHOLE_REGION_ROWS_MAX, bytes: WHOLE_REGION_BYTES_MAX }),
+            Ask::Ids => None,
         };
-        if limit > 0 && reader.region(entity, region, limit, &mut packed)? < limit {
+        if let Some(limit) = limit
+            && reader.region(entity, region, limit, &mut packed)?
+        {
             return Ok(Loaded { packed, is_whole: true });
         }
         packed.clear();
@@ -257,7 +260,7 @@ impl RowReader for NoRows {
         Ok(())
     }
 
-    fn region(&mut self, _: usize, _: &str, _: usize, _: &mut Vec<u8>) -> Result<usize, StoreError> {
-        Ok(0)
+    fn region(&mut self, _: usize, _: &str, _: RegionLimit, _: &mut Vec<u8>) -> Result<bool, StoreError> {
+        Ok(true)
     }
 }

@@ -72,7 +72,7 @@ impl Pipeline {
         let mut cast = Cast::new(crew.len());
         let mut events = 0;
         while events < SAMPLE_EVENTS {
-            let reach = Reach { events: SAMPLE_EVENTS - events, blocks: u64::MAX };
+            let reach = Reach { events: SAMPLE_EVENTS - events, blocks: u64::MAX, bytes: usize::MAX };
             let Some((round, taken)) = intake.take(reach, names, all) else { break };
             events += taken.events;
             let round = Arc::new(round);

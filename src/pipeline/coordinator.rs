@@ -16,7 +16,7 @@ use crate::commit::StoreCommitter;
 use crate::commit::handoff::{CommitThread, Refused, Ticket};
 use crate::event::{Page, RegionNo};
 use crate::lane::{Cast, Engine, LaneError, Round};
-use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, WAIT_STEP};
+use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, WAIT_STEP, round_bytes};
 use crate::snapshot::{Schedule, canonical};
 use crate::source::budget::ByteBudget;
 use crate::source::reader::FromReader;
@@ -199,7 +199,7 @@ impl<'h> Coordinator<'h> {
     fn next_round(&mut self) -> Option<(Round, Taken)> {
         let target = self.plan.batch_events;
         let events = if self.open.events < target { target - self.open.events } else { target };
-        let reach = Reach { events, blocks: self.blocks_left() };
+        let reach = Reach { events, blocks: self.blocks_left(), bytes: round_bytes(self.plan.memory_bytes) };
         self.intake.take(reach, &self.regions, self.plan.all)
     }
 

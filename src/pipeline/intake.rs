@@ -14,6 +14,8 @@ pub(super) struct Reach {
     pub(super) events: u64,
     /// Blocks that the batch may still take, beside one that it has begun.
     pub(super) blocks: u64,
+    /// Bytes of events that a round may have, if that is at least one event.
+    pub(super) bytes: usize,
 }
 
 /// A round's place in the intake.
@@ -80,7 +82,7 @@ impl Intake {
     }
 
     fn cut(&self, reach: Reach) -> Option<Cut> {
-        let (mut count, mut boundary, mut blocks) = (0, 0, 0);
+        let (mut count, mut boundary, mut blocks, mut bytes) = (0, 0, 0, 0);
         let mut block = self.begun;
         for event in self.upcoming() {
             if block != Some(event.block) {
@@ -91,7 +93,8 @@ impl Intake {
                 (block, blocks) = (Some(event.block), blocks + 1);
             }
             // A block that is larger than a round is handled piece by piece; it stays in one batch.
-            if count == ROUND_EVENTS_MAX {
+            bytes += event.len as usize;
+            if count == ROUND_EVENTS_MAX || (count > 0 && bytes > reach.bytes) {
                 return Some(if boundary > 0 {
                     Cut { events: boundary, is_boundary: true }
                 } else {
@@ -177,7 +180,7 @@ impl Lanes {
 mod tests {
     use super::*;
 
-    const WIDE: Reach = Reach { events: u64::MAX, blocks: u64::MAX };
+    const WIDE: Reach = Reach { events: u64::MAX, blocks: u64::MAX, bytes: usize::MAX };
 
     fn page(blocks: &[i64]) -> Page {
         let event = |block: &i64| EventRef { start: 0, len: 0, line: 1, block: *block, region: 0 };
@@ -218,9 +221,9 @@ mod tests {
         let mut intake = Intake::default();
         intake.push(page(&[1, 2, 2, 3, 4]));
         intake.end();
-        assert_eq!(take(&mut intake, Reach { events: 2, blocks: u64::MAX }).expect("round").last_block, 2);
-        assert_eq!(take(&mut intake, Reach { events: u64::MAX, blocks: 1 }).expect("round").last_block, 3);
-        assert_eq!(take(&mut intake, Reach { events: 0, blocks: 5 }).expect("round").last_block, 4);
+        assert_eq!(take(&mut intake, Reach { events: 2, ..WIDE }).expect("round").last_block, 2);
+        assert_eq!(take(&mut intake, Reach { blocks: 1, ..WIDE }).expect("round").last_block, 3);
+        assert_eq!(take(&mut intake, Reach { events: 0, blocks: 5, ..WIDE }).expect("round").last_block, 4);
     }
 
     #[test]

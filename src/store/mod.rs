@@ -91,6 +91,20 @@ pub trait OpenReader: Send + Sync {
     fn open(&self) -> Result<Box<dyn RowReader>, StoreError>;
 }
 
+/// How much of a region's table is worth loading whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionLimit {
+    /// Rows at most.
+    pub rows: usize,
+    /// Bytes in packed form at most.
+    pub bytes: usize,
+}
+
+impl RegionLimit {
+    /// All of it, however large.
+    pub const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
+}
+
 /// Reads committed rows. What it sees may be newer from one call to the next, never older.
 pub trait RowReader: Send {
     /// Appends those of the rows that exist, in packed form, in any order. May block.
@@ -99,11 +113,18 @@ pub trait RowReader: Send {
     /// The store does not answer.
     fn rows(&mut self, entity: usize, region: &str, ids: &[&str], packed: &mut Vec<u8>) -> Result<(), StoreError>;
 
-    /// Appends up to `limit` rows of a region, in packed form; returns how many. May block.
+    /// Appends the rows of a region, in packed form, unless they are more than the limit; returns whether all of them
+    /// were appended. May block.
     ///
     /// # Errors
     /// The store does not answer.
-    fn region(&mut self, entity: usize, region: &str, limit: usize, packed: &mut Vec<u8>) -> Result<usize, StoreError>;
+    fn region(
+        &mut self,
+        entity: usize,
+        region: &str,
+        limit: RegionLimit,
+        packed: &mut Vec<u8>,
+    ) -> Result<bool, StoreError>;
 }
 
 /// A snapshot as it is stored.

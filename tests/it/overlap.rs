@@ -9,7 +9,7 @@ use forebay::config::BatchConfig;
 use forebay::source::{Source, SourceError, SourceEvent};
 use forebay::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::stage::codec::Decoder;
-use forebay::store::{Committed, OpenReader, RowReader, Store, StoreError};
+use forebay::store::{Committed, OpenReader, RegionLimit, RowReader, Store, StoreError};
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 
 /// The longest wait for something that is to happen.
@@ -129,10 +129,8 @@ impl RowReader for Reading {
         packed.extend(ids.iter().filter_map(|id| rows.get(*id)).flatten());
         Ok(())
     }
-    fn region(&mut self, _: usize, _: &str, limit: usize, packed: &mut Vec<u8>) -> Result<usize, StoreError> {
-        let rows = self.0.lock().expect("rows");
-        packed.extend(rows.values().take(limit).flatten());
-        Ok(rows.len().min(limit))
+    fn region(&mut self, _: usize, _: &str, _: RegionLimit, _: &mut Vec<u8>) -> Result<bool, StoreError> {
+        Ok(false)
     }
 }
 

@@ -368,7 +368,8 @@ local function lookup(handle, id)
     handle[OLD][id] = nil
     return row
   end
-  return handle[WHOLE] and false or nil
+  if handle[WHOLE] then return false end
+  return nil
 end
 
 -- The row of an id, or false: waits for it if it is not here.

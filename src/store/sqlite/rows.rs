@@ -9,7 +9,7 @@ use super::{StoreError, StoreName, quoted};
 use crate::numeric::Numeric;
 use crate::schema::{Column, Entity, Schema};
 use crate::stage::codec::{ValueRef, encode_row};
-use crate::store::RowReader;
+use crate::store::{RegionLimit, RowReader};
 use crate::value::ColumnType;
 
 pub(super) struct SqliteRows {
@@ -28,7 +28,7 @@ impl SqliteRows {
             format!("SELECT \"id\"{columns} FROM {} WHERE \"region\" = ?1 {rest}", quoted(&entity.name))
         };
         let by_id = schema.entities().iter().map(|entity| select(entity, "AND \"id\" = ?2")).collect();
-        let by_region = schema.entities().iter().map(|entity| select(entity, "ORDER BY \"id\" LIMIT ?2")).collect();
+        let by_region = schema.entities().iter().map(|entity| select(entity, "ORDER BY \"id\"")).collect();
         Self { connection, name, schema, by_id, by_region }
     }
 }
@@ -44,18 +44,26 @@ impl RowReader for SqliteRows {
         Ok(())
     }
 
-    fn region(&mut self, entity: usize, region: &str, limit: usize, packed: &mut Vec<u8>) -> Result<usize, StoreError> {
+    fn region(
+        &mut self,
+        entity: usize,
+        region: &str,
+        limit: RegionLimit,
+        packed: &mut Vec<u8>,
+    ) -> Result<bool, StoreError> {
         let doing = self.name.sql("reading a region");
         let mut statement = self.connection.prepare_cached(&self.by_region[entity]).map_err(&doing)?;
         let entity = &self.schema.entities()[entity];
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut rows = statement.query((region, limit)).map_err(&doing)?;
-        let mut count = 0;
+        let mut rows = statement.query([region]).map_err(&doing)?;
+        let (mut count, begun) = (0, packed.len());
         while let Some(row) = rows.next().map_err(&doing)? {
-            pack(entity, row, packed).map_err(&doing)?;
             count += 1;
+            if count > limit.rows || packed.len() - begun > limit.bytes {
+                return Ok(false);
+            }
+            pack(entity, row, packed).map_err(&doing)?;
         }
-        Ok(count)
+        Ok(true)
     }
 }
 
