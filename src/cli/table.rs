@@ -18,7 +18,7 @@ pub(super) fn snapshots(found: &[StoredSnapshot]) -> String {
     let fixed: Vec<Vec<String>> = found.iter().map(fixed_cells).collect();
     let shown = columns_that_fit(&docs, &fixed);
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     let names = FIXED.iter().copied().chain(shown.iter().map(|(name, _)| name.as_str()));
     table.set_header(names);
     for (cells, doc) in fixed.iter().zip(&docs) {
@@ -31,7 +31,15 @@ pub(super) fn snapshots(found: &[StoredSnapshot]) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.to_string()
+    underline_header(&table.to_string())
+}
+
+fn underline_header(table: &str) -> String {
+    let mut lines: Vec<&str> = table.lines().map(str::trim_end).collect();
+    let wide = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+    let rule = "─".repeat(wide);
+    lines.insert(1.min(lines.len()), &rule);
+    lines.join("\n")
 }
 
 fn fields(snapshot: &StoredSnapshot) -> Map<String, Json> {

@@ -204,7 +204,7 @@ fn read_source(mut section: Section<'_, '_>, folder: &Path) -> Result<SourceConf
 }
 
 fn from_folder(folder: &Path, path: String) -> String {
-    if path == "-" || Path::new(&path).is_absolute() {
+    if path == "-" || folder == Path::new(".") || Path::new(&path).is_absolute() {
         return path;
     }
     // A glob in the name of the folder is not the user's.

@@ -146,6 +146,10 @@ impl<'h> Coordinator<'h> {
         let drained = self.drain();
         self.note_times();
         let was_stopped = self.is_stopped();
+        if drained.is_ok() {
+            // Nothing is in flight: this closes the store and gives the lock back. Its failure, if there was one, is known.
+            drop(self.commits.finish(self.plan.drain_timeout));
+        }
         match (outcome, drained) {
             (Ok(()), Ok(())) => Ok((self.totals, was_stopped)),
             // What a commit said comes first: a lane's failure after it may follow from it.

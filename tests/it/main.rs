@@ -5,3 +5,7 @@ mod expected;
 mod handoff;
 mod overlap;
 mod resume;
+mod scripts;
+mod snapshots;
+mod sources;
+mod stored;

@@ -1,0 +1,316 @@
+//! What scripts can rely on: exact values, their own copies, events that are whole, and rows that come back as they
+//! were after a restart or after they were let go.
+
+use forebay::Numeric;
+
+use crate::common::Project;
+
+fn pipeline(entities: &str, more: &str) -> String {
+    format!(
+        "name = \"p\"\n[source]\npath = \"events.ndjson\"\n{entities}\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n{more}\n"
+    )
+}
+
+const ALL_TYPES: &str = r#"[entities.thing]
+columns = { t = "text", b = "boolean", i = "bigint", d = "double", n = "numeric", at = "timestamptz", j = "jsonb", x = "bytes" }"#;
+
+#[test]
+fn every_type_comes_back_after_a_restart_as_it_was_set() {
+    let script = r#"
+    local function check(row)
+      assert(row.t == "Grüße\n" and row.b == false and row.i == math.mininteger and row.d == 0.1)
+      assert(row.n == numeric("-123456789012345678901234567890.5") and row.at == "2018-01-31T01:49:59.650Z")
+      assert(#row.j.list == 2 and row.j.list[2].deep == "x" and row.j.n == 7 and row.x == "\0\255bytes")
+    end
+    function on_event(event, ctx)
+      if ctx.block == 1 then
+        ctx.thing:set("one", { t = "Grüße\n", b = false, i = math.mininteger, d = 0.1,
+          n = numeric("-123456789012345678901234567890.50"), at = "2018-01-31T03:49:59.65+02:00",
+          j = { list = { 1, { deep = "x" } }, n = 7 }, x = "\0\255bytes" })
+        ctx.thing:set("nulls", {})
+        ctx.thing:set("widened", { i = 3.0, d = 7, n = 0.1 })
+      end
+      check(ctx.thing:get("one"))
+      assert(next(ctx.thing:get("nulls")) == nil)
+      local widened = ctx.thing:get("widened")
+      assert(math.type(widened.i) == "integer" and math.type(widened.d) == "float" and tostring(widened.n) == "0.1")
+    end"#;
+    let project = Project::with(&pipeline(ALL_TYPES, ""), script, "{\"block\":1,\"region\":\"r\"}\n");
+    project.run_json();
+    project.write("events.ndjson", "{\"block\":1,\"region\":\"r\"}\n{\"block\":2,\"region\":\"r\"}\n");
+    project.run_json();
+    let sql = "SELECT typeof(t), typeof(b), typeof(i), typeof(d), typeof(n), typeof(at), typeof(j), typeof(x), n, at, j FROM thing WHERE id = 'one'";
+    let expected = [
+        "text",
+        "integer",
+        "integer",
+        "real",
+        "text",
+        "text",
+        "text",
+        "blob",
+        "-123456789012345678901234567890.5",
+        "2018-01-31T01:49:59.650Z",
+        r#"{"list":[1,{"deep":"x"}],"n":7}"#,
+    ];
+    assert_eq!(project.query("p.db", sql), [expected]);
+    assert_eq!(
+        project.query("p.db", "SELECT count(*) FROM thing WHERE coalesce(t, b, i, d, n, at, j, x) IS NULL"),
+        [["1"]]
+    );
+}
+
+#[test]
+fn integers_are_exact_from_the_event_to_the_row() {
+    let script = r#"function on_event(event, ctx)
+      assert(math.type(event.small) == "integer" and math.type(event.float) == "float")
+      ctx.thing:set("1", { i = event.max, n = event.huge })
+      ctx.thing:set("2", { i = event.text, n = event.huge_text })
+      ctx.thing:set("3", { i = event.past53, n = event.past53 + 0 })
+      ctx.thing:set("4", { i = numeric(event.min), n = event.huge - numeric(1) })
+    end"#;
+    let huge = "115792089237316195423570985008687907853269984665640564039457584007913129639935";
+    let event = format!(
+        r#"{{"block":1,"region":"r","small":1,"float":1.0,"max":9223372036854775807,"min":-9223372036854775808,"past53":9007199254740993,"text":"-9223372036854775808","huge":{huge},"huge_text":"{huge}"}}"#
+    );
+    let project = Project::with(&pipeline(ALL_TYPES, ""), script, &event);
+    project.run_json();
+    let rows = project.query("p.db", "SELECT i, n FROM thing ORDER BY id");
+    let less = format!("{}4", &huge[..huge.len() - 1]);
+    assert_eq!(
+        rows,
+        [
+            ["9223372036854775807", huge],
+            ["-9223372036854775808", huge],
+            ["9007199254740993", "9007199254740993"],
+            ["-9223372036854775808", &less]
+        ]
+    );
+}
+
+/// A number of 1 to `digits` digits, sometimes negative, sometimes with a fraction.
+fn random_number(state: &mut u64, digits: u64) -> String {
+    let mut next = || {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state >> 33
+    };
+    let len = 1 + next() % digits;
+    let mut text: String = (0..len)
+        .map(|at| if at == 0 { (b'1' + (next() % 9) as u8) as char } else { (b'0' + (next() % 10) as u8) as char })
+        .collect();
+    match next() % 6 {
+        0 => text.push_str(&format!(".{}", 1 + next() % 999)),
+        1 => text = "9".repeat(len as usize),
+        2 => text = format!("1{}", "0".repeat(len as usize)),
+        _ => {}
+    }
+    if next().is_multiple_of(2) { format!("-{text}") } else { text }
+}
+
+/// Two limbs in Lua against 128 bits and big decimals in Rust.
+#[test]
+fn numeric_arithmetic_of_scripts_is_that_of_the_library() {
+    let script = r#"function on_event(e, ctx)
+      local a, b = numeric(e.a), numeric(e.b)
+      local function is(op, got, expected)
+        if tostring(got) ~= expected then error(e.a .. " " .. op .. " " .. e.b .. " = " .. tostring(got) .. ", not " .. expected) end
+        if type(got) == "table" and got ~= numeric(expected) then error(expected .. " has two forms") end
+      end
+      is("+", a + b, e.add) is("-", a - b, e.sub) is("*", a * b, e.mul) is("/", a / b, e.div)
+      is("//", a // b, e.idiv) is("%", a % b, e.rem) is("neg", -a, e.neg)
+      is("<", a < b, e.lt) is("<=", a <= b, e.le) is("==", a == b, e.eq)
+    end"#;
+    let mut state = 42;
+    let mut events = String::new();
+    for _ in 0..4000 {
+        let (a, b) = (random_number(&mut state, 40), random_number(&mut state, 40));
+        let (x, y): (Numeric, Numeric) = (a.parse().expect("number"), b.parse().expect("number"));
+        let event = serde_json::json!({
+            "block": 1, "region": "r", "a": a, "b": b, "add": &x + &y, "sub": &x - &y, "mul": &x * &y, "neg": -&x,
+            "div": x.checked_div(&y).expect("not zero"), "idiv": x.checked_floor_div(&y).expect("not zero"),
+            "rem": x.checked_rem(&y).expect("not zero"),
+            "lt": (x < y).to_string(), "le": (x <= y).to_string(), "eq": (x == y).to_string(),
+        });
+        events.push_str(&format!("{event}\n"));
+    }
+    Project::with(&pipeline("", ""), script, &events).run_json();
+}
+
+#[test]
+fn an_event_is_whole_however_it_is_read() {
+    let script = r#"
+    local function count(tab) local n = 0 for _ in pairs(tab) do n = n + 1 end return n end
+    function on_event(e, ctx)
+      assert(e.text == "a\"ü\u{1F600}" and e.missing == nil and e.null == nil and e.yes == true)
+      assert(e.list[1] == 1 and #e.list == 3 and e.object.inner[1].x == 2.5 and #e.empty == 0)
+      if ctx.block == 2 then assert(count(e) == 8) end
+      if ctx.block == 3 then assert(next(e) ~= nil and e.text) end
+      e.own = 1
+      assert(e.own == 1)
+      ctx.thing:set(tostring(ctx.block), { j = e })
+    end"#;
+    let line = |block: i64| {
+        format!(
+            r#"{{"block":{block},"region":"r","text":"a\"ü\ud83d\ude00","null":null,"yes":true,"list":[1,2,3],"object":{{"inner":[{{"x":2.5}}]}},"empty":[],"f":1.0}}"#
+        ) + "\n"
+    };
+    let events: String = (1..=2500).map(line).collect();
+    let project = Project::with(&pipeline(ALL_TYPES, "[batch]\nevents = 50"), script, &events);
+    project.run_json();
+    let rows = project.query("p.db", "SELECT id, j FROM thing");
+    assert_eq!(rows.len(), 2500);
+    for row in rows {
+        let expected = format!(
+            r#"{{"block":{},"empty":[],"f":1.0,"list":[1,2,3],"object":{{"inner":[{{"x":2.5}}]}},"own":1,"region":"r","text":"a\"ü😀","yes":true}}"#,
+            row[0]
+        );
+        assert_eq!(row[1], expected);
+    }
+}
+
+#[test]
+fn fields_that_vary_from_event_to_event_arrive_as_they_are() {
+    let script = r#"
+    local kinds = { ["nil"] = "n", boolean = "b", string = "s", table = "t" }
+    function on_event(e, ctx)
+      local seen = ""
+      for i = 1, 6 do
+        local v = e["f" .. i]
+        seen = seen .. (math.type(v) == "integer" and "i" or math.type(v) == "float" and "d" or kinds[type(v)])
+      end
+      if seen ~= e.expected then error(seen .. " is not " .. e.expected) end
+    end"#;
+    // More shapes than are compiled, in an order that never repeats soon.
+    let forms = [
+        ("null", 'n'),
+        ("7", 'i'),
+        ("7.5", 'd'),
+        ("\"x\"", 's'),
+        ("true", 'b'),
+        ("[1]", 't'),
+        ("99999999999999999999", 't'),
+        ("\"\\u00e9\"", 's'),
+    ];
+    let mut events = String::new();
+    for number in 0..6000_usize {
+        let picked: Vec<(&str, char)> =
+            (0..6).map(|place| forms[(number / 8_usize.pow(place) + number * 7) % 8]).collect();
+        let fields: String =
+            picked.iter().enumerate().map(|(at, (form, _))| format!(",\"f{}\":{form}", at + 1)).collect();
+        let expected: String = picked.iter().map(|(_, kind)| *kind).collect();
+        events.push_str(&format!("{{\"block\":{number},\"region\":\"r\"{fields},\"expected\":\"{expected}\"}}\n"));
+    }
+    Project::with(&pipeline("", ""), script, &events).run_json();
+}
+
+#[test]
+fn rows_are_copies_and_deletes_count() {
+    let script = r#"
+    function on_event(e, ctx)
+      local t = ctx.thing
+      t:set("a", { i = 1, j = { 1 } })
+      local mine = t:get("a")
+      mine.i, mine.j[1] = 99, 99
+      assert(t:get("a").i == 1 and t:get("a").j[1] == 1)
+      local given = { i = 2 }
+      t:set("b", given)
+      given.i = 99
+      assert(t:get("b").i == 2 and t:count() == 2)
+      t:delete("a")
+      assert(t:get("a") == nil and t:count() == 1)
+      t:set("a", { i = 3 })
+      assert(t:count() == 2)
+      t:delete("a") t:delete("never was")
+      t:set(7, { i = 7 })
+      assert(t:get("7").i == 7 and t:count() == 2)
+    end
+    function on_snapshot(ctx) return { count = ctx.thing:count() } end"#;
+    let project = Project::with(&pipeline(ALL_TYPES, ""), script, "{\"block\":1,\"region\":\"r\"}\n");
+    project.run_json();
+    assert_eq!(project.query("p.db", "SELECT id, i FROM thing ORDER BY id"), [["7", "7"], ["b", "2"]]);
+}
+
+#[test]
+fn find_filters_orders_and_limits() {
+    let script = r#"
+    local function ids(rows) local t = {} for i, row in ipairs(rows) do t[i] = row.id end return table.concat(t, " ") end
+    function on_event(e, ctx) ctx.thing:set(e.id, { i = e.i, n = e.n and numeric(e.n), t = e.t }) end
+    function on_snapshot(ctx)
+      local t = ctx.thing
+      return { all = ids(t:find()), down = ids(t:find{ order = "-i" }), up = ids(t:find{ order = "i", limit = 2 }),
+        ge = ids(t:find{ where = {{"i", ">=", 2}}, order = "i" }), two = ids(t:find{ where = {{"i", "=", 2}, {"n", ">", "5"}} }),
+        big = ids(t:find{ order = "-n", limit = 1 }), text = ids(t:find{ where = {{"t", "<", "b"}} }), row = t:find{ limit = 1 }[1] }
+    end"#;
+    let events = [
+        ("a", "1", "null", "\"x\""),
+        ("b", "2", "\"10\"", "\"a\""),
+        ("c", "2", "\"5\"", "null"),
+        ("d", "null", "\"99999999999999999999\"", "\"b\""),
+        ("e", "2", "\"7\"", "\"\""),
+    ];
+    let events: String = events
+        .iter()
+        .map(|(id, i, n, t)| {
+            format!("{{\"block\":1,\"region\":\"r\",\"id\":\"{id}\",\"i\":{i},\"n\":{n},\"t\":{t}}}\n")
+        })
+        .collect();
+    let entities = format!("{ALL_TYPES}\nindexes = [\"i\", \"n\", \"t\"]");
+    let project = Project::with(&pipeline(&entities, ""), script, &events);
+    project.run_json();
+    let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().json();
+    let expected = serde_json::json!({"all": "a b c d e", "down": "b c e a d", "up": "a b", "ge": "b c e", "two": "b e", "big": "d", "text": "b e", "row": {"id": "a", "i": 1, "t": "x"}});
+    assert_eq!(doc, expected);
+    // And again over rows that have to be loaded first.
+    project.write("events.ndjson", events + "{\"block\":2,\"region\":\"r\",\"id\":\"f\",\"i\":3}\n");
+    project.run_json();
+    let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().json();
+    assert_eq!((&doc["down"], &doc["ge"]), (&"f b c e a d".into(), &"b c e f".into()));
+}
+
+#[test]
+fn ten_thousand_regions_share_a_few_engines() {
+    let script = r#"function on_event(e, ctx)
+      local t = ctx.thing:get("n") or { i = 0 }
+      t.i = t.i + 1
+      ctx.thing:set("n", t)
+    end
+    function on_snapshot(ctx) return ctx.thing:get("n") end"#;
+    let events: String = (0..30_000).map(|n| format!("{{\"block\":{n},\"region\":\"r{}\"}}\n", n % 10_000)).collect();
+    let project = Project::with(&pipeline(ALL_TYPES, "[snapshots]\nevery = \"end\""), script, &events);
+    let report = project.run_json();
+    assert_eq!(project.query("p.db", "SELECT count(*), min(i), max(i) FROM thing"), [["10000", "3", "3"]]);
+    assert_eq!(report["snapshots"]["stored"], 10_000);
+    let mib = report["memory_peak_bytes"].as_u64().expect("bytes") >> 20;
+    assert!(mib < 150, "{mib} MiB");
+}
+
+/// A table several times the memory: rows are let go and come back, and nothing changes but the time it takes.
+#[test]
+fn a_small_budget_comes_to_the_same_state() {
+    let script = r#"function on_event(e, ctx)
+      for _, id in ipairs{ e.a, e.b } do
+        local t = ctx.thing:get(id) or { i = 0, t = ("x"):rep(300) }
+        t.i = t.i + 1
+        if t.i % 5 == 0 then ctx.thing:delete(id) else ctx.thing:set(id, t) end
+      end
+    end"#;
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % 30_000
+    };
+    let events: String = (0..60_000)
+        .map(|n| format!("{{\"block\":{n},\"region\":\"r{}\",\"a\":\"{}\",\"b\":\"{}\"}}\n", n % 2, next(), next()))
+        .collect();
+    let project = Project::with(&pipeline(ALL_TYPES, ""), script, &events);
+    let large = project.run_json();
+    let state = project.query("p.db", "SELECT region, id, i FROM thing ORDER BY region, id");
+    project.write(
+        "small.toml",
+        pipeline(ALL_TYPES, "[batch]\nmemory = \"16MiB\"\nevents = 2000").replace("p.db", "small.db"),
+    );
+    let small = project.forebay(&["run", "small.toml", "--json"]).ok().json();
+    assert_eq!(project.query("small.db", "SELECT region, id, i FROM thing ORDER BY region, id"), state);
+    let mib = |report: &serde_json::Value| report["memory_peak_bytes"].as_u64().expect("bytes") >> 20;
+    assert!(mib(&small) < 80 && mib(&small) * 3 < mib(&large) * 2, "{} MiB against {} MiB", mib(&small), mib(&large));
+}

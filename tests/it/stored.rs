@@ -1,0 +1,152 @@
+//! The store: what may change about its tables, who may write to it, and a disk that is full.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use crate::common::Project;
+
+const SCRIPT: &str = "function on_event(event, ctx) ctx.thing:set(tostring(ctx.block), { n = ctx.block }) end";
+
+fn pipeline(entities: &str) -> String {
+    format!(
+        "name = \"things\"\n[source]\npath = \"events.ndjson\"\n{entities}\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:things.db\"\n"
+    )
+}
+
+const THING: &str = "[entities.thing]\ncolumns = { n = \"bigint\", note = \"text\" }";
+
+fn events(blocks: std::ops::RangeInclusive<i64>) -> String {
+    blocks.map(|block| format!("{{\"block\":{block},\"region\":\"r\"}}\n")).collect()
+}
+
+fn project() -> Project {
+    let project = Project::with(&pipeline(THING), SCRIPT, &events(1..=2));
+    project.run_json();
+    project
+}
+
+#[test]
+fn a_new_column_and_a_new_entity_are_added() {
+    let project = project();
+    let grown = "[entities.thing]\ncolumns = { n = \"bigint\", note = \"text\", at = \"timestamptz\", zz = \"numeric\" }\nindexes = [\"n\"]\n[entities.other]\ncolumns = { x = \"double\" }";
+    project.write("pipeline.toml", pipeline(grown));
+    project.write("events.ndjson", events(1..=3));
+    let script = "function on_event(event, ctx)
+        local before = ctx.thing:get('1')
+        assert(before.n == 1 and before.at == nil and before.zz == nil)
+        ctx.thing:set(tostring(ctx.block), { n = ctx.block, at = '2020-01-01T00:00:00Z', zz = 5 })
+        ctx.other:set('o', { x = 1.5 })
+    end";
+    project.write("handlers.lua", script);
+    assert_eq!(project.run_json()["events"], 1);
+    let rows = project.query("things.db", "SELECT id, n, at, zz FROM thing ORDER BY id");
+    assert_eq!(rows, [["1", "1", "NULL", "NULL"], ["2", "2", "NULL", "NULL"], ["3", "3", "2020-01-01T00:00:00Z", "5"]]);
+    assert_eq!(project.query("things.db", "SELECT region, x FROM other"), [["r", "1.5"]]);
+}
+
+#[test]
+fn any_other_change_is_refused_with_what_differs_and_changes_nothing() {
+    let project = project();
+    project.write("events.ndjson", events(1..=3));
+    let cases = [
+        ("[entities.thing]\ncolumns = { n = \"bigint\" }", "thing.note (text) is missing from the pipeline file"),
+        (
+            "[entities.thing]\ncolumns = { n = \"text\", note = \"text\" }",
+            "thing.n is bigint in the store and text in the pipeline file",
+        ),
+        ("[entities.thang]\ncolumns = { n = \"bigint\" }", "entity thing is missing from the pipeline file"),
+    ];
+    for (entities, difference) in cases {
+        project.write("pipeline.toml", pipeline(entities));
+        project
+            .forebay(&["run", "pipeline.toml"])
+            .fails(2, &[difference, "restore the pipeline file, or index into a new store"]);
+    }
+    project.write("pipeline.toml", pipeline(THING));
+    assert_eq!(project.run_json()["events"], 1);
+}
+
+#[test]
+fn tables_of_others_are_left_alone() {
+    let project = project();
+    let other = pipeline(THING).replace("\"things\"", "\"others\"");
+    project.write("other.toml", &other);
+    project.forebay(&["run", "other.toml"]).fails(2, &["entity thing belongs to pipeline things"]);
+    let database = rusqlite::Connection::open(project.path("mine.db")).expect("the database");
+    database.execute_batch("CREATE TABLE Thing (x)").expect("sql");
+    project.forebay(&["run", "pipeline.toml", "--store", "sqlite:mine.db"]).fails(2, &["table thing is there already"]);
+}
+
+#[test]
+fn two_pipelines_share_a_file() {
+    let project = project();
+    project.write("other.toml", pipeline("[entities.other]\ncolumns = {}").replace("\"things\"", "\"others\""));
+    project.write("handlers.lua", "function on_event(e, ctx) ctx.other:set('o', {}) end function on_snapshot(ctx) return {n = ctx.other:count()} end");
+    project.forebay(&["run", "other.toml"]).ok();
+    let which = project.forebay(&["latest", "--snapshots", "sqlite:things.db"]);
+    which.fails(2, &["which pipeline?", "others, things"]);
+    let docs = project.forebay(&["latest", "--snapshots", "sqlite:things.db", "--pipeline", "others"]).ok();
+    assert_eq!(docs.stdout(), "{\"n\":1}\n");
+}
+
+#[test]
+fn a_second_writer_is_refused_with_the_holder_and_a_dead_one_is_not_in_the_way() {
+    let project = Project::with(&pipeline(THING), "function on_event(e, ctx) print('begun') end", "");
+    let args = ["run", "pipeline.toml", "--source", "-"];
+    let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("stdin");
+    stdin.write_all(events(1..=2).as_bytes()).expect("stdin");
+    stdin.flush().expect("stdin");
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().expect("stderr")).read_line(&mut line).expect("stderr");
+    assert!(line.contains("begun"), "{line}");
+    let pid = format!("pid {}", child.id());
+    project.forebay(&["run", "pipeline.toml"]).fails(1, &["pipeline \"things\" is being written by forebay", &pid]);
+    // Reading needs no lock.
+    project.forebay(&["latest", "--config", "pipeline.toml"]).ok();
+    child.kill().expect("kill");
+    child.wait().expect("the child");
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    assert!(!project.path("things.db.things.lock").exists(), "a clean end leaves no lock behind");
+}
+
+#[test]
+fn another_program_that_writes_to_the_checkpoint_is_noticed() {
+    let script = "function on_event(e, ctx) print('block ' .. ctx.block) ctx.thing:set('x', { n = ctx.block }) end";
+    let project = Project::with(&format!("{}[batch]\nevents = 1\n", pipeline(THING)), script, "");
+    let args = ["run", "pipeline.toml", "--source", "-"];
+    let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("stdin");
+    stdin.write_all(events(1..=2).as_bytes()).expect("stdin");
+    let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
+    stderr.read_line(&mut String::new()).expect("stderr");
+    let database = rusqlite::Connection::open(project.path("things.db")).expect("the database");
+    database.busy_timeout(std::time::Duration::from_secs(60)).expect("timeout");
+    database.execute_batch("UPDATE forebay_pipelines SET batch = batch + 100").expect("sql");
+    // It may have ended already.
+    let _ = stdin.write_all(events(3..=4).as_bytes());
+    drop(stdin);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut stderr, &mut said).expect("stderr");
+    project.finish(child, &args).ends_with(1);
+    assert!(said.contains("another program wrote to it"), "{said}");
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_keeps_what_was_committed() {
+    let script =
+        "function on_event(e, ctx) ctx.thing:set(tostring(ctx.block), { n = ctx.block, note = ('x'):rep(2000) }) end";
+    let project = Project::with(&format!("{}[batch]\nevents = 50\n", pipeline(THING)), script, &events(1..=3000));
+    // A limit of 1 MiB on the size of files stands for the disk.
+    let shell = "ulimit -f 1024; exec \"$0\" run pipeline.toml";
+    let mut command = Command::new("bash");
+    command.args(["-c", shell, env!("CARGO_BIN_EXE_forebay")]).current_dir(project.path("")).env_remove("DATABASE_URL");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bash");
+    project.finish(child, &[shell]).fails(1, &["was not committed", "things.db"]);
+    let counted = || project.query("things.db", "SELECT events, block FROM forebay_pipelines");
+    let rows = project.query("things.db", "SELECT count(*), max(n) FROM thing");
+    assert_eq!(counted(), rows, "rows and checkpoint belong together");
+    assert_ne!(rows[0][0], "0");
+    project.run_json();
+    assert_eq!(project.query("things.db", "SELECT count(*), max(n) FROM thing"), [["3000", "3000"]]);
+}
