@@ -25,17 +25,13 @@ end
 
 function on_snapshot(ctx)
   local total = ctx.total:get("all")
-  local countries = ctx.country:find{ order = "-quakes", limit = 5 }
+  local top = ctx.country:find{ order = "-quakes", limit = 5 }
   return {
     quakes = total.quakes,
     countries = ctx.country:count(),
     mean_mag = tonumber(string.format("%.2f", tonumber(tostring(total.sum_mag)) / total.quakes)),
     max_mag = total.max_mag,
-    strongest = total.strongest,
-    strongest_at = total.strongest_at,
-    sum_mag = total.sum_mag,
-    last_at = total.last_at,
-    top_country = countries[1].id,
-    top_countries = countries,
+    strongest = total.strongest_at:sub(1, 4) .. ", " .. total.strongest,
+    details = { top_countries = top, sum_mag = total.sum_mag, first_at = total.first_at, last_at = total.last_at },
   }
 end

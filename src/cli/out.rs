@@ -38,6 +38,11 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
+/// A count and what is counted: `1 batch`, `1,234 batches`.
+pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
 /// How long ago, in the largest unit that says enough.
 pub(super) fn age(seconds: i64) -> String {
     match seconds {

@@ -4,7 +4,7 @@ use forebay::Report;
 use serde_json::{Value as Json, json};
 
 use super::args::Global;
-use super::out::count;
+use super::out::{count, counted};
 
 /// The object that `run --json` prints.
 pub(super) fn json(report: &Report) -> Json {
@@ -50,17 +50,21 @@ pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
     let block = |block: Option<i64>| block.map_or_else(|| "none yet".to_owned(), |block| format!("block {block}"));
     let times = &report.times;
     let mut lines = vec![format!(
-        "{bold}{}{bold:#}  {} events of {} blocks in {:.2} s, {} events/s{}",
+        "{bold}{}{bold:#}  {} of {} in {:.3} s, {} events/s{}",
         report.pipeline,
-        count(report.events),
-        count(report.blocks),
+        counted(report.events, "event", "events"),
+        counted(report.blocks, "block", "blocks"),
         times.wall.as_secs_f64(),
         count(report.events_per_second() as u64),
         if report.was_stopped { ", stopped by a signal" } else { "" },
     )];
     let resumed = report.resumed_from.map_or_else(String::new, |block| format!(", went on from block {block}"));
     lines.push(format!("  checkpoint  {}{resumed}", block(report.checkpoint.block)));
-    lines.push(format!("  committed   {} rows in {} batches", count(report.entities_written), count(report.batches)));
+    lines.push(format!(
+        "  committed   {} in {}",
+        counted(report.entities_written, "row", "rows"),
+        counted(report.batches, "batch", "batches")
+    ));
     lines.push(format!(
         "  snapshots   {} stored, {} unchanged",
         count(report.snapshots.stored),
@@ -70,7 +74,7 @@ pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
         lines.push(format!("  left out    {} events that came too late", count(report.late_skipped)));
     }
     lines.push(format!(
-        "  time        read {:.2} s, handlers {:.2} s, commit {:.2} s; overlapping made it {:.2} times as fast",
+        "  time        read {:.3} s, handlers {:.3} s, commit {:.3} s; overlapping made it {:.2} times as fast",
         times.read.as_secs_f64(),
         times.handlers.as_secs_f64(),
         times.commit.as_secs_f64(),

@@ -1,5 +1,7 @@
 //! Tests of the built binary and of the library, from outside.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 mod expected;
 mod handoff;

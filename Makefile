@@ -1,0 +1,36 @@
+# make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
+# make test    runs all tests; installs nothing but a C compiler, where none is there
+# make check   format, lints, documentation, tests, benches compiled: what CI runs
+# make bench   measures, side by side
+
+CARGO ?= cargo
+FOREBAY = target/release/forebay
+QUAKES  = --store sqlite:target/quakes.db
+
+.PHONY: run test check bench setup clean
+
+run: setup
+	@$(CARGO) build --release --quiet
+	@rm -f target/quakes.db target/quakes.db-wal target/quakes.db-shm
+	@$(FOREBAY) run examples/quakes/pipeline.toml $(QUAKES)
+	@echo
+	@$(FOREBAY) latest --config examples/quakes/pipeline.toml --snapshots sqlite:target/quakes.db --table
+
+test: setup
+	$(CARGO) test --quiet
+
+check: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
+	$(CARGO) bench --no-run --quiet
+	$(MAKE) test
+
+bench: setup
+	$(CARGO) bench --quiet --bench lua_sqlite
+
+setup:
+	@tests/setup.sh
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,59 @@
+//! Pipeline files that cannot be read at all, and addresses whose password must not come out.
+
+use crate::common::Project;
+use crate::wrong::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
+
+/// Files that are no pipeline files: name, what it holds, what is said.
+const FILES: &[(&str, &[u8], &[&str])] = &[
+    ("not UTF-8", b"name = \"\xff\"\n", &["other.toml", "not UTF-8"]),
+    ("empty", b"", &["other.toml:1:1:", "missing key \"name\""]),
+    ("JSON", b"{\"name\":\"p\"}\n", &["other.toml:1:1:"]),
+    ("binary", b"\x00\x01\x02", &["other.toml:1:"]),
+];
+
+#[test]
+fn a_file_that_is_no_pipeline_file_is_refused() {
+    let project = Project::with(PIPELINE, SCRIPT, &blocks(1..=3));
+    assert_none(FILES.iter().map(|(name, content, says)| {
+        project.write("other.toml", content);
+        complaint_untouched(name, &project, &project.forebay(&["run", "other.toml"]), says)
+    }));
+    for command in ["run", "check", "status"] {
+        project.forebay(&[command, "nope.toml"]).fails(2, &["nope.toml: there is no such file", "forebay init"]);
+        project.forebay(&[command, "."]).fails(2, &[".: it is a folder", "TOML"]);
+    }
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    const URLS: [&str; 7] = [
+        "mysql://user:hunter2@host/db",
+        "postgres://user:hunter2@host/db",
+        "postgresql://user:hunter2@host/db",
+        "user:hunter2@host/db",
+        "//user:hunter2@host/db",
+        "host=h user=u password=hunter2",
+        "hunter2@host",
+    ];
+    let project = Project::with(PIPELINE, SCRIPT, &blocks(1..=3));
+    let mut complaints = Vec::new();
+    for url in URLS {
+        project.write("other.toml", replaced(PIPELINE, "sqlite:p.db", url));
+        let args = ["run", "pipeline.toml"];
+        let with_environment = project.command(&args).env("DATABASE_URL", url).spawn().expect("the binary starts");
+        for outcome in [
+            project.forebay(&["run", "other.toml"]),
+            project.forebay(&["run", "pipeline.toml", "--store", url]),
+            project.forebay(&["latest", "--pipeline", "p", "--snapshots", url]),
+            project.finish(with_environment, &args),
+        ] {
+            let is_shown = format!("{}{}", outcome.stdout(), outcome.stderr()).contains("hunter2");
+            complaints.push(complaint(url, &outcome, 2, &["sqlite:events.db"]));
+            complaints.push(is_shown.then(|| format!("== {url}: the password is shown\n{outcome}\n")));
+        }
+    }
+    assert_none(complaints);
+    project.write("other.toml", replaced(PIPELINE, "every = \"end\"", "url = \"redis://user:hunter2@host\""));
+    let outcome = project.forebay(&["run", "other.toml"]).fails(2, &["other.toml:18:7:"]);
+    assert!(!outcome.stderr().contains("hunter2"), "{outcome}");
+}
