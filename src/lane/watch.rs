@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Place, Round};
+use crate::limits::WAIT_STEP;
 
 /// What the engine is at.
 #[derive(Debug, Clone, Default)]
@@ -92,22 +93,30 @@ impl Drop for Pause<'_> {
 pub(crate) struct Watcher {
     watch: Arc<Watch>,
     seen: u64,
-    since: Instant,
+    looked_at: Instant,
+    still: Duration,
 }
+
+/// What one look counts at most. A process that was suspended, or a machine that was, has not handled anything.
+const LOOK_MAX: Duration = Duration::from_millis(250);
+const _: () =
+    assert!(LOOK_MAX.as_millis() > WAIT_STEP.as_millis(), "or a stuck handler would never be noticed in time");
 
 impl Watcher {
     pub(crate) fn new(watch: Arc<Watch>) -> Self {
-        Self { watch, seen: 0, since: Instant::now() }
+        Self { watch, seen: 0, looked_at: Instant::now(), still: Duration::ZERO }
     }
 
     /// Whether the engine has been at the same event for longer than `limit`. To be asked again and again.
     pub(crate) fn is_stuck(&mut self, limit: Duration) -> bool {
         let beat = self.watch.beat.load(Ordering::Relaxed);
+        self.still += self.looked_at.elapsed().min(LOOK_MAX);
+        self.looked_at = Instant::now();
         if beat != self.seen || self.watch.is_idle() {
             self.seen = beat;
-            self.since = Instant::now();
+            self.still = Duration::ZERO;
         }
-        self.since.elapsed() > limit
+        self.still > limit
     }
 
     pub(crate) fn place(&self) -> Place {

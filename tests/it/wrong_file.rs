@@ -1,7 +1,43 @@
-//! Pipeline files that cannot be read at all, and addresses whose password must not come out.
+//! Pipeline files that ask for what is not there, that cannot be read at all, or whose password must not come out.
 
 use crate::common::Project;
 use crate::wrong::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
+use crate::wrong_config::{Case, check};
+
+const NOT_YET: &[Case] = &[
+    ("hash", "path =", "hash = \"h\"\npath =", &["pipeline.toml:3:8:", "hash: ", "this version", "remove the key"]),
+    ("parent", "path =", "parent = \"h\"\npath =", &["pipeline.toml:3:10:", "parent: ", "this version"]),
+    ("depth", "depth = 0", "depth = 5", &["pipeline.toml:14:9:", "depth: this version keeps no history; expected 0"]),
+    (
+        "snapshots.url",
+        "every = \"end\"",
+        "url = \"redis://h\"",
+        &["pipeline.toml:18:7:", "url: this version", "remove the key"],
+    ),
+    ("id_field", "every = \"end\"", "id_field = \"x\"", &["pipeline.toml:18:12:", "id_field: this version"]),
+    ("keys", "every = \"end\"", "keys = { latest = \"x\" }", &["pipeline.toml:18:8:", "keys: this version"]),
+    (
+        "postgres",
+        "sqlite:p.db",
+        "postgres://h/d",
+        &["pipeline.toml:16:7:", "this version stores to SQLite only", "sqlite:events.db"],
+    ),
+    (
+        "mysql",
+        "sqlite:p.db",
+        "mysql://h/d",
+        &["pipeline.toml:16:7:", "expected a store such as sqlite:events.db", "\"mysql:\""],
+    ),
+    ("no scheme", "sqlite:p.db", "p.db", &["pipeline.toml:16:7:", "expected a store such as sqlite:events.db"]),
+    ("in memory", "sqlite:p.db", "sqlite::memory:", &["pipeline.toml:16:7:", "could not be resumed"]),
+    ("no url", "sqlite:p.db", "", &["pipeline.toml:16:7:", "store.url: expected a text that is not empty"]),
+    ("no file", "sqlite:p.db", "sqlite:", &["pipeline.toml:16:7:", "sqlite: without a file"]),
+];
+
+#[test]
+fn what_this_version_does_not_do_is_said() {
+    check(NOT_YET);
+}
 
 /// Files that are no pipeline files: name, what it holds, what is said.
 const FILES: &[(&str, &[u8], &[&str])] = &[

@@ -211,3 +211,15 @@ fn standard_input_is_named_as_such() {
         .forebay_with_input(&["run", "pipeline.toml", "--source", "-"], &events)
         .fails(2, &["stdin:3:", "JSON object"]);
 }
+
+/// A block is never split, however large: one that is larger than the read-ahead must not wait for itself.
+#[test]
+fn a_block_larger_than_the_read_ahead_is_handled() {
+    let pipeline = replaced(PIPELINE, "events = 1", "memory = \"16MiB\"");
+    let padding = "x".repeat(200);
+    let event = |at: u32| format!("{{\"block\":1,\"region\":\"r\",\"at\":{at},\"padding\":\"{padding}\"}}\n");
+    let script = "function on_event(event, ctx) ctx.thing:set(event.at, { big = 1 }) end\n";
+    let project = Project::with(&pipeline, script, &(0..20_000).map(event).collect::<String>());
+    project.forebay(&["run", "pipeline.toml", "--quiet"]).ok();
+    assert_eq!(project.query("p.db", "SELECT count(*) FROM thing"), [["20000"]]);
+}

@@ -109,10 +109,7 @@ impl Host {
                     Err(problem) => return Ok((LuaValue::Nil, Some(problem))),
                 };
                 host.lock().cold.push(name);
-                Ok(match to_lua(lua, host.inner()?, raw) {
-                    Ok(value) => (value, None),
-                    Err(problem) => (LuaValue::Nil, Some(problem.to_string())),
-                })
+                Ok(answer(to_lua(lua, host.inner()?, raw), LuaValue::Nil))
             })?,
         )?;
         let host = self.clone();
@@ -120,10 +117,7 @@ impl Host {
             "all_fields",
             lua.create_function(move |lua, ()| {
                 let json = host.current_json().unwrap_or_else(|| "{}".into());
-                Ok(match object_to_lua(lua, host.inner()?, &json) {
-                    Ok(fields) => (Some(fields), None),
-                    Err(problem) => (None, Some(problem.to_string())),
-                })
+                Ok(answer(object_to_lua(lua, host.inner()?, &json).map(Some), None))
             })?,
         )
     }
@@ -132,7 +126,9 @@ impl Host {
         let host = self.clone();
         table.raw_set(
             "decode",
-            lua.create_function(move |lua, json: LuaString| to_lua(lua, host.inner()?, &lossy(&json.as_bytes())))?,
+            lua.create_function(move |lua, json: LuaString| {
+                Ok(answer(to_lua(lua, host.inner()?, &lossy(&json.as_bytes())), LuaValue::Nil))
+            })?,
         )?;
         let host = self.clone();
         table.raw_set(
@@ -222,6 +218,15 @@ impl Host {
                 Err(LuaError::runtime(message))
             }
         }
+    }
+}
+
+/// A value, or in its place `none` and what is wrong.
+fn answer<T>(result: LuaResult<T>, none: T) -> (T, Option<String>) {
+    match result {
+        Ok(value) => (value, None),
+        Err(LuaError::RuntimeError(problem)) => (none, Some(problem)),
+        Err(problem) => (none, Some(problem.to_string())),
     }
 }
 

@@ -52,6 +52,13 @@ fn number(raw: &str) -> Result<Scalar<'_>, String> {
 
 /// A JSON value as a value of the VM. Null is nil.
 pub(super) fn to_lua(lua: &Lua, inner: &Inner, raw: &str) -> LuaResult<LuaValue> {
+    value_to_lua(lua, inner, raw, 0)
+}
+
+fn value_to_lua(lua: &Lua, inner: &Inner, raw: &str, depth: usize) -> LuaResult<LuaValue> {
+    if depth > JSON_DEPTH_MAX {
+        return Err(LuaError::runtime(format!("nested deeper than {JSON_DEPTH_MAX}")));
+    }
     match scalar(raw).map_err(LuaError::external)? {
         Scalar::Null => Ok(LuaValue::Nil),
         Scalar::Boolean(value) => Ok(LuaValue::Boolean(value)),
@@ -59,16 +66,16 @@ pub(super) fn to_lua(lua: &Lua, inner: &Inner, raw: &str) -> LuaResult<LuaValue>
         Scalar::Float(value) => Ok(LuaValue::Number(value)),
         Scalar::LongInteger(digits) => inner.numeric.call(digits),
         Scalar::Text(text) => lua.create_string(text.as_bytes()).map(LuaValue::String),
-        Scalar::Nested(json) if json.starts_with('[') => list_to_lua(lua, inner, json),
-        Scalar::Nested(json) => object_to_lua(lua, inner, json).map(LuaValue::Table),
+        Scalar::Nested(json) if json.starts_with('[') => list_to_lua(lua, inner, json, depth),
+        Scalar::Nested(json) => fields_to_lua(lua, inner, json, depth).map(LuaValue::Table),
     }
 }
 
-fn list_to_lua(lua: &Lua, inner: &Inner, json: &str) -> LuaResult<LuaValue> {
+fn list_to_lua(lua: &Lua, inner: &Inner, json: &str, depth: usize) -> LuaResult<LuaValue> {
     let items: Vec<&RawValue> = serde_json::from_str(json).map_err(LuaError::external)?;
     let table = lua.create_table_with_capacity(items.len(), 0)?;
     for (at, item) in items.iter().enumerate() {
-        table.raw_set(at + 1, to_lua(lua, inner, item.get())?)?;
+        table.raw_set(at + 1, value_to_lua(lua, inner, item.get(), depth + 1)?)?;
     }
     table.set_metatable(Some(inner.array_meta.clone()))?;
     Ok(LuaValue::Table(table))
@@ -76,8 +83,12 @@ fn list_to_lua(lua: &Lua, inner: &Inner, json: &str) -> LuaResult<LuaValue> {
 
 /// A JSON object as a table.
 pub(super) fn object_to_lua(lua: &Lua, inner: &Inner, json: &str) -> LuaResult<LuaTable> {
+    fields_to_lua(lua, inner, json, 0)
+}
+
+fn fields_to_lua(lua: &Lua, inner: &Inner, json: &str, depth: usize) -> LuaResult<LuaTable> {
     let table = lua.create_table()?;
-    for_fields(json, |key, raw| table.raw_set(key, to_lua(lua, inner, raw)?))?;
+    for_fields(json, |key, raw| table.raw_set(key, value_to_lua(lua, inner, raw, depth + 1)?))?;
     Ok(table)
 }
 

@@ -28,6 +28,12 @@ end
 local numbers = load(numeric_source, "=numeric", "t")(host, raise)
 local numeric_meta, parse_number, limbs, from_limbs = numbers.meta, numbers.parse, numbers.limbs, numbers.from_limbs
 
+local function decode(json)
+  local value, problem = host.decode(json)
+  if problem then raise(problem) end
+  return value
+end
+
 local array_meta = { __name = "array" }
 local function array(tab)
   if type(tab) ~= "table" or (rawmeta(tab) ~= nil and rawmeta(tab) ~= array_meta) then raise("array: expected a plain table") end
@@ -108,7 +114,7 @@ local function define_shape(number, names, field_kinds)
     concat(locals, ", "), "<" .. concat(format_parts), concat(fields, ", ")
   )
   source = source:gsub("local at = unpack%(\"<\", packed, at%)", "")
-  shapes[number] = load(source, "=shape", "t")(sunpack, setmeta, event_meta, texts, numbers.canonical, host.decode)
+  shapes[number] = load(source, "=shape", "t")(sunpack, setmeta, event_meta, texts, numbers.canonical, decode)
 end
 
 -- Events with a rare mix of kinds bring their kinds along.
@@ -125,7 +131,7 @@ shapes[0] = function(packed, at)
       value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at)
       if kind == "r" then value = texts[value]
       elseif kind == "N" then value = numbers.canonical(value)
-      elseif kind == "j" then value = host.decode(value) end
+      elseif kind == "j" then value = decode(value) end
     end
     event[hot_names[place]] = value
   end
@@ -250,7 +256,7 @@ local function make_copy(columns)
     local value = format(column.type == "jsonb" and "r[%d] and decode(r[%d])" or "r[%d]", at, at)
     fields[at] = format("[%q] = %s", column.name, value)
   end
-  return compile(format("local decode = ... return function(r) return {%s} end", concat(fields, ", ")), host.decode)
+  return compile(format("local decode = ... return function(r) return {%s} end", concat(fields, ", ")), decode)
 end
 
 -- What `set` keeps: checked, in the order of the columns.
