@@ -101,7 +101,7 @@ const _: () = assert!(CHUNK_EVENTS_MAX <= ROUND_EVENTS_MAX);
 /// Bytes of events that are spread over the lanes at a time within a memory budget of `memory_bytes`: what handlers
 /// write is about as large as what they read, and a round must fit beside what is staged.
 pub fn round_bytes(memory_bytes: u64) -> usize {
-    usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX)
+    usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX).min(read_ahead_bytes(memory_bytes) / 4)
 }
 
 /// Bytes that may be read ahead within a memory budget of `memory_bytes`.

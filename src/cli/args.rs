@@ -154,8 +154,8 @@ pub(super) struct History {
     /// The region
     pub(super) region: String,
     /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub(super) limit: usize,
+    #[arg(long, value_name = "N", default_value = "20")]
+    pub(super) limit: std::num::NonZero<usize>,
     /// No older than this: a time (RFC 3339), or a duration ago such as 2h
     #[arg(long, value_name = "T")]
     pub(super) since: Option<String>,

@@ -25,6 +25,11 @@ pub(super) fn width() -> usize {
     terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0))
 }
 
+/// A value from the command line or the environment; an empty one is none.
+pub(super) fn set(value: Option<&String>) -> Option<&String> {
+    value.filter(|value| !value.is_empty())
+}
+
 /// A count with commas.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();

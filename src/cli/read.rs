@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::{Form, History, Latest, Place, Show};
 use super::exit::{Code, Failure};
-use super::out::{is_terminal, print_lines};
+use super::out::{is_terminal, print_lines, set};
 use super::{table, usage};
 
 pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
@@ -33,9 +33,9 @@ pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
 pub(super) fn history(args: &History) -> Result<Code, Failure> {
     let since = args.since.as_deref().map(since).transpose()?;
     let (mut reader, pipeline) = open(&args.place)?;
-    let found = reader.history(&pipeline, &args.region, args.limit, since.as_deref())?;
+    let found = reader.history(&pipeline, &args.region, args.limit.get(), since.as_deref())?;
     print(&found, &args.form)?;
-    if found.is_empty() && args.since.is_none() {
+    if found.is_empty() && reader.history(&pipeline, &args.region, 1, None)?.is_empty() {
         return Err(Failure::new(Code::Failed, format!("no snapshot of {} in pipeline {pipeline}", args.region)));
     }
     Ok(Code::Done)
@@ -64,7 +64,8 @@ fn since(text: &str) -> Result<String, Failure> {
 
 /// Opens the place that the arguments name; returns the pipeline too.
 fn open(place: &Place) -> Result<(Box<dyn SnapshotReader>, String), Failure> {
-    let (url, name) = match (&place.config, &place.snapshots) {
+    let given = set(place.snapshots.as_ref());
+    let (url, name) = match (&place.config, given) {
         (Some(file), given) => {
             let config = Config::read(file)?;
             let url = match given {
@@ -80,7 +81,7 @@ fn open(place: &Place) -> Result<(Box<dyn SnapshotReader>, String), Failure> {
             ));
         }
     };
-    let mut reader = open_snapshots(&url.map_err(|error| usage(format!("--snapshots: {error}")))?)?;
+    let mut reader = open_snapshots(&url.map_err(|error| usage(format!("--snapshots or DATABASE_URL: {error}")))?)?;
     let name = match name {
         Some(name) => known(reader.as_mut(), name)?,
         None => only(reader.as_mut())?,

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use super::args::{Global, Run};
 use super::bar::Bar;
 use super::exit::{Code, Failure};
-use super::out::print_lines;
+use super::out::{print_lines, set};
 use super::summary;
 
 pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
@@ -18,8 +18,9 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     if let Some(source) = &args.source {
         pipeline = pipeline.source_path(source);
     }
-    if let Some(store) = &args.store {
-        pipeline = pipeline.store_url(store)?;
+    if let Some(store) = set(args.store.as_ref()) {
+        pipeline =
+            pipeline.store_url(store).map_err(|error| super::usage(format!("--store or DATABASE_URL: {error}")))?;
     }
     if let Some(until) = args.until {
         pipeline = pipeline.until(until);

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use forebay::Config;
-use forebay::store::{PipelineStatus, RegionStatus, StoreUrl, open_snapshots};
+use forebay::store::{PipelineStatus, RegionStatus, StoreError, StoreUrl, open_snapshots};
 use serde_json::{Value as Json, json};
 
 use super::args::{Global, Status};
 use super::exit::{Code, Failure};
-use super::out::{age, count, print_lines, seconds_since};
+use super::out::{age, count, print_lines, seconds_since, set};
 
 /// How one region's snapshot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +52,23 @@ impl State {
 
 pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
     let config = Config::read(&args.pipeline)?;
-    let url = match &args.store {
+    let url = match set(args.store.as_ref()) {
         Some(url) => StoreUrl::parse(url, Path::new("")),
         None => StoreUrl::parse(&config.store_url, config.folder()),
     };
-    let mut reader = open_snapshots(&url.map_err(|error| super::usage(format!("--store: {error}")))?)?;
+    let reader = open_snapshots(&url.map_err(|error| super::usage(format!("--store or DATABASE_URL: {error}")))?);
+    let mut reader = match reader {
+        Err(StoreError::Missing { .. }) if args.json => {
+            print_lines([nothing_as_json(&config.name)])?;
+            return Ok(Code::Failed);
+        }
+        opened => opened?,
+    };
     let found = reader.status(&config.name)?;
     let Some(status) = found.filter(|status| status.checkpoint.block.is_some()) else {
+        if args.json {
+            print_lines([nothing_as_json(&config.name)])?;
+        }
         return Err(Failure::new(Code::Failed, format!("pipeline {} has not committed anything yet", config.name)));
     };
     let ttl_seconds = i64::try_from(config.snapshots.ttl.as_secs()).unwrap_or(i64::MAX);
@@ -74,6 +84,11 @@ pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
         print_lines(lines)?;
     }
     Ok(if is_healthy { Code::Done } else { Code::Failed })
+}
+
+/// What is said of a pipeline that never ran.
+fn nothing_as_json(name: &str) -> Json {
+    json!({ "pipeline": name, "healthy": false, "checkpoint": { "block": null }, "lag": { "seconds": null }, "regions": [] })
 }
 
 fn lag_seconds(status: &PipelineStatus) -> Option<i64> {

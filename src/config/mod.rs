@@ -142,22 +142,38 @@ impl Config {
     /// The text says something that is not understood.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         let document = Document::new(file, text);
-        let mut root = document.root()?;
+        let mut root = document.root(&[
+            "name",
+            "source",
+            "regions",
+            "entities",
+            "handlers",
+            "batch",
+            "rollback",
+            "store",
+            "snapshots",
+        ])?;
         let name_at = root.required("name", "a name such as \"quakes\"")?;
         let name = name_at.text()?;
         check_pipeline_name(&name).map_err(|error| name_at.error(error))?;
         let config = Self {
             file: file.to_owned(),
-            source: read_source(root.section("source")?, document.folder())?,
-            regions: read_regions(root.section("regions")?)?,
+            source: read_source(
+                root.section("source", &["path", "block", "region", "seq", "late", "hash", "parent"])?,
+                document.folder(),
+            )?,
+            regions: read_regions(root.section("regions", &["ids", "all"])?)?,
             schema: read_entities(&mut root)?,
-            handlers: read_handlers(root.required_section("handlers")?, document.folder())?,
-            batch: read_batch(root.section("batch")?)?,
-            store_url: read_store(root.section("store")?, &name)?,
-            snapshots: read_snapshots(root.section("snapshots")?)?,
+            handlers: read_handlers(root.required_section("handlers", &["script", "timeout"])?, document.folder())?,
+            batch: read_batch(root.section("batch", &["events", "memory"])?)?,
+            store_url: read_store(root.section("store", &["url"])?, &name)?,
+            snapshots: read_snapshots(root.section(
+                "snapshots",
+                &["every", "ttl", "dedup", "dedup_ignore", "pool", "url", "keys", "id_field", "time_field"],
+            )?)?,
             name,
         };
-        read_rollback(root.section("rollback")?)?;
+        read_rollback(root.section("rollback", &["depth"])?)?;
         root.finish()?;
         Ok(config)
     }
@@ -243,7 +259,9 @@ fn check_region_list(ids: &[String]) -> Result<(), String> {
 fn read_entities(root: &mut Section<'_, '_>) -> Result<Schema, ConfigError> {
     let Some(entities) = root.optional("entities") else { return Ok(Schema::default()) };
     let mut found = Vec::new();
-    for (name, mut section) in entities.sections("a table of entities, such as [entities.country]")? {
+    for (name, mut section) in
+        entities.sections("a table of entities, such as [entities.country]", &["columns", "indexes"])?
+    {
         check_entity_name(&name).map_err(|error| section.error(error))?;
         let columns_at = section.required("columns", "the columns, such as { quakes = \"bigint\" }")?;
         let mut columns = Vec::new();

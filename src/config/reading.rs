@@ -65,14 +65,14 @@ impl<'t> Document<'t> {
         folder_of(self.file)
     }
 
-    pub(super) fn root(&self) -> Result<Section<'_, 't>, ConfigError> {
+    pub(super) fn root(&self, known: &'static [&'static str]) -> Result<Section<'_, 't>, ConfigError> {
         match DeTable::parse(self.text) {
             Ok(table) => Ok(Section {
                 document: self,
                 name: String::new(),
                 at: 0..0,
                 entries: entries(table.into_inner()),
-                known: Vec::new(),
+                known,
             }),
             Err(error) => Err(self.error(error.span().unwrap_or(0..0), error.message())),
         }
@@ -114,12 +114,12 @@ pub(super) struct Section<'d, 't> {
     name: String,
     at: Range<usize>,
     entries: Vec<Entry<'t>>,
-    known: Vec<&'static str>,
+    known: &'static [&'static str],
 }
 
 impl<'d, 't> Section<'d, 't> {
     pub(super) fn optional(&mut self, key: &'static str) -> Option<Item<'d, 't>> {
-        self.known.push(key);
+        debug_assert!(self.known.contains(&key), "{key} is not among the known keys");
         let at = self.entries.iter().position(|entry| entry.key == key)?;
         Some(Item { document: self.document, path: self.path(key), entry: self.entries.remove(at) })
     }
@@ -137,21 +137,23 @@ impl<'d, 't> Section<'d, 't> {
     }
 
     /// The table of that key; an empty one if it is not there.
-    pub(super) fn section(&mut self, key: &'static str) -> Result<Section<'d, 't>, ConfigError> {
+    pub(super) fn section(
+        &mut self,
+        key: &'static str,
+        known: &'static [&'static str],
+    ) -> Result<Section<'d, 't>, ConfigError> {
         match self.optional(key) {
-            Some(item) => item.section(&format!("a table [{key}]")),
-            None => Ok(Section {
-                document: self.document,
-                name: key.to_owned(),
-                at: 0..0,
-                entries: Vec::new(),
-                known: Vec::new(),
-            }),
+            Some(item) => item.section(&format!("a table [{key}]"), known),
+            None => Ok(Section { document: self.document, name: key.to_owned(), at: 0..0, entries: Vec::new(), known }),
         }
     }
 
-    pub(super) fn required_section(&mut self, key: &'static str) -> Result<Section<'d, 't>, ConfigError> {
-        self.required(key, &format!("a table [{key}]"))?.section(&format!("a table [{key}]"))
+    pub(super) fn required_section(
+        &mut self,
+        key: &'static str,
+        known: &'static [&'static str],
+    ) -> Result<Section<'d, 't>, ConfigError> {
+        self.required(key, &format!("a table [{key}]"))?.section(&format!("a table [{key}]"), known)
     }
 
     pub(super) fn error(&self, message: impl fmt::Display) -> ConfigError {
@@ -168,14 +170,9 @@ impl<'d, 't> Section<'d, 't> {
 
     fn unknown(&self, entry: &Entry<'_>) -> ConfigError {
         let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
-        let mut known = self.known.clone();
-        known.sort_unstable();
-        let message = format!(
-            "unknown key {:?}{place}{}; known are {}",
-            entry.key,
-            nearest(&entry.key, &known),
-            known.join(", ")
-        );
+        let known = self.known;
+        let message =
+            format!("unknown key {:?}{place}{}; known are {}", entry.key, nearest(&entry.key, known), known.join(", "));
         self.document.error(entry.key_at.clone(), message)
     }
 
@@ -270,27 +267,35 @@ impl<'d, 't> Item<'d, 't> {
         parse_every(&self.text()?).map_err(|error| self.error(format!("{}: {error}", self.path)))
     }
 
-    pub(super) fn section(self, expected: &str) -> Result<Section<'d, 't>, ConfigError> {
+    pub(super) fn section(
+        self,
+        expected: &str,
+        known: &'static [&'static str],
+    ) -> Result<Section<'d, 't>, ConfigError> {
         match self.entry.value {
             DeValue::Table(table) => Ok(Section {
                 document: self.document,
                 name: self.path,
                 at: self.entry.key_at,
                 entries: entries(table),
-                known: Vec::new(),
+                known,
             }),
             ref other => Err(self.expected(expected, other)),
         }
     }
 
     /// The tables of a table, with their names.
-    pub(super) fn sections(&self, expected: &str) -> Result<Vec<(String, Section<'d, 't>)>, ConfigError> {
-        self.pairs(expected)?.into_iter().map(|(name, item)| Ok((name, item.section(expected)?))).collect()
+    pub(super) fn sections(
+        &self,
+        expected: &str,
+        known: &'static [&'static str],
+    ) -> Result<Vec<(String, Section<'d, 't>)>, ConfigError> {
+        self.pairs(expected)?.into_iter().map(|(name, item)| Ok((name, item.section(expected, known)?))).collect()
     }
 
     /// The values of a table, with their keys.
     pub(super) fn pairs(&self, expected: &str) -> Result<Vec<(String, Item<'d, 't>)>, ConfigError> {
-        let section = self.clone().section(expected)?;
+        let section = self.clone().section(expected, &[])?;
         let item = |entry: Entry<'t>| {
             let path = format!("{}.{}", self.path, entry.key);
             (entry.key.to_string(), Item { document: self.document, path, entry })

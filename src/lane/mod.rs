@@ -81,6 +81,8 @@ pub enum Place {
     },
     /// Before the first event.
     Loading,
+    /// While what a batch changed was taken out.
+    Sealing,
 }
 
 impl std::fmt::Display for Place {
@@ -88,7 +90,8 @@ impl std::fmt::Display for Place {
         match self {
             Self::Event(place) => place.fmt(f),
             Self::Snapshot { region, block } => write!(f, "the snapshot of region {region:?} as of block {block}"),
-            Self::Loading => f.write_str("while it was loaded"),
+            Self::Loading => f.write_str("the script's own lines, while it was loaded"),
+            Self::Sealing => f.write_str("the end of a batch, while its rows were taken out"),
         }
     }
 }

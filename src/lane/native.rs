@@ -174,6 +174,8 @@ enum Called {
     /// Rows have to be loaded, then it is to be made again.
     Missed,
     Failed(String),
+    /// The event is not what the handler takes.
+    Unreadable(String),
 }
 
 impl<H: Handler> NativeEngine<H> {
@@ -184,7 +186,7 @@ impl<H: Handler> NativeEngine<H> {
         self.rows.writes.clear();
         let typed = match H::Event::deserialize(&mut serde_json::Deserializer::from_str(page.json(event))) {
             Ok(typed) => typed,
-            Err(error) => return Called::Failed(format!("the event cannot be read: {error}")),
+            Err(error) => return Called::Unreadable(error.to_string()),
         };
         let mut context = Context {
             rows: &mut self.rows,
@@ -268,6 +270,13 @@ impl<H: Handler> NativeEngine<H> {
     }
 }
 
+fn unreadable(round: &Round, lane: usize, at: usize, message: String) -> LaneError {
+    match round.place(lane, at) {
+        Some(place) => LaneError::Event(Box::new(place), format!("the event is not what the handler takes: {message}")),
+        None => LaneError::Bug(message),
+    }
+}
+
 impl<H: Handler> Engine for NativeEngine<H> {
     fn run(&mut self, round: &Arc<Round>, lane: usize) -> Result<(), LaneError> {
         let Some(described) = round.lanes.get(lane) else { return Ok(()) };
@@ -287,6 +296,7 @@ impl<H: Handler> Engine for NativeEngine<H> {
                     self.load_missed()?;
                 }
                 Called::Failed(message) => return Err(self.handler_error(message)),
+                Called::Unreadable(message) => return Err(unreadable(round, lane, at, message)),
             }
         }
         self.context.watch.begin(Activity::Idle);
@@ -311,7 +321,7 @@ impl<H: Handler> Engine for NativeEngine<H> {
             let result = catch_unwind(AssertUnwindSafe(|| handler.on_snapshot(&mut context)));
             match self.called(result.map(|result| result.map(|found| document = found))) {
                 Called::Missed => self.load_missed()?,
-                Called::Failed(message) => return Err(self.handler_error(message)),
+                Called::Failed(message) | Called::Unreadable(message) => return Err(self.handler_error(message)),
                 Called::Done => {
                     self.context.watch.begin(Activity::Idle);
                     return Ok(document);

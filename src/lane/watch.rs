@@ -20,6 +20,8 @@ pub(crate) enum Activity {
     Loading,
     /// Events of a lane; the first of the current chunk is at `base`.
     Events { round: Arc<Round>, lane: usize, base: usize },
+    /// Taking out what a batch changed; not the handler's time.
+    Sealing,
     /// A snapshot.
     Snapshot { region: Arc<str>, block: i64 },
 }
@@ -64,6 +66,7 @@ impl Watch {
     pub(crate) fn place(&self) -> Place {
         match &*self.activity.lock().unwrap_or_else(PoisonError::into_inner) {
             Activity::Idle | Activity::Loading => Place::Loading,
+            Activity::Sealing => Place::Sealing,
             Activity::Snapshot { region, block } => Place::Snapshot { region: Arc::clone(region), block: *block },
             Activity::Events { round, lane, base } => {
                 let at = base + self.event().saturating_sub(1);
@@ -74,7 +77,10 @@ impl Watch {
 
     fn is_idle(&self) -> bool {
         self.pauses.load(Ordering::Relaxed) > 0
-            || matches!(*self.activity.lock().unwrap_or_else(PoisonError::into_inner), Activity::Idle)
+            || matches!(
+                *self.activity.lock().unwrap_or_else(PoisonError::into_inner),
+                Activity::Idle | Activity::Sealing
+            )
     }
 }
 

@@ -50,6 +50,8 @@ impl Pipeline {
             match pages.recv() {
                 Ok(FromReader::Page(mut page)) => {
                     names.append(&mut page.new_regions);
+                    // The sample is held whole; the reader must not wait for it.
+                    page.lease = None;
                     seen += page.events.len() as u64;
                     intake.push(page);
                 }
@@ -72,7 +74,8 @@ impl Pipeline {
         let mut cast = Cast::new(crew.len());
         let mut events = 0;
         while events < SAMPLE_EVENTS {
-            let reach = Reach { events: SAMPLE_EVENTS - events, blocks: u64::MAX, bytes: usize::MAX };
+            let reach =
+                Reach { events: SAMPLE_EVENTS - events, blocks: u64::MAX, bytes: usize::MAX, takes_parts: false };
             let Some((round, taken)) = intake.take(reach, names, all) else { break };
             events += taken.events;
             let round = Arc::new(round);

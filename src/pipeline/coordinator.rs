@@ -18,6 +18,7 @@ use crate::event::{Page, RegionNo};
 use crate::lane::{Cast, Engine, LaneError, Round};
 use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, WAIT_STEP, round_bytes};
 use crate::snapshot::{Schedule, canonical};
+use crate::source::SourceError;
 use crate::source::budget::ByteBudget;
 use crate::source::reader::FromReader;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
@@ -203,7 +204,12 @@ impl<'h> Coordinator<'h> {
     fn next_round(&mut self) -> Option<(Round, Taken)> {
         let target = self.plan.batch_events;
         let events = if self.open.events < target { target - self.open.events } else { target };
-        let reach = Reach { events, blocks: self.blocks_left(), bytes: round_bytes(self.plan.memory_bytes) };
+        let reach = Reach {
+            events,
+            blocks: self.blocks_left(),
+            bytes: round_bytes(self.plan.memory_bytes),
+            takes_parts: self.budget.is_waited_for(),
+        };
         self.intake.take(reach, &self.regions, self.plan.all)
     }
 
@@ -230,7 +236,7 @@ impl<'h> Coordinator<'h> {
                 self.intake.end();
                 Ok(())
             }
-            FromReader::Failed(error) => Err(PipelineError::Source(error)),
+            FromReader::Failed(error) => Err(self.source_error(error)),
         }
     }
 
@@ -308,6 +314,11 @@ impl<'h> Coordinator<'h> {
         self.progress.events += taken.events;
         self.progress.block = Some(taken.last_block);
         self.progress.source_bytes_read = taken.source_bytes_read;
+    }
+
+    fn source_error(&self, error: SourceError) -> PipelineError {
+        let discarded = self.open.first_block.zip(self.open.last_block);
+        PipelineError::Source { error, batch: self.sealed.batch + 1, discarded }
     }
 
     fn lane_error(&self, error: LaneError) -> PipelineError {

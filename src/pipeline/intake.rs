@@ -16,6 +16,8 @@ pub(super) struct Reach {
     pub(super) blocks: u64,
     /// Bytes of events that a round may have, if that is at least one event.
     pub(super) bytes: usize,
+    /// Whether to take a part of a block rather than nothing: the reader waits for room that only this can make.
+    pub(super) takes_parts: bool,
 }
 
 /// A round's place in the intake.
@@ -106,6 +108,9 @@ impl Intake {
         if self.is_ended && count == self.events {
             boundary = count;
         }
+        if boundary == 0 && count > 0 && reach.takes_parts {
+            return Some(Cut { events: count, is_boundary: false });
+        }
         (boundary > 0).then_some(Cut { events: boundary, is_boundary: true })
     }
 
@@ -180,7 +185,7 @@ impl Lanes {
 mod tests {
     use super::*;
 
-    const WIDE: Reach = Reach { events: u64::MAX, blocks: u64::MAX, bytes: usize::MAX };
+    const WIDE: Reach = Reach { events: u64::MAX, blocks: u64::MAX, bytes: usize::MAX, takes_parts: false };
 
     fn page(blocks: &[i64]) -> Page {
         let event = |block: &i64| EventRef { start: 0, len: 0, line: 1, block: *block, region: 0 };

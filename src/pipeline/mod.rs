@@ -31,7 +31,7 @@ use crate::event::RegionNo;
 use crate::lane::handler::{Handler, schema_of};
 use crate::lane::native::NativeFactory;
 use crate::lane::script::ScriptFactory;
-use crate::lane::{Engine, EngineFactory, LaneError, NoRows};
+use crate::lane::{Engine, EngineFactory, LaneError, NoRows, Place};
 use crate::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, read_ahead_bytes};
 use crate::schema::{Schema, SchemaError, check_pipeline_name};
 use crate::snapshot::Schedule;
@@ -73,14 +73,22 @@ pub enum PipelineError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The address of the store.
-    #[error("store: {0}")]
+    #[error(transparent)]
     StoreUrl(#[from] StoreUrlError),
     /// Something needed was not given.
     #[error("{0}")]
     Incomplete(String),
     /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
+    #[error("{error}{}", discarded_text(*.batch, *.discarded))]
+    Source {
+        /// What happened.
+        #[source]
+        error: SourceError,
+        /// The batch that was open.
+        batch: u64,
+        /// Its first and last block so far; none if it had no event.
+        discarded: Option<(i64, i64)>,
+    },
     /// The store, before the first batch.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -118,14 +126,27 @@ fn discarded_text(batch: u64, discarded: Option<(i64, i64)>) -> String {
     }
 }
 
+impl From<SourceError> for PipelineError {
+    /// An error before any batch was open.
+    fn from(error: SourceError) -> Self {
+        Self::Source { error, batch: 0, discarded: None }
+    }
+}
+
 impl PipelineError {
     /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler.
     pub fn is_input(&self) -> bool {
         match self {
             Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Incomplete(_) => true,
-            Self::Source(error) => error.is_input(),
+            Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => matches!(error, StoreError::SchemaChanged { .. }),
-            Self::Lane { error, .. } => matches!(error, LaneError::Event(..) | LaneError::Unusable(_)),
+            Self::Lane { error, .. } => match error {
+                LaneError::Event(..) | LaneError::Unusable(_) => true,
+                LaneError::Handler { place, .. }
+                | LaneError::Timeout { place, .. }
+                | LaneError::Memory { place, .. } => *place == Place::Loading,
+                _ => false,
+            },
             _ => false,
         }
     }

@@ -1,5 +1,6 @@
 //! A budget of bytes that several parties share: who takes from it waits until there is room.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ pub struct ByteBudget {
     limit: usize,
     used: Mutex<usize>,
     freed: Condvar,
+    waiters: AtomicUsize,
 }
 
 /// Bytes taken from a budget; they go back when it is dropped.
@@ -21,7 +23,7 @@ pub struct Lease {
 impl ByteBudget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: Mutex::new(0), freed: Condvar::new() })
+        Arc::new(Self { limit, used: Mutex::new(0), freed: Condvar::new(), waiters: AtomicUsize::new(0) })
     }
 
     /// Bytes in use.
@@ -29,13 +31,20 @@ impl ByteBudget {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether someone waits for room.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiters.load(Ordering::Relaxed) > 0
+    }
+
     /// Takes bytes; waits for `timeout` at most and returns none then. More than the whole limit is given when
     /// nothing else is in use, or the taker would wait for ever.
     pub fn take(self: &Arc<Self>, bytes: usize, timeout: Duration) -> Option<Lease> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |used: &mut usize| *used > 0 && used.saturating_add(bytes) > self.limit;
-        let (mut used, waited) =
-            self.freed.wait_timeout_while(used, timeout, is_full).unwrap_or_else(PoisonError::into_inner);
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        let waited = self.freed.wait_timeout_while(used, timeout, is_full);
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        let (mut used, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() && is_full(&mut used) {
             return None;
         }

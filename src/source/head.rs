@@ -21,6 +21,9 @@ pub(super) struct Head<'j> {
 /// # Errors
 /// The line is no JSON object, or a field is missing or of another type. The message names the field.
 pub(super) fn read_head<'j>(json: &'j str, fields: &Fields) -> Result<Head<'j>, String> {
+    if let Some(kind) = kind_of_other(json) {
+        return Err(format!("expected a JSON object, got {kind}"));
+    }
     let mut parser = serde_json::Deserializer::from_str(json);
     let raw =
         RawHead { fields }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw)).map_err(explain)?;
@@ -31,11 +34,23 @@ pub(super) fn read_head<'j>(json: &'j str, fields: &Fields) -> Result<Head<'j>, 
     })
 }
 
+/// What a line is that is JSON of another kind.
+fn kind_of_other(json: &str) -> Option<&'static str> {
+    match json.bytes().next()? {
+        b'[' => Some("a list; events are one object a line"),
+        b'"' => Some("a text"),
+        b'-' | b'0'..=b'9' => Some("a number"),
+        b't' | b'f' if matches!(json, "true" | "false") => Some("a boolean"),
+        b'n' if json == "null" => Some("null"),
+        _ => None,
+    }
+}
+
 fn explain(error: serde_json::Error) -> String {
     let column = error.column();
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    format!("expected a JSON object, but at column {column}: {text}")
+    format!("expected a JSON object; at column {column}: {text}")
 }
 
 fn integer(field: &str, raw: Option<&str>) -> Result<i64, String> {

@@ -1,16 +1,21 @@
 //! The reader thread: turns a source into pages, in order, within a budget of bytes.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
+use foldhash::fast::RandomState;
 
 use super::budget::ByteBudget;
 use super::{Source, SourceError, SourceEvent};
 use crate::config::Late;
 use crate::event::{EventRef, Page, RegionNo};
 use crate::limits::{PAGE_BYTES, WAIT_STEP};
+
+/// Regions that a message names at most.
+const REGIONS_NAMED_MAX: usize = 20;
 
 /// What the reader lets through.
 pub(crate) struct ReadPlan {
@@ -49,11 +54,13 @@ impl ReadStats {
     }
 }
 
-type Regions = std::collections::HashMap<Arc<str>, RegionNo, foldhash::fast::RandomState>;
+type Regions = HashMap<Arc<str>, RegionNo, RandomState>;
 
 /// The reader's state.
 pub(crate) struct Reader {
     source: Box<dyn Source>,
+    /// The closed list of regions, to look one up.
+    ids: Option<HashSet<String, RandomState>>,
     plan: ReadPlan,
     pages: Sender<FromReader>,
     budget: Arc<ByteBudget>,
@@ -61,6 +68,7 @@ pub(crate) struct Reader {
     regions: Regions,
     page: Page,
     last: Option<(i64, Option<i64>)>,
+    last_origin: Option<Arc<str>>,
     done_events: u64,
     waited: Duration,
 }
@@ -78,7 +86,21 @@ impl Reader {
     ) -> Self {
         let regions = plan.known_regions.iter().zip(0..).map(|(region, no)| (Arc::clone(region), no)).collect();
         let page = empty_page(&Arc::from("source"));
-        Self { source, plan, pages, budget, stats, regions, page, last: None, done_events: 0, waited: Duration::ZERO }
+        let ids = plan.region_ids.as_ref().map(|ids| ids.iter().cloned().collect());
+        Self {
+            source,
+            ids,
+            plan,
+            pages,
+            budget,
+            stats,
+            regions,
+            page,
+            last: None,
+            last_origin: None,
+            done_events: 0,
+            waited: Duration::ZERO,
+        }
     }
 
     /// Contract of the reader thread. In: a source. Out: pages of events whose order is checked, over a bounded
@@ -126,9 +148,13 @@ impl Reader {
         if let Some(last) = self.last
             && is_late(last, event)
         {
-            return self.late(event, || late_message(last, event));
+            let other_file = self.last_origin.clone().filter(|origin| *origin != event.origin);
+            return self.late(event, || late_message(last, event, other_file.as_deref()));
         }
         self.last = Some((event.block, event.seq));
+        if self.last_origin.as_ref().is_none_or(|origin| !Arc::ptr_eq(origin, &event.origin)) {
+            self.last_origin = Some(Arc::clone(&event.origin));
+        }
         if let Some((done, done_events)) = self.plan.done
             && event.block <= done
         {
@@ -143,13 +169,14 @@ impl Reader {
             }
             return Ok(false);
         }
-        match &self.plan.region_ids {
-            Some(ids) if !ids.contains(&event.region) => Err(SourceError::of_event(
-                event,
-                format!("region {:?} is not in [regions] ids; expected one of {}", event.region, ids.join(", ")),
-            )),
-            _ => Ok(true),
+        if self.ids.as_ref().is_none_or(|ids| ids.contains(&event.region)) {
+            return Ok(true);
         }
+        let ids = self.plan.region_ids.as_deref().unwrap_or_default();
+        let some = ids.iter().take(REGIONS_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if ids.len() > REGIONS_NAMED_MAX { ", …" } else { "" };
+        let message = format!("region {:?} is not in [regions] ids; expected one of {some}{more}", event.region);
+        Err(SourceError::of_event(event, message))
     }
 
     fn late(&mut self, event: &SourceEvent, message: impl FnOnce() -> String) -> Result<bool, SourceError> {
@@ -245,8 +272,15 @@ fn is_late((block, seq): (i64, Option<i64>), event: &SourceEvent) -> bool {
     event.block < block || (event.block == block && seq.zip(event.seq).is_some_and(|(last, this)| this <= last))
 }
 
-fn late_message((block, seq): (i64, Option<i64>), event: &SourceEvent) -> String {
+fn late_message((block, seq): (i64, Option<i64>), event: &SourceEvent, other_file: Option<&str>) -> String {
     if event.block < block {
+        if let Some(other) = other_file {
+            return format!(
+                "block {} comes after block {block} of {other}: files are read in the order of their names; name them so \
+                 that it is the order of their blocks",
+                event.block
+            );
+        }
         return format!(
             "block {} comes after block {block}; blocks must not decrease (late = \"skip\" leaves such events out)",
             event.block

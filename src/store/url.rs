@@ -15,15 +15,18 @@ pub enum StoreUrl {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreUrlError {
-    /// A scheme that no store has.
-    #[error("expected a store such as sqlite:events.db, got {0}")]
-    Scheme(String),
+    /// No scheme that a store has.
+    #[error("expected a store such as sqlite:events.db")]
+    Scheme,
     /// A kind of store that this version does not write to.
-    #[error("this version stores to SQLite only; use a store such as sqlite:events.db")]
+    #[error("this version stores to SQLite only; expected a store such as sqlite:events.db")]
     NotYet,
-    /// A database that is gone when the program ends.
-    #[error("expected a file, such as sqlite:events.db: a database in memory could not be resumed")]
-    Memory,
+    /// No file, or a database that is gone when the program ends.
+    #[error("expected a file, such as sqlite:events.db: what is only in memory could not be resumed")]
+    NoFile,
+    /// Options, which are not known.
+    #[error("expected a file without options, such as sqlite:events.db")]
+    Options,
 }
 
 impl StoreUrl {
@@ -32,22 +35,22 @@ impl StoreUrl {
     /// # Errors
     /// The text names no store.
     pub fn parse(text: &str, base: &Path) -> Result<Self, StoreUrlError> {
-        let Some((scheme, rest)) = text.split_once(':') else { return Err(StoreUrlError::Scheme(format!("{text:?}"))) };
+        let Some((scheme, rest)) = text.split_once(':') else { return Err(StoreUrlError::Scheme) };
         match scheme {
             "sqlite" => sqlite_path(rest, base),
             "postgres" | "postgresql" => Err(StoreUrlError::NotYet),
-            other => Err(StoreUrlError::Scheme(format!("one that begins with {:?}", format!("{other}:")))),
+            _ => Err(StoreUrlError::Scheme),
         }
     }
 }
 
 fn sqlite_path(rest: &str, base: &Path) -> Result<StoreUrl, StoreUrlError> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
-    if path.is_empty() {
-        return Err(StoreUrlError::Scheme("sqlite: without a file".into()));
+    if path.is_empty() || path.starts_with(":memory:") {
+        return Err(StoreUrlError::NoFile);
     }
-    if path.starts_with(":memory:") || path.starts_with('?') {
-        return Err(StoreUrlError::Memory);
+    if path.contains('?') {
+        return Err(StoreUrlError::Options);
     }
     Ok(StoreUrl::Sqlite(base.join(path)))
 }
@@ -79,7 +82,17 @@ mod tests {
 
     #[test]
     fn what_is_no_store_is_refused_without_its_password() {
-        for text in ["", "quakes.db", "sqlite:", "sqlite::memory:", "mysql://u:secret@h/d", "postgres://u:secret@h/d"] {
+        for text in [
+            "",
+            "quakes.db",
+            "sqlite:",
+            "sqlite::memory:",
+            "mysql://u:secret@h/d",
+            "postgres://u:secret@h/d",
+            "secret@h",
+            "h=x password=secret",
+            "sqlite:a.db?k=secret",
+        ] {
             let error = StoreUrl::parse(text, Path::new(".")).expect_err(text);
             assert!(!error.to_string().contains("secret"), "{error}");
         }

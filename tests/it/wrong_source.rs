@@ -14,7 +14,7 @@ const LINES: &[(&str, &str, &[&str])] = &[
     ("not JSON", "nope", &["expected a JSON object", "column 2"]),
     ("cut off", r#"{"block":3,"region":"r""#, &["expected a JSON object", "EOF"]),
     ("a list", r#"[3,"r"]"#, &["expected a JSON object"]),
-    ("a number", "17", &["expected a JSON object", "17"]),
+    ("a number", "17", &["expected a JSON object, got a number"]),
     ("a text", r#""x""#, &["expected a JSON object"]),
     ("null", "null", &["expected a JSON object"]),
     ("two on a line", r#"{"block":3,"region":"r"}{"block":4,"region":"r"}"#, &["column 25", "trailing characters"]),

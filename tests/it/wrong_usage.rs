@@ -21,9 +21,8 @@ const BEFORE: &[Case] = &[
     (&["run", "pipeline.toml", "--drain-timeout", "10"], 2, &["--drain-timeout", "such as \"500ms\""]),
     (&["run", "pipeline.toml", "--log-format", "xml"], 2, &["'xml'", "text, json"]),
     (&["run", "pipeline.toml", "--color", "pink"], 2, &["'pink'", "auto, always, never"]),
-    (&["run", "pipeline.toml", "--store", ""], 2, &["store", "sqlite:events.db"]),
     (&["run", "pipeline.toml", "--store", "p.db"], 2, &["store", "sqlite:events.db"]),
-    (&["run", "pipeline.toml", "--store", "sqlite:"], 2, &["store", "without a file"]),
+    (&["run", "pipeline.toml", "--store", "sqlite:"], 2, &["--store", "expected a file, such as sqlite:events.db"]),
     (
         &["run", "pipeline.toml", "--store", "sqlite:no/such/p.db"],
         1,
@@ -42,7 +41,11 @@ const BEFORE: &[Case] = &[
     (&["latest", "--config", "pipeline.toml", "--table", "--json"], 2, &["--table", "--json"]),
     (&["latest", "--config", "pipeline.toml"], 1, &["there is no sqlite:", "p.db", "forebay run"]),
     (&["latest", "--snapshots", "sqlite:nope.db"], 1, &["there is no sqlite:nope.db"]),
-    (&["latest", "--snapshots", "redis://h"], 2, &["--snapshots", "sqlite:events.db", "\"redis:\""]),
+    (
+        &["latest", "--snapshots", "redis://h"],
+        2,
+        &["--snapshots", "sqlite:events.db", "expected a store such as sqlite:events.db"],
+    ),
     (&["latest", "--snapshots", "sqlite:handlers.lua"], 1, &["sqlite:handlers.lua", "not a database"]),
     (&["history"], 2, &["<REGION>"]),
     (&["history", "r"], 2, &["--config PIPELINE.toml", "--snapshots URL"]),

@@ -9,8 +9,9 @@ use mlua::prelude::*;
 use super::inner::Inner;
 use super::json::{from_lua, object_to_lua, to_lua};
 use super::packer::{Packer, integer, lossy, raw_field};
+use crate::event::EventPlace;
 use crate::lane::watch::Watch;
-use crate::lane::{Ask, Loader, Round};
+use crate::lane::{Ask, Loader, Place, Round};
 use crate::limits::DRY_EVENTS_MAX;
 use crate::numeric::{Numeric, NumericError};
 use crate::schema::Schema;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) sealed: Vec<Sealed>,
     /// Fields that were asked for and did not come along.
     pub(super) cold: Vec<String>,
+    /// The first event that holds what cannot be read, and what that is.
+    pub(super) unreadable: Option<(Box<EventPlace>, String)>,
     /// What the store said when it was asked from within a handler.
     pub(super) store_error: Option<StoreError>,
 }
@@ -99,27 +102,38 @@ impl Host {
 
     fn event_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         let host = self.clone();
-        table.raw_set(
-            "field",
-            lua.create_function(move |lua, name: LuaString| {
-                let name = lossy(&name.as_bytes()).into_owned();
-                let Some(json) = host.current_json() else { return Ok((LuaValue::Nil, None)) };
-                let raw = match raw_field(&json, &name) {
-                    Ok(raw) => raw.unwrap_or("null"),
-                    Err(problem) => return Ok((LuaValue::Nil, Some(problem))),
-                };
-                host.lock().cold.push(name);
-                Ok(answer(to_lua(lua, host.inner()?, raw), LuaValue::Nil))
-            })?,
-        )?;
+        let field = move |lua: &Lua, (name, counts): (LuaString, bool)| {
+            let name = lossy(&name.as_bytes()).into_owned();
+            let Some(json) = host.current_json() else { return Ok((LuaValue::Nil, None)) };
+            let value = match raw_field(&json, &name) {
+                Ok(raw) => answer(to_lua(lua, host.inner()?, raw.unwrap_or("null")), LuaValue::Nil),
+                Err(problem) => (LuaValue::Nil, Some(problem)),
+            };
+            match &value.1 {
+                Some(problem) if counts => host.note_unreadable(format!("field {name:?}: {problem}")),
+                Some(_) => {}
+                None => host.lock().cold.push(name),
+            }
+            Ok(value)
+        };
+        table.raw_set("field", lua.create_function(field)?)?;
         let host = self.clone();
-        table.raw_set(
-            "all_fields",
-            lua.create_function(move |lua, ()| {
-                let json = host.current_json().unwrap_or_else(|| "{}".into());
-                Ok(answer(object_to_lua(lua, host.inner()?, &json).map(Some), None))
-            })?,
-        )
+        let all_fields = move |lua: &Lua, counts: bool| {
+            let json = host.current_json().unwrap_or_else(|| "{}".into());
+            let fields = answer(object_to_lua(lua, host.inner()?, &json).map(Some), None);
+            if let Some(problem) = fields.1.as_ref().filter(|_| counts) {
+                host.note_unreadable(problem.clone());
+            }
+            Ok(fields)
+        };
+        table.raw_set("all_fields", lua.create_function(all_fields)?)
+    }
+
+    /// Notes that the current event holds what cannot be read: the run ends for it, whatever the handler does.
+    fn note_unreadable(&self, problem: String) {
+        if let Place::Event(place) = self.watch.place() {
+            self.lock().unreadable.get_or_insert((place, problem));
+        }
     }
 
     fn value_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {

@@ -148,7 +148,8 @@ fn encode(inner: &Inner, value: &LuaValue, path: &str, depth: usize) -> Result<J
 }
 
 fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize) -> Result<Json, String> {
-    let fault = |error: LuaError| format!("{path}: {error}");
+    let at = |problem: String| if path.is_empty() { problem } else { format!("{path}: {problem}") };
+    let fault = |error: LuaError| at(error.to_string());
     let meta = table.metatable();
     if meta.as_ref() == Some(&inner.numeric_meta) {
         let text = LuaValue::Table(table.clone()).to_string().map_err(fault)?;
@@ -166,7 +167,7 @@ fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize) -> Re
     let mut fields = Map::new();
     for pair in plain.pairs::<LuaValue, LuaValue>() {
         let (key, value) = pair.map_err(fault)?;
-        let name = key_text(&key).map_err(|problem| format!("{path}: {problem}"))?;
+        let name = key_text(&key).map_err(at)?;
         let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         fields.insert(name, encode(inner, &value, &below, depth + 1)?);
     }

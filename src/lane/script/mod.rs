@@ -35,6 +35,9 @@ use packer::Packer;
 const DONE: i64 = 0;
 const MISSED: i64 = 1;
 
+/// How Lua says that its memory is used up.
+const OUT_OF_MEMORY: &str = "not enough memory";
+
 /// Makes engines from a script.
 pub(crate) struct ScriptFactory {
     name: String,
@@ -46,8 +49,15 @@ impl ScriptFactory {
     /// Reads the script; it is not run yet.
     pub(crate) fn read(path: &Path) -> Result<Self, LaneError> {
         let name = path.file_name().map_or_else(|| "script".into(), |name| name.to_string_lossy().into_owned());
-        let text = std::fs::read_to_string(path)
+        let mut text = std::fs::read_to_string(path)
             .map_err(|error| LaneError::Unusable(format!("{}: the script cannot be read: {error}", path.display())))?;
+        if let Some(rest) = text.strip_prefix('\u{feff}') {
+            text = rest.to_owned();
+        }
+        if text.starts_with('#') {
+            // As Lua does with a first line for the shell; the others keep their numbers.
+            text.insert_str(0, "--");
+        }
         Ok(Self { name, text, has_snapshots: AtomicBool::new(false) })
     }
 }
@@ -93,6 +103,7 @@ impl ScriptEngine {
                 wants: Vec::new(),
                 sealed: Vec::new(),
                 cold: Vec::new(),
+                unreadable: None,
                 store_error: None,
             })),
             inner: Arc::new(OnceLock::new()),
@@ -102,7 +113,10 @@ impl ScriptEngine {
         let mut engine =
             Self { name: factory.name.clone(), lua, host, context, has_snapshots: false, packed: Vec::new() };
         let loaded = engine.load(&factory.text).map_err(|error| engine.failure(&error))?;
-        engine.has_snapshots = loaded.map_err(LaneError::Unusable)?;
+        engine.has_snapshots = loaded.map_err(|message| match message.contains(OUT_OF_MEMORY) {
+            true => engine.out_of_memory(),
+            false => LaneError::Unusable(message),
+        })?;
         Ok(engine)
     }
 
@@ -149,7 +163,11 @@ impl ScriptEngine {
         let count = (events - base).min(CHUNK_EVENTS_MAX);
         self.pack(round, lane, base, count)?;
         self.host.watch.begin(Activity::Events { round: Arc::clone(round), lane, base });
-        let handled = self.run_packed(round, lane, count).map_err(|error| self.failure(&error))?;
+        let handled = self.run_packed(round, lane, count);
+        if let Some((place, problem)) = self.host.lock().unreadable.take() {
+            return Err(LaneError::Event(place, problem));
+        }
+        let handled = handled.map_err(|error| self.failure(&error))?;
         handled.map_err(|message| self.handler_failure(message))?;
         self.host.watch.begin(Activity::Idle);
         Ok(count)
@@ -216,7 +234,7 @@ impl ScriptEngine {
         if let Some(error) = self.host.lock().store_error.take() {
             return LaneError::Store(error);
         }
-        if message.contains("not enough memory") {
+        if message.contains(OUT_OF_MEMORY) {
             return self.out_of_memory();
         }
         LaneError::Handler { message, place: self.context.watch.place() }
@@ -235,7 +253,7 @@ impl ScriptEngine {
         let text = error.to_string();
         match error {
             LuaError::MemoryError(_) => self.out_of_memory(),
-            _ if text.contains("not enough memory") => self.out_of_memory(),
+            _ if text.contains(OUT_OF_MEMORY) => self.out_of_memory(),
             _ => LaneError::Bug(text),
         }
     }
@@ -273,6 +291,7 @@ impl Engine for ScriptEngine {
     }
 
     fn seal(&mut self) -> Result<Vec<(usize, RegionChanges)>, LaneError> {
+        self.context.watch.begin(Activity::Sealing);
         self.host.inner().and_then(|inner| inner.seal.call::<()>(())).map_err(|error| self.failure(&error))?;
         let mut shared = self.host.lock();
         let mut merged: Vec<host::Sealed> = Vec::new();
@@ -291,6 +310,7 @@ impl Engine for ScriptEngine {
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
             changes.push((part.entity, RegionChanges::new(&entities[part.entity], region, part.packed)?));
         }
+        self.context.watch.begin(Activity::Idle);
         Ok(changes)
     }
 

@@ -98,7 +98,7 @@ impl Packer {
     /// Appends one event.
     ///
     /// # Errors
-    /// A hot field's value cannot be read; the message names the field.
+    /// The text is no JSON object.
     pub(super) fn push(&mut self, json: &str, block: i64, packed: &mut Vec<u8>) -> Result<(), String> {
         let mut raw = vec![None; self.hot.len()];
         let mut parser = serde_json::Deserializer::from_str(json);
@@ -108,12 +108,12 @@ impl Packer {
         packed.extend(block.to_le_bytes());
         self.kinds.clear();
         for (at, raw) in raw.iter().enumerate() {
-            let kind = self.push_value(at, *raw, packed)?;
+            let kind = self.push_value(at, *raw, packed);
             self.kinds.push(kind);
         }
         match self.shape() {
             Some(shape) => packed[start..start + 2].copy_from_slice(&shape.to_le_bytes()),
-            None => self.push_loose(start, &raw, packed)?,
+            None => self.push_loose(start, &raw, packed),
         }
         Ok(())
     }
@@ -134,21 +134,21 @@ impl Packer {
     }
 
     /// Packs the event again as shape 0: each value behind its kind.
-    fn push_loose(&mut self, start: usize, raw: &[Option<&str>], packed: &mut Vec<u8>) -> Result<(), String> {
+    fn push_loose(&mut self, start: usize, raw: &[Option<&str>], packed: &mut Vec<u8>) {
         packed.truncate(start + 10);
         for (at, raw) in raw.iter().enumerate() {
             let kind_at = packed.len();
             packed.push(0);
-            packed[kind_at] = self.push_value(at, *raw, packed)?;
+            packed[kind_at] = self.push_value(at, *raw, packed);
         }
-        Ok(())
     }
 
     /// Appends one value; returns its kind.
-    fn push_value(&mut self, at: usize, raw: Option<&str>, packed: &mut Vec<u8>) -> Result<u8, String> {
-        let Some(raw) = raw else { return Ok(b'n') };
-        let value = scalar(raw).map_err(|problem| format!("field {:?}: {problem}", self.hot[at].name))?;
-        Ok(match value {
+    fn push_value(&mut self, at: usize, raw: Option<&str>, packed: &mut Vec<u8>) -> u8 {
+        let Some(raw) = raw else { return b'n' };
+        // What cannot be read does not come along; who asks for it is told.
+        let Ok(value) = scalar(raw) else { return b'x' };
+        match value {
             Scalar::Null => b'n',
             Scalar::Boolean(true) => b't',
             Scalar::Boolean(false) => b'f',
@@ -169,7 +169,7 @@ impl Packer {
                 b'j'
             }
             Scalar::Text(text) => self.push_text(at, &text, packed),
-        })
+        }
     }
 
     fn push_text(&mut self, at: usize, text: &str, packed: &mut Vec<u8>) -> u8 {

@@ -25,6 +25,11 @@ local function raise(message)
   error(host.place() .. message, 0)
 end
 
+-- A name that is not known, as a message shows it.
+local function name_text(name)
+  return type(name) == "string" and format("%q", name) or "a " .. type(name)
+end
+
 local numbers = load(numeric_source, "=numeric", "t")(host, raise)
 local numeric_meta, parse_number, limbs, from_limbs = numbers.meta, numbers.parse, numbers.limbs, numbers.from_limbs
 
@@ -49,7 +54,9 @@ local regions = {}
 local touched, touched_count = {}, 0
 local DRY_END = {} -- what ends a dry run at a row that is not here
 
--- Fields of a handle, which is `ctx.<entity>` of one region.
+-- `ctx.<entity>` of one region is an empty table; what is behind it is out of a script's reach.
+local inner_of = {}
+-- The fields of what is behind it, which is called a handle here.
 local YOUNG <const>, OLD <const>, CHANGED <const>, DIRTY <const>, DIRTY_COUNT <const> = 1, 2, 3, 4, 5
 local WHOLE <const>, KIND <const>, REGION <const>, TRIED <const> = 6, 7, 8, 9
 -- YOUNG, OLD: id -> row, or false for a row that is known not to be. CHANGED: id -> the batch that changed it last.
@@ -61,20 +68,48 @@ local event_meta = { __name = "event" }
 local current_event
 local hot = {} -- the fields that come with each event; the others are fetched when a handler asks
 
-function event_meta.__index(event, key)
-  if hot[key] then return nil end
+local function fetch_field(event, key)
   if not rawequal(event, current_event) then raise("an event can be read only while it is handled") end
   if type(key) ~= "string" then return nil end
-  local value, problem = host.field(key)
+  -- The host notes what it cannot read, and ends the run for it unless this is a dry run.
+  local value, problem = host.field(key, mode ~= DRY)
   if problem then raise("event." .. key .. ": " .. problem) end
   if value ~= nil then rawset(event, key, value) end
   return value
 end
 
+function event_meta.__index(event, key)
+  if hot[key] then return nil end
+  return fetch_field(event, key)
+end
+
+-- An event of which a hot field did not come along, because it cannot be read: whoever asks for it is told.
+local spoiled_meta = { __name = "event", __index = fetch_field }
+local is_spoiled = false
+
+-- A nested value of an event; one that cannot be read spoils the event.
+local function decode_field(json)
+  local value, problem = host.decode(json)
+  if problem then is_spoiled = true end
+  return value
+end
+
+local function is_event(meta)
+  return meta ~= nil and (meta == event_meta or meta == spoiled_meta)
+end
+
+local function finish_event(event)
+  if is_spoiled then
+    is_spoiled = false
+    return setmeta(event, spoiled_meta)
+  end
+  return event
+end
+
 -- Makes all fields of an event plain ones.
 local function open_event(event)
   if not rawequal(event, current_event) then raise("an event can be read only while it is handled") end
-  local fields, problem = host.all_fields()
+  local fields, problem = host.all_fields(mode ~= DRY)
   if problem then raise("event: " .. problem) end
   setmeta(event, nil)
   for key, value in next, fields do
@@ -86,12 +121,13 @@ end
 function event_meta.__pairs(event)
   return next, open_event(event), nil
 end
+spoiled_meta.__pairs = event_meta.__pairs
 
 -- Texts that occur again and again cross once and are named by a number.
 local texts = {}
 local shapes = {}
 
-local FIELD_FORMATS <const> = { i = "i8", d = "d", s = "s4", r = "I4", N = "s4", j = "s4", t = "", f = "", n = "" }
+local FIELD_FORMATS <const> = { i = "i8", d = "d", s = "s4", r = "I4", N = "s4", j = "s4", t = "", f = "", n = "", x = "" }
 local FIELD_VALUES <const> = {
   i = "%s", d = "%s", s = "%s", r = "texts[%s]", N = "canonical(%s)", j = "decode(%s)", t = "true", f = "false",
 }
@@ -106,36 +142,41 @@ local function define_shape(number, names, field_kinds)
       format_parts[#format_parts + 1] = FIELD_FORMATS[kind]
       locals[#locals + 1] = slot
     end
-    if kind ~= "n" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, slot) end
+    if kind == "x" then locals.spoiled = true end
+    if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, slot) end
   end
   locals[#locals + 1] = "at"
+  local meta = locals.spoiled and spoiled_meta or event_meta
+  local finish = field_kinds:find("j", 1, true) and finish_event or nil
+  local result = finish and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)"
   local source = format(
-    "local unpack, setmeta, meta, texts, canonical, decode = ... return function(packed, at) local %s = unpack(%q, packed, at) return setmeta({%s}, meta), at end",
+    "local unpack, setmeta, meta, texts, canonical, decode, finish = ... return function(packed, at) local %s = unpack(%q, packed, at) return " .. result .. ", at end",
     concat(locals, ", "), "<" .. concat(format_parts), concat(fields, ", ")
   )
   source = source:gsub("local at = unpack%(\"<\", packed, at%)", "")
-  shapes[number] = load(source, "=shape", "t")(sunpack, setmeta, event_meta, texts, numbers.canonical, decode)
+  shapes[number] = load(source, "=shape", "t")(sunpack, setmeta, meta, texts, numbers.canonical, decode_field, finish)
 end
 
 -- Events with a rare mix of kinds bring their kinds along.
 local hot_names = {}
 shapes[0] = function(packed, at)
-  local event = {}
+  local event, meta = {}, event_meta
   for place = 1, #hot_names do
     local kind
     kind, at = sunpack("c1", packed, at)
     local value
     if kind == "t" then value = true
     elseif kind == "f" then value = false
+    elseif kind == "x" then meta = spoiled_meta
     elseif kind ~= "n" then
       value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at)
       if kind == "r" then value = texts[value]
       elseif kind == "N" then value = numbers.canonical(value)
-      elseif kind == "j" then value = decode(value) end
+      elseif kind == "j" then value = decode_field(value) end
     end
     event[hot_names[place]] = value
   end
-  return setmeta(event, event_meta), at
+  return finish_event(setmeta(event, meta)), at
 end
 
 local function define_hot(names)
@@ -184,7 +225,11 @@ end
 
 local function to_double(value, column)
   if mtype(value) == "integer" then return value + 0.0 end
-  if rawmeta(value) == numeric_meta then return tonumber(tostring(value)) + 0.0 end
+  if rawmeta(value) == numeric_meta then
+    local number = tonumber(tostring(value)) + 0.0
+    if number - number == 0 then return number end
+    refuse(column, "a double", value, "no double comes near it")
+  end
   return refuse(column, "a double (a number that is not NaN)", value)
 end
 
@@ -418,8 +463,11 @@ local function key_of(handle, id, what)
   return to_text(id, handle[KIND].name .. ":" .. what .. ": id")
 end
 
-local function check_handle(handle, what)
-  if type(handle) ~= "table" or not handle[KIND] then raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)") end
+-- The handle that a method was called with.
+local function handle_of(entity, what)
+  local handle = entity ~= nil and inner_of[entity]
+  if not handle then raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)") end
+  return handle
 end
 
 local function mark(handle, id)
@@ -452,10 +500,10 @@ end
 
 local methods = {}
 
-function methods.get(handle, id)
-  local young = type(handle) == "table" and handle[YOUNG]
-  if not young then check_handle(handle, "get") end
-  if type(id) ~= "string" then id = key_of(handle, id, "get") end
+function methods.get(entity, id)
+  local handle = handle_of(entity, "get")
+  local young = handle[YOUNG]
+  if young[id] == nil then id = key_of(handle, id, "get") end
   if mode == DRY then
     local writes = dry_writes[handle]
     local row = writes and writes[id]
@@ -468,22 +516,22 @@ function methods.get(handle, id)
   return nil
 end
 
-function methods.set(handle, id, row)
-  check_handle(handle, "set")
+function methods.set(entity, id, row)
+  local handle = handle_of(entity, "set")
   local kind = handle[KIND]
   if handle[YOUNG][id] == nil then id = key_of(handle, id, "set") end
   if type(row) ~= "table" then raise(format("%s:set: expected a table of columns, got %s", kind.name, describe(row))) end
   for name in next, row do
     -- A row of `find` carries its id; it may come back with it.
     if not kind.known[name] and not (name == "id" and row.id == id) then
-      raise(format("%s:set: there is no column %s%s", kind.name, describe(name), host.nearest(tostring(name), kind.names)))
+      raise(format("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names)))
     end
   end
   return write(handle, id, kind.check(row))
 end
 
-function methods.delete(handle, id)
-  check_handle(handle, "delete")
+function methods.delete(entity, id)
+  local handle = handle_of(entity, "delete")
   return write(handle, key_of(handle, id, "delete"), false)
 end
 
@@ -503,8 +551,8 @@ local function each_row(handle, visit)
   end
 end
 
-function methods.count(handle)
-  check_handle(handle, "count")
+function methods.count(entity)
+  local handle = handle_of(entity, "count")
   local count = 0
   each_row(handle, function() count = count + 1 end)
   return count
@@ -524,12 +572,18 @@ local function indexed(kind, column, what)
   if kind.known[column] then
     raise(format("%s:find: %s by %q needs the line indexes = [%q] in [entities.%s]", kind.name, what, column, column, kind.name))
   end
-  raise(format("%s:find: there is no column %s%s", kind.name, describe(column), host.nearest(tostring(column), kind.names)))
+  raise(format("%s:find: there is no column %s%s", kind.name, name_text(column), host.nearest(tostring(column), kind.names)))
 end
 
 local function conditions(kind, where)
   local tests = {}
-  for at, condition in ipairs(where or {}) do
+  local function wrong()
+    raise(kind.name .. ":find: where: expected a list of conditions such as {{\"" .. (kind.names[1] or "column") .. "\", \">\", 1}}")
+  end
+  if where == nil then return tests end
+  if type(where) ~= "table" or (next(where) ~= nil and #where == 0) then wrong() end
+  for at, condition in ipairs(where) do
+    if type(condition) ~= "table" then wrong() end
     local column, operator, value = condition[1], condition[2], condition[3]
     local place = indexed(kind, column, "a condition")
     local test = OPERATORS[operator]
@@ -559,12 +613,13 @@ local function ordering(kind, order)
   return indexed(kind, is_down and order:sub(2) or order, "an order"), is_down
 end
 
-function methods.find(handle, query)
-  check_handle(handle, "find")
+function methods.find(entity, query)
+  local handle = handle_of(entity, "find")
   local kind = handle[KIND]
   query = query or {}
+  if type(query) ~= "table" then raise(format("%s:find: expected a table such as { limit = 5 }, got %s", kind.name, describe(query))) end
   for key in next, query do
-    if not FIND_KEYS[key] then raise(format("%s:find: unknown key %s; expected where, order, limit", kind.name, describe(key))) end
+    if not FIND_KEYS[key] then raise(format("%s:find: unknown key %s; expected where, order, limit", kind.name, name_text(key))) end
   end
   local tests = conditions(kind, query.where)
   local place, is_down = ordering(kind, query.order)
@@ -612,18 +667,21 @@ for number, given in ipairs(kinds_given) do
   }
 end
 
+-- Metatables that are out of a script's reach.
+local hidden = setmeta({}, { __mode = "k" })
+
 local handle_meta = {
   __index = methods,
   __newindex = function(_, key) raise("ctx entities are read-only (" .. tostring(key) .. "); use set") end,
 }
-local ctx_meta = {
-  __index = function(_, key)
-    local names = { "region", "block" }
-    for _, kind in ipairs(kinds) do names[#names + 1] = kind.name end
-    raise("ctx has no " .. describe(key) .. host.nearest(tostring(key), names) .. "; it has " .. concat(names, ", "))
-  end,
-  __newindex = function(_, key) raise("ctx is read-only (" .. tostring(key) .. "); keep state in entities") end,
-}
+local function unknown_field(_, key)
+  local names = { "region", "block" }
+  for _, kind in ipairs(kinds) do names[#names + 1] = kind.name end
+  raise("ctx has no " .. name_text(key) .. host.nearest(tostring(key), names) .. "; it has " .. concat(names, ", "))
+end
+local fields_meta = { __index = unknown_field }
+for _, meta in ipairs{ event_meta, spoiled_meta, array_meta, numeric_meta, handle_meta } do hidden[meta] = true end
+local function refuse_field(_, key) raise("ctx is read-only (" .. tostring(key) .. "); keep state in entities") end
 
 -------------------------------------------------------------------------------------------------- what the host calls
 
@@ -632,17 +690,31 @@ local border = { numeric_meta = numeric_meta, array_meta = array_meta, event_met
 border.open_event = open_event
 border.define_hot, border.define_shape, border.define_texts, border.supply = define_hot, define_shape, define_texts, supply
 
+-- What went wrong, with the script's name where Lua gives no place.
+local function failure_text(failure)
+  local text = failure
+  if type(failure) == "table" and rawmeta(failure) and rawmeta(failure).__tostring then
+    local ok, made = pcall(tostring, failure)
+    text = ok and made
+  elseif type(failure) == "number" then
+    text = tostring(failure)
+  end
+  if type(text) ~= "string" then text = "it raised a " .. type(failure) .. ", and no message" end
+  if text:sub(1, #script_name + 1) ~= script_name .. ":" then text = script_name .. ": " .. text end
+  return text
+end
+
 -- Loads the script; returns whether it has on_snapshot, or nil and a message.
 function border.load()
   local run = load(sandbox_source, "=sandbox", "t")(
-    host, raise, event_meta, open_event, numbers.new, array, { event_meta, array_meta, numeric_meta, handle_meta, ctx_meta }
+    host, raise, is_event, open_event, numbers.new, array, hidden
   )
   local found, problem = run(script_source, chunk_name)
-  if not found then return nil, problem end
+  if not found then return nil, failure_text(problem) end
   local frozen = problem
   -- What an encoder should look at instead of this table.
   function border.plain(tab)
-    if rawmeta(tab) == event_meta then return open_event(tab) end
+    if is_event(rawmeta(tab)) then return open_event(tab) end
     return frozen[tab] or tab
   end
   if type(found.on_event) ~= "function" then
@@ -657,13 +729,17 @@ end
 
 -- Makes a region known. `is_empty[kind]`: its table has no row in the store.
 function border.define_region(number, name, is_empty)
-  local ctx, handles = { region = name, block = 0 }, {}
+  local fields, handles = { region = name, block = 0 }, {}
   for kind_number, kind in ipairs(kinds) do
-    local handle = setmeta({ {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false }, handle_meta)
+    local handle = { {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false }
+    local entity = setmeta({}, handle_meta)
+    inner_of[entity] = handle
     handles[kind_number] = handle
-    ctx[kind.name] = handle
+    fields[kind.name] = entity
   end
-  regions[number] = { ctx = setmeta(ctx, ctx_meta), handles = handles }
+  local ctx_meta = { __index = setmeta(fields, fields_meta), __newindex = refuse_field }
+  hidden[ctx_meta] = true
+  regions[number] = { ctx = setmeta({}, ctx_meta), fields = fields, handles = handles }
 end
 
 function border.begin_batch(number, committed_number)
@@ -674,47 +750,41 @@ end
 local packed, position, place, count, region
 
 local function handle_events()
-  local on_event, ctx = handlers.on_event, region.ctx
+  local on_event, ctx, fields = handlers.on_event, region.ctx, region.fields
   while place < count do
     place = place + 1
+    tick(place)
     local shape, block, event
     shape, block, position = sunpack("<I2i8", packed, position)
     event, position = shapes[shape](packed, position)
     current_event = event
-    ctx.block = block
-    tick(place)
+    fields.block = block
     on_event(event, ctx)
   end
 end
 
 -- Runs the events behind the one that is parked dry, to learn which rows they will miss.
 local function run_ahead()
-  local on_event, ctx = handlers.on_event, region.ctx
-  local event_now, block_now, at = current_event, ctx.block, position
+  local on_event, ctx, fields = handlers.on_event, region.ctx, region.fields
+  local event_now, block_now, at = current_event, fields.block, position
   mode = DRY
   for ahead = place + 1, math.min(place + host.dry_events_max, count) do
+    tick(ahead)
     local shape, block, event
     shape, block, at = sunpack("<I2i8", packed, at)
     event, at = shapes[shape](packed, at)
     current_event, dry_writes = event, {}
-    ctx.block = block
-    tick(ahead)
+    fields.block = block
     -- A mistake that the handler makes here it will make again when it counts.
     pcall(on_event, event, ctx)
   end
   mode, dry_writes = RUN, nil
-  current_event, ctx.block = event_now, block_now
+  current_event, fields.block = event_now, block_now
   tick(place)
 end
 
 local DONE <const>, MISSED <const>, FAILED <const> = 0, 1, 2
 local parked
-
-local function failure_text(failure)
-  if type(failure) == "string" then return failure end
-  local ok, text = pcall(tostring, failure)
-  return ok and "error with " .. text or "error with a " .. type(failure)
-end
 
 local function tell_wants()
   for _, handle in ipairs(wants_list) do
@@ -752,7 +822,7 @@ end
 
 function border.snapshot(region_number, block)
   local ctx = regions[region_number].ctx
-  ctx.block = block
+  regions[region_number].fields.block = block
   mode, current_event = SNAPSHOT, nil
   local on_snapshot = handlers.on_snapshot
   parked = co_create(function() return on_snapshot(ctx) end)

@@ -1,9 +1,9 @@
 -- The world that a script sees: no files, no processes, no chance, no clock; and globals that cannot change once the
 -- script is loaded, because state outside entities would not survive a restart.
 
-local host, raise, event_meta, open_event, numeric, array, our_metatables = ...
+local host, raise, is_event, open_event, numeric, array, hidden = ...
 
-local rawmeta, setmeta, next, type, load, pcall = getmetatable, setmetatable, next, type, load, pcall
+local rawmeta, setmeta, next, type, load, pcall, sort = getmetatable, setmetatable, next, type, load, pcall, table.sort
 
 -- Read-only tables, and what they stand for.
 local frozen = setmeta({}, { __mode = "k" })
@@ -32,13 +32,62 @@ local function freeze(original, seen)
 end
 
 local function script_next(tab, key)
-  if key == nil and rawmeta(tab) == event_meta then open_event(tab) end
+  if key == nil and is_event(rawmeta(tab)) then open_event(tab) end
   return next(frozen[tab] or tab, key)
 end
 
+-- The order of `next` differs from process to process; that of `pairs` does not: 1 to n, other numbers, texts in
+-- order, the rest.
+local function before(a, b)
+  local kind_a, kind_b = type(a), type(b)
+  if kind_a ~= kind_b then return kind_a < kind_b end
+  if kind_a == "number" or kind_a == "string" then return a < b end
+  return false
+end
+
+local function in_order(tab)
+  local keys, count = {}, 0
+  for key in next, tab do
+    count = count + 1
+    keys[count] = key
+  end
+  sort(keys, before)
+  local at = 0
+  return function()
+    while at < count do
+      at = at + 1
+      local value = tab[keys[at]]
+      -- What was removed meanwhile is passed by.
+      if value ~= nil then return keys[at], value end
+    end
+  end
+end
+
+local function script_pairs(tab)
+  local meta = rawmeta(tab)
+  if frozen[tab] then return in_order(frozen[tab]) end
+  if meta == nil then
+    if type(tab) ~= "table" then raise("pairs: expected a table, got a " .. type(tab)) end
+    return in_order(tab)
+  end
+  if is_event(meta) then return in_order(open_event(tab)) end
+  if meta.__pairs then return pairs(tab) end
+  return in_order(tab)
+end
+
+-- An address would differ from process to process.
+local function script_tostring(...)
+  local value = ...
+  local kind = type(value)
+  if kind == "table" or kind == "function" then
+    local meta = rawmeta(value)
+    if not (meta and meta.__tostring) then return meta and type(meta.__name) == "string" and meta.__name or kind end
+  end
+  return tostring(...)
+end
+
 -- Our own metatables, and that of all strings, are out of a script's reach.
-local hidden = { [rawmeta("")] = true }
-for _, meta in ipairs(our_metatables) do hidden[meta] = true end
+hidden[rawmeta("")] = true
 
 local function script_getmetatable(value)
   local meta = rawmeta(value)
@@ -52,10 +101,10 @@ local function script_setmetatable(tab, meta)
 end
 
 local world = {
-  assert = assert, error = error, ipairs = ipairs, next = script_next, pairs = pairs, pcall = pcall,
+  assert = assert, error = error, ipairs = ipairs, next = script_next, pairs = script_pairs, pcall = pcall,
   rawequal = rawequal, rawlen = rawlen, select = select, 
   setmetatable = script_setmetatable, getmetatable = script_getmetatable,
-  tonumber = tonumber, tostring = tostring, type = type, xpcall = xpcall, _VERSION = _VERSION,
+  tonumber = tonumber, tostring = script_tostring, type = type, xpcall = xpcall, _VERSION = _VERSION,
   math = math, string = string, table = table, utf8 = utf8,
   numeric = numeric, array = array,
 }
@@ -88,7 +137,7 @@ return function(text, chunk_name)
   local chunk, problem = load(text, chunk_name, "t", globals)
   if not chunk then return nil, problem end
   local ok, failure = pcall(chunk)
-  if not ok then return nil, type(failure) == "string" and failure or "the script failed with a " .. type(failure) end
+  if not ok then return nil, failure end
   is_loaded = true
   local seen = {}
   for name, value in next, world do

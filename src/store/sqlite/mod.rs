@@ -14,6 +14,7 @@ mod snapshots;
 mod tables;
 mod write;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(super) struct SqliteStore {
     name: StoreName,
     plan: StorePlan,
     statements: Statements,
+    /// The file that was opened, by device and number.
+    file: (u64, u64),
     // Given back last, when the connection is closed.
     _lock: WriterLock,
 }
@@ -90,8 +93,14 @@ impl SqliteStore {
         prepare(&connection).map_err(|error| name.cannot_open(explain(&error)))?;
         tables::prepare(&mut connection, &name, &plan)?;
         let statements = Statements::new(&plan.schema);
-        Ok(Self { connection, name, plan, statements, _lock: lock })
+        let file = file_number(path).ok_or_else(|| name.cannot_open("it was removed just now"))?;
+        Ok(Self { connection, name, plan, statements, file, _lock: lock })
     }
+}
+
+/// A file's device and number; none if there is no file.
+fn file_number(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// A clear word where the path cannot hold a file; SQLite would say "unable to open database file" to all of them.
@@ -135,6 +144,10 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, batch: &SealedBatch) -> Result<Committed, StoreError> {
+        // SQLite would go on writing into a file that nobody finds any more.
+        if file_number(&self.name.0) != Some(self.file) {
+            return Err(self.name.cannot_open("the file was removed or replaced while it was written to"));
+        }
         write::commit(&mut self.connection, &self.statements, &self.name, &self.plan, batch)
     }
 
