@@ -28,6 +28,9 @@ use crate::timestamp::Timestamp;
 /// How often progress is told.
 const PROGRESS_STEP: Duration = Duration::from_millis(100);
 
+/// How long a part of a block waits for the rest before it is looked whether the reader waits for room.
+const PART_STEP: Duration = Duration::from_millis(2);
+
 /// What the coordinator is made with.
 pub(super) struct CoordinatorPlan {
     pub(super) entities: usize,
@@ -248,10 +251,15 @@ impl<'h> Coordinator<'h> {
     fn wait_for_pages(&mut self) -> Result<(), PipelineError> {
         let since = Instant::now();
         while !self.is_stopped() {
-            match self.pages.recv_timeout(WAIT_STEP) {
+            let step = if self.intake.has_events() { PART_STEP } else { WAIT_STEP };
+            match self.pages.recv_timeout(step) {
                 Ok(message) => return self.take_message(message),
                 Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.intake.has_events() && self.budget.is_waited_for() {
+                // The reader waits for room that a part of the block that is here would make.
+                return Ok(());
             }
             self.collect()?;
             self.tell_progress();

@@ -59,6 +59,10 @@ impl Intake {
         self.pages.push_back(Arc::new(page));
     }
 
+    pub(super) fn has_events(&self) -> bool {
+        self.events > 0
+    }
+
     /// No more pages come: what is here is complete.
     pub(super) fn end(&mut self) {
         self.is_ended = true;

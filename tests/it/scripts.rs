@@ -314,3 +314,19 @@ fn a_small_budget_comes_to_the_same_state() {
     let mib = |report: &serde_json::Value| report["memory_peak_bytes"].as_u64().expect("bytes") >> 20;
     assert!(mib(&small) < 80 && mib(&small) * 3 < mib(&large) * 2, "{} MiB against {} MiB", mib(&small), mib(&large));
 }
+
+#[test]
+fn pairs_has_one_order() {
+    let script = r#"function on_event(e, ctx)
+      local keys = {}
+      for key in pairs{ z = 1, a = 2, [3] = 3, [1] = 1, [2.5] = 1, m = 4, [true] = 5 } do keys[#keys + 1] = tostring(key) end
+      for key in pairs(e) do keys[#keys + 1] = key end
+      local gone = { a = 1, b = 2, c = 3 }
+      for key in pairs(gone) do gone.b = nil keys[#keys + 1] = key end
+      ctx.thing:set("order", { t = table.concat(keys, " ") .. " " .. tostring({}) })
+    end"#;
+    let project = Project::with(&pipeline(ALL_TYPES, ""), script, "{\"region\":\"r\",\"q\":1,\"block\":1}\n");
+    project.run_json();
+    let expected = "true 1 2.5 3 a m z block q region a c table";
+    assert_eq!(project.query("p.db", "SELECT t FROM thing"), [[expected]]);
+}

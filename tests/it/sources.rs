@@ -187,3 +187,15 @@ fn a_region_for_all_gets_every_event_once() {
     assert_eq!(report["events"], 3);
     assert_eq!(seen(&project), ["a 1 1 1 1", "b 1 1 2 2", "global 3 2 1 2"]);
 }
+
+/// A block that does not fit in the read-ahead, with a line that does not fit either: neither waits for the other.
+#[test]
+fn a_block_and_a_line_larger_than_the_read_ahead() {
+    let filler = |bytes: usize| format!("{{\"block\":7,\"region\":\"a\",\"x\":\"{}\"}}\n", "x".repeat(bytes));
+    let events = line(7, "a") + &filler(3 << 20) + &filler(1000).repeat(3000) + &filler(5 << 20) + &line(8, "a");
+    let project = project(&events);
+    project.write("pipeline.toml", format!("{PIPELINE}[batch]\nmemory = \"16MiB\"\n"));
+    project.forebay(&["check", "pipeline.toml"]).ok();
+    project.run_json();
+    assert_eq!(seen(&project), ["a 3004 2 7 8"]);
+}

@@ -150,3 +150,23 @@ fn a_full_disk_ends_the_run_and_keeps_what_was_committed() {
     project.run_json();
     assert_eq!(project.query("things.db", "SELECT count(*), max(n) FROM thing"), [["3000", "3000"]]);
 }
+
+#[test]
+fn a_database_that_is_removed_meanwhile_is_noticed() {
+    let script = "function on_event(e, ctx) print('block ' .. ctx.block) ctx.thing:set('x', { n = ctx.block }) end";
+    let project = Project::with(&pipeline(THING), script, "");
+    let args = ["run", "pipeline.toml", "--source", "-"];
+    let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("stdin");
+    stdin.write_all(events(1..=2).as_bytes()).expect("stdin");
+    let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
+    stderr.read_line(&mut String::new()).expect("stderr");
+    std::fs::remove_file(project.path("things.db")).expect("the database");
+    // It may have ended already.
+    let _ = stdin.write_all(events(3..=4).as_bytes());
+    drop(stdin);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut stderr, &mut said).expect("stderr");
+    project.finish(child, &args).ends_with(1);
+    assert!(said.contains("the file was removed or replaced"), "{said}");
+}
