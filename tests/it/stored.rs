@@ -1,7 +1,7 @@
 //! The store: what may change about its tables, who may write to it, and a disk that is full.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 
 use crate::common::Project;
 
@@ -18,6 +18,44 @@ const THING: &str = "[entities.thing]\ncolumns = { n = \"bigint\", note = \"text
 fn events(blocks: std::ops::RangeInclusive<i64>) -> String {
     blocks.map(|block| format!("{{\"block\":{block},\"region\":\"r\"}}\n")).collect()
 }
+
+/// A run over an open stream whose handler says `block N`, and has said it of the first block.
+struct Stream {
+    child: Child,
+    stdin: ChildStdin,
+    stderr: BufReader<ChildStderr>,
+}
+
+const STREAM: [&str; 4] = ["run", "pipeline.toml", "--source", "-"];
+
+impl Stream {
+    fn start(project: &Project) -> Self {
+        let mut child = project.command(&STREAM).stdin(Stdio::piped()).spawn().expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("stdin");
+        stdin.write_all(events(1..=2).as_bytes()).expect("stdin");
+        stdin.flush().expect("stdin");
+        let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
+        let mut line = String::new();
+        stderr.read_line(&mut line).expect("stderr");
+        assert!(line.contains("block 1"), "{line}");
+        Self { child, stdin, stderr }
+    }
+
+    /// Two more blocks and the end of the stream: the run must fail and say this.
+    #[track_caller]
+    fn fails(mut self, project: &Project, says: &str) {
+        // It may have ended already.
+        let _ = self.stdin.write_all(events(3..=4).as_bytes());
+        drop(self.stdin);
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).expect("stderr");
+        project.finish(self.child, &STREAM).ends_with(1);
+        assert!(said.contains(says), "{said}");
+    }
+}
+
+const TALKING: &str =
+    "function on_event(e, ctx) print('block ' .. ctx.block) ctx.thing:set('x', { n = ctx.block }) end";
 
 fn project() -> Project {
     let project = Project::with(&pipeline(THING), SCRIPT, &events(1..=2));
@@ -91,45 +129,34 @@ fn two_pipelines_share_a_file() {
 
 #[test]
 fn a_second_writer_is_refused_with_the_holder_and_a_dead_one_is_not_in_the_way() {
-    let project = Project::with(&pipeline(THING), "function on_event(e, ctx) print('begun') end", "");
-    let args = ["run", "pipeline.toml", "--source", "-"];
-    let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
-    let mut stdin = child.stdin.take().expect("stdin");
-    stdin.write_all(events(1..=2).as_bytes()).expect("stdin");
-    stdin.flush().expect("stdin");
-    let mut line = String::new();
-    BufReader::new(child.stderr.take().expect("stderr")).read_line(&mut line).expect("stderr");
-    assert!(line.contains("begun"), "{line}");
-    let pid = format!("pid {}", child.id());
+    let project = Project::with(&pipeline(THING), TALKING, "");
+    let mut stream = Stream::start(&project);
+    let pid = format!("pid {}", stream.child.id());
     project.forebay(&["run", "pipeline.toml"]).fails(1, &["pipeline \"things\" is being written by forebay", &pid]);
     // Reading needs no lock.
     project.forebay(&["latest", "--config", "pipeline.toml"]).ok();
-    child.kill().expect("kill");
-    child.wait().expect("the child");
+    stream.child.kill().expect("kill");
+    stream.child.wait().expect("the child");
     project.forebay(&["run", "pipeline.toml"]).ok();
     assert!(!project.path("things.db.things.lock").exists(), "a clean end leaves no lock behind");
 }
 
 #[test]
 fn another_program_that_writes_to_the_checkpoint_is_noticed() {
-    let script = "function on_event(e, ctx) print('block ' .. ctx.block) ctx.thing:set('x', { n = ctx.block }) end";
-    let project = Project::with(&format!("{}[batch]\nevents = 1\n", pipeline(THING)), script, "");
-    let args = ["run", "pipeline.toml", "--source", "-"];
-    let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
-    let mut stdin = child.stdin.take().expect("stdin");
-    stdin.write_all(events(1..=2).as_bytes()).expect("stdin");
-    let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
-    stderr.read_line(&mut String::new()).expect("stderr");
+    let project = Project::with(&pipeline(THING), TALKING, "");
+    let stream = Stream::start(&project);
     let database = rusqlite::Connection::open(project.path("things.db")).expect("the database");
     database.busy_timeout(std::time::Duration::from_secs(60)).expect("timeout");
     database.execute_batch("UPDATE forebay_pipelines SET batch = batch + 100").expect("sql");
-    // It may have ended already.
-    let _ = stdin.write_all(events(3..=4).as_bytes());
-    drop(stdin);
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut stderr, &mut said).expect("stderr");
-    project.finish(child, &args).ends_with(1);
-    assert!(said.contains("another program wrote to it"), "{said}");
+    stream.fails(&project, "another program wrote to it");
+}
+
+#[test]
+fn a_database_that_is_removed_meanwhile_is_noticed() {
+    let project = Project::with(&pipeline(THING), TALKING, "");
+    let stream = Stream::start(&project);
+    std::fs::remove_file(project.path("things.db")).expect("the database");
+    stream.fails(&project, "the file was removed or replaced");
 }
 
 #[test]
@@ -149,24 +176,4 @@ fn a_full_disk_ends_the_run_and_keeps_what_was_committed() {
     assert_ne!(rows[0][0], "0");
     project.run_json();
     assert_eq!(project.query("things.db", "SELECT count(*), max(n) FROM thing"), [["3000", "3000"]]);
-}
-
-#[test]
-fn a_database_that_is_removed_meanwhile_is_noticed() {
-    let script = "function on_event(e, ctx) print('block ' .. ctx.block) ctx.thing:set('x', { n = ctx.block }) end";
-    let project = Project::with(&pipeline(THING), script, "");
-    let args = ["run", "pipeline.toml", "--source", "-"];
-    let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
-    let mut stdin = child.stdin.take().expect("stdin");
-    stdin.write_all(events(1..=2).as_bytes()).expect("stdin");
-    let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
-    stderr.read_line(&mut String::new()).expect("stderr");
-    std::fs::remove_file(project.path("things.db")).expect("the database");
-    // It may have ended already.
-    let _ = stdin.write_all(events(3..=4).as_bytes());
-    drop(stdin);
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut stderr, &mut said).expect("stderr");
-    project.finish(child, &args).ends_with(1);
-    assert!(said.contains("the file was removed or replaced"), "{said}");
 }
