@@ -14,7 +14,7 @@ use super::{PipelineError, ProgressHook};
 use crate::commit::BatchError;
 use crate::commit::StoreCommitter;
 use crate::commit::handoff::{CommitThread, Refused, Ticket};
-use crate::event::{Page, RegionNo};
+use crate::event::RegionNo;
 use crate::lane::{Cast, Engine, LaneError, Round};
 use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, WAIT_STEP, round_bytes};
 use crate::snapshot::{Schedule, canonical};
@@ -232,7 +232,7 @@ impl<'h> Coordinator<'h> {
         match message {
             FromReader::Page(mut page) => {
                 self.regions.append(&mut page.new_regions);
-                self.push_page(page);
+                self.intake.push(page);
                 Ok(())
             }
             FromReader::End => {
@@ -241,10 +241,6 @@ impl<'h> Coordinator<'h> {
             }
             FromReader::Failed(error) => Err(self.source_error(error)),
         }
-    }
-
-    fn push_page(&mut self, page: Page) {
-        self.intake.push(page);
     }
 
     /// Waits for a page; when none comes for a while, what is complete is committed.

@@ -40,7 +40,8 @@ pub(super) struct Sealed {
 /// What the host's functions share with the engine.
 pub(super) struct Shared {
     pub(super) packer: Packer,
-    pub(super) loader: Loader,
+    /// Taken out while it waits for the store.
+    pub(super) loader: Option<Loader>,
     /// The lane that is being handled, and where the current chunk begins in it.
     pub(super) lane: Option<(Arc<Round>, usize, usize)>,
     pub(super) regions: Vec<Option<Arc<str>>>,
@@ -213,12 +214,15 @@ impl Host {
 
     /// Loads the rows that are wanted and gives them to the inner side.
     pub(super) fn supply(&self, want: &Want) -> LuaResult<()> {
-        let loaded = {
+        let (loader, region) = {
             let mut shared = self.lock();
-            let region = shared.regions.get(want.region).cloned().flatten().unwrap_or_else(|| Arc::from(""));
-            let ids = split_ids(&want.ids);
-            shared.loader.load(want.entity, &region, &ids, want.ask)
+            (shared.loader.take(), shared.regions.get(want.region).cloned().flatten())
         };
+        let (Some(mut loader), Some(region)) = (loader, region) else {
+            return Err(LuaError::runtime("rows of a region that is not known"));
+        };
+        let loaded = loader.load(want.entity, &region, &split_ids(&want.ids), want.ask);
+        self.lock().loader = Some(loader);
         match loaded {
             Ok(loaded) => {
                 let inner = self.inner()?;

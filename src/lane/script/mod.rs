@@ -97,7 +97,7 @@ impl ScriptEngine {
         let host = Host {
             shared: Arc::new(Mutex::new(Shared {
                 packer: Packer::new(),
-                loader: Loader::new(Arc::clone(&context.readers), Arc::clone(&context.watch)),
+                loader: Some(Loader::new(Arc::clone(&context.readers), Arc::clone(&context.watch))),
                 lane: None,
                 regions: Vec::new(),
                 wants: Vec::new(),
@@ -173,16 +173,23 @@ impl ScriptEngine {
         Ok(count)
     }
 
+    /// Makes the fields that were asked for on their own come along from now on.
+    fn heat(&self) -> LuaResult<()> {
+        let names: Vec<String> = {
+            let mut shared = self.host.lock();
+            let cold = std::mem::take(&mut shared.cold);
+            if cold.iter().filter(|name| shared.packer.heat(name)).count() == 0 {
+                return Ok(());
+            }
+            shared.packer.hot_names().into_iter().map(str::to_owned).collect()
+        };
+        self.host.inner()?.define_hot.call(names)
+    }
+
     fn pack(&mut self, round: &Arc<Round>, lane: usize, base: usize, count: usize) -> Result<(), LaneError> {
+        self.heat().map_err(|error| self.failure(&error))?;
         let mut shared = self.host.lock();
         let shared = &mut *shared;
-        let cold = std::mem::take(&mut shared.cold);
-        let hotter = cold.iter().filter(|name| shared.packer.heat(name)).count();
-        if hotter > 0 {
-            let names = shared.packer.hot_names();
-            let inner = self.host.inner().map_err(bug)?;
-            inner.define_hot.call::<()>(names).map_err(bug)?;
-        }
         shared.packer.begin_chunk();
         self.packed.clear();
         for at in base..base + count {

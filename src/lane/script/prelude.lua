@@ -463,11 +463,9 @@ local function key_of(handle, id, what)
   return to_text(id, handle[KIND].name .. ":" .. what .. ": id")
 end
 
--- The handle that a method was called with.
-local function handle_of(entity, what)
-  local handle = entity ~= nil and inner_of[entity]
-  if not handle then raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)") end
-  return handle
+-- A method was called with something that is no entity.
+local function no_entity(what)
+  raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)")
 end
 
 local function mark(handle, id)
@@ -501,7 +499,7 @@ end
 local methods = {}
 
 function methods.get(entity, id)
-  local handle = handle_of(entity, "get")
+  local handle = inner_of[entity] or no_entity("get")
   local young = handle[YOUNG]
   if young[id] == nil then id = key_of(handle, id, "get") end
   if mode == DRY then
@@ -517,7 +515,7 @@ function methods.get(entity, id)
 end
 
 function methods.set(entity, id, row)
-  local handle = handle_of(entity, "set")
+  local handle = inner_of[entity] or no_entity("set")
   local kind = handle[KIND]
   if handle[YOUNG][id] == nil then id = key_of(handle, id, "set") end
   if type(row) ~= "table" then raise(format("%s:set: expected a table of columns, got %s", kind.name, describe(row))) end
@@ -531,7 +529,7 @@ function methods.set(entity, id, row)
 end
 
 function methods.delete(entity, id)
-  local handle = handle_of(entity, "delete")
+  local handle = inner_of[entity] or no_entity("delete")
   return write(handle, key_of(handle, id, "delete"), false)
 end
 
@@ -552,7 +550,7 @@ local function each_row(handle, visit)
 end
 
 function methods.count(entity)
-  local handle = handle_of(entity, "count")
+  local handle = inner_of[entity] or no_entity("count")
   local count = 0
   each_row(handle, function() count = count + 1 end)
   return count
@@ -614,7 +612,7 @@ local function ordering(kind, order)
 end
 
 function methods.find(entity, query)
-  local handle = handle_of(entity, "find")
+  local handle = inner_of[entity] or no_entity("find")
   local kind = handle[KIND]
   query = query or {}
   if type(query) ~= "table" then raise(format("%s:find: expected a table such as { limit = 5 }, got %s", kind.name, describe(query))) end
