@@ -22,7 +22,7 @@ const SHAPES_MAX: usize = 200;
 const TEXTS_MAX: usize = 65_536;
 const TEXT_BYTES_MAX: usize = 128;
 /// After how many texts it is decided whether a field's texts recur.
-const TRIAL: u32 = 256;
+const TRIAL: u32 = 20_000;
 
 /// A new shape: its number and the kinds of the hot fields, one letter each.
 pub(super) struct NewShape {
