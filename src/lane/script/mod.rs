@@ -327,11 +327,12 @@ impl Engine for ScriptEngine {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.lua.used_memory()
+        self.lua.used_memory() + self.host.lock().packer.memory_bytes()
     }
 
     fn trim(&mut self, target: usize) -> Result<(), LaneError> {
         let collect = |lua: &Lua| lua.gc_collect().map_err(|error| self.failure(&error));
+        self.host.lock().packer.forget();
         collect(&self.lua)?;
         // The first sweep makes the rows old, the second lets those go that nobody asked for in between; when memory
         // is short there is no in between.

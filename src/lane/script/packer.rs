@@ -21,6 +21,8 @@ const SHAPES_MAX: usize = 200;
 /// Texts that are remembered at most, and the longest that is.
 const TEXTS_MAX: usize = 65_536;
 const TEXT_BYTES_MAX: usize = 128;
+/// Bytes that a remembered text takes beside itself, about: its entry in the map, twice for the room that it leaves.
+const TEXT_OVERHEAD_BYTES: usize = 64;
 /// After how many texts it is decided whether a field's texts recur.
 const TRIAL: u32 = 20_000;
 
@@ -44,6 +46,7 @@ pub(super) struct Packer {
     hot: Vec<HotField>,
     shapes: HashMap<Vec<u8>, u16, RandomState>,
     texts: HashMap<Box<str>, u32, RandomState>,
+    text_bytes: usize,
     news: News,
     kinds: Vec<u8>,
 }
@@ -64,7 +67,14 @@ impl HotField {
 impl Packer {
     pub(super) fn new() -> Self {
         let news = News { first_text: 1, ..News::default() };
-        Self { hot: Vec::new(), shapes: HashMap::default(), texts: HashMap::default(), news, kinds: Vec::new() }
+        Self {
+            hot: Vec::new(),
+            shapes: HashMap::default(),
+            texts: HashMap::default(),
+            text_bytes: 0,
+            news,
+            kinds: Vec::new(),
+        }
     }
 
     /// Makes a field come along from the next chunk on; false if it does already or there are too many.
@@ -85,9 +95,20 @@ impl Packer {
     /// To be called before each chunk: forgets the texts when there are too many.
     pub(super) fn begin_chunk(&mut self) {
         if self.texts.len() >= TEXTS_MAX {
-            self.texts.clear();
+            self.forget();
         }
         self.news = News { first_text: self.texts.len() + 1, ..News::default() };
+    }
+
+    /// Forgets the texts: those of the next chunk cross anew. To be called between chunks.
+    pub(super) fn forget(&mut self) {
+        self.texts = HashMap::default();
+        self.text_bytes = 0;
+    }
+
+    /// Bytes of memory that the texts take, about.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.text_bytes
     }
 
     /// What is new since [`Packer::begin_chunk`].
@@ -184,6 +205,7 @@ impl Packer {
             if let Some(number) = u32::try_from(self.texts.len() + 1).ok().filter(|_| self.texts.len() < 2 * TEXTS_MAX)
             {
                 self.texts.insert(text.into(), number);
+                self.text_bytes += text.len() + TEXT_OVERHEAD_BYTES;
                 put_text(&mut self.news.texts, text);
                 packed.extend(number.to_le_bytes());
                 return b'r';

@@ -33,7 +33,7 @@ use write::Statements;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pages that the cache of a connection holds, in KiB (the negative form of `cache_size`).
-const CACHE_KIB: i64 = 16 * 1024;
+const CACHE_KIB: i64 = 8 * 1024;
 
 /// The writing half.
 pub(super) struct SqliteStore {
