@@ -25,6 +25,9 @@ pub const READ_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// long against a thread hand-over (tens of microseconds) and short against a batch.
 pub const ROUND_EVENTS_MAX: usize = 8192;
 
+/// Events of the first round, and of any round when memory is short: what handlers write is not known before.
+pub const ROUND_EVENTS_MIN: u64 = 64;
+
 /// Events that cross into a script engine in one call.
 pub const CHUNK_EVENTS_MAX: usize = 1024;
 

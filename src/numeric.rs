@@ -294,8 +294,14 @@ fn check_decimal(text: &str) -> Result<(), NumericError> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (digits, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !all_digits(whole) || !all_digits(fraction) || !all_digits(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))
+    let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_empty = whole.is_empty() && (fraction.is_empty() || !digits.contains('.'));
+    let exponent_digits = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+    if is_empty
+        || !all_digits(whole)
+        || !all_digits(fraction)
+        || exponent_digits.is_empty()
+        || !all_digits(exponent_digits)
     {
         return Err(refused());
     }
@@ -362,6 +368,8 @@ mod tests {
             ("-0.0", "0"),
             ("1e3", "1000"),
             ("12.5e-3", "0.0125"),
+            (".5", "0.5"),
+            ("-5.", "-5"),
             ("1e40", "10000000000000000000000000000000000000000"),
             ("-170141183460469231731687303715884105728", "-170141183460469231731687303715884105728"),
             (
@@ -375,7 +383,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_too_long_is_refused() {
-        for text in ["", "-", "0x10", " 1", "1 ", "1.", ".5", "1e", "NaN", "inf", "1_000", "١"] {
+        for text in ["", "-", ".", "-.", "0x10", " 1", "1 ", "1e", "e5", ".e5", "NaN", "inf", "1_000", "١"] {
             assert!(matches!(text.parse::<Numeric>(), Err(NumericError::Syntax(_))), "{text}");
         }
         for text in ["1e999999999", "1e-999999999", "1e99999999999999999999"] {

@@ -74,11 +74,11 @@ pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
         lines.push(format!("  left out    {} events that came too late", count(report.late_skipped)));
     }
     lines.push(format!(
-        "  time        read {:.3} s, handlers {:.3} s, commit {:.3} s; overlapping made it {:.2} times as fast",
+        "  time        read {:.3} s, handlers {:.3} s, commit {:.3} s; {:.2} times as fast as one after another",
         times.read.as_secs_f64(),
         times.handlers.as_secs_f64(),
         times.commit.as_secs_f64(),
-        report.speedup().max(1.0),
+        report.speedup(),
     ));
     lines.push(format!("  memory      {} MiB at most", report.memory_peak_bytes >> 20));
     lines.push(format!("  {}", report.limit()));

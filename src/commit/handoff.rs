@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,6 +45,8 @@ pub enum CommitFailure<E> {
     Panicked(Arc<str>),
     /// The time to wait was over; the commit may still come.
     TimedOut(Duration),
+    /// The item was committed, and its receipt was taken by an earlier wait on the same ticket.
+    Taken,
 }
 
 impl<E> Clone for CommitFailure<E> {
@@ -53,6 +55,7 @@ impl<E> Clone for CommitFailure<E> {
             Self::Failed(error) => Self::Failed(Arc::clone(error)),
             Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
             Self::TimedOut(waited) => Self::TimedOut(*waited),
+            Self::Taken => Self::Taken,
         }
     }
 }
@@ -62,6 +65,7 @@ impl<E: fmt::Display> fmt::Display for CommitFailure<E> {
         match self {
             Self::Failed(error) => error.fmt(f),
             Self::Panicked(message) => write!(f, "the commit thread panicked: {message}"),
+            Self::Taken => f.write_str("the receipt was taken already"),
             Self::TimedOut(waited) => write!(f, "no answer from the commit thread within {} ms", waited.as_millis()),
         }
     }
@@ -74,6 +78,7 @@ impl<E: fmt::Debug + fmt::Display> std::error::Error for CommitFailure<E> {}
 pub struct Ticket<R, E> {
     answer: Receiver<Result<R, CommitFailure<E>>>,
     shared: Arc<Shared<E>>,
+    is_taken: AtomicBool,
 }
 
 impl<R, E> Ticket<R, E> {
@@ -83,8 +88,12 @@ impl<R, E> Ticket<R, E> {
     /// The item was not committed, or the time was over.
     pub fn wait(&self, timeout: Duration) -> Result<R, CommitFailure<E>> {
         match self.answer.recv_timeout(timeout) {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.is_taken.store(answer.is_ok(), Ordering::Release);
+                answer
+            }
             Err(RecvTimeoutError::Timeout) => Err(CommitFailure::TimedOut(timeout)),
+            Err(RecvTimeoutError::Disconnected) if self.is_taken.load(Ordering::Acquire) => Err(CommitFailure::Taken),
             Err(RecvTimeoutError::Disconnected) => Err(self.shared.failure_or_gone()),
         }
     }
@@ -213,7 +222,7 @@ impl<C: Committer> CommitThread<C> {
         let (answer, ticket) = bounded(1);
         self.shared.submitted.fetch_add(1, Ordering::AcqRel);
         match send(jobs, Job { item, answer }) {
-            Ok(()) => Ok(Ticket { answer: ticket, shared: Arc::clone(&self.shared) }),
+            Ok(()) => Ok(Ticket { answer: ticket, shared: Arc::clone(&self.shared), is_taken: AtomicBool::new(false) }),
             Err((job, is_full)) => {
                 self.shared.submitted.fetch_sub(1, Ordering::AcqRel);
                 Err(match is_full {

@@ -19,7 +19,7 @@ use crate::limits::{WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::schema::Schema;
 use crate::stage::batch::RegionChanges;
 use crate::stage::codec::CodecError;
-use crate::store::{OpenReader, RegionLimit, RowReader, StoreError};
+use crate::store::{OpenReader, RegionLimit, RowCount, RowReader, StoreError};
 use watch::Watch;
 
 pub(crate) use cast::Cast;
@@ -206,14 +206,22 @@ impl Loader {
         Self { readers, reader: None, watch }
     }
 
+    /// Counts a region's committed rows: see [`RowReader::count`].
+    pub(crate) fn count(
+        &mut self,
+        entity: usize,
+        region: &str,
+        changed: &[(&str, u64)],
+    ) -> Result<RowCount, StoreError> {
+        let _waiting = self.watch.pause();
+        reader(&mut self.reader, &self.readers)?.count(entity, region, changed)
+    }
+
     /// Loads `ids` of a region, or as much of it as is worth it: see [`Loaded`].
     pub(crate) fn load(&mut self, entity: usize, region: &str, ids: &[&str], ask: Ask) -> Result<Loaded, StoreError> {
         // Waiting for the store is not the handler's time.
         let _waiting = self.watch.pause();
-        let reader = match &mut self.reader {
-            Some(reader) => reader,
-            empty => empty.insert(self.readers.open()?),
-        };
+        let reader = reader(&mut self.reader, &self.readers)?;
         let mut packed = Vec::new();
         let limit = match ask {
             Ask::All => Some(RegionLimit::NONE),
@@ -228,6 +236,17 @@ impl Loader {
         packed.clear();
         reader.rows(entity, region, ids, &mut packed)?;
         Ok(Loaded { packed, is_whole: false })
+    }
+}
+
+/// The reader, opened if it is not yet.
+fn reader<'r>(
+    reader: &'r mut Option<Box<dyn RowReader>>,
+    readers: &Arc<dyn OpenReader>,
+) -> Result<&'r mut Box<dyn RowReader>, StoreError> {
+    match reader {
+        Some(reader) => Ok(reader),
+        empty => Ok(empty.insert(readers.open()?)),
     }
 }
 
@@ -265,5 +284,8 @@ impl RowReader for NoRows {
 
     fn region(&mut self, _: usize, _: &str, _: RegionLimit, _: &mut Vec<u8>) -> Result<bool, StoreError> {
         Ok(true)
+    }
+    fn count(&mut self, _: usize, _: &str, _: &[(&str, u64)]) -> Result<RowCount, StoreError> {
+        Ok(RowCount { batch: 0, rows: 0 })
     }
 }

@@ -6,6 +6,7 @@ use super::crew::Job;
 use super::intake::{Intake, Reach};
 use super::{Pipeline, PipelineError, ProgressHook, StartRegions};
 use crate::lane::{Cast, Engine};
+use crate::limits::ROUND_EVENTS_MAX;
 use crate::source::budget::ByteBudget;
 use crate::source::reader::{FromReader, ReadStats};
 use crate::stage::batch::Checkpoint;
@@ -74,8 +75,13 @@ impl Pipeline {
         let mut cast = Cast::new(crew.len());
         let mut events = 0;
         while events < SAMPLE_EVENTS {
-            let reach =
-                Reach { events: SAMPLE_EVENTS - events, blocks: u64::MAX, bytes: usize::MAX, takes_parts: false };
+            let reach = Reach {
+                events: SAMPLE_EVENTS - events,
+                blocks: u64::MAX,
+                bytes: usize::MAX,
+                takes_parts: false,
+                round_events: ROUND_EVENTS_MAX,
+            };
             let Some((round, taken)) = intake.take(reach, names, all) else { break };
             events += taken.events;
             let round = Arc::new(round);

@@ -16,7 +16,7 @@ use crate::commit::StoreCommitter;
 use crate::commit::handoff::{CommitThread, Refused, Ticket};
 use crate::event::RegionNo;
 use crate::lane::{Cast, Engine, LaneError, Round};
-use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, WAIT_STEP, round_bytes};
+use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, ROUND_EVENTS_MAX, ROUND_EVENTS_MIN, WAIT_STEP, round_bytes};
 use crate::snapshot::{Schedule, canonical};
 use crate::source::SourceError;
 use crate::source::budget::ByteBudget;
@@ -89,9 +89,14 @@ pub(super) struct Coordinator<'h> {
     sealed: Checkpoint,
     in_flight: VecDeque<InFlight>,
     totals: Totals,
-    /// Used memory at which something has to go.
+    /// Memory needed at which something has to go.
     pressure_bytes: usize,
+    /// What the engines took when the open batch began.
+    warm_bytes: usize,
+    /// Events of the next round at most.
+    round_events: usize,
     begun: Option<Instant>,
+    stopped_at: Option<Instant>,
     last_commit: Option<Instant>,
     progress: Progress,
     progress_at: Instant,
@@ -132,7 +137,10 @@ impl<'h> Coordinator<'h> {
             in_flight: VecDeque::new(),
             totals: Totals { checkpoint, ..Totals::default() },
             pressure_bytes,
+            warm_bytes: 0,
+            round_events: ROUND_EVENTS_MIN as usize,
             begun: None,
+            stopped_at: None,
             last_commit: None,
             progress,
             progress_at: Instant::now(),
@@ -171,7 +179,9 @@ impl<'h> Coordinator<'h> {
             self.take_pages()?;
             match self.next_round() {
                 Some((round, taken)) => {
+                    let before = self.crew.memory_bytes();
                     self.handle(round, taken)?;
+                    self.adapt_round(taken.events, before);
                     self.keep_memory()?;
                     self.seal_if_due()?;
                 }
@@ -212,6 +222,7 @@ impl<'h> Coordinator<'h> {
             blocks: self.blocks_left(),
             bytes: round_bytes(self.plan.memory_bytes),
             takes_parts: self.budget.is_waited_for(),
+            round_events: self.round_events,
         };
         self.intake.take(reach, &self.regions, self.plan.all)
     }
@@ -335,33 +346,53 @@ impl<'h> Coordinator<'h> {
         self.crew.memory_bytes() + staged + self.budget.used()
     }
 
-    /// Makes room when the memory budget is nearly used up: first by letting committed rows go, then by waiting until
-    /// what is staged has committed.
+    /// Bytes in use, and what sealing the open batch would add: its rows stay warm, are packed, and travel with it.
+    fn needed_bytes(&self) -> usize {
+        self.used_bytes() + 2 * self.crew.memory_bytes().saturating_sub(self.warm_bytes)
+    }
+
+    /// Makes room when the memory budget is nearly used up: first by letting committed rows go, then by sealing the
+    /// open batch and waiting until all that is staged has committed.
     fn keep_memory(&mut self) -> Result<(), PipelineError> {
-        if self.used_bytes() <= self.pressure_bytes {
+        if self.needed_bytes() <= self.pressure_bytes {
             return Ok(());
         }
-        let soft = soft_limit(self.plan.memory_bytes);
         self.trim()?;
-        if self.used_bytes() > soft && self.is_boundary() && self.open.events > 0 {
+        let soft = soft_limit(self.plan.memory_bytes);
+        if self.needed_bytes() > soft && self.is_boundary() && self.open.events > 0 {
             self.seal()?;
             let waiting = Instant::now();
             while !self.in_flight.is_empty() {
                 self.wait_for_commit()?;
+                self.check_drain()?;
             }
             self.totals.times.handlers_blocked += waiting.elapsed();
             self.tell_crew();
             self.trim()?;
         }
-        // What cannot go must not be tried again for every round.
-        self.pressure_bytes = soft.max(self.used_bytes() + self.used_bytes() / 8);
+        // What cannot go must not be tried again for every round, but the budget stays the end.
+        let budget = usize::try_from(self.plan.memory_bytes).unwrap_or(usize::MAX);
+        self.pressure_bytes = (self.needed_bytes() + budget / 16).clamp(soft, budget / 16 * 15);
         Ok(())
+    }
+
+    /// Adapts the size of rounds: the next one may grow the memory by a quarter of what is left.
+    fn adapt_round(&mut self, events: u64, before: usize) {
+        let grown = self.crew.memory_bytes().saturating_sub(before) as u64;
+        let budget = usize::try_from(self.plan.memory_bytes).unwrap_or(usize::MAX);
+        let left = budget.saturating_sub(self.used_bytes()) as u64;
+        let fits = (left / 4).saturating_mul(events) / grown.max(1);
+        let limit = fits.min(events.max(ROUND_EVENTS_MIN) * 2).clamp(ROUND_EVENTS_MIN, ROUND_EVENTS_MAX as u64);
+        self.round_events = usize::try_from(limit).unwrap_or(ROUND_EVENTS_MAX);
     }
 
     fn trim(&mut self) -> Result<(), PipelineError> {
         let begun = Instant::now();
+        let before = self.crew.memory_bytes();
         let result = self.crew.trim(600);
         self.totals.times.handlers += begun.elapsed();
+        // What went was garbage or committed.
+        self.warm_bytes = self.warm_bytes.saturating_sub(before.saturating_sub(self.crew.memory_bytes()));
         result.map_err(|error| self.lane_error(error))
     }
 
@@ -403,6 +434,7 @@ impl<'h> Coordinator<'h> {
             self.unsnapped.clear();
         }
         self.open = Open::default();
+        self.warm_bytes = self.crew.memory_bytes();
         self.sealed = batch.after;
         let waiting = Instant::now();
         let handed = self.hand_over(batch);
@@ -481,6 +513,7 @@ impl<'h> Coordinator<'h> {
             }
             self.collect()?;
             self.tell_progress();
+            self.check_drain()?;
         }
     }
 
@@ -526,14 +559,19 @@ impl<'h> Coordinator<'h> {
 
     /// Waits until all that was handed over has ended. Without a stop as long as commits go on; after one, bounded.
     fn drain(&mut self) -> Result<(), PipelineError> {
-        let mut stopped_at = None;
         while !self.in_flight.is_empty() {
             self.wait_for_commit()?;
-            if self.is_stopped() && stopped_at.get_or_insert_with(Instant::now).elapsed() > self.plan.drain_timeout {
-                return Err(PipelineError::DrainTimeout(self.plan.drain_timeout));
-            }
+            self.check_drain()?;
         }
         self.tell_progress();
+        Ok(())
+    }
+
+    /// Ends a wait for commits when the run was stopped too long ago.
+    fn check_drain(&mut self) -> Result<(), PipelineError> {
+        if self.is_stopped() && self.stopped_at.get_or_insert_with(Instant::now).elapsed() > self.plan.drain_timeout {
+            return Err(PipelineError::DrainTimeout(self.plan.drain_timeout));
+        }
         Ok(())
     }
 

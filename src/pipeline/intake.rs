@@ -18,6 +18,8 @@ pub(super) struct Reach {
     pub(super) bytes: usize,
     /// Whether to take a part of a block rather than nothing: the reader waits for room that only this can make.
     pub(super) takes_parts: bool,
+    /// Events that a round may have.
+    pub(super) round_events: usize,
 }
 
 /// A round's place in the intake.
@@ -100,7 +102,7 @@ impl Intake {
             }
             // A block that is larger than a round is handled piece by piece; it stays in one batch.
             bytes += event.len as usize;
-            if count == ROUND_EVENTS_MAX || (count > 0 && bytes > reach.bytes) {
+            if count == reach.round_events || (count > 0 && bytes > reach.bytes) {
                 return Some(if boundary > 0 {
                     Cut { events: boundary, is_boundary: true }
                 } else {
@@ -189,7 +191,13 @@ impl Lanes {
 mod tests {
     use super::*;
 
-    const WIDE: Reach = Reach { events: u64::MAX, blocks: u64::MAX, bytes: usize::MAX, takes_parts: false };
+    const WIDE: Reach = Reach {
+        events: u64::MAX,
+        blocks: u64::MAX,
+        bytes: usize::MAX,
+        takes_parts: false,
+        round_events: ROUND_EVENTS_MAX,
+    };
 
     fn page(blocks: &[i64]) -> Page {
         let event = |block: &i64| EventRef { start: 0, len: 0, line: 1, block: *block, region: 0 };

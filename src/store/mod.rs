@@ -91,6 +91,15 @@ pub trait OpenReader: Send + Sync {
     fn open(&self) -> Result<Box<dyn RowReader>, StoreError>;
 }
 
+/// How many rows a region's table has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowCount {
+    /// The last batch that the count includes.
+    pub batch: u64,
+    /// Rows of the region, without those that were said to have changed in a later batch.
+    pub rows: u64,
+}
+
 /// How much of a region's table is worth loading whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegionLimit {
@@ -125,6 +134,13 @@ pub trait RowReader: Send {
         limit: RegionLimit,
         packed: &mut Vec<u8>,
     ) -> Result<bool, StoreError>;
+
+    /// Counts the rows of a region as of some committed batch, leaving out each id that was changed in a later one. May
+    /// block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn count(&mut self, entity: usize, region: &str, changed: &[(&str, u64)]) -> Result<RowCount, StoreError>;
 }
 
 /// A snapshot as it is stored.

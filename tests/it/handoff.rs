@@ -84,6 +84,16 @@ fn what_was_handed_over_is_committed_before_the_end() {
 }
 
 #[test]
+fn a_receipt_is_taken_once() {
+    let (commits, decide) = start();
+    let ticket = commits.submit(1, WAIT).expect("room");
+    decide.send(Ok(())).expect("the thread");
+    assert_eq!(ticket.wait(WAIT).expect("committed"), 1);
+    assert!(matches!(ticket.wait(WAIT), Err(CommitFailure::Taken)));
+    assert!(commits.failure().is_none());
+}
+
+#[test]
 fn a_wait_is_bounded() {
     let (commits, decide) = start();
     let ticket = commits.submit(1, WAIT).expect("room");

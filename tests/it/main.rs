@@ -5,6 +5,7 @@
 mod common;
 mod expected;
 mod handoff;
+mod memory;
 mod native;
 mod overlap;
 mod resume;

@@ -9,7 +9,7 @@ use forebay::config::BatchConfig;
 use forebay::source::{Source, SourceError, SourceEvent};
 use forebay::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::stage::codec::Decoder;
-use forebay::store::{Committed, OpenReader, RegionLimit, RowReader, Store, StoreError};
+use forebay::store::{Committed, OpenReader, RegionLimit, RowCount, RowReader, Store, StoreError};
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 
 /// The longest wait for something that is to happen.
@@ -131,6 +131,9 @@ impl RowReader for Reading {
     }
     fn region(&mut self, _: usize, _: &str, _: RegionLimit, _: &mut Vec<u8>) -> Result<bool, StoreError> {
         Ok(false)
+    }
+    fn count(&mut self, _: usize, _: &str, _: &[(&str, u64)]) -> Result<RowCount, StoreError> {
+        Err(StoreError::Other("nobody counts here".into()))
     }
 }
 

@@ -284,37 +284,6 @@ fn ten_thousand_regions_share_a_few_engines() {
     assert!(mib < 150, "{mib} MiB");
 }
 
-/// A table several times the memory: rows are let go and come back, and nothing changes but the time it takes.
-#[test]
-fn a_small_budget_comes_to_the_same_state() {
-    let script = r#"function on_event(e, ctx)
-      for _, id in ipairs{ e.a, e.b } do
-        local t = ctx.thing:get(id) or { i = 0, t = ("x"):rep(300) }
-        t.i = t.i + 1
-        if t.i % 5 == 0 then ctx.thing:delete(id) else ctx.thing:set(id, t) end
-      end
-    end"#;
-    let mut state = 7_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % 30_000
-    };
-    let events: String = (0..60_000)
-        .map(|n| format!("{{\"block\":{n},\"region\":\"r{}\",\"a\":\"{}\",\"b\":\"{}\"}}\n", n % 2, next(), next()))
-        .collect();
-    let project = Project::with(&pipeline(ALL_TYPES, ""), script, &events);
-    let large = project.run_json();
-    let state = project.query("p.db", "SELECT region, id, i FROM thing ORDER BY region, id");
-    project.write(
-        "small.toml",
-        pipeline(ALL_TYPES, "[batch]\nmemory = \"16MiB\"\nevents = 2000").replace("p.db", "small.db"),
-    );
-    let small = project.forebay(&["run", "small.toml", "--json"]).ok().json();
-    assert_eq!(project.query("small.db", "SELECT region, id, i FROM thing ORDER BY region, id"), state);
-    let mib = |report: &serde_json::Value| report["memory_peak_bytes"].as_u64().expect("bytes") >> 20;
-    assert!(mib(&small) < 80 && mib(&small) * 3 < mib(&large) * 2, "{} MiB against {} MiB", mib(&small), mib(&large));
-}
-
 #[test]
 fn pairs_has_one_order() {
     let script = r#"function on_event(e, ctx)
@@ -329,4 +298,59 @@ fn pairs_has_one_order() {
     project.run_json();
     let expected = "true 1 2.5 3 a m z block q region a c table";
     assert_eq!(project.query("p.db", "SELECT t FROM thing"), [[expected]]);
+}
+
+/// What a script's author writes without thinking of us: classes, closures, varargs, libraries.
+#[test]
+fn ordinary_lua_works() {
+    let script = r##"
+    Stack = {}
+    Stack.__index = Stack
+    Stack.__len = function(s) return s.n end
+    function Stack.new(...) return setmetatable({ n = select("#", ...), ... }, Stack) end
+    function Stack:top() return self[self.n] end
+    Limits = setmetatable({ low = 1, names = { "a", "b" } }, { __index = function(_, key) return key .. "?" end, __call = function(_, x) return x + 1 end })
+    local function sorted(t) table.sort(t, function(a, b) return a > b end) return table.concat(t, ",") end
+    function on_event(e, ctx)
+      local s = Stack.new(1, nil, 3)
+      assert(s:top() == 3 and #s == 3 and getmetatable(s) == Stack)
+      assert(Limits.low == 1 and Limits.other == "other?" and Limits(4) == 5 and #Limits.names == 2)
+      assert(not pcall(function() Limits.low = 2 end) and not pcall(function() Stack.top = nil end) and not pcall(function() Limits.names[3] = "c" end))
+      assert(sorted{ 3, 1, 2 } == "3,2,1" and ("%d-%s"):format(7 // 2, "x") == "3-x" and #("é") == 2 and utf8.len("é") == 1)
+      assert(tonumber("0x10") == 16 and tonumber(numeric("2.5")) == 2.5 and tostring(numeric(".5") + numeric("5.")) == "5.5")
+      assert(select(2, table.unpack{ 1, 2, 3 }) == 2 and next({}) == nil and math.tointeger(3.0) == 3 and 7 // 2 == 3)
+      local ok, problem = pcall(error, { code = 1 })
+      assert(not ok and problem.code == 1)
+      ctx.thing:set("list", { j = e.list })
+    end"##;
+    let event = "{\"block\":1,\"region\":\"r\",\"list\":[1,null,3,null,[null,\"x\"]]}\n";
+    let project = Project::with(&pipeline(ALL_TYPES, ""), script, event);
+    project.run_json();
+    assert_eq!(project.query("p.db", "SELECT j FROM thing"), [[r#"[1,null,3,null,[null,"x"]]"#]]);
+}
+
+#[test]
+fn find_compares_times_and_not_their_texts() {
+    let script = r#"
+    local function ids(rows) local t = {} for i, row in ipairs(rows) do t[i] = row.id end return table.concat(t, " ") end
+    function on_event(e, ctx) ctx.thing:set(e.id, { at = e.at }) end
+    function on_snapshot(ctx)
+      local from = ctx.thing:find{ where = {{"at", ">=", "2020-01-01T01:00:00+01:00"}}, order = "at" }
+      return { all = ids(ctx.thing:find{ order = "-at" }), from = ids(from) }
+    end"#;
+    let times = [
+        ("a", "00:00:00Z"),
+        ("b", "00:00:00.5Z"),
+        ("c", "00:00:00.25Z"),
+        ("d", "00:00:01Z"),
+        ("e", "00:00:00.250001Z"),
+    ];
+    let event = |(id, time): (&str, &str)| {
+        format!("{{\"block\":1,\"region\":\"r\",\"id\":\"{id}\",\"at\":\"2020-01-01T{time}\"}}\n")
+    };
+    let entities = format!("{ALL_TYPES}\nindexes = [\"at\"]");
+    let project = Project::with(&pipeline(&entities, ""), script, &times.map(event).concat());
+    project.run_json();
+    let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout();
+    assert_eq!(doc, "{\"all\":\"d b e c a\",\"from\":\"a c e b d\"}\n");
 }

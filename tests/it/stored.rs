@@ -177,3 +177,40 @@ fn a_full_disk_ends_the_run_and_keeps_what_was_committed() {
     project.run_json();
     assert_eq!(project.query("things.db", "SELECT count(*), max(n) FROM thing"), [["3000", "3000"]]);
 }
+
+#[test]
+fn a_link_to_the_database_is_the_same_database() {
+    let project = Project::with(&pipeline(THING), TALKING, "");
+    let mut stream = Stream::start(&project);
+    std::os::unix::fs::symlink(project.path("things.db"), project.path("link.db")).expect("link");
+    let args = ["run", "pipeline.toml", "--store", "sqlite:link.db"];
+    project.forebay(&args).fails(1, &["is being written by forebay", &format!("pid {}", stream.child.id())]);
+    stream.child.kill().expect("kill");
+    stream.child.wait().expect("the child");
+    project.forebay(&args).ok();
+}
+
+#[test]
+fn pipelines_that_start_together_on_a_new_database_wait_for_each_other() {
+    for _ in 0..10 {
+        let project = Project::with(&pipeline(THING), SCRIPT, &events(1..=50));
+        project.write(
+            "other.toml",
+            pipeline("[entities.other]\ncolumns = {}\n")
+                .replace("\"things\"", "\"others\"")
+                .replace("handlers.lua", "other.lua"),
+        );
+        project.write("other.lua", "function on_event(e, ctx) ctx.other:set(ctx.block, {}) end");
+        let both = ["pipeline.toml", "other.toml"].map(|file| {
+            let args = ["run", file, "--store", "sqlite:both.db"];
+            (project.command(&args).spawn().expect("the binary starts"), args)
+        });
+        for (child, args) in both {
+            project.finish(child, &args).ok();
+        }
+        assert_eq!(
+            project.query("both.db", "SELECT (SELECT count(*) FROM thing), (SELECT count(*) FROM other)"),
+            [["50", "50"]]
+        );
+    }
+}

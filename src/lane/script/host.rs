@@ -201,6 +201,11 @@ impl Host {
         };
         table.raw_set("sealed", lua.create_function(sealed)?)?;
         let host = self.clone();
+        let count = move |_: &Lua, (kind, region, changed): (usize, usize, LuaString)| {
+            host.count(kind - 1, region - 1, &changed.as_bytes())
+        };
+        table.raw_set("count", lua.create_function(count)?)?;
+        let host = self.clone();
         let load = move |_: &Lua, (kind, region, id): (usize, usize, Option<LuaString>)| {
             let ids = id.as_ref().map_or_else(Vec::new, |id| {
                 let id = id.as_bytes();
@@ -214,28 +219,43 @@ impl Host {
 
     /// Loads the rows that are wanted and gives them to the inner side.
     pub(super) fn supply(&self, want: &Want) -> LuaResult<()> {
+        let loaded = self.ask_store(want.region, |loader, region| {
+            loader.load(want.entity, region, &split_ids(&want.ids), want.ask)
+        })?;
+        let inner = self.inner()?;
+        let rows = inner.supply_text(&loaded.packed)?;
+        let ids = inner.supply_text(&want.ids)?;
+        inner.supply.call((want.entity + 1, want.region + 1, rows, loaded.is_whole, ids))
+    }
+
+    /// The last batch that a count includes, and the rows; without those that changed in a later one. `changed` is
+    /// each id behind its length of 4 bytes, then the batch in 8.
+    fn count(&self, entity: usize, region: usize, changed: &[u8]) -> LuaResult<(u64, u64)> {
+        let counted = self.ask_store(region, |loader, region| loader.count(entity, region, &split_changed(changed)))?;
+        Ok((counted.batch, counted.rows))
+    }
+
+    /// Asks the store through the loader, which nobody else has meanwhile. What it says is kept for the run.
+    fn ask_store<T>(
+        &self,
+        region: usize,
+        ask: impl FnOnce(&mut Loader, &str) -> Result<T, StoreError>,
+    ) -> LuaResult<T> {
         let (loader, region) = {
             let mut shared = self.lock();
-            (shared.loader.take(), shared.regions.get(want.region).cloned().flatten())
+            (shared.loader.take(), shared.regions.get(region).cloned().flatten())
         };
         let (Some(mut loader), Some(region)) = (loader, region) else {
             return Err(LuaError::runtime("rows of a region that is not known"));
         };
-        let loaded = loader.load(want.entity, &region, &split_ids(&want.ids), want.ask);
-        self.lock().loader = Some(loader);
-        match loaded {
-            Ok(loaded) => {
-                let inner = self.inner()?;
-                let rows = inner.supply_text(&loaded.packed)?;
-                let ids = inner.supply_text(&want.ids)?;
-                inner.supply.call((want.entity + 1, want.region + 1, rows, loaded.is_whole, ids))
-            }
-            Err(error) => {
-                let message = error.to_string();
-                self.lock().store_error = Some(error);
-                Err(LuaError::runtime(message))
-            }
-        }
+        let answer = ask(&mut loader, &region);
+        let mut shared = self.lock();
+        shared.loader = Some(loader);
+        answer.map_err(|error| {
+            let message = error.to_string();
+            shared.store_error = Some(error);
+            LuaError::runtime(message)
+        })
     }
 }
 
@@ -277,6 +297,18 @@ fn split_ids(mut packed: &[u8]) -> Vec<&str> {
         packed = rest;
     }
     ids
+}
+
+/// Ids, each behind its length of 4 bytes and before its batch of 8.
+fn split_changed(mut packed: &[u8]) -> Vec<(&str, u64)> {
+    let mut changed = Vec::new();
+    while let Some((len, rest)) = packed.split_first_chunk::<4>() {
+        let Some((id, rest)) = rest.split_at_checked(u32::from_le_bytes(*len) as usize) else { break };
+        let Some((batch, rest)) = rest.split_first_chunk::<8>() else { break };
+        changed.push((std::str::from_utf8(id).unwrap_or(""), u64::from_le_bytes(*batch)));
+        packed = rest;
+    }
+    changed
 }
 
 fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {

@@ -9,6 +9,9 @@ use serde_json::{Map, Number, Value as Json};
 use super::inner::Inner;
 use crate::limits::JSON_DEPTH_MAX;
 
+/// Items of a list at most: a higher index in a list is a mistake, and not so many nulls.
+const LIST_LEN_MAX: usize = 10_000_000;
+
 /// A JSON value, read as far as its kind.
 pub(super) enum Scalar<'j> {
     Null,
@@ -160,7 +163,7 @@ fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize) -> Re
         (Some(_), false, Some(plain)) => plain.call::<LuaTable>(table).map_err(fault)?,
         _ => table.clone(),
     };
-    let len = plain.raw_len();
+    let len = if is_marked { last_index(&plain)? } else { plain.raw_len() };
     if is_marked || (len > 0 && is_list(&plain, len)?) {
         return encode_list(inner, &plain, len, path, depth);
     }
@@ -185,6 +188,20 @@ fn key_text(key: &LuaValue) -> Result<String, String> {
         )),
         other => Err(format!("a {} as a key has no form in JSON", other.type_name())),
     }
+}
+
+/// The last index of a list in which nulls may have left holes.
+fn last_index(list: &LuaTable) -> Result<usize, String> {
+    let mut last = 0;
+    for pair in list.pairs::<LuaValue, LuaValue>() {
+        let (key, _) = pair.map_err(|error| error.to_string())?;
+        let index = match key {
+            LuaValue::Integer(index) => usize::try_from(index).ok().filter(|index| (1..=LIST_LEN_MAX).contains(index)),
+            _ => None,
+        };
+        last = last.max(index.ok_or_else(|| "a list with a key that is no place in it".to_owned())?);
+    }
+    Ok(last)
 }
 
 fn is_list(table: &LuaTable, len: usize) -> Result<bool, String> {

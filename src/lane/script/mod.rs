@@ -113,7 +113,7 @@ impl ScriptEngine {
         let mut engine =
             Self { name: factory.name.clone(), lua, host, context, has_snapshots: false, packed: Vec::new() };
         let loaded = engine.load(&factory.text).map_err(|error| engine.failure(&error))?;
-        engine.has_snapshots = loaded.map_err(|message| match message.contains(OUT_OF_MEMORY) {
+        engine.has_snapshots = loaded.map_err(|message| match message.ends_with(OUT_OF_MEMORY) {
             true => engine.out_of_memory(),
             false => LaneError::Unusable(message),
         })?;
@@ -241,7 +241,7 @@ impl ScriptEngine {
         if let Some(error) = self.host.lock().store_error.take() {
             return LaneError::Store(error);
         }
-        if message.contains(OUT_OF_MEMORY) {
+        if message.ends_with(OUT_OF_MEMORY) {
             return self.out_of_memory();
         }
         LaneError::Handler { message, place: self.context.watch.place() }
@@ -260,7 +260,7 @@ impl ScriptEngine {
         let text = error.to_string();
         match error {
             LuaError::MemoryError(_) => self.out_of_memory(),
-            _ if text.contains(OUT_OF_MEMORY) => self.out_of_memory(),
+            _ if text.ends_with(OUT_OF_MEMORY) => self.out_of_memory(),
             _ => LaneError::Bug(text),
         }
     }

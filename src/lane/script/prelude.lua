@@ -457,6 +457,18 @@ end
 
 local dry_writes -- handle -> id -> row, of one handler call that is run dry
 
+-- What the current call wrote: handle, id and the row before, again and again. A call that is run dry must not see half
+-- of what the parked one does.
+local call_writes, call_writes_count = {}, 0
+
+-- Puts the rows before the parked call in the place of those it wrote, or back.
+local function swap_call_writes(from, to, step)
+  for at = from, to, step do
+    local young, id = call_writes[at][YOUNG], call_writes[at + 1]
+    young[id], call_writes[at + 2] = call_writes[at + 2], young[id]
+  end
+end
+
 local function key_of(handle, id, what)
   if mtype(id) == "integer" then return format("%d", id) end
   if type(id) ~= "string" then raise(format("%s:%s: expected an id (text or an integer), got %s", handle[KIND].name, what, describe(id))) end
@@ -484,7 +496,12 @@ end
 
 local function write(handle, id, row)
   if mode == RUN then
-    handle[YOUNG][id] = row
+    local young, count = handle[YOUNG], call_writes_count
+    local before = young[id]
+    if before == nil then before = handle[OLD][id] end
+    call_writes[count + 1], call_writes[count + 2], call_writes[count + 3] = handle, id, before
+    call_writes_count = count + 3
+    young[id] = row
     return mark(handle, id)
   end
   if mode == SNAPSHOT then raise("on_snapshot may read, and not write") end
@@ -549,8 +566,23 @@ local function each_row(handle, visit)
   end
 end
 
+-- Counts a table that is not wholly here: the committed rows, but for those that changed since, and these.
+local function count_committed(handle)
+  if mode == DRY then error(DRY_END, 0) end
+  local changed, ids = handle[CHANGED], {}
+  for id, number in next, changed do
+    if number > committed then ids[#ids + 1] = spack("<s4I8", id, number) end
+  end
+  local included, count = host.count(handle[KIND].number, handle[REGION], concat(ids))
+  for id, number in next, changed do
+    if number > included and lookup(handle, id) then count = count + 1 end
+  end
+  return count
+end
+
 function methods.count(entity)
   local handle = inner_of[entity] or no_entity("count")
+  if not handle[WHOLE] then return count_committed(handle) end
   local count = 0
   each_row(handle, function() count = count + 1 end)
   return count
@@ -573,6 +605,12 @@ local function indexed(kind, column, what)
   raise(format("%s:find: there is no column %s%s", kind.name, name_text(column), host.nearest(tostring(column), kind.names)))
 end
 
+-- A value as it is compared. Of a time without its Z, the shorter text is the earlier time.
+local function comparable(kind, place, value)
+  if kind.is_time[place] then return value and value:sub(1, -2) end
+  return value
+end
+
 local function conditions(kind, where)
   local tests = {}
   local function wrong()
@@ -588,15 +626,16 @@ local function conditions(kind, where)
     if not test then raise(format("%s:find: %s is no operator; expected one of = < <= > >=", kind.name, describe(operator))) end
     if value == nil then raise(format("%s:find: the condition on %q compares with nil, which nothing matches", kind.name, column)) end
     -- The value as the column would hold it.
-    tests[at] = { place = place, test = test, value = kind.check({ [column] = value })[place] }
+    local held = kind.check({ [column] = value })[place]
+    tests[at] = { place = place, test = test, value = comparable(kind, place, held) }
   end
   return tests
 end
 
-local function matches(row, tests)
+local function matches(kind, row, tests)
   for at = 1, #tests do
     local condition = tests[at]
-    local value = row[condition.place]
+    local value = comparable(kind, condition.place, row[condition.place])
     if value == nil or not condition.test(value, condition.value) then return false end
   end
   return true
@@ -625,11 +664,11 @@ function methods.find(entity, query)
   if mtype(limit) ~= "integer" or limit < 0 then raise(format("%s:find: limit: expected a count, got %s", kind.name, describe(limit))) end
   local found = {}
   each_row(handle, function(id, row)
-    if matches(row, tests) then found[#found + 1] = { id, row } end
+    if matches(kind, row, tests) then found[#found + 1] = { id, row } end
   end)
   sort(found, function(a, b)
     if place then
-      local left, right = a[2][place], b[2][place]
+      local left, right = comparable(kind, place, a[2][place]), comparable(kind, place, b[2][place])
       -- Null comes last, in either direction.
       if left == nil or right == nil then
         if left ~= nil or right ~= nil then return left ~= nil end
@@ -652,14 +691,15 @@ end
 
 local kinds = {}
 for number, given in ipairs(kinds_given) do
-  local names, known, is_indexed = {}, {}, {}
+  local names, known, is_indexed, is_time = {}, {}, {}, {}
   for at, column in ipairs(given.columns) do
     names[at] = column.name
     known[column.name] = true
+    is_time[at] = column.type == "timestamptz"
     if column.indexed then is_indexed[column.name] = at end
   end
   kinds[number] = {
-    number = number, name = given.name, names = names, known = known, indexed = is_indexed,
+    number = number, name = given.name, names = names, known = known, indexed = is_indexed, is_time = is_time,
     copy = make_copy(given.columns), check = make_check(given.name, given.columns),
     pack = make_pack(given.columns), unpack = make_unpack(given.columns),
   }
@@ -705,7 +745,7 @@ end
 -- Loads the script; returns whether it has on_snapshot, or nil and a message.
 function border.load()
   local run = load(sandbox_source, "=sandbox", "t")(
-    host, raise, is_event, open_event, numbers.new, array, hidden
+    host, raise, is_event, open_event, numbers, array, hidden
   )
   local found, problem = run(script_source, chunk_name)
   if not found then return nil, failure_text(problem) end
@@ -751,6 +791,7 @@ local function handle_events()
   local on_event, ctx, fields = handlers.on_event, region.ctx, region.fields
   while place < count do
     place = place + 1
+    call_writes_count = 0
     tick(place)
     local shape, block, event
     shape, block, position = sunpack("<I2i8", packed, position)
@@ -765,6 +806,7 @@ end
 local function run_ahead()
   local on_event, ctx, fields = handlers.on_event, region.ctx, region.fields
   local event_now, block_now, at = current_event, fields.block, position
+  swap_call_writes(call_writes_count - 2, 1, -3)
   mode = DRY
   for ahead = place + 1, math.min(place + host.dry_events_max, count) do
     tick(ahead)
@@ -777,6 +819,7 @@ local function run_ahead()
     pcall(on_event, event, ctx)
   end
   mode, dry_writes = RUN, nil
+  swap_call_writes(1, call_writes_count - 2, 3)
   current_event, fields.block = event_now, block_now
   tick(place)
 end
@@ -827,22 +870,24 @@ function border.snapshot(region_number, block)
   return border.resume()
 end
 
-local SEAL_ROWS <const> = 4096
+local SEAL_BYTES <const> = 256 * 1024 -- handed out at a time, so that sealing needs little memory beside the rows
 
 -- Hands out what the batch changed.
 function border.seal()
   for at = 1, touched_count do
     local handle = touched[at]
     local young, old, kind, dirty = handle[YOUNG], handle[OLD], handle[KIND], handle[DIRTY]
-    local pack_row, out = kind.pack, {}
+    local pack_row, out, bytes = kind.pack, {}, 0
     for place_in = 1, handle[DIRTY_COUNT] do
       local id = dirty[place_in]
       local row = young[id]
       if row == nil then row = old[id] end
-      out[#out + 1] = row and pack_row(id, row) or spack("<s4B", id, 0)
-      if #out == SEAL_ROWS then
+      local sealed = row and pack_row(id, row) or spack("<s4B", id, 0)
+      out[#out + 1] = sealed
+      bytes = bytes + #sealed
+      if bytes > SEAL_BYTES then
         host.sealed(kind.number, handle[REGION], concat(out))
-        out = {}
+        out, bytes = {}, 0
       end
     end
     host.sealed(kind.number, handle[REGION], concat(out))

@@ -1,34 +1,45 @@
 -- The world that a script sees: no files, no processes, no chance, no clock; and globals that cannot change once the
 -- script is loaded, because state outside entities would not survive a restart.
 
-local host, raise, is_event, open_event, numeric, array, hidden = ...
+local host, raise, is_event, open_event, numbers, array, hidden = ...
 
 local rawmeta, setmeta, next, type, load, pcall, sort = getmetatable, setmetatable, next, type, load, pcall, table.sort
 
--- Read-only tables, and what they stand for.
+-- Read-only tables, what they stand for, and the way back.
 local frozen = setmeta({}, { __mode = "k" })
+local stand_ins = setmeta({}, { __mode = "k" })
 
 local function refuse_write(_, key)
   raise("globals are read-only once the script is loaded (" .. tostring(key) .. "); keep state in entities")
 end
 
-local function freeze(original, seen)
-  if seen[original] then return seen[original] end
-  local stand_in = {}
-  seen[original] = stand_in
-  frozen[stand_in] = original
-  for key, value in next, original do
-    if type(value) == "table" and rawmeta(value) == nil and not frozen[value] then
-      original[key] = freeze(value, seen)
-    end
-  end
-  return setmeta(stand_in, {
+-- Metamethods that a stand-in answers itself; the others see the table it stands for.
+local OWN <const> = { __index = true, __newindex = true, __len = true, __pairs = true, __metatable = true, __gc = true, __mode = true }
+
+local function stand_in_meta(original)
+  local meta = {
     __index = original,
     __newindex = refuse_write,
     __len = function() return #original end,
     __pairs = function() return next, original, nil end,
     __metatable = false,
-  })
+  }
+  for name, method in next, rawmeta(original) or {} do
+    if type(method) == "function" and not OWN[name] then
+      meta[name] = function(a, b, ...) return method(frozen[a] or a, frozen[b] or b, ...) end
+    end
+  end
+  return meta
+end
+
+local function freeze(original)
+  if stand_ins[original] then return stand_ins[original] end
+  local stand_in = {}
+  stand_ins[original], frozen[stand_in] = stand_in, original
+  for key, value in next, original do
+    if type(value) == "table" and not hidden[rawmeta(value)] and not frozen[value] then original[key] = freeze(value) end
+  end
+  return setmeta(stand_in, stand_in_meta(original))
 end
 
 local function script_next(tab, key)
@@ -92,21 +103,27 @@ hidden[rawmeta("")] = true
 local function script_getmetatable(value)
   local meta = rawmeta(value)
   if hidden[meta] then return false end
-  return meta
+  return stand_ins[meta] or meta
 end
 
 local function script_setmetatable(tab, meta)
   if hidden[rawmeta(tab)] then raise("the metatable of this value is protected") end
-  return setmeta(tab, meta)
+  -- Lua looks metamethods up without asking a stand-in.
+  return setmeta(tab, frozen[meta] or meta)
+end
+
+local function script_tonumber(value, ...)
+  if rawmeta(value) == numbers.meta then return tonumber(numbers.text(value)) end
+  return tonumber(value, ...)
 end
 
 local world = {
   assert = assert, error = error, ipairs = ipairs, next = script_next, pairs = script_pairs, pcall = pcall,
   rawequal = rawequal, rawlen = rawlen, select = select, 
   setmetatable = script_setmetatable, getmetatable = script_getmetatable,
-  tonumber = tonumber, tostring = script_tostring, type = type, xpcall = xpcall, _VERSION = _VERSION,
+  tonumber = script_tonumber, tostring = script_tostring, type = type, xpcall = xpcall, _VERSION = _VERSION,
   math = math, string = string, table = table, utf8 = utf8,
-  numeric = numeric, array = array,
+  numeric = numbers.new, array = array,
 }
 
 -- A handler that draws lots, or that reads memory addresses, would not come to the same state twice.
@@ -115,7 +132,7 @@ string.dump = nil
 
 function world.print(...)
   local parts = table.pack(...)
-  for at = 1, parts.n do parts[at] = tostring(parts[at]) end
+  for at = 1, parts.n do parts[at] = script_tostring(parts[at]) end
   host.print(table.concat(parts, "\t"))
 end
 
@@ -139,9 +156,8 @@ return function(text, chunk_name)
   local ok, failure = pcall(chunk)
   if not ok then return nil, failure end
   is_loaded = true
-  local seen = {}
   for name, value in next, world do
-    if type(value) == "table" and value ~= globals and rawmeta(value) == nil then world[name] = freeze(value, seen) end
+    if type(value) == "table" and value ~= globals and not hidden[rawmeta(value)] then world[name] = freeze(value) end
   end
   return { on_event = world.on_event, on_snapshot = world.on_snapshot }, frozen
 end

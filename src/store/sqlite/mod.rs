@@ -17,7 +17,7 @@ mod write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -31,6 +31,9 @@ use write::Statements;
 
 /// How long a statement waits for another program that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it waits between two tries where SQLite itself does not wait.
+const BUSY_STEP: Duration = Duration::from_millis(5);
 
 /// Pages that the cache of a connection holds, in KiB (the negative form of `cache_size`).
 const CACHE_KIB: i64 = 8 * 1024;
@@ -74,6 +77,9 @@ fn explain(error: &rusqlite::Error) -> String {
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
             "; another program holds the file, end it and run again"
         }
+        Some(rusqlite::ErrorCode::SystemIoFailure) => {
+            "; is the disk full, or the size of files limited? nothing committed is lost"
+        }
         Some(rusqlite::ErrorCode::ReadOnly) => "; the file or its folder may not be written to",
         Some(rusqlite::ErrorCode::NotADatabase) => "; the file is something else, choose another",
         Some(rusqlite::ErrorCode::DatabaseCorrupt) => "; restore the file from a copy, or delete it and index again",
@@ -86,7 +92,7 @@ impl SqliteStore {
     pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Self, StoreError> {
         let name = StoreName(path.to_owned());
         check_place(path, &name)?;
-        let lock = WriterLock::take(path, &plan.pipeline, &name)?;
+        let lock = WriterLock::take(&one_name(path), &plan.pipeline, &name)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection =
             Connection::open_with_flags(path, flags).map_err(|error| name.cannot_open(explain(&error)))?;
@@ -95,6 +101,18 @@ impl SqliteStore {
         let statements = Statements::new(&plan.schema);
         let file = file_number(path).ok_or_else(|| name.cannot_open("it was removed just now"))?;
         Ok(Self { connection, name, plan, statements, file, _lock: lock })
+    }
+}
+
+/// The path without links, so that a file has one name and one lock. It may not be there yet.
+fn one_name(path: &Path) -> PathBuf {
+    if let Ok(name) = path.canonicalize() {
+        return name;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
     }
 }
 
@@ -119,10 +137,25 @@ fn check_place(path: &Path, name: &StoreName) -> Result<(), StoreError> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    set_wal(connection)?;
     // A snapshot may be published as soon as its batch has committed, so a commit must survive a power loss.
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)
+}
+
+/// Sets the journal to WAL. SQLite does not wait for others here, so this does.
+fn set_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())) {
+            Err(error) if is_busy(&error) && begun.elapsed() < BUSY_TIMEOUT => std::thread::park_timeout(BUSY_STEP),
+            result => return result,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
 }
 
 impl Store for SqliteStore {
@@ -152,20 +185,30 @@ impl Store for SqliteStore {
     }
 
     fn readers(&self) -> Arc<dyn OpenReader> {
-        Arc::new(Readers { name: self.name.clone(), schema: Arc::clone(&self.plan.schema) })
+        Arc::new(Readers {
+            name: self.name.clone(),
+            pipeline: self.plan.pipeline.clone(),
+            schema: Arc::clone(&self.plan.schema),
+        })
     }
 }
 
 /// Opens connections that read.
 struct Readers {
     name: StoreName,
+    pipeline: String,
     schema: Arc<Schema>,
 }
 
 impl OpenReader for Readers {
     fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
         let connection = open_read_only(&self.name)?;
-        Ok(Box::new(rows::SqliteRows::new(connection, self.name.clone(), Arc::clone(&self.schema))))
+        Ok(Box::new(rows::SqliteRows::new(
+            connection,
+            self.name.clone(),
+            self.pipeline.clone(),
+            Arc::clone(&self.schema),
+        )))
     }
 }
 

@@ -5,23 +5,24 @@ use std::sync::Arc;
 use rusqlite::types::ValueRef as SqlRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{StoreError, StoreName, quoted};
+use super::{StoreError, StoreName, quoted, tables, unsigned};
 use crate::numeric::Numeric;
 use crate::schema::{Column, Entity, Schema};
 use crate::stage::codec::{ValueRef, encode_row};
-use crate::store::{RegionLimit, RowReader};
+use crate::store::{RegionLimit, RowCount, RowReader};
 use crate::value::ColumnType;
 
 pub(super) struct SqliteRows {
     connection: Connection,
     name: StoreName,
+    pipeline: String,
     schema: Arc<Schema>,
     by_id: Vec<String>,
     by_region: Vec<String>,
 }
 
 impl SqliteRows {
-    pub(super) fn new(connection: Connection, name: StoreName, schema: Arc<Schema>) -> Self {
+    pub(super) fn new(connection: Connection, name: StoreName, pipeline: String, schema: Arc<Schema>) -> Self {
         connection.set_prepared_statement_cache_capacity(2 * schema.entities().len() + 8);
         let select = |entity: &Entity, rest: &str| {
             let columns: String = entity.columns.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
@@ -29,7 +30,7 @@ impl SqliteRows {
         };
         let by_id = schema.entities().iter().map(|entity| select(entity, "AND \"id\" = ?2")).collect();
         let by_region = schema.entities().iter().map(|entity| select(entity, "ORDER BY \"id\"")).collect();
-        Self { connection, name, schema, by_id, by_region }
+        Self { connection, name, pipeline, schema, by_id, by_region }
     }
 }
 
@@ -64,6 +65,24 @@ impl RowReader for SqliteRows {
             pack(entity, row, packed).map_err(&doing)?;
         }
         Ok(true)
+    }
+
+    fn count(&mut self, entity: usize, region: &str, changed: &[(&str, u64)]) -> Result<RowCount, StoreError> {
+        let doing = self.name.sql("counting rows");
+        let table = quoted(&self.schema.entities()[entity].name);
+        let transaction = self.connection.transaction().map_err(&doing)?;
+        let count = (|| {
+            let batch = tables::checkpoint(&transaction, &self.pipeline)?.map_or(0, |checkpoint| checkpoint.batch);
+            let sql = format!("SELECT count(*) FROM {table} WHERE \"region\" = ?1");
+            let mut rows = unsigned(transaction.prepare_cached(&sql)?.query_row([region], |row| row.get(0))?);
+            let sql = format!("SELECT 1 FROM {table} WHERE \"region\" = ?1 AND \"id\" = ?2");
+            let mut exists = transaction.prepare_cached(&sql)?;
+            for (id, _) in changed.iter().filter(|(_, changed_in)| *changed_in > batch) {
+                rows -= u64::from(exists.exists((region, id))?);
+            }
+            Ok(RowCount { batch, rows })
+        })();
+        count.map_err(doing)
     }
 }
 

@@ -140,7 +140,7 @@ fn make_entity(transaction: &Transaction<'_>, plan: &StorePlan, entity: &Entity)
         }
     }
     for index in &entity.indexes {
-        let name = quoted(&format!("{}__{index}", entity.name));
+        let name = quoted(&format!("{}.{index}", entity.name));
         let sql = format!(
             "CREATE INDEX IF NOT EXISTS {name} ON {} (\"region\", {}, \"id\")",
             quoted(&entity.name),
