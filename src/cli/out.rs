@@ -48,6 +48,11 @@ pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
+/// A text of the data as a terminal may show it: without control characters.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
 /// How long ago, in the largest unit that says enough.
 pub(super) fn age(seconds: i64) -> String {
     match seconds {

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::{Global, Status};
 use super::exit::{Code, Failure};
-use super::out::{age, count, print_lines, seconds_since, set};
+use super::out::{age, count, plain, print_lines, seconds_since, set};
 
 /// How one region's snapshot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +145,7 @@ fn as_lines(name: &str, status: &PipelineStatus, states: &[State]) -> Vec<String
                 )
             },
         );
-        lines.push(format!("  {:<8} {}  block {}, {snapshot}", state.name(), region.region, region.block));
+        lines.push(format!("  {:<8} {}  block {}, {snapshot}", state.name(), plain(&region.region), region.block));
     }
     lines
 }

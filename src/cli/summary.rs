@@ -73,13 +73,15 @@ pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
     if report.late_skipped > 0 {
         lines.push(format!("  left out    {} events that came too late", count(report.late_skipped)));
     }
-    lines.push(format!(
-        "  time        read {:.3} s, handlers {:.3} s, commit {:.3} s; {:.2} times as fast as one after another",
-        times.read.as_secs_f64(),
-        times.handlers.as_secs_f64(),
-        times.commit.as_secs_f64(),
-        report.speedup(),
-    ));
+    if report.events > 0 {
+        lines.push(format!(
+            "  time        read {:.3} s, handlers {:.3} s, commit {:.3} s; {:.3} s of it at the same time",
+            times.read.as_secs_f64(),
+            times.handlers.as_secs_f64(),
+            times.commit.as_secs_f64(),
+            (times.handlers + times.commit).saturating_sub(times.wall).as_secs_f64(),
+        ));
+    }
     lines.push(format!("  memory      {} MiB at most", report.memory_peak_bytes >> 20));
     lines.push(format!("  {}", report.limit()));
     lines

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use forebay::store::StoredSnapshot;
 use serde_json::{Map, Value as Json};
 
-use super::out::{age, count, seconds_since, width};
+use super::out::{age, count, plain, seconds_since, width};
 
 /// The longest text of a document that is shown whole.
 const CELL_CHARS_MAX: usize = 40;
@@ -52,7 +52,7 @@ fn fields(snapshot: &StoredSnapshot) -> Map<String, Json> {
 
 fn fixed_cells(snapshot: &StoredSnapshot) -> Vec<String> {
     vec![
-        snapshot.region.clone(),
+        plain(&snapshot.region),
         snapshot.seq.to_string(),
         snapshot.block.to_string(),
         age(seconds_since(&snapshot.generated_at)),
@@ -90,7 +90,7 @@ fn columns_that_fit(docs: &[Map<String, Json>], fixed: &[Vec<String>]) -> Vec<(S
 fn cell_text(value: &Json) -> String {
     match value {
         Json::Null => String::new(),
-        Json::String(text) => shorten(text),
+        Json::String(text) => shorten(&plain(text)),
         Json::Number(number) => number.as_u64().map_or_else(|| number.to_string(), count),
         Json::Bool(value) => value.to_string(),
         Json::Array(items) => format!("{} items", items.len()),

@@ -185,9 +185,15 @@ impl<'h> Coordinator<'h> {
                     self.keep_memory()?;
                     self.seal_if_due()?;
                 }
+                // The batch has to end before the next block may begin.
+                None if self.intake.has_events() && self.is_boundary() && self.must_end() => {}
                 None if self.intake.is_ended() => break,
                 None => self.wait_for_pages()?,
             }
+        }
+        // Whatever the reason, events that were read must not be taken for handled.
+        if self.intake.has_events() && !self.is_stopped() {
+            return Err(self.lane_error(LaneError::Bug("events were left when the source had ended".into())));
         }
         self.seal_last()
     }
@@ -357,6 +363,8 @@ impl<'h> Coordinator<'h> {
         if self.needed_bytes() <= self.pressure_bytes {
             return Ok(());
         }
+        self.collect()?;
+        self.tell_crew();
         self.trim()?;
         let soft = soft_limit(self.plan.memory_bytes);
         if self.needed_bytes() > soft && self.is_boundary() && self.open.events > 0 {

@@ -118,12 +118,12 @@ pub enum PipelineError {
 }
 
 fn discarded_text(batch: u64, discarded: Option<(i64, i64)>) -> String {
-    match discarded {
-        Some((first, last)) => {
-            format!("\n  batch {batch} (blocks {first} to {last}) was discarded; what was committed before it stays")
-        }
-        None => String::new(),
-    }
+    let blocks = match discarded {
+        None => return String::new(),
+        Some((first, last)) if first == last => format!("block {first}"),
+        Some((first, last)) => format!("blocks {first} to {last}"),
+    };
+    format!("\n  batch {batch} ({blocks}) was discarded; what was committed before it stays")
 }
 
 impl From<SourceError> for PipelineError {

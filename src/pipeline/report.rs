@@ -85,7 +85,12 @@ impl Report {
     /// One sentence on what limited the run and what would help.
     pub fn limit(&self) -> String {
         if self.events == 0 {
-            return "there was nothing to do".into();
+            return match self.resumed_from {
+                Some(block) => {
+                    format!("there was nothing to do: the source has no block after {block}, which is committed")
+                }
+                None => "there was nothing to do: the source has no events".into(),
+            };
         }
         let share = |time: Duration| (100.0 * ratio(time, self.times.wall)).min(100.0);
         let Times { read, handlers, commit, handlers_blocked, .. } = self.times;

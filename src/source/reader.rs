@@ -162,7 +162,7 @@ impl Reader {
             if event.block == done && self.done_events > done_events {
                 return self.late(event, || {
                     format!(
-                        "block {done} was committed with {done_events} events, and the source now has more of it; \
+                        "block {done} was committed with {done_events} of its events, and the source now has more of it; \
                          a block must be complete when it is read"
                     )
                 });

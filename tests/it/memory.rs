@@ -71,7 +71,7 @@ fn a_count_is_right_at_every_event_without_the_rows() {
     for block in 0..6000 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let id = (state >> 33) % 5000;
-        let gone = (state >> 20) % 4 == 0;
+        let gone = (state >> 20).is_multiple_of(4);
         if gone {
             live.remove(&id)
         } else {
@@ -111,4 +111,28 @@ fn a_call_that_is_tried_ahead_sees_whole_events_only() {
     project.forebay(&["run", "pipeline.toml", "--until", "2999"]).ok();
     project.run_json();
     assert_eq!(project.query("p.db", "SELECT i FROM thing WHERE id IN ('x', 'seen')"), [["7"], ["7"]]);
+}
+
+/// A call that is tried ahead may look for what the parked one has not written yet; that must not end the run.
+#[test]
+fn a_call_that_is_tried_ahead_ends_even_if_it_looks_for_ever() {
+    let script = r#"function on_event(e, ctx)
+      if e.kind == "row" then ctx.thing:set(e.id, { i = 1, t = ("x"):rep(400) }) return end
+      if e.kind == "open" then
+        ctx.slot:set("slot:7", {})
+        ctx.thing:get(e.id)
+        return
+      end
+      local n = 0
+      while not ctx.slot:get("slot:" .. n) do n = n + 1 end
+      ctx.slot:set("found", { i = n })
+    end"#;
+    let mut events: String =
+        (0..3000).map(|n| format!("{{\"block\":{n},\"region\":\"r\",\"kind\":\"row\",\"id\":\"k{n}\"}}\n")).collect();
+    events.push_str("{\"block\":3000,\"region\":\"r\",\"kind\":\"open\",\"id\":\"k7\"}\n{\"block\":3000,\"region\":\"r\",\"kind\":\"look\"}\n");
+    let entities = "[entities.slot]\ncolumns = { i = \"bigint\" }\n[handlers]\ntimeout = \"2s\"";
+    let project = Project::with(&pipeline("").replace("[handlers]", entities), script, &events);
+    project.forebay(&["run", "pipeline.toml", "--until", "2999"]).ok();
+    project.run_json();
+    assert_eq!(project.query("p.db", "SELECT i FROM slot WHERE id = 'found'"), [["7"]]);
 }

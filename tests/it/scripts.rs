@@ -354,3 +354,50 @@ fn find_compares_times_and_not_their_texts() {
     let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout();
     assert_eq!(doc, "{\"all\":\"d b e c a\",\"from\":\"a c e b d\"}\n");
 }
+
+/// What Lua leaves to chance is not: equal elements keep their order, addresses are not shown, a removed field stays
+/// removed, and finalisers are refused.
+#[test]
+fn nothing_is_left_to_chance() {
+    let script = r##"function on_event(e, ctx)
+      local rows = {}
+      for i = 1, 1000 do rows[i] = { key = i // 4, at = i } end
+      table.sort(rows, function(a, b) return a.key > b.key end)
+      local order = {}
+      for i = 1, 8 do order[i] = rows[i].at end
+      local words = { "b", "a", "c" }
+      table.sort(words)
+      e.gone = nil
+      assert(e.gone == nil and e.cold ~= nil)
+      e.cold = nil
+      assert(e.cold == nil)
+      for key in pairs(e) do assert(key ~= "gone" and key ~= "cold") end
+      assert(not pcall(string.format, "%p", {}) and not pcall(setmetatable, {}, { __gc = print }))
+      local text = string.format("%s %s %5.1f", {}, print, 2.25) .. table.concat(order, " ") .. table.concat(words)
+      ctx.thing:set(tostring(ctx.block), { t = text })
+    end"##;
+    let events: String =
+        (1..=200).map(|block| format!("{{\"block\":{block},\"region\":\"r\",\"gone\":1,\"cold\":2}}\n")).collect();
+    let project = Project::with(&pipeline(ALL_TYPES, ""), script, &events);
+    project.run_json();
+    let texts = project.query("p.db", "SELECT DISTINCT t FROM thing");
+    assert_eq!(texts, [["table function   2.21000 996 997 998 999 992 993 994abc"]]);
+}
+
+#[test]
+fn booleans_are_found_and_ordered() {
+    let script = r#"
+    local function ids(rows) local t = {} for i, row in ipairs(rows) do t[i] = row.id end return table.concat(t, " ") end
+    function on_event(e, ctx) ctx.thing:set(e.id, { b = e.b }) end
+    function on_snapshot(ctx)
+      local t = ctx.thing
+      return { no = ids(t:find{ where = {{"b", "<", true}} }), yes = ids(t:find{ where = {{"b", "=", true}} }), all = ids(t:find{ order = "-b" }) }
+    end"#;
+    let event = |(id, b): (&str, &str)| format!("{{\"block\":1,\"region\":\"r\",\"id\":\"{id}\",\"b\":{b}}}\n");
+    let entities = format!("{ALL_TYPES}\nindexes = [\"b\"]");
+    let events = [("x", "true"), ("y", "false"), ("z", "null")].map(event).concat();
+    let project = Project::with(&pipeline(&entities, ""), script, &events);
+    project.run_json();
+    let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout();
+    assert_eq!(doc, "{\"all\":\"x y z\",\"no\":\"y\",\"yes\":\"x\"}\n");
+}

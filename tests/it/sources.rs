@@ -144,7 +144,9 @@ fn a_source_that_has_grown_goes_on_and_a_block_that_has_grown_is_refused() {
     project.write("events.ndjson", line(1, "a") + &line(2, "a") + &line(3, "a"));
     assert_eq!(project.run_json()["events"], 1);
     project.write("events.ndjson", line(1, "a") + &line(2, "a") + &line(3, "a") + &line(3, "a"));
-    project.forebay(&["run", "pipeline.toml"]).fails(2, &["events.ndjson:4:", "block 3 was committed with 1 events"]);
+    project
+        .forebay(&["run", "pipeline.toml"])
+        .fails(2, &["events.ndjson:4:", "block 3 was committed with 1 of its events"]);
     assert_eq!(seen(&project), ["a 3 3 1 3"]);
 }
 
@@ -198,4 +200,25 @@ fn a_block_and_a_line_larger_than_the_read_ahead() {
     project.forebay(&["check", "pipeline.toml"]).ok();
     project.run_json();
     assert_eq!(seen(&project), ["a 3004 2 7 8"]);
+}
+
+/// A block that is taken in parts and ends its batch, with the end of the source right behind it: nothing is left out.
+#[test]
+fn the_last_block_is_not_lost_behind_one_that_ends_a_batch() {
+    let padded = |block: i64, bytes: usize| {
+        let head = format!("{{\"block\":{block},\"region\":\"a\",\"x\":\"");
+        format!("{head}{}\"}}\n", "x".repeat(bytes - head.len() - 2))
+    };
+    // 256 events of 1 KiB fill a page; the next event does not fit beside them.
+    let events = padded(1, 1024).repeat(256) + &padded(2, 900_000);
+    let project = project(&events);
+    let script = format!("{SCRIPT}function on_snapshot(ctx) return ctx.seen:get(\"s\") end");
+    project.write("handlers.lua", script);
+    project
+        .write("pipeline.toml", format!("{PIPELINE}[batch]\nmemory = \"16MiB\"\n[snapshots]\nevery = \"1 blocks\"\n"));
+    for _ in 0..40 {
+        let _ = std::fs::remove_file(project.path("count.db"));
+        assert_eq!(project.run_json()["checkpoint"]["block"], 2);
+        assert_eq!(seen(&project), ["a 257 2 1 2"]);
+    }
 }

@@ -206,12 +206,16 @@ impl Host {
         };
         table.raw_set("count", lua.create_function(count)?)?;
         let host = self.clone();
-        let load = move |_: &Lua, (kind, region, id): (usize, usize, Option<LuaString>)| {
+        let load = move |_: &Lua, (kind, region, id, untried): (usize, usize, Option<LuaString>, bool)| {
             let ids = id.as_ref().map_or_else(Vec::new, |id| {
                 let id = id.as_bytes();
                 [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
             });
-            let ask = if id.is_some() { Ask::TryAll } else { Ask::All };
+            let ask = match (&id, untried) {
+                (None, _) => Ask::All,
+                (Some(_), true) => Ask::TryAll,
+                (Some(_), false) => Ask::Ids,
+            };
             host.supply(&Want { entity: kind - 1, region: region - 1, ask, ids })
         };
         table.raw_set("load", lua.create_function(load)?)

@@ -68,6 +68,18 @@ local event_meta = { __name = "event" }
 local current_event
 local hot = {} -- the fields that come with each event; the others are fetched when a handler asks
 
+-- Fields that an event did not bring along and that were fetched: one that is nil now was removed by the handler.
+local fetched = setmeta({}, { __mode = "k" })
+
+local function note_fetched(event, key)
+  local keys = fetched[event]
+  if not keys then
+    keys = {}
+    fetched[event] = keys
+  end
+  keys[key] = true
+end
+
 local function fetch_field(event, key)
   if not rawequal(event, current_event) then raise("an event can be read only while it is handled") end
   if type(key) ~= "string" then return nil end
@@ -75,16 +87,24 @@ local function fetch_field(event, key)
   local value, problem = host.field(key, mode ~= DRY)
   if problem then raise("event." .. key .. ": " .. problem) end
   if value ~= nil then rawset(event, key, value) end
+  note_fetched(event, key)
   return value
 end
 
 function event_meta.__index(event, key)
-  if hot[key] then return nil end
+  if hot[key] and rawequal(event, current_event) then return nil end
+  local keys = fetched[event]
+  if keys and keys[key] and rawequal(event, current_event) then return nil end
   return fetch_field(event, key)
 end
 
+-- A handler may keep notes in its event; a field that it removes before it was ever read is removed too.
+function event_meta.__newindex(event, key, value)
+  if value == nil then note_fetched(event, key) else rawset(event, key, value) end
+end
+
 -- An event of which a hot field did not come along, because it cannot be read: whoever asks for it is told.
-local spoiled_meta = { __name = "event", __index = fetch_field }
+local spoiled_meta = { __name = "event", __index = fetch_field, __newindex = event_meta.__newindex }
 local is_spoiled = false
 
 -- A nested value of an event; one that cannot be read spoils the event.
@@ -111,9 +131,11 @@ local function open_event(event)
   if not rawequal(event, current_event) then raise("an event can be read only while it is handled") end
   local fields, problem = host.all_fields(mode ~= DRY)
   if problem then raise("event: " .. problem) end
+  local keys = fetched[event] or {}
   setmeta(event, nil)
   for key, value in next, fields do
-    if event[key] == nil then event[key] = value end
+    -- What came along and is nil now was removed.
+    if event[key] == nil and not hot[key] and not keys[key] then event[key] = value end
   end
   return event
 end
@@ -405,7 +427,7 @@ local function need(handle, id)
     co_yield(handle, id)
   else
     -- Within a comparison of table.sort and the like: one row at a time.
-    host.load(handle[KIND].number, handle[REGION], id)
+    host.load(handle[KIND].number, handle[REGION], id, not handle[TRIED])
   end
 end
 
@@ -454,6 +476,10 @@ local function supply(kind_number, region_number, packed, is_whole, ids)
 end
 
 ----------------------------------------------------------------------------------------------------- what scripts call
+
+-- Reads of one call that is run dry at most: it may look for what the parked call has not written yet, for ever.
+local DRY_READS_MAX <const> = 10000
+local dry_reads = 0
 
 local dry_writes -- handle -> id -> row, of one handler call that is run dry
 
@@ -520,6 +546,8 @@ function methods.get(entity, id)
   local young = handle[YOUNG]
   if young[id] == nil then id = key_of(handle, id, "get") end
   if mode == DRY then
+    dry_reads = dry_reads + 1
+    if dry_reads > DRY_READS_MAX then error(DRY_END, 0) end
     local writes = dry_writes[handle]
     local row = writes and writes[id]
     if row == nil then row = fetch(handle, id) end
@@ -605,9 +633,10 @@ local function indexed(kind, column, what)
   raise(format("%s:find: there is no column %s%s", kind.name, name_text(column), host.nearest(tostring(column), kind.names)))
 end
 
--- A value as it is compared. Of a time without its Z, the shorter text is the earlier time.
+-- A value as it is compared. Of a time without its Z, the shorter text is the earlier time; false is less than true.
 local function comparable(kind, place, value)
   if kind.is_time[place] then return value and value:sub(1, -2) end
+  if type(value) == "boolean" then return value and 1 or 0 end
   return value
 end
 
@@ -673,7 +702,6 @@ function methods.find(entity, query)
       if left == nil or right == nil then
         if left ~= nil or right ~= nil then return left ~= nil end
       elseif left ~= right then
-        if type(left) == "boolean" then left, right = left and 1 or 0, right and 1 or 0 end
         if is_down then return right < left end
         return left < right
       end
@@ -813,7 +841,7 @@ local function run_ahead()
     local shape, block, event
     shape, block, at = sunpack("<I2i8", packed, at)
     event, at = shapes[shape](packed, at)
-    current_event, dry_writes = event, {}
+    current_event, dry_writes, dry_reads = event, {}, 0
     fields.block = block
     -- A mistake that the handler makes here it will make again when it counts.
     pcall(on_event, event, ctx)

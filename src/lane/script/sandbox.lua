@@ -108,6 +108,10 @@ end
 
 local function script_setmetatable(tab, meta)
   if hidden[rawmeta(tab)] then raise("the metatable of this value is protected") end
+  local original = frozen[meta] or meta
+  if type(original) == "table" and (original.__gc or original.__mode) then
+    raise("setmetatable: __gc and __mode are not for handlers; when they act is chance")
+  end
   -- Lua looks metamethods up without asking a stand-in.
   return setmeta(tab, frozen[meta] or meta)
 end
@@ -116,6 +120,56 @@ local function script_tonumber(value, ...)
   if rawmeta(value) == numbers.meta then return tonumber(numbers.text(value)) end
   return tonumber(value, ...)
 end
+
+-- The texts of tables and functions without their addresses.
+local raw_format, find, select = string.format, string.find, select
+local function script_format(form, ...)
+  if type(form) == "string" and find(form, "%%[-+ #0-9.]*p") then raise("string.format: %p would differ in each process") end
+  for at = 1, select("#", ...) do
+    local kind = type((select(at, ...)))
+    if kind == "table" or kind == "function" then
+      local values = table.pack(...)
+      for place = 1, values.n do
+        local kind_here = type(values[place])
+        if kind_here == "table" or kind_here == "function" then values[place] = script_tostring(values[place]) end
+      end
+      return raw_format(form, table.unpack(values, 1, values.n))
+    end
+  end
+  return raw_format(form, ...)
+end
+string.format = script_format
+
+-- Lua's own sort picks pivots by the clock, so that equal elements end up in an order of chance. This one keeps theirs.
+local function merge(from, to, first, middle, last, is_less)
+  local left, right = first, middle + 1
+  for place = first, last do
+    if left <= middle and (right > last or not is_less(from[right], from[left])) then
+      to[place], left = from[left], left + 1
+    else
+      to[place], right = from[right], right + 1
+    end
+  end
+end
+
+local function natural(a, b) return a < b end
+
+local function script_sort(tab, is_less)
+  if type(tab) ~= "table" then raise("table.sort: expected a table, got a " .. type(tab)) end
+  if is_less ~= nil and type(is_less) ~= "function" then raise("table.sort: expected a function to compare with, got a " .. type(is_less)) end
+  is_less = is_less or natural
+  local count, from, to = #tab, {}, {}
+  for place = 1, count do from[place] = tab[place] end
+  local width = 1
+  while width < count do
+    for first = 1, count, 2 * width do
+      merge(from, to, first, math.min(first + width - 1, count), math.min(first + 2 * width - 1, count), is_less)
+    end
+    from, to, width = to, from, 2 * width
+  end
+  for place = 1, count do tab[place] = from[place] end
+end
+table.sort = script_sort
 
 local world = {
   assert = assert, error = error, ipairs = ipairs, next = script_next, pairs = script_pairs, pcall = pcall,
