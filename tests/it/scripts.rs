@@ -11,6 +11,9 @@ fn pipeline(entities: &str, more: &str) -> String {
     )
 }
 
+/// For scripts: the ids of rows, in a text.
+const IDS: &str = "local function ids(rows) local t = {} for i, row in ipairs(rows) do t[i] = row.id end return table.concat(t, ' ') end\n";
+
 const ALL_TYPES: &str = r#"[entities.thing]
 columns = { t = "text", b = "boolean", i = "bigint", d = "double", n = "numeric", at = "timestamptz", j = "jsonb", x = "bytes" }"#;
 
@@ -233,7 +236,6 @@ fn rows_are_copies_and_deletes_count() {
 #[test]
 fn find_filters_orders_and_limits() {
     let script = r#"
-    local function ids(rows) local t = {} for i, row in ipairs(rows) do t[i] = row.id end return table.concat(t, " ") end
     function on_event(e, ctx) ctx.thing:set(e.id, { i = e.i, n = e.n and numeric(e.n), t = e.t }) end
     function on_snapshot(ctx)
       local t = ctx.thing
@@ -255,7 +257,7 @@ fn find_filters_orders_and_limits() {
         })
         .collect();
     let entities = format!("{ALL_TYPES}\nindexes = [\"i\", \"n\", \"t\"]");
-    let project = Project::with(&pipeline(&entities, ""), script, &events);
+    let project = Project::with(&pipeline(&entities, ""), &format!("{IDS}{script}"), &events);
     project.run_json();
     let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().json();
     let expected = serde_json::json!({"all": "a b c d e", "down": "b c e a d", "up": "a b", "ge": "b c e", "two": "b e", "big": "d", "text": "b e", "row": {"id": "a", "i": 1, "t": "x"}});
@@ -310,6 +312,7 @@ fn ordinary_lua_works() {
     function Stack.new(...) return setmetatable({ n = select("#", ...), ... }, Stack) end
     function Stack:top() return self[self.n] end
     Limits = setmetatable({ low = 1, names = { "a", "b" } }, { __index = function(_, key) return key .. "?" end, __call = function(_, x) return x + 1 end })
+    Locked = setmetatable({ x = 1 }, { __metatable = "locked" })
     local function sorted(t) table.sort(t, function(a, b) return a > b end) return table.concat(t, ",") end
     function on_event(e, ctx)
       local s = Stack.new(1, nil, 3)
@@ -319,6 +322,10 @@ fn ordinary_lua_works() {
       assert(sorted{ 3, 1, 2 } == "3,2,1" and ("%d-%s"):format(7 // 2, "x") == "3-x" and #("é") == 2 and utf8.len("é") == 1)
       assert(tonumber("0x10") == 16 and tonumber(numeric("2.5")) == 2.5 and tostring(numeric(".5") + numeric("5.")) == "5.5")
       assert(select(2, table.unpack{ 1, 2, 3 }) == 2 and next({}) == nil and math.tointeger(3.0) == 3 and 7 // 2 == 3)
+      local count = 0
+      for name in pairs(_G) do count = count + (name == "Stack" and 1 or 0) end
+      for key in pairs(setmetatable({ a = 1 }, { __metatable = false })) do count = count + #key end
+      assert(count == 2 and Locked.x == 1 and getmetatable(Locked) == false and next(_G) ~= nil)
       local ok, problem = pcall(error, { code = 1 })
       assert(not ok and problem.code == 1)
       ctx.thing:set("list", { j = e.list })
@@ -332,7 +339,6 @@ fn ordinary_lua_works() {
 #[test]
 fn find_compares_times_and_not_their_texts() {
     let script = r#"
-    local function ids(rows) local t = {} for i, row in ipairs(rows) do t[i] = row.id end return table.concat(t, " ") end
     function on_event(e, ctx) ctx.thing:set(e.id, { at = e.at }) end
     function on_snapshot(ctx)
       local from = ctx.thing:find{ where = {{"at", ">=", "2020-01-01T01:00:00+01:00"}}, order = "at" }
@@ -349,7 +355,7 @@ fn find_compares_times_and_not_their_texts() {
         format!("{{\"block\":1,\"region\":\"r\",\"id\":\"{id}\",\"at\":\"2020-01-01T{time}\"}}\n")
     };
     let entities = format!("{ALL_TYPES}\nindexes = [\"at\"]");
-    let project = Project::with(&pipeline(&entities, ""), script, &times.map(event).concat());
+    let project = Project::with(&pipeline(&entities, ""), &format!("{IDS}{script}"), &times.map(event).concat());
     project.run_json();
     let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout();
     assert_eq!(doc, "{\"all\":\"d b e c a\",\"from\":\"a c e b d\"}\n");
@@ -387,7 +393,6 @@ fn nothing_is_left_to_chance() {
 #[test]
 fn booleans_are_found_and_ordered() {
     let script = r#"
-    local function ids(rows) local t = {} for i, row in ipairs(rows) do t[i] = row.id end return table.concat(t, " ") end
     function on_event(e, ctx) ctx.thing:set(e.id, { b = e.b }) end
     function on_snapshot(ctx)
       local t = ctx.thing
@@ -396,7 +401,7 @@ fn booleans_are_found_and_ordered() {
     let event = |(id, b): (&str, &str)| format!("{{\"block\":1,\"region\":\"r\",\"id\":\"{id}\",\"b\":{b}}}\n");
     let entities = format!("{ALL_TYPES}\nindexes = [\"b\"]");
     let events = [("x", "true"), ("y", "false"), ("z", "null")].map(event).concat();
-    let project = Project::with(&pipeline(&entities, ""), script, &events);
+    let project = Project::with(&pipeline(&entities, ""), &format!("{IDS}{script}"), &events);
     project.run_json();
     let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout();
     assert_eq!(doc, "{\"all\":\"x y z\",\"no\":\"y\",\"yes\":\"x\"}\n");

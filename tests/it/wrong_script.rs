@@ -193,6 +193,7 @@ const WITHOUT_LINE: &[Case] = &[
     ("a table with a text", "error(setmetatable({}, { __tostring = function() return \"mine\" end }))", &["mine"]),
     ("a table whose text fails", "error(setmetatable({}, { __tostring = function() error(\"x\") end }))", &["a table"]),
     ("a text without a place", "error(\"plain\", 0)", &["plain"]),
+    ("a table that hides its metatable", "error(setmetatable({}, { __metatable = true }))", &["a table"]),
     ("a tail call", "return ctx.thing:find{ order = \"dbl\" }", &["thing:find", "indexes = [\"dbl\"]"]),
 ];
 

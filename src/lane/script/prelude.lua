@@ -25,6 +25,12 @@ local function raise(message)
   error(host.place() .. message, 0)
 end
 
+-- The metatable of a value. What `getmetatable` gives may be anything: its `__metatable` field.
+local function metatable_of(value)
+  local meta = rawmeta(value)
+  return type(meta) == "table" and meta or nil
+end
+
 -- A name that is not known, as a message shows it.
 local function name_text(name)
   return type(name) == "string" and format("%q", name) or "a " .. type(name)
@@ -139,11 +145,6 @@ local function open_event(event)
   end
   return event
 end
-
-function event_meta.__pairs(event)
-  return next, open_event(event), nil
-end
-spoiled_meta.__pairs = event_meta.__pairs
 
 -- Texts that occur again and again cross once and are named by a number.
 local texts = {}
@@ -759,7 +760,8 @@ border.define_hot, border.define_shape, border.define_texts, border.supply = def
 -- What went wrong, with the script's name where Lua gives no place.
 local function failure_text(failure)
   local text = failure
-  if type(failure) == "table" and rawmeta(failure) and rawmeta(failure).__tostring then
+  local meta = metatable_of(failure)
+  if type(failure) == "table" and meta and meta.__tostring then
     local ok, made = pcall(tostring, failure)
     text = ok and made
   elseif type(failure) == "number" then
@@ -773,7 +775,7 @@ end
 -- Loads the script; returns whether it has on_snapshot, or nil and a message.
 function border.load()
   local run = load(sandbox_source, "=sandbox", "t")(
-    host, raise, is_event, open_event, numbers, array, hidden
+    host, raise, metatable_of, is_event, open_event, numbers, array, hidden
   )
   local found, problem = run(script_source, chunk_name)
   if not found then return nil, failure_text(problem) end

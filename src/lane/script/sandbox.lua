@@ -1,7 +1,7 @@
 -- The world that a script sees: no files, no processes, no chance, no clock; and globals that cannot change once the
 -- script is loaded, because state outside entities would not survive a restart.
 
-local host, raise, is_event, open_event, numbers, array, hidden = ...
+local host, raise, metatable_of, is_event, open_event, numbers, array, hidden = ...
 
 local rawmeta, setmeta, next, type, load, pcall, sort = getmetatable, setmetatable, next, type, load, pcall, table.sort
 
@@ -21,10 +21,9 @@ local function stand_in_meta(original)
     __index = original,
     __newindex = refuse_write,
     __len = function() return #original end,
-    __pairs = function() return next, original, nil end,
     __metatable = false,
   }
-  for name, method in next, rawmeta(original) or {} do
+  for name, method in next, metatable_of(original) or {} do
     if type(method) == "function" and not OWN[name] then
       meta[name] = function(a, b, ...) return method(frozen[a] or a, frozen[b] or b, ...) end
     end
@@ -75,15 +74,11 @@ local function in_order(tab)
 end
 
 local function script_pairs(tab)
-  local meta = rawmeta(tab)
-  if frozen[tab] then return in_order(frozen[tab]) end
-  if meta == nil then
-    if type(tab) ~= "table" then raise("pairs: expected a table, got a " .. type(tab)) end
-    return in_order(tab)
-  end
+  if type(tab) ~= "table" then raise("pairs: expected a table, got a " .. type(tab)) end
+  local meta = metatable_of(tab)
   if is_event(meta) then return in_order(open_event(tab)) end
-  if meta.__pairs then return pairs(tab) end
-  return in_order(tab)
+  if meta and meta.__pairs then return pairs(tab) end
+  return in_order(frozen[tab] or tab)
 end
 
 -- An address would differ from process to process.
@@ -91,7 +86,7 @@ local function script_tostring(...)
   local value = ...
   local kind = type(value)
   if kind == "table" or kind == "function" then
-    local meta = rawmeta(value)
+    local meta = metatable_of(value)
     if not (meta and meta.__tostring) then return meta and type(meta.__name) == "string" and meta.__name or kind end
   end
   return tostring(...)
@@ -198,10 +193,9 @@ local globals = setmeta({}, {
     if is_loaded then refuse_write(nil, key) end
     world[key] = value
   end,
-  __pairs = function() return next, world, nil end,
   __metatable = false,
 })
-world._G = globals
+world._G, frozen[globals] = globals, world
 
 -- Runs the script's text; returns its handlers and the read-only tables, or nil and a message.
 return function(text, chunk_name)
