@@ -1,7 +1,7 @@
 //! What an engine is doing right now, for whoever watches that it does not hang.
 //!
-//! A script cannot be interrupted from outside, and asking it after every so many instructions would cost every
-//! handler 15 to 29 %. So the engine notes which event it is at, and the watcher sees when that does not change.
+//! A script cannot be interrupted from outside, and asking it after every so many instructions would slow every
+//! handler. So the engine notes which event it is at, and the watcher sees when that does not change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,12 +1,15 @@
 //! Trying a pipeline without writing anything.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::RecvTimeoutError;
 
 use super::crew::Job;
 use super::intake::{Intake, Reach};
 use super::{Pipeline, PipelineError, ProgressHook, StartRegions};
 use crate::lane::{Cast, Engine};
-use crate::limits::ROUND_EVENTS_MAX;
+use crate::limits::WAIT_STEP;
 use crate::source::budget::ByteBudget;
 use crate::source::reader::{FromReader, ReadStats};
 use crate::stage::batch::Checkpoint;
@@ -46,9 +49,9 @@ impl Pipeline {
         let pages = self.start_reader(source, Checkpoint::default(), &start, &budget, &stats)?;
         let mut intake = Intake::default();
         let (mut names, mut seen) = (start.names.clone(), 0);
-        // Bounded: a page has at least one event, and a silent source is waited for as in a run.
-        while seen < SAMPLE_EVENTS {
-            match pages.recv() {
+        // A silent source is waited for, as in a run, until the stop handle says otherwise.
+        while seen < SAMPLE_EVENTS && !self.stop.0.load(Ordering::Relaxed) {
+            match pages.recv_timeout(WAIT_STEP) {
                 Ok(FromReader::Page(mut page)) => {
                     names.append(&mut page.new_regions);
                     // The sample is held whole; the reader must not wait for it.
@@ -58,10 +61,11 @@ impl Pipeline {
                 }
                 Ok(FromReader::End) => break,
                 Ok(FromReader::Failed(error)) => return Err(error.into()),
-                Err(_) => return Err(PipelineError::ReaderGone),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
             }
         }
-        stats.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stats.stop.store(true, Ordering::Relaxed);
         drop(pages);
         intake.end();
         let events = self.try_events(&mut intake, &names, start.all)?;
@@ -75,13 +79,7 @@ impl Pipeline {
         let mut cast = Cast::new(crew.len());
         let mut events = 0;
         while events < SAMPLE_EVENTS {
-            let reach = Reach {
-                events: SAMPLE_EVENTS - events,
-                blocks: u64::MAX,
-                bytes: usize::MAX,
-                takes_parts: false,
-                round_events: ROUND_EVENTS_MAX,
-            };
+            let reach = Reach { events: SAMPLE_EVENTS - events, ..Reach::ANY };
             let Some((round, taken)) = intake.take(reach, names, all) else { break };
             events += taken.events;
             let round = Arc::new(round);

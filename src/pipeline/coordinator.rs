@@ -337,19 +337,28 @@ impl<'h> Coordinator<'h> {
         self.progress.source_bytes_read = taken.source_bytes_read;
     }
 
+    /// The number of the open batch, and its first and last block so far.
+    fn discarded(&self) -> (u64, Option<(i64, i64)>) {
+        (self.sealed.batch + 1, self.open.first_block.zip(self.open.last_block))
+    }
+
     fn source_error(&self, error: SourceError) -> PipelineError {
-        let discarded = self.open.first_block.zip(self.open.last_block);
-        PipelineError::Source { error, batch: self.sealed.batch + 1, discarded }
+        let (batch, discarded) = self.discarded();
+        PipelineError::Source { error, batch, discarded }
     }
 
     fn lane_error(&self, error: LaneError) -> PipelineError {
-        let discarded = self.open.first_block.zip(self.open.last_block);
-        PipelineError::Lane { error, batch: self.sealed.batch + 1, discarded }
+        let (batch, discarded) = self.discarded();
+        PipelineError::Lane { error, batch, discarded }
     }
 
     fn used_bytes(&self) -> usize {
         let staged: usize = self.in_flight.iter().map(|batch| batch.bytes).sum();
         self.crew.memory_bytes() + staged + self.budget.used()
+    }
+
+    fn budget_bytes(&self) -> usize {
+        usize::try_from(self.plan.memory_bytes).unwrap_or(usize::MAX)
     }
 
     /// Bytes in use, and what sealing the open batch would add: its rows stay warm, are packed, and travel with it.
@@ -379,7 +388,7 @@ impl<'h> Coordinator<'h> {
             self.trim()?;
         }
         // What cannot go must not be tried again for every round, but the budget stays the end.
-        let budget = usize::try_from(self.plan.memory_bytes).unwrap_or(usize::MAX);
+        let budget = self.budget_bytes();
         self.pressure_bytes = (self.needed_bytes() + budget / 16).clamp(soft, budget / 16 * 15);
         Ok(())
     }
@@ -387,8 +396,7 @@ impl<'h> Coordinator<'h> {
     /// Adapts the size of rounds: the next one may grow the memory by a quarter of what is left.
     fn adapt_round(&mut self, events: u64, before: usize) {
         let grown = self.crew.memory_bytes().saturating_sub(before) as u64;
-        let budget = usize::try_from(self.plan.memory_bytes).unwrap_or(usize::MAX);
-        let left = budget.saturating_sub(self.used_bytes()) as u64;
+        let left = self.budget_bytes().saturating_sub(self.used_bytes()) as u64;
         let fits = (left / 4).saturating_mul(events) / grown.max(1);
         let limit = fits.min(events.max(ROUND_EVENTS_MIN) * 2).clamp(ROUND_EVENTS_MIN, ROUND_EVENTS_MAX as u64);
         self.round_events = usize::try_from(limit).unwrap_or(ROUND_EVENTS_MAX);

@@ -22,6 +22,17 @@ pub(super) struct Reach {
     pub(super) round_events: usize,
 }
 
+impl Reach {
+    /// As far as a round goes that nothing else bounds.
+    pub(super) const ANY: Self = Self {
+        events: u64::MAX,
+        blocks: u64::MAX,
+        bytes: usize::MAX,
+        takes_parts: false,
+        round_events: ROUND_EVENTS_MAX,
+    };
+}
+
 /// A round's place in the intake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cut {
@@ -191,14 +202,6 @@ impl Lanes {
 mod tests {
     use super::*;
 
-    const WIDE: Reach = Reach {
-        events: u64::MAX,
-        blocks: u64::MAX,
-        bytes: usize::MAX,
-        takes_parts: false,
-        round_events: ROUND_EVENTS_MAX,
-    };
-
     fn page(blocks: &[i64]) -> Page {
         let event = |block: &i64| EventRef { start: 0, len: 0, line: 1, block: *block, region: 0 };
         Page {
@@ -222,15 +225,15 @@ mod tests {
     fn a_block_waits_until_the_next_one_begins_or_the_source_ends() {
         let mut intake = Intake::default();
         intake.push(page(&[1, 1, 2]));
-        let taken = take(&mut intake, WIDE).expect("block 1");
+        let taken = take(&mut intake, Reach::ANY).expect("block 1");
         assert_eq!((taken.events, taken.new_blocks, taken.last_block), (2, 1, 1));
-        assert!(take(&mut intake, WIDE).is_none());
+        assert!(take(&mut intake, Reach::ANY).is_none());
         intake.push(page(&[2]));
-        assert!(take(&mut intake, WIDE).is_none());
+        assert!(take(&mut intake, Reach::ANY).is_none());
         intake.end();
-        let taken = take(&mut intake, WIDE).expect("block 2");
+        let taken = take(&mut intake, Reach::ANY).expect("block 2");
         assert_eq!((taken.events, taken.last_block_events), (2, 2));
-        assert!(take(&mut intake, WIDE).is_none());
+        assert!(take(&mut intake, Reach::ANY).is_none());
     }
 
     #[test]
@@ -238,9 +241,9 @@ mod tests {
         let mut intake = Intake::default();
         intake.push(page(&[1, 2, 2, 3, 4]));
         intake.end();
-        assert_eq!(take(&mut intake, Reach { events: 2, ..WIDE }).expect("round").last_block, 2);
-        assert_eq!(take(&mut intake, Reach { blocks: 1, ..WIDE }).expect("round").last_block, 3);
-        assert_eq!(take(&mut intake, Reach { events: 0, blocks: 5, ..WIDE }).expect("round").last_block, 4);
+        assert_eq!(take(&mut intake, Reach { events: 2, ..Reach::ANY }).expect("round").last_block, 2);
+        assert_eq!(take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("round").last_block, 3);
+        assert_eq!(take(&mut intake, Reach { events: 0, blocks: 5, ..Reach::ANY }).expect("round").last_block, 4);
     }
 
     #[test]
@@ -248,11 +251,11 @@ mod tests {
         let mut intake = Intake::default();
         let blocks = vec![7; ROUND_EVENTS_MAX + 10];
         intake.push(page(&blocks));
-        let first = take(&mut intake, WIDE).expect("a piece");
+        let first = take(&mut intake, Reach::ANY).expect("a piece");
         assert!(!first.is_boundary && !intake.is_at_boundary());
         assert_eq!((first.events, first.new_blocks), (ROUND_EVENTS_MAX as u64, 1));
         intake.push(page(&[8]));
-        let second = take(&mut intake, WIDE).expect("the rest");
+        let second = take(&mut intake, Reach::ANY).expect("the rest");
         assert!(second.is_boundary && intake.is_at_boundary());
         assert_eq!((second.events, second.new_blocks), (10, 0));
     }
@@ -261,9 +264,9 @@ mod tests {
     fn a_block_that_ends_with_its_piece_is_complete_when_the_next_begins() {
         let mut intake = Intake::default();
         intake.push(page(&vec![7; ROUND_EVENTS_MAX + 1]));
-        take(&mut intake, WIDE).expect("a piece");
+        take(&mut intake, Reach::ANY).expect("a piece");
         intake.push(page(&[8]));
-        let rest = take(&mut intake, WIDE).expect("the rest");
+        let rest = take(&mut intake, Reach::ANY).expect("the rest");
         assert_eq!((rest.events, rest.is_boundary), (1, true));
     }
 }

@@ -87,9 +87,9 @@ impl Report {
         if self.events == 0 {
             return match self.resumed_from {
                 Some(block) => {
-                    format!("there was nothing to do: the source has no block after {block}, which is committed")
+                    format!("there was nothing to do: no event came after block {block}, which is committed")
                 }
-                None => "there was nothing to do: the source has no events".into(),
+                None => "there was nothing to do: no event came".into(),
             };
         }
         let share = |time: Duration| (100.0 * ratio(time, self.times.wall)).min(100.0);

@@ -71,7 +71,7 @@ pub trait Store: Send {
     /// The store does not answer.
     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError>;
 
-    /// Writes one batch in one transaction: its rows, their history, its snapshots, and its checkpoint, which is
+    /// Writes one batch in one transaction: its rows, its snapshots, and its checkpoint, which is
     /// compared and set. Blocks until it is durable.
     ///
     /// # Errors

@@ -291,28 +291,28 @@ fn script_place(lua: &Lua) -> String {
     String::new()
 }
 
+/// Takes an id behind its length of 4 bytes off the front. Ids are checked where they come in.
+fn take_id<'p>(packed: &mut &'p [u8]) -> Option<&'p str> {
+    let (len, rest) = packed.split_first_chunk::<4>()?;
+    let (id, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    *packed = rest;
+    Some(std::str::from_utf8(id).unwrap_or(""))
+}
+
 /// Ids, each behind its length of 4 bytes.
 fn split_ids(mut packed: &[u8]) -> Vec<&str> {
-    let mut ids = Vec::new();
-    while let Some((len, rest)) = packed.split_first_chunk::<4>() {
-        let Some((id, rest)) = rest.split_at_checked(u32::from_le_bytes(*len) as usize) else { break };
-        // Ids are checked where they come in.
-        ids.push(std::str::from_utf8(id).unwrap_or(""));
-        packed = rest;
-    }
-    ids
+    std::iter::from_fn(|| take_id(&mut packed)).collect()
 }
 
 /// Ids, each behind its length of 4 bytes and before its batch of 8.
 fn split_changed(mut packed: &[u8]) -> Vec<(&str, u64)> {
-    let mut changed = Vec::new();
-    while let Some((len, rest)) = packed.split_first_chunk::<4>() {
-        let Some((id, rest)) = rest.split_at_checked(u32::from_le_bytes(*len) as usize) else { break };
-        let Some((batch, rest)) = rest.split_first_chunk::<8>() else { break };
-        changed.push((std::str::from_utf8(id).unwrap_or(""), u64::from_le_bytes(*batch)));
+    std::iter::from_fn(|| {
+        let id = take_id(&mut packed)?;
+        let (batch, rest) = packed.split_first_chunk::<8>()?;
         packed = rest;
-    }
-    changed
+        Some((id, u64::from_le_bytes(*batch)))
+    })
+    .collect()
 }
 
 fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {

@@ -1,4 +1,4 @@
-//! One batch, one transaction: rows, history, snapshots, checkpoint.
+//! One batch, one transaction: checkpoint, rows, regions, snapshots.
 
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior};
