@@ -34,6 +34,8 @@ pub struct Page {
     pub events: Vec<EventRef>,
     /// The name of the file they came from.
     pub origin: Arc<str>,
+    /// The number of that file in the order of reading, from 0; files beyond the last number share it.
+    pub origin_no: u16,
     /// Regions that the run had not seen before this page; they continue the numbering.
     pub new_regions: Vec<Arc<str>>,
     /// Bytes of the source that were read up to the end of this page, as they lie on disk.

@@ -40,6 +40,9 @@ pub const WHOLE_REGION_ROWS_MAX: usize = 1000;
 /// The same in bytes, in packed form.
 pub const WHOLE_REGION_BYTES_MAX: usize = 256 * 1024;
 
+/// Regions whose tables are tried whole in one query: what comes in vain is bounded by this and the bound above.
+pub const REGIONS_TRIED_MAX: usize = 32;
+
 /// Script engines per lane thread. More than one, so that uneven regions can be spread; bounded, whatever the
 /// number of regions.
 pub const ENGINES_PER_THREAD: usize = 2;

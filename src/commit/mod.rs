@@ -4,6 +4,8 @@
 
 pub mod handoff;
 
+use std::sync::Arc;
+
 use crate::stage::batch::SealedBatch;
 use crate::store::{Committed, Store, StoreError};
 use handoff::Committer;
@@ -32,11 +34,11 @@ pub struct BatchError {
 }
 
 impl Committer for StoreCommitter {
-    type Item = SealedBatch;
+    type Item = Arc<SealedBatch>;
     type Receipt = Committed;
     type Error = BatchError;
 
-    fn commit(&mut self, batch: SealedBatch) -> Result<Committed, BatchError> {
+    fn commit(&mut self, batch: Arc<SealedBatch>) -> Result<Committed, BatchError> {
         self.store.commit(&batch).map_err(|error| BatchError { span: batch.span(), error })
     }
 }

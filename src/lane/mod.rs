@@ -10,16 +10,17 @@ pub(crate) mod native;
 pub(crate) mod script;
 pub(crate) mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
 use crate::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
-use crate::limits::{WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
+use crate::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::schema::Schema;
 use crate::stage::batch::RegionChanges;
 use crate::stage::codec::CodecError;
-use crate::store::{OpenReader, RegionLimit, RowCount, RowReader, StoreError};
+use crate::store::{OpenReader, RegionIds, RegionLimit, RowCount, RowReader, StoreError};
 use watch::Watch;
 
 pub(crate) use cast::Cast;
@@ -151,8 +152,8 @@ fn place_text(place: &EventPlace) -> String {
 
 /// Runs the lanes of some regions and keeps their warm rows.
 pub(crate) trait Engine: Send {
-    /// Handles one lane of a round.
-    fn run(&mut self, round: &Arc<Round>, lane: usize) -> Result<(), LaneError>;
+    /// Handles some lanes of a round. The rows that they miss are loaded together.
+    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError>;
 
     /// The region's document as of the state that the engine holds now.
     fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError>;
@@ -180,6 +181,60 @@ pub(crate) struct EngineContext {
     /// Bytes it may never exceed.
     pub(crate) memory_bytes: usize,
     pub(crate) watch: Arc<Watch>,
+    pub(crate) loads: Arc<LoadStats>,
+}
+
+/// How often rows were loaded, and how long lanes waited for them.
+#[derive(Debug, Default)]
+pub(crate) struct LoadStats {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lanes: usize,
+    since: Option<Instant>,
+    waited: Duration,
+    loads: u64,
+}
+
+impl LoadStats {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a lane waits, until the guard is dropped.
+    fn wait(&self) -> LoadWait<'_> {
+        let mut waiting = self.lock();
+        waiting.loads += 1;
+        waiting.lanes += 1;
+        waiting.since.get_or_insert_with(Instant::now);
+        LoadWait(self)
+    }
+
+    /// How often rows were asked for.
+    pub(crate) fn loads(&self) -> u64 {
+        self.lock().loads
+    }
+
+    /// The time in which any lane waited, by the clock.
+    pub(crate) fn waited(&self) -> Duration {
+        self.lock().waited
+    }
+}
+
+struct LoadWait<'s>(&'s LoadStats);
+
+impl Drop for LoadWait<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.lanes -= 1;
+        if waiting.lanes == 0
+            && let Some(since) = waiting.since.take()
+        {
+            waiting.waited += since.elapsed();
+        }
+    }
 }
 
 /// Makes engines.
@@ -199,11 +254,13 @@ pub(crate) struct Loader {
     readers: Arc<dyn OpenReader>,
     reader: Option<Box<dyn RowReader>>,
     watch: Arc<Watch>,
+    loads: Arc<LoadStats>,
 }
 
 impl Loader {
-    pub(crate) fn new(readers: Arc<dyn OpenReader>, watch: Arc<Watch>) -> Self {
-        Self { readers, reader: None, watch }
+    pub(crate) fn new(context: &EngineContext) -> Self {
+        let EngineContext { readers, watch, loads, .. } = context;
+        Self { readers: Arc::clone(readers), reader: None, watch: Arc::clone(watch), loads: Arc::clone(loads) }
     }
 
     /// Counts a region's committed rows: see [`RowReader::count`].
@@ -213,30 +270,53 @@ impl Loader {
         region: &str,
         changed: &[(&str, u64)],
     ) -> Result<RowCount, StoreError> {
-        let _waiting = self.watch.pause();
+        let _waiting = (self.watch.pause(), self.loads.wait());
         reader(&mut self.reader, &self.readers)?.count(entity, region, changed)
     }
 
-    /// Loads `ids` of a region, or as much of it as is worth it: see [`Loaded`].
-    pub(crate) fn load(&mut self, entity: usize, region: &str, ids: &[&str], ask: Ask) -> Result<Loaded, StoreError> {
+    /// Loads rows of one table, for each region its ids or as much of it as is worth it: see [`Loaded`]. One query for
+    /// all regions, and one more where small tables are tried whole.
+    pub(crate) fn load(&mut self, entity: usize, wanted: &[Wanted<'_>]) -> Result<Vec<Loaded>, StoreError> {
         // Waiting for the store is not the handler's time.
-        let _waiting = self.watch.pause();
+        let _waiting = (self.watch.pause(), self.loads.wait());
         let reader = reader(&mut self.reader, &self.readers)?;
-        let mut packed = Vec::new();
-        let limit = match ask {
-            Ask::All => Some(RegionLimit::NONE),
-            Ask::TryAll => Some(RegionLimit { rows: WHOLE_REGION_ROWS_MAX, bytes: WHOLE_REGION_BYTES_MAX }),
-            Ask::Ids => None,
-        };
-        if let Some(limit) = limit
-            && reader.region(entity, region, limit, &mut packed)?
-        {
-            return Ok(Loaded { packed, is_whole: true });
+        let mut loaded: Vec<Loaded> = wanted.iter().map(|_| Loaded::default()).collect();
+        for (ask, limit) in [
+            (Ask::All, RegionLimit::NONE),
+            (Ask::TryAll, RegionLimit { rows: WHOLE_REGION_ROWS_MAX, bytes: WHOLE_REGION_BYTES_MAX }),
+        ] {
+            let places: Vec<usize> = (0..wanted.len()).filter(|at| wanted[*at].ask == ask).collect();
+            // A few at a time: of a region that is too large, much may come along that is thrown away.
+            for places in places.chunks(REGIONS_TRIED_MAX) {
+                let regions: Vec<&str> = places.iter().map(|at| wanted[*at].region).collect();
+                let mut found = vec![Vec::new(); regions.len()];
+                let whole = reader.regions(entity, &regions, limit, &mut found)?;
+                for ((at, packed), is_whole) in places.iter().zip(found).zip(whole) {
+                    if is_whole {
+                        loaded[*at] = Loaded { packed, is_whole };
+                    }
+                }
+            }
         }
-        packed.clear();
-        reader.rows(entity, region, ids, &mut packed)?;
-        Ok(Loaded { packed, is_whole: false })
+        let places: Vec<usize> = (0..wanted.len()).filter(|at| !loaded[*at].is_whole).collect();
+        let ids: Vec<RegionIds<'_>> =
+            places.iter().map(|at| RegionIds { region: wanted[*at].region, ids: &wanted[*at].ids }).collect();
+        if ids.iter().any(|region| !region.ids.is_empty()) {
+            let mut found = vec![Vec::new(); ids.len()];
+            reader.rows(entity, &ids, &mut found)?;
+            for (at, packed) in places.iter().zip(found) {
+                loaded[*at].packed = packed;
+            }
+        }
+        Ok(loaded)
     }
+}
+
+/// Rows of a region to be loaded.
+pub(crate) struct Wanted<'w> {
+    pub(crate) region: &'w str,
+    pub(crate) ids: Vec<&'w str>,
+    pub(crate) ask: Ask,
 }
 
 /// The reader, opened if it is not yet.
@@ -262,6 +342,7 @@ pub(crate) enum Ask {
 }
 
 /// Rows that the store had.
+#[derive(Default)]
 pub(crate) struct Loaded {
     pub(crate) packed: Vec<u8>,
     /// Whether they are the region's whole table.
@@ -278,13 +359,20 @@ impl OpenReader for NoRows {
 }
 
 impl RowReader for NoRows {
-    fn rows(&mut self, _: usize, _: &str, _: &[&str], _: &mut Vec<u8>) -> Result<(), StoreError> {
+    fn rows(&mut self, _: usize, _: &[RegionIds<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn region(&mut self, _: usize, _: &str, _: RegionLimit, _: &mut Vec<u8>) -> Result<bool, StoreError> {
-        Ok(true)
+    fn regions(
+        &mut self,
+        _: usize,
+        regions: &[&str],
+        _: RegionLimit,
+        _: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![true; regions.len()])
     }
+
     fn count(&mut self, _: usize, _: &str, _: &[(&str, u64)]) -> Result<RowCount, StoreError> {
         Ok(RowCount { batch: 0, rows: 0 })
     }

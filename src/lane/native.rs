@@ -12,12 +12,12 @@ use serde_json::Value as Json;
 
 use super::handler::{Context, EntityTable, Handler, HandlerError, TypeMap};
 use super::watch::Activity;
-use super::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round};
+use super::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, Wanted};
 use crate::commit::handoff::panic_message;
 use crate::event::RegionNo;
 use crate::limits::DRY_EVENTS_MAX;
 use crate::stage::batch::RegionChanges;
-use crate::stage::codec::{Decoder, ValueRef, encode_values};
+use crate::stage::codec::{Decoder, Head, ValueRef, Writer, encode_values};
 use crate::stage::table::{Found, Table};
 use crate::value::Row;
 
@@ -39,13 +39,14 @@ impl<H: Handler> NativeFactory<H> {
 impl<H: Handler> EngineFactory for NativeFactory<H> {
     fn build(&self, context: EngineContext) -> Result<Box<dyn Engine>, LaneError> {
         let types = TypeMap::new(&self.handler.entities(), &context.schema);
-        let loader = Loader::new(Arc::clone(&context.readers), Arc::clone(&context.watch));
+        let loader = Loader::new(&context);
         let rows = Rows {
             schema_len: context.schema.entities().len(),
             is_empty: Arc::clone(&context.is_empty),
             tables: BTreeMap::new(),
             regions: BTreeMap::new(),
             writes: Vec::new(),
+            writer: Writer::default(),
             missed: Missed::default(),
             is_snapshot: false,
             batch: 1,
@@ -81,6 +82,14 @@ impl Missed {
     fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.whole.is_empty()
     }
+
+    /// Takes in what another call missed.
+    fn add(&mut self, more: Self) {
+        for (table, ids) in more.ids {
+            self.ids.entry(table).or_default().extend(ids);
+        }
+        self.whole.extend(more.whole);
+    }
 }
 
 struct Rows {
@@ -91,6 +100,8 @@ struct Rows {
     regions: BTreeMap<RegionNo, Arc<str>>,
     /// What the current call wrote.
     writes: Vec<(usize, String, Option<Row>)>,
+    /// The event that the current call handles.
+    writer: Writer,
     missed: Missed,
     is_snapshot: bool,
     batch: u64,
@@ -114,7 +125,7 @@ impl Rows {
         let batch = self.batch;
         let Some(tables) = self.tables.get_mut(&region) else { return };
         for (entity, id, row) in self.writes.drain(..) {
-            tables[entity].set(&id, row, batch);
+            tables[entity].set(&id, row, batch, self.writer);
         }
     }
 }
@@ -184,6 +195,7 @@ impl<H: Handler> NativeEngine<H> {
         let Some((event, page)) = round.event(lane, at) else { return Called::Done };
         let Some(lane) = round.lanes.get(lane) else { return Called::Done };
         self.rows.writes.clear();
+        self.rows.writer = Writer::new(page.origin_no, event.line);
         let typed = match H::Event::deserialize(&mut serde_json::Deserializer::from_str(page.json(event))) {
             Ok(typed) => typed,
             Err(error) => return Called::Unreadable(error.to_string()),
@@ -217,50 +229,73 @@ impl<H: Handler> NativeEngine<H> {
         for ahead in at + 1..events.min(at + 1 + DRY_EVENTS_MAX) {
             self.context.watch.tick(ahead as u64 + 1);
             self.call(round, lane, ahead);
-            let more = std::mem::take(&mut self.rows.missed);
-            for (table, ids) in more.ids {
-                missed.ids.entry(table).or_default().extend(ids);
-            }
-            missed.whole.extend(more.whole);
+            missed.add(std::mem::take(&mut self.rows.missed));
         }
         self.rows.missed = missed;
         self.rows.writes.clear();
         self.context.watch.tick(at as u64 + 1);
     }
 
-    fn load_missed(&mut self) -> Result<(), LaneError> {
-        let missed = std::mem::take(&mut self.rows.missed);
+    /// Handles a lane from an event on; returns the event that misses rows, which are in `rows.missed`.
+    fn run_lane(&mut self, round: &Arc<Round>, lane: usize, from: usize) -> Result<Option<usize>, LaneError> {
+        let Some(described) = round.lanes.get(lane) else { return Ok(None) };
+        self.rows.know(described.region, &described.name);
+        self.context.watch.begin(Activity::Events { round: Arc::clone(round), lane, base: 0 });
+        for at in from..described.events.len() {
+            self.context.watch.tick(at as u64 + 1);
+            match self.call(round, lane, at) {
+                Called::Done => self.rows.keep(described.region),
+                Called::Missed => {
+                    self.run_ahead(round, lane, at);
+                    return Ok(Some(at));
+                }
+                Called::Failed(message) => return Err(self.handler_error(message)),
+                Called::Unreadable(message) => return Err(unreadable(round, lane, at, message)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Loads what calls have missed: one query for each table, whatever the number of regions.
+    fn load_missed(&mut self, missed: Missed) -> Result<(), LaneError> {
+        let mut by_entity: BTreeMap<usize, Vec<(RegionNo, Vec<String>, Ask)>> = BTreeMap::new();
         for (region, entity) in missed.whole {
-            self.load(region, entity, &[], Ask::All)?;
+            by_entity.entry(entity).or_default().push((region, Vec::new(), Ask::All));
         }
         for ((region, entity), mut ids) in missed.ids {
             ids.sort_unstable();
             ids.dedup();
             let was_tried = self.rows.tables.get(&region).is_some_and(|tables| tables[entity].was_tried());
-            self.load(region, entity, &ids, if was_tried { Ask::Ids } else { Ask::TryAll })?;
+            let ask = if was_tried { Ask::Ids } else { Ask::TryAll };
+            by_entity.entry(entity).or_default().push((region, ids, ask));
         }
-        Ok(())
+        by_entity.into_iter().try_for_each(|(entity, wanted)| self.load(entity, &wanted))
     }
 
-    fn load(&mut self, region: RegionNo, entity: usize, ids: &[String], ask: Ask) -> Result<(), LaneError> {
-        let Some(name) = self.rows.regions.get(&region).cloned() else { return Ok(()) };
-        let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let loaded = self.loader.load(entity, &name, &asked, ask)?;
-        let Some(table) = self.rows.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) else {
-            return Ok(());
-        };
+    fn load(&mut self, entity: usize, missed: &[(RegionNo, Vec<String>, Ask)]) -> Result<(), LaneError> {
+        let mut wanted = Vec::with_capacity(missed.len());
+        for (region, ids, ask) in missed {
+            let region = self.rows.regions.get(region).map_or("", |name| &**name);
+            wanted.push(Wanted { region, ids: ids.iter().map(String::as_str).collect(), ask: *ask });
+        }
+        let loaded = self.loader.load(entity, &wanted)?;
         let described = &self.context.schema.entities()[entity];
-        let mut decoder = Decoder::new(described, &loaded.packed, 0);
-        let mut values = Vec::new();
-        while !decoder.is_at_end() {
-            let (id, _) = decoder.row(&mut values)?;
-            table.supply(id, Some(values.iter().map(ValueRef::to_value).collect()));
-        }
-        if loaded.is_whole {
-            table.supplied_whole();
-        }
-        for id in asked {
-            table.supply(id, None);
+        for ((region, ids, _), loaded) in missed.iter().zip(loaded) {
+            let Some(table) = self.rows.tables.get_mut(region).and_then(|tables| tables.get_mut(entity)) else {
+                continue;
+            };
+            let mut decoder = Decoder::new(described, &loaded.packed, 0);
+            let mut values = Vec::new();
+            while !decoder.is_at_end() {
+                let head = decoder.row(&mut values)?;
+                table.supply(head.id, Some(values.iter().map(ValueRef::to_value).collect()));
+            }
+            if loaded.is_whole {
+                table.supplied_whole();
+            }
+            for id in ids {
+                table.supply(id, None);
+            }
         }
         Ok(())
     }
@@ -278,26 +313,19 @@ fn unreadable(round: &Round, lane: usize, at: usize, message: String) -> LaneErr
 }
 
 impl<H: Handler> Engine for NativeEngine<H> {
-    fn run(&mut self, round: &Arc<Round>, lane: usize) -> Result<(), LaneError> {
-        let Some(described) = round.lanes.get(lane) else { return Ok(()) };
-        self.rows.know(described.region, &described.name);
+    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError> {
         self.rows.is_snapshot = false;
-        self.context.watch.begin(Activity::Events { round: Arc::clone(round), lane, base: 0 });
-        let mut at = 0;
-        while at < described.events.len() {
-            self.context.watch.tick(at as u64 + 1);
-            match self.call(round, lane, at) {
-                Called::Done => {
-                    self.rows.keep(described.region);
-                    at += 1;
+        let mut waiting: Vec<(usize, usize)> = lanes.iter().map(|lane| (*lane, 0)).collect();
+        while !waiting.is_empty() {
+            let (mut missing, mut missed) = (Vec::new(), Missed::default());
+            for (lane, from) in waiting {
+                if let Some(at) = self.run_lane(round, lane, from)? {
+                    missing.push((lane, at));
+                    missed.add(std::mem::take(&mut self.rows.missed));
                 }
-                Called::Missed => {
-                    self.run_ahead(round, lane, at);
-                    self.load_missed()?;
-                }
-                Called::Failed(message) => return Err(self.handler_error(message)),
-                Called::Unreadable(message) => return Err(unreadable(round, lane, at, message)),
             }
+            self.load_missed(missed)?;
+            waiting = missing;
         }
         self.context.watch.begin(Activity::Idle);
         Ok(())
@@ -320,7 +348,10 @@ impl<H: Handler> Engine for NativeEngine<H> {
             let handler = &self.handler;
             let result = catch_unwind(AssertUnwindSafe(|| handler.on_snapshot(&mut context)));
             match self.called(result.map(|result| result.map(|found| document = found))) {
-                Called::Missed => self.load_missed()?,
+                Called::Missed => {
+                    let missed = std::mem::take(&mut self.rows.missed);
+                    self.load_missed(missed)?;
+                }
                 Called::Failed(message) | Called::Unreadable(message) => return Err(self.handler_error(message)),
                 Called::Done => {
                     self.context.watch.begin(Activity::Idle);
@@ -336,7 +367,10 @@ impl<H: Handler> Engine for NativeEngine<H> {
             for (entity, table) in tables.iter_mut().enumerate() {
                 let described = &self.context.schema.entities()[entity];
                 let mut packed = Vec::new();
-                table.take_changes(|id, row| encode_values(described, id, row.map(|row| &row[..]), &mut packed));
+                table.take_changes(|id, change, writer, row| {
+                    let row = row.map_or(&[][..], |row| &row[..]);
+                    encode_values(described, Head { id, change, writer }, row, &mut packed);
+                });
                 if !packed.is_empty() {
                     changes
                         .push((entity, RegionChanges::new(described, Arc::clone(&self.rows.regions[region]), packed)?));

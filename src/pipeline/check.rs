@@ -88,7 +88,7 @@ impl Pipeline {
                 let (round, name, region) =
                     (Arc::clone(&round), Arc::clone(&round.lanes[lane].name), round.lanes[lane].region);
                 let run = move |engine: &mut dyn Engine| {
-                    engine.run(&round, lane)?;
+                    engine.run(&round, &[lane])?;
                     engine.snapshot(region, &name, taken.last_block).map(drop)
                 };
                 crew.each(vec![(engine, Box::new(run) as Job<()>)]).map_err(super::unopened)?;

@@ -22,7 +22,7 @@ use crate::source::SourceError;
 use crate::source::budget::ByteBudget;
 use crate::source::reader::FromReader;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
-use crate::store::Committed;
+use crate::store::{Committed, RowEncoder};
 use crate::timestamp::Timestamp;
 
 /// How often progress is told.
@@ -42,6 +42,8 @@ pub(super) struct CoordinatorPlan {
     pub(super) drain_timeout: Duration,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) source_bytes_total: Option<u64>,
+    /// What brings sealed rows into the store's form.
+    pub(super) encoder: Option<Arc<dyn RowEncoder>>,
 }
 
 /// A batch that is handed over and not known to be committed.
@@ -69,6 +71,9 @@ pub(super) struct Totals {
     pub(super) batches: u64,
     pub(super) rows: u64,
     pub(super) snapshots: SnapshotCounts,
+    pub(super) retries: u64,
+    pub(super) redone: u64,
+    pub(super) loads: u64,
     pub(super) times: Times,
 }
 
@@ -77,6 +82,8 @@ pub(super) struct Coordinator<'h> {
     crew: Crew,
     cast: Cast,
     regions: Vec<Arc<str>>,
+    /// The files that events have come from, by number.
+    origins: Arc<Vec<Arc<str>>>,
     pages: Receiver<FromReader>,
     budget: Arc<ByteBudget>,
     commits: CommitThread<StoreCommitter>,
@@ -126,6 +133,7 @@ impl<'h> Coordinator<'h> {
             crew,
             cast,
             regions,
+            origins: Arc::default(),
             pages,
             budget,
             commits,
@@ -249,6 +257,9 @@ impl<'h> Coordinator<'h> {
         match message {
             FromReader::Page(mut page) => {
                 self.regions.append(&mut page.new_regions);
+                while self.origins.len() <= usize::from(page.origin_no) {
+                    Arc::make_mut(&mut self.origins).push(Arc::clone(&page.origin));
+                }
                 self.intake.push(page);
                 Ok(())
             }
@@ -305,7 +316,7 @@ impl<'h> Coordinator<'h> {
         let round = Arc::new(round);
         let job = |(engine, lanes): (usize, Vec<usize>)| {
             let round = Arc::clone(&round);
-            let run = move |engine: &mut dyn Engine| lanes.into_iter().try_for_each(|lane| engine.run(&round, lane));
+            let run = move |engine: &mut dyn Engine| engine.run(&round, &lanes);
             (engine, Box::new(run) as Job<()>)
         };
         let jobs = lanes_of.into_iter().map(job).collect();
@@ -472,11 +483,18 @@ impl<'h> Coordinator<'h> {
         }
         let job = |(engine, regions): (usize, Vec<(RegionNo, Arc<str>)>)| {
             let ignored = self.plan.dedup_ignore.clone();
+            let encoder = self.plan.encoder.clone();
             let seal = move |engine: &mut dyn Engine| {
                 let draft =
                     |(region, name): &(RegionNo, Arc<str>)| snapshot_draft(engine, *region, name, block, &ignored);
                 let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, _>>()?;
-                Ok((drafts, engine.seal()?))
+                let mut sealed = engine.seal()?;
+                if let Some(encoder) = encoder {
+                    for (entity, rows) in std::mem::take(&mut sealed) {
+                        sealed.push((entity, encoder.encode(entity, rows)?));
+                    }
+                }
+                Ok((drafts, sealed))
             };
             (engine, Box::new(seal) as Job<_>)
         };
@@ -512,12 +530,21 @@ impl<'h> Coordinator<'h> {
             blocks: before.blocks + open.blocks,
             events: before.events + open.events,
         };
-        SealedBatch { before, after, first_block: open.first_block, changes, touched, snapshots }
+        SealedBatch {
+            before,
+            after,
+            first_block: open.first_block,
+            changes,
+            touched,
+            origins: Arc::clone(&self.origins),
+            snapshots,
+        }
     }
 
     /// Hands a batch to the commit thread; waits while another one waits there.
-    fn hand_over(&mut self, mut batch: SealedBatch) -> Result<(), PipelineError> {
+    fn hand_over(&mut self, batch: SealedBatch) -> Result<(), PipelineError> {
         let (bytes, after) = (batch.memory_bytes(), batch.after);
+        let mut batch = Arc::new(batch);
         loop {
             match self.commits.submit(batch, WAIT_STEP) {
                 Ok(ticket) => {
@@ -566,6 +593,8 @@ impl<'h> Coordinator<'h> {
         }
         self.totals.batches += 1;
         self.totals.rows += committed.rows;
+        self.totals.retries += committed.retries;
+        self.totals.redone += u64::from(committed.was_redone);
         let stored = committed.snapshots.iter().filter(|snapshot| snapshot.id.is_some()).count() as u64;
         self.totals.snapshots.stored += stored;
         self.totals.snapshots.duplicate += committed.snapshots.len() as u64 - stored;
@@ -592,6 +621,8 @@ impl<'h> Coordinator<'h> {
     }
 
     fn note_times(&mut self) {
+        self.totals.loads = self.crew.loads().loads();
+        self.totals.times.preload = self.crew.loads().waited();
         let times = &mut self.totals.times;
         if let (Some(begun), Some(ended)) = (self.begun, self.last_commit) {
             times.wall = ended.saturating_duration_since(begun);

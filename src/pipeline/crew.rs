@@ -8,7 +8,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::commit::handoff::panic_message;
 use crate::lane::watch::{Watch, Watcher};
-use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Place};
+use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, LoadStats, Place};
 use crate::limits::{ENGINES_PER_THREAD, LANE_THREADS_MAX, WAIT_STEP};
 use crate::schema::Schema;
 use crate::store::OpenReader;
@@ -21,6 +21,7 @@ pub(super) struct CrewPlan {
     pub(super) readers: Arc<dyn OpenReader>,
     pub(super) memory_bytes: usize,
     pub(super) timeout: Duration,
+    pub(super) loads: Arc<LoadStats>,
 }
 
 /// The engines. An engine is made when the first region is assigned to it.
@@ -60,6 +61,11 @@ impl Crew {
         let slot = |_| Slot { engine: None, watch: Arc::new(Watch::default()), memory_bytes: 0, told: (0, 0) };
         let slots = (0..threads * ENGINES_PER_THREAD).map(slot).collect();
         Ok(Self { plan, pool, slots, batch: 1, committed: 0 })
+    }
+
+    /// How often rows were loaded, and how long lanes waited for them.
+    pub(super) fn loads(&self) -> &LoadStats {
+        &self.plan.loads
     }
 
     /// How many engines there may be.
@@ -141,6 +147,7 @@ impl Crew {
             readers: Arc::clone(&self.plan.readers),
             memory_bytes: self.plan.memory_bytes,
             watch: Arc::clone(&slot.watch),
+            loads: Arc::clone(&self.plan.loads),
         };
         // Contract of a lane task. In: an engine, or what makes one, and a job. Out: exactly one answer, with the engine.
         // Touches: its engine only, and the store through it, reading. Ends: when the job does.

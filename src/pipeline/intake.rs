@@ -208,6 +208,7 @@ mod tests {
             text: String::new(),
             events: blocks.iter().map(event).collect(),
             origin: Arc::from("test"),
+            origin_no: 0,
             new_regions: Vec::new(),
             source_bytes_read: 0,
             lease: None,

@@ -368,6 +368,7 @@ impl Pipeline {
             readers: store.readers(),
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
+            loads: Arc::default(),
         })?;
         let plan = CoordinatorPlan {
             entities: self.schema.entities().len(),
@@ -379,6 +380,7 @@ impl Pipeline {
             drain_timeout: self.drain_timeout,
             stop: self.stop.flag(),
             source_bytes_total: source.bytes_total(),
+            encoder: store.encoder(),
         };
         let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
@@ -448,6 +450,7 @@ impl Pipeline {
             readers: Arc::new(NoRows),
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
+            loads: Arc::default(),
         };
         Ok(Crew::new(plan)?)
     }
@@ -489,6 +492,9 @@ impl Pipeline {
             late_skipped: stats.late.load(Ordering::Relaxed),
             snapshots: totals.snapshots,
             times,
+            commit_retries: totals.retries,
+            commits_redone: totals.redone,
+            loads: totals.loads,
             memory_peak_bytes: report::memory_peak_bytes(),
             was_stopped,
         }

@@ -24,8 +24,10 @@ pub struct Times {
     pub wall: Duration,
     /// Reading and checking the source.
     pub read: Duration,
-    /// Running handlers and sealing batches.
+    /// Running handlers and sealing batches; waiting for rows from the store is part of it.
     pub handlers: Duration,
+    /// Waiting for rows from the store, in any lane.
+    pub preload: Duration,
     /// Committing.
     pub commit: Duration,
     /// Publishing.
@@ -58,6 +60,12 @@ pub struct Report {
     pub late_skipped: u64,
     /// Snapshots by what became of them.
     pub snapshots: SnapshotCounts,
+    /// How often a commit was tried again because the database had gone away or asked for it.
+    pub commit_retries: u64,
+    /// Batches that were written a second time, because a row thought to be new was in the database already.
+    pub commits_redone: u64,
+    /// How often rows were asked for that were not in memory.
+    pub loads: u64,
     /// Where the time went.
     pub times: Times,
     /// Bytes of memory that the process had at most; 0 where the system does not say.

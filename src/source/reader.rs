@@ -85,7 +85,7 @@ impl Reader {
         stats: Arc<ReadStats>,
     ) -> Self {
         let regions = plan.known_regions.iter().zip(0..).map(|(region, no)| (Arc::clone(region), no)).collect();
-        let page = empty_page(&Arc::from("source"));
+        let page = empty_page(&Arc::from("source"), 0);
         let ids = plan.region_ids.as_ref().map(|ids| ids.iter().cloned().collect());
         Self {
             source,
@@ -195,6 +195,7 @@ impl Reader {
                 return Ok(Err(Gone));
             }
             self.page.origin = Arc::clone(&event.origin);
+            self.page.origin_no = self.page.origin_no.saturating_add(1);
         }
         let region = self.region_no(&event.region);
         let too_long = || SourceError::of_event(event, "the event is longer than 4 GiB");
@@ -231,7 +232,7 @@ impl Reader {
                 break lease;
             }
         };
-        let empty = empty_page(&self.page.origin);
+        let empty = empty_page(&self.page.origin, self.page.origin_no);
         let mut page = std::mem::replace(&mut self.page, empty);
         page.source_bytes_read = self.source.bytes_read();
         page.lease = Some(lease);
@@ -257,11 +258,12 @@ impl Reader {
     }
 }
 
-fn empty_page(origin: &Arc<str>) -> Page {
+fn empty_page(origin: &Arc<str>, origin_no: u16) -> Page {
     Page {
         text: String::with_capacity(PAGE_BYTES + PAGE_BYTES / 8),
         events: Vec::new(),
         origin: Arc::clone(origin),
+        origin_no,
         new_regions: Vec::new(),
         source_bytes_read: 0,
         lease: None,

@@ -2,19 +2,31 @@
 
 use std::sync::Arc;
 
-use super::codec::{CodecError, Decoder};
+use super::codec::{Change, CodecError, Decoder, Writer};
 use crate::schema::Entity;
 use crate::timestamp::Timestamp;
 
-/// The changed rows of one region in one table, sorted by id, one row an id.
+/// Where one changed row lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowAt {
+    /// Where it begins in the bytes of its region.
+    pub start: usize,
+    /// What the batch did to it.
+    pub change: Change,
+    /// The event that wrote it.
+    pub writer: Writer,
+}
+
+/// The changed rows of one region in one table, sorted by id byte by byte, one row an id.
 #[derive(Debug, Clone)]
 pub struct RegionChanges {
     /// The region.
     pub region: Arc<str>,
-    /// The rows in packed form ([`super::codec`]).
+    /// The rows in packed form ([`super::codec`]), or in that of the store, if it has an encoder
+    /// ([`crate::store::RowEncoder`]).
     pub packed: Vec<u8>,
-    /// Where the rows begin in `packed`, ordered by id.
-    pub starts: Vec<usize>,
+    /// Where the rows lie in `packed`, ordered by id.
+    pub rows: Vec<RowAt>,
 }
 
 impl RegionChanges {
@@ -25,19 +37,19 @@ impl RegionChanges {
     pub fn new(entity: &Entity, region: Arc<str>, packed: Vec<u8>) -> Result<Self, CodecError> {
         let mut keyed = Vec::new();
         let mut decoder = Decoder::new(entity, &packed, 0);
-        let mut scratch = Vec::new();
         while !decoder.is_at_end() {
             let start = decoder.at();
-            keyed.push((decoder.skip(&mut scratch)?, start));
+            let head = decoder.skip()?;
+            keyed.push((head.id, RowAt { start, change: head.change, writer: head.writer }));
         }
-        keyed.sort_unstable();
-        let starts = keyed.into_iter().map(|(_, start)| start).collect();
-        Ok(Self { region, packed, starts })
+        keyed.sort_unstable_by_key(|(id, _)| *id);
+        let rows = keyed.into_iter().map(|(_, row)| row).collect();
+        Ok(Self { region, packed, rows })
     }
 
     /// Bytes of memory it takes, about.
     pub fn memory_bytes(&self) -> usize {
-        self.packed.capacity() + self.starts.capacity() * size_of::<usize>()
+        self.packed.capacity() + self.rows.capacity() * size_of::<RowAt>()
     }
 }
 
@@ -95,6 +107,8 @@ pub struct SealedBatch {
     pub changes: Vec<Vec<RegionChanges>>,
     /// The regions that had events.
     pub touched: Vec<RegionTouch>,
+    /// The files that the batch's events came from, by number: see [`Writer`].
+    pub origins: Arc<Vec<Arc<str>>>,
     /// The snapshots as of the end of the batch.
     pub snapshots: Vec<SnapshotDraft>,
 }
@@ -102,7 +116,7 @@ pub struct SealedBatch {
 impl SealedBatch {
     /// Rows that the commit writes or deletes.
     pub fn rows(&self) -> u64 {
-        self.changes.iter().flatten().map(|region| region.starts.len() as u64).sum()
+        self.changes.iter().flatten().map(|region| region.rows.len() as u64).sum()
     }
 
     /// Bytes of memory it takes, about.
@@ -110,6 +124,12 @@ impl SealedBatch {
         let rows: usize = self.changes.iter().flatten().map(RegionChanges::memory_bytes).sum();
         let docs: usize = self.snapshots.iter().filter_map(|snapshot| snapshot.doc.as_ref()).map(String::len).sum();
         rows + docs
+    }
+
+    /// Where the event that wrote a row stands, for a message: `file:line`.
+    pub fn writer_text(&self, writer: Writer) -> Option<String> {
+        let (origin, line) = writer.place()?;
+        self.origins.get(origin).map(|origin| format!("{origin}:{line}"))
     }
 
     /// What the batch spans, for a message.

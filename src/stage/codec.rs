@@ -6,13 +6,56 @@
 //! | part | form |
 //! |---|---|
 //! | id | length of 4 bytes, then the bytes |
-//! | live | 1 byte: 0 is a deleted row, and nothing follows |
+//! | change | 1 byte: see [`Change`] |
+//! | writer | 8 bytes: which event wrote the row, see [`Writer`]; after it nothing follows in a deleted row |
 //! | for each group of up to 32 columns: nulls | 4 bytes, bit n set if the group's column n is null |
 //! | then its values, a null one as zero or empty | `bigint` 8 bytes, `double` 8, `boolean` 1; `text`, `timestamptz` (canonical text), `jsonb`, `bytes`: length of 4 and bytes; `numeric`: two 8-byte integers h and l for h·10¹⁸ + l, then its text (length of 4 and bytes) where they do not suffice |
 
 use crate::numeric::Numeric;
 use crate::schema::{Column, Entity};
 use crate::value::{ColumnType, Value};
+
+/// What a batch did to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// It is not there any more, if it was.
+    Deleted = 0,
+    /// It was written; whether it was there before is not known.
+    Written = 1,
+    /// It was written, and is known not to have been there before the batch.
+    New = 2,
+}
+
+/// The event that wrote a row: its file, counted from 0 in the order of reading, and its line from 1. In 64 bits, the
+/// file in the upper 16; 0 is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Writer(pub u64);
+
+impl Writer {
+    const LINE_BITS: u32 = 48;
+
+    /// The event on that line of that file.
+    pub fn new(origin: u16, line: u64) -> Self {
+        Self(u64::from(origin) << Self::LINE_BITS | line.min((1 << Self::LINE_BITS) - 1))
+    }
+
+    /// The number of the file and the line; none if the event is not known.
+    pub fn place(self) -> Option<(usize, u64)> {
+        let line = self.0 & ((1 << Self::LINE_BITS) - 1);
+        (line > 0).then_some(((self.0 >> Self::LINE_BITS) as usize, line))
+    }
+}
+
+/// What stands before the values of a packed row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// The id.
+    pub id: &'a str,
+    /// What became of the row.
+    pub change: Change,
+    /// The event that wrote it.
+    pub writer: Writer,
+}
 
 /// Columns that share one mask of nulls.
 pub const COLUMNS_PER_MASK: usize = 32;
@@ -74,14 +117,14 @@ impl<'a, 's> Decoder<'a, 's> {
         self.at >= self.packed.len()
     }
 
-    /// Reads one row into `values`; returns its id and whether it is live. A deleted row leaves `values` empty.
+    /// Reads one row into `values`; returns what stands before them. A deleted row leaves `values` empty.
     ///
     /// # Errors
     /// The bytes do not follow the format.
-    pub fn row(&mut self, values: &mut Vec<ValueRef<'a>>) -> Result<(&'a str, bool), CodecError> {
+    pub fn row(&mut self, values: &mut Vec<ValueRef<'a>>) -> Result<Head<'a>, CodecError> {
         values.clear();
-        let (id, live) = self.head()?;
-        if live {
+        let head = self.head()?;
+        if head.change != Change::Deleted {
             let entity = self.entity;
             for group in entity.columns.chunks(COLUMNS_PER_MASK) {
                 let nulls = u32::from_le_bytes(self.fixed()?);
@@ -91,21 +134,48 @@ impl<'a, 's> Decoder<'a, 's> {
                 }
             }
         }
-        Ok((id, live))
+        Ok(head)
     }
 
-    /// Passes one row by; returns its id.
+    /// Passes one row by; returns what stands before its values.
     ///
     /// # Errors
     /// The bytes do not follow the format.
-    pub fn skip(&mut self, scratch: &mut Vec<ValueRef<'a>>) -> Result<&'a str, CodecError> {
-        self.row(scratch).map(|(id, _)| id)
+    pub fn skip(&mut self) -> Result<Head<'a>, CodecError> {
+        let head = self.head()?;
+        if head.change != Change::Deleted {
+            let entity = self.entity;
+            for group in entity.columns.chunks(COLUMNS_PER_MASK) {
+                self.fixed::<4>()?;
+                for column in group {
+                    self.skip_value(column)?;
+                }
+            }
+        }
+        Ok(head)
     }
 
-    fn head(&mut self) -> Result<(&'a str, bool), CodecError> {
+    fn head(&mut self) -> Result<Head<'a>, CodecError> {
         let id = self.text()?;
-        let [live] = self.fixed::<1>()?;
-        Ok((id, live != 0))
+        let change = match self.fixed::<1>()? {
+            [0] => Change::Deleted,
+            [1] => Change::Written,
+            [2] => Change::New,
+            _ => return Err(self.malformed()),
+        };
+        let writer = Writer(u64::from_le_bytes(self.fixed()?));
+        Ok(Head { id, change, writer })
+    }
+
+    fn skip_value(&mut self, column: &Column) -> Result<(), CodecError> {
+        match column.kind {
+            ColumnType::Boolean => self.fixed::<1>().map(drop),
+            ColumnType::Bigint | ColumnType::Double => self.fixed::<8>().map(drop),
+            ColumnType::Numeric => self.fixed::<16>().and_then(|_| self.bytes()).map(drop),
+            ColumnType::Text | ColumnType::Timestamptz | ColumnType::Jsonb | ColumnType::Bytes => {
+                self.bytes().map(drop)
+            }
+        }
     }
 
     fn value(&mut self, column: &Column) -> Result<ValueRef<'a>, CodecError> {
@@ -155,11 +225,19 @@ impl<'a, 's> Decoder<'a, 's> {
     }
 }
 
-/// Appends a row in packed form; `None` is a deleted one.
-pub fn encode_row<'v>(entity: &Entity, id: &str, row: Option<&[ValueRef<'v>]>, packed: &mut Vec<u8>) {
-    put_bytes(packed, id.as_bytes());
-    packed.push(u8::from(row.is_some()));
-    let Some(row) = row else { return };
+/// Appends what stands before the values of a row.
+fn encode_head(head: Head<'_>, packed: &mut Vec<u8>) {
+    put_bytes(packed, head.id.as_bytes());
+    packed.push(head.change as u8);
+    packed.extend(head.writer.0.to_le_bytes());
+}
+
+/// Appends a row in packed form. The values of a deleted one are left out.
+pub fn encode_row(entity: &Entity, head: Head<'_>, row: &[ValueRef<'_>], packed: &mut Vec<u8>) {
+    encode_head(head, packed);
+    if head.change == Change::Deleted {
+        return;
+    }
     for (group, columns) in row.chunks(COLUMNS_PER_MASK).zip(entity.columns.chunks(COLUMNS_PER_MASK)) {
         let nulls = group.iter().enumerate().filter(|(_, value)| **value == ValueRef::Null);
         let mask: u32 = nulls.map(|(bit, _)| 1 << bit).sum();
@@ -233,9 +311,13 @@ impl<'a> From<&'a Value> for ValueRef<'a> {
     }
 }
 
-/// Appends a row of owned values in packed form.
-pub fn encode_values(entity: &Entity, id: &str, row: Option<&[Value]>, packed: &mut Vec<u8>) {
-    let Some(row) = row else { return encode_row(entity, id, None, packed) };
+/// Appends a stored row in packed form.
+pub fn encode_stored(entity: &Entity, id: &str, row: &[ValueRef<'_>], packed: &mut Vec<u8>) {
+    encode_row(entity, Head { id, change: Change::Written, writer: Writer::default() }, row, packed);
+}
+
+/// Appends a row of owned values in packed form. The values of a deleted one are left out.
+pub fn encode_values(entity: &Entity, head: Head<'_>, row: &[Value], packed: &mut Vec<u8>) {
     let times: Vec<Option<String>> = row
         .iter()
         .map(|value| match value {
@@ -248,7 +330,7 @@ pub fn encode_values(entity: &Entity, id: &str, row: Option<&[Value]>, packed: &
         .zip(&times)
         .map(|(value, time)| time.as_deref().map_or_else(|| ValueRef::from(value), ValueRef::Timestamptz))
         .collect();
-    encode_row(entity, id, Some(&values), packed);
+    encode_row(entity, head, &values, packed);
 }
 
 impl ValueRef<'_> {
@@ -290,6 +372,10 @@ mod tests {
         }
     }
 
+    fn written(id: &str) -> Head<'_> {
+        Head { id, change: Change::Written, writer: Writer::new(1, 7) }
+    }
+
     /// All types, twice over the width of one mask of nulls, with every third value null.
     #[test]
     fn rows_come_back_as_they_were() {
@@ -298,14 +384,19 @@ mod tests {
         let row: Vec<Value> =
             kinds.iter().enumerate().map(|(at, kind)| if at % 3 == 0 { Value::Null } else { sample(*kind) }).collect();
         let mut packed = Vec::new();
-        encode_values(&entity, "one", Some(&row), &mut packed);
-        encode_values(&entity, "two", None, &mut packed);
+        let deleted = Head { id: "two", change: Change::Deleted, writer: Writer::default() };
+        encode_values(&entity, written("one"), &row, &mut packed);
+        encode_values(&entity, deleted, &[], &mut packed);
         let mut decoder = Decoder::new(&entity, &packed, 0);
         let mut values = Vec::new();
-        assert_eq!(decoder.row(&mut values).expect("row"), ("one", true));
+        assert_eq!(decoder.row(&mut values).expect("row"), written("one"));
         assert_eq!(values.iter().map(ValueRef::to_value).collect::<Vec<_>>(), row);
-        assert_eq!(decoder.row(&mut values).expect("row"), ("two", false));
+        assert_eq!(decoder.row(&mut values).expect("row"), deleted);
         assert!(decoder.is_at_end());
+        let mut passing = Decoder::new(&entity, &packed, 0);
+        assert_eq!((passing.skip().expect("row"), passing.skip().expect("row")), (written("one"), deleted));
+        assert!(passing.is_at_end());
+        assert_eq!((Writer::new(1, 7).place(), Writer::default().place()), (Some((1, 7)), None));
     }
 
     #[test]
@@ -323,7 +414,7 @@ mod tests {
         ] {
             let value = Value::Numeric(text.parse().expect(text));
             let mut packed = Vec::new();
-            encode_values(&entity, "n", Some(std::slice::from_ref(&value)), &mut packed);
+            encode_values(&entity, written("n"), std::slice::from_ref(&value), &mut packed);
             let mut values = Vec::new();
             Decoder::new(&entity, &packed, 0).row(&mut values).expect(text);
             assert_eq!(values[0].to_value(), value);
@@ -335,9 +426,10 @@ mod tests {
         let entity = entity(&ColumnType::ALL);
         let row: Vec<Value> = ColumnType::ALL.iter().map(|kind| sample(*kind)).collect();
         let mut packed = Vec::new();
-        encode_values(&entity, "one", Some(&row), &mut packed);
+        encode_values(&entity, written("one"), &row, &mut packed);
         for len in 0..packed.len() {
             assert!(Decoder::new(&entity, &packed[..len], 0).row(&mut Vec::new()).is_err(), "{len}");
+            assert!(Decoder::new(&entity, &packed[..len], 0).skip().is_err(), "{len}");
         }
     }
 }

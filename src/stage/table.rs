@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
+use super::codec::{Change, Writer};
 use crate::value::{Row, row_memory_bytes};
 
 /// What is known here of a row.
@@ -30,6 +31,10 @@ struct Slot {
     row: Option<Row>,
     /// The batch that changed it last; 0 if none of this run did.
     changed_in: u64,
+    /// The event that wrote it last.
+    writer: Writer,
+    /// Whether it is known not to have existed before the batch that changed it last.
+    is_new: bool,
 }
 
 type Rows = HashMap<Box<str>, Slot, RandomState>;
@@ -80,7 +85,7 @@ impl Table {
     }
 
     /// Writes or, with none, deletes a row in batch `batch`, which is not committed yet.
-    pub fn set(&mut self, id: &str, row: Option<Row>, batch: u64) {
+    pub fn set(&mut self, id: &str, row: Option<Row>, batch: u64, writer: Writer) {
         let before = match self.young.get_mut(id) {
             Some(slot) => Some(slot),
             None => self.old.get_mut(id),
@@ -90,14 +95,16 @@ impl Table {
             Some(slot) => {
                 self.bytes = self.bytes + bytes - slot_bytes(id, slot.row.as_ref());
                 let is_first = slot.changed_in != batch;
-                *slot = Slot { row, changed_in: batch };
+                let is_new = if is_first { slot.row.is_none() } else { slot.is_new };
+                *slot = Slot { row, changed_in: batch, writer, is_new };
                 if is_first {
                     self.dirty.push(id.into());
                 }
             }
             None => {
                 self.bytes += bytes;
-                self.young.insert(id.into(), Slot { row, changed_in: batch });
+                let is_new = self.is_whole;
+                self.young.insert(id.into(), Slot { row, changed_in: batch, writer, is_new });
                 self.dirty.push(id.into());
             }
         }
@@ -108,7 +115,7 @@ impl Table {
         self.was_tried = true;
         if !self.young.contains_key(id) && !self.old.contains_key(id) {
             self.bytes += slot_bytes(id, row.as_ref());
-            self.young.insert(id.into(), Slot { row, changed_in: 0 });
+            self.young.insert(id.into(), Slot { row, changed_in: 0, writer: Writer::default(), is_new: false });
         }
     }
 
@@ -128,10 +135,15 @@ impl Table {
     }
 
     /// The rows that changed since the last call: those of the batch that is being sealed.
-    pub fn take_changes(&mut self, mut visit: impl FnMut(&str, Option<&Row>)) {
+    pub fn take_changes(&mut self, mut visit: impl FnMut(&str, Change, Writer, Option<&Row>)) {
         for id in std::mem::take(&mut self.dirty) {
-            if let Some(slot) = self.young.get(&id).or_else(|| self.old.get(&id)) {
-                visit(&id, slot.row.as_ref());
+            let Some(slot) = self.young.get(&id).or_else(|| self.old.get(&id)) else { continue };
+            match &slot.row {
+                Some(row) if slot.is_new => visit(&id, Change::New, slot.writer, Some(row)),
+                Some(row) => visit(&id, Change::Written, slot.writer, Some(row)),
+                // It was made and removed within the batch.
+                None if slot.is_new => {}
+                None => visit(&id, Change::Deleted, slot.writer, None),
             }
         }
     }
@@ -191,6 +203,7 @@ mod tests {
     }
 
     type State = BTreeMap<String, i64>;
+    type Sealed = BTreeMap<String, (Change, Option<i64>)>;
 
     fn row(value: i64) -> Row {
         Box::new([Value::Bigint(value)])
@@ -207,7 +220,7 @@ mod tests {
     struct Bench {
         table: Table,
         batch: u64,
-        sealed: Vec<(u64, BTreeMap<String, Option<i64>>)>,
+        sealed: Vec<(u64, Sealed)>,
         committed: u64,
         store: State,
         model: State,
@@ -223,11 +236,11 @@ mod tests {
             match op {
                 Op::Get(id) => self.check(&format!("k{id}")),
                 Op::Set(id, value) => {
-                    self.table.set(&format!("k{id}"), Some(row(*value)), self.batch);
+                    self.table.set(&format!("k{id}"), Some(row(*value)), self.batch, Writer::default());
                     self.model.insert(format!("k{id}"), *value);
                 }
                 Op::Delete(id) => {
-                    self.table.set(&format!("k{id}"), None, self.batch);
+                    self.table.set(&format!("k{id}"), None, self.batch, Writer::default());
                     self.model.remove(&format!("k{id}"));
                 }
                 Op::Seal => self.seal(),
@@ -257,8 +270,8 @@ mod tests {
 
         fn seal(&mut self) {
             let mut changes = BTreeMap::new();
-            self.table.take_changes(|id, row| {
-                assert!(changes.insert(id.to_owned(), row.map(number)).is_none(), "{id} twice")
+            self.table.take_changes(|id, change, _, row| {
+                assert!(changes.insert(id.to_owned(), (change, row.map(number))).is_none(), "{id} twice")
             });
             self.sealed.push((self.batch, changes));
             self.batch += 1;
@@ -269,7 +282,9 @@ mod tests {
                 return;
             }
             let (batch, changes) = self.sealed.remove(0);
-            for (id, value) in changes {
+            for (id, (change, value)) in changes {
+                // What is said to be new may be copied in without looking.
+                assert!(change != Change::New || !self.store.contains_key(&id), "{id} is not new");
                 match value {
                     Some(value) => drop(self.store.insert(id, value)),
                     None => drop(self.store.remove(&id)),
@@ -307,7 +322,7 @@ mod tests {
     #[test]
     fn a_row_of_a_batch_that_is_not_committed_is_never_let_go() {
         let mut table = Table::new(true);
-        table.set("a", Some(row(1)), 7);
+        table.set("a", Some(row(1)), 7, Writer::default());
         for _ in 0..5 {
             table.sweep(6);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use url::{StoreUrl, StoreUrlError};
 
 use crate::schema::Schema;
-use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
+use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch};
 use crate::stage::codec::CodecError;
 
 /// What a store has to know of a pipeline.
@@ -49,6 +49,10 @@ pub struct Committed {
     pub rows: u64,
     /// What became of the batch's snapshots.
     pub snapshots: Vec<SnapshotReceipt>,
+    /// How often it was tried again because the database had gone away or asked for it.
+    pub retries: u64,
+    /// Whether its rows were written a second time, because one that was thought to be new was there already.
+    pub was_redone: bool,
 }
 
 /// The writing half of a store, and the pipeline's lock. Dropping it gives the lock back.
@@ -76,10 +80,25 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// Nothing of the batch is in the store.
-    fn commit(&mut self, batch: &SealedBatch) -> Result<Committed, StoreError>;
+    fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError>;
+
+    /// What brings changed rows into the form in which [`Store::commit`] wants them, on the threads of the handlers.
+    /// Defaults to none: they stay in packed form.
+    fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {
+        None
+    }
 
     /// What makes connections that read rows beside the writer.
     fn readers(&self) -> Arc<dyn OpenReader>;
+}
+
+/// Brings changed rows into a store's own form before they are handed over.
+pub trait RowEncoder: Send + Sync {
+    /// Replaces the bytes of `rows`, which are in packed form, and where they lie. Keeps their number and order.
+    ///
+    /// # Errors
+    /// The bytes do not follow the packed form.
+    fn encode(&self, entity: usize, rows: RegionChanges) -> Result<RegionChanges, CodecError>;
 }
 
 /// Opens readers of rows, one for each lane that misses any.
@@ -114,26 +133,36 @@ impl RegionLimit {
     pub const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
 }
 
+/// Rows of one region.
+#[derive(Debug, Clone, Copy)]
+pub struct RegionIds<'a> {
+    /// The region.
+    pub region: &'a str,
+    /// The ids, each once.
+    pub ids: &'a [&'a str],
+}
+
 /// Reads committed rows. What it sees may be newer from one call to the next, never older.
 pub trait RowReader: Send {
-    /// Appends those of the rows that exist, in packed form, in any order. May block.
+    /// Appends those of the rows that exist, in packed form and in any order, to the bytes of their region in `found`,
+    /// which is as long as `wanted`. May block.
     ///
     /// # Errors
     /// The store does not answer.
-    fn rows(&mut self, entity: usize, region: &str, ids: &[&str], packed: &mut Vec<u8>) -> Result<(), StoreError>;
+    fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError>;
 
-    /// Appends the rows of a region, in packed form, unless they are more than the limit; returns whether all of them
-    /// were appended. May block.
+    /// Appends the rows of each region, in packed form, to its bytes in `found`, which is as long as `regions`; returns
+    /// for each whether all of its rows were appended. Of a region with more than the limit any part may be. May block.
     ///
     /// # Errors
     /// The store does not answer.
-    fn region(
+    fn regions(
         &mut self,
         entity: usize,
-        region: &str,
+        regions: &[&str],
         limit: RegionLimit,
-        packed: &mut Vec<u8>,
-    ) -> Result<bool, StoreError>;
+        found: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError>;
 
     /// Counts the rows of a region as of some committed batch, leaving out each id that was changed in a later one. May
     /// block.
@@ -284,12 +313,49 @@ pub enum StoreError {
         /// What it said.
         cause: String,
     },
+    /// The database does not take one row of a batch.
+    #[error("{0}")]
+    Row(Box<RefusedRow>),
+    /// The database went away and did not come back in time.
+    #[error("{store} did not come back within {seconds} s ({doing}): {cause}")]
+    Outage {
+        /// Which store.
+        store: String,
+        /// What was to be done.
+        doing: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What went wrong last.
+        cause: String,
+    },
     /// A fault of this program.
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// Any other cause, of a store of one's own.
     #[error("{0}")]
     Other(String),
+}
+
+/// A row that the database does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{store} refused the row {id:?} of {entity} in region {region:?}: {cause}{}", written_text(.event.as_deref()))]
+pub struct RefusedRow {
+    /// Which store.
+    pub store: String,
+    /// The table.
+    pub entity: String,
+    /// The row's region.
+    pub region: String,
+    /// The row's id.
+    pub id: String,
+    /// The event that wrote it, as `file:line`; none if it is not known.
+    pub event: Option<String>,
+    /// What the database said.
+    pub cause: String,
+}
+
+fn written_text(event: Option<&str>) -> String {
+    event.map_or_else(String::new, |event| format!("\n  the event at {event} wrote it"))
 }
 
 /// Opens a store to write to it: makes what is missing, takes the pipeline's lock, compares the tables. May block.

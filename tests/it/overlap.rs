@@ -9,7 +9,7 @@ use forebay::config::BatchConfig;
 use forebay::source::{Source, SourceError, SourceEvent};
 use forebay::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::stage::codec::Decoder;
-use forebay::store::{Committed, OpenReader, RegionLimit, RowCount, RowReader, Store, StoreError};
+use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowCount, RowReader, Store, StoreError};
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 
 /// The longest wait for something that is to happen.
@@ -84,10 +84,10 @@ fn apply(rows: &Rows, batch: &SealedBatch) {
     let entity = Counter::table().entity;
     let mut rows = rows.lock().expect("rows");
     for region in &batch.changes[0] {
-        for start in &region.starts {
-            let mut decoder = Decoder::new(&entity, &region.packed, *start);
-            let (id, _) = decoder.row(&mut Vec::new()).expect("a packed row");
-            rows.insert(id.to_owned(), region.packed[*start..decoder.at()].to_vec());
+        for row in &region.rows {
+            let mut decoder = Decoder::new(&entity, &region.packed, row.start);
+            let head = decoder.row(&mut Vec::new()).expect("a packed row");
+            rows.insert(head.id.to_owned(), region.packed[row.start..decoder.at()].to_vec());
         }
     }
 }
@@ -102,13 +102,13 @@ impl Store for GatedStore {
     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
         Ok(vec![true])
     }
-    fn commit(&mut self, batch: &SealedBatch) -> Result<Committed, StoreError> {
+    fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
         assert_eq!(batch.before, self.checkpoint, "batches come in order, each behind the last");
         (self.gate)(batch)?;
         apply(&self.rows, batch);
         self.checkpoint = batch.after;
         self.log.lock().expect("log").push(batch.after);
-        Ok(Committed { batch: batch.after.batch, rows: batch.rows(), snapshots: Vec::new() })
+        Ok(Committed { batch: batch.after.batch, rows: batch.rows(), ..Committed::default() })
     }
     fn readers(&self) -> Arc<dyn OpenReader> {
         Arc::new(Reading(Arc::clone(&self.rows)))
@@ -124,13 +124,21 @@ impl OpenReader for Reading {
 }
 
 impl RowReader for Reading {
-    fn rows(&mut self, _: usize, _: &str, ids: &[&str], packed: &mut Vec<u8>) -> Result<(), StoreError> {
+    fn rows(&mut self, _: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let rows = self.0.lock().expect("rows");
-        packed.extend(ids.iter().filter_map(|id| rows.get(*id)).flatten());
+        for (wanted, packed) in wanted.iter().zip(found) {
+            packed.extend(wanted.ids.iter().filter_map(|id| rows.get(*id)).flatten());
+        }
         Ok(())
     }
-    fn region(&mut self, _: usize, _: &str, _: RegionLimit, _: &mut Vec<u8>) -> Result<bool, StoreError> {
-        Ok(false)
+    fn regions(
+        &mut self,
+        _: usize,
+        regions: &[&str],
+        _: RegionLimit,
+        _: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![false; regions.len()])
     }
     fn count(&mut self, _: usize, _: &str, _: &[(&str, u64)]) -> Result<RowCount, StoreError> {
         Err(StoreError::Other("nobody counts here".into()))

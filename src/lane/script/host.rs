@@ -11,7 +11,7 @@ use super::json::{from_lua, object_to_lua, to_lua};
 use super::packer::{Packer, integer, lossy, raw_field};
 use crate::event::EventPlace;
 use crate::lane::watch::Watch;
-use crate::lane::{Ask, Loader, Place, Round};
+use crate::lane::{Ask, Loader, Place, Round, Wanted};
 use crate::limits::DRY_EVENTS_MAX;
 use crate::numeric::{Numeric, NumericError};
 use crate::schema::Schema;
@@ -216,45 +216,55 @@ impl Host {
                 (Some(_), true) => Ask::TryAll,
                 (Some(_), false) => Ask::Ids,
             };
-            host.supply(&Want { entity: kind - 1, region: region - 1, ask, ids })
+            host.supply(&[Want { entity: kind - 1, region: region - 1, ask, ids }])
         };
         table.raw_set("load", lua.create_function(load)?)
     }
 
-    /// Loads the rows that are wanted and gives them to the inner side.
-    pub(super) fn supply(&self, want: &Want) -> LuaResult<()> {
-        let loaded = self.ask_store(want.region, |loader, region| {
-            loader.load(want.entity, region, &split_ids(&want.ids), want.ask)
+    /// Loads the rows of one table that are wanted and gives them to the inner side.
+    pub(super) fn supply(&self, wants: &[Want]) -> LuaResult<()> {
+        let Some(entity) = wants.first().map(|want| want.entity) else { return Ok(()) };
+        let loaded = self.ask_store(|loader, regions| {
+            let mut wanted = Vec::with_capacity(wants.len());
+            for want in wants {
+                let region = regions.get(want.region).and_then(Option::as_deref).unwrap_or("");
+                wanted.push(Wanted { region, ids: split_ids(&want.ids), ask: want.ask });
+            }
+            loader.load(entity, &wanted)
         })?;
         let inner = self.inner()?;
-        let rows = inner.supply_text(&loaded.packed)?;
-        let ids = inner.supply_text(&want.ids)?;
-        inner.supply.call((want.entity + 1, want.region + 1, rows, loaded.is_whole, ids))
+        for (want, loaded) in wants.iter().zip(loaded) {
+            let rows = inner.supply_text(&loaded.packed)?;
+            let ids = inner.supply_text(&want.ids)?;
+            inner.supply.call::<()>((entity + 1, want.region + 1, rows, loaded.is_whole, ids))?;
+        }
+        Ok(())
     }
 
     /// The last batch that a count includes, and the rows; without those that changed in a later one. `changed` is
     /// each id behind its length of 4 bytes, then the batch in 8.
     fn count(&self, entity: usize, region: usize, changed: &[u8]) -> LuaResult<(u64, u64)> {
-        let counted = self.ask_store(region, |loader, region| loader.count(entity, region, &split_changed(changed)))?;
+        let counted = self.ask_store(|loader, regions| {
+            let region = regions.get(region).and_then(Option::as_deref).unwrap_or("");
+            loader.count(entity, region, &split_changed(changed))
+        })?;
         Ok((counted.batch, counted.rows))
     }
 
     /// Asks the store through the loader, which nobody else has meanwhile. What it says is kept for the run.
     fn ask_store<T>(
         &self,
-        region: usize,
-        ask: impl FnOnce(&mut Loader, &str) -> Result<T, StoreError>,
+        ask: impl FnOnce(&mut Loader, &[Option<Arc<str>>]) -> Result<T, StoreError>,
     ) -> LuaResult<T> {
-        let (loader, region) = {
+        let (loader, regions) = {
             let mut shared = self.lock();
-            (shared.loader.take(), shared.regions.get(region).cloned().flatten())
+            (shared.loader.take(), std::mem::take(&mut shared.regions))
         };
-        let (Some(mut loader), Some(region)) = (loader, region) else {
-            return Err(LuaError::runtime("rows of a region that is not known"));
-        };
-        let answer = ask(&mut loader, &region);
+        let Some(mut loader) = loader else { return Err(LuaError::runtime("the store is being asked already")) };
+        let answer = ask(&mut loader, &regions);
         let mut shared = self.lock();
         shared.loader = Some(loader);
+        shared.regions = regions;
         answer.map_err(|error| {
             let message = error.to_string();
             shared.store_error = Some(error);

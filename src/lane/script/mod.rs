@@ -13,6 +13,7 @@ mod inner;
 mod json;
 mod packer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -27,13 +28,43 @@ use crate::event::RegionNo;
 use crate::limits::CHUNK_EVENTS_MAX;
 use crate::schema::Schema;
 use crate::stage::batch::RegionChanges;
-use host::{Host, Shared};
+use crate::stage::codec::Writer;
+use host::{Host, Shared, Want};
 use inner::Inner;
 use packer::Packer;
 
 /// What the inner side's functions answer.
 const DONE: i64 = 0;
 const MISSED: i64 = 1;
+
+/// The place of a snapshot among the parked calls; lanes have theirs from 1.
+const SNAPSHOT: i64 = 0;
+
+/// Some events of a lane that cross into the VM together.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    lane: usize,
+    /// The place of the first in the lane.
+    base: usize,
+    count: usize,
+}
+
+/// How far a call into the VM has come.
+enum Step {
+    Done(LuaValue),
+    /// Rows have to be loaded, then it is to be resumed.
+    Missed,
+}
+
+/// What the inner side answered; the message of a handler that failed.
+fn step_of(status: i64, answer: LuaValue) -> Result<Step, String> {
+    match (status, answer) {
+        (DONE, answer) => Ok(Step::Done(answer)),
+        (MISSED, _) => Ok(Step::Missed),
+        (_, LuaValue::String(message)) => Err(message.to_string_lossy()),
+        (_, other) => Err(format!("the handler failed with a {}", other.type_name())),
+    }
+}
 
 /// How Lua says that its memory is used up.
 const OUT_OF_MEMORY: &str = "not enough memory";
@@ -97,7 +128,7 @@ impl ScriptEngine {
         let host = Host {
             shared: Arc::new(Mutex::new(Shared {
                 packer: Packer::new(),
-                loader: Some(Loader::new(Arc::clone(&context.readers), Arc::clone(&context.watch))),
+                loader: Some(Loader::new(&context)),
                 lane: None,
                 regions: Vec::new(),
                 wants: Vec::new(),
@@ -157,20 +188,60 @@ impl ScriptEngine {
         Ok(at + 1)
     }
 
-    /// Handles up to a chunk of a lane's events; returns how many.
-    fn run_chunk(&mut self, round: &Arc<Round>, lane: usize, base: usize) -> Result<usize, LaneError> {
-        let events = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
-        let count = (events - base).min(CHUNK_EVENTS_MAX);
-        self.pack(round, lane, base, count)?;
+    /// Begins the next chunk of a lane: packs its events and runs them until they are done or a row is missed. While
+    /// other lanes are parked, what their packed events refer to may not change.
+    fn begin_chunk(&mut self, round: &Arc<Round>, chunk: Chunk, is_alone: bool) -> Result<Step, LaneError> {
+        self.pack(round, chunk, is_alone)?;
+        let begun = self.enter(round, chunk, |engine| engine.run_packed(round, chunk));
+        self.leave(begun)
+    }
+
+    /// Goes on with a chunk whose rows have been loaded.
+    fn resume_chunk(&mut self, round: &Arc<Round>, chunk: Chunk) -> Result<Step, LaneError> {
+        let resumed = self.enter(round, chunk, |engine| engine.host.inner()?.resume.call(chunk.lane + 1));
+        self.leave(resumed)
+    }
+
+    /// Calls into the VM on behalf of a chunk.
+    fn enter<T>(&mut self, round: &Arc<Round>, chunk: Chunk, call: impl FnOnce(&Self) -> LuaResult<T>) -> LuaResult<T> {
+        let Chunk { lane, base, .. } = chunk;
+        self.host.lock().lane = Some((Arc::clone(round), lane, base));
         self.host.watch.begin(Activity::Events { round: Arc::clone(round), lane, base });
-        let handled = self.run_packed(round, lane, count);
+        call(self)
+    }
+
+    /// What came of such a call.
+    fn leave(&self, answer: LuaResult<(i64, LuaValue)>) -> Result<Step, LaneError> {
         if let Some((place, problem)) = self.host.lock().unreadable.take() {
             return Err(LaneError::Event(place, problem));
         }
-        let handled = handled.map_err(|error| self.failure(&error))?;
-        handled.map_err(|message| self.handler_failure(message))?;
+        let (status, answer) = answer.map_err(|error| self.failure(&error))?;
+        let step = step_of(status, answer).map_err(|message| self.handler_failure(message))?;
         self.host.watch.begin(Activity::Idle);
-        Ok(count)
+        Ok(step)
+    }
+
+    /// Runs a lane from a chunk on; returns the chunk that misses rows.
+    fn run_chunks(
+        &mut self,
+        round: &Arc<Round>,
+        mut chunk: Chunk,
+        mut step: Option<Step>,
+        is_alone: bool,
+    ) -> Result<Option<Chunk>, LaneError> {
+        let events = round.lanes.get(chunk.lane).map_or(0, |lane| lane.events.len());
+        loop {
+            match step.take() {
+                Some(Step::Missed) => return Ok(Some(chunk)),
+                Some(Step::Done(_)) => chunk.base += chunk.count,
+                None => {}
+            }
+            if chunk.base >= events {
+                return Ok(None);
+            }
+            chunk.count = (events - chunk.base).min(CHUNK_EVENTS_MAX);
+            step = Some(self.begin_chunk(round, chunk, is_alone)?);
+        }
     }
 
     /// Makes the fields that were asked for on their own come along from now on.
@@ -186,25 +257,28 @@ impl ScriptEngine {
         self.host.inner()?.define_hot.call(names)
     }
 
-    fn pack(&mut self, round: &Arc<Round>, lane: usize, base: usize, count: usize) -> Result<(), LaneError> {
-        self.heat().map_err(|error| self.failure(&error))?;
+    fn pack(&mut self, round: &Arc<Round>, chunk: Chunk, is_alone: bool) -> Result<(), LaneError> {
+        let Chunk { lane, base, count } = chunk;
+        if is_alone {
+            self.heat().map_err(|error| self.failure(&error))?;
+        }
         let mut shared = self.host.lock();
         let shared = &mut *shared;
-        shared.packer.begin_chunk();
+        shared.packer.begin_chunk(is_alone);
         self.packed.clear();
         for at in base..base + count {
             let Some((event, page)) = round.event(lane, at) else { break };
-            if let Err(problem) = shared.packer.push(page.json(event), event.block, &mut self.packed) {
+            let writer = Writer::new(page.origin_no, event.line);
+            if let Err(problem) = shared.packer.push(page.json(event), event.block, writer, &mut self.packed) {
                 let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
                 return Err(LaneError::Event(Box::new(place), problem));
             }
         }
-        shared.lane = Some((Arc::clone(round), lane, base));
         Ok(())
     }
 
-    fn run_packed(&mut self, round: &Arc<Round>, lane: usize, count: usize) -> LuaResult<Result<(), String>> {
-        let Some(lane) = round.lanes.get(lane) else { return Ok(Ok(())) };
+    fn run_packed(&self, round: &Arc<Round>, chunk: Chunk) -> LuaResult<(i64, LuaValue)> {
+        let Some(lane) = round.lanes.get(chunk.lane) else { return Ok((DONE, LuaValue::Nil)) };
         let region = self.know(lane.region, &lane.name)?;
         let news = self.host.lock().packer.take_news();
         let inner = self.host.inner()?;
@@ -216,24 +290,29 @@ impl ScriptEngine {
             inner.define_shape.call::<()>((shape.number, names, shape.kinds))?;
         }
         let events = inner.supply_text(&self.packed)?;
-        let (status, answer): (i64, LuaValue) = inner.run.call((region, count, events))?;
-        self.see_through(status, answer).map(|result| result.map(drop))
+        inner.run.call((chunk.lane + 1, region, chunk.count, events))
     }
 
-    /// Loads what is missed, as often as something is, until the handler is done.
-    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, String>> {
-        while status == MISSED {
-            let wants = std::mem::take(&mut self.host.lock().wants);
-            for want in &wants {
-                self.host.supply(want)?;
-            }
-            (status, answer) = self.host.inner()?.resume.call(())?;
+    /// Loads what has been missed: one query for each table, whatever the number of regions.
+    fn supply(&self) -> LuaResult<()> {
+        let mut by_entity: BTreeMap<usize, Vec<Want>> = BTreeMap::new();
+        for want in std::mem::take(&mut self.host.lock().wants) {
+            by_entity.entry(want.entity).or_default().push(want);
         }
-        Ok(match (status, answer) {
-            (DONE, answer) => Ok(answer),
-            (_, LuaValue::String(message)) => Err(message.to_string_lossy()),
-            (_, other) => Err(format!("the handler failed with a {}", other.type_name())),
-        })
+        by_entity.values().try_for_each(|wants| self.host.supply(wants))
+    }
+
+    /// Loads what is missed, as often as something is, until the snapshot is done.
+    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, String>> {
+        loop {
+            match step_of(status, answer) {
+                Ok(Step::Done(answer)) => return Ok(Ok(answer)),
+                Ok(Step::Missed) => {}
+                Err(message) => return Ok(Err(message)),
+            }
+            self.supply()?;
+            (status, answer) = self.host.inner()?.resume.call(SNAPSHOT)?;
+        }
     }
 
     /// The error of a handler that said `message`.
@@ -267,11 +346,22 @@ impl ScriptEngine {
 }
 
 impl Engine for ScriptEngine {
-    fn run(&mut self, round: &Arc<Round>, lane: usize) -> Result<(), LaneError> {
-        let events = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
-        let mut base = 0;
-        while base < events {
-            base += self.run_chunk(round, lane, base)?;
+    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError> {
+        let mut parked = Vec::new();
+        for lane in lanes {
+            let first = Chunk { lane: *lane, base: 0, count: 0 };
+            parked.extend(self.run_chunks(round, first, None, parked.is_empty())?);
+        }
+        while !parked.is_empty() {
+            self.supply().map_err(|error| self.failure(&error))?;
+            let mut still = Vec::new();
+            let others = parked.len() - 1;
+            for (at, chunk) in parked.into_iter().enumerate() {
+                let step = self.resume_chunk(round, chunk)?;
+                let is_alone = still.is_empty() && at == others;
+                still.extend(self.run_chunks(round, chunk, Some(step), is_alone)?);
+            }
+            parked = still;
         }
         self.host.lock().lane = None;
         Ok(())

@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::json::{Scalar, scalar};
+use crate::stage::codec::Writer;
 
 /// Hot fields at most; a reader of more would not compile (200 locals in Lua). The rest is fetched on demand.
 const HOT_FIELDS_MAX: usize = 100;
@@ -25,6 +26,9 @@ const TEXT_BYTES_MAX: usize = 128;
 const TEXT_OVERHEAD_BYTES: usize = 64;
 /// After how many texts it is decided whether a field's texts recur.
 const TRIAL: u32 = 20_000;
+
+/// What stands before an event's fields: its shape, its block, its writer.
+const EVENT_HEAD_BYTES: usize = 2 + 8 + 8;
 
 /// A new shape: its number and the kinds of the hot fields, one letter each.
 pub(super) struct NewShape {
@@ -92,9 +96,10 @@ impl Packer {
         self.hot.iter().map(|field| field.name.as_str()).collect()
     }
 
-    /// To be called before each chunk: forgets the texts when there are too many.
-    pub(super) fn begin_chunk(&mut self) {
-        if self.texts.len() >= TEXTS_MAX {
+    /// To be called before each chunk: forgets the texts when there are too many, if it `may_forget`: no packed event
+    /// that refers to them is yet to be handled.
+    pub(super) fn begin_chunk(&mut self, may_forget: bool) {
+        if may_forget && self.texts.len() >= TEXTS_MAX {
             self.forget();
         }
         self.news = News { first_text: self.texts.len() + 1, ..News::default() };
@@ -120,13 +125,14 @@ impl Packer {
     ///
     /// # Errors
     /// The text is no JSON object.
-    pub(super) fn push(&mut self, json: &str, block: i64, packed: &mut Vec<u8>) -> Result<(), String> {
+    pub(super) fn push(&mut self, json: &str, block: i64, writer: Writer, packed: &mut Vec<u8>) -> Result<(), String> {
         let mut raw = vec![None; self.hot.len()];
         let mut parser = serde_json::Deserializer::from_str(json);
         HotValues { hot: &self.hot, raw: &mut raw }.deserialize(&mut parser).map_err(|error| error.to_string())?;
         let start = packed.len();
         packed.extend([0, 0]);
         packed.extend(block.to_le_bytes());
+        packed.extend(writer.0.to_le_bytes());
         self.kinds.clear();
         for (at, raw) in raw.iter().enumerate() {
             let kind = self.push_value(at, *raw, packed);
@@ -156,7 +162,7 @@ impl Packer {
 
     /// Packs the event again as shape 0: each value behind its kind.
     fn push_loose(&mut self, start: usize, raw: &[Option<&str>], packed: &mut Vec<u8>) {
-        packed.truncate(start + 10);
+        packed.truncate(start + EVENT_HEAD_BYTES);
         for (at, raw) in raw.iter().enumerate() {
             let kind_at = packed.len();
             packed.push(0);

@@ -12,7 +12,7 @@ local host, kinds_given, script_source, numeric_source, sandbox_source, script_n
 local rawmeta, setmeta, rawset, rawequal, type, next = getmetatable, setmetatable, rawset, rawequal, type, next
 local mtype, tointeger, error, pcall, tostring, tonumber = math.type, math.tointeger, error, pcall, tostring, tonumber
 local spack, sunpack, find, format, concat = string.pack, string.unpack, string.find, string.format, table.concat
-local utf8_len, sort = utf8.len, table.sort
+local utf8_len, sort, unpack = utf8.len, table.sort, table.unpack
 local co_create, co_resume, co_yield, co_yieldable, co_status =
   coroutine.create, coroutine.resume, coroutine.yield, coroutine.isyieldable, coroutine.status
 local load = load
@@ -64,9 +64,13 @@ local DRY_END = {} -- what ends a dry run at a row that is not here
 local inner_of = {}
 -- The fields of what is behind it, which is called a handle here.
 local YOUNG <const>, OLD <const>, CHANGED <const>, DIRTY <const>, DIRTY_COUNT <const> = 1, 2, 3, 4, 5
-local WHOLE <const>, KIND <const>, REGION <const>, TRIED <const> = 6, 7, 8, 9
+local WHOLE <const>, KIND <const>, REGION <const>, TRIED <const>, NEW <const> = 6, 7, 8, 9, 10
 -- YOUNG, OLD: id -> row, or false for a row that is known not to be. CHANGED: id -> the batch that changed it last.
--- WHOLE: every row of the table is here. TRIED: the host was asked for the whole table.
+-- WHOLE: every row of the table is here. TRIED: the host was asked for the whole table. NEW: ids that are known not to
+-- have been there before the open batch.
+
+-- The event that is being handled, as a number: its file and line. A row carries it behind its columns.
+local writer = 0
 
 ---------------------------------------------------------------------------------------------------------- the events
 
@@ -327,14 +331,14 @@ local function make_copy(columns)
   return compile(format("local decode = ... return function(r) return {%s} end", concat(fields, ", ")), decode)
 end
 
--- What `set` keeps: checked, in the order of the columns.
+-- What `set` keeps: checked, in the order of the columns, then the event that wrote it.
 local function make_check(entity, columns)
-  local parts = { "local n, v = {" .. ("nil, "):rep(#columns) .. "}" }
+  local parts = { "local n, v = {" .. ("nil, "):rep(#columns) .. "writer}" }
   for at, column in ipairs(columns) do
     local coerce = format(COERCE[column.type], entity .. "." .. column.name)
     parts[#parts + 1] = format("v = row[%q] if v ~= nil then %s n[%d] = v end", column.name, coerce, at)
   end
-  local source = "local mtype, type, rawmeta, numeric_meta, times, to_bigint, to_double, to_numeric, to_text, to_boolean, to_bytes, to_time, to_json = ... return function(row) "
+  local source = "local mtype, type, rawmeta, numeric_meta, times, to_bigint, to_double, to_numeric, to_text, to_boolean, to_bytes, to_time, to_json = ... return function(row, writer) "
     .. concat(parts, " ") .. " return n end"
   return compile(source, mtype, type, rawmeta, numeric_meta, function(v) return times[v] end, to_bigint, to_double,
     to_numeric, to_text, to_boolean, to_bytes, to_time, to_json)
@@ -364,10 +368,10 @@ local function make_pack(columns)
         values[#values + 1] = value .. " or " .. ZEROS[column.type]
       end
     end
-    local head = first == 1 and "s4B" or ""
-    local head_values = first == 1 and "id, 1, " or ""
+    local head = first == 1 and "s4Bi8" or ""
+    local head_values = first == 1 and format("id, change, r[%d], ", #columns + 1) or ""
     if #group == 0 then
-      body[#body + 1] = "do return spack('<s4B', id, 1) end"
+      body[#body + 1] = "do return spack('<s4Bi8', id, change, r[1]) end"
     else
       body[#body + 1] = format("local p%d do local m = 0 %s p%d = spack(%q, %sm, %s) end", first, concat(code, " "), first,
         "<" .. head .. "I4" .. form, head_values, concat(values, ", "))
@@ -375,11 +379,11 @@ local function make_pack(columns)
     end
   end
   local result = #packs > 0 and " return " .. concat(packs, " .. ") or ""
-  return compile("local spack, limbs = ... return function(id, r) " .. concat(body, " ") .. result .. " end", spack, limbs)
+  return compile("local spack, limbs = ... return function(id, change, r) " .. concat(body, " ") .. result .. " end", spack, limbs)
 end
 
 local function make_unpack(columns)
-  local body = { "local n = {" .. ("nil, "):rep(#columns) .. "} local id, live id, live, at = sunpack('<s4B', packed, at)" }
+  local body = { "local n = {" .. ("nil, "):rep(#columns) .. "0} local id, _ id, _, _, at = sunpack('<s4Bi8', packed, at)" }
   for first = 1, #columns, GROUP do
     local form, names, code = "", {}, {}
     for bit, column in next, group_of(columns, first) do
@@ -507,10 +511,11 @@ local function no_entity(what)
   raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)")
 end
 
-local function mark(handle, id)
+local function mark(handle, id, before)
   local changed = handle[CHANGED]
   if changed[id] ~= batch then
     changed[id] = batch
+    if before == false or (before == nil and handle[WHOLE]) then handle[NEW][id] = true end
     local count = handle[DIRTY_COUNT] + 1
     handle[DIRTY_COUNT] = count
     handle[DIRTY][count] = id
@@ -529,7 +534,7 @@ local function write(handle, id, row)
     call_writes[count + 1], call_writes[count + 2], call_writes[count + 3] = handle, id, before
     call_writes_count = count + 3
     young[id] = row
-    return mark(handle, id)
+    return mark(handle, id, before)
   end
   if mode == SNAPSHOT then raise("on_snapshot may read, and not write") end
   local writes = dry_writes[handle]
@@ -571,7 +576,7 @@ function methods.set(entity, id, row)
       raise(format("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names)))
     end
   end
-  return write(handle, id, kind.check(row))
+  return write(handle, id, kind.check(row, writer))
 end
 
 function methods.delete(entity, id)
@@ -656,7 +661,7 @@ local function conditions(kind, where)
     if not test then raise(format("%s:find: %s is no operator; expected one of = < <= > >=", kind.name, describe(operator))) end
     if value == nil then raise(format("%s:find: the condition on %q compares with nil, which nothing matches", kind.name, column)) end
     -- The value as the column would hold it.
-    local held = kind.check({ [column] = value })[place]
+    local held = kind.check({ [column] = value }, 0)[place]
     tests[at] = { place = place, test = test, value = comparable(kind, place, held) }
   end
   return tests
@@ -799,7 +804,7 @@ end
 function border.define_region(number, name, is_empty)
   local fields, handles = { region = name, block = 0 }, {}
   for kind_number, kind in ipairs(kinds) do
-    local handle = { {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false }
+    local handle = { {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false, {} }
     local entity = setmeta({}, handle_meta)
     inner_of[entity] = handle
     handles[kind_number] = handle
@@ -824,7 +829,7 @@ local function handle_events()
     call_writes_count = 0
     tick(place)
     local shape, block, event
-    shape, block, position = sunpack("<I2i8", packed, position)
+    shape, block, writer, position = sunpack("<I2i8i8", packed, position)
     event, position = shapes[shape](packed, position)
     current_event = event
     fields.block = block
@@ -840,8 +845,8 @@ local function run_ahead()
   mode = DRY
   for ahead = place + 1, math.min(place + host.dry_events_max, count) do
     tick(ahead)
-    local shape, block, event
-    shape, block, at = sunpack("<I2i8", packed, at)
+    local shape, block, event, _
+    shape, block, _, at = sunpack("<I2i8i8", packed, at)
     event, at = shapes[shape](packed, at)
     current_event, dry_writes, dry_reads = event, {}, 0
     fields.block = block
@@ -855,7 +860,23 @@ local function run_ahead()
 end
 
 local DONE <const>, MISSED <const>, FAILED <const> = 0, 1, 2
-local parked
+local parked -- the coroutine that runs now
+
+-- Calls that wait for rows, by number: a lane's from 1, a snapshot's is 0. Each keeps what is the state of one call.
+local waiting = {}
+
+local function park(number)
+  waiting[number] = {
+    parked, region, packed, position, place, count, current_event, writer, call_writes, call_writes_count, mode,
+  }
+  call_writes, call_writes_count = {}, 0
+end
+
+local function unpark(number)
+  parked, region, packed, position, place, count, current_event, writer, call_writes, call_writes_count, mode =
+    unpack(waiting[number], 1, 11)
+  waiting[number] = nil
+end
 
 local function tell_wants()
   for _, handle in ipairs(wants_list) do
@@ -866,8 +887,8 @@ local function tell_wants()
   wants, wants_list = {}, {}
 end
 
--- Runs the parked coroutine on: DONE with its result, MISSED with rows to load, or FAILED with a message.
-function border.resume()
+-- Runs the coroutine on: DONE with its result, MISSED with rows to load, or FAILED with a message.
+local function go_on(number)
   local ok, handle, id = co_resume(parked)
   if not ok then
     parked, mode = nil, RUN
@@ -880,15 +901,21 @@ function border.resume()
   want(handle, id)
   if mode == RUN then run_ahead() end
   tell_wants()
+  park(number)
   return MISSED
 end
 
-function border.run(region_number, event_count, events)
+function border.resume(number)
+  unpark(number)
+  if mode == RUN then tick(place) end
+  return go_on(number)
+end
+
+function border.run(number, region_number, event_count, events)
   region, packed, position, place, count = regions[region_number], events, 1, 0, event_count
   mode = RUN
   parked = co_create(handle_events)
-  local status, failure = border.resume()
-  return status, failure
+  return go_on(number)
 end
 
 function border.snapshot(region_number, block)
@@ -897,7 +924,7 @@ function border.snapshot(region_number, block)
   mode, current_event = SNAPSHOT, nil
   local on_snapshot = handlers.on_snapshot
   parked = co_create(function() return on_snapshot(ctx) end)
-  return border.resume()
+  return go_on(0)
 end
 
 local SEAL_BYTES <const> = 256 * 1024 -- handed out at a time, so that sealing needs little memory beside the rows
@@ -907,21 +934,25 @@ function border.seal()
   for at = 1, touched_count do
     local handle = touched[at]
     local young, old, kind, dirty = handle[YOUNG], handle[OLD], handle[KIND], handle[DIRTY]
-    local pack_row, out, bytes = kind.pack, {}, 0
+    local pack_row, out, bytes, news = kind.pack, {}, 0, handle[NEW]
     for place_in = 1, handle[DIRTY_COUNT] do
       local id = dirty[place_in]
       local row = young[id]
       if row == nil then row = old[id] end
-      local sealed = row and pack_row(id, row) or spack("<s4B", id, 0)
-      out[#out + 1] = sealed
-      bytes = bytes + #sealed
+      local is_new = news[id]
+      -- A row that was made and removed within the batch is none.
+      if row or not is_new then
+        local sealed = row and pack_row(id, is_new and 2 or 1, row) or spack("<s4Bi8", id, 0, 0)
+        out[#out + 1] = sealed
+        bytes = bytes + #sealed
+      end
       if bytes > SEAL_BYTES then
         host.sealed(kind.number, handle[REGION], concat(out))
         out, bytes = {}, 0
       end
     end
     host.sealed(kind.number, handle[REGION], concat(out))
-    handle[DIRTY], handle[DIRTY_COUNT] = {}, 0
+    handle[DIRTY], handle[DIRTY_COUNT], handle[NEW] = {}, 0, {}
   end
   touched, touched_count = {}, 0
 end

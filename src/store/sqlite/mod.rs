@@ -176,7 +176,7 @@ impl Store for SqliteStore {
         empty.map_err(self.name.sql("looking whether the tables are empty"))
     }
 
-    fn commit(&mut self, batch: &SealedBatch) -> Result<Committed, StoreError> {
+    fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
         // SQLite would go on writing into a file that nobody finds any more.
         if file_number(&self.name.0) != Some(self.file) {
             return Err(self.name.cannot_open("the file was removed or replaced while it was written to"));

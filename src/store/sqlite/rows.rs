@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::{StoreError, StoreName, quoted, tables, unsigned};
 use crate::numeric::Numeric;
 use crate::schema::{Column, Entity, Schema};
-use crate::stage::codec::{ValueRef, encode_row};
-use crate::store::{RegionLimit, RowCount, RowReader};
+use crate::stage::codec::{ValueRef, encode_stored};
+use crate::store::{RegionIds, RegionLimit, RowCount, RowReader};
 use crate::value::ColumnType;
 
 pub(super) struct SqliteRows {
@@ -35,36 +35,41 @@ impl SqliteRows {
 }
 
 impl RowReader for SqliteRows {
-    fn rows(&mut self, entity: usize, region: &str, ids: &[&str], packed: &mut Vec<u8>) -> Result<(), StoreError> {
+    fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let doing = self.name.sql("reading rows");
         let mut statement = self.connection.prepare_cached(&self.by_id[entity]).map_err(&doing)?;
         let entity = &self.schema.entities()[entity];
-        for id in ids {
-            statement.query_row((region, id), |row| pack(entity, row, packed)).optional().map_err(&doing)?;
+        for (RegionIds { region, ids }, packed) in wanted.iter().zip(found) {
+            for id in *ids {
+                statement.query_row((region, id), |row| pack(entity, row, packed)).optional().map_err(&doing)?;
+            }
         }
         Ok(())
     }
 
-    fn region(
+    fn regions(
         &mut self,
         entity: usize,
-        region: &str,
+        regions: &[&str],
         limit: RegionLimit,
-        packed: &mut Vec<u8>,
-    ) -> Result<bool, StoreError> {
+        found: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError> {
         let doing = self.name.sql("reading a region");
         let mut statement = self.connection.prepare_cached(&self.by_region[entity]).map_err(&doing)?;
         let entity = &self.schema.entities()[entity];
-        let mut rows = statement.query([region]).map_err(&doing)?;
-        let (mut count, begun) = (0, packed.len());
-        while let Some(row) = rows.next().map_err(&doing)? {
-            count += 1;
-            if count > limit.rows || packed.len() - begun > limit.bytes {
-                return Ok(false);
+        let whole = regions.iter().zip(found).map(|(region, packed)| {
+            let (begun, mut count) = (packed.len(), 0);
+            let mut rows = statement.query([region])?;
+            while let Some(row) = rows.next()? {
+                count += 1;
+                if count > limit.rows || packed.len() - begun > limit.bytes {
+                    return Ok(false);
+                }
+                pack(entity, row, packed)?;
             }
-            pack(entity, row, packed).map_err(&doing)?;
-        }
-        Ok(true)
+            Ok(true)
+        });
+        whole.collect::<rusqlite::Result<Vec<bool>>>().map_err(&doing)
     }
 
     fn count(&mut self, entity: usize, region: &str, changed: &[(&str, u64)]) -> Result<RowCount, StoreError> {
@@ -93,7 +98,7 @@ fn pack(entity: &Entity, row: &Row<'_>, packed: &mut Vec<u8>) -> rusqlite::Resul
         values.push(value(column, row.get_ref(at + 1)?, at + 1)?);
     }
     let id = row.get_ref(0)?.as_str()?;
-    encode_row(entity, id, Some(&values), packed);
+    encode_stored(entity, id, &values, packed);
     Ok(())
 }
 

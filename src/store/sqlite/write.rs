@@ -8,7 +8,7 @@ use crate::limits::SNAPSHOT_PRUNE_ROWS_MAX;
 use crate::schema::{Entity, Schema};
 use crate::snapshot::snapshot_id;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
-use crate::stage::codec::{Decoder, ValueRef};
+use crate::stage::codec::{Change, Decoder, ValueRef};
 use crate::store::{Committed, SnapshotReceipt};
 use crate::timestamp::Timestamp;
 
@@ -67,7 +67,7 @@ pub(super) fn commit(
         prune_snapshots(&transaction, plan, now).map_err(name.sql("removing expired snapshots"))?;
     }
     transaction.commit().map_err(name.sql("committing a batch"))?;
-    Ok(Committed { batch: batch.after.batch, rows: batch.rows(), snapshots })
+    Ok(Committed { batch: batch.after.batch, rows: batch.rows(), snapshots, ..Committed::default() })
 }
 
 /// Compares the checkpoint and sets it: first, so that a foreign writer is noticed before anything is written.
@@ -118,12 +118,11 @@ fn write_entity(
     let mut delete = transaction.prepare_cached(&texts.delete).map_err(&doing)?;
     for region in changes {
         let mut values = Vec::with_capacity(entity.columns.len());
-        for start in &region.starts {
-            let (id, is_live) = Decoder::new(entity, &region.packed, *start).row(&mut values)?;
-            let written = if is_live {
-                write_row(&mut upsert, &region.region, id, &values)
-            } else {
-                delete.execute((&*region.region, id)).map(drop)
+        for row in &region.rows {
+            let head = Decoder::new(entity, &region.packed, row.start).row(&mut values)?;
+            let written = match head.change {
+                Change::Deleted => delete.execute((&*region.region, head.id)).map(drop),
+                Change::Written | Change::New => write_row(&mut upsert, &region.region, head.id, &values),
             };
             written.map_err(&doing)?;
         }
