@@ -1,5 +1,5 @@
 # make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
-# make test    runs all tests; installs nothing but a C compiler, where none is there
+# make test    runs all tests, over SQLite and over private PostgreSQL servers; installs Debian packages that are missing
 # make check   format, lints, documentation, tests, benches compiled: what CI runs
 # make bench   measures, side by side
 
@@ -7,7 +7,7 @@ CARGO ?= cargo
 FOREBAY = target/release/forebay
 QUAKES  = --store sqlite:target/quakes.db
 
-.PHONY: run test check bench setup clean
+.PHONY: run test check bench setup setup-test clean
 
 run: setup
 	@$(CARGO) build --release --quiet
@@ -16,7 +16,7 @@ run: setup
 	@echo
 	@$(FOREBAY) latest --config examples/quakes/pipeline.toml --snapshots sqlite:target/quakes.db --table
 
-test: setup
+test: setup-test
 	$(CARGO) test --quiet
 
 check: setup
@@ -31,6 +31,9 @@ bench: setup
 
 setup:
 	@tests/setup.sh
+
+setup-test:
+	@tests/setup.sh test
 
 clean:
 	$(CARGO) clean

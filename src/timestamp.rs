@@ -16,14 +16,25 @@ pub struct Timestamp(i64);
 pub struct TimestampError(String);
 
 impl Timestamp {
-    /// A time from microseconds since the Unix epoch; none outside the years -9999 to 9999.
+    /// The earliest time: the beginning of the year -4712, which is 4713 BC. Postgres keeps none of earlier years
+    /// (<https://www.postgresql.org/docs/current/datatype-datetime.html>).
+    pub const MIN: Self = Self(-210_863_520_000_000_000);
+
+    /// A time from microseconds since the Unix epoch; none outside the years -4712 to 9999.
     pub fn from_micros(micros: i64) -> Option<Self> {
-        jiff::Timestamp::from_microsecond(micros).ok().map(|_| Self(micros))
+        jiff::Timestamp::from_microsecond(micros).ok().map(|_| Self(micros)).filter(|time| *time >= Self::MIN)
     }
 
     /// Microseconds since the Unix epoch.
     pub fn as_micros(self) -> i64 {
         self.0
+    }
+
+    /// The moment `span` before; the earliest one if there is none.
+    #[must_use]
+    pub fn saturating_sub(self, span: std::time::Duration) -> Self {
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self::from_micros(self.0.saturating_sub(micros)).unwrap_or(Self::MIN)
     }
 
     /// The machine's clock, to the millisecond.
@@ -48,7 +59,7 @@ impl FromStr for Timestamp {
         let refused = || TimestampError(text.chars().take(40).collect());
         let time: jiff::Timestamp = text.parse().map_err(|_| refused())?;
         let micros = time.as_nanosecond().div_euclid(1000);
-        i64::try_from(micros).map(Self).map_err(|_| refused())
+        i64::try_from(micros).ok().map(Self).filter(|time| *time >= Self::MIN).ok_or_else(refused)
     }
 }
 
@@ -77,6 +88,7 @@ mod tests {
             ("1969-12-31T23:59:59.999999Z", "1969-12-31T23:59:59.999999Z"),
             ("2018-01-31T01:49:59.1234567Z", "2018-01-31T01:49:59.123456Z"),
             ("1969-12-31T23:59:59.1234567Z", "1969-12-31T23:59:59.123456Z"),
+            ("-004712-01-01T00:00:00Z", "-004712-01-01T00:00:00Z"),
         ] {
             let time: Timestamp = given.parse().expect(given);
             assert_eq!(time.to_string(), canonical);
@@ -86,7 +98,15 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "yesterday", "2018-02-30T00:00:00Z", "2018-01-31", "2018-01-31T01:49:59", "1517363399"] {
+        for text in [
+            "",
+            "yesterday",
+            "2018-02-30T00:00:00Z",
+            "2018-01-31",
+            "2018-01-31T01:49:59",
+            "1517363399",
+            "-004713-12-31T23:59:59Z",
+        ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }
     }

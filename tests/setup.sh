@@ -1,5 +1,7 @@
 #!/bin/sh
-# What building and testing need beside Rust: a C compiler, for the embedded SQLite, Lua and zstd.
+# What building needs beside Rust: a C compiler, for the embedded SQLite, Lua and zstd, and for the cryptography of TLS.
+# With the argument "test" also what the tests need: the programs of a PostgreSQL server and of PgBouncer. The tests run
+# servers of their own; the system's are neither started nor touched.
 set -eu
 
 if command -v cargo >/dev/null 2>&1; then :; else
@@ -7,15 +9,30 @@ if command -v cargo >/dev/null 2>&1; then :; else
     exit 1
 fi
 
-if command -v cc >/dev/null 2>&1; then
-    exit 0
+missing=""
+command -v cc >/dev/null 2>&1 || missing="gcc libc6-dev"
+if [ "${1:-}" = test ]; then
+    has_postgres=""
+    for initdb in "$(command -v initdb || true)" "$(pg_config --bindir 2>/dev/null || true)/initdb" /usr/lib/postgresql/*/bin/initdb; do
+        if [ -x "$initdb" ]; then has_postgres=yes; fi
+    done
+    [ -n "$has_postgres" ] || missing="$missing postgresql"
+    command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 fi
+[ -n "$missing" ] || exit 0
 
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
-    echo "no C compiler found: installing the Debian packages gcc and libc6-dev" >&2
+    echo "not found here, installing the Debian packages:$(printf ' %s' $missing)" >&2
+    if [ -z "${missing##*postgresql*}" ]; then
+        # The package would otherwise make a cluster of the system's and start it.
+        mkdir -p /etc/postgresql-common/createcluster.d
+        echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/forebay-tests.conf
+    fi
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 else
-    echo "forebay needs a C compiler called cc: install gcc or clang (Debian: apt-get install gcc libc6-dev)" >&2
+    echo "not found here: $missing (names of Debian packages; elsewhere: a C compiler called cc," >&2
+    echo "PostgreSQL's server programs initdb, pg_ctl and postgres, and pgbouncer). Install them, then run this again." >&2
     exit 1
 fi

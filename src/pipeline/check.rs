@@ -37,6 +37,7 @@ impl Pipeline {
     /// As [`Pipeline::run`]. Without a source only the handlers are loaded.
     pub fn check(mut self) -> Result<Checked, PipelineError> {
         self.hook = None::<ProgressHook>;
+        self.check_names()?;
         self.try_handlers()?;
         let has_snapshots = self.factory.has_snapshots();
         if self.source.is_none() && self.source_path.is_none() {

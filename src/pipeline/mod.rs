@@ -355,6 +355,7 @@ impl Pipeline {
     /// # Errors
     /// See [`PipelineError`]; what is committed is a prefix of whole batches.
     pub fn run(mut self) -> Result<Report, PipelineError> {
+        self.check_names()?;
         let source = self.take_source()?;
         self.try_handlers()?;
         let mut store = self.take_store()?;
@@ -407,6 +408,14 @@ impl Pipeline {
         }
     }
 
+    /// Refuses names that the store keeps for itself.
+    fn check_names(&self) -> Result<(), PipelineError> {
+        match &self.store_url {
+            Some(url) if self.store.is_none() => Ok(store::check_names(url, &self.name, &self.schema)?),
+            _ => Ok(()),
+        }
+    }
+
     fn take_source(&mut self) -> Result<Box<dyn Source>, PipelineError> {
         if let Some(source) = self.source.take() {
             return Ok(source);
@@ -431,6 +440,7 @@ impl Pipeline {
             has_snapshots: self.factory.has_snapshots(),
             dedup: self.snapshots.dedup,
             ttl: self.snapshots.ttl,
+            stop: self.stop.flag(),
         };
         Ok(store::open(url, plan)?)
     }

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 /// Hex digits of the hash that an id carries.
-const ID_HASH_DIGITS: usize = 16;
+pub(crate) const ID_HASH_DIGITS: usize = 16;
 
 /// When snapshots are computed. Always also at the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,15 +4,20 @@
 //! (rows that a lane misses) and [`SnapshotReader`] (what other commands show). Whoever holds a [`Store`] holds the
 //! pipeline's lock.
 
+mod columns;
+mod postgres;
 mod sqlite;
 mod url;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use columns::{columns_text, differences_of, parse_columns};
+pub use postgres::PostgresAddress;
 pub use url::{StoreUrl, StoreUrlError};
 
-use crate::schema::Schema;
+use crate::schema::{Schema, SchemaError};
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch};
 use crate::stage::codec::CodecError;
 
@@ -29,6 +34,8 @@ pub struct StorePlan {
     pub dedup: Duration,
     /// How long a snapshot is kept that is not its region's newest.
     pub ttl: Duration,
+    /// Set when the run is to stop: what waits for the database to come back then gives up.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// What became of one snapshot of a batch.
@@ -365,6 +372,18 @@ fn written_text(event: Option<&str>) -> String {
 pub fn open(url: &StoreUrl, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
     match url {
         StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteStore::open(path, plan)?)),
+        StoreUrl::Postgres(address) => Ok(Box::new(postgres::PostgresStore::open(address, plan)?)),
+    }
+}
+
+/// Refuses names that a store keeps for itself. Opens nothing.
+///
+/// # Errors
+/// The name, and why.
+pub fn check_names(url: &StoreUrl, pipeline: &str, schema: &Schema) -> Result<(), SchemaError> {
+    match url {
+        StoreUrl::Sqlite(_) => Ok(()),
+        StoreUrl::Postgres(_) => postgres::check_names(pipeline, schema.entities()),
     }
 }
 
@@ -375,5 +394,6 @@ pub fn open(url: &StoreUrl, plan: StorePlan) -> Result<Box<dyn Store>, StoreErro
 pub fn open_snapshots(url: &StoreUrl) -> Result<Box<dyn SnapshotReader>, StoreError> {
     match url {
         StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteSnapshots::open(path)?)),
+        StoreUrl::Postgres(address) => Ok(Box::new(postgres::PostgresSnapshots::open(address)?)),
     }
 }

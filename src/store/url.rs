@@ -3,12 +3,16 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::postgres::PostgresAddress;
+
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreUrl {
     /// A SQLite database in this file.
     Sqlite(PathBuf),
+    /// A Postgres database.
+    Postgres(Box<PostgresAddress>),
 }
 
 /// An address that names no store. It never repeats the address: that may hold a password.
@@ -16,11 +20,11 @@ pub enum StoreUrl {
 #[non_exhaustive]
 pub enum StoreUrlError {
     /// No scheme that a store has.
-    #[error("expected a store such as sqlite:events.db")]
+    #[error("expected a store such as sqlite:events.db or postgres://user@host/database")]
     Scheme,
-    /// A kind of store that this version does not write to.
-    #[error("this version stores to SQLite only; expected a store such as sqlite:events.db")]
-    NotYet,
+    /// An address of Postgres that is not understood.
+    #[error("postgres address: {0}")]
+    Postgres(String),
     /// No file, or a database that is gone when the program ends.
     #[error("expected a file, such as sqlite:events.db: what is only in memory could not be resumed")]
     NoFile,
@@ -30,7 +34,8 @@ pub enum StoreUrlError {
 }
 
 impl StoreUrl {
-    /// Reads `sqlite:PATH` (also `sqlite://PATH`); a relative path is taken from `base`.
+    /// Reads `sqlite:PATH` (also `sqlite://PATH`), or `postgres://…` (also `postgresql://…`); a relative path is taken
+    /// from `base`.
     ///
     /// # Errors
     /// The text names no store.
@@ -38,7 +43,9 @@ impl StoreUrl {
         let Some((scheme, rest)) = text.split_once(':') else { return Err(StoreUrlError::Scheme) };
         match scheme {
             "sqlite" => sqlite_path(rest, base),
-            "postgres" | "postgresql" => Err(StoreUrlError::NotYet),
+            "postgres" | "postgresql" if rest.starts_with("//") => {
+                PostgresAddress::parse(text, base).map(|address| Self::Postgres(Box::new(address)))
+            }
             _ => Err(StoreUrlError::Scheme),
         }
     }
@@ -59,6 +66,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(address) => address.fmt(f),
         }
     }
 }
@@ -88,7 +96,8 @@ mod tests {
             "sqlite:",
             "sqlite::memory:",
             "mysql://u:secret@h/d",
-            "postgres://u:secret@h/d",
+            "postgres:u:secret@h/d",
+            "postgres://u:secret@h/d?what=1",
             "secret@h",
             "h=x password=secret",
             "sqlite:a.db?k=secret",

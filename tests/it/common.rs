@@ -8,12 +8,59 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use serde_json::Value as Json;
 
+use crate::server::{self, Server};
+
 /// How long a command may take before the test gives up on it.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Where a test's pipelines store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    Sqlite,
+    Postgres,
+}
+
+thread_local! {
+    static STORES: std::cell::Cell<Stores> = const { std::cell::Cell::new(Stores::Sqlite) };
+}
+
+/// Runs a test's body with that store under every [`Project`].
+pub fn with_store(stores: Stores, body: impl FnOnce()) {
+    STORES.set(stores);
+    body();
+    STORES.set(Stores::Sqlite);
+}
+
+/// Makes of each function a test over SQLite and one over Postgres.
+#[macro_export]
+macro_rules! both_stores {
+    ($($(#[$meta:meta])* fn $name:ident() $body:block)*) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            use $crate::common::{Stores, with_store};
+
+            fn body() $body
+
+            #[test]
+            fn sqlite() {
+                with_store(Stores::Sqlite, body);
+            }
+
+            #[test]
+            fn postgres() {
+                with_store(Stores::Postgres, body);
+            }
+        }
+    )*};
+}
 
 /// A folder with a pipeline in it; removed when it is dropped.
 pub struct Project {
     dir: tempfile::TempDir,
+    /// The database, where the pipeline stores to Postgres.
+    database: Option<String>,
 }
 
 /// How a command ended.
@@ -25,7 +72,8 @@ pub struct Outcome {
 
 impl Project {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a folder for the test") }
+        let database = (STORES.get() == Stores::Postgres).then(|| Server::shared().make_database());
+        Self { dir: tempfile::tempdir().expect("a folder for the test"), database }
     }
 
     /// A project with this pipeline file, script and events.
@@ -49,8 +97,21 @@ impl Project {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.args(args).current_dir(self.dir.path()).env_remove("DATABASE_URL").env_remove("REDIS_URL");
+        if let Some(url) = self.url() {
+            command.env("DATABASE_URL", url);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// The address of the project's own database, where it has one.
+    pub fn url(&self) -> Option<String> {
+        self.database.as_ref().map(|database| Server::shared().url(database))
+    }
+
+    /// A connection to it.
+    pub fn client(&self) -> postgres::Client {
+        Server::shared().client(self.database.as_deref().expect("a project over Postgres"))
     }
 
     pub fn forebay(&self, args: &[&str]) -> Outcome {
@@ -85,10 +146,33 @@ impl Project {
         self.forebay(&["run", "pipeline.toml", "--json"]).ok().json()
     }
 
-    /// A query on a database of the project; each row as text.
-    pub fn query(&self, database: &str, sql: &str) -> Vec<Vec<String>> {
-        query(&self.path(database), sql)
+    /// Statements on the project's store, for what a test has to change behind the program's back.
+    pub fn execute(&self, database: &str, sql: &str) {
+        match &self.database {
+            None => execute(&self.path(database), sql),
+            Some(name) => Server::shared().execute(name, &sql.replace("forebay_", "forebay.")),
+        }
     }
+
+    /// The address of the project's store.
+    pub fn store(&self, database: &str) -> String {
+        self.url().unwrap_or_else(|| format!("sqlite:{}", self.path(database).display()))
+    }
+
+    /// A query on the project's store; each row as text. `database` is the file over SQLite, and any name over Postgres.
+    pub fn query(&self, database: &str, sql: &str) -> Vec<Vec<String>> {
+        if self.database.is_none() {
+            return query(&self.path(database), sql);
+        }
+        let file = std::fs::read_to_string(self.path("pipeline.toml")).unwrap_or_default();
+        let name = file.lines().find_map(|line| line.strip_prefix("name = ")).unwrap_or("\"public\"").trim_matches('"');
+        server::query(&mut self.client(), name, sql)
+    }
+}
+
+/// A statement on a database.
+fn execute(database: &Path, sql: &str) {
+    rusqlite::Connection::open(database).and_then(|open| open.execute_batch(sql)).expect(sql);
 }
 
 /// A query on a database; each row as text, null as `NULL`.

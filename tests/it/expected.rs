@@ -82,14 +82,14 @@ fn check_quakes(source: &str, answers: &str) {
     }
 }
 
-#[test]
-fn fifty_years_of_earthquakes() {
-    check_quakes(&quakes("quakes.ndjson.gz"), "expected-quakes.json");
-}
+crate::both_stores! {
+    fn fifty_years_of_earthquakes() {
+        check_quakes(&quakes("quakes.ndjson.gz"), "expected-quakes.json");
+    }
 
-#[test]
-fn a_week_of_earthquakes() {
-    check_quakes(&data("quakes-week.ndjson.gz"), "expected-quakes-week.json");
+    fn a_week_of_earthquakes() {
+        check_quakes(&data("quakes-week.ndjson.gz"), "expected-quakes-week.json");
+    }
 }
 
 pub const EVM_PIPELINE: &str = r#"
@@ -123,20 +123,21 @@ function on_event(event, ctx)
 end
 "#;
 
-#[test]
-fn token_transfers_of_ethereum() {
-    let project = Project::with(EVM_PIPELINE, EVM_SCRIPT, "");
-    let expected = expected("expected-evm-ethereum.json");
-    let source = data("evm-ethereum.ndjson.gz");
-    let report = project.forebay(&["run", "pipeline.toml", "--json", "--source", &source]).ok().json();
-    assert_eq!(report["events"], expected["rows"]);
-    check_balances(&project.query("evm.db", "SELECT region, id, balance FROM account"), &expected);
-    let tokens = project.query("evm.db", "SELECT region, transfers, value_sum, value_max, last_id FROM token");
-    assert_eq!(tokens.len() as u64, expected["tokens"].as_u64().expect("tokens"));
-    for row in tokens {
-        let token = &expected["per_token"][&row[0]];
-        let answers = [&token["transfers"], &token["value_sum"], &token["value_max"], &token["last"]["id"]].map(text);
-        assert_eq!(row[1..], answers, "{}", row[0]);
+crate::both_stores! {
+    fn token_transfers_of_ethereum() {
+        let project = Project::with(EVM_PIPELINE, EVM_SCRIPT, "");
+        let expected = expected("expected-evm-ethereum.json");
+        let source = data("evm-ethereum.ndjson.gz");
+        let report = project.forebay(&["run", "pipeline.toml", "--json", "--source", &source]).ok().json();
+        assert_eq!(report["events"], expected["rows"]);
+        check_balances(&project.query("evm.db", "SELECT region, id, balance FROM account"), &expected);
+        let tokens = project.query("evm.db", "SELECT region, transfers, value_sum, value_max, last_id FROM token");
+        assert_eq!(tokens.len() as u64, expected["tokens"].as_u64().expect("tokens"));
+        for row in tokens {
+            let token = &expected["per_token"][&row[0]];
+            let answers = [&token["transfers"], &token["value_sum"], &token["value_max"], &token["last"]["id"]].map(text);
+            assert_eq!(row[1..], answers, "{}", row[0]);
+        }
     }
 }
 
@@ -158,17 +159,18 @@ pub fn check_balances(rows: &[Vec<String>], expected: &Json) {
     assert_eq!(sum, Numeric::ZERO);
 }
 
-/// Each run goes on from the last: all rows it needs come from the store.
-#[test]
-fn the_same_balances_come_of_tiny_batches() {
-    let pipeline = format!("{EVM_PIPELINE}\n[batch]\nevents = 7\n");
-    let project = Project::with(&pipeline, EVM_SCRIPT, "");
-    let source = data("evm-ethereum.ndjson.gz");
-    for until in [4_369_999, 12_505_500, 18_601_899, 18_606_000, i64::MAX] {
-        project.forebay(&["run", "pipeline.toml", "--source", &source, "--until", &until.to_string()]).ok();
+crate::both_stores! {
+    /// Each run goes on from the last: all rows it needs come from the store.
+    fn the_same_balances_come_of_tiny_batches() {
+        let pipeline = format!("{EVM_PIPELINE}\n[batch]\nevents = 7\n");
+        let project = Project::with(&pipeline, EVM_SCRIPT, "");
+        let source = data("evm-ethereum.ndjson.gz");
+        for until in [4_369_999, 12_505_500, 18_601_899, 18_606_000, i64::MAX] {
+            project.forebay(&["run", "pipeline.toml", "--source", &source, "--until", &until.to_string()]).ok();
+        }
+        check_balances(
+            &project.query("evm.db", "SELECT region, id, balance FROM account"),
+            &expected("expected-evm-ethereum.json"),
+        );
     }
-    check_balances(
-        &project.query("evm.db", "SELECT region, id, balance FROM account"),
-        &expected("expected-evm-ethereum.json"),
-    );
 }

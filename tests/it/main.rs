@@ -10,6 +10,7 @@ mod native;
 mod overlap;
 mod resume;
 mod scripts;
+mod server;
 mod snapshots;
 mod sources;
 mod stored;

@@ -12,127 +12,132 @@ fn mib(report: &serde_json::Value) -> u64 {
     report["memory_peak_bytes"].as_u64().expect("bytes") >> 20
 }
 
-/// A table several times the memory: rows are let go and come back, and nothing changes but the time it takes.
-#[test]
-fn a_small_budget_comes_to_the_same_state() {
-    let script = r#"function on_event(e, ctx)
-      for _, id in ipairs{ e.a, e.b } do
-        local t = ctx.thing:get(id) or { i = 0, t = ("x"):rep(300) }
-        t.i = t.i + 1
-        if t.i % 5 == 0 then ctx.thing:delete(id) else ctx.thing:set(id, t) end
-      end
-    end"#;
-    let mut state = 7_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % 30_000
-    };
-    let events: String = (0..60_000)
-        .map(|n| format!("{{\"block\":{n},\"region\":\"r{}\",\"a\":\"{}\",\"b\":\"{}\"}}\n", n % 2, next(), next()))
-        .collect();
-    let project = Project::with(&pipeline(""), script, &events);
-    let large = project.run_json();
-    let state = project.query("p.db", "SELECT region, id, i FROM thing ORDER BY region, id");
-    project.write("small.toml", pipeline("[batch]\nmemory = \"16MiB\"\nevents = 2000").replace("p.db", "small.db"));
-    let small = project.forebay(&["run", "small.toml", "--json"]).ok().json();
-    assert_eq!(project.query("small.db", "SELECT region, id, i FROM thing ORDER BY region, id"), state);
-    assert!(mib(&small) < 80 && mib(&small) * 3 < mib(&large) * 2, "{} MiB against {} MiB", mib(&small), mib(&large));
-}
-
-/// Batches that do not fit are sealed early, and a block that does not fit beside what is warm drives that out.
-#[test]
-fn large_rows_make_small_batches() {
-    let script = r#"function on_event(e, ctx) ctx.thing:set(e.id, { t = ("x"):rep(e.size) .. e.id }) end
-    function on_snapshot(ctx) return { rows = ctx.thing:count() } end"#;
-    for (rows, regions, size) in [(20_000, 1, 500), (5000, 4, 3000), (200, 1, 100_000)] {
-        let event =
-            |n: u32| format!("{{\"block\":{n},\"region\":\"r{}\",\"id\":\"{n}\",\"size\":{size}}}\n", n % regions);
-        let events: String = (0..rows).map(event).collect();
-        let project = Project::with(&pipeline("[batch]\nmemory = \"16MiB\""), script, &events);
-        let report = project.run_json();
-        let counted = project.query("p.db", &format!("SELECT count(*), min(length(t)) > {size} FROM thing"));
-        assert_eq!(counted, [[rows.to_string(), "1".into()]]);
-        let docs = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().json_lines();
-        assert_eq!(docs.iter().map(|doc| doc["rows"].as_u64().expect("rows")).sum::<u64>(), u64::from(rows));
-        assert!(mib(&report) < 100, "{rows} rows of {size} bytes: {} MiB", mib(&report));
-    }
-}
-
-/// Counted in the store and in what is staged, while batches commit.
-#[test]
-fn a_count_is_right_at_every_event_without_the_rows() {
-    let script = r#"function on_event(e, ctx)
-      if e.gone then ctx.thing:delete(e.id) else ctx.thing:set(e.id, { t = ("x"):rep(200), i = 1 }) end
-      if ctx.thing:count() ~= e.count then error(ctx.thing:count() .. " rows, not " .. e.count) end
-    end"#;
-    let mut live = std::collections::BTreeSet::new();
-    let mut state = 3_u64;
-    let mut events = String::new();
-    for block in 0..6000 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let id = (state >> 33) % 5000;
-        let gone = (state >> 20).is_multiple_of(4);
-        if gone {
-            live.remove(&id)
-        } else {
-            live.insert(id)
+crate::both_stores! {
+    /// A table several times the memory: rows are let go and come back, and nothing changes but the time it takes.
+    fn a_small_budget_comes_to_the_same_state() {
+        let script = r#"function on_event(e, ctx)
+          for _, id in ipairs{ e.a, e.b } do
+            local t = ctx.thing:get(id) or { i = 0, t = ("x"):rep(300) }
+            t.i = t.i + 1
+            if t.i % 5 == 0 then ctx.thing:delete(id) else ctx.thing:set(id, t) end
+          end
+        end"#;
+        let mut state = 7_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % 30_000
         };
-        events.push_str(&format!(
-            "{{\"block\":{block},\"region\":\"r\",\"id\":\"{id}\",\"gone\":{gone},\"count\":{}}}\n",
-            live.len()
-        ));
+        let events: String = (0..60_000)
+            .map(|n| format!("{{\"block\":{n},\"region\":\"r{}\",\"a\":\"{}\",\"b\":\"{}\"}}\n", n % 2, next(), next()))
+            .collect();
+        let project = Project::with(&pipeline(""), script, &events);
+        let large = project.run_json();
+        let state = project.query("p.db", "SELECT region, id, i FROM thing ORDER BY region, id");
+        let tight = Project::with(&pipeline("[batch]\nmemory = \"16MiB\"\nevents = 2000"), script, &events);
+        let small = tight.run_json();
+        assert_eq!(tight.query("p.db", "SELECT region, id, i FROM thing ORDER BY region, id"), state);
+        assert!(mib(&small) < 80 && mib(&small) * 3 < mib(&large) * 2, "{} MiB against {} MiB", mib(&small), mib(&large));
     }
-    let project = Project::with(&pipeline("[batch]\nevents = 50"), script, &events);
-    // The table is too large to be loaded whole when the second run begins.
-    project.forebay(&["run", "pipeline.toml", "--until", "3000"]).ok();
-    project.run_json();
-    assert_eq!(project.query("p.db", "SELECT count(*) FROM thing"), [[live.len().to_string()]]);
 }
 
-/// A call that is tried ahead must not see half of what the one before it does, or it might run for ever.
-#[test]
-fn a_call_that_is_tried_ahead_sees_whole_events_only() {
-    let script = r#"function on_event(e, ctx)
-      if e.kind == "row" then ctx.thing:set(e.id, { i = 1, t = ("x"):rep(400) }) return end
-      if e.kind == "half" then
-        ctx.thing:set("x", { nxt = "x" })
-        ctx.thing:get(e.id)
-        ctx.thing:set("x", { i = 7 })
-        return
-      end
-      local at = "x"
-      repeat at = (ctx.thing:get(at) or {}).nxt until at == nil
-      ctx.thing:set("seen", { i = ctx.thing:get("x").i })
-    end"#;
-    let mut events: String =
-        (0..3000).map(|n| format!("{{\"block\":{n},\"region\":\"r\",\"kind\":\"row\",\"id\":\"k{n}\"}}\n")).collect();
-    events.push_str("{\"block\":3000,\"region\":\"r\",\"kind\":\"half\",\"id\":\"k7\"}\n{\"block\":3001,\"region\":\"r\",\"kind\":\"walk\"}\n");
-    let project = Project::with(&pipeline("").replace("script =", "timeout = \"2s\"\nscript ="), script, &events);
-    project.forebay(&["run", "pipeline.toml", "--until", "2999"]).ok();
-    project.run_json();
-    assert_eq!(project.query("p.db", "SELECT i FROM thing WHERE id IN ('x', 'seen')"), [["7"], ["7"]]);
+crate::both_stores! {
+    /// Batches that do not fit are sealed early, and a block that does not fit beside what is warm drives that out.
+    fn large_rows_make_small_batches() {
+        let script = r#"function on_event(e, ctx) ctx.thing:set(e.id, { t = ("x"):rep(e.size) .. e.id }) end
+        function on_snapshot(ctx) return { rows = ctx.thing:count() } end"#;
+        for (rows, regions, size) in [(20_000, 1, 500), (5000, 4, 3000), (200, 1, 100_000)] {
+            let event =
+                |n: u32| format!("{{\"block\":{n},\"region\":\"r{}\",\"id\":\"{n}\",\"size\":{size}}}\n", n % regions);
+            let events: String = (0..rows).map(event).collect();
+            let project = Project::with(&pipeline("[batch]\nmemory = \"16MiB\""), script, &events);
+            let report = project.run_json();
+            let counted = project.query("p.db", &format!("SELECT count(*), min(length(t)) > {size} FROM thing"));
+            assert_eq!(counted, [[rows.to_string(), "1".into()]]);
+            let docs = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().json_lines();
+            assert_eq!(docs.iter().map(|doc| doc["rows"].as_u64().expect("rows")).sum::<u64>(), u64::from(rows));
+            assert!(mib(&report) < 100, "{rows} rows of {size} bytes: {} MiB", mib(&report));
+        }
+    }
 }
 
-/// A call that is tried ahead may look for what the parked one has not written yet; that must not end the run.
-#[test]
-fn a_call_that_is_tried_ahead_ends_even_if_it_looks_for_ever() {
-    let script = r#"function on_event(e, ctx)
-      if e.kind == "row" then ctx.thing:set(e.id, { i = 1, t = ("x"):rep(400) }) return end
-      if e.kind == "open" then
-        ctx.slot:set("slot:7", {})
-        ctx.thing:get(e.id)
-        return
-      end
-      local n = 0
-      while not ctx.slot:get("slot:" .. n) do n = n + 1 end
-      ctx.slot:set("found", { i = n })
-    end"#;
-    let mut events: String =
-        (0..3000).map(|n| format!("{{\"block\":{n},\"region\":\"r\",\"kind\":\"row\",\"id\":\"k{n}\"}}\n")).collect();
-    events.push_str("{\"block\":3000,\"region\":\"r\",\"kind\":\"open\",\"id\":\"k7\"}\n{\"block\":3000,\"region\":\"r\",\"kind\":\"look\"}\n");
-    let entities = "[entities.slot]\ncolumns = { i = \"bigint\" }\n[handlers]\ntimeout = \"2s\"";
-    let project = Project::with(&pipeline("").replace("[handlers]", entities), script, &events);
-    project.forebay(&["run", "pipeline.toml", "--until", "2999"]).ok();
-    project.run_json();
-    assert_eq!(project.query("p.db", "SELECT i FROM slot WHERE id = 'found'"), [["7"]]);
+crate::both_stores! {
+    /// Counted in the store and in what is staged, while batches commit.
+    fn a_count_is_right_at_every_event_without_the_rows() {
+        let script = r#"function on_event(e, ctx)
+          if e.gone then ctx.thing:delete(e.id) else ctx.thing:set(e.id, { t = ("x"):rep(200), i = 1 }) end
+          if ctx.thing:count() ~= e.count then error(ctx.thing:count() .. " rows, not " .. e.count) end
+        end"#;
+        let mut live = std::collections::BTreeSet::new();
+        let mut state = 3_u64;
+        let mut events = String::new();
+        for block in 0..6000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let id = (state >> 33) % 5000;
+            let gone = (state >> 20).is_multiple_of(4);
+            if gone {
+                live.remove(&id)
+            } else {
+                live.insert(id)
+            };
+            events.push_str(&format!(
+                "{{\"block\":{block},\"region\":\"r\",\"id\":\"{id}\",\"gone\":{gone},\"count\":{}}}\n",
+                live.len()
+            ));
+        }
+        let project = Project::with(&pipeline("[batch]\nevents = 50"), script, &events);
+        // The table is too large to be loaded whole when the second run begins.
+        project.forebay(&["run", "pipeline.toml", "--until", "3000"]).ok();
+        project.run_json();
+        assert_eq!(project.query("p.db", "SELECT count(*) FROM thing"), [[live.len().to_string()]]);
+    }
+}
+
+crate::both_stores! {
+    /// A call that is tried ahead must not see half of what the one before it does, or it might run for ever.
+    fn a_call_that_is_tried_ahead_sees_whole_events_only() {
+        let script = r#"function on_event(e, ctx)
+          if e.kind == "row" then ctx.thing:set(e.id, { i = 1, t = ("x"):rep(400) }) return end
+          if e.kind == "half" then
+            ctx.thing:set("x", { nxt = "x" })
+            ctx.thing:get(e.id)
+            ctx.thing:set("x", { i = 7 })
+            return
+          end
+          local at = "x"
+          repeat at = (ctx.thing:get(at) or {}).nxt until at == nil
+          ctx.thing:set("seen", { i = ctx.thing:get("x").i })
+        end"#;
+        let mut events: String =
+            (0..3000).map(|n| format!("{{\"block\":{n},\"region\":\"r\",\"kind\":\"row\",\"id\":\"k{n}\"}}\n")).collect();
+        events.push_str("{\"block\":3000,\"region\":\"r\",\"kind\":\"half\",\"id\":\"k7\"}\n{\"block\":3001,\"region\":\"r\",\"kind\":\"walk\"}\n");
+        let project = Project::with(&pipeline("").replace("script =", "timeout = \"2s\"\nscript ="), script, &events);
+        project.forebay(&["run", "pipeline.toml", "--until", "2999"]).ok();
+        project.run_json();
+        assert_eq!(project.query("p.db", "SELECT i FROM thing WHERE id IN ('x', 'seen')"), [["7"], ["7"]]);
+    }
+}
+
+crate::both_stores! {
+    /// A call that is tried ahead may look for what the parked one has not written yet; that must not end the run.
+    fn a_call_that_is_tried_ahead_ends_even_if_it_looks_for_ever() {
+        let script = r#"function on_event(e, ctx)
+          if e.kind == "row" then ctx.thing:set(e.id, { i = 1, t = ("x"):rep(400) }) return end
+          if e.kind == "open" then
+            ctx.slot:set("slot:7", {})
+            ctx.thing:get(e.id)
+            return
+          end
+          local n = 0
+          while not ctx.slot:get("slot:" .. n) do n = n + 1 end
+          ctx.slot:set("found", { i = n })
+        end"#;
+        let mut events: String =
+            (0..3000).map(|n| format!("{{\"block\":{n},\"region\":\"r\",\"kind\":\"row\",\"id\":\"k{n}\"}}\n")).collect();
+        events.push_str("{\"block\":3000,\"region\":\"r\",\"kind\":\"open\",\"id\":\"k7\"}\n{\"block\":3000,\"region\":\"r\",\"kind\":\"look\"}\n");
+        let entities = "[entities.slot]\ncolumns = { i = \"bigint\" }\n[handlers]\ntimeout = \"2s\"";
+        let project = Project::with(&pipeline("").replace("[handlers]", entities), script, &events);
+        project.forebay(&["run", "pipeline.toml", "--until", "2999"]).ok();
+        project.run_json();
+        assert_eq!(project.query("p.db", "SELECT i FROM slot WHERE id = 'found'"), [["7"]]);
+    }
 }

@@ -8,7 +8,7 @@ use forebay::snapshot::Every;
 use forebay::source::Fields;
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Numeric, Pipeline, Report};
 
-use crate::common::{Project, data, expected, query};
+use crate::common::{Project, data, expected};
 use crate::expected::check_balances;
 
 forebay::entity! {
@@ -66,8 +66,8 @@ impl Handler for Balances {
     }
 }
 
-fn run(project: &Project, database: &str, batch: BatchConfig, until: i64) -> Report {
-    let store = format!("sqlite:{}", project.path(database).display());
+fn run(project: &Project, batch: BatchConfig, until: i64) -> Report {
+    let store = project.store("p.db");
     let snapshots = SnapshotsConfig { every: Every::End, ..SnapshotsConfig::default() };
     let pipeline = Pipeline::new("erc20", Balances).expect("pipeline").store_url(&store).expect("store");
     let fields = Fields { seq: Some("seq".into()), ..Fields::default() };
@@ -76,24 +76,27 @@ fn run(project: &Project, database: &str, batch: BatchConfig, until: i64) -> Rep
     pipeline.until(until).run().expect("it succeeds")
 }
 
-#[test]
-fn balances_are_exact_in_one_run_and_in_many() {
-    let project = Project::new();
-    let answer = expected("expected-evm-ethereum.json");
-    let report = run(&project, "one.db", BatchConfig::default(), i64::MAX);
-    assert_eq!((report.events, report.snapshots.stored), (1412, 191));
-    let small = BatchConfig { events: 5, ..BatchConfig::default() };
-    for until in [4_369_999, 17_173_049, 18_600_300, 18_603_000, 18_605_743, i64::MAX] {
-        run(&project, "many.db", small, until);
+crate::both_stores! {
+    fn balances_are_exact_in_one_run_and_in_many() {
+        let (one, many) = (Project::new(), Project::new());
+        one.write("pipeline.toml", "name = \"erc20\"");
+        many.write("pipeline.toml", "name = \"erc20\"");
+        let answer = expected("expected-evm-ethereum.json");
+        let report = run(&one, BatchConfig::default(), i64::MAX);
+        assert_eq!((report.events, report.snapshots.stored), (1412, 191));
+        let small = BatchConfig { events: 5, ..BatchConfig::default() };
+        for until in [4_369_999, 17_173_049, 18_600_300, 18_603_000, 18_605_743, i64::MAX] {
+            run(&many, small, until);
+        }
+        let state = "SELECT region, id, balance, transfers, last_id FROM account ORDER BY region, id";
+        let rows = one.query("p.db", state);
+        check_balances(&rows, &answer);
+        assert_eq!(many.query("p.db", state), rows);
+        let docs = "SELECT region, doc FROM forebay_snapshots ORDER BY region, seq DESC";
+        let mut newest = many.query("p.db", docs);
+        newest.dedup_by(|later, first| later[0] == first[0]);
+        assert_eq!(newest, one.query("p.db", docs));
     }
-    let state = "SELECT region, id, balance, transfers, last_id FROM account ORDER BY region, id";
-    let rows = query(&project.path("one.db"), state);
-    check_balances(&rows, &answer);
-    assert_eq!(query(&project.path("many.db"), state), rows);
-    let docs = "SELECT region, doc FROM forebay_snapshots ORDER BY region, seq DESC";
-    let mut newest = query(&project.path("many.db"), docs);
-    newest.dedup_by(|later, first| later[0] == first[0]);
-    assert_eq!(newest, query(&project.path("one.db"), docs));
 }
 
 /// A handler that panics, fails or does not know its event ends the run with its own words.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use crate::common::{Project, data, query};
+use crate::common::{Project, data};
 use crate::expected::{QUAKES_PIPELINE, QUAKES_SCRIPT};
 
 const STATE: &str = "SELECT * FROM total ORDER BY region, id";
@@ -26,31 +26,32 @@ fn chance(state: &mut u64) -> u64 {
     *state >> 33
 }
 
-#[test]
-fn kill_9_at_random_moments_loses_and_doubles_nothing() {
-    let source = crate::common::quakes("quakes.ndjson.gz");
-    let answer = undisturbed(&source);
-    let project = Project::with("", QUAKES_SCRIPT, "");
-    small_batches(&project);
-    let args = ["run", "pipeline.toml", "--source", source.as_str()];
-    let mut state = u64::from(std::process::id()) ^ 0x9e37_79b9;
-    let mut was_killed = 0;
-    for _ in 0..25 {
-        let mut child = project.command(&args).spawn().expect("the binary starts");
-        // Wait for something to happen rather than for time to pass: a number of batches that grows by itself.
-        let before = batches(&project);
-        let wanted = before + 1 + i64::try_from(chance(&mut state) % 40).expect("small");
-        while batches(&project) < wanted && child.try_wait().expect("the child").is_none() {
-            std::thread::yield_now();
+crate::both_stores! {
+    fn kill_9_at_random_moments_loses_and_doubles_nothing() {
+        let source = crate::common::quakes("quakes.ndjson.gz");
+        let answer = undisturbed(&source);
+        let project = Project::with("", QUAKES_SCRIPT, "");
+        small_batches(&project);
+        let args = ["run", "pipeline.toml", "--source", source.as_str()];
+        let mut state = u64::from(std::process::id()) ^ 0x9e37_79b9;
+        let mut was_killed = 0;
+        for _ in 0..25 {
+            let mut child = project.command(&args).spawn().expect("the binary starts");
+            // Wait for something to happen rather than for time to pass: a number of batches that grows by itself.
+            let before = batches(&project);
+            let wanted = before + 1 + i64::try_from(chance(&mut state) % 40).expect("small");
+            while batches(&project) < wanted && child.try_wait().expect("the child").is_none() {
+                std::thread::yield_now();
+            }
+            let _ = child.kill();
+            was_killed += u32::from(child.wait().expect("the child").code().is_none());
+            check_prefix(&project);
         }
-        let _ = child.kill();
-        was_killed += u32::from(child.wait().expect("the child").code().is_none());
-        check_prefix(&project);
+        assert!(was_killed > 5, "only {was_killed} runs were killed");
+        project.forebay(&args).ok();
+        assert_eq!(project.query("quakes.db", STATE), answer.0);
+        assert_eq!(project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout(), answer.1);
     }
-    assert!(was_killed > 5, "only {was_killed} runs were killed");
-    project.forebay(&args).ok();
-    assert_eq!(project.query("quakes.db", STATE), answer.0);
-    assert_eq!(project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout(), answer.1);
 }
 
 fn batches(project: &Project) -> i64 {
@@ -63,55 +64,65 @@ fn committed_block(project: &Project) -> i64 {
 
 /// A number of the checkpoint; 0 while there is none.
 fn of_checkpoint(project: &Project, what: &str) -> i64 {
+    if !has_checkpoint(project) {
+        return 0;
+    }
+    let found = project.query("quakes.db", &format!("SELECT {what} FROM forebay_pipelines"));
+    found.first().map_or(0, |row| row[0].parse().expect("a number"))
+}
+
+/// Whether the store has been made.
+fn has_checkpoint(project: &Project) -> bool {
+    if project.url().is_some() {
+        let known = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL";
+        return project.client().query_one(known, &[]).is_ok_and(|row| row.get(0));
+    }
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = rusqlite::Connection::open_with_flags(project.path("quakes.db"), flags);
-    let sql = format!("SELECT {what} FROM forebay_pipelines");
-    connection.and_then(|open| open.query_row(&sql, [], |row| row.get(0))).unwrap_or(0)
+    let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'total'";
+    connection.is_ok_and(|open| open.query_row(sql, [], |_| Ok(())).is_ok())
 }
 
 /// The rows are those of the events up to the checkpoint, no more and no less.
 fn check_prefix(project: &Project) {
-    if !project.path("quakes.db").exists() {
+    if !has_checkpoint(project) {
         return;
     }
-    let database = project.path("quakes.db");
-    if query(&database, "SELECT 1 FROM sqlite_schema WHERE name = 'total'").is_empty() {
-        return;
-    }
-    let stored = query(&database, "SELECT events FROM forebay_pipelines");
-    let counted = query(&database, "SELECT coalesce(sum(rows), 0) FROM total WHERE region = 'all'");
-    let in_regions = query(&database, "SELECT coalesce(sum(rows), 0) FROM total WHERE region <> 'all'");
+    let stored = project.query("quakes.db", "SELECT events FROM forebay_pipelines");
+    let counted = project.query("quakes.db", "SELECT coalesce(sum(rows), 0) FROM total WHERE region = 'all'");
+    let in_regions = project.query("quakes.db", "SELECT coalesce(sum(rows), 0) FROM total WHERE region <> 'all'");
     assert_eq!((&stored, &stored), (&counted, &in_regions));
 }
 
-#[test]
-fn a_run_that_is_stopped_by_a_signal_drains_and_goes_on() {
-    for signal in ["-INT", "-TERM"] {
-        let project = Project::with("", QUAKES_SCRIPT, "");
-        small_batches(&project);
-        let args = ["run", "pipeline.toml", "--source", "-", "--json"];
-        let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
-        let mut stdin = child.stdin.take().expect("stdin");
-        // An open stream: it commits what is complete, and is then stopped while it waits for more.
-        for block in 1..=50 {
-            writeln!(stdin, "{{\"block\":{block},\"seq\":0,\"region\":\"r\",\"id\":\"i{block}\",\"mag\":1.5,\"time\":\"2020-01-01T00:00:00Z\"}}").expect("stdin");
+crate::both_stores! {
+    fn a_run_that_is_stopped_by_a_signal_drains_and_goes_on() {
+        for signal in ["-INT", "-TERM"] {
+            let project = Project::with("", QUAKES_SCRIPT, "");
+            small_batches(&project);
+            let args = ["run", "pipeline.toml", "--source", "-", "--json"];
+            let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
+            let mut stdin = child.stdin.take().expect("stdin");
+            // An open stream: it commits what is complete, and is then stopped while it waits for more.
+            for block in 1..=50 {
+                writeln!(stdin, "{{\"block\":{block},\"seq\":0,\"region\":\"r\",\"id\":\"i{block}\",\"mag\":1.5,\"time\":\"2020-01-01T00:00:00Z\"}}").expect("stdin");
+            }
+            stdin.flush().expect("stdin");
+            // SIGINT comes in the middle of it, SIGTERM when all that is complete has been committed.
+            let is_ready = |block: i64| if signal == "-INT" { block > 0 } else { block == 49 };
+            while !is_ready(committed_block(&project)) {
+                assert!(child.try_wait().expect("the child").is_none(), "it ended before it was stopped");
+                std::thread::yield_now();
+            }
+            Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+            let outcome = project.finish(child, &args).ends_with(130);
+            drop(stdin);
+            let report = outcome.json();
+            assert_eq!(report["checkpoint"]["block"], committed_block(&project), "{outcome}");
+            assert!(committed_block(&project) <= 49, "the last block may go on, so it is not in\n{outcome}");
+            check_prefix(&project);
+            let status = project.forebay(&["status", "pipeline.toml"]).ok();
+            assert!(status.stdout().contains("fresh"), "{status}");
         }
-        stdin.flush().expect("stdin");
-        // SIGINT comes in the middle of it, SIGTERM when all that is complete has been committed.
-        let is_ready = |block: i64| if signal == "-INT" { block > 0 } else { block == 49 };
-        while !is_ready(committed_block(&project)) {
-            assert!(child.try_wait().expect("the child").is_none(), "it ended before it was stopped");
-            std::thread::yield_now();
-        }
-        Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
-        let outcome = project.finish(child, &args).ends_with(130);
-        drop(stdin);
-        let report = outcome.json();
-        assert_eq!(report["checkpoint"]["block"], committed_block(&project), "{outcome}");
-        assert!(committed_block(&project) <= 49, "the last block may go on, so it is not in\n{outcome}");
-        check_prefix(&project);
-        let status = project.forebay(&["status", "pipeline.toml"]).ok();
-        assert!(status.stdout().contains("fresh"), "{status}");
     }
 }
 
@@ -139,33 +150,31 @@ fn a_second_signal_ends_at_once() {
     project.finish(child, &args).ends_with(130);
 }
 
-#[test]
-fn a_run_with_nothing_new_writes_nothing() {
-    let source = data("quakes-week.ndjson.gz");
-    let project = Project::with(QUAKES_PIPELINE, QUAKES_SCRIPT, "");
-    let args = ["run", "pipeline.toml", "--json", "--source", source.as_str()];
-    let first = project.forebay(&args).ok().json();
-    assert_eq!(first["resumed_from"], serde_json::Value::Null);
-    let second = project.forebay(&args).ok().json();
-    assert_eq!(second["events"], 0);
-    assert_eq!(second["batches"], 0);
-    assert_eq!(second["resumed_from"], first["checkpoint"]["block"]);
-    assert_eq!(second["checkpoint"], first["checkpoint"]);
+crate::both_stores! {
+    fn a_run_with_nothing_new_writes_nothing() {
+        let source = data("quakes-week.ndjson.gz");
+        let project = Project::with(QUAKES_PIPELINE, QUAKES_SCRIPT, "");
+        let args = ["run", "pipeline.toml", "--json", "--source", source.as_str()];
+        let first = project.forebay(&args).ok().json();
+        assert_eq!(first["resumed_from"], serde_json::Value::Null);
+        let second = project.forebay(&args).ok().json();
+        assert_eq!(second["events"], 0);
+        assert_eq!(second["batches"], 0);
+        assert_eq!(second["resumed_from"], first["checkpoint"]["block"]);
+        assert_eq!(second["checkpoint"], first["checkpoint"]);
+    }
 }
 
-#[test]
-fn snapshots_that_a_killed_run_did_not_make_are_made_by_the_next() {
-    let source = data("quakes-week.ndjson.gz");
-    let project = Project::with(QUAKES_PIPELINE, QUAKES_SCRIPT, "");
-    let answer = undisturbed(&source);
-    // What a run leaves behind that was killed before its end: everything committed, no snapshot.
-    project.forebay(&["run", "pipeline.toml", "--source", &source]).ok();
-    let database = rusqlite::Connection::open(project.path("quakes.db")).expect("the database");
-    database
-        .execute_batch("DELETE FROM forebay_snapshots; UPDATE forebay_regions SET snapshot_block = NULL, seq = 0")
-        .expect("sql");
-    drop(database);
-    let report = project.forebay(&["run", "pipeline.toml", "--json", "--source", &source]).ok().json();
-    assert_eq!(report["events"], 0);
-    assert_eq!(project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout(), answer.1);
+crate::both_stores! {
+    fn snapshots_that_a_killed_run_did_not_make_are_made_by_the_next() {
+        let source = data("quakes-week.ndjson.gz");
+        let project = Project::with(QUAKES_PIPELINE, QUAKES_SCRIPT, "");
+        let answer = undisturbed(&source);
+        // What a run leaves behind that was killed before its end: everything committed, no snapshot.
+        project.forebay(&["run", "pipeline.toml", "--source", &source]).ok();
+        project.execute("quakes.db", "DELETE FROM forebay_snapshots; UPDATE forebay_regions SET snapshot_block = NULL, seq = 0");
+        let report = project.forebay(&["run", "pipeline.toml", "--json", "--source", &source]).ok().json();
+        assert_eq!(report["events"], 0);
+        assert_eq!(project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout(), answer.1);
+    }
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use super::{StoreError, StoreName, StorePlan, quoted, unsigned};
 use crate::schema::{Column, Entity};
 use crate::stage::batch::{Checkpoint, RegionTouch};
+use crate::store::{columns_text, differences_of, parse_columns};
 use crate::value::ColumnType;
 
 /// The version of our own tables. A file with a later one was written by a later forebay.
@@ -86,7 +87,7 @@ fn differences(transaction: &Transaction<'_>, plan: &StorePlan) -> rusqlite::Res
             Some(_) if *pipeline != plan.pipeline => {
                 found.push(format!("entity {entity} belongs to pipeline {pipeline}"));
             }
-            Some(planned) => column_differences(planned, columns, &mut found),
+            Some(planned) => differences_of(planned, columns, &mut found),
             None if *pipeline == plan.pipeline => {
                 found.push(format!("entity {entity} is missing from the pipeline file"))
             }
@@ -100,21 +101,6 @@ fn differences(transaction: &Transaction<'_>, plan: &StorePlan) -> rusqlite::Res
         }
     }
     Ok(found)
-}
-
-fn column_differences(planned: &Entity, stored: &str, found: &mut Vec<String>) {
-    for (name, kind) in parse_columns(stored) {
-        match planned.columns.iter().find(|column| column.name == name) {
-            None => found.push(format!("{}.{name} ({kind}) is missing from the pipeline file", planned.name)),
-            Some(column) if column.kind.name() != kind => {
-                found.push(format!(
-                    "{}.{name} is {kind} in the store and {} in the pipeline file",
-                    planned.name, column.kind
-                ));
-            }
-            Some(_) => {}
-        }
-    }
 }
 
 fn table_exists(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<bool> {
@@ -175,16 +161,6 @@ fn definition(column: &Column) -> String {
         ColumnType::Text | ColumnType::Numeric | ColumnType::Timestamptz | ColumnType::Jsonb => "TEXT",
     };
     format!("{} {kind}", quoted(&column.name))
-}
-
-/// The columns as they are noted down: `name type, name type`. Names hold neither spaces nor commas.
-fn columns_text(entity: &Entity) -> String {
-    let columns: Vec<String> = entity.columns.iter().map(|column| format!("{} {}", column.name, column.kind)).collect();
-    columns.join(", ")
-}
-
-fn parse_columns(text: &str) -> Vec<(&str, &str)> {
-    text.split(", ").filter_map(|column| column.split_once(' ')).collect()
 }
 
 pub(super) fn is_empty(connection: &Connection, entity: &Entity) -> rusqlite::Result<bool> {

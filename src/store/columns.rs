@@ -1,0 +1,30 @@
+//! The columns of a table, as stores note them down: `name type, name type`. Names hold neither spaces nor commas.
+
+use crate::schema::Entity;
+
+/// The columns of an entity as they are noted down.
+pub(super) fn columns_text(entity: &Entity) -> String {
+    let columns: Vec<String> = entity.columns.iter().map(|column| format!("{} {}", column.name, column.kind)).collect();
+    columns.join(", ")
+}
+
+/// The names and types of columns that were noted down.
+pub(super) fn parse_columns(text: &str) -> Vec<(&str, &str)> {
+    text.split(", ").filter_map(|column| column.split_once(' ')).collect()
+}
+
+/// Adds to `found` what the noted columns have that the plan does not, beyond what is added by itself.
+pub(super) fn differences_of(planned: &Entity, stored: &str, found: &mut Vec<String>) {
+    for (name, kind) in parse_columns(stored) {
+        match planned.columns.iter().find(|column| column.name == name) {
+            None => found.push(format!("{}.{name} ({kind}) is missing from the pipeline file", planned.name)),
+            Some(column) if column.kind.name() != kind => {
+                found.push(format!(
+                    "{}.{name} is {kind} in the store and {} in the pipeline file",
+                    planned.name, column.kind
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+}

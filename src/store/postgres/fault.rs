@@ -1,0 +1,181 @@
+//! What can go wrong with a database, sorted by what to do about it: by SQLSTATE, never by the text, which depends on
+//! the server's language.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use postgres::error::SqlState;
+
+/// Why a call to the database did not come to its end.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The driver or the server said so.
+    Sql(postgres::Error),
+    /// No answer in time; the connection is given up.
+    Stalled(Duration),
+    /// The connection was given up before.
+    Gone,
+    /// Nothing can be written there now; the message says why.
+    ReadOnly(&'static str),
+    /// The connection cannot be used as it is; the message says why.
+    Unusable(String),
+    /// A value in the database is not what its column may hold.
+    Foreign(String),
+}
+
+/// What to do about a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Connect anew, see what became of it, and try again: it goes over by itself.
+    Retry,
+    /// A row that was thought to be new was there already.
+    Duplicate,
+    /// It will be the same next time.
+    GiveUp,
+}
+
+impl From<postgres::Error> for Fault {
+    fn from(error: postgres::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    /// Writing into a COPY failed: the driver wraps what the server said.
+    fn from(error: std::io::Error) -> Self {
+        match error.downcast::<postgres::Error>() {
+            Ok(error) => Self::Sql(error),
+            Err(_) => Self::Gone,
+        }
+    }
+}
+
+impl Fault {
+    pub(super) fn remedy(&self) -> Remedy {
+        match self {
+            Self::Sql(error) => match error.code() {
+                Some(code) => remedy_of(code),
+                // What has no code comes from the connection: refused, reset, broken off. What this program sends or
+                // reads wrongly has none either, but does not get better.
+                None if is_from_connection(error) => Remedy::Retry,
+                None => Remedy::GiveUp,
+            },
+            Self::Stalled(_) | Self::Gone | Self::ReadOnly(_) => Remedy::Retry,
+            Self::Unusable(_) | Self::Foreign(_) => Remedy::GiveUp,
+        }
+    }
+
+    /// The SQLSTATE, if the server gave one.
+    pub(super) fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Sql(error) => error.code(),
+            _ => None,
+        }
+    }
+
+    /// Whether the server itself said it.
+    pub(super) fn is_from_server(&self) -> bool {
+        self.code().is_some()
+    }
+
+    /// Whether the server refuses a parameter of the start-up: a pooler in the way does.
+    pub(super) fn is_protocol_violation(&self) -> bool {
+        self.code() == Some(&SqlState::PROTOCOL_VIOLATION)
+    }
+}
+
+fn is_from_connection(error: &postgres::Error) -> bool {
+    if error.is_closed() {
+        return true;
+    }
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            // A certificate that is refused is an I/O error as well, and stays refused.
+            return io.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>());
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// Classes and codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn remedy_of(code: &SqlState) -> Remedy {
+    let transient = [
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::QUERY_CANCELED,
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        // The old main server, or the new one before it may write.
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+    ];
+    if *code == SqlState::UNIQUE_VIOLATION {
+        return Remedy::Duplicate;
+    }
+    let class = code.code().get(..2).unwrap_or_default();
+    // Connection, transaction rollback, resources; 57P0x: shut down, crashed, starting up, dropped.
+    let is_transient = transient.contains(code)
+        || matches!(class, "40" | "53")
+        || code.code().starts_with("57P0")
+        || (class == "08" && *code != SqlState::PROTOCOL_VIOLATION);
+    if is_transient { Remedy::Retry } else { Remedy::GiveUp }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sql(error) => match error.as_db_error() {
+                Some(said) => {
+                    write!(f, "{} (SQLSTATE {})", said.message(), said.code().code())?;
+                    said.detail().map_or(Ok(()), |detail| write!(f, "; {detail}"))?;
+                    said.hint().map_or(Ok(()), |hint| write!(f, "; {hint}"))
+                }
+                None => {
+                    write!(f, "{error}")?;
+                    let mut cause = error.source();
+                    while let Some(inner) = cause {
+                        let text = inner.to_string();
+                        if !error.to_string().contains(&text) {
+                            write!(f, ": {text}")?;
+                        }
+                        cause = inner.source();
+                    }
+                    Ok(())
+                }
+            },
+            Self::Stalled(waited) => write!(f, "no answer within {:.1} s", waited.as_secs_f64()),
+            Self::Gone => f.write_str("the connection is gone"),
+            Self::ReadOnly(why) => f.write_str(why),
+            Self::Unusable(why) | Self::Foreign(why) => f.write_str(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_sorted_by_their_code() {
+        for (code, remedy) in [
+            ("08006", Remedy::Retry),
+            ("08P01", Remedy::GiveUp),
+            ("40001", Remedy::Retry),
+            ("40P01", Remedy::Retry),
+            ("53100", Remedy::Retry),
+            ("53300", Remedy::Retry),
+            ("57P01", Remedy::Retry),
+            ("57P03", Remedy::Retry),
+            ("55P03", Remedy::Retry),
+            ("57014", Remedy::Retry),
+            ("25006", Remedy::Retry),
+            ("23505", Remedy::Duplicate),
+            ("23514", Remedy::GiveUp),
+            ("22003", Remedy::GiveUp),
+            ("42501", Remedy::GiveUp),
+            ("28P01", Remedy::GiveUp),
+            ("3D000", Remedy::GiveUp),
+        ] {
+            assert_eq!(remedy_of(&SqlState::from_code(code)), remedy, "{code}");
+        }
+    }
+}

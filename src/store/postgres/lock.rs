@@ -1,0 +1,86 @@
+//! The one writer of a pipeline: an advisory lock of the session that commits.
+//!
+//! The lock lives and dies with its session, and the session with its connection. Every commit goes over the session
+//! that holds it, and names its server process, so that a connection behind which the process was swapped is noticed.
+//! After a lost connection the lock is also what is waited on: as long as our own old process holds it, what it last did
+//! is not decided.
+
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::fault::Fault;
+use super::session::{Backend, Link, Session};
+
+/// How long a lock that another holds is waited for: a run that was killed just now leaves it to the server to notice.
+const OTHER_WAIT: Duration = Duration::from_secs(3);
+
+/// How long our own old process is waited for: it may be in the middle of a commit.
+const OWN_WAIT: Duration = Duration::from_secs(60);
+
+const STEP: Duration = Duration::from_millis(50);
+
+/// Why the lock was not taken.
+pub(super) enum Refused {
+    /// Another run has it; who.
+    Held(String),
+    Fault(Fault),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// The number of a pipeline's lock.
+fn key(pipeline: &str) -> i64 {
+    let digest = Sha256::digest(format!("forebay pipeline {pipeline}"));
+    digest.first_chunk::<8>().map_or(0, |bytes| i64::from_be_bytes(*bytes))
+}
+
+/// Takes the lock for the session. If our own `old` process still holds it, that one is ended first.
+pub(super) fn take(session: &mut Session, pipeline: &str, old: Option<&Backend>) -> Result<(), Refused> {
+    let key = key(pipeline);
+    let begun = Instant::now();
+    let mut was_ended = false;
+    loop {
+        let Some((holder, text)) = session.call(move |link| try_lock(link, key))? else { return Ok(()) };
+        let is_own = old == Some(&holder);
+        if begun.elapsed() > if is_own { OWN_WAIT } else { OTHER_WAIT } {
+            return Err(Refused::Held(text));
+        }
+        if is_own && !was_ended {
+            let pid = holder.pid;
+            session.call(move |link| link.run(&format!("SELECT pg_terminate_backend({pid})")))?;
+            was_ended = true;
+        }
+        let waiting = Instant::now();
+        while let Some(rest) = STEP.checked_sub(waiting.elapsed()).filter(|rest| !rest.is_zero()) {
+            std::thread::park_timeout(rest);
+        }
+    }
+}
+
+/// Tries to take the lock; if another has it, who.
+fn try_lock(link: &mut Link, key: i64) -> Result<Option<(Backend, String)>, Fault> {
+    if link.text(&format!("SELECT pg_try_advisory_lock({key})"))?.as_deref() == Some("t") {
+        return Ok(None);
+    }
+    // A key of 64 bits is shown in two halves.
+    let sql = format!(
+        "SELECT a.pid, a.backend_start, coalesce(nullif(a.application_name, ''), 'a program without a name'),
+           coalesce(host(a.client_addr), 'this host')
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid JOIN pg_database d ON d.oid = l.database
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND d.datname = current_database()
+           AND ((l.classid::bigint << 32) | l.objid::bigint) = {key}"
+    );
+    let row = link.texts(&sql)?;
+    let field = |at: usize| row.get(at).cloned().unwrap_or_default();
+    let holder = Backend { pid: field(0).parse().unwrap_or(0), started: field(1) };
+    let text = match holder.pid {
+        0 => "another session, which has just ended".to_owned(),
+        pid => format!("{} since {} from {} (server process {pid})", field(2), field(1), field(3)),
+    };
+    Ok(Some((holder, text)))
+}

@@ -1,0 +1,330 @@
+//! The Postgres store.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `address`, `tls` | where the database is, and how the way there is kept |
+//! | `session` | one connection, with a time limit for every call |
+//! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
+//! | `lock` | the one writer of a pipeline |
+//! | `tables` | the tables, and what may change about them |
+//! | `binary` | values in the form of Postgres |
+//! | `write`, `blame` | one batch, one transaction; which row of one is refused |
+//! | `rows` | reading rows beside the writer |
+//! | `snapshots` | reading snapshots and status |
+
+mod address;
+mod binary;
+mod blame;
+mod fault;
+mod lock;
+mod outage;
+mod pooler;
+mod rows;
+mod session;
+mod snapshots;
+mod tables;
+mod tls;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use address::PostgresAddress;
+pub(super) use snapshots::PostgresSnapshots;
+pub(super) use tables::check_names;
+
+use super::{Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan};
+use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
+use crate::store::RefusedRow;
+use fault::{Fault, Remedy};
+use outage::Outage;
+use rows::{Readers, ReadersOf};
+use session::{Backend, Link, Purpose, Session};
+use write::Layout;
+
+/// How long one host may take to accept a connection, where the address does not say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long sent bytes may stay unacknowledged before the system gives the connection up, and how it looks after one
+/// that is silent, where the address does not say. A host that is gone is noticed within a minute.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
+const READERS_MAX: usize = 4;
+
+/// A database and what it is used for.
+struct Database {
+    address: PostgresAddress,
+    /// How it is called in messages.
+    name: String,
+    plan: StorePlan,
+}
+
+impl Database {
+    fn error(&self, doing: &'static str, fault: &Fault) -> StoreError {
+        error_of(&self.name, doing, fault)
+    }
+
+    fn cannot_open(&self, cause: impl std::fmt::Display) -> StoreError {
+        StoreError::Open { store: self.name.clone(), cause: cause.to_string() }
+    }
+}
+
+fn error_of(store: &str, doing: &'static str, fault: &Fault) -> StoreError {
+    StoreError::Sql { store: store.to_owned(), doing, cause: format!("{fault}{}", advice(fault)) }
+}
+
+/// The next step, where there is one.
+fn advice(fault: &Fault) -> &'static str {
+    let code = fault.code().map_or("", |code| code.code());
+    match (code, code.get(..2)) {
+        ("42501", _) => "; give the role the right, or let its owner make the schemas and tables once",
+        (_, Some("28")) => "; look at user and password: in the address, PGPASSWORD or ~/.pgpass",
+        (_, Some("3D")) => "; make the database first: createdb NAME",
+        _ => "",
+    }
+}
+
+fn warn_exposed(name: &str) {
+    tracing::warn!("the connection to {name} is not encrypted; sslmode=verify-full in the address makes it safe");
+}
+
+/// The writing half.
+pub(super) struct PostgresStore {
+    database: Arc<Database>,
+    layouts: Arc<[Layout]>,
+    /// The connection that holds the lock; none after it was lost.
+    session: Option<Session>,
+    /// The server's side of the last one.
+    backend: Backend,
+    readers: Arc<Readers>,
+    /// Whether rows that are thought to be new are copied in without looking. Not any more after one was there.
+    trusts_new: bool,
+}
+
+impl PostgresStore {
+    pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Self, StoreError> {
+        let database = Arc::new(Database { name: address.to_string(), address: address.clone(), plan });
+        let mut outage = Outage::at_start(&database);
+        let mut session = loop {
+            match connect(&database) {
+                Ok(session) => break session,
+                Err(fault) if fault.remedy() == Remedy::Retry => outage.wait(&fault)?,
+                Err(fault) => return Err(database.cannot_open(format!("{fault}{}", advice(&fault)))),
+            }
+        };
+        outage.is_over();
+        if session.is_exposed(&database.address) {
+            warn_exposed(&database.name);
+        }
+        take_lock(&database, &mut session, None)?;
+        let planned = Arc::clone(&database);
+        let prepared = session.call(move |link| tables::prepare(link, &planned.plan));
+        match prepared.map_err(|fault| database.error("making the tables", &fault))? {
+            tables::Prepared::Ready => {}
+            tables::Prepared::Later(format) => {
+                return Err(database.cannot_open(format!("it was written by a later forebay (format {format})")));
+            }
+            tables::Prepared::Differs(differences) => {
+                return Err(StoreError::SchemaChanged {
+                    store: database.name.clone(),
+                    differences: differences.join("; "),
+                });
+            }
+        }
+        let layouts = Layout::all(&database.plan.pipeline, &database.plan.schema);
+        let backend = session.greeting().backend.clone();
+        let readers = Arc::new(Readers::new(Arc::clone(&database)));
+        Ok(Self { database, layouts, session: Some(session), backend, readers, trusts_new: true })
+    }
+
+    /// Asks over the connection that holds the lock.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        doing: &'static str,
+        work: impl Fn(&mut Link, &StorePlan) -> Result<T, Fault> + Copy + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        let mut outage = Outage::new(&database, doing);
+        loop {
+            let planned = Arc::clone(&database);
+            let answer = self.reconnected()?.and_then(|session| session.call(move |link| work(link, &planned.plan)));
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => {
+                    self.session = None;
+                    outage.wait(&fault)?;
+                }
+            }
+        }
+    }
+
+    /// The connection that holds the lock, made anew if it was lost.
+    fn reconnected(&mut self) -> Result<Result<&mut Session, Fault>, StoreError> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => match connect(&self.database) {
+                Ok(mut session) => {
+                    match lock::take(&mut session, &self.database.plan.pipeline, Some(&self.backend)) {
+                        Ok(()) => {}
+                        Err(lock::Refused::Fault(fault)) => return Ok(Err(fault)),
+                        Err(lock::Refused::Held(holder)) => return Err(self.held(holder)),
+                    }
+                    self.backend = session.greeting().backend.clone();
+                    session
+                }
+                Err(fault) => return Ok(Err(fault)),
+            },
+        };
+        Ok(Ok(self.session.insert(session)))
+    }
+
+    fn held(&self, holder: String) -> StoreError {
+        StoreError::Held { pipeline: self.database.plan.pipeline.clone(), holder }
+    }
+
+    /// Writes the batch once. A connection that had to be made anew is first asked what became of the try before.
+    fn try_commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Result<Committed, Fault>, StoreError> {
+        let was_lost = self.session.is_none();
+        let (layouts, database, trusts_new) = (Arc::clone(&self.layouts), Arc::clone(&self.database), self.trusts_new);
+        let session = match self.reconnected()? {
+            Ok(session) => session,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let backend = session.greeting().backend.pid;
+        let given = Arc::clone(batch);
+        let written = session.call(move |link| {
+            if was_lost {
+                let found = tables::checkpoint(link, &database.plan.pipeline)?.unwrap_or_default();
+                if is_same(&found, &given.after) {
+                    let snapshots = write::find_receipts(link, &database.plan.pipeline, &given)?;
+                    return Ok(write::Written { has_moved: true, snapshots });
+                }
+            }
+            write::write(link, &database.plan, &layouts, &given, backend, trusts_new)
+        });
+        Ok(match written {
+            Ok(written) if written.has_moved => Ok(Committed {
+                batch: batch.after.batch,
+                rows: batch.rows(),
+                snapshots: written.snapshots,
+                ..Committed::default()
+            }),
+            Ok(_) => {
+                return Err(StoreError::CheckpointMoved {
+                    store: self.database.name.clone(),
+                    expected: batch.before.batch,
+                });
+            }
+            Err(fault) => Err(fault),
+        })
+    }
+
+    /// The error of a batch that the database refuses: it names the row, if there is one to name.
+    fn refused(&mut self, batch: &Arc<SealedBatch>, fault: &Fault) -> StoreError {
+        let plain = self.database.error("writing a batch", fault);
+        let class = fault.code().and_then(|code| code.code().get(..2)).unwrap_or_default();
+        // Wrong data, a rule broken, a limit of the server, a trigger's own word.
+        if !matches!(class, "22" | "23" | "42" | "44" | "54" | "P0") {
+            return plain;
+        }
+        let (layouts, given) = (Arc::clone(&self.layouts), Arc::clone(batch));
+        let Ok(Ok(session)) = self.reconnected() else { return plain };
+        let Ok(Some(blamed)) = session.call(move |link| blame::find(link, &layouts, &given)) else { return plain };
+        StoreError::Row(Box::new(RefusedRow {
+            store: self.database.name.clone(),
+            entity: self.database.plan.schema.entities()[blamed.entity].name.clone(),
+            region: blamed.region,
+            id: blamed.id,
+            event: batch.writer_text(blamed.writer),
+            cause: blamed.fault.to_string(),
+        }))
+    }
+}
+
+/// Connects, and refuses what could not be relied on.
+fn connect(database: &Database) -> Result<Session, Fault> {
+    let mut session = Session::open(&database.address, Purpose::General)?;
+    if let Some(why) = session.greeting().read_only {
+        return Err(Fault::ReadOnly(why));
+    }
+    pooler::check(&mut session, &database.address)?;
+    Ok(session)
+}
+
+fn take_lock(database: &Database, session: &mut Session, old: Option<&Backend>) -> Result<(), StoreError> {
+    lock::take(session, &database.plan.pipeline, old).map_err(|refused| match refused {
+        lock::Refused::Held(holder) => StoreError::Held { pipeline: database.plan.pipeline.clone(), holder },
+        lock::Refused::Fault(fault) => database.error("taking the lock", &fault),
+    })
+}
+
+/// Whether two checkpoints are the same, as a commit compares them.
+fn is_same(a: &Checkpoint, b: &Checkpoint) -> bool {
+    (a.batch, a.block) == (b.batch, b.block)
+}
+
+impl Store for PostgresStore {
+    fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+        let found = self.ask("reading the checkpoint", |link, plan| tables::checkpoint(link, &plan.pipeline))?;
+        Ok(found.unwrap_or_default())
+    }
+
+    fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
+        self.ask("reading which regions lack a snapshot", |link, plan| tables::pending_regions(link, &plan.pipeline))
+    }
+
+    fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
+        self.ask("looking whether the tables are empty", tables::empty_entities)
+    }
+
+    fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
+        let mut outage = Outage::of_commit(&self.database);
+        let mut was_redone = false;
+        loop {
+            let fault = match self.try_commit(batch)? {
+                Ok(committed) => {
+                    outage.is_over();
+                    return Ok(Committed { retries: outage.tries(), was_redone, ..committed });
+                }
+                Err(fault) => fault,
+            };
+            // Whatever the connection was in the middle of, the next one begins at the checkpoint.
+            self.session = None;
+            match fault.remedy() {
+                Remedy::Retry => outage.wait(&fault)?,
+                Remedy::Duplicate if self.trusts_new => {
+                    tracing::debug!("{}: {fault}; the batch is written again, looking at each row", self.database.name);
+                    (self.trusts_new, was_redone) = (false, true);
+                }
+                Remedy::Duplicate | Remedy::GiveUp => return Err(self.refused(batch, &fault)),
+            }
+        }
+    }
+
+    fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {
+        Some(Arc::new(binary::CopyEncoder::new(Arc::clone(&self.database.plan.schema))))
+    }
+
+    fn readers(&self) -> Arc<dyn OpenReader> {
+        Arc::new(ReadersOf(Arc::clone(&self.readers)))
+    }
+}
+
+/// A name as an SQL identifier.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The integers of SQL are signed; no counter of ours comes near 2^63.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The way back from [`signed`].
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}

@@ -1,0 +1,121 @@
+//! Waiting for a database that has gone away: bounded, ever longer between two tries, told to the user once.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Database;
+use super::fault::{Fault, Remedy};
+use crate::limits::WAIT_STEP;
+use crate::store::StoreError;
+
+/// How long a database may be away while a run goes on: a restart takes seconds, a failover up to minutes.
+const OUTAGE_MAX: Duration = Duration::from_secs(300);
+
+/// How long it may be away when a run begins: then a mistake in the address is likelier.
+const OUTAGE_AT_START_MAX: Duration = Duration::from_secs(10);
+
+/// The wait before the first try, and the longest before any.
+const DELAY_MIN: Duration = Duration::from_millis(20);
+const DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// One outage, from its first fault on.
+pub(super) struct Outage {
+    database: Arc<Database>,
+    doing: &'static str,
+    limit: Duration,
+    since: Option<Instant>,
+    delay: Duration,
+    heeds_stop: bool,
+    is_at_start: bool,
+    tries: u64,
+}
+
+impl Outage {
+    /// For what runs beside the commits: a run that is to stop does not wait for it.
+    pub(super) fn new(database: &Arc<Database>, doing: &'static str) -> Self {
+        let database = Arc::clone(database);
+        Self {
+            database,
+            doing,
+            limit: OUTAGE_MAX,
+            since: None,
+            delay: DELAY_MIN,
+            heeds_stop: true,
+            is_at_start: false,
+            tries: 0,
+        }
+    }
+
+    /// For the first connection of a run.
+    pub(super) fn at_start(database: &Arc<Database>) -> Self {
+        Self { limit: OUTAGE_AT_START_MAX, is_at_start: true, ..Self::new(database, "connecting") }
+    }
+
+    /// For a commit: a run that is to stop drains, and bounds that by itself.
+    pub(super) fn of_commit(database: &Arc<Database>) -> Self {
+        Self { heeds_stop: false, ..Self::new(database, "committing a batch") }
+    }
+
+    /// How often it was tried again.
+    pub(super) fn tries(&self) -> u64 {
+        self.tries
+    }
+
+    /// Waits before the next try, unless the fault is not one that goes over, or it has lasted too long.
+    pub(super) fn wait(&mut self, fault: &Fault) -> Result<(), StoreError> {
+        if fault.remedy() != Remedy::Retry {
+            return Err(self.database.error(self.doing, fault));
+        }
+        let is_first = self.since.is_none();
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.tries += 1;
+        let name = &self.database.name;
+        if since.elapsed() + self.delay > self.limit || self.is_stopped() {
+            if self.is_at_start {
+                return Err(self.database.cannot_open(format!("{fault}; tried for {} s", since.elapsed().as_secs())));
+            }
+            return Err(StoreError::Outage {
+                store: name.clone(),
+                doing: self.doing,
+                seconds: since.elapsed().as_secs(),
+                cause: fault.to_string(),
+            });
+        }
+        if is_first {
+            tracing::warn!("{name}: {fault}; trying again for up to {} s", self.limit.as_secs());
+        } else {
+            tracing::debug!("{name}: {fault}");
+        }
+        self.sleep();
+        Ok(())
+    }
+
+    /// Tells that the database is back, if it had gone away for long enough to be told.
+    pub(super) fn is_over(&mut self) {
+        if let Some(since) = self.since.take() {
+            tracing::info!("{} is back after {:.1} s", self.database.name, since.elapsed().as_secs_f64());
+            self.delay = DELAY_MIN;
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.heeds_stop && self.database.plan.stop.load(Ordering::Relaxed)
+    }
+
+    /// Half of the delay for certain and half by chance, so that those who wait do not come back all at once.
+    fn sleep(&mut self) {
+        let chance = RandomState::new().build_hasher().finish() % 1000;
+        let delay = self.delay / 2 + self.delay / 2 * u32::try_from(chance).unwrap_or(0) / 1000;
+        self.delay = (self.delay * 2).min(DELAY_MAX);
+        let begun = Instant::now();
+        while let Some(rest) = delay.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero()) {
+            if self.is_stopped() {
+                return;
+            }
+            std::thread::park_timeout(rest.min(WAIT_STEP));
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Telling a pooler that swaps server processes between transactions, as PgBouncer does in transaction mode.
+//!
+//! Behind one, a lock of the session would be another session's lock a moment later, and two runs could both believe
+//! they hold it. A connection without anyone in between is told by its start-up parameters having arrived, at no cost.
+//! Where they have not, it is tried: a second connection opens a transaction, and whoever then gets another server
+//! process than before, or the second one's, is being pooled by transaction. Poolers by session are fine.
+
+use super::address::PostgresAddress;
+use super::fault::Fault;
+use super::session::{Link, Purpose, Session};
+
+const REFUSED: &str = "a pooler stands before the database and changes the server process between transactions \
+                       (PgBouncer with pool_mode = transaction or statement): the lock of the one writer would be lost \
+                       unnoticed; give the address of the database itself, or of a pool by session";
+
+/// Refuses a connection that is pooled by transaction or statement.
+pub(super) fn check(session: &mut Session, address: &PostgresAddress) -> Result<(), Fault> {
+    if session.greeting().is_direct {
+        return Ok(());
+    }
+    let process = |link: &mut Link| link.text("SELECT pg_backend_pid()");
+    let before = session.call(process)?;
+    let mut other = Session::open(address, Purpose::General)?;
+    // A pool by statement refuses to begin a transaction.
+    let begun = other.call(|link| link.run("BEGIN"));
+    let others = begun.and_then(|()| other.call(process));
+    let after = session.call(process)?;
+    drop(other);
+    match others {
+        Ok(others) if before == after && others != after => Ok(()),
+        Ok(_) => Err(Fault::Unusable(REFUSED.into())),
+        Err(fault) if fault.is_from_server() => Err(Fault::Unusable(REFUSED.into())),
+        Err(fault) => Err(fault),
+    }
+}

@@ -1,0 +1,224 @@
+//! Reading rows beside the writer: over a few connections of its own, which the lanes share.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use postgres::Row;
+use postgres::types::Type;
+
+use super::binary::{Raw, RawArray, value_of};
+use super::fault::Fault;
+use super::outage::Outage;
+use super::session::{Link, Purpose, Session};
+use super::tables::table_name;
+use super::{Database, READERS_MAX, quoted, unsigned};
+use crate::limits::WAIT_STEP;
+use crate::schema::Entity;
+use crate::stage::codec::{ValueRef, encode_stored};
+use crate::store::{OpenReader, RegionIds, RegionLimit, RowCount, RowReader, StoreError};
+
+/// Connections that read. A place without one is connected when it is needed.
+pub(super) struct Readers {
+    database: Arc<Database>,
+    free: Receiver<Option<Session>>,
+    back: Sender<Option<Session>>,
+    queries: Vec<Queries>,
+}
+
+/// The statements of one table.
+struct Queries {
+    by_ids: String,
+    by_region: String,
+    count: String,
+}
+
+impl Queries {
+    fn new(pipeline: &str, entity: &Entity) -> Self {
+        let table = table_name(pipeline, &entity.name);
+        let columns: String = entity.columns.iter().map(|column| format!(", t.{}", quoted(&column.name))).collect();
+        Self {
+            by_ids: format!(
+                "SELECT k.n, t.\"id\"{columns} FROM unnest($2::int4[], $3::text[]) k (n, id)
+                 JOIN {table} t ON t.\"region\" = ($1::text[])[k.n] AND t.\"id\" = k.id"
+            ),
+            by_region: format!(
+                "SELECT k.n::int4, t.* FROM unnest($1::text[]) WITH ORDINALITY k (region, n),
+                 LATERAL (SELECT t.\"id\"{columns} FROM {table} t WHERE t.\"region\" = k.region ORDER BY t.\"id\" LIMIT $2) t"
+            ),
+            count: format!(
+                "SELECT p.batch, (SELECT count(*) FROM {table} t WHERE t.\"region\" = $2)
+                   - (SELECT count(*) FROM unnest($3::text[], $4::int8[]) k (id, batch)
+                      JOIN {table} t ON t.\"region\" = $2 AND t.\"id\" = k.id WHERE k.batch > p.batch)
+                 FROM forebay.pipelines p WHERE p.pipeline = $1"
+            ),
+        }
+    }
+}
+
+impl Readers {
+    pub(super) fn new(database: Arc<Database>) -> Self {
+        let (back, free) = bounded(READERS_MAX);
+        for _ in 0..READERS_MAX {
+            // There is room for all of them.
+            let _ = back.try_send(None);
+        }
+        let plan = &database.plan;
+        let queries = plan.schema.entities().iter().map(|entity| Queries::new(&plan.pipeline, entity)).collect();
+        Self { database, free, back, queries }
+    }
+
+    /// Runs `work` on a connection; again on another one if the first goes away, for as long as is waited for a database.
+    fn ask<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl Fn(&mut Link) -> Result<T, Fault> + Clone + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let mut outage = Outage::new(&self.database, doing);
+        loop {
+            let place = match self.free.recv_timeout(WAIT_STEP) {
+                Ok(place) => place,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(StoreError::Other("the readers of the store are gone".into()));
+                }
+            };
+            let opened = place.map_or_else(|| Session::open(&self.database.address, Purpose::ReadKeys), Ok);
+            let answer = opened.and_then(|mut session| {
+                let work = work.clone();
+                session.call(work).map(|answer| (session, answer))
+            });
+            match answer {
+                Ok((session, answer)) => {
+                    let _ = self.back.try_send(Some(session));
+                    outage.is_over();
+                    return Ok(answer);
+                }
+                Err(fault) => {
+                    let _ = self.back.try_send(None);
+                    outage.wait(&fault)?;
+                }
+            }
+        }
+    }
+}
+
+/// A lane's way to the readers.
+pub(super) struct PostgresRows(pub(super) Arc<Readers>);
+
+/// What makes such ways.
+pub(super) struct ReadersOf(pub(super) Arc<Readers>);
+
+impl OpenReader for ReadersOf {
+    fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+        Ok(Box::new(PostgresRows(Arc::clone(&self.0))))
+    }
+}
+
+impl RowReader for PostgresRows {
+    fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        let database = Arc::clone(&self.0.database);
+        let sql = self.0.queries[entity].by_ids.clone();
+        let regions = RawArray::of_texts(wanted.iter().map(|wanted| wanted.region));
+        let (mut places, mut ids) = (RawArray::new(Type::INT4), RawArray::new(Type::TEXT));
+        for (place, wanted) in (1_i32..).zip(wanted) {
+            for id in wanted.ids {
+                places.push_int4(place);
+                ids.push_text(id);
+            }
+        }
+        let count = wanted.len();
+        let rows = self.0.ask("reading rows", move |link| {
+            let entity = &database.plan.schema.entities()[entity];
+            let mut found = vec![Vec::new(); count];
+            let params =
+                [(&regions as _, Type::TEXT_ARRAY), (&places as _, Type::INT4_ARRAY), (&ids as _, Type::TEXT_ARRAY)];
+            link.each(&sql, &params, |row| {
+                let place = place_of(row, count)?;
+                pack(entity, row, &mut found[place])
+            })?;
+            Ok(found)
+        })?;
+        for (packed, rows) in found.iter_mut().zip(rows) {
+            packed.extend(rows);
+        }
+        Ok(())
+    }
+
+    fn regions(
+        &mut self,
+        entity: usize,
+        regions: &[&str],
+        limit: RegionLimit,
+        found: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError> {
+        let database = Arc::clone(&self.0.database);
+        let sql = self.0.queries[entity].by_region.clone();
+        let count = regions.len();
+        let regions = RawArray::of_texts(regions.iter().copied());
+        // One more than the limit shows that there are more.
+        let rows_max = i64::try_from(limit.rows.saturating_add(1)).unwrap_or(i64::MAX);
+        let rows = self.0.ask("reading a region", move |link| {
+            let entity = &database.plan.schema.entities()[entity];
+            let mut found = vec![(Vec::new(), 0_usize); count];
+            link.each(&sql, &[(&regions as _, Type::TEXT_ARRAY), (&rows_max as _, Type::INT8)], |row| {
+                let (packed, rows) = &mut found[place_of(row, count)?];
+                *rows += 1;
+                if *rows <= limit.rows && packed.len() <= limit.bytes {
+                    return pack(entity, row, packed);
+                }
+                *rows = usize::MAX - 1;
+                *packed = Vec::new();
+                Ok(())
+            })?;
+            Ok(found)
+        })?;
+        let mut whole = Vec::with_capacity(rows.len());
+        for (packed, (rows, seen)) in found.iter_mut().zip(rows) {
+            whole.push(seen <= limit.rows);
+            packed.extend(rows);
+        }
+        Ok(whole)
+    }
+
+    fn count(&mut self, entity: usize, region: &str, changed: &[(&str, u64)]) -> Result<RowCount, StoreError> {
+        let database = Arc::clone(&self.0.database);
+        let sql = self.0.queries[entity].count.clone();
+        let region = region.to_owned();
+        let ids = RawArray::of_texts(changed.iter().map(|(id, _)| *id));
+        let batches = RawArray::of_int8s(changed.iter().map(|(_, batch)| super::signed(*batch)));
+        self.0.ask("counting rows", move |link| {
+            let params = [
+                (&database.plan.pipeline as _, Type::TEXT),
+                (&region as _, Type::TEXT),
+                (&ids as _, Type::TEXT_ARRAY),
+                (&batches as _, Type::INT8_ARRAY),
+            ];
+            match link.query(&sql, &params)?.first() {
+                Some(row) => Ok(RowCount { batch: unsigned(row.try_get(0)?), rows: unsigned(row.try_get(1)?) }),
+                None => Ok(RowCount { batch: 0, rows: 0 }),
+            }
+        })
+    }
+}
+
+/// The region of a row, by its place among those that were asked for.
+fn place_of(row: &Row, count: usize) -> Result<usize, Fault> {
+    let place: i32 = row.try_get(0)?;
+    let place = usize::try_from(place - 1).ok().filter(|place| *place < count);
+    place.ok_or_else(|| Fault::Unusable("the server answered with a row that was not asked for".into()))
+}
+
+/// Appends a row `place, id, columns…` in packed form.
+fn pack(entity: &Entity, row: &Row, packed: &mut Vec<u8>) -> Result<(), Fault> {
+    let id: &str = row.try_get(1)?;
+    let mut times = vec![String::new(); entity.columns.len()];
+    let mut values = Vec::with_capacity(entity.columns.len());
+    for ((at, column), time) in entity.columns.iter().enumerate().zip(&mut times) {
+        values.push(match row.try_get::<_, Option<Raw<'_>>>(at + 2)? {
+            None => ValueRef::Null,
+            Some(Raw(raw)) => value_of(entity, column, raw, time)?,
+        });
+    }
+    encode_stored(entity, id, &values, packed);
+    Ok(())
+}

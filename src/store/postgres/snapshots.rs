@@ -1,0 +1,172 @@
+//! Reading snapshots and status from a Postgres store. Takes no lock and makes nothing.
+
+use std::collections::HashMap;
+
+use postgres::Row;
+use postgres::types::Type;
+
+use super::binary::{Moment, RawArray};
+use super::fault::Fault;
+use super::session::{Link, Purpose, Session};
+use super::{PostgresAddress, StoreError, error_of, tables, unsigned};
+use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
+use crate::timestamp::Timestamp;
+
+/// The document as it was written: `json` keeps its text.
+const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc::text";
+
+pub(in crate::store) struct PostgresSnapshots {
+    session: Session,
+    name: String,
+    /// Whether any run has used the database yet.
+    has_tables: bool,
+}
+
+impl PostgresSnapshots {
+    pub(in crate::store) fn open(address: &PostgresAddress) -> Result<Self, StoreError> {
+        let name = address.to_string();
+        let opened = Session::open(address, Purpose::General).and_then(|mut session| {
+            let found = session.call(|link| link.text("SELECT to_regclass('forebay.snapshots_age') IS NOT NULL"))?;
+            Ok((session, found.as_deref() == Some("t")))
+        });
+        let (session, has_tables) =
+            opened.map_err(|fault| StoreError::Open { store: name.clone(), cause: fault.to_string() })?;
+        if session.is_exposed(address) {
+            super::warn_exposed(&name);
+        }
+        Ok(Self { session, name, has_tables })
+    }
+
+    /// Asks, if there is anything to ask.
+    fn ask<T: Default + Send + 'static>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.has_tables {
+            return Ok(T::default());
+        }
+        self.session.call(work).map_err(|fault| error_of(&self.name, doing, &fault))
+    }
+}
+
+fn snapshots(rows: &[Row]) -> Result<Vec<StoredSnapshot>, Fault> {
+    let snapshot = |row: &Row| {
+        let Moment(time) = row.try_get(4)?;
+        Ok(StoredSnapshot {
+            region: row.try_get(0)?,
+            id: row.try_get(1)?,
+            seq: unsigned(row.try_get(2)?),
+            block: row.try_get(3)?,
+            generated_at: time.to_millis_text(),
+            doc: row.try_get(5)?,
+        })
+    };
+    rows.iter().map(snapshot).collect()
+}
+
+/// The newest snapshot of each region, or of those that are given, in one round trip.
+fn latest(link: &mut Link, pipeline: &str, regions: Option<&RawArray>) -> Result<Vec<StoredSnapshot>, Fault> {
+    let of_regions = if regions.is_some() { "AND r.region = ANY ($2)" } else { "" };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM forebay.regions r JOIN forebay.snapshots s
+           ON s.pipeline = r.pipeline AND s.region = r.region AND s.seq = r.seq
+         WHERE r.pipeline = $1 {of_regions} ORDER BY s.region"
+    );
+    let mut params = vec![(&pipeline as _, Type::TEXT)];
+    params.extend(regions.map(|regions| (regions as _, Type::TEXT_ARRAY)));
+    snapshots(&link.query(&sql, &params)?)
+}
+
+impl SnapshotReader for PostgresSnapshots {
+    fn pipelines(&mut self) -> Result<Vec<String>, StoreError> {
+        self.ask("reading the pipelines", |link| {
+            let rows = link.query("SELECT pipeline FROM forebay.pipelines ORDER BY pipeline", &[])?;
+            rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        })
+    }
+
+    fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError> {
+        let pipeline = pipeline.to_owned();
+        let wanted = (!regions.is_empty()).then(|| RawArray::of_texts(regions.iter().map(String::as_str)));
+        let mut found = self.ask("reading snapshots", move |link| latest(link, &pipeline, wanted.as_ref()))?;
+        // In the order in which they were asked for.
+        let place = |snapshot: &StoredSnapshot| regions.iter().position(|region| *region == snapshot.region);
+        if !regions.is_empty() {
+            found.sort_by_key(place);
+        }
+        Ok(found)
+    }
+
+    fn history(
+        &mut self,
+        pipeline: &str,
+        region: &str,
+        limit: usize,
+        since: Option<&str>,
+    ) -> Result<Vec<StoredSnapshot>, StoreError> {
+        let (pipeline, region) = (pipeline.to_owned(), region.to_owned());
+        let since = since.and_then(|since| since.parse().ok()).unwrap_or(Timestamp::MIN);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.ask("reading snapshots", move |link| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM forebay.snapshots s
+                 WHERE s.pipeline = $1 AND s.region = $2 AND s.generated_at >= $3 ORDER BY s.seq DESC LIMIT $4"
+            );
+            let params = [
+                (&pipeline as _, Type::TEXT),
+                (&region as _, Type::TEXT),
+                (&Moment(since) as _, Type::TIMESTAMPTZ),
+                (&limit as _, Type::INT8),
+            ];
+            snapshots(&link.query(&sql, &params)?)
+        })
+    }
+
+    fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError> {
+        let (pipeline, id) = (pipeline.to_owned(), id.to_owned());
+        self.ask("reading a snapshot", move |link| {
+            let sql = format!("SELECT {COLUMNS} FROM forebay.snapshots s WHERE s.pipeline = $1 AND s.id = $2");
+            Ok(snapshots(&link.query(&sql, &[(&pipeline, Type::TEXT), (&id, Type::TEXT)])?)?.pop())
+        })
+    }
+
+    fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError> {
+        let pipeline = pipeline.to_owned();
+        self.ask("reading the status", move |link| {
+            // One state of the database for all of it.
+            link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+            let status = status(link, &pipeline)?;
+            link.run("COMMIT")?;
+            Ok(status)
+        })
+    }
+}
+
+fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fault> {
+    let Some(checkpoint) = tables::checkpoint(link, pipeline)? else { return Ok(None) };
+    let name = (&pipeline as _, Type::TEXT);
+    let sql = "SELECT committed_at, has_snapshots FROM forebay.pipelines WHERE pipeline = $1";
+    let rows = link.query(sql, std::slice::from_ref(&name))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let committed_at: Option<Moment> = row.try_get(0)?;
+    let has_snapshots = row.try_get(1)?;
+    let newest = latest(link, pipeline, None)?;
+    let mut newest: HashMap<String, StoredSnapshot> =
+        newest.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
+    let sql = "SELECT region, block, events, snapshot_block FROM forebay.regions WHERE pipeline = $1 ORDER BY region";
+    let mut regions = Vec::new();
+    for row in link.query(sql, &[name])? {
+        let region: String = row.try_get(0)?;
+        let snapshot = newest.remove(&region);
+        regions.push(RegionStatus {
+            region,
+            block: row.try_get(1)?,
+            events: unsigned(row.try_get(2)?),
+            snapshot_block: row.try_get(3)?,
+            snapshot,
+        });
+    }
+    let committed_at = committed_at.map(|Moment(time)| time.to_millis_text());
+    Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions }))
+}

@@ -1,0 +1,318 @@
+//! The tables of the Postgres store, and what may change about them.
+//!
+//! Ours are in the schema `forebay`; a pipeline's are in a schema of its name. Keys compare byte by byte (`COLLATE "C"`),
+//! as sealed rows are sorted, so that a batch goes through an index from left to right.
+
+use std::collections::BTreeSet;
+
+use postgres::types::Type;
+
+use super::fault::Fault;
+use super::session::Link;
+use super::{quoted, signed, unsigned};
+use crate::limits::NAME_BYTES_MAX;
+use crate::schema::{Column, Entity, SchemaError};
+use crate::stage::batch::{Checkpoint, RegionTouch};
+use crate::store::{StorePlan, columns_text, differences_of};
+use crate::value::ColumnType;
+
+/// The version of our own tables. A database with a later one was written by a later forebay.
+const FORMAT: i64 = 1;
+
+/// The number of the lock under which tables are made.
+const MAKING: i64 = 0x666f_7265_6261_7900;
+
+const OWN_TABLES: &str = r#"
+CREATE TABLE IF NOT EXISTS forebay.pipelines (
+    pipeline text COLLATE "C" PRIMARY KEY, format bigint NOT NULL, batch bigint NOT NULL, block bigint,
+    block_events bigint NOT NULL, blocks bigint NOT NULL, events bigint NOT NULL,
+    has_snapshots boolean NOT NULL, committed_at timestamptz
+);
+CREATE TABLE IF NOT EXISTS forebay.entities (
+    pipeline text COLLATE "C" NOT NULL, entity text COLLATE "C" NOT NULL, columns text NOT NULL,
+    PRIMARY KEY (pipeline, entity)
+);
+CREATE TABLE IF NOT EXISTS forebay.regions (
+    pipeline text COLLATE "C" NOT NULL, region text COLLATE "C" NOT NULL, block bigint NOT NULL,
+    events bigint NOT NULL, seq bigint NOT NULL, snapshot_block bigint,
+    PRIMARY KEY (pipeline, region)
+);
+CREATE TABLE IF NOT EXISTS forebay.snapshots (
+    pipeline text COLLATE "C" NOT NULL, region text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
+    seq bigint NOT NULL, block bigint NOT NULL, generated_at timestamptz NOT NULL, hash text NOT NULL,
+    doc json NOT NULL, published_at timestamptz,
+    PRIMARY KEY (pipeline, region, seq)
+);
+CREATE UNIQUE INDEX IF NOT EXISTS snapshots_id ON forebay.snapshots (pipeline, id);
+CREATE INDEX IF NOT EXISTS snapshots_age ON forebay.snapshots (pipeline, generated_at);
+"#;
+
+/// Names that a table of Postgres has already (<https://www.postgresql.org/docs/current/ddl-system-columns.html>).
+const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"];
+
+/// Refuses names that Postgres keeps for itself. Others are fit for it by the rules of the schema.
+///
+/// # Errors
+/// The name.
+pub(in crate::store) fn check_names(pipeline: &str, entities: &[Entity]) -> Result<(), SchemaError> {
+    if pipeline == "forebay" || pipeline == "information_schema" || pipeline.starts_with("pg_") {
+        return Err(SchemaError(format!(
+            "pipeline name {pipeline:?}: in Postgres it is the name of a schema that is taken; choose another"
+        )));
+    }
+    for entity in entities {
+        if let Some(column) = entity.columns.iter().find(|column| SYSTEM_COLUMNS.contains(&column.name.as_str())) {
+            return Err(SchemaError(format!(
+                "entity {:?}: column {:?}: every table of Postgres has it already; choose another name",
+                entity.name, column.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What the database holds for the plan.
+pub(super) enum Prepared {
+    Ready,
+    /// It holds other tables.
+    Differs(Vec<String>),
+    /// A later forebay has made them.
+    Later(i64),
+}
+
+/// Makes what is missing and compares the rest. Changes nothing where nothing is missing, so that a role without the
+/// right to make tables can run.
+pub(super) fn prepare(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
+    let survey = Survey::take(link, plan)?;
+    if let Some(refused) = survey.refusal(plan) {
+        return Ok(refused);
+    }
+    if survey.is_complete(plan) {
+        return Ok(Prepared::Ready);
+    }
+    link.run("BEGIN")?;
+    let made = make(link, plan);
+    let ended = link.run(if matches!(made, Ok(Prepared::Ready)) { "COMMIT" } else { "ROLLBACK" });
+    let made = made?;
+    ended?;
+    Ok(made)
+}
+
+fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
+    // Runs of other pipelines may be making tables too.
+    link.run(&format!("SELECT pg_advisory_xact_lock({MAKING})"))?;
+    if link.text("SELECT to_regnamespace('forebay') IS NULL")?.as_deref() == Some("t") {
+        link.run("CREATE SCHEMA forebay")?;
+    }
+    link.run(OWN_TABLES)?;
+    let survey = Survey::take(link, plan)?;
+    if let Some(refused) = survey.refusal(plan) {
+        return Ok(refused);
+    }
+    if !survey.has_schema {
+        link.run(&format!("CREATE SCHEMA {}", quoted(&plan.pipeline)))?;
+    }
+    for entity in plan.schema.entities() {
+        make_entity(link, plan, entity, survey.stored(&entity.name))?;
+    }
+    let sql = "INSERT INTO forebay.pipelines VALUES ($1, $2, 0, NULL, 0, 0, 0, $3, NULL)
+               ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots";
+    let params =
+        [(&plan.pipeline as _, Type::TEXT), (&FORMAT as _, Type::INT8), (&plan.has_snapshots as _, Type::BOOL)];
+    link.query(sql, &params)?;
+    Ok(Prepared::Ready)
+}
+
+/// What there is.
+struct Survey {
+    has_own: bool,
+    has_schema: bool,
+    /// Format and whether there are snapshots, if the pipeline is known.
+    known: Option<(i64, bool)>,
+    /// Entities and their columns, as they were noted down.
+    entities: Vec<(String, String)>,
+    /// Tables and indexes in the pipeline's schema.
+    relations: BTreeSet<String>,
+}
+
+impl Survey {
+    fn take(link: &mut Link, plan: &StorePlan) -> Result<Self, Fault> {
+        let pipeline = (&plan.pipeline as _, Type::TEXT);
+        let sql = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL,
+                     EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
+                     ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)";
+        let row = link.query(sql, std::slice::from_ref(&pipeline))?;
+        let row = row.first().ok_or_else(no_answer)?;
+        let relations: Vec<String> = row.try_get(2)?;
+        let mut survey = Self {
+            has_own: row.try_get(0)?,
+            has_schema: row.try_get(1)?,
+            known: None,
+            entities: Vec::new(),
+            relations: relations.into_iter().collect(),
+        };
+        if survey.has_own {
+            let sql = "SELECT format, has_snapshots FROM forebay.pipelines WHERE pipeline = $1";
+            if let Some(row) = link.query(sql, std::slice::from_ref(&pipeline))?.first() {
+                survey.known = Some((row.try_get(0)?, row.try_get(1)?));
+            }
+            let sql = "SELECT entity, columns FROM forebay.entities WHERE pipeline = $1 ORDER BY entity";
+            for row in link.query(sql, &[pipeline])? {
+                survey.entities.push((row.try_get(0)?, row.try_get(1)?));
+            }
+        }
+        Ok(survey)
+    }
+
+    fn stored(&self, entity: &str) -> Option<&str> {
+        self.entities.iter().find(|(name, _)| name == entity).map(|(_, columns)| columns.as_str())
+    }
+
+    fn refusal(&self, plan: &StorePlan) -> Option<Prepared> {
+        if let Some((format, _)) = self.known.filter(|(format, _)| *format > FORMAT) {
+            return Some(Prepared::Later(format));
+        }
+        let mut found = Vec::new();
+        for (entity, columns) in &self.entities {
+            match plan.schema.entity(entity).map(|at| &plan.schema.entities()[at]) {
+                None => found.push(format!("entity {entity} is missing from the pipeline file")),
+                Some(_) if !self.relations.contains(entity) => {
+                    found.push(format!("table {}.{entity} was removed", plan.pipeline));
+                }
+                Some(planned) => differences_of(planned, columns, &mut found),
+            }
+        }
+        for entity in plan.schema.entities() {
+            if self.stored(&entity.name).is_none() && self.relations.contains(&entity.name) {
+                found.push(format!(
+                    "table {}.{} is there already and was not made by forebay",
+                    plan.pipeline, entity.name
+                ));
+            }
+        }
+        (!found.is_empty()).then_some(Prepared::Differs(found))
+    }
+
+    /// Whether all that the plan needs is there.
+    fn is_complete(&self, plan: &StorePlan) -> bool {
+        let has_entity = |entity: &Entity| {
+            self.stored(&entity.name) == Some(&columns_text(entity))
+                && entity.indexes.iter().all(|index| self.relations.contains(&index_name(entity, index)))
+        };
+        self.known == Some((FORMAT, plan.has_snapshots)) && plan.schema.entities().iter().all(has_entity)
+    }
+}
+
+fn no_answer() -> Fault {
+    Fault::Unusable("the server gave no answer where it must give one".into())
+}
+
+fn make_entity(link: &mut Link, plan: &StorePlan, entity: &Entity, stored: Option<&str>) -> Result<(), Fault> {
+    let table = table_name(&plan.pipeline, &entity.name);
+    let mut sql = String::new();
+    match stored {
+        None => {
+            let columns: String = entity.columns.iter().map(|column| format!(", {}", definition(column))).collect();
+            sql.push_str(&format!(
+                "CREATE TABLE {table} (\"region\" text COLLATE \"C\" NOT NULL, \"id\" text COLLATE \"C\" NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\"));"
+            ));
+        }
+        Some(stored) => {
+            let known: Vec<&str> = stored.split(", ").filter_map(|column| column.split(' ').next()).collect();
+            for column in entity.columns.iter().filter(|column| !known.contains(&column.name.as_str())) {
+                sql.push_str(&format!("ALTER TABLE {table} ADD COLUMN {};", definition(column)));
+            }
+        }
+    }
+    for index in &entity.indexes {
+        // Texts are found and ordered byte by byte, in the database as in memory.
+        let is_text = entity.columns.iter().any(|column| column.name == *index && column.kind == ColumnType::Text);
+        let collation = if is_text { " COLLATE \"C\"" } else { "" };
+        sql.push_str(&format!(
+            "CREATE INDEX IF NOT EXISTS {} ON {table} (\"region\", {}{collation}, \"id\");",
+            quoted(&index_name(entity, index)),
+            quoted(index)
+        ));
+    }
+    link.run(&sql)?;
+    let sql = "INSERT INTO forebay.entities VALUES ($1, $2, $3)
+               ON CONFLICT (pipeline, entity) DO UPDATE SET columns = excluded.columns";
+    let columns = columns_text(entity);
+    link.query(sql, &[(&plan.pipeline, Type::TEXT), (&entity.name, Type::TEXT), (&columns, Type::TEXT)])?;
+    Ok(())
+}
+
+/// `entity.column`, or as much of it as Postgres keeps and a hash: two long names must not become one.
+fn index_name(entity: &Entity, column: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let name = format!("{}.{column}", entity.name);
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    let hash: String = Sha256::digest(&name).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}.{hash}", &name[..NAME_BYTES_MAX - 1 - hash.len()])
+}
+
+pub(super) fn table_name(pipeline: &str, entity: &str) -> String {
+    format!("{}.{}", quoted(pipeline), quoted(entity))
+}
+
+fn definition(column: &Column) -> String {
+    let kind = match column.kind {
+        ColumnType::Text => "text",
+        ColumnType::Boolean => "boolean",
+        ColumnType::Bigint => "bigint",
+        ColumnType::Double => "double precision",
+        ColumnType::Numeric => "numeric",
+        ColumnType::Timestamptz => "timestamptz",
+        ColumnType::Jsonb => "jsonb",
+        ColumnType::Bytes => "bytea",
+    };
+    format!("{} {kind}", quoted(&column.name))
+}
+
+/// The stored checkpoint; none if the pipeline never ran.
+pub(super) fn checkpoint(link: &mut Link, pipeline: &str) -> Result<Option<Checkpoint>, Fault> {
+    let sql = "SELECT batch, block, block_events, blocks, events FROM forebay.pipelines WHERE pipeline = $1";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Checkpoint {
+        batch: unsigned(row.try_get(0)?),
+        block: row.try_get(1)?,
+        block_events: unsigned(row.try_get(2)?),
+        blocks: unsigned(row.try_get(3)?),
+        events: unsigned(row.try_get(4)?),
+    }))
+}
+
+/// Regions with events after their last snapshot.
+pub(super) fn pending_regions(link: &mut Link, pipeline: &str) -> Result<Vec<RegionTouch>, Fault> {
+    let sql = "SELECT region, block FROM forebay.regions
+               WHERE pipeline = $1 AND (snapshot_block IS NULL OR snapshot_block < block) ORDER BY region";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let touch = |row: &postgres::Row| {
+        Ok(RegionTouch { region: row.try_get::<_, String>(0)?.into(), block: row.try_get(1)?, events: 0 })
+    };
+    rows.iter().map(touch).collect()
+}
+
+/// For each entity, whether its table has no row; in one round trip.
+pub(super) fn empty_entities(link: &mut Link, plan: &StorePlan) -> Result<Vec<bool>, Fault> {
+    let is_empty: Vec<String> = plan
+        .schema
+        .entities()
+        .iter()
+        .map(|entity| format!("NOT EXISTS (SELECT FROM {})", table_name(&plan.pipeline, &entity.name)))
+        .collect();
+    if is_empty.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answers = link.texts(&format!("SELECT {}", is_empty.join(", ")))?;
+    Ok(answers.iter().map(|answer| answer == "t").collect())
+}
+
+/// The checkpoint as parameters of a statement: batch, block, events of the block, blocks, events.
+pub(super) fn checkpoint_values(checkpoint: &Checkpoint) -> (i64, Option<i64>, i64, i64, i64) {
+    let Checkpoint { batch, block, block_events, blocks, events } = *checkpoint;
+    (signed(batch), block, signed(block_events), signed(blocks), signed(events))
+}

@@ -1,0 +1,463 @@
+//! One batch, one transaction.
+//!
+//! All that is not a stream of rows is one statement: the checkpoint is compared and set, and what else the batch
+//! writes (rows of small tables from arrays, rows from staging, deletions, regions, snapshots, what is pruned) hangs on
+//! its having moved. Rows of large tables are streamed before it.
+//!
+//! | a table with | goes | round trips |
+//! |---|---|---|
+//! | up to [`UNNEST_ROWS_MAX`] rows | as arrays, inside the statement | 0 |
+//! | more, known to be new | by COPY straight into the table | 2 |
+//! | more, others | by COPY into a temporary table, from which the statement takes them | 2 |
+//!
+//! A batch without streams is the statement alone, which is its own transaction: one round trip. With streams BEGIN,
+//! the statement and COMMIT are one each. The first batch of a shape costs one more for each of its statements, to
+//! prepare them.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use postgres::types::{ToSql, Type};
+
+use super::binary::{COPY_HEADER, COPY_TRAILER, Moment, RawArray, fields, is_live, types_of};
+use super::fault::Fault;
+use super::session::{Link, Param};
+use super::tables::{checkpoint_values, table_name};
+use super::{quoted, signed};
+use crate::limits::SNAPSHOT_PRUNE_ROWS_MAX;
+use crate::schema::{Entity, Schema};
+use crate::snapshot::ID_HASH_DIGITS;
+use crate::stage::batch::{RegionChanges, RowAt, SealedBatch, SnapshotDraft};
+use crate::stage::codec::Change;
+use crate::store::{SnapshotReceipt, StorePlan};
+use crate::timestamp::Timestamp;
+
+/// Rows of one table that go as arrays: up to here it is faster than a COPY, which costs two round trips.
+pub(super) const UNNEST_ROWS_MAX: usize = 1000;
+
+/// How many times more new rows than others there must be for the new ones to be streamed apart from them.
+const NEW_SHARE_MIN: usize = 2;
+
+/// The statements of each table.
+pub(super) struct Layout {
+    table: String,
+    stage: String,
+    columns: String,
+    types: Vec<Type>,
+    conflict: String,
+}
+
+impl Layout {
+    fn new(pipeline: &str, number: usize, entity: &Entity) -> Self {
+        let names: Vec<String> = entity.columns.iter().map(|column| quoted(&column.name)).collect();
+        let columns: String = names.iter().map(|name| format!(", {name}")).collect();
+        let sets: Vec<String> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
+        let update = if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
+        let kinds = entity.columns.iter().map(|column| types_of(column.kind).0);
+        Self {
+            table: table_name(pipeline, &entity.name),
+            stage: format!("pg_temp.forebay_stage_{number}"),
+            columns: format!("\"region\", \"id\"{columns}"),
+            types: [Type::TEXT, Type::TEXT].into_iter().chain(kinds).collect(),
+            conflict: format!("ON CONFLICT (\"region\", \"id\") DO {update}"),
+        }
+    }
+
+    pub(super) fn all(pipeline: &str, schema: &Schema) -> Arc<[Self]> {
+        schema.entities().iter().enumerate().map(|(at, entity)| Self::new(pipeline, at, entity)).collect()
+    }
+
+    /// What writes rows from arrays; `places` are the parameters.
+    pub(super) fn upsert_from_arrays(&self, places: &str, gate: &str) -> String {
+        format!("INSERT INTO {} ({}) SELECT * FROM unnest({places}) {gate} {}", self.table, self.columns, self.conflict)
+    }
+
+    /// What removes rows whose keys are in two arrays.
+    pub(super) fn delete_by_arrays(&self, places: &str, gate: &str) -> String {
+        format!(
+            "DELETE FROM {} t USING unnest({places}) k (region, id) WHERE t.\"region\" = k.region AND t.\"id\" = k.id {gate}",
+            self.table
+        )
+    }
+
+    /// The array parameters of some rows, one for each column.
+    pub(super) fn arrays<'b>(&self, tuples: impl Iterator<Item = &'b [u8]>) -> Vec<RawArray> {
+        let mut arrays: Vec<RawArray> = self.types.iter().map(|kind| RawArray::new(kind.clone())).collect();
+        for tuple in tuples {
+            for (array, field) in arrays.iter_mut().zip(fields(tuple)) {
+                array.push_field(field);
+            }
+        }
+        arrays
+    }
+
+    /// Regions and ids of some rows.
+    pub(super) fn keys<'b>(tuples: impl Iterator<Item = &'b [u8]>) -> [RawArray; 2] {
+        let mut keys = [RawArray::new(Type::TEXT), RawArray::new(Type::TEXT)];
+        for tuple in tuples {
+            for (array, field) in keys.iter_mut().zip(fields(tuple)) {
+                array.push_field(field);
+            }
+        }
+        keys
+    }
+
+    /// The type of the array parameter of a column; the first two are region and id.
+    pub(super) fn array_type(&self, at: usize) -> Type {
+        array_of(&self.types[at])
+    }
+}
+
+/// The array type of a type that a column has.
+fn array_of(kind: &Type) -> Type {
+    let all = crate::value::ColumnType::ALL.into_iter().map(types_of);
+    all.into_iter().find(|(one, _)| one == kind).map_or(Type::TEXT_ARRAY, |(_, array)| array)
+}
+
+/// The bytes of one row, without those of the next.
+pub(super) fn tuple(region: &RegionChanges, at: usize) -> &[u8] {
+    let end = region.rows.get(at + 1).map_or(region.packed.len(), |next| next.start);
+    region.rows.get(at).and_then(|row| region.packed.get(row.start..end)).unwrap_or_default()
+}
+
+/// Rows of a table that are of a kind, one after another.
+fn tuples<'b>(
+    regions: &'b [RegionChanges],
+    keep: impl Fn(Change) -> bool + Copy + 'b,
+) -> impl Iterator<Item = &'b [u8]> {
+    regions.iter().flat_map(move |region| {
+        let kept = region.rows.iter().enumerate().filter(move |(_, row)| keep(row.change));
+        kept.map(move |(at, _)| tuple(region, at))
+    })
+}
+
+/// The same rows as few long pieces: neighbours that are both kept lie side by side.
+fn runs<'b>(regions: &'b [RegionChanges], keep: impl Fn(Change) -> bool + Copy + 'b) -> impl Iterator<Item = &'b [u8]> {
+    regions.iter().flat_map(move |region| {
+        let kept = move |a: &RowAt, b: &RowAt| keep(a.change) == keep(b.change);
+        region.rows.chunk_by(kept).scan(0, move |begun, run| {
+            let (first, end) = (*begun, *begun + run.len());
+            *begun = end;
+            let stop = region.rows.get(end).map_or(region.packed.len(), |next| next.start);
+            Some(if keep(run[0].change) { &region.packed[region.rows[first].start..stop] } else { &[][..] })
+        })
+    })
+}
+
+/// How the rows of one table go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Route {
+    /// New rows straight into the table.
+    copies_new: bool,
+    /// The live rows that remain: by way of a temporary table, or as arrays.
+    stages_rest: bool,
+    sends_rest: bool,
+    deletes: bool,
+}
+
+impl Route {
+    fn of(regions: &[RegionChanges], trusts_new: bool) -> Self {
+        let mut counts = [0_usize; 3];
+        for row in regions.iter().flat_map(|region| &region.rows) {
+            counts[row.change as usize] += 1;
+        }
+        let [deleted, written, new] = counts;
+        let copies_new = trusts_new && written + new > UNNEST_ROWS_MAX && new >= NEW_SHARE_MIN * written.max(1);
+        let rest = if copies_new { written } else { written + new };
+        Self {
+            copies_new,
+            stages_rest: rest > UNNEST_ROWS_MAX,
+            sends_rest: (1..=UNNEST_ROWS_MAX).contains(&rest),
+            deletes: deleted > 0,
+        }
+    }
+
+    fn is_streamed(self) -> bool {
+        self.copies_new || self.stages_rest
+    }
+
+    /// Whether a live row that is not copied straight has this change.
+    fn is_rest(self, change: Change) -> bool {
+        is_live(change) && !(self.copies_new && change == Change::New)
+    }
+}
+
+/// What a transaction did.
+pub(super) struct Written {
+    /// Whether the checkpoint was the expected one; if not, nothing was written.
+    pub(super) has_moved: bool,
+    pub(super) snapshots: Vec<SnapshotReceipt>,
+}
+
+/// Writes a batch. What it returns is durable. After a fault it is not known whether the batch was written.
+pub(super) fn write(
+    link: &mut Link,
+    plan: &StorePlan,
+    layouts: &[Layout],
+    batch: &SealedBatch,
+    backend: i32,
+    trusts_new: bool,
+) -> Result<Written, Fault> {
+    let routes: Vec<Route> = batch.changes.iter().map(|regions| Route::of(regions, trusts_new)).collect();
+    let statement = Statement::of(plan, layouts, batch, &routes, backend);
+    if !routes.iter().any(|route| route.is_streamed()) {
+        return statement.run(link, batch);
+    }
+    for (route, layout) in routes.iter().zip(layouts).filter(|(route, _)| route.stages_rest) {
+        if link.has_made(&layout.stage) {
+            continue;
+        }
+        debug_assert!(route.is_streamed());
+        link.run(&format!(
+            "CREATE TEMP TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS",
+            layout.stage.trim_start_matches("pg_temp."),
+            layout.table
+        ))?;
+        link.made(&layout.stage);
+    }
+    link.run("BEGIN")?;
+    for ((route, layout), regions) in routes.iter().zip(layouts).zip(&batch.changes) {
+        if route.copies_new {
+            copy(link, &layout.table, layout, runs(regions, |change| change == Change::New))?;
+        }
+        if route.stages_rest {
+            let route = *route;
+            copy(link, &layout.stage, layout, runs(regions, move |change| route.is_rest(change)))?;
+        }
+    }
+    let written = statement.run(link, batch)?;
+    link.run(if written.has_moved { "COMMIT" } else { "ROLLBACK" })?;
+    Ok(written)
+}
+
+fn copy<'b>(link: &mut Link, target: &str, layout: &Layout, rows: impl Iterator<Item = &'b [u8]>) -> Result<(), Fault> {
+    let sql = format!("COPY {target} ({}) FROM STDIN BINARY", layout.columns);
+    link.copy_in(&sql, [COPY_HEADER].into_iter().chain(rows).chain([COPY_TRAILER])).map(drop)
+}
+
+/// Goes on only if the checkpoint has moved. It is looked at once, not once a row.
+const GATE: &str = "EXISTS (SELECT FROM moved)";
+
+/// The one statement of a batch. Its text depends on the shape of the batch alone, so that it is prepared once.
+struct Statement {
+    sql: String,
+    params: Vec<(Box<dyn ToSql + Sync>, Type)>,
+    has_snapshots: bool,
+}
+
+impl Statement {
+    fn of(plan: &StorePlan, layouts: &[Layout], batch: &SealedBatch, routes: &[Route], backend: i32) -> Self {
+        let mut statement = Self { sql: String::from("WITH "), params: Vec::new(), has_snapshots: false };
+        statement.checkpoint(plan, batch, backend);
+        for (at, ((route, layout), regions)) in routes.iter().zip(layouts).zip(&batch.changes).enumerate() {
+            statement.rows(at, *route, layout, regions);
+        }
+        // History, for a rollback, has its place here: from what the tables hold before the statement.
+        if batch.snapshots.is_empty() {
+            statement.regions(batch);
+            statement.sql.push_str(" SELECT count(*) FROM moved");
+        } else {
+            statement.snapshots(plan, batch);
+            statement.prune(plan);
+            statement.sql.push_str(
+                " SELECT (SELECT count(*) FROM moved), stored.region, stored.id
+                  FROM (VALUES (1)) one (n) LEFT JOIN stored ON true",
+            );
+        }
+        statement
+    }
+
+    /// Adds a parameter; returns how the statement calls it.
+    fn param(&mut self, value: impl ToSql + Sync + 'static, kind: Type) -> String {
+        self.params.push((Box::new(value), kind.clone()));
+        format!(
+            "${}::{}",
+            self.params.len(),
+            kind.name().strip_prefix('_').map_or_else(|| kind.name().to_owned(), |one| format!("{one}[]"))
+        )
+    }
+
+    fn add(&mut self, text: &str) {
+        self.sql.push_str(text);
+    }
+
+    fn checkpoint(&mut self, plan: &StorePlan, batch: &SealedBatch, backend: i32) {
+        let (number, block, block_events, blocks, events) = checkpoint_values(&batch.after);
+        // The first parameter is the pipeline, wherever it is named.
+        let pipeline = self.param(plan.pipeline.clone(), Type::TEXT);
+        let number = self.param(number, Type::INT8);
+        let block = self.param(block, Type::INT8);
+        let block_events = self.param(block_events, Type::INT8);
+        let blocks = self.param(blocks, Type::INT8);
+        let events = self.param(events, Type::INT8);
+        let now = self.param(Moment(Timestamp::now()), Type::TIMESTAMPTZ);
+        let before = self.param(signed(batch.before.batch), Type::INT8);
+        let before_block = self.param(batch.before.block, Type::INT8);
+        let backend = self.param(backend, Type::INT4);
+        self.add(&format!(
+            "moved AS (UPDATE forebay.pipelines SET batch = {number}, block = {block}, block_events = {block_events},
+               blocks = {blocks}, events = {events}, committed_at = {now}
+             WHERE pipeline = {pipeline} AND batch = {before} AND block IS NOT DISTINCT FROM {before_block}
+               AND pg_backend_pid() = {backend} RETURNING 1)"
+        ));
+    }
+
+    fn rows(&mut self, at: usize, route: Route, layout: &Layout, regions: &[RegionChanges]) {
+        if route.sends_rest {
+            let arrays = layout.arrays(tuples(regions, move |change| route.is_rest(change)));
+            let places: Vec<String> =
+                arrays.into_iter().enumerate().map(|(at, array)| self.param(array, layout.array_type(at))).collect();
+            let upsert = layout.upsert_from_arrays(&places.join(", "), &format!("WHERE {GATE}"));
+            let _ = write!(self.sql, ", rows{at} AS ({upsert})");
+        }
+        if route.stages_rest {
+            let Layout { table, stage, columns, conflict, .. } = layout;
+            let _ = write!(
+                self.sql,
+                ", rows{at} AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} WHERE {GATE} {conflict})"
+            );
+        }
+        if route.deletes {
+            let keys = Layout::keys(tuples(regions, |change| change == Change::Deleted));
+            let [region, id] = keys.map(|array| self.param(array, Type::TEXT_ARRAY));
+            let delete = layout.delete_by_arrays(&format!("{region}, {id}"), &format!("AND {GATE}"));
+            let _ = write!(self.sql, ", gone{at} AS ({delete})");
+        }
+    }
+
+    /// The regions that had events, as a table of parameters.
+    fn touched(&mut self, batch: &SealedBatch) -> String {
+        let touched = &batch.touched;
+        let names = self.param(RawArray::of_texts(touched.iter().map(|touch| &*touch.region)), Type::TEXT_ARRAY);
+        let blocks = self.param(RawArray::of_int8s(touched.iter().map(|touch| touch.block)), Type::INT8_ARRAY);
+        let events = self.param(RawArray::of_int8s(touched.iter().map(|touch| signed(touch.events))), Type::INT8_ARRAY);
+        format!("unnest({names}, {blocks}, {events}) t (region, block, events)")
+    }
+
+    fn regions(&mut self, batch: &SealedBatch) {
+        let touched = self.touched(batch);
+        self.add(&format!(
+            ", regions AS (INSERT INTO forebay.regions AS r (pipeline, region, block, events, seq)
+               SELECT $1, t.region, t.block, t.events, 0 FROM {touched} WHERE {GATE}
+               ON CONFLICT (pipeline, region) DO UPDATE SET block = excluded.block, events = r.events + excluded.events)"
+        ));
+    }
+
+    /// Snapshots that are no duplicates get the next number of their region; the region is covered either way.
+    fn snapshots(&mut self, plan: &StorePlan, batch: &SealedBatch) {
+        self.has_snapshots = true;
+        let drafts = &batch.snapshots;
+        let regions = self.param(RawArray::of_texts(drafts.iter().map(|draft| &*draft.region)), Type::TEXT_ARRAY);
+        let blocks = self.param(RawArray::of_int8s(drafts.iter().map(|draft| draft.block)), Type::INT8_ARRAY);
+        let times = self.param(moments(drafts.iter().map(|draft| draft.generated_at)), Type::TIMESTAMPTZ_ARRAY);
+        let since = drafts.iter().map(|draft| draft.generated_at.saturating_sub(plan.dedup));
+        let since = self.param(moments(since), Type::TIMESTAMPTZ_ARRAY);
+        let hashes = self.param(RawArray::of_texts(drafts.iter().map(|draft| draft.hash.as_str())), Type::TEXT_ARRAY);
+        let docs = self.param(docs(drafts), Type::TEXT_ARRAY);
+        let touched = self.touched(batch);
+        self.add(&format!(
+            ", drafts AS (
+               SELECT d.*, coalesce(r.seq, 0) AS seq, d.doc IS NOT NULL
+                 AND NOT coalesce(n.hash = d.hash AND n.generated_at > d.since, false) AS is_kept
+               FROM unnest({regions}, {blocks}, {times}, {since}, {hashes}, {docs})
+                 d (region, block, generated_at, since, hash, doc)
+               LEFT JOIN forebay.regions r ON r.pipeline = $1 AND r.region = d.region
+               LEFT JOIN forebay.snapshots n ON n.pipeline = $1 AND n.region = d.region AND n.seq = r.seq
+               WHERE {GATE}),
+             stored AS (
+               INSERT INTO forebay.snapshots (pipeline, region, id, seq, block, generated_at, hash, doc)
+               SELECT $1, region, region || '.' || (seq + 1) || '.' || left(hash, {ID_HASH_DIGITS}), seq + 1, block,
+                 generated_at, hash, doc::json
+               FROM drafts WHERE is_kept RETURNING region, id),
+             regions AS (
+               INSERT INTO forebay.regions AS r (pipeline, region, block, events, seq, snapshot_block)
+               SELECT $1, coalesce(t.region, d.region), coalesce(t.block, d.block), coalesce(t.events, 0),
+                 coalesce(d.seq + d.is_kept::int, 0), d.block
+               FROM {touched} FULL JOIN drafts d ON d.region = t.region WHERE {GATE}
+               ON CONFLICT (pipeline, region) DO UPDATE SET
+                 block = CASE WHEN excluded.events > 0 THEN excluded.block ELSE r.block END,
+                 events = r.events + excluded.events,
+                 seq = greatest(r.seq, excluded.seq),
+                 snapshot_block = coalesce(excluded.snapshot_block, r.snapshot_block))"
+        ));
+    }
+
+    /// Removes what is older than the ttl, but never a region's newest, and not more than a commit can bear.
+    fn prune(&mut self, plan: &StorePlan) {
+        let oldest = self.param(Moment(Timestamp::now().saturating_sub(plan.ttl)), Type::TIMESTAMPTZ);
+        self.add(&format!(
+            ", pruned AS (DELETE FROM forebay.snapshots WHERE {GATE} AND (pipeline, region, seq) IN (
+               SELECT s.pipeline, s.region, s.seq FROM forebay.snapshots s
+               JOIN forebay.regions r ON r.pipeline = s.pipeline AND r.region = s.region
+               WHERE s.pipeline = $1 AND s.generated_at < {oldest}
+                 AND (s.seq < r.seq OR EXISTS (SELECT FROM stored k WHERE k.region = s.region))
+               LIMIT {SNAPSHOT_PRUNE_ROWS_MAX}))"
+        ));
+    }
+
+    fn run(self, link: &mut Link, batch: &SealedBatch) -> Result<Written, Fault> {
+        let params: Vec<Param<'_>> = self.params.iter().map(|(value, kind)| (&**value, kind.clone())).collect();
+        let rows = link.query(&self.sql, &params)?;
+        let moved: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+        let mut stored: Vec<(String, String)> = Vec::new();
+        if self.has_snapshots {
+            for row in &rows {
+                if let (Some(region), Some(id)) = (row.try_get(1)?, row.try_get(2)?) {
+                    stored.push((region, id));
+                }
+            }
+        }
+        Ok(Written { has_moved: moved == 1, snapshots: receipts(&batch.snapshots, &stored) })
+    }
+}
+
+/// What became of each document.
+fn receipts(drafts: &[SnapshotDraft], stored: &[(String, String)]) -> Vec<SnapshotReceipt> {
+    let id_of =
+        |draft: &SnapshotDraft| stored.iter().find(|(region, _)| **region == *draft.region).map(|(_, id)| id.clone());
+    let receipt = |draft: &SnapshotDraft| SnapshotReceipt { region: Arc::clone(&draft.region), id: id_of(draft) };
+    drafts.iter().filter(|draft| draft.doc.is_some()).map(receipt).collect()
+}
+
+fn moments(times: impl Iterator<Item = Timestamp>) -> RawArray {
+    let mut array = RawArray::new(Type::TIMESTAMPTZ);
+    times.for_each(|time| array.push_time(time));
+    array
+}
+
+fn docs(drafts: &[SnapshotDraft]) -> RawArray {
+    let mut array = RawArray::new(Type::TEXT);
+    for draft in drafts {
+        match &draft.doc {
+            Some(doc) => array.push_text(doc),
+            None => array.push_null(),
+        }
+    }
+    array
+}
+
+/// What became of the snapshots of a batch that was written although its answer was lost.
+pub(super) fn find_receipts(
+    link: &mut Link,
+    pipeline: &str,
+    batch: &SealedBatch,
+) -> Result<Vec<SnapshotReceipt>, Fault> {
+    if batch.snapshots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let regions = RawArray::of_texts(batch.snapshots.iter().map(|draft| &*draft.region));
+    let sql = "SELECT s.region, s.id, s.generated_at, s.hash FROM forebay.regions r JOIN forebay.snapshots s
+               ON s.pipeline = r.pipeline AND s.region = r.region AND s.seq = r.seq
+               WHERE r.pipeline = $1 AND r.region = ANY ($2)";
+    let mut stored = Vec::new();
+    for row in link.query(sql, &[(&pipeline, Type::TEXT), (&regions, Type::TEXT_ARRAY)])? {
+        let (region, id, time, hash): (String, String, Moment, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let is_ours =
+            |draft: &SnapshotDraft| *draft.region == *region && draft.generated_at == time.0 && draft.hash == hash;
+        if batch.snapshots.iter().any(is_ours) {
+            stored.push((region, id));
+        }
+    }
+    Ok(receipts(&batch.snapshots, &stored))
+}
