@@ -26,8 +26,9 @@ check: setup
 	$(CARGO) bench --no-run --quiet
 	$(MAKE) test
 
-bench: setup
+bench: setup-test
 	$(CARGO) bench --quiet --bench lua_sqlite
+	$(CARGO) bench --quiet --bench postgres_commit
 
 setup:
 	@tests/setup.sh

@@ -4,10 +4,12 @@
 
 mod common;
 mod expected;
+mod faults;
 mod handoff;
 mod memory;
 mod native;
 mod overlap;
+mod proxy;
 mod resume;
 mod scripts;
 mod server;

@@ -157,11 +157,11 @@ impl PostgresAddress {
         Ok(config)
     }
 
-    /// How long connecting may take in all, over all hosts.
+    /// How long connecting may take in all, over all hosts, and the server's first answer with it.
     pub(super) fn connect_timeout(&self) -> Duration {
         let one = self.config.get_connect_timeout().copied().unwrap_or(super::CONNECT_TIMEOUT);
         let hosts = self.config.get_hosts().len().max(1);
-        one * u32::try_from(hosts).unwrap_or(1) + super::CONNECT_TIMEOUT
+        one * (u32::try_from(hosts).unwrap_or(1) + 1)
     }
 
     /// Whether all hosts are this machine.

@@ -39,14 +39,14 @@ fn key(pipeline: &str) -> i64 {
     digest.first_chunk::<8>().map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
-/// Takes the lock for the session. If our own `old` process still holds it, that one is ended first.
-pub(super) fn take(session: &mut Session, pipeline: &str, old: Option<&Backend>) -> Result<(), Refused> {
+/// Takes the lock for the session. If a process of `ours` still holds it, that one is ended first.
+pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend]) -> Result<(), Refused> {
     let key = key(pipeline);
     let begun = Instant::now();
     let mut was_ended = false;
     loop {
         let Some((holder, text)) = session.call(move |link| try_lock(link, key))? else { return Ok(()) };
-        let is_own = old == Some(&holder);
+        let is_own = ours.contains(&holder);
         if begun.elapsed() > if is_own { OWN_WAIT } else { OTHER_WAIT } {
             return Err(Refused::Held(text));
         }

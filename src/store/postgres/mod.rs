@@ -98,8 +98,8 @@ pub(super) struct PostgresStore {
     layouts: Arc<[Layout]>,
     /// The connection that holds the lock; none after it was lost.
     session: Option<Session>,
-    /// The server's side of the last one.
-    backend: Backend,
+    /// The server's side of it, and of older ones that may still hold the lock.
+    backends: Vec<Backend>,
     readers: Arc<Readers>,
     /// Whether rows that are thought to be new are copied in without looking. Not any more after one was there.
     trusts_new: bool,
@@ -109,36 +109,22 @@ impl PostgresStore {
     pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Self, StoreError> {
         let database = Arc::new(Database { name: address.to_string(), address: address.clone(), plan });
         let mut outage = Outage::at_start(&database);
-        let mut session = loop {
-            match connect(&database) {
+        let mut backends = Vec::new();
+        let session = loop {
+            match establish(&database, &mut backends) {
                 Ok(session) => break session,
-                Err(fault) if fault.remedy() == Remedy::Retry => outage.wait(&fault)?,
-                Err(fault) => return Err(database.cannot_open(format!("{fault}{}", advice(&fault)))),
+                Err(Unopened::Refused(error)) => return Err(error),
+                Err(Unopened::Fault(fault)) if fault.remedy() == Remedy::Retry => outage.wait(&fault)?,
+                Err(Unopened::Fault(fault)) => return Err(database.cannot_open(format!("{fault}{}", advice(&fault)))),
             }
         };
         outage.is_over();
         if session.is_exposed(&database.address) {
             warn_exposed(&database.name);
         }
-        take_lock(&database, &mut session, None)?;
-        let planned = Arc::clone(&database);
-        let prepared = session.call(move |link| tables::prepare(link, &planned.plan));
-        match prepared.map_err(|fault| database.error("making the tables", &fault))? {
-            tables::Prepared::Ready => {}
-            tables::Prepared::Later(format) => {
-                return Err(database.cannot_open(format!("it was written by a later forebay (format {format})")));
-            }
-            tables::Prepared::Differs(differences) => {
-                return Err(StoreError::SchemaChanged {
-                    store: database.name.clone(),
-                    differences: differences.join("; "),
-                });
-            }
-        }
         let layouts = Layout::all(&database.plan.pipeline, &database.plan.schema);
-        let backend = session.greeting().backend.clone();
         let readers = Arc::new(Readers::new(Arc::clone(&database)));
-        Ok(Self { database, layouts, session: Some(session), backend, readers, trusts_new: true })
+        Ok(Self { database, layouts, session: Some(session), backends, readers, trusts_new: true })
     }
 
     /// Asks over the connection that holds the lock.
@@ -166,24 +152,13 @@ impl PostgresStore {
     fn reconnected(&mut self) -> Result<Result<&mut Session, Fault>, StoreError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => match connect(&self.database) {
-                Ok(mut session) => {
-                    match lock::take(&mut session, &self.database.plan.pipeline, Some(&self.backend)) {
-                        Ok(()) => {}
-                        Err(lock::Refused::Fault(fault)) => return Ok(Err(fault)),
-                        Err(lock::Refused::Held(holder)) => return Err(self.held(holder)),
-                    }
-                    self.backend = session.greeting().backend.clone();
-                    session
-                }
-                Err(fault) => return Ok(Err(fault)),
+            None => match reserve(&self.database, &mut self.backends) {
+                Ok(session) => session,
+                Err(Unopened::Fault(fault)) => return Ok(Err(fault)),
+                Err(Unopened::Refused(error)) => return Err(error),
             },
         };
         Ok(Ok(self.session.insert(session)))
-    }
-
-    fn held(&self, holder: String) -> StoreError {
-        StoreError::Held { pipeline: self.database.plan.pipeline.clone(), holder }
     }
 
     /// Writes the batch once. A connection that had to be made anew is first asked what became of the try before.
@@ -245,21 +220,55 @@ impl PostgresStore {
     }
 }
 
-/// Connects, and refuses what could not be relied on.
-fn connect(database: &Database) -> Result<Session, Fault> {
+/// Why there is no connection that holds the lock.
+enum Unopened {
+    Fault(Fault),
+    Refused(StoreError),
+}
+
+impl From<Fault> for Unopened {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Connects, refuses what could not be relied on, and takes the lock. `ours` are the server's sides of connections of
+/// this store that may still hold it; the new one joins them.
+fn reserve(database: &Database, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
     let mut session = Session::open(&database.address, Purpose::General)?;
     if let Some(why) = session.greeting().read_only {
-        return Err(Fault::ReadOnly(why));
+        return Err(Fault::ReadOnly(why).into());
     }
     pooler::check(&mut session, &database.address)?;
+    let taken = lock::take(&mut session, &database.plan.pipeline, ours);
+    if taken.is_ok() {
+        ours.clear();
+    }
+    // Also if the answer was lost: it may have the lock then.
+    ours.push(session.greeting().backend.clone());
+    taken.map_err(|refused| match refused {
+        lock::Refused::Fault(fault) => Unopened::Fault(fault),
+        lock::Refused::Held(holder) => {
+            Unopened::Refused(StoreError::Held { pipeline: database.plan.pipeline.clone(), holder })
+        }
+    })?;
     Ok(session)
 }
 
-fn take_lock(database: &Database, session: &mut Session, old: Option<&Backend>) -> Result<(), StoreError> {
-    lock::take(session, &database.plan.pipeline, old).map_err(|refused| match refused {
-        lock::Refused::Held(holder) => StoreError::Held { pipeline: database.plan.pipeline.clone(), holder },
-        lock::Refused::Fault(fault) => database.error("taking the lock", &fault),
-    })
+/// Makes what is missing in the database, under the lock.
+fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
+    let mut session = reserve(database, ours)?;
+    let planned = Arc::clone(database);
+    match session.call(move |link| tables::prepare(link, &planned.plan))? {
+        tables::Prepared::Ready => Ok(session),
+        tables::Prepared::Later(format) => {
+            Err(Unopened::Refused(database.cannot_open(format!("it was written by a later forebay (format {format})"))))
+        }
+        tables::Prepared::Differs(differences) => Err(Unopened::Refused(StoreError::SchemaChanged {
+            store: database.name.clone(),
+            differences: differences.join("; "),
+        })),
+    }
 }
 
 /// Whether two checkpoints are the same, as a commit compares them.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use postgres::types::{ToSql, Type};
 use postgres::{Client, NoTls, Row, SimpleQueryMessage, Statement};
 
@@ -167,15 +167,21 @@ impl Session {
         result
     }
 
-    fn wait<T>(&self, done: &crossbeam_channel::Receiver<Result<T, Fault>>) -> Result<T, Fault> {
+    fn wait<T>(&self, done: &Receiver<Result<T, Fault>>) -> Result<T, Fault> {
+        let mut steps = self.steps.load(Ordering::Acquire);
+        let mut since = Instant::now();
         loop {
-            let steps = self.steps.load(Ordering::Acquire);
-            let begun = Instant::now();
-            match done.recv_timeout(self.limit) {
+            // Now and then it is looked whether the call has gone on.
+            match done.recv_timeout(self.limit / 8) {
                 Ok(result) => return result,
                 Err(RecvTimeoutError::Disconnected) => return Err(Fault::Gone),
-                Err(RecvTimeoutError::Timeout) if self.steps.load(Ordering::Acquire) != steps => {}
-                Err(RecvTimeoutError::Timeout) => return Err(Fault::Stalled(begun.elapsed())),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = self.steps.load(Ordering::Acquire);
+            if now != steps {
+                (steps, since) = (now, Instant::now());
+            } else if since.elapsed() >= self.limit {
+                return Err(Fault::Stalled(since.elapsed()));
             }
         }
     }
