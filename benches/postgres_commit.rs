@@ -24,7 +24,7 @@ use postgres::Client;
 use server::Server;
 
 const REGIONS: u32 = 8;
-const REPEATS: usize = 7;
+const REPEATS: usize = 11;
 
 /// (region, id, four numbers, one timestamp).
 fn schema() -> Arc<Schema> {

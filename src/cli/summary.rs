@@ -40,6 +40,15 @@ pub(super) fn json(report: &Report) -> Json {
     if report.late_skipped > 0 {
         object["late_skipped"] = report.late_skipped.into();
     }
+    if report.loads > 0 {
+        object["seconds"]["preload"] = seconds(times.preload).into();
+        object["loads"] = report.loads.into();
+    }
+    for (name, number) in [("commit_retries", report.commit_retries), ("commits_redone", report.commits_redone)] {
+        if number > 0 {
+            object[name] = number.into();
+        }
+    }
     object
 }
 
@@ -72,6 +81,14 @@ pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
     ));
     if report.late_skipped > 0 {
         lines.push(format!("  left out    {} events that came too late", count(report.late_skipped)));
+    }
+    if report.commit_retries > 0 {
+        let tries = counted(report.commit_retries, "time", "times");
+        lines.push(format!("  database    was away; commits were tried again {tries}"));
+    }
+    if report.commits_redone > 0 {
+        let batches = counted(report.commits_redone, "batch", "batches");
+        lines.push(format!("  redone      {batches}: a row thought to be new was in the database already"));
     }
     if report.events > 0 {
         lines.push(format!(

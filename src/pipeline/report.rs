@@ -101,7 +101,13 @@ impl Report {
             };
         }
         let share = |time: Duration| (100.0 * ratio(time, self.times.wall)).min(100.0);
-        let Times { read, handlers, commit, handlers_blocked, .. } = self.times;
+        let Times { read, handlers, preload, commit, handlers_blocked, .. } = self.times;
+        if handlers >= commit && preload > handlers / 2 {
+            return format!(
+                "limited by reads: handlers waited {:.1} s for rows that were not in memory; more memory (batch.memory) or a nearer database would help",
+                preload.as_secs_f64()
+            );
+        }
         if handlers >= commit && handlers >= read {
             return format!(
                 "limited by the handlers: they were busy {:.0} % of the time; cheaper handlers or more regions would help, a faster database would not",

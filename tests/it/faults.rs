@@ -264,3 +264,21 @@ fn the_round_trips_of_a_commit_are_counted() {
         }
     }
 }
+
+/// A row that another program put there is not taken for new for long: the batch is written again, looking at each row.
+#[test]
+fn a_row_that_was_thought_to_be_new_is_written_all_the_same() {
+    let server = Server::shared();
+    let schema = schema();
+    let database = server.make_database();
+    let url = StoreUrl::parse(&server.url(&database), std::path::Path::new("")).expect("an address");
+    let mut store = forebay::store::open(&url, plan(&schema)).expect("a store");
+    server.execute(&database, "INSERT INTO faults.account (region, id, n) VALUES ('a', 'id300', -1)");
+    let mut redone = Vec::new();
+    for batch in batches(&schema, store.as_ref()) {
+        redone.push(store.commit(&batch).expect("a commit").was_redone);
+    }
+    assert_eq!(redone, [false, true, false, false], "once, and then each row is looked at");
+    let found = query(&mut server.client(&database), "faults", "SELECT n FROM account WHERE id = 'id300'");
+    assert_eq!(found, [["300"]]);
+}

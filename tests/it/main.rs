@@ -9,6 +9,7 @@ mod handoff;
 mod memory;
 mod native;
 mod overlap;
+mod postgres;
 mod proxy;
 mod resume;
 mod scripts;

@@ -1,6 +1,8 @@
 //! Private PostgreSQL servers: each in a folder of its own, on a port of its own, never the system's. A guardian process
 //! stops the server and removes the folder when the tests end, however they end.
 
+#![allow(dead_code, reason = "tests and benches share it, and use different parts")]
+
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -57,6 +59,19 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").map(|me| me.uid() == 0).unwrap_or(false)
 }
 
+/// Gives what was put into the server's folder to the server's user.
+fn own_all(data: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    for entry in std::fs::read_dir(data).expect("the folder").flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == "key" || ending == "crt") {
+            if is_root() {
+                std::os::unix::fs::chown(entry.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
+            }
+            std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        }
+    }
+}
+
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
 }
@@ -66,6 +81,11 @@ impl Server {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Server> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(""))
+    }
+
+    /// Its folder.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// A server of one's own; `settings` as on its command line.
@@ -85,6 +105,7 @@ impl Server {
         initdb.args(["--no-sync", "-A", "trust", "-U", "forebay", "-E", "UTF8", "--locale=C", "-D"]).arg(&data);
         assert!(initdb.status().expect("initdb").success());
         furnish(&data);
+        own_all(&data);
         let ended = "cat >/dev/null; \"$0\" -D \"$1\" -m immediate -w stop >/dev/null 2>&1; rm -rf \"$2\"";
         let mut guardian = Command::new("sh");
         guardian.args(["-c", ended]).arg(bin.join("pg_ctl")).arg(&data).arg(&dir).process_group(0);
@@ -158,6 +179,50 @@ impl Server {
     /// Runs statements in a database.
     pub fn execute(&self, database: &str, sql: &str) {
         self.client(database).batch_execute(sql).expect(sql);
+    }
+}
+
+/// A PgBouncer before a server.
+pub struct Pooler {
+    pub port: u16,
+    _dir: tempfile::TempDir,
+    // Its end is what ends the pooler.
+    _life: ChildStdin,
+    _guardian: Child,
+}
+
+impl Pooler {
+    /// Starts one with these lines in its settings.
+    pub fn start(server: &Server, settings: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("forebay-bouncer-").tempdir().expect("a folder");
+        if is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
+        }
+        let port = free_port();
+        let users = dir.path().join("users");
+        std::fs::write(&users, "\"forebay\" \"\"\n").expect("users");
+        let file = dir.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = trust\nauth_file = {}\nunix_socket_dir =\n{settings}\n",
+            server.port,
+            users.display()
+        );
+        std::fs::write(&file, text).expect("settings");
+        let mut guardian = Command::new("sh");
+        let script = "PATH=$PATH:/usr/sbin pgbouncer -q \"$0\" & cat >/dev/null; kill $!; wait $!";
+        guardian.args(["-c", script]).arg(&file).process_group(0).current_dir("/tmp");
+        if is_root() {
+            guardian.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
+        }
+        let mut guardian =
+            guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sh");
+        let life = guardian.stdin.take().expect("stdin");
+        let begun = std::time::Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begun.elapsed().as_secs() < 20, "pgbouncer does not start; `make test` installs it");
+            std::thread::yield_now();
+        }
+        Self { port, _dir: dir, _life: life, _guardian: guardian }
     }
 }
 

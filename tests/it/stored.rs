@@ -63,45 +63,47 @@ fn project() -> Project {
     project
 }
 
-#[test]
-fn a_new_column_and_a_new_entity_are_added() {
-    let project = project();
-    let grown = "[entities.thing]\ncolumns = { n = \"bigint\", note = \"text\", at = \"timestamptz\", zz = \"numeric\" }\nindexes = [\"n\"]\n[entities.other]\ncolumns = { x = \"double\" }";
-    project.write("pipeline.toml", pipeline(grown));
-    project.write("events.ndjson", events(1..=3));
-    let script = "function on_event(event, ctx)
-        local before = ctx.thing:get('1')
-        assert(before.n == 1 and before.at == nil and before.zz == nil)
-        ctx.thing:set(tostring(ctx.block), { n = ctx.block, at = '2020-01-01T00:00:00Z', zz = 5 })
-        ctx.other:set('o', { x = 1.5 })
-    end";
-    project.write("handlers.lua", script);
-    assert_eq!(project.run_json()["events"], 1);
-    let rows = project.query("things.db", "SELECT id, n, at, zz FROM thing ORDER BY id");
-    assert_eq!(rows, [["1", "1", "NULL", "NULL"], ["2", "2", "NULL", "NULL"], ["3", "3", "2020-01-01T00:00:00Z", "5"]]);
-    assert_eq!(project.query("things.db", "SELECT region, x FROM other"), [["r", "1.5"]]);
+crate::both_stores! {
+    fn a_new_column_and_a_new_entity_are_added() {
+        let project = project();
+        let grown = "[entities.thing]\ncolumns = { n = \"bigint\", note = \"text\", at = \"timestamptz\", zz = \"numeric\" }\nindexes = [\"n\"]\n[entities.other]\ncolumns = { x = \"double\" }";
+        project.write("pipeline.toml", pipeline(grown));
+        project.write("events.ndjson", events(1..=3));
+        let script = "function on_event(event, ctx)
+            local before = ctx.thing:get('1')
+            assert(before.n == 1 and before.at == nil and before.zz == nil)
+            ctx.thing:set(tostring(ctx.block), { n = ctx.block, at = '2020-01-01T00:00:00Z', zz = 5 })
+            ctx.other:set('o', { x = 1.5 })
+        end";
+        project.write("handlers.lua", script);
+        assert_eq!(project.run_json()["events"], 1);
+        let rows = project.query("things.db", "SELECT id, n, at, zz FROM thing ORDER BY id");
+        assert_eq!(rows, [["1", "1", "NULL", "NULL"], ["2", "2", "NULL", "NULL"], ["3", "3", "2020-01-01T00:00:00Z", "5"]]);
+        assert_eq!(project.query("things.db", "SELECT region, x FROM other"), [["r", "1.5"]]);
+    }
 }
 
-#[test]
-fn any_other_change_is_refused_with_what_differs_and_changes_nothing() {
-    let project = project();
-    project.write("events.ndjson", events(1..=3));
-    let cases = [
-        ("[entities.thing]\ncolumns = { n = \"bigint\" }", "thing.note (text) is missing from the pipeline file"),
-        (
-            "[entities.thing]\ncolumns = { n = \"text\", note = \"text\" }",
-            "thing.n is bigint in the store and text in the pipeline file",
-        ),
-        ("[entities.thang]\ncolumns = { n = \"bigint\" }", "entity thing is missing from the pipeline file"),
-    ];
-    for (entities, difference) in cases {
-        project.write("pipeline.toml", pipeline(entities));
-        project
-            .forebay(&["run", "pipeline.toml"])
-            .fails(2, &[difference, "restore the pipeline file, or index into a new store"]);
+crate::both_stores! {
+    fn any_other_change_is_refused_with_what_differs_and_changes_nothing() {
+        let project = project();
+        project.write("events.ndjson", events(1..=3));
+        let cases = [
+            ("[entities.thing]\ncolumns = { n = \"bigint\" }", "thing.note (text) is missing from the pipeline file"),
+            (
+                "[entities.thing]\ncolumns = { n = \"text\", note = \"text\" }",
+                "thing.n is bigint in the store and text in the pipeline file",
+            ),
+            ("[entities.thang]\ncolumns = { n = \"bigint\" }", "entity thing is missing from the pipeline file"),
+        ];
+        for (entities, difference) in cases {
+            project.write("pipeline.toml", pipeline(entities));
+            project
+                .forebay(&["run", "pipeline.toml"])
+                .fails(2, &[difference, "restore the pipeline file, or index into a new store"]);
+        }
+        project.write("pipeline.toml", pipeline(THING));
+        assert_eq!(project.run_json()["events"], 1);
     }
-    project.write("pipeline.toml", pipeline(THING));
-    assert_eq!(project.run_json()["events"], 1);
 }
 
 #[test]
@@ -115,40 +117,42 @@ fn tables_of_others_are_left_alone() {
     project.forebay(&["run", "pipeline.toml", "--store", "sqlite:mine.db"]).fails(2, &["table thing is there already"]);
 }
 
-#[test]
-fn two_pipelines_share_a_file() {
-    let project = project();
-    project.write("other.toml", pipeline("[entities.other]\ncolumns = {}").replace("\"things\"", "\"others\""));
-    project.write("handlers.lua", "function on_event(e, ctx) ctx.other:set('o', {}) end function on_snapshot(ctx) return {n = ctx.other:count()} end");
-    project.forebay(&["run", "other.toml"]).ok();
-    let which = project.forebay(&["latest", "--snapshots", "sqlite:things.db"]);
-    which.fails(2, &["which pipeline?", "others, things"]);
-    let docs = project.forebay(&["latest", "--snapshots", "sqlite:things.db", "--pipeline", "others"]).ok();
-    assert_eq!(docs.stdout(), "{\"n\":1}\n");
+crate::both_stores! {
+    fn two_pipelines_share_a_store() {
+        let project = project();
+        project.write("other.toml", pipeline("[entities.other]\ncolumns = {}").replace("\"things\"", "\"others\""));
+        project.write("handlers.lua", "function on_event(e, ctx) ctx.other:set('o', {}) end function on_snapshot(ctx) return {n = ctx.other:count()} end");
+        project.forebay(&["run", "other.toml"]).ok();
+        let store = project.store("things.db");
+        let which = project.forebay(&["latest", "--snapshots", &store]);
+        which.fails(2, &["which pipeline?", "others, things"]);
+        let docs = project.forebay(&["latest", "--snapshots", &store, "--pipeline", "others"]).ok();
+        assert_eq!(docs.stdout(), "{\"n\":1}\n");
+    }
 }
 
-#[test]
-fn a_second_writer_is_refused_with_the_holder_and_a_dead_one_is_not_in_the_way() {
-    let project = Project::with(&pipeline(THING), TALKING, "");
-    let mut stream = Stream::start(&project);
-    let pid = format!("pid {}", stream.child.id());
-    project.forebay(&["run", "pipeline.toml"]).fails(1, &["pipeline \"things\" is being written by forebay", &pid]);
-    // Reading needs no lock.
-    project.forebay(&["latest", "--config", "pipeline.toml"]).ok();
-    stream.child.kill().expect("kill");
-    stream.child.wait().expect("the child");
-    project.forebay(&["run", "pipeline.toml"]).ok();
-    assert!(!project.path("things.db.things.lock").exists(), "a clean end leaves no lock behind");
+crate::both_stores! {
+    fn a_second_writer_is_refused_with_the_holder_and_a_dead_one_is_not_in_the_way() {
+        let project = Project::with(&pipeline(THING), TALKING, "");
+        let mut stream = Stream::start(&project);
+        let pid = format!("pid {}", stream.child.id());
+        project.forebay(&["run", "pipeline.toml"]).fails(1, &["pipeline \"things\" is being written by forebay", &pid]);
+        // Reading needs no lock.
+        project.forebay(&["latest", "--config", "pipeline.toml"]).ok();
+        stream.child.kill().expect("kill");
+        stream.child.wait().expect("the child");
+        project.forebay(&["run", "pipeline.toml"]).ok();
+        assert!(!project.path("things.db.things.lock").exists(), "a clean end leaves no lock behind");
+    }
 }
 
-#[test]
-fn another_program_that_writes_to_the_checkpoint_is_noticed() {
-    let project = Project::with(&pipeline(THING), TALKING, "");
-    let stream = Stream::start(&project);
-    let database = rusqlite::Connection::open(project.path("things.db")).expect("the database");
-    database.busy_timeout(std::time::Duration::from_secs(60)).expect("timeout");
-    database.execute_batch("UPDATE forebay_pipelines SET batch = batch + 100").expect("sql");
-    stream.fails(&project, "another program wrote to it");
+crate::both_stores! {
+    fn another_program_that_writes_to_the_checkpoint_is_noticed() {
+        let project = Project::with(&pipeline(THING), TALKING, "");
+        let stream = Stream::start(&project);
+        project.execute("things.db", "UPDATE forebay_pipelines SET batch = batch + 100");
+        stream.fails(&project, "another program wrote to it");
+    }
 }
 
 #[test]
@@ -190,27 +194,28 @@ fn a_link_to_the_database_is_the_same_database() {
     project.forebay(&args).ok();
 }
 
-#[test]
-fn pipelines_that_start_together_on_a_new_database_wait_for_each_other() {
-    for _ in 0..10 {
-        let project = Project::with(&pipeline(THING), SCRIPT, &events(1..=50));
-        project.write(
-            "other.toml",
-            pipeline("[entities.other]\ncolumns = {}\n")
-                .replace("\"things\"", "\"others\"")
-                .replace("handlers.lua", "other.lua"),
-        );
-        project.write("other.lua", "function on_event(e, ctx) ctx.other:set(ctx.block, {}) end");
-        let both = ["pipeline.toml", "other.toml"].map(|file| {
-            let args = ["run", file, "--store", "sqlite:both.db"];
-            (project.command(&args).spawn().expect("the binary starts"), args)
-        });
-        for (child, args) in both {
-            project.finish(child, &args).ok();
+crate::both_stores! {
+    fn pipelines_that_start_together_on_a_new_database_wait_for_each_other() {
+        for _ in 0..5 {
+            let project = Project::with(&pipeline(THING), SCRIPT, &events(1..=50));
+            project.write(
+                "other.toml",
+                pipeline("[entities.other]\ncolumns = {}\n")
+                    .replace("\"things\"", "\"others\"")
+                    .replace("handlers.lua", "other.lua"),
+            );
+            project.write("other.lua", "function on_event(e, ctx) ctx.other:set(ctx.block, {}) end");
+            let both = ["pipeline.toml", "other.toml"].map(|file| {
+                let args = ["run", file];
+                (project.command(&args).spawn().expect("the binary starts"), args)
+            });
+            for (child, args) in both {
+                project.finish(child, &args).ok();
+            }
+            assert_eq!(
+                project.query("things.db", "SELECT count(*), sum(events) FROM forebay_pipelines"),
+                [["2", "100"]]
+            );
         }
-        assert_eq!(
-            project.query("both.db", "SELECT (SELECT count(*) FROM thing), (SELECT count(*) FROM other)"),
-            [["50", "50"]]
-        );
     }
 }
