@@ -82,6 +82,12 @@ pub const PIPELINE_NAME_BYTES_MAX: usize = 40;
 /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>, NAMEDATALEN).
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// Bytes of an id and of a region's name. Together they are a key, of which an index of Postgres takes about 2,700 bytes
+/// (<https://www.postgresql.org/docs/current/btree.html>: a third of a page); a longer one would break its batch.
+pub const ID_BYTES_MAX: usize = 2048;
+/// See [`ID_BYTES_MAX`].
+pub const REGION_BYTES_MAX: usize = 512;
+
 /// Columns of an entity. SQLite binds 32,766 values and Postgres has 1,600 columns; nobody needs as many here.
 pub const COLUMNS_MAX: usize = 200;
 

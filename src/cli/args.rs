@@ -78,7 +78,7 @@ pub(super) struct Run {
     /// Read from here instead: a file, a folder, a pattern, or - for standard input
     #[arg(long, value_name = "PATH")]
     pub(super) source: Option<String>,
-    /// Store here instead: sqlite:PATH
+    /// Store here instead: sqlite:PATH or postgres://USER@HOST/DATABASE
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub(super) store: Option<String>,
     /// Stop after this block
@@ -115,7 +115,7 @@ pub(super) struct Place {
     /// The pipeline's name; may be left out if the store holds only one
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(super) pipeline: Option<String>,
-    /// Where the snapshots are: sqlite:PATH
+    /// Where the snapshots are: sqlite:PATH or postgres://USER@HOST/DATABASE
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub(super) snapshots: Option<String>,
     /// Take name and place from this pipeline file
@@ -181,7 +181,7 @@ pub(super) struct Show {
 pub(super) struct Status {
     /// The pipeline file
     pub(super) pipeline: PathBuf,
-    /// The store, if it is not the pipeline file's: sqlite:PATH
+    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://…
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub(super) store: Option<String>,
     /// Print one JSON object

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::event::RegionNo;
+use crate::limits::ID_BYTES_MAX;
 use crate::numeric::Numeric;
 use crate::schema::{Column, Entity, Schema, SchemaError};
 use crate::timestamp::Timestamp;
@@ -265,7 +266,8 @@ impl Context<'_> {
     /// Writes the entity of that id.
     ///
     /// # Errors
-    /// A value that no database would keep (a text with NUL, a number that is NaN), or in a snapshot.
+    /// A value that no database would keep (a text with NUL, a number that is NaN, an id of more than 2,048 bytes), or in
+    /// a snapshot.
     pub fn set<E: EntityRow>(&mut self, id: &str, entity: E) -> Result<(), HandlerError> {
         let entry = self.types.entry::<E>()?;
         let values = entity.into_values();
@@ -298,6 +300,12 @@ impl Context<'_> {
     fn write(&mut self, entity: usize, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
         if id.contains('\0') {
             return Err(HandlerError::new(format!("id {id:?}: a text with a NUL, which no database keeps")));
+        }
+        if id.len() > ID_BYTES_MAX {
+            let (name, len) = (&self.schema.entities()[entity].name, id.len());
+            return Err(HandlerError::new(format!(
+                "{name}: an id of {len} bytes; expected at most {ID_BYTES_MAX}, which is what an index takes"
+            )));
         }
         self.rows.write(entity, self.region_no, id, row)
     }

@@ -1,4 +1,4 @@
-//! Pipelines: wires the rooms, and is the only room that starts threads.
+//! Pipelines: wires the rooms, and starts the threads of a run.
 //!
 //! | thread | does |
 //! |---|---|

@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::ndjson::Fields;
+use crate::limits::REGION_BYTES_MAX;
 
 /// What the three fields say.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,6 +70,13 @@ fn region<'j>(field: &str, raw: Option<&'j str>) -> Result<Cow<'j, str>, String>
         Some(b'-' | b'0'..=b'9') if raw.parse::<i64>().is_ok() => Cow::Borrowed(raw),
         _ => return Err(refused()),
     };
+    if name.len() > REGION_BYTES_MAX {
+        return Err(format!(
+            "field {field:?}: a region's name of {} bytes; expected at most {REGION_BYTES_MAX}: {}",
+            name.len(),
+            shorten(raw)
+        ));
+    }
     if name.is_empty() || name.contains('\0') { Err(refused()) } else { Ok(name) }
 }
 

@@ -108,6 +108,11 @@ const FAILING: &[Case] = &[
     ("set by a float", "ctx.thing:set(1.5, { big = 1 })", &["thing:set: expected an id", "1.5"]),
     ("get by a table", "ctx.thing:get({})", &["thing:get: expected an id", "table"]),
     ("an id with a NUL", r#"ctx.thing:set("a\0", { big = 1 })"#, &["thing:set: id", "NUL"]),
+    (
+        "an id that is too long",
+        r#"ctx.thing:set(("x"):rep(2049), { big = 1 })"#,
+        &["thing:set: an id of 2049 bytes; expected at most 2048"],
+    ),
     ("an id that is not UTF-8", r#"ctx.thing:set("\xff", { big = 1 })"#, &["thing:set: id", "not UTF-8"]),
     (
         "a bad id that was asked for before",

@@ -223,3 +223,15 @@ fn a_block_larger_than_the_read_ahead_is_handled() {
     project.forebay(&["run", "pipeline.toml", "--quiet"]).ok();
     assert_eq!(project.query("p.db", "SELECT count(*) FROM thing"), [["20000"]]);
 }
+
+/// A key that no index takes must not get as far as a batch.
+#[test]
+fn a_region_with_a_name_that_no_index_takes_is_refused() {
+    let line = |bytes: usize| format!("{{\"block\":1,\"region\":\"{}\"}}\n", "x".repeat(bytes));
+    let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[handlers]\nscript = \"handlers.lua\"\n";
+    let project = Project::with(pipeline, "function on_event() end", &line(512));
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    project.write("events.ndjson", line(513));
+    let says = ["events.ndjson:1", "field \"region\": a region's name of 513 bytes; expected at most 512"];
+    project.forebay(&["run", "pipeline.toml", "--store", "sqlite:other.db"]).fails(2, &says);
+}

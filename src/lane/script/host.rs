@@ -12,7 +12,7 @@ use super::packer::{Packer, integer, lossy, raw_field};
 use crate::event::EventPlace;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, Loader, Place, Round, Wanted};
-use crate::limits::DRY_EVENTS_MAX;
+use crate::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
 use crate::numeric::{Numeric, NumericError};
 use crate::schema::Schema;
 use crate::store::StoreError;
@@ -85,6 +85,7 @@ impl Host {
     pub(super) fn table(&self, lua: &Lua) -> LuaResult<LuaTable> {
         let table = lua.create_table()?;
         table.raw_set("dry_events_max", DRY_EVENTS_MAX)?;
+        table.raw_set("id_bytes_max", ID_BYTES_MAX)?;
         let watch = Arc::clone(&self.watch);
         table.raw_set(
             "tick",

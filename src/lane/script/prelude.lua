@@ -503,6 +503,9 @@ end
 local function key_of(handle, id, what)
   if mtype(id) == "integer" then return format("%d", id) end
   if type(id) ~= "string" then raise(format("%s:%s: expected an id (text or an integer), got %s", handle[KIND].name, what, describe(id))) end
+  if #id > host.id_bytes_max then
+    raise(format("%s:%s: an id of %d bytes; expected at most %d, which is what an index takes", handle[KIND].name, what, #id, host.id_bytes_max))
+  end
   return to_text(id, handle[KIND].name .. ":" .. what .. ": id")
 end
 

@@ -159,23 +159,24 @@ impl RowReader for PostgresRows {
         let rows_max = i64::try_from(limit.rows.saturating_add(1)).unwrap_or(i64::MAX);
         let rows = self.0.ask("reading a region", move |link| {
             let entity = &database.plan.schema.entities()[entity];
-            let mut found = vec![(Vec::new(), 0_usize); count];
+            // Rows and their bytes; none once a region has turned out to be too large.
+            let mut found = vec![Some((0_usize, Vec::new())); count];
             link.each(&sql, &[(&regions as _, Type::TEXT_ARRAY), (&rows_max as _, Type::INT8)], |row| {
-                let (packed, rows) = &mut found[place_of(row, count)?];
+                let place = place_of(row, count)?;
+                let Some((rows, packed)) = &mut found[place] else { return Ok(()) };
                 *rows += 1;
                 if *rows <= limit.rows && packed.len() <= limit.bytes {
                     return pack(entity, row, packed);
                 }
-                *rows = usize::MAX - 1;
-                *packed = Vec::new();
+                found[place] = None;
                 Ok(())
             })?;
             Ok(found)
         })?;
         let mut whole = Vec::with_capacity(rows.len());
-        for (packed, (rows, seen)) in found.iter_mut().zip(rows) {
-            whole.push(seen <= limit.rows);
-            packed.extend(rows);
+        for (packed, region) in found.iter_mut().zip(rows) {
+            whole.push(region.is_some());
+            packed.extend(region.map(|(_, rows)| rows).unwrap_or_default());
         }
         Ok(whole)
     }
