@@ -3,7 +3,7 @@
 //! What a call writes is kept apart until it returns. When it asks for a row that is not warm, it is abandoned, the
 //! calls behind it are tried dry to learn what they will miss, all of it is loaded at once, and it is made again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ pub(super) trait RowAccess {
 #[derive(Default)]
 struct Missed {
     ids: BTreeMap<(RegionNo, usize), Vec<String>>,
-    whole: Vec<(RegionNo, usize)>,
+    whole: BTreeSet<(RegionNo, usize)>,
 }
 
 impl Missed {
@@ -162,7 +162,7 @@ impl RowAccess for Rows {
         }
         let table = self.table(entity, region)?;
         if !table.is_whole() {
-            self.missed.whole.push((region, entity));
+            self.missed.whole.insert((region, entity));
             return Err(HandlerError::new("a table has to be loaded first; this error must be passed on"));
         }
         let mut count = written.values().filter(|is_live| **is_live).count() as u64;
@@ -259,10 +259,13 @@ impl<H: Handler> NativeEngine<H> {
     /// Loads what calls have missed: one query for each table, whatever the number of regions.
     fn load_missed(&mut self, missed: Missed) -> Result<(), LaneError> {
         let mut by_entity: BTreeMap<usize, Vec<(RegionNo, Vec<String>, Ask)>> = BTreeMap::new();
-        for (region, entity) in missed.whole {
+        for &(region, entity) in &missed.whole {
             by_entity.entry(entity).or_default().push((region, Vec::new(), Ask::All));
         }
         for ((region, entity), mut ids) in missed.ids {
+            if missed.whole.contains(&(region, entity)) {
+                continue;
+            }
             ids.sort_unstable();
             ids.dedup();
             let was_tried = self.rows.tables.get(&region).is_some_and(|tables| tables[entity].was_tried());

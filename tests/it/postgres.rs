@@ -535,3 +535,182 @@ fn a_password_comes_from_where_psql_looks_and_is_never_shown() {
     fs::set_permissions(&pass, fs::Permissions::from_mode(0o644)).expect("chmod");
     run(&url(""), "PGPASSFILE", &file).fails(1, &["is not used: others may read it"]);
 }
+
+/// Two servers in the address: the one that takes writes is found, and found again when it is the other one.
+#[test]
+fn a_run_goes_on_when_the_standby_takes_over() {
+    let primary = Server::start("");
+    let standby = primary.standby();
+    primary.execute("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'");
+    primary.execute("postgres", "SELECT pg_reload_conf()");
+    let project = Project::with(PIPELINE, SCRIPT, "");
+    // Every event of block 1 to 100 reads a row and changes it: rows that are old would show.
+    project.write(
+        "handlers.lua",
+        "function on_event(e, ctx) local t = ctx.thing:get('x') or { n = 0 } t.n = t.n + 1 ctx.thing:set('x', t) end",
+    );
+    // The standby stands first.
+    let url = format!(
+        "postgres://forebay@127.0.0.1:{},127.0.0.1:{}/postgres?load_balance_hosts=random",
+        standby.port, primary.port
+    );
+    let args = ["run", "pipeline.toml", "--source", "-", "--json", "--store", &url];
+    for blocks in 1..=3_i64 {
+        // Runs of their own: each has to read the row back.
+        let first = (blocks - 1) * 20 + 1;
+        let mut stream = Stream::start(&project, &args);
+        stream.send(1..=first + 19);
+        stream.end(&project).0.ok();
+    }
+    let mut stream = Stream::start(&project, &args);
+    stream.send(1..=70);
+    while committed(&primary, "postgres") < 69 {
+        std::thread::yield_now();
+    }
+    primary.crash();
+    stream.send(71..=80);
+    stream.says("trying again");
+    standby.promote();
+    standby.execute("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''");
+    standby.execute("postgres", "SELECT pg_reload_conf()");
+    let (outcome, said) = stream.end(&project);
+    let report = outcome.ok().json();
+    assert_eq!(report["checkpoint"]["block"], 80, "{said}");
+    let n: i64 = standby.client("postgres").query_one("SELECT n FROM things.thing", &[]).expect("a row").get(0);
+    assert_eq!(n, 80);
+}
+
+/// A pooler says in its own words that it has lost the server; that is waited for as well.
+#[test]
+fn a_server_that_dies_behind_a_session_pool_is_waited_for() {
+    let project = on_postgres(PIPELINE, SCRIPT, "");
+    let pooler = Pooler::start(Server::shared(), "pool_mode = session\nserver_login_retry = 1");
+    let own = project.url().expect("url");
+    let database = own.rsplit('/').next().expect("a name").to_owned();
+    let url = own.replace(&format!(":{}/", Server::shared().port), &format!(":{}/", pooler.port));
+    let mut stream = Stream::start(&project, &["run", "pipeline.toml", "--source", "-", "--json", "--store", &url]);
+    stream.send(1..=10);
+    while committed(Server::shared(), &database) < 9 {
+        std::thread::yield_now();
+    }
+    // The next commit is killed while it runs.
+    project.execute(
+        "",
+        "CREATE FUNCTION things.die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.id = '15' AND to_regclass('things.was_here') IS NULL THEN
+             PERFORM pg_sleep(60);
+           END IF; RETURN NEW; END $$;
+         CREATE TRIGGER die BEFORE INSERT ON things.thing FOR EACH ROW EXECUTE FUNCTION things.die()",
+    );
+    stream.send(11..=20);
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND wait_event = 'PgSleep'";
+    let mut client = Server::shared().client("postgres");
+    while client.query(sql, &[&database]).expect("activity").is_empty() {
+        std::thread::yield_now();
+    }
+    project.execute("", "CREATE TABLE things.was_here ()");
+    let (outcome, _) = stream.end(&project);
+    assert_eq!(outcome.ok().json()["checkpoint"]["block"], 20);
+    assert_eq!(count(&project), "20");
+}
+
+/// A stop ends a read that does not come to its end.
+#[test]
+fn a_stop_does_not_wait_for_a_read_that_hangs() {
+    let project = on_postgres(
+        PIPELINE,
+        "function on_event(e, ctx) ctx.thing:get('x') ctx.thing:set(ctx.block, { n = 1 }) end",
+        &events(1..=5),
+    );
+    project.run_json();
+    let mut client = project.client();
+    let mut locked = client.transaction().expect("a transaction");
+    locked.batch_execute("LOCK TABLE things.thing").expect("a lock");
+    let mut stream = Stream::start(&project, &["run", "pipeline.toml", "--source", "-", "--drain-timeout", "1s"]);
+    stream.send(1..=10);
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while Server::shared()
+        .client(project.url().expect("url").rsplit('/').next().expect("a name"))
+        .query_one(waiting, &[])
+        .expect("activity")
+        .get::<_, i64>(0)
+        == 0
+    {
+        std::thread::yield_now();
+    }
+    let begun = std::time::Instant::now();
+    std::process::Command::new("kill").args(["-INT", &stream.child.id().to_string()]).status().expect("kill");
+    let (outcome, said) = stream.end(&project);
+    outcome.ends_with(1);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{said}");
+    drop(locked);
+}
+
+/// Calls that are tried ahead all want the same table counted: it is loaded once.
+#[test]
+fn a_table_that_many_calls_count_is_loaded_once() {
+    struct Counts;
+    impl Handler for Counts {
+        type Event<'e> = Move;
+        fn entities(&self) -> Vec<EntityTable> {
+            vec![Thing::table()]
+        }
+        fn on_event(&self, event: Move, ctx: &mut Context<'_>) -> Result<(), HandlerError> {
+            let n = ctx.count::<Thing>()?;
+            ctx.set(&format!("id{}", event.from), Thing { n: i64::try_from(n)? })
+        }
+    }
+    let line = |n: i64| format!("{{\"block\":{n},\"region\":\"r\",\"from\":{n},\"to\":0}}\n");
+    let project = on_postgres(PIPELINE, SCRIPT, &(0..3000).map(line).collect::<String>());
+    let run = |until: i64| {
+        let pipeline =
+            Pipeline::new("things", Counts).expect("pipeline").store_url(&project.url().expect("url")).expect("store");
+        pipeline.source_path(&project.path("events.ndjson").to_string_lossy()).until(until).run().expect("it succeeds")
+    };
+    run(1999);
+    assert_eq!(run(2999).loads, 1);
+    assert_eq!(project.query("", "SELECT count(*), max(n) FROM thing"), [["3000", "2999"]]);
+}
+
+/// Reads meet the same faults as commits.
+#[test]
+fn a_connection_that_breaks_under_a_read_costs_nothing_but_time() {
+    let lines: String = (0..900)
+        .map(|n| {
+            format!(
+                "{{\"block\":{},\"region\":\"r{}\",\"from\":{},\"to\":{}}}\n",
+                n / 3,
+                n % 5,
+                n * 7 % 211,
+                n * 11 % 211
+            )
+        })
+        .collect();
+    let project = Project::new();
+    project.write("events.ndjson", lines);
+    let run = |url: &str, until: i64| {
+        let pipeline = Pipeline::new("far", Moves).expect("pipeline").store_url(url).expect("store");
+        let pipeline = pipeline.source_path(&project.path("events.ndjson").to_string_lossy());
+        pipeline.until(until).run().expect("it succeeds")
+    };
+    let server = Server::shared();
+    let state = |database: &str| {
+        crate::server::query(&mut server.client(database), "far", "SELECT * FROM thing ORDER BY region, id")
+    };
+    let plain = server.make_database();
+    run(&server.url(&plain), i64::MAX);
+    let expected = state(&plain);
+    for step in 1..=30 {
+        let database = server.make_database();
+        run(&server.url(&database), 150);
+        let proxy = Proxy::start(server.port);
+        let fault = if step % 2 == 0 { crate::proxy::Fault::CutBefore } else { crate::proxy::Fault::CutAfter };
+        proxy.break_at(step, fault);
+        let url = format!("postgres://forebay@127.0.0.1:{}/{database}?sslmode=disable", proxy.port);
+        let report = run(&url, i64::MAX);
+        assert!(report.loads > 0, "rows were read back");
+        assert_eq!(state(&database), expected, "step {step}");
+        assert!(step > 12 || !proxy.is_armed(), "step {step} was not reached");
+    }
+}

@@ -155,7 +155,7 @@ impl Shared {
         let mut buffer = vec![0; 1 << 16];
         loop {
             let count = client.read(&mut buffer).ok().filter(|count| *count > 0)?;
-            if buffer[0] == b'X' {
+            if buffer[0] == b'X' && !way.is_asked.load(Ordering::Acquire) {
                 server.write_all(&buffer[..count]).ok()?;
                 return None;
             }

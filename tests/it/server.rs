@@ -40,7 +40,7 @@ fn bin() -> PathBuf {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     found.extend(std::env::split_paths(&path));
-    let has_all = |bin: &PathBuf| bin.join("initdb").exists() && bin.join("pg_ctl").exists();
+    let has_all = |bin: &PathBuf| ["initdb", "pg_ctl", "pg_basebackup"].iter().all(|name| bin.join(name).exists());
     found.into_iter().rev().find(has_all).expect("PostgreSQL's programs initdb and pg_ctl; `make test` installs them")
 }
 
@@ -96,16 +96,26 @@ impl Server {
     /// As [`Server::start`], with files put into its folder before.
     pub fn start_with(settings: &str, furnish: impl FnOnce(&Path)) -> Self {
         let bin = bin();
+        let mut initdb = as_server_user(&bin.join("initdb"));
+        initdb.args(["--no-sync", "-A", "trust", "-U", "forebay", "-E", "UTF8", "--locale=C", "-D"]);
+        Self::start_from(bin, initdb, settings, furnish)
+    }
+
+    /// A standby that follows this server.
+    pub fn standby(&self) -> Self {
+        let mut backup = as_server_user(&self.bin.join("pg_basebackup"));
+        backup.args(["-h", "127.0.0.1", "-U", "forebay", "-R", "-X", "stream", "-c", "fast", "--no-sync", "-p"]);
+        backup.arg(self.port.to_string()).arg("-D");
+        Self::start_from(self.bin.clone(), backup, &self.settings, |_| {})
+    }
+
+    /// Starts a server in the folder that a command makes, whose last argument it is.
+    fn start_from(bin: PathBuf, mut make: Command, settings: &str, furnish: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("forebay-pg-").tempdir().expect("a folder").keep();
         let data = dir.join("data");
         if is_root() {
             std::os::unix::fs::chown(&dir, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
         }
-        let mut initdb = as_server_user(&bin.join("initdb"));
-        initdb.args(["--no-sync", "-A", "trust", "-U", "forebay", "-E", "UTF8", "--locale=C", "-D"]).arg(&data);
-        assert!(initdb.status().expect("initdb").success());
-        furnish(&data);
-        own_all(&data);
         let ended = "cat >/dev/null; \"$0\" -D \"$1\" -m immediate -w stop >/dev/null 2>&1; rm -rf \"$2\"";
         let mut guardian = Command::new("sh");
         guardian.args(["-c", ended]).arg(bin.join("pg_ctl")).arg(&data).arg(&dir).process_group(0);
@@ -120,6 +130,9 @@ impl Server {
             .spawn()
             .expect("sh");
         let life = guardian.stdin.take().expect("stdin");
+        assert!(make.arg(&data).status().expect("a folder for the server").success());
+        furnish(&data);
+        own_all(&data);
         let mut server = Self { bin, data, port: 0, settings: settings.to_owned(), _life: life, _guardian: guardian };
         // Another program may take the port between our looking and the server's binding it.
         for _ in 0..5 {
@@ -129,6 +142,13 @@ impl Server {
             }
         }
         panic!("PostgreSQL does not start; see {}", server.data.join("log").display());
+    }
+
+    /// Makes a standby the server that takes writes.
+    pub fn promote(&self) {
+        let mut promote = as_server_user(&self.bin.join("pg_ctl"));
+        promote.arg("-D").arg(&self.data).args(["-w", "promote"]);
+        assert!(promote.status().expect("pg_ctl").success());
     }
 
     fn try_start(&self) -> bool {

@@ -136,7 +136,8 @@ fn encode(inner: &Inner, value: &LuaValue, path: &str, depth: usize) -> Result<J
         LuaValue::Nil => Ok(Json::Null),
         LuaValue::Boolean(value) => Ok(Json::Bool(*value)),
         LuaValue::Integer(value) => Ok(Json::from(*value)),
-        LuaValue::Number(value) => match Number::from_f64(*value) {
+        // Postgres has no negative zero in JSON.
+        LuaValue::Number(value) => match Number::from_f64(*value + 0.0) {
             Some(number) => Ok(Json::Number(number)),
             None => refused(format!("{value} has no form in JSON")),
         },

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use postgres::Config;
-use postgres::config::{Host, SslMode};
+use postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::config::nearest;
 use crate::store::StoreUrlError;
@@ -149,6 +149,12 @@ impl PostgresAddress {
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(super::TCP_USER_TIMEOUT);
         }
+        if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1
+            && config.get_target_session_attrs() == TargetSessionAttrs::Any
+        {
+            // Of several servers the one that takes writes, which may be another one by now.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         if config.get_keepalives_interval().is_none() {
             config.keepalives_idle(super::KEEPALIVE_IDLE);
             config.keepalives_interval(super::KEEPALIVE_INTERVAL);
@@ -261,12 +267,13 @@ fn refused(what: impl Into<String>) -> StoreUrlError {
     StoreUrlError::Postgres(what.into())
 }
 
-/// A name that is no option. It is shown only if it looks like one: it might be a part of a password.
+/// A name that is no option. It is shown only if it is nearly one: it might be a part of a password.
 fn unknown_option(name: &str) -> StoreUrlError {
     let known: Vec<&str> = DRIVER_OPTIONS.iter().chain(&TLS_OPTIONS).copied().collect();
-    match name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && name.len() <= 40 {
-        true => refused(format!("there is no option {name}{}", nearest(name, &known))),
-        false => refused(format!("an option that is not known; it has {}", known.join(", "))),
+    let near = nearest(name, &known);
+    match near.is_empty() {
+        false => refused(format!("there is no option {name}{near}")),
+        true => refused(format!("an option that is not known after the ?; expected one of {}", known.join(", "))),
     }
 }
 
@@ -333,6 +340,7 @@ mod tests {
             ("postgres://u:secret@h/x?sslmod=require", "there is no option sslmod; did you mean \"sslmode\"?"),
             ("postgres://u:secret@h/x?sslmode=allow", "sslmode: expected one of disable, prefer"),
             ("postgres://u:p?secret@h/x", "expected option=value"),
+            ("postgres://u:p?secret=two@h/x", "an option that is not known"),
             ("postgres://u:secret@h:port/x", "expected postgres://user"),
             ("postgres://u:sec#ret@h/x", "%23"),
             ("postgres://u:secret@h/x?sslcert=a", "expected both"),

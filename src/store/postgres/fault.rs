@@ -2,6 +2,7 @@
 //! the server's language.
 
 use std::error::Error as _;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use postgres::error::SqlState;
@@ -91,8 +92,10 @@ fn is_from_connection(error: &postgres::Error) -> bool {
     let mut cause = error.source();
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            // A certificate that is refused is an I/O error as well, and stays refused.
-            return io.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>());
+            // A certificate that is refused is an I/O error as well, and stays refused; so is a message that cannot be
+            // encoded or read.
+            return !matches!(io.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData)
+                && io.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>());
         }
         cause = inner.source();
     }
@@ -112,11 +115,12 @@ fn remedy_of(code: &SqlState) -> Remedy {
         return Remedy::Duplicate;
     }
     let class = code.code().get(..2).unwrap_or_default();
-    // Connection, transaction rollback, resources; 57P0x: shut down, crashed, starting up, dropped.
+    // Connection (a pooler says 08P01 of a server that it has lost), transaction rollback, resources; 57P0x: shut down,
+    // crashed, starting up, dropped; 25P04: the time limit of a transaction, of PostgreSQL 17.
     let is_transient = transient.contains(code)
-        || matches!(class, "40" | "53")
+        || matches!(class, "08" | "40" | "53")
         || code.code().starts_with("57P0")
-        || (class == "08" && *code != SqlState::PROTOCOL_VIOLATION);
+        || code.code() == "25P04";
     if is_transient { Remedy::Retry } else { Remedy::GiveUp }
 }
 
@@ -158,7 +162,8 @@ mod tests {
     fn faults_are_sorted_by_their_code() {
         for (code, remedy) in [
             ("08006", Remedy::Retry),
-            ("08P01", Remedy::GiveUp),
+            ("08P01", Remedy::Retry),
+            ("25P04", Remedy::Retry),
             ("40001", Remedy::Retry),
             ("40P01", Remedy::Retry),
             ("53100", Remedy::Retry),

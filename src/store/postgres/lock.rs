@@ -46,11 +46,12 @@ pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend]) -> R
     let mut was_ended = false;
     loop {
         let Some((holder, text)) = session.call(move |link| try_lock(link, key))? else { return Ok(()) };
-        let is_own = ours.contains(&holder);
+        // A holder that ended while we asked leaves the lock free.
+        let is_own = holder.pid == 0 || ours.contains(&holder);
         if begun.elapsed() > if is_own { OWN_WAIT } else { OTHER_WAIT } {
             return Err(Refused::Held(text));
         }
-        if is_own && !was_ended {
+        if is_own && holder.pid != 0 && !was_ended {
             let pid = holder.pid;
             session.call(move |link| link.run(&format!("SELECT pg_terminate_backend({pid})")))?;
             was_ended = true;

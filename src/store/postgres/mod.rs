@@ -27,6 +27,7 @@ mod tls;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use address::PostgresAddress;
@@ -52,6 +53,9 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// How long making tables may take: an index on a large one takes as long as it takes.
+const MAKING_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
 const READERS_MAX: usize = 4;
 
@@ -61,11 +65,24 @@ struct Database {
     /// How it is called in messages.
     name: String,
     plan: StorePlan,
+    /// Whether the user was told that it is away. Commits and readers notice it apart, and it is told once.
+    is_told: AtomicBool,
+    /// Grows with each connection of the writer: what readers connected to before may be another server by now.
+    generation: AtomicU64,
 }
 
 impl Database {
     fn error(&self, doing: &'static str, fault: &Fault) -> StoreError {
         error_of(&self.name, doing, fault)
+    }
+
+    /// Connects to a server that takes writes; also to read, since what a standby has may be old.
+    fn connect(&self, purpose: Purpose) -> Result<Session, Fault> {
+        let session = Session::open(&self.address, purpose)?;
+        match session.greeting().read_only {
+            Some(why) => Err(Fault::ReadOnly(why)),
+            None => Ok(session),
+        }
     }
 
     fn cannot_open(&self, cause: impl std::fmt::Display) -> StoreError {
@@ -107,7 +124,13 @@ pub(super) struct PostgresStore {
 
 impl PostgresStore {
     pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Self, StoreError> {
-        let database = Arc::new(Database { name: address.to_string(), address: address.clone(), plan });
+        let database = Arc::new(Database {
+            name: address.to_string(),
+            address: address.clone(),
+            plan,
+            is_told: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+        });
         let mut outage = Outage::at_start(&database);
         let mut backends = Vec::new();
         let session = loop {
@@ -137,7 +160,9 @@ impl PostgresStore {
         let mut outage = Outage::new(&database, doing);
         loop {
             let planned = Arc::clone(&database);
-            let answer = self.reconnected()?.and_then(|session| session.call(move |link| work(link, &planned.plan)));
+            let answer = self
+                .reconnected()?
+                .and_then(|session| session.call_until(&database.plan.stop, move |link| work(link, &planned.plan)));
             match answer {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => {
@@ -235,14 +260,12 @@ impl From<Fault> for Unopened {
 /// Connects, refuses what could not be relied on, and takes the lock. `ours` are the server's sides of connections of
 /// this store that may still hold it; the new one joins them.
 fn reserve(database: &Database, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
-    let mut session = Session::open(&database.address, Purpose::General)?;
-    if let Some(why) = session.greeting().read_only {
-        return Err(Fault::ReadOnly(why).into());
-    }
+    let mut session = database.connect(Purpose::General)?;
     pooler::check(&mut session, &database.address)?;
     let taken = lock::take(&mut session, &database.plan.pipeline, ours);
     if taken.is_ok() {
         ours.clear();
+        database.generation.fetch_add(1, Ordering::AcqRel);
     }
     // Also if the answer was lost: it may have the lock then.
     ours.push(session.greeting().backend.clone());
@@ -259,7 +282,7 @@ fn reserve(database: &Database, ours: &mut Vec<Backend>) -> Result<Session, Unop
 fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
     let mut session = reserve(database, ours)?;
     let planned = Arc::clone(database);
-    match session.call(move |link| tables::prepare(link, &planned.plan))? {
+    match session.call_within(MAKING_MAX, move |link| tables::prepare(link, &planned.plan))? {
         tables::Prepared::Ready => Ok(session),
         tables::Prepared::Later(format) => {
             Err(Unopened::Refused(database.cannot_open(format!("it was written by a later forebay (format {format})"))))

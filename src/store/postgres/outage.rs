@@ -84,7 +84,7 @@ impl Outage {
                 cause: fault.to_string(),
             });
         }
-        if is_first {
+        if is_first && !self.database.is_told.swap(true, Ordering::AcqRel) {
             tracing::warn!("{name}: {fault}; trying again for up to {} s", self.limit.as_secs());
         } else {
             tracing::debug!("{name}: {fault}");
@@ -96,7 +96,9 @@ impl Outage {
     /// Tells that the database is back, if it had gone away for long enough to be told.
     pub(super) fn is_over(&mut self) {
         if let Some(since) = self.since.take() {
-            tracing::info!("{} is back after {:.1} s", self.database.name, since.elapsed().as_secs_f64());
+            if self.database.is_told.swap(false, Ordering::AcqRel) {
+                tracing::info!("{} is back after {:.1} s", self.database.name, since.elapsed().as_secs_f64());
+            }
             self.delay = DELAY_MIN;
         }
     }

@@ -1,6 +1,7 @@
 //! Reading rows beside the writer: over a few connections of its own, which the lanes share.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use postgres::Row;
@@ -20,10 +21,13 @@ use crate::store::{OpenReader, RegionIds, RegionLimit, RowCount, RowReader, Stor
 /// Connections that read. A place without one is connected when it is needed.
 pub(super) struct Readers {
     database: Arc<Database>,
-    free: Receiver<Option<Session>>,
-    back: Sender<Option<Session>>,
+    free: Receiver<Place>,
+    back: Sender<Place>,
     queries: Vec<Queries>,
 }
+
+/// A connection, and the generation of the writer's connection in which it was made.
+type Place = Option<(u64, Session)>;
 
 /// The statements of one table.
 struct Queries {
@@ -73,23 +77,29 @@ impl Readers {
         doing: &'static str,
         work: impl Fn(&mut Link) -> Result<T, Fault> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
-        let mut outage = Outage::new(&self.database, doing);
+        let database = &self.database;
+        let mut outage = Outage::new(database, doing);
         loop {
             let place = match self.free.recv_timeout(WAIT_STEP) {
                 Ok(place) => place,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(StoreError::Other("the readers of the store are gone".into()));
+                Err(RecvTimeoutError::Timeout) if !database.plan.stop.load(Ordering::Relaxed) => continue,
+                Err(_) => {
+                    outage.wait(&Fault::Gone)?;
+                    continue;
                 }
             };
-            let opened = place.map_or_else(|| Session::open(&self.database.address, Purpose::ReadKeys), Ok);
+            let generation = database.generation.load(Ordering::Acquire);
+            let opened = match place {
+                Some((made_in, session)) if made_in == generation => Ok(session),
+                _ => database.connect(Purpose::ReadKeys),
+            };
             let answer = opened.and_then(|mut session| {
                 let work = work.clone();
-                session.call(work).map(|answer| (session, answer))
+                session.call_until(&database.plan.stop, work).map(|answer| (session, answer))
             });
             match answer {
                 Ok((session, answer)) => {
-                    let _ = self.back.try_send(Some(session));
+                    let _ = self.back.try_send(Some((generation, session)));
                     outage.is_over();
                     return Ok(answer);
                 }

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -18,6 +18,7 @@ use postgres::{Client, NoTls, Row, SimpleQueryMessage, Statement};
 use super::address::{PostgresAddress, TlsMode};
 use super::fault::Fault;
 use super::tls;
+use crate::limits::WAIT_STEP;
 
 /// Prepared statements that a connection keeps at most; their number depends on the shapes of batches.
 const STATEMENTS_MAX: usize = 256;
@@ -26,6 +27,9 @@ const STATEMENTS_MAX: usize = 256;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a read may go on after the run was asked to stop.
+const STOPPED_WAIT: Duration = Duration::from_secs(2);
 
 /// The setting that shows whether our start-up parameters have reached the server.
 const MARK: &str = "forebay.session";
@@ -151,6 +155,33 @@ impl Session {
         &mut self,
         work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
+        self.call_with(self.limit, None, work)
+    }
+
+    /// The same with a time limit of its own.
+    pub(super) fn call_within<T: Send + 'static>(
+        &mut self,
+        limit: Duration,
+        work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.call_with(limit, None, work)
+    }
+
+    /// The same, but given up soon after `stop` is set.
+    pub(super) fn call_until<T: Send + 'static>(
+        &mut self,
+        stop: &AtomicBool,
+        work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.call_with(self.limit, Some(stop), work)
+    }
+
+    fn call_with<T: Send + 'static>(
+        &mut self,
+        limit: Duration,
+        stop: Option<&AtomicBool>,
+        work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
         if self.is_broken {
             return Err(Fault::Gone);
         }
@@ -158,7 +189,7 @@ impl Session {
         // Nobody may be waiting any more.
         let job: Job = Box::new(move |link| drop(answer.send(work(link))));
         let result = match self.jobs.try_send(job) {
-            Ok(()) => self.wait(&done),
+            Ok(()) => self.wait(&done, limit, stop),
             Err(_) => Err(Fault::Gone),
         };
         if let Err(Fault::Stalled(_) | Fault::Gone) = result {
@@ -167,20 +198,31 @@ impl Session {
         result
     }
 
-    fn wait<T>(&self, done: &Receiver<Result<T, Fault>>) -> Result<T, Fault> {
+    fn wait<T>(
+        &self,
+        done: &Receiver<Result<T, Fault>>,
+        limit: Duration,
+        stop: Option<&AtomicBool>,
+    ) -> Result<T, Fault> {
         let mut steps = self.steps.load(Ordering::Acquire);
         let mut since = Instant::now();
+        let mut stopped: Option<Instant> = None;
         loop {
             // Now and then it is looked whether the call has gone on.
-            match done.recv_timeout(self.limit / 8) {
+            match done.recv_timeout(WAIT_STEP) {
                 Ok(result) => return result,
                 Err(RecvTimeoutError::Disconnected) => return Err(Fault::Gone),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+                && stopped.get_or_insert_with(Instant::now).elapsed() > STOPPED_WAIT
+            {
+                return Err(Fault::Stalled(since.elapsed()));
+            }
             let now = self.steps.load(Ordering::Acquire);
             if now != steps {
                 (steps, since) = (now, Instant::now());
-            } else if since.elapsed() >= self.limit {
+            } else if since.elapsed() >= limit {
                 return Err(Fault::Stalled(since.elapsed()));
             }
         }
@@ -216,8 +258,11 @@ impl Link {
         // A snapshot may be published as soon as its batch has committed, so a commit must survive a crash.
         sql.push_str(
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-             SELECT set_config('client_connection_check_interval', '1000', false)
-               WHERE current_setting('client_connection_check_interval', true) = '0';
+             -- So that the server notices a client that is gone while it works; not every system can.
+             DO $$ BEGIN
+               PERFORM set_config('client_connection_check_interval', '1000', false)
+                 WHERE current_setting('client_connection_check_interval', true) = '0';
+             EXCEPTION WHEN OTHERS THEN NULL; END $$;
              SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false),
                set_config('tcp_keepalives_count', '3', false), set_config('jit', 'off', false),
                set_config('default_transaction_isolation', 'read committed', false),

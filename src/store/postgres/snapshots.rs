@@ -136,9 +136,9 @@ impl SnapshotReader for PostgresSnapshots {
         self.ask("reading the status", move |link| {
             // One state of the database for all of it.
             link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-            let status = status(link, &pipeline)?;
-            link.run("COMMIT")?;
-            Ok(status)
+            let status = status(link, &pipeline);
+            link.run("ROLLBACK")?;
+            status
         })
     }
 }

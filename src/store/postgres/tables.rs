@@ -99,8 +99,8 @@ pub(super) fn prepare(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fau
 }
 
 fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
-    // Runs of other pipelines may be making tables too.
-    link.run(&format!("SELECT pg_advisory_xact_lock({MAKING})"))?;
+    // Runs of other pipelines may be making tables too. An index on a large table takes its time.
+    link.run(&format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MAKING})"))?;
     if link.text("SELECT to_regnamespace('forebay') IS NULL")?.as_deref() == Some("t") {
         link.run("CREATE SCHEMA forebay")?;
     }

@@ -113,7 +113,8 @@ enum Checks {
     All,
 }
 
-/// What stands in for a full check in the weaker modes. The server must own the certificate's key in all of them.
+/// What stands in for a full check in the weaker modes. Where nothing is checked, not even the signature is: whoever
+/// answers is taken, and old certificates, which rustls cannot read, are taken too.
 #[derive(Debug)]
 struct Verifier {
     checks: Checks,
@@ -146,6 +147,9 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
+        if self.checks == Checks::Nothing {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
@@ -155,6 +159,9 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
+        if self.checks == Checks::Nothing {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 

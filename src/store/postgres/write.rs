@@ -35,6 +35,9 @@ use crate::timestamp::Timestamp;
 /// Rows of one table that go as arrays: up to here it is faster than a COPY, which costs two round trips.
 pub(super) const UNNEST_ROWS_MAX: usize = 1000;
 
+/// Bytes of one table that go as arrays: a message of the protocol has at most 1 GiB, and each row is held twice.
+const UNNEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// How many times more new rows than others there must be for the new ones to be streamed apart from them.
 const NEW_SHARE_MIN: usize = 2;
 
@@ -164,12 +167,9 @@ impl Route {
         let [deleted, written, new] = counts;
         let copies_new = trusts_new && written + new > UNNEST_ROWS_MAX && new >= NEW_SHARE_MIN * written.max(1);
         let rest = if copies_new { written } else { written + new };
-        Self {
-            copies_new,
-            stages_rest: rest > UNNEST_ROWS_MAX,
-            sends_rest: (1..=UNNEST_ROWS_MAX).contains(&rest),
-            deletes: deleted > 0,
-        }
+        let bytes: usize = regions.iter().map(|region| region.packed.len()).sum();
+        let is_large = rest > UNNEST_ROWS_MAX || bytes > UNNEST_BYTES_MAX;
+        Self { copies_new, stages_rest: rest > 0 && is_large, sends_rest: rest > 0 && !is_large, deletes: deleted > 0 }
     }
 
     fn is_streamed(self) -> bool {
