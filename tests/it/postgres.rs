@@ -714,3 +714,64 @@ fn a_connection_that_breaks_under_a_read_costs_nothing_but_time() {
         assert!(step > 12 || !proxy.is_armed(), "step {step} was not reached");
     }
 }
+
+/// People change tables. What would be written or read wrongly is refused before anything is.
+#[test]
+fn a_table_that_others_have_changed_is_refused_with_what_changed() {
+    for (change, back, says) in [
+        (
+            "ALTER TABLE things.thing ALTER n TYPE double precision",
+            "ALTER TABLE things.thing ALTER n TYPE bigint",
+            "thing.n was altered from bigint to double precision",
+        ),
+        (
+            "ALTER TABLE things.thing RENAME note TO notes",
+            "ALTER TABLE things.thing RENAME notes TO note",
+            "column thing.note was removed from the table",
+        ),
+        (
+            "ALTER TABLE things.thing DROP CONSTRAINT thing_pkey",
+            "ALTER TABLE things.thing ADD PRIMARY KEY (region, id)",
+            "the primary key (region, id) of thing was removed",
+        ),
+        (
+            "ALTER TABLE things.thing RENAME TO other",
+            "ALTER TABLE things.other RENAME TO thing",
+            "table things.thing was removed",
+        ),
+    ] {
+        let project = on_postgres(PIPELINE, SCRIPT, &events(1..=5));
+        project.forebay(&["run", "pipeline.toml", "--until", "3"]).ok();
+        project.execute("", change);
+        project.forebay(&["run", "pipeline.toml"]).fails(2, &[says]);
+        project.execute("", back);
+        project.forebay(&["run", "pipeline.toml"]).ok();
+        assert_eq!(count(&project), "5");
+    }
+}
+
+/// A column of the user's own is left alone, however many rows a batch has.
+#[test]
+fn a_column_of_the_users_own_is_left_alone() {
+    let project = on_postgres(&format!("{PIPELINE}[batch]\nevents = 5000\n"), SCRIPT, &events(1..=3000));
+    project.forebay(&["run", "pipeline.toml", "--until", "10"]).ok();
+    project.execute("", "ALTER TABLE things.thing ADD mine text NOT NULL DEFAULT 'x', ADD number bigserial");
+    // The rows are not known to be new any more: they go by way of staging.
+    project.write("handlers.lua", "function on_event(e, ctx) for i = 1, 400 do ctx.thing:get('none' .. i) end ctx.thing:set(tostring(ctx.block % 2500), { n = ctx.block }) end");
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    assert_eq!(
+        project.query("", "SELECT count(*), count(DISTINCT number), min(mine) FROM thing"),
+        [["2500", "2500", "x"]]
+    );
+}
+
+/// An index that the pipeline file has gained is made on the table that is there.
+#[test]
+fn an_index_is_added_to_a_table_that_is_there() {
+    let project = on_postgres(PIPELINE, SCRIPT, &events(1..=5));
+    project.run_json();
+    project.write("pipeline.toml", PIPELINE.replace("[handlers]", "indexes = [\"note\"]\n[handlers]"));
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    let indexes = project.query("", "SELECT indexname::text FROM pg_indexes WHERE schemaname = 'things' ORDER BY 1");
+    assert_eq!(indexes, [["thing.note"], ["thing_pkey"]]);
+}

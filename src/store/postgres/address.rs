@@ -103,6 +103,10 @@ impl PostgresAddress {
             // The driver would take it for a part of the last value.
             return Err(refused("a # in the address must be written as %23"));
         }
+        if place.matches('@').count() > 1 {
+            // The driver would take the end of the password for the host.
+            return Err(refused("an @ in a user, a password or a database must be written as %40"));
+        }
         let mut kept = Vec::new();
         let mut given: [Option<String>; TLS_OPTIONS.len()] = Default::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -167,7 +171,7 @@ impl PostgresAddress {
     pub(super) fn connect_timeout(&self) -> Duration {
         let one = self.config.get_connect_timeout().copied().unwrap_or(super::CONNECT_TIMEOUT);
         let hosts = self.config.get_hosts().len().max(1);
-        one * (u32::try_from(hosts).unwrap_or(1) + 1)
+        one.saturating_mul(u32::try_from(hosts).unwrap_or(1).saturating_add(1))
     }
 
     /// Whether all hosts are this machine.
@@ -200,6 +204,7 @@ impl PostgresAddress {
     /// The password of a password file's text: the first line that fits.
     fn password_in(&self, text: &str) -> Option<String> {
         let host = self.config.get_hosts().first().map(host_text)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = self.config.get_ports().first().copied().unwrap_or(5432).to_string();
         let user = self.user();
         let database = self.config.get_dbname().unwrap_or(&user);
@@ -279,6 +284,7 @@ fn unknown_option(name: &str) -> StoreUrlError {
 
 fn host_text(host: &Host) -> String {
     match host {
+        Host::Tcp(name) if name.contains(':') => format!("[{name}]"),
         Host::Tcp(name) => name.clone(),
         Host::Unix(path) => path.display().to_string(),
     }
@@ -328,6 +334,7 @@ mod tests {
             ("postgres:///x?host=/run/pg&password=secret", "postgres:///run/pg/x"),
             ("postgres://h1,h2:5433/x", "postgres://h1,h2:5433/x"),
             ("postgres:///x", "postgres://localhost/x"),
+            ("postgres://u:se%40cret@[::1]:5433/x?connect_timeout=9223372036854775807", "postgres://u@[::1]:5433/x"),
         ] {
             let address = parse(given).expect(given);
             assert_eq!((address.to_string(), format!("{address:?}")), (shown.to_owned(), shown.to_owned()), "{given}");
@@ -343,6 +350,7 @@ mod tests {
             ("postgres://u:p?secret=two@h/x", "an option that is not known"),
             ("postgres://u:secret@h:port/x", "expected postgres://user"),
             ("postgres://u:sec#ret@h/x", "%23"),
+            ("postgres://u:sec@ret/secret@h/x", "%40"),
             ("postgres://u:secret@h/x?sslcert=a", "expected both"),
             ("postgres://u:secret@h/x?sslmode=disable&sslrootcert=r.pem", "takes no certificates"),
         ] {

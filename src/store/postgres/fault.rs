@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Gone,
     /// Nothing can be written there now; the message says why.
     ReadOnly(&'static str),
+    /// Our own server process of that number does not end, and still holds the lock.
+    Busy(i32),
     /// The connection cannot be used as it is; the message says why.
     Unusable(String),
     /// A value in the database is not what its column may hold.
@@ -61,7 +63,7 @@ impl Fault {
                 None if is_from_connection(error) => Remedy::Retry,
                 None => Remedy::GiveUp,
             },
-            Self::Stalled(_) | Self::Gone | Self::ReadOnly(_) => Remedy::Retry,
+            Self::Stalled(_) | Self::Gone | Self::ReadOnly(_) | Self::Busy(_) => Remedy::Retry,
             Self::Unusable(_) | Self::Foreign(_) => Remedy::GiveUp,
         }
     }
@@ -72,6 +74,12 @@ impl Fault {
             Self::Sql(error) => error.code(),
             _ => None,
         }
+    }
+
+    /// Whether it is likely a matter of settings, of which the user should hear even in the middle of an outage.
+    pub(super) fn is_setting(&self) -> bool {
+        let of_resources = |code: &SqlState| code.code().starts_with("53");
+        matches!(self, Self::ReadOnly(_)) || self.code().is_some_and(of_resources)
     }
 
     /// Whether the server itself said it.
@@ -149,6 +157,7 @@ impl std::fmt::Display for Fault {
             Self::Stalled(waited) => write!(f, "no answer within {:.1} s", waited.as_secs_f64()),
             Self::Gone => f.write_str("the connection is gone"),
             Self::ReadOnly(why) => f.write_str(why),
+            Self::Busy(pid) => write!(f, "our own server process {pid} does not end"),
             Self::Unusable(why) | Self::Foreign(why) => f.write_str(why),
         }
     }

@@ -15,8 +15,8 @@ use super::session::{Backend, Link, Session};
 /// How long a lock that another holds is waited for: a run that was killed just now leaves it to the server to notice.
 const OTHER_WAIT: Duration = Duration::from_secs(3);
 
-/// How long our own old process is waited for: it may be in the middle of a commit.
-const OWN_WAIT: Duration = Duration::from_secs(60);
+/// How long our own old process is waited for: it may be in the middle of a commit. Then it is an outage.
+const OWN_WAIT: Duration = Duration::from_secs(10);
 
 const STEP: Duration = Duration::from_millis(50);
 
@@ -48,7 +48,10 @@ pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend]) -> R
         let Some((holder, text)) = session.call(move |link| try_lock(link, key))? else { return Ok(()) };
         // A holder that ended while we asked leaves the lock free.
         let is_own = holder.pid == 0 || ours.contains(&holder);
-        if begun.elapsed() > if is_own { OWN_WAIT } else { OTHER_WAIT } {
+        if is_own && begun.elapsed() > OWN_WAIT {
+            return Err(Refused::Fault(Fault::Busy(holder.pid)));
+        }
+        if !is_own && begun.elapsed() > OTHER_WAIT {
             return Err(Refused::Held(text));
         }
         if is_own && holder.pid != 0 && !was_ended {
@@ -71,7 +74,8 @@ fn try_lock(link: &mut Link, key: i64) -> Result<Option<(Backend, String)>, Faul
     // A key of 64 bits is shown in two halves.
     let sql = format!(
         "SELECT a.pid, a.backend_start, coalesce(nullif(a.application_name, ''), 'a program without a name'),
-           coalesce(host(a.client_addr), 'this host')
+           -- Of another role's session only the name can be seen.
+           coalesce(' since ' || a.backend_start::text || coalesce(' from ' || host(a.client_addr), ''), '')
          FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid JOIN pg_database d ON d.oid = l.database
          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND d.datname = current_database()
            AND ((l.classid::bigint << 32) | l.objid::bigint) = {key}"
@@ -81,7 +85,7 @@ fn try_lock(link: &mut Link, key: i64) -> Result<Option<(Backend, String)>, Faul
     let holder = Backend { pid: field(0).parse().unwrap_or(0), started: field(1) };
     let text = match holder.pid {
         0 => "another session, which has just ended".to_owned(),
-        pid => format!("{} since {} from {} (server process {pid})", field(2), field(1), field(3)),
+        pid => format!("{}{} (server process {pid})", field(2), field(3)),
     };
     Ok(Some((holder, text)))
 }

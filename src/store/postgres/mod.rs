@@ -53,8 +53,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// How long making tables may take: an index on a large one takes as long as it takes.
-const MAKING_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long making indexes on tables that are there already may take.
+const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
 const READERS_MAX: usize = 4;
@@ -98,7 +98,9 @@ fn error_of(store: &str, doing: &'static str, fault: &Fault) -> StoreError {
 fn advice(fault: &Fault) -> &'static str {
     let code = fault.code().map_or("", |code| code.code());
     match (code, code.get(..2)) {
-        ("42501", _) => "; give the role the right, or let its owner make the schemas and tables once",
+        ("42501", _) => {
+            "; give the role the right (also TEMPORARY on the database), or let its owner make the schemas and tables once"
+        }
         (_, Some("28")) => "; look at user and password: in the address, PGPASSWORD or ~/.pgpass",
         (_, Some("3D")) => "; make the database first: createdb NAME",
         _ => "",
@@ -227,8 +229,9 @@ impl PostgresStore {
     fn refused(&mut self, batch: &Arc<SealedBatch>, fault: &Fault) -> StoreError {
         let plain = self.database.error("writing a batch", fault);
         let class = fault.code().and_then(|code| code.code().get(..2)).unwrap_or_default();
-        // Wrong data, a rule broken, a limit of the server, a trigger's own word.
-        if !matches!(class, "22" | "23" | "42" | "44" | "54" | "P0") {
+        // Wrong data, a rule broken, a limit of the server, a trigger's own word. What is wrong with a table (class 42) is
+        // no row's fault.
+        if !matches!(class, "22" | "23" | "44" | "54" | "P0") {
             return plain;
         }
         let (layouts, given) = (Arc::clone(&self.layouts), Arc::clone(batch));
@@ -282,8 +285,13 @@ fn reserve(database: &Database, ours: &mut Vec<Backend>) -> Result<Session, Unop
 fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
     let mut session = reserve(database, ours)?;
     let planned = Arc::clone(database);
-    match session.call_within(MAKING_MAX, move |link| tables::prepare(link, &planned.plan))? {
-        tables::Prepared::Ready => Ok(session),
+    match session.call(move |link| tables::prepare(link, &planned.plan))? {
+        tables::Prepared::Ready(late) if late.is_empty() => Ok(session),
+        tables::Prepared::Ready(late) => {
+            tracing::info!("{}: making indexes on tables that are there already ({})", database.name, late.len());
+            session.call_within(INDEXES_MAX, move |link| tables::make_indexes(link, &late))?;
+            Ok(session)
+        }
         tables::Prepared::Later(format) => {
             Err(Unopened::Refused(database.cannot_open(format!("it was written by a later forebay (format {format})"))))
         }

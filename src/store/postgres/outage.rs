@@ -30,6 +30,7 @@ pub(super) struct Outage {
     delay: Duration,
     heeds_stop: bool,
     is_at_start: bool,
+    is_setting_told: bool,
     tries: u64,
 }
 
@@ -45,6 +46,7 @@ impl Outage {
             delay: DELAY_MIN,
             heeds_stop: true,
             is_at_start: false,
+            is_setting_told: false,
             tries: 0,
         }
     }
@@ -84,7 +86,9 @@ impl Outage {
                 cause: fault.to_string(),
             });
         }
-        if is_first && !self.database.is_told.swap(true, Ordering::AcqRel) {
+        let is_new = is_first && !self.database.is_told.swap(true, Ordering::AcqRel);
+        let is_setting = fault.is_setting() && !std::mem::replace(&mut self.is_setting_told, fault.is_setting());
+        if is_new || (is_setting && !is_first) {
             tracing::warn!("{name}: {fault}; trying again for up to {} s", self.limit.as_secs());
         } else {
             tracing::debug!("{name}: {fault}");

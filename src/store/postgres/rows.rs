@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use postgres::Row;
 use postgres::types::Type;
 
-use super::binary::{Raw, RawArray, value_of};
+use super::binary::{Raw, RawArray, types_of, value_of};
 use super::fault::Fault;
 use super::outage::Outage;
 use super::session::{Link, Purpose, Session};
@@ -225,6 +225,13 @@ fn pack(entity: &Entity, row: &Row, packed: &mut Vec<u8>) -> Result<(), Fault> {
     let mut times = vec![String::new(); entity.columns.len()];
     let mut values = Vec::with_capacity(entity.columns.len());
     for ((at, column), time) in entity.columns.iter().enumerate().zip(&mut times) {
+        let found = row.columns()[at + 2].type_();
+        if *found != types_of(column.kind).0 {
+            return Err(Fault::Foreign(format!(
+                "{}.{} is {found} in the database now, and {} in the pipeline file",
+                entity.name, column.name, column.kind
+            )));
+        }
         values.push(match row.try_get::<_, Option<Raw<'_>>>(at + 2)? {
             None => ValueRef::Null,
             Some(Raw(raw)) => value_of(entity, column, raw, time)?,

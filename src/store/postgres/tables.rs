@@ -13,7 +13,7 @@ use super::{quoted, signed, unsigned};
 use crate::limits::NAME_BYTES_MAX;
 use crate::schema::{Column, Entity, SchemaError};
 use crate::stage::batch::{Checkpoint, RegionTouch};
-use crate::store::{StorePlan, columns_text, differences_of};
+use crate::store::{StorePlan, columns_text, differences_of, parse_columns};
 use crate::value::ColumnType;
 
 /// The version of our own tables. A database with a later one was written by a later forebay.
@@ -73,7 +73,8 @@ pub(in crate::store) fn check_names(pipeline: &str, entities: &[Entity]) -> Resu
 
 /// What the database holds for the plan.
 pub(super) enum Prepared {
-    Ready,
+    /// What is needed is there, but for indexes on tables that may be large: what makes them.
+    Ready(Vec<String>),
     /// It holds other tables.
     Differs(Vec<String>),
     /// A later forebay has made them.
@@ -88,19 +89,26 @@ pub(super) fn prepare(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fau
         return Ok(refused);
     }
     if survey.is_complete(plan) {
-        return Ok(Prepared::Ready);
+        return Ok(Prepared::Ready(survey.late_indexes(plan)));
     }
     link.run("BEGIN")?;
     let made = make(link, plan);
-    let ended = link.run(if matches!(made, Ok(Prepared::Ready)) { "COMMIT" } else { "ROLLBACK" });
+    let ended = link.run(if matches!(made, Ok(Prepared::Ready(_))) { "COMMIT" } else { "ROLLBACK" });
     let made = made?;
     ended?;
     Ok(made)
 }
 
+/// Makes indexes on tables that may be large; the server sets no time limit for it.
+pub(super) fn make_indexes(link: &mut Link, indexes: &[String]) -> Result<(), Fault> {
+    link.run("BEGIN; SET LOCAL statement_timeout = 0")?;
+    indexes.iter().try_for_each(|index| link.run(index))?;
+    link.run("COMMIT")
+}
+
 fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
-    // Runs of other pipelines may be making tables too. An index on a large table takes its time.
-    link.run(&format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MAKING})"))?;
+    // Runs of other pipelines may be making tables too.
+    link.run(&format!("SELECT pg_advisory_xact_lock({MAKING})"))?;
     if link.text("SELECT to_regnamespace('forebay') IS NULL")?.as_deref() == Some("t") {
         link.run("CREATE SCHEMA forebay")?;
     }
@@ -120,7 +128,7 @@ fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
     let params =
         [(&plan.pipeline as _, Type::TEXT), (&FORMAT as _, Type::INT8), (&plan.has_snapshots as _, Type::BOOL)];
     link.query(sql, &params)?;
-    Ok(Prepared::Ready)
+    Ok(Prepared::Ready(survey.late_indexes(plan)))
 }
 
 /// What there is.
@@ -133,6 +141,9 @@ struct Survey {
     entities: Vec<(String, String)>,
     /// Tables and indexes in the pipeline's schema.
     relations: BTreeSet<String>,
+    /// The columns of its tables as they are now, `table.column type`, and of each table with that primary key
+    /// `table region,id`: people change tables.
+    columns: BTreeSet<String>,
 }
 
 impl Survey {
@@ -140,16 +151,25 @@ impl Survey {
         let pipeline = (&plan.pipeline as _, Type::TEXT);
         let sql = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL,
                      EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
-                     ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)";
+                     ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
+                     ARRAY(SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
+                           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+                           WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped)
+                     || ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)
+                                FROM unnest(i.indkey) WITH ORDINALITY k (num, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num)
+                           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indrelid = c.oid
+                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL)";
         let row = link.query(sql, std::slice::from_ref(&pipeline))?;
         let row = row.first().ok_or_else(no_answer)?;
         let relations: Vec<String> = row.try_get(2)?;
+        let columns: Vec<String> = row.try_get(3)?;
         let mut survey = Self {
             has_own: row.try_get(0)?,
             has_schema: row.try_get(1)?,
             known: None,
             entities: Vec::new(),
             relations: relations.into_iter().collect(),
+            columns: columns.into_iter().collect(),
         };
         if survey.has_own {
             let sql = "SELECT format, has_snapshots FROM forebay.pipelines WHERE pipeline = $1";
@@ -179,7 +199,10 @@ impl Survey {
                 Some(_) if !self.relations.contains(entity) => {
                     found.push(format!("table {}.{entity} was removed", plan.pipeline));
                 }
-                Some(planned) => differences_of(planned, columns, &mut found),
+                Some(planned) => {
+                    differences_of(planned, columns, &mut found);
+                    self.changes_by_others(planned, columns, &mut found);
+                }
             }
         }
         for entity in plan.schema.entities() {
@@ -193,12 +216,40 @@ impl Survey {
         (!found.is_empty()).then_some(Prepared::Differs(found))
     }
 
-    /// Whether all that the plan needs is there.
+    /// What others have changed about a table, so that rows could not be written to it or would be read wrongly.
+    fn changes_by_others(&self, entity: &Entity, stored: &str, found: &mut Vec<String>) {
+        let name = &entity.name;
+        let noted: Vec<(&str, &str)> = parse_columns(stored);
+        let keys = [("region", "text"), ("id", "text")];
+        let wanted = noted.iter().filter_map(|(column, kind)| Some((*column, sql_type(ColumnType::from_name(kind)?))));
+        for (column, kind) in keys.into_iter().chain(wanted) {
+            if self.columns.contains(&format!("{name}.{column} {kind}")) {
+                continue;
+            }
+            let begin = format!("{name}.{column} ");
+            match self.columns.iter().find_map(|column| column.strip_prefix(&begin)) {
+                Some(now) => found.push(format!("{name}.{column} was altered from {kind} to {now}")),
+                None => found.push(format!("column {name}.{column} was removed from the table")),
+            }
+        }
+        if !self.columns.contains(&format!("{name} region,id")) {
+            found.push(format!("the primary key (region, id) of {name} was removed"));
+        }
+    }
+
+    /// What makes the indexes that tables lack which were there before.
+    fn late_indexes(&self, plan: &StorePlan) -> Vec<String> {
+        let mut late = Vec::new();
+        for entity in plan.schema.entities().iter().filter(|entity| self.stored(&entity.name).is_some()) {
+            let missing = entity.indexes.iter().filter(|index| !self.relations.contains(&index_name(entity, index)));
+            late.extend(missing.map(|index| create_index(plan, entity, index)));
+        }
+        late
+    }
+
+    /// Whether all that the plan needs is there, but for indexes.
     fn is_complete(&self, plan: &StorePlan) -> bool {
-        let has_entity = |entity: &Entity| {
-            self.stored(&entity.name) == Some(&columns_text(entity))
-                && entity.indexes.iter().all(|index| self.relations.contains(&index_name(entity, index)))
-        };
+        let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&columns_text(entity));
         self.known == Some((FORMAT, plan.has_snapshots)) && plan.schema.entities().iter().all(has_entity)
     }
 }
@@ -224,15 +275,8 @@ fn make_entity(link: &mut Link, plan: &StorePlan, entity: &Entity, stored: Optio
             }
         }
     }
-    for index in &entity.indexes {
-        // Texts are found and ordered byte by byte, in the database as in memory.
-        let is_text = entity.columns.iter().any(|column| column.name == *index && column.kind == ColumnType::Text);
-        let collation = if is_text { " COLLATE \"C\"" } else { "" };
-        sql.push_str(&format!(
-            "CREATE INDEX IF NOT EXISTS {} ON {table} (\"region\", {}{collation}, \"id\");",
-            quoted(&index_name(entity, index)),
-            quoted(index)
-        ));
+    if stored.is_none() {
+        sql.extend(entity.indexes.iter().map(|index| create_index(plan, entity, index)));
     }
     link.run(&sql)?;
     let sql = "INSERT INTO forebay.entities VALUES ($1, $2, $3)
@@ -240,6 +284,18 @@ fn make_entity(link: &mut Link, plan: &StorePlan, entity: &Entity, stored: Optio
     let columns = columns_text(entity);
     link.query(sql, &[(&plan.pipeline, Type::TEXT), (&entity.name, Type::TEXT), (&columns, Type::TEXT)])?;
     Ok(())
+}
+
+fn create_index(plan: &StorePlan, entity: &Entity, index: &str) -> String {
+    // Texts are found and ordered byte by byte, in the database as in memory.
+    let is_text = entity.columns.iter().any(|column| column.name == index && column.kind == ColumnType::Text);
+    let collation = if is_text { " COLLATE \"C\"" } else { "" };
+    format!(
+        "CREATE INDEX IF NOT EXISTS {} ON {} (\"region\", {}{collation}, \"id\");",
+        quoted(&index_name(entity, index)),
+        table_name(&plan.pipeline, &entity.name),
+        quoted(index)
+    )
 }
 
 /// `entity.column`, or as much of it as Postgres keeps and a hash: two long names must not become one.
@@ -258,17 +314,21 @@ pub(super) fn table_name(pipeline: &str, entity: &str) -> String {
 }
 
 fn definition(column: &Column) -> String {
-    let kind = match column.kind {
+    format!("{} {}", quoted(&column.name), sql_type(column.kind))
+}
+
+/// A type as Postgres writes it.
+pub(super) fn sql_type(kind: ColumnType) -> &'static str {
+    match kind {
         ColumnType::Text => "text",
         ColumnType::Boolean => "boolean",
         ColumnType::Bigint => "bigint",
         ColumnType::Double => "double precision",
         ColumnType::Numeric => "numeric",
-        ColumnType::Timestamptz => "timestamptz",
+        ColumnType::Timestamptz => "timestamp with time zone",
         ColumnType::Jsonb => "jsonb",
         ColumnType::Bytes => "bytea",
-    };
-    format!("{} {kind}", quoted(&column.name))
+    }
 }
 
 /// The stored checkpoint; none if the pipeline never ran.

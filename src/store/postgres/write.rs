@@ -14,6 +14,7 @@
 //! the statement and COMMIT are one each. The first batch of a shape costs one more for each of its statements, to
 //! prepare them.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -201,16 +202,16 @@ pub(super) fn write(
     let routes: Vec<Route> = batch.changes.iter().map(|regions| Route::of(regions, trusts_new)).collect();
     let statement = Statement::of(plan, layouts, batch, &routes, backend);
     if !routes.iter().any(|route| route.is_streamed()) {
-        return statement.run(link, batch);
+        return Ok(statement.run(link)?.written(batch));
     }
-    for (route, layout) in routes.iter().zip(layouts).filter(|(route, _)| route.stages_rest) {
+    for (_, layout) in routes.iter().zip(layouts).filter(|(route, _)| route.stages_rest) {
         if link.has_made(&layout.stage) {
             continue;
         }
-        debug_assert!(route.is_streamed());
         link.run(&format!(
-            "CREATE TEMP TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS",
+            "CREATE TEMP TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
             layout.stage.trim_start_matches("pg_temp."),
+            layout.columns,
             layout.table
         ))?;
         link.made(&layout.stage);
@@ -225,9 +226,9 @@ pub(super) fn write(
             copy(link, &layout.stage, layout, runs(regions, move |change| route.is_rest(change)))?;
         }
     }
-    let written = statement.run(link, batch)?;
-    link.run(if written.has_moved { "COMMIT" } else { "ROLLBACK" })?;
-    Ok(written)
+    let moved = statement.run(link)?;
+    link.run(if moved.has_moved { "COMMIT" } else { "ROLLBACK" })?;
+    Ok(moved.written(batch))
 }
 
 fn copy<'b>(link: &mut Link, target: &str, layout: &Layout, rows: impl Iterator<Item = &'b [u8]>) -> Result<(), Fault> {
@@ -361,8 +362,11 @@ impl Statement {
                  AND NOT coalesce(n.hash = d.hash AND n.generated_at > d.since, false) AS is_kept
                FROM unnest({regions}, {blocks}, {times}, {since}, {hashes}, {docs})
                  d (region, block, generated_at, since, hash, doc)
-               LEFT JOIN forebay.regions r ON r.pipeline = $1 AND r.region = d.region
-               LEFT JOIN forebay.snapshots n ON n.pipeline = $1 AND n.region = d.region AND n.seq = r.seq
+               LEFT JOIN LATERAL (
+                 SELECT g.seq FROM forebay.regions g WHERE g.pipeline = $1 AND g.region = d.region LIMIT 1) r ON true
+               LEFT JOIN LATERAL (
+                 SELECT s.hash, s.generated_at FROM forebay.snapshots s
+                 WHERE s.pipeline = $1 AND s.region = d.region AND s.seq = r.seq LIMIT 1) n ON true
                WHERE {GATE}),
              stored AS (
                INSERT INTO forebay.snapshots (pipeline, region, id, seq, block, generated_at, hash, doc)
@@ -388,35 +392,52 @@ impl Statement {
         self.add(&format!(
             ", pruned AS (DELETE FROM forebay.snapshots WHERE {GATE} AND (pipeline, region, seq) IN (
                SELECT s.pipeline, s.region, s.seq FROM forebay.snapshots s
-               JOIN forebay.regions r ON r.pipeline = s.pipeline AND r.region = s.region
                WHERE s.pipeline = $1 AND s.generated_at < {oldest}
-                 AND (s.seq < r.seq OR EXISTS (SELECT FROM stored k WHERE k.region = s.region))
+                 AND (s.seq < (SELECT r.seq FROM forebay.regions r WHERE r.pipeline = $1 AND r.region = s.region)
+                      OR s.region IN (SELECT k.region FROM stored k))
                LIMIT {SNAPSHOT_PRUNE_ROWS_MAX}))"
         ));
     }
 
-    fn run(self, link: &mut Link, batch: &SealedBatch) -> Result<Written, Fault> {
+    fn run(self, link: &mut Link) -> Result<Moved, Fault> {
         let params: Vec<Param<'_>> = self.params.iter().map(|(value, kind)| (&**value, kind.clone())).collect();
         let rows = link.query(&self.sql, &params)?;
         let moved: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
-        let mut stored: Vec<(String, String)> = Vec::new();
+        let mut stored = Stored::new();
         if self.has_snapshots {
             for row in &rows {
                 if let (Some(region), Some(id)) = (row.try_get(1)?, row.try_get(2)?) {
-                    stored.push((region, id));
+                    stored.insert(region, id);
                 }
             }
         }
-        Ok(Written { has_moved: moved == 1, snapshots: receipts(&batch.snapshots, &stored) })
+        Ok(Moved { has_moved: moved == 1, stored })
+    }
+}
+
+/// The ids of the snapshots that were stored, by region.
+type Stored = HashMap<String, String>;
+
+/// What the statement answered.
+struct Moved {
+    has_moved: bool,
+    stored: Stored,
+}
+
+impl Moved {
+    fn written(mut self, batch: &SealedBatch) -> Written {
+        Written { has_moved: self.has_moved, snapshots: receipts(&batch.snapshots, &mut self.stored) }
     }
 }
 
 /// What became of each document.
-fn receipts(drafts: &[SnapshotDraft], stored: &[(String, String)]) -> Vec<SnapshotReceipt> {
-    let id_of =
-        |draft: &SnapshotDraft| stored.iter().find(|(region, _)| **region == *draft.region).map(|(_, id)| id.clone());
-    let receipt = |draft: &SnapshotDraft| SnapshotReceipt { region: Arc::clone(&draft.region), id: id_of(draft) };
-    drafts.iter().filter(|draft| draft.doc.is_some()).map(receipt).collect()
+fn receipts(drafts: &[SnapshotDraft], stored: &mut Stored) -> Vec<SnapshotReceipt> {
+    let with_doc = drafts.iter().filter(|draft| draft.doc.is_some());
+    let mut receipt = |draft: &SnapshotDraft| SnapshotReceipt {
+        region: Arc::clone(&draft.region),
+        id: stored.remove(&*draft.region),
+    };
+    with_doc.map(&mut receipt).collect()
 }
 
 fn moments(times: impl Iterator<Item = Timestamp>) -> RawArray {
@@ -445,19 +466,20 @@ pub(super) fn find_receipts(
     if batch.snapshots.is_empty() {
         return Ok(Vec::new());
     }
-    let regions = RawArray::of_texts(batch.snapshots.iter().map(|draft| &*draft.region));
-    let sql = "SELECT s.region, s.id, s.generated_at, s.hash FROM forebay.regions r JOIN forebay.snapshots s
-               ON s.pipeline = r.pipeline AND s.region = r.region AND s.seq = r.seq
+    let drafts: HashMap<&str, &SnapshotDraft> = batch.snapshots.iter().map(|draft| (&*draft.region, draft)).collect();
+    let regions = RawArray::of_texts(drafts.keys().copied());
+    let sql = "SELECT s.region, s.id, s.generated_at, s.hash FROM forebay.regions r CROSS JOIN LATERAL (
+                 SELECT * FROM forebay.snapshots n
+                 WHERE n.pipeline = r.pipeline AND n.region = r.region AND n.seq = r.seq LIMIT 1) s
                WHERE r.pipeline = $1 AND r.region = ANY ($2)";
-    let mut stored = Vec::new();
+    let mut stored = Stored::new();
     for row in link.query(sql, &[(&pipeline, Type::TEXT), (&regions, Type::TEXT_ARRAY)])? {
         let (region, id, time, hash): (String, String, Moment, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        let is_ours =
-            |draft: &SnapshotDraft| *draft.region == *region && draft.generated_at == time.0 && draft.hash == hash;
-        if batch.snapshots.iter().any(is_ours) {
-            stored.push((region, id));
+        let is_ours = |draft: &&SnapshotDraft| draft.generated_at == time.0 && draft.hash == hash;
+        if drafts.get(region.as_str()).is_some_and(is_ours) {
+            stored.insert(region, id);
         }
     }
-    Ok(receipts(&batch.snapshots, &stored))
+    Ok(receipts(&batch.snapshots, &mut stored))
 }
