@@ -6,7 +6,7 @@
 //!
 //! | a table with | goes | round trips |
 //! |---|---|---|
-//! | up to [`UNNEST_ROWS_MAX`] rows | as arrays, inside the statement | 0 |
+//! | up to [`UNNEST_ROWS_MAX`] rows and [`UNNEST_BYTES_MAX`] bytes | as arrays, inside the statement | 0 |
 //! | more, known to be new | by COPY straight into the table | 2 |
 //! | more, others | by COPY into a temporary table, from which the statement takes them | 2 |
 //!
@@ -36,8 +36,8 @@ use crate::timestamp::Timestamp;
 /// Rows of one table that go as arrays: up to here it is faster than a COPY, which costs two round trips.
 pub(super) const UNNEST_ROWS_MAX: usize = 1000;
 
-/// Bytes of one table that go as arrays: a message of the protocol has at most 1 GiB, and each row is held twice.
-const UNNEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of one table that go as arrays: they are held three times (as rows, as arrays, as a message), a stream once.
+const UNNEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// How many times more new rows than others there must be for the new ones to be streamed apart from them.
 const NEW_SHARE_MIN: usize = 2;
@@ -312,10 +312,12 @@ impl Statement {
             let _ = write!(self.sql, ", rows{at} AS ({upsert})");
         }
         if route.stages_rest {
+            // Rows that were streamed are in a transaction, which is rolled back if the checkpoint has not moved: to look
+            // at that here would cost 4 % of it.
             let Layout { table, stage, columns, conflict, .. } = layout;
             let _ = write!(
                 self.sql,
-                ", rows{at} AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} WHERE {GATE} {conflict})"
+                ", rows{at} AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} {conflict})"
             );
         }
         if route.deletes {
