@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+
 /// Microseconds since the Unix epoch, in UTC.
 ///
 /// Its text form is RFC 3339 in UTC with no fraction, three digits or six, whichever is the shortest that is exact:
@@ -20,9 +23,12 @@ impl Timestamp {
     /// (<https://www.postgresql.org/docs/current/datatype-datetime.html>).
     pub const MIN: Self = Self(-210_863_520_000_000_000);
 
+    /// The latest time: the end of the year 9999.
+    pub const MAX: Self = Self(253_402_300_799_999_999);
+
     /// A time from microseconds since the Unix epoch; none outside the years -4712 to 9999.
     pub fn from_micros(micros: i64) -> Option<Self> {
-        jiff::Timestamp::from_microsecond(micros).ok().map(|_| Self(micros)).filter(|time| *time >= Self::MIN)
+        (Self::MIN.0..=Self::MAX.0).contains(&micros).then_some(Self(micros))
     }
 
     /// Microseconds since the Unix epoch.
@@ -44,12 +50,23 @@ impl Timestamp {
 
     /// The text form with always three digits after the second, so that texts order as times do.
     pub fn to_millis_text(self) -> String {
-        format!("{:.3}", self.to_jiff())
+        format!("{:.3}Z", self.to_civil())
     }
 
-    fn to_jiff(self) -> jiff::Timestamp {
-        jiff::Timestamp::from_microsecond(self.0).unwrap_or_default()
+    /// Date and time in UTC. jiff's own timestamps end two hours before the year 9999 does, its dates do not.
+    fn to_civil(self) -> DateTime {
+        EPOCH.saturating_add(SignedDuration::from_micros(self.0))
     }
+}
+
+/// The Unix epoch.
+const EPOCH: DateTime = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+
+/// A time in UTC in the last hours of the year 9999: see [`Timestamp::to_civil`].
+fn last_hours(text: &str) -> Option<Timestamp> {
+    let time = text.strip_suffix(['Z', 'z']).filter(|time| time.starts_with("9999-12-3") && time.len() > 15)?;
+    let time: DateTime = time.parse().ok()?;
+    Timestamp::from_micros(i64::try_from(time.duration_since(EPOCH).as_micros()).ok()?)
 }
 
 impl FromStr for Timestamp {
@@ -57,9 +74,9 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || TimestampError(text.chars().take(40).collect());
-        let time: jiff::Timestamp = text.parse().map_err(|_| refused())?;
+        let Ok(time) = text.parse::<jiff::Timestamp>() else { return last_hours(text).ok_or_else(refused) };
         let micros = time.as_nanosecond().div_euclid(1000);
-        i64::try_from(micros).ok().map(Self).filter(|time| *time >= Self::MIN).ok_or_else(refused)
+        i64::try_from(micros).ok().and_then(Self::from_micros).ok_or_else(refused)
     }
 }
 
@@ -70,7 +87,7 @@ impl fmt::Display for Timestamp {
             micros if micros % 1000 == 0 => 3,
             _ => 6,
         };
-        write!(f, "{:.digits$}", self.to_jiff())
+        write!(f, "{:.digits$}Z", self.to_civil())
     }
 }
 
@@ -89,6 +106,8 @@ mod tests {
             ("2018-01-31T01:49:59.1234567Z", "2018-01-31T01:49:59.123456Z"),
             ("1969-12-31T23:59:59.1234567Z", "1969-12-31T23:59:59.123456Z"),
             ("-004712-01-01T00:00:00Z", "-004712-01-01T00:00:00Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+            ("9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59.999999Z"),
         ] {
             let time: Timestamp = given.parse().expect(given);
             assert_eq!(time.to_string(), canonical);
