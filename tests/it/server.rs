@@ -72,8 +72,18 @@ fn own_all(data: &Path) {
     }
 }
 
+/// A port that nobody listens on, below those that the system gives to connections and to listeners without a wish: a
+/// server that comes back must find its port free.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..10_000 {
+        let place = std::process::id().wrapping_mul(37).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 15_000 + u16::try_from(place % 15_000).expect("a port");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port between 15000 and 30000 is free");
 }
 
 impl Server {
@@ -218,31 +228,44 @@ impl Pooler {
         if is_root() {
             std::os::unix::fs::chown(dir.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
         }
-        let port = free_port();
         let users = dir.path().join("users");
         std::fs::write(&users, "\"forebay\" \"\"\n").expect("users");
         let file = dir.path().join("pgbouncer.ini");
-        let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = trust\nauth_file = {}\nunix_socket_dir =\n{settings}\n",
-            server.port,
-            users.display()
-        );
-        std::fs::write(&file, text).expect("settings");
+        for _ in 0..5 {
+            let port = free_port();
+            // Only this pooler knows this database.
+            let own = format!("own_{}_{port}", std::process::id());
+            let text = format!(
+                "[databases]\n{own} = host=127.0.0.1 port={0} dbname=postgres\n* = host=127.0.0.1 port={0}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = trust\nauth_file = {1}\nunix_socket_dir =\n{settings}\n",
+                server.port,
+                users.display()
+            );
+            std::fs::write(&file, text).expect("settings");
+            let (mut guardian, life) = Self::run(&file);
+            let url = format!("postgres://forebay@127.0.0.1:{port}/{own}");
+            let begun = std::time::Instant::now();
+            while begun.elapsed().as_secs() < 10 && guardian.try_wait().expect("the pooler").is_none() {
+                if Client::connect(&url, NoTls).is_ok() {
+                    return Self { port, _dir: dir, _life: life, _guardian: guardian };
+                }
+                std::thread::yield_now();
+            }
+        }
+        panic!("pgbouncer does not start; `make test` installs it");
+    }
+
+    /// A process that runs the pooler until its standard input ends.
+    fn run(file: &Path) -> (Child, ChildStdin) {
         let mut guardian = Command::new("sh");
         let script = "PATH=$PATH:/usr/sbin pgbouncer -q \"$0\" & cat >/dev/null; kill $!; wait $!";
-        guardian.args(["-c", script]).arg(&file).process_group(0).current_dir("/tmp");
+        guardian.args(["-c", script]).arg(file).process_group(0).current_dir("/tmp");
         if is_root() {
             guardian.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         }
-        let mut guardian =
-            guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sh");
+        let guardian = guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut guardian = guardian.expect("sh");
         let life = guardian.stdin.take().expect("stdin");
-        let begun = std::time::Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed().as_secs() < 20, "pgbouncer does not start; `make test` installs it");
-            std::thread::yield_now();
-        }
-        Self { port, _dir: dir, _life: life, _guardian: guardian }
+        (guardian, life)
     }
 }
 

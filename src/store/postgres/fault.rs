@@ -82,11 +82,6 @@ impl Fault {
         matches!(self, Self::ReadOnly(_)) || self.code().is_some_and(of_resources)
     }
 
-    /// Whether the server itself said it.
-    pub(super) fn is_from_server(&self) -> bool {
-        self.code().is_some()
-    }
-
     /// Whether the server refuses a parameter of the start-up: a pooler in the way does.
     pub(super) fn is_protocol_violation(&self) -> bool {
         self.code() == Some(&SqlState::PROTOCOL_VIOLATION)

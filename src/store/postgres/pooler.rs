@@ -13,23 +13,29 @@ const REFUSED: &str = "a pooler stands before the database and changes the serve
                        (PgBouncer with pool_mode = transaction or statement): the lock of the one writer would be lost \
                        unnoticed; give the address of the database itself, or of a pool by session";
 
+/// How often a transaction is tried: a connection may break for other reasons.
+const TRIES: usize = 2;
+
 /// Refuses a connection that is pooled by transaction or statement.
 pub(super) fn check(session: &mut Session, address: &PostgresAddress) -> Result<(), Fault> {
     if session.greeting().is_direct {
         return Ok(());
     }
-    let process = |link: &mut Link| link.text("SELECT pg_backend_pid()");
-    let before = session.call(process)?;
-    let mut other = Session::open(address, Purpose::General)?;
-    // A pool by statement refuses to begin a transaction.
-    let begun = other.call(|link| link.run("BEGIN"));
-    let others = begun.and_then(|()| other.call(process));
-    let after = session.call(process)?;
-    drop(other);
-    match others {
-        Ok(others) if before == after && others != after => Ok(()),
-        Ok(_) => Err(Fault::Unusable(REFUSED.into())),
-        Err(fault) if fault.is_from_server() => Err(Fault::Unusable(REFUSED.into())),
-        Err(fault) => Err(fault),
+    for _ in 0..TRIES {
+        let before = session.call(process)?;
+        let mut other = Session::open(address, Purpose::General)?;
+        // That it answers at all is one thing; a pool by statement ends a connection that begins a transaction.
+        other.call(process)?;
+        let Ok(others) = other.call(|link| link.run("BEGIN")).and_then(|()| other.call(process)) else { continue };
+        return match session.call(process)? {
+            after if before == after && others != after => Ok(()),
+            _ => Err(Fault::Unusable(REFUSED.into())),
+        };
     }
+    Err(Fault::Unusable(REFUSED.into()))
+}
+
+/// The number of the server process that answers.
+fn process(link: &mut Link) -> Result<Option<String>, Fault> {
+    link.text("SELECT pg_backend_pid()")
 }
