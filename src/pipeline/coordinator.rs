@@ -490,9 +490,8 @@ impl<'h> Coordinator<'h> {
                 let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, _>>()?;
                 let mut sealed = engine.seal()?;
                 if let Some(encoder) = encoder {
-                    for (entity, rows) in std::mem::take(&mut sealed) {
-                        sealed.push((entity, encoder.encode(entity, rows)?));
-                    }
+                    let encode = |(entity, rows)| Ok::<_, LaneError>((entity, encoder.encode(entity, rows)?));
+                    sealed = sealed.into_iter().map(encode).collect::<Result<_, _>>()?;
                 }
                 Ok((drafts, sealed))
             };

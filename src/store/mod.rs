@@ -4,8 +4,8 @@
 //! (rows that a lane misses) and [`SnapshotReader`] (what other commands show). Whoever holds a [`Store`] holds the
 //! pipeline's lock.
 
-mod columns;
 mod postgres;
+mod sql;
 mod sqlite;
 mod url;
 
@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use columns::{columns_text, differences_of, parse_columns};
 pub use postgres::PostgresAddress;
 pub use url::{StoreUrl, StoreUrlError};
 

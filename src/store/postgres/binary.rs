@@ -13,7 +13,7 @@ use super::fault::Fault;
 use crate::numeric::Numeric;
 use crate::schema::{Column, Entity, Schema};
 use crate::stage::batch::{RegionChanges, RowAt};
-use crate::stage::codec::{Change, CodecError, Decoder, ValueRef};
+use crate::stage::codec::{CodecError, Decoder, ValueRef};
 use crate::store::RowEncoder;
 use crate::timestamp::Timestamp;
 use crate::value::ColumnType;
@@ -298,10 +298,6 @@ impl RawArray {
         self.push(&value.to_be_bytes());
     }
 
-    pub(super) fn push_time(&mut self, time: Timestamp) {
-        self.push(&to_pg_micros(time).to_be_bytes());
-    }
-
     pub(super) fn push_text(&mut self, text: &str) {
         self.push(text.as_bytes());
     }
@@ -312,10 +308,25 @@ impl RawArray {
         array
     }
 
+    pub(super) fn of_times(times: impl IntoIterator<Item = Timestamp>) -> Self {
+        let mut array = Self::new(Type::TIMESTAMPTZ);
+        times.into_iter().for_each(|time| array.push(&to_pg_micros(time).to_be_bytes()));
+        array
+    }
+
     pub(super) fn of_int8s(values: impl IntoIterator<Item = i64>) -> Self {
         let mut array = Self::new(Type::INT8);
         values.into_iter().for_each(|value| array.push_int8(value));
         array
+    }
+}
+
+/// Gathers the fields of rows by column, as far as there are arrays.
+pub(super) fn gather<'b>(arrays: &mut [RawArray], tuples: impl Iterator<Item = &'b [u8]>) {
+    for tuple in tuples {
+        for (array, field) in arrays.iter_mut().zip(fields(tuple)) {
+            array.push_field(field);
+        }
     }
 }
 
@@ -459,11 +470,6 @@ fn numeric_of(raw: &[u8]) -> Option<Numeric> {
     fraction.truncate(scale);
     text.push_str(if fraction.is_empty() { "0" } else { &fraction });
     text.parse().ok()
-}
-
-/// Whether a row is to be written.
-pub(super) fn is_live(change: Change) -> bool {
-    change != Change::Deleted
 }
 
 #[cfg(test)]

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
+use super::outage::pause;
 use super::session::{Backend, Link, Session};
+use crate::limits::WAIT_STEP;
 
 /// How long a lock that another holds is waited for: a run that was killed just now leaves it to the server to notice.
 const OTHER_WAIT: Duration = Duration::from_secs(3);
 
 /// How long our own old process is waited for: it may be in the middle of a commit. Then it is an outage.
 const OWN_WAIT: Duration = Duration::from_secs(10);
-
-const STEP: Duration = Duration::from_millis(50);
 
 /// Why the lock was not taken.
 pub(super) enum Refused {
@@ -59,10 +59,7 @@ pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend]) -> R
             session.call(move |link| link.run(&format!("SELECT pg_terminate_backend({pid})")))?;
             was_ended = true;
         }
-        let waiting = Instant::now();
-        while let Some(rest) = STEP.checked_sub(waiting.elapsed()).filter(|rest| !rest.is_zero()) {
-            std::thread::park_timeout(rest);
-        }
+        pause(WAIT_STEP, || false);
     }
 }
 

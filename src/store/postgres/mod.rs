@@ -34,9 +34,8 @@ pub use address::PostgresAddress;
 pub(super) use snapshots::PostgresSnapshots;
 pub(super) use tables::check_names;
 
-use super::{Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan};
+use super::{Committed, OpenReader, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
 use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
-use crate::store::RefusedRow;
 use fault::{Fault, Remedy};
 use outage::Outage;
 use rows::{Readers, ReadersOf};
@@ -166,7 +165,10 @@ impl PostgresStore {
                 .reconnected()?
                 .and_then(|session| session.call_until(&database.plan.stop, move |link| work(link, &planned.plan)));
             match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    outage.is_over();
+                    return Ok(answer);
+                }
                 Err(fault) => {
                     self.session = None;
                     outage.wait(&fault)?;
@@ -352,19 +354,4 @@ impl Store for PostgresStore {
     fn readers(&self) -> Arc<dyn OpenReader> {
         Arc::new(ReadersOf(Arc::clone(&self.readers)))
     }
-}
-
-/// A name as an SQL identifier.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// The integers of SQL are signed; no counter of ours comes near 2^63.
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// The way back from [`signed`].
-fn unsigned(count: i64) -> u64 {
-    u64::try_from(count).unwrap_or(0)
 }

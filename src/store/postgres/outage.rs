@@ -87,7 +87,7 @@ impl Outage {
             });
         }
         let is_new = is_first && !self.database.is_told.swap(true, Ordering::AcqRel);
-        let is_setting = fault.is_setting() && !std::mem::replace(&mut self.is_setting_told, fault.is_setting());
+        let is_setting = fault.is_setting() && !std::mem::replace(&mut self.is_setting_told, true);
         if is_new || (is_setting && !is_first) {
             tracing::warn!("{name}: {fault}; trying again for up to {} s", self.limit.as_secs());
         } else {
@@ -99,11 +99,10 @@ impl Outage {
 
     /// Tells that the database is back, if it had gone away for long enough to be told.
     pub(super) fn is_over(&mut self) {
-        if let Some(since) = self.since.take() {
-            if self.database.is_told.swap(false, Ordering::AcqRel) {
-                tracing::info!("{} is back after {:.1} s", self.database.name, since.elapsed().as_secs_f64());
-            }
-            self.delay = DELAY_MIN;
+        if let Some(since) = self.since.take()
+            && self.database.is_told.swap(false, Ordering::AcqRel)
+        {
+            tracing::info!("{} is back after {:.1} s", self.database.name, since.elapsed().as_secs_f64());
         }
     }
 
@@ -116,12 +115,14 @@ impl Outage {
         let chance = RandomState::new().build_hasher().finish() % 1000;
         let delay = self.delay / 2 + self.delay / 2 * u32::try_from(chance).unwrap_or(0) / 1000;
         self.delay = (self.delay * 2).min(DELAY_MAX);
-        let begun = Instant::now();
-        while let Some(rest) = delay.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero()) {
-            if self.is_stopped() {
-                return;
-            }
-            std::thread::park_timeout(rest.min(WAIT_STEP));
-        }
+        pause(delay, || self.is_stopped());
+    }
+}
+
+/// Waits for that long, or until `is_over`.
+pub(super) fn pause(span: Duration, is_over: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while let Some(rest) = span.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero() && !is_over()) {
+        std::thread::park_timeout(rest.min(WAIT_STEP));
     }
 }

@@ -12,10 +12,11 @@ use super::fault::Fault;
 use super::outage::Outage;
 use super::session::{Link, Purpose, Session};
 use super::tables::table_name;
-use super::{Database, READERS_MAX, quoted, unsigned};
+use super::{Database, READERS_MAX};
 use crate::limits::WAIT_STEP;
 use crate::schema::Entity;
 use crate::stage::codec::{ValueRef, encode_stored};
+use crate::store::sql::{quoted, signed, unsigned};
 use crate::store::{OpenReader, RegionIds, RegionLimit, RowCount, RowReader, StoreError};
 
 /// Connections that read. A place without one is connected when it is needed.
@@ -196,7 +197,7 @@ impl RowReader for PostgresRows {
         let sql = self.0.queries[entity].count.clone();
         let region = region.to_owned();
         let ids = RawArray::of_texts(changed.iter().map(|(id, _)| *id));
-        let batches = RawArray::of_int8s(changed.iter().map(|(_, batch)| super::signed(*batch)));
+        let batches = RawArray::of_int8s(changed.iter().map(|(_, batch)| signed(*batch)));
         self.0.ask("counting rows", move |link| {
             let params = [
                 (&database.plan.pipeline as _, Type::TEXT),

@@ -277,12 +277,8 @@ impl Link {
                (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), current_setting('server_encoding'),
                (SELECT setting FROM pg_settings WHERE name = 'statement_timeout')"
         ));
-        let answer = self.client.simple_query(&sql)?;
-        let row = answer.iter().rev().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let field = |at: usize| row.and_then(|row| row.get(at)).unwrap_or_default();
+        let row = self.texts(&sql)?;
+        let field = |at: usize| row.get(at).map_or("", String::as_str);
         let read_only = match (field(3), field(4)) {
             ("t", _) => Some("the server is a standby, which takes no writes"),
             (_, "on") => Some("the role or the database is set to read only"),
@@ -298,14 +294,13 @@ impl Link {
         })
     }
 
-    /// Whether this connection has made a temporary table.
-    pub(super) fn has_made(&self, table: &str) -> bool {
-        self.made.contains(table)
-    }
-
-    /// Notes that this connection has made a temporary table.
-    pub(super) fn made(&mut self, table: &str) {
-        self.made.insert(table.to_owned());
+    /// Makes a temporary table by that statement, unless this connection has.
+    pub(super) fn make_once(&mut self, table: &str, sql: &str) -> Result<(), Fault> {
+        if !self.made.contains(table) {
+            self.run(sql)?;
+            self.made.insert(table.to_owned());
+        }
+        Ok(())
     }
 
     /// Notes that the call goes on, for whoever waits for it.
@@ -319,11 +314,11 @@ impl Link {
         Ok(self.client.batch_execute(sql)?)
     }
 
-    /// The first row of what statements without parameters answer, as texts, in one round trip; null is empty.
+    /// The last row of what statements without parameters answer, as texts, in one round trip; null is empty.
     pub(super) fn texts(&mut self, sql: &str) -> Result<Vec<String>, Fault> {
         self.step();
         let answer = self.client.simple_query(sql)?;
-        let row = answer.into_iter().find_map(|message| match message {
+        let row = answer.into_iter().rev().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
@@ -358,7 +353,7 @@ impl Link {
         Ok(self.client.query(&statement, &values)?)
     }
 
-    /// Runs a prepared statement and gives each row to `visit` as it comes, until that says to stop.
+    /// Runs a prepared statement and gives each row to `visit` as it comes, until that fails.
     pub(super) fn each(
         &mut self,
         sql: &str,

@@ -8,7 +8,8 @@ use postgres::types::Type;
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
 use super::session::{Link, Purpose, Session};
-use super::{PostgresAddress, StoreError, error_of, tables, unsigned};
+use super::{PostgresAddress, StoreError, error_of, tables};
+use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
 use crate::timestamp::Timestamp;
 
@@ -65,16 +66,15 @@ fn snapshots(rows: &[Row]) -> Result<Vec<StoredSnapshot>, Fault> {
     rows.iter().map(snapshot).collect()
 }
 
-/// The newest snapshot of each region, or of those that are given, in one round trip. Each is looked up by its key: a join
-/// could be planned from statistics that know nothing of the pipeline yet, and then compares all with all.
+/// The newest snapshot `s` of each region `r`. It is looked up by its key: a join could be planned from statistics that
+/// know nothing of the pipeline yet, and then compares all with all.
+pub(super) const NEWEST: &str = "forebay.regions r CROSS JOIN LATERAL (
+    SELECT * FROM forebay.snapshots n WHERE n.pipeline = r.pipeline AND n.region = r.region AND n.seq = r.seq LIMIT 1) s";
+
+/// The newest snapshot of each region, or of those that are given, in one round trip.
 fn latest(link: &mut Link, pipeline: &str, regions: Option<&RawArray>) -> Result<Vec<StoredSnapshot>, Fault> {
     let of_regions = if regions.is_some() { "AND r.region = ANY ($2)" } else { "" };
-    let sql = format!(
-        "SELECT {COLUMNS} FROM forebay.regions r CROSS JOIN LATERAL (
-           SELECT * FROM forebay.snapshots n WHERE n.pipeline = r.pipeline AND n.region = r.region AND n.seq = r.seq
-           LIMIT 1) s
-         WHERE r.pipeline = $1 {of_regions} ORDER BY r.region"
-    );
+    let sql = format!("SELECT {COLUMNS} FROM {NEWEST} WHERE r.pipeline = $1 {of_regions} ORDER BY r.region");
     let mut params = vec![(&pipeline as _, Type::TEXT)];
     params.extend(regions.map(|regions| (regions as _, Type::TEXT_ARRAY)));
     snapshots(&link.query(&sql, &params)?)

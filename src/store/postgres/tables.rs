@@ -9,11 +9,11 @@ use postgres::types::Type;
 
 use super::fault::Fault;
 use super::session::Link;
-use super::{quoted, signed, unsigned};
 use crate::limits::NAME_BYTES_MAX;
 use crate::schema::{Column, Entity, SchemaError};
 use crate::stage::batch::{Checkpoint, RegionTouch};
-use crate::store::{StorePlan, columns_text, differences_of, parse_columns};
+use crate::store::StorePlan;
+use crate::store::sql::{columns_text, differences_of, parse_columns, quoted, signed, unsigned};
 use crate::value::ColumnType;
 
 /// The version of our own tables. A database with a later one was written by a later forebay.
@@ -269,8 +269,8 @@ fn make_entity(link: &mut Link, plan: &StorePlan, entity: &Entity, stored: Optio
             ));
         }
         Some(stored) => {
-            let known: Vec<&str> = stored.split(", ").filter_map(|column| column.split(' ').next()).collect();
-            for column in entity.columns.iter().filter(|column| !known.contains(&column.name.as_str())) {
+            let known = parse_columns(stored);
+            for column in entity.columns.iter().filter(|column| !known.iter().any(|(name, _)| *name == column.name)) {
                 sql.push_str(&format!("ALTER TABLE {table} ADD COLUMN {};", definition(column)));
             }
         }

@@ -20,21 +20,23 @@ use std::sync::Arc;
 
 use postgres::types::{ToSql, Type};
 
-use super::binary::{COPY_HEADER, COPY_TRAILER, Moment, RawArray, fields, is_live, types_of};
+use super::binary::{COPY_HEADER, COPY_TRAILER, Moment, RawArray, gather, types_of};
 use super::fault::Fault;
 use super::session::{Link, Param};
+use super::snapshots::NEWEST;
 use super::tables::{checkpoint_values, table_name};
-use super::{quoted, signed};
 use crate::limits::SNAPSHOT_PRUNE_ROWS_MAX;
 use crate::schema::{Entity, Schema};
 use crate::snapshot::ID_HASH_DIGITS;
 use crate::stage::batch::{RegionChanges, RowAt, SealedBatch, SnapshotDraft};
 use crate::stage::codec::Change;
+use crate::store::sql::{quoted, signed};
 use crate::store::{SnapshotReceipt, StorePlan};
 use crate::timestamp::Timestamp;
+use crate::value::ColumnType;
 
 /// Rows of one table that go as arrays: up to here it is faster than a COPY, which costs two round trips.
-pub(super) const UNNEST_ROWS_MAX: usize = 1000;
+const UNNEST_ROWS_MAX: usize = 1000;
 
 /// Bytes of one table that go as arrays: they are held three times (as rows, as arrays, as a message), a stream once.
 const UNNEST_BYTES_MAX: usize = 1024 * 1024;
@@ -47,7 +49,8 @@ pub(super) struct Layout {
     table: String,
     stage: String,
     columns: String,
-    types: Vec<Type>,
+    /// The type of each column and of arrays of it; the first two are region and id.
+    types: Vec<(Type, Type)>,
     conflict: String,
 }
 
@@ -57,12 +60,13 @@ impl Layout {
         let columns: String = names.iter().map(|name| format!(", {name}")).collect();
         let sets: Vec<String> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
         let update = if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
-        let kinds = entity.columns.iter().map(|column| types_of(column.kind).0);
+        let keys = [types_of(ColumnType::Text), types_of(ColumnType::Text)];
+        let kinds = entity.columns.iter().map(|column| types_of(column.kind));
         Self {
             table: table_name(pipeline, &entity.name),
             stage: format!("pg_temp.forebay_stage_{number}"),
             columns: format!("\"region\", \"id\"{columns}"),
-            types: [Type::TEXT, Type::TEXT].into_iter().chain(kinds).collect(),
+            types: keys.into_iter().chain(kinds).collect(),
             conflict: format!("ON CONFLICT (\"region\", \"id\") DO {update}"),
         }
     }
@@ -86,36 +90,22 @@ impl Layout {
 
     /// The array parameters of some rows, one for each column.
     pub(super) fn arrays<'b>(&self, tuples: impl Iterator<Item = &'b [u8]>) -> Vec<RawArray> {
-        let mut arrays: Vec<RawArray> = self.types.iter().map(|kind| RawArray::new(kind.clone())).collect();
-        for tuple in tuples {
-            for (array, field) in arrays.iter_mut().zip(fields(tuple)) {
-                array.push_field(field);
-            }
-        }
+        let mut arrays: Vec<RawArray> = self.types.iter().map(|(kind, _)| RawArray::new(kind.clone())).collect();
+        gather(&mut arrays, tuples);
         arrays
     }
 
     /// Regions and ids of some rows.
     pub(super) fn keys<'b>(tuples: impl Iterator<Item = &'b [u8]>) -> [RawArray; 2] {
         let mut keys = [RawArray::new(Type::TEXT), RawArray::new(Type::TEXT)];
-        for tuple in tuples {
-            for (array, field) in keys.iter_mut().zip(fields(tuple)) {
-                array.push_field(field);
-            }
-        }
+        gather(&mut keys, tuples);
         keys
     }
 
-    /// The type of the array parameter of a column; the first two are region and id.
+    /// The type of the array parameter of a column.
     pub(super) fn array_type(&self, at: usize) -> Type {
-        array_of(&self.types[at])
+        self.types[at].1.clone()
     }
-}
-
-/// The array type of a type that a column has.
-fn array_of(kind: &Type) -> Type {
-    let all = crate::value::ColumnType::ALL.into_iter().map(types_of);
-    all.into_iter().find(|(one, _)| one == kind).map_or(Type::TEXT_ARRAY, |(_, array)| array)
 }
 
 /// The bytes of one row, without those of the next.
@@ -148,14 +138,23 @@ fn runs<'b>(regions: &'b [RegionChanges], keep: impl Fn(Change) -> bool + Copy +
     })
 }
 
+/// How live rows go that are not copied straight into their table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// There are none.
+    None,
+    /// As arrays.
+    Arrays,
+    /// By way of a temporary table.
+    Stage,
+}
+
 /// How the rows of one table go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Route {
     /// New rows straight into the table.
     copies_new: bool,
-    /// The live rows that remain: by way of a temporary table, or as arrays.
-    stages_rest: bool,
-    sends_rest: bool,
+    rest: Rest,
     deletes: bool,
 }
 
@@ -169,17 +168,21 @@ impl Route {
         let copies_new = trusts_new && written + new > UNNEST_ROWS_MAX && new >= NEW_SHARE_MIN * written.max(1);
         let rest = if copies_new { written } else { written + new };
         let bytes: usize = regions.iter().map(|region| region.packed.len()).sum();
-        let is_large = rest > UNNEST_ROWS_MAX || bytes > UNNEST_BYTES_MAX;
-        Self { copies_new, stages_rest: rest > 0 && is_large, sends_rest: rest > 0 && !is_large, deletes: deleted > 0 }
+        let rest = match rest {
+            0 => Rest::None,
+            1..=UNNEST_ROWS_MAX if bytes <= UNNEST_BYTES_MAX => Rest::Arrays,
+            _ => Rest::Stage,
+        };
+        Self { copies_new, rest, deletes: deleted > 0 }
     }
 
     fn is_streamed(self) -> bool {
-        self.copies_new || self.stages_rest
+        self.copies_new || self.rest == Rest::Stage
     }
 
     /// Whether a live row that is not copied straight has this change.
     fn is_rest(self, change: Change) -> bool {
-        is_live(change) && !(self.copies_new && change == Change::New)
+        change != Change::Deleted && !(self.copies_new && change == Change::New)
     }
 }
 
@@ -204,24 +207,19 @@ pub(super) fn write(
     if !routes.iter().any(|route| route.is_streamed()) {
         return Ok(statement.run(link)?.written(batch));
     }
-    for (_, layout) in routes.iter().zip(layouts).filter(|(route, _)| route.stages_rest) {
-        if link.has_made(&layout.stage) {
-            continue;
-        }
-        link.run(&format!(
-            "CREATE TEMP TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
-            layout.stage.trim_start_matches("pg_temp."),
-            layout.columns,
-            layout.table
-        ))?;
-        link.made(&layout.stage);
+    for (_, layout) in routes.iter().zip(layouts).filter(|(route, _)| route.rest == Rest::Stage) {
+        let Layout { table, stage, columns, .. } = layout;
+        let sql = format!(
+            "CREATE TEMP TABLE IF NOT EXISTS {stage} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {table} WITH NO DATA"
+        );
+        link.make_once(stage, &sql)?;
     }
     link.run("BEGIN")?;
     for ((route, layout), regions) in routes.iter().zip(layouts).zip(&batch.changes) {
         if route.copies_new {
             copy(link, &layout.table, layout, runs(regions, |change| change == Change::New))?;
         }
-        if route.stages_rest {
+        if route.rest == Rest::Stage {
             let route = *route;
             copy(link, &layout.stage, layout, runs(regions, move |change| route.is_rest(change)))?;
         }
@@ -304,14 +302,14 @@ impl Statement {
     }
 
     fn rows(&mut self, at: usize, route: Route, layout: &Layout, regions: &[RegionChanges]) {
-        if route.sends_rest {
+        if route.rest == Rest::Arrays {
             let arrays = layout.arrays(tuples(regions, move |change| route.is_rest(change)));
             let places: Vec<String> =
                 arrays.into_iter().enumerate().map(|(at, array)| self.param(array, layout.array_type(at))).collect();
             let upsert = layout.upsert_from_arrays(&places.join(", "), &format!("WHERE {GATE}"));
             let _ = write!(self.sql, ", rows{at} AS ({upsert})");
         }
-        if route.stages_rest {
+        if route.rest == Rest::Stage {
             // Rows that were streamed are in a transaction, which is rolled back if the checkpoint has not moved: to look
             // at that here would cost 4 % of it.
             let Layout { table, stage, columns, conflict, .. } = layout;
@@ -352,9 +350,10 @@ impl Statement {
         let drafts = &batch.snapshots;
         let regions = self.param(RawArray::of_texts(drafts.iter().map(|draft| &*draft.region)), Type::TEXT_ARRAY);
         let blocks = self.param(RawArray::of_int8s(drafts.iter().map(|draft| draft.block)), Type::INT8_ARRAY);
-        let times = self.param(moments(drafts.iter().map(|draft| draft.generated_at)), Type::TIMESTAMPTZ_ARRAY);
+        let times = drafts.iter().map(|draft| draft.generated_at);
+        let times = self.param(RawArray::of_times(times), Type::TIMESTAMPTZ_ARRAY);
         let since = drafts.iter().map(|draft| draft.generated_at.saturating_sub(plan.dedup));
-        let since = self.param(moments(since), Type::TIMESTAMPTZ_ARRAY);
+        let since = self.param(RawArray::of_times(since), Type::TIMESTAMPTZ_ARRAY);
         let hashes = self.param(RawArray::of_texts(drafts.iter().map(|draft| draft.hash.as_str())), Type::TEXT_ARRAY);
         let docs = self.param(docs(drafts), Type::TEXT_ARRAY);
         let touched = self.touched(batch);
@@ -442,12 +441,6 @@ fn receipts(drafts: &[SnapshotDraft], stored: &mut Stored) -> Vec<SnapshotReceip
     with_doc.map(&mut receipt).collect()
 }
 
-fn moments(times: impl Iterator<Item = Timestamp>) -> RawArray {
-    let mut array = RawArray::new(Type::TIMESTAMPTZ);
-    times.for_each(|time| array.push_time(time));
-    array
-}
-
 fn docs(drafts: &[SnapshotDraft]) -> RawArray {
     let mut array = RawArray::new(Type::TEXT);
     for draft in drafts {
@@ -470,12 +463,11 @@ pub(super) fn find_receipts(
     }
     let drafts: HashMap<&str, &SnapshotDraft> = batch.snapshots.iter().map(|draft| (&*draft.region, draft)).collect();
     let regions = RawArray::of_texts(drafts.keys().copied());
-    let sql = "SELECT s.region, s.id, s.generated_at, s.hash FROM forebay.regions r CROSS JOIN LATERAL (
-                 SELECT * FROM forebay.snapshots n
-                 WHERE n.pipeline = r.pipeline AND n.region = r.region AND n.seq = r.seq LIMIT 1) s
-               WHERE r.pipeline = $1 AND r.region = ANY ($2)";
+    let sql = format!(
+        "SELECT s.region, s.id, s.generated_at, s.hash FROM {NEWEST} WHERE r.pipeline = $1 AND r.region = ANY ($2)"
+    );
     let mut stored = Stored::new();
-    for row in link.query(sql, &[(&pipeline, Type::TEXT), (&regions, Type::TEXT_ARRAY)])? {
+    for row in link.query(&sql, &[(&pipeline, Type::TEXT), (&regions, Type::TEXT_ARRAY)])? {
         let (region, id, time, hash): (String, String, Moment, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let is_ours = |draft: &&SnapshotDraft| draft.generated_at == time.0 && draft.hash == hash;

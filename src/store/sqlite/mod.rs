@@ -222,18 +222,3 @@ fn open_read_only(name: &StoreName) -> Result<Connection, StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| name.cannot_open(explain(&error)))?;
     Ok(connection)
 }
-
-/// A name as an SQL identifier.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// SQLite's integers are signed; no counter of ours comes near 2^63.
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// The way back from [`signed`].
-fn unsigned(count: i64) -> u64 {
-    u64::try_from(count).unwrap_or(0)
-}

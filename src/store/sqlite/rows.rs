@@ -5,10 +5,11 @@ use std::sync::Arc;
 use rusqlite::types::ValueRef as SqlRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{StoreError, StoreName, quoted, tables, unsigned};
+use super::{StoreError, StoreName, tables};
 use crate::numeric::Numeric;
 use crate::schema::{Column, Entity, Schema};
 use crate::stage::codec::{ValueRef, encode_stored};
+use crate::store::sql::{quoted, unsigned};
 use crate::store::{RegionIds, RegionLimit, RowCount, RowReader};
 use crate::value::ColumnType;
 

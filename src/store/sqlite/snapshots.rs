@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, StoreName, open_read_only, tables, unsigned};
+use super::{StoreError, StoreName, open_read_only, tables};
+use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
 
 const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc";

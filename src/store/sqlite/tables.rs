@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan, quoted, unsigned};
+use super::{StoreError, StoreName, StorePlan};
 use crate::schema::{Column, Entity};
 use crate::stage::batch::{Checkpoint, RegionTouch};
-use crate::store::{columns_text, differences_of, parse_columns};
+use crate::store::sql::{columns_text, differences_of, parse_columns, quoted, unsigned};
 use crate::value::ColumnType;
 
 /// The version of our own tables. A file with a later one was written by a later forebay.

@@ -3,12 +3,13 @@
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan, quoted, signed, unsigned};
+use super::{StoreError, StoreName, StorePlan};
 use crate::limits::SNAPSHOT_PRUNE_ROWS_MAX;
 use crate::schema::{Entity, Schema};
 use crate::snapshot::snapshot_id;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
 use crate::stage::codec::{Change, Decoder, ValueRef};
+use crate::store::sql::{quoted, signed, unsigned};
 use crate::store::{Committed, SnapshotReceipt};
 use crate::timestamp::Timestamp;
 

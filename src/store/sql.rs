@@ -1,4 +1,5 @@
-//! The columns of a table, as stores note them down: `name type, name type`. Names hold neither spaces nor commas.
+//! What both stores share: names and counters as SQL takes them, and the columns of a table as stores note them down
+//! (`name type, name type`; names hold neither spaces nor commas).
 
 use crate::schema::Entity;
 
@@ -27,4 +28,19 @@ pub(super) fn differences_of(planned: &Entity, stored: &str, found: &mut Vec<Str
             Some(_) => {}
         }
     }
+}
+
+/// A name as an SQL identifier.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The integers of SQL are signed; no counter of ours comes near 2^63.
+pub(super) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The way back from [`signed`].
+pub(super) fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }
