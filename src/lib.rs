@@ -21,6 +21,7 @@ mod lane;
 pub mod limits;
 mod numeric;
 mod pipeline;
+pub mod publish;
 mod schema;
 pub mod snapshot;
 pub mod source;

@@ -106,6 +106,49 @@ pub const JSON_DEPTH_MAX: usize = 120;
 /// Expired snapshots that one commit removes at most, so that a long pause does not make one slow commit.
 pub const SNAPSHOT_PRUNE_ROWS_MAX: usize = 1000;
 
+/// The default of `snapshots.pool`: connections to Redis, and threads that publish.
+pub const PUBLISH_POOL: usize = 8;
+/// Connections to Redis at most: each has a thread, and a server takes 10,000 clients by default.
+pub const PUBLISH_POOL_MAX: usize = 256;
+
+/// The default of `snapshots.timeout`: how long connecting to Redis and each of its answers may take.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of documents in one request to Redis at most. They are held once more while they are sent.
+pub const PUBLISH_REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A document above this size goes in a request of its own: a server may be set to refuse it
+/// (`proto-max-bulk-len`, 1 MiB at least) by hanging up, which must touch no other region.
+pub const DOCUMENT_ALONE_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a document at most: the default of `proto-max-bulk-len`
+/// (<https://redis.io/docs/latest/develop/data-types/strings/>, 512 MB).
+pub const DOCUMENT_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Breaks of a connection that one request goes on after.
+pub const PUBLISH_BREAKS_MAX: u32 = 8;
+
+/// Waits between two tries while a slot moves, a server loads its data or a cluster elects a master.
+pub const PUBLISH_RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
+/// See [`PUBLISH_RETRY_WAIT_MIN`].
+pub const PUBLISH_RETRY_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Regions that write the summary among themselves at most: it is put together inside Redis, which does nothing else in
+/// that time. Of more, it is written from here, with one more round trip.
+pub const PUBLISH_VOTERS_MAX: usize = 64;
+
+/// Regions that are taken from the store at once to be published.
+pub const OUTBOX_PAGE: usize = 1000;
+
+/// Regions whose newest snapshots are read from Redis at once by one script.
+pub const REGIONS_READ_MAX: usize = 256;
+
+/// Bytes of documents that may wait for the publish thread within a memory budget of `memory_bytes`. Beyond it they are
+/// read from the store again.
+pub fn publish_waiting_bytes(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX)
+}
+
 const _: () = assert!(READ_AHEAD_BYTES_MIN >= 2 * PAGE_BYTES, "two pages must fit, or reading and handling alternate");
 const _: () = assert!(READ_AHEAD_BYTES_MAX as u64 <= MEMORY_BYTES_MIN, "the read-ahead is part of the memory budget");
 const _: () = assert!(CHUNK_EVENTS_MAX <= ROUND_EVENTS_MAX);

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100, infer_long_args = false)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 130 stopped by a signal after a clean drain."
+    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot could not be published; 130 stopped by a signal after a clean drain."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -54,6 +54,8 @@ pub(super) enum Color {
 pub(super) enum Command {
     /// Index from the checkpoint to the end of the source
     Run(Run),
+    /// Publish ready JSON documents to Redis, one for each region
+    Publish(Publish),
     /// Check configuration, handlers and the first events of the source; write nothing
     Check(Check),
     /// Make a folder with a working pipeline to start from
@@ -81,6 +83,9 @@ pub(super) struct Run {
     /// Store here instead: sqlite:PATH or postgres://USER@HOST/DATABASE
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub(super) store: Option<String>,
+    /// Publish snapshots here too: redis://, rediss:// or redis+cluster://
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub(super) snapshots: Option<String>,
     /// Stop after this block
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true)]
     pub(super) until: Option<i64>,
@@ -90,6 +95,59 @@ pub(super) struct Run {
     /// How long what is in flight may take after a stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
+}
+
+/// `forebay publish`
+#[derive(Debug, clap::Args)]
+pub(super) struct Publish {
+    /// Documents: a file, or - for standard input; one JSON object a line, or a JSON array
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(super) docs: Option<String>,
+    /// The pipeline's name, which the keys carry [default: default]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(super) pipeline: Option<String>,
+    /// Where to publish: redis://, rediss:// or redis+cluster://
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub(super) snapshots: Option<String>,
+    /// Take name, place, keys and times from this pipeline file
+    #[arg(long, value_name = "PIPELINE.toml")]
+    pub(super) config: Option<PathBuf>,
+    /// Publish the newest snapshot of every region from the pipeline's store
+    #[arg(long, requires = "config")]
+    pub(super) all: bool,
+    /// The store, if it is not the pipeline file's
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(super) store: Option<String>,
+    /// The field that holds a document's region
+    #[arg(long, value_name = "FIELD", default_value = "region")]
+    pub(super) region_field: String,
+    /// The field that holds its id [default: none, <region>.<seq>.<hash>]
+    #[arg(long, value_name = "FIELD")]
+    pub(super) id_field: Option<String>,
+    /// The field that holds its time: RFC 3339, or milliseconds or seconds since 1970 [default: none, now]
+    #[arg(long, value_name = "FIELD")]
+    pub(super) time_field: Option<String>,
+    /// How long a document is kept [default: 90d]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) ttl: Option<Duration>,
+    /// How long the same content counts as a duplicate; 0s for never [default: 15m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) dedup: Option<Duration>,
+    /// Top-level fields that do not count as a change
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    pub(super) dedup_ignore: Option<Vec<String>>,
+    /// Regions that must be there: exit 3 if one is missing
+    #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
+    pub(super) expect: Vec<String>,
+    /// Connections to Redis at most [default: 8]
+    #[arg(long, value_name = "N")]
+    pub(super) pool: Option<std::num::NonZero<usize>>,
+    /// How long connecting may take, and each answer [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Print one JSON object for each region, and one in the end
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `forebay check`
@@ -115,8 +173,9 @@ pub(super) struct Place {
     /// The pipeline's name; may be left out if the store holds only one
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(super) pipeline: Option<String>,
-    /// Where the snapshots are: sqlite:PATH or postgres://USER@HOST/DATABASE
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    /// Where the snapshots are: redis://HOST, redis+cluster://HOST,HOST, sqlite:PATH or postgres://USER@HOST/DATABASE
+    /// [env: REDIS_URL, DATABASE_URL]
+    #[arg(long, value_name = "URL")]
     pub(super) snapshots: Option<String>,
     /// Take name and place from this pipeline file
     #[arg(long, value_name = "PIPELINE.toml")]
@@ -184,6 +243,9 @@ pub(super) struct Status {
     /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://…
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub(super) store: Option<String>,
+    /// The Redis to which snapshots are published, if it is not the pipeline file's
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub(super) snapshots: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,

@@ -17,6 +17,8 @@ pub(super) enum Code {
     Failed = 1,
     /// Wrong usage, configuration or input.
     Usage = 2,
+    /// Done, but at least one region's snapshot could not be published.
+    Unpublished = 3,
     /// Stopped by a signal, after a clean drain.
     Stopped = 130,
 }
@@ -54,6 +56,12 @@ impl From<PipelineError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
+        Self::new(Code::Failed, error)
+    }
+}
+
+impl From<forebay::publish::PublishError> for Failure {
+    fn from(error: forebay::publish::PublishError) -> Self {
         Self::new(Code::Failed, error)
     }
 }

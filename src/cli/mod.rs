@@ -10,6 +10,8 @@ mod exit;
 mod init;
 mod log;
 mod out;
+mod place;
+mod publish;
 mod read;
 mod run;
 mod status;
@@ -29,6 +31,7 @@ pub(crate) fn main() -> ExitCode {
     log::start(&args.global);
     let result = match &args.command {
         Command::Run(command) => run::run(command, &args.global),
+        Command::Publish(command) => publish::publish(command, &args.global),
         Command::Check(command) => check::check(command, &args.global),
         Command::Init(command) => init::init(command, &args.global),
         Command::Latest(command) => read::latest(command),

@@ -1,16 +1,21 @@
 //! `forebay run`: the main job.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use forebay::publish::UnpublishedRegion;
 use forebay::{Config, Pipeline};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
 use super::args::{Global, Run};
 use super::bar::Bar;
 use super::exit::{Code, Failure};
-use super::out::{print_lines, set};
+use super::out::{plain, print_lines, set};
 use super::summary;
+
+/// Regions that are named for one cause; the others are counted.
+const REGIONS_NAMED_MAX: usize = 100;
 
 pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     let config = Config::read(&args.pipeline)?;
@@ -21,6 +26,9 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     if let Some(store) = set(args.store.as_ref()) {
         pipeline =
             pipeline.store_url(store).map_err(|error| super::usage(format!("--store or DATABASE_URL: {error}")))?;
+    }
+    if let Some(snapshots) = set(args.snapshots.as_ref()) {
+        pipeline = pipeline.snapshots_url(super::place::redis(snapshots)?);
     }
     if let Some(until) = args.until {
         pipeline = pipeline.until(until);
@@ -36,7 +44,28 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     if args.json || !global.quiet {
         print_lines(lines)?;
     }
-    Ok(if report.was_stopped { Code::Stopped } else { Code::Done })
+    tell_unpublished(&report.unpublished);
+    Ok(match report.was_stopped {
+        true => Code::Stopped,
+        false if report.unpublished.is_empty() => Code::Done,
+        false => Code::Unpublished,
+    })
+}
+
+/// Names the regions whose snapshots are not in Redis, those of one cause together.
+fn tell_unpublished(unpublished: &[UnpublishedRegion]) {
+    let mut of_cause: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for one in unpublished {
+        of_cause.entry(&one.cause).or_default().push(&one.region);
+    }
+    for (cause, regions) in of_cause {
+        let named = regions.len().min(REGIONS_NAMED_MAX);
+        let more = match regions.len() - named {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        tracing::error!("not published: {}{more}: {cause}", plain(&regions[..named].join(", ")));
+    }
 }
 
 /// The first signal asks the run to stop; a second one ends the process at once.

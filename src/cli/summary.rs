@@ -74,10 +74,20 @@ pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
         counted(report.entities_written, "row", "rows"),
         counted(report.batches, "batch", "batches")
     ));
+    let snapshots = &report.snapshots;
+    let published = match (snapshots.published, snapshots.failed) {
+        (0, 0) => String::new(),
+        (published, 0) => format!(", {} published", count(published)),
+        (published, failed) => format!(
+            ", {} published, {} not published",
+            count(published),
+            counted(failed, "region's newest", "regions' newest")
+        ),
+    };
     lines.push(format!(
-        "  snapshots   {} stored, {} unchanged",
-        count(report.snapshots.stored),
-        count(report.snapshots.duplicate)
+        "  snapshots   {} stored, {} unchanged{published}",
+        count(snapshots.stored),
+        count(snapshots.duplicate)
     ));
     if report.late_skipped > 0 {
         lines.push(format!("  left out    {} events that came too late", count(report.late_skipped)));

@@ -53,9 +53,9 @@ fn fields(snapshot: &StoredSnapshot) -> Map<String, Json> {
 fn fixed_cells(snapshot: &StoredSnapshot) -> Vec<String> {
     vec![
         plain(&snapshot.region),
-        snapshot.seq.to_string(),
-        snapshot.block.to_string(),
-        age(seconds_since(&snapshot.generated_at)),
+        snapshot.seq.map_or_else(String::new, |seq| seq.to_string()),
+        snapshot.block.map_or_else(String::new, |block| block.to_string()),
+        snapshot.generated_at.as_deref().map_or_else(String::new, |time| age(seconds_since(time))),
     ]
 }
 

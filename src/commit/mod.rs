@@ -6,20 +6,41 @@ pub mod handoff;
 
 use std::sync::Arc;
 
+use crate::publish::outbox::Mailbox;
+use crate::snapshot::{Publication, seq_of};
 use crate::stage::batch::SealedBatch;
 use crate::store::{Committed, Store, StoreError};
 use handoff::Committer;
 
-/// Commits sealed batches to a store.
+/// Commits sealed batches to a store, and hands what has committed on to be published.
 pub struct StoreCommitter {
     store: Box<dyn Store>,
+    mailbox: Option<Arc<Mailbox>>,
 }
 
 impl StoreCommitter {
-    /// A committer that owns the store's writing half.
-    pub fn new(store: Box<dyn Store>) -> Self {
-        Self { store }
+    /// A committer that owns the store's writing half. Committed snapshots go into the mailbox, if there is one.
+    pub(crate) fn new(store: Box<dyn Store>, mailbox: Option<Arc<Mailbox>>) -> Self {
+        Self { store, mailbox }
     }
+}
+
+/// The snapshots of a batch that were stored.
+fn publications<'b>(batch: &'b SealedBatch, committed: &'b Committed) -> impl Iterator<Item = Publication> + 'b {
+    // One receipt for each document, in the same order.
+    let drafts = batch.snapshots.iter().filter_map(|draft| Some((draft, draft.doc.as_ref()?)));
+    drafts.zip(&committed.snapshots).filter_map(|((draft, doc), receipt)| {
+        let id = receipt.id.clone().filter(|_| receipt.region == draft.region)?;
+        Some(Publication {
+            region: Arc::clone(&draft.region),
+            seq: seq_of(&draft.region, &id)?,
+            id,
+            block: Some(draft.block),
+            time: draft.generated_at,
+            hash: draft.hash.clone(),
+            doc: Arc::clone(doc),
+        })
+    })
 }
 
 /// Why a batch was not committed.
@@ -39,6 +60,12 @@ impl Committer for StoreCommitter {
     type Error = BatchError;
 
     fn commit(&mut self, batch: Arc<SealedBatch>) -> Result<Committed, BatchError> {
-        self.store.commit(&batch).map_err(|error| BatchError { span: batch.span(), error })
+        let committed = self.store.commit(&batch).map_err(|error| BatchError { span: batch.span(), error })?;
+        if let Some(mailbox) = &self.mailbox
+            && !committed.snapshots.is_empty()
+        {
+            mailbox.put(publications(&batch, &committed));
+        }
+        Ok(committed)
     }
 }

@@ -11,10 +11,13 @@ use std::time::Duration;
 
 pub use reading::ConfigError;
 pub(crate) use reading::nearest;
-use reading::{Document, Section};
+use reading::{Document, Item, Section};
 pub use units::{parse_bytes, parse_duration};
 
-use crate::limits::{BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES, MEMORY_BYTES_MIN};
+use crate::limits::{
+    BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
+};
+use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
 use crate::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
 use crate::snapshot::Every;
 use crate::value::ColumnType;
@@ -90,6 +93,35 @@ pub struct SnapshotsConfig {
     pub dedup: Duration,
     /// Top-level fields that do not count as a change. Defaults to none.
     pub dedup_ignore: Vec<String>,
+    /// The Redis to which they are also published. Defaults to none.
+    pub url: Option<RedisUrl>,
+    /// The names of the keys there.
+    pub keys: Keys,
+    /// The field of a document that holds its id there. Defaults to none: the store's id.
+    pub id_field: Option<FieldPath>,
+    /// The field of a document that holds its time there. Defaults to none: when it was computed.
+    pub time_field: Option<FieldPath>,
+    /// Connections to Redis, and threads that publish. Defaults to 8.
+    pub pool: usize,
+    /// How long connecting to Redis may take, and each of its answers. Defaults to 5 s.
+    pub timeout: Duration,
+}
+
+impl SnapshotsConfig {
+    /// How snapshots of that pipeline are published to `url`.
+    pub fn publish_plan(&self, pipeline: &str, url: RedisUrl) -> PublishPlan {
+        PublishPlan {
+            pipeline: pipeline.to_owned(),
+            url,
+            keys: self.keys.clone(),
+            id_field: self.id_field.clone(),
+            time_field: self.time_field.clone(),
+            ttl: self.ttl,
+            dedup: self.dedup,
+            pool: self.pool,
+            timeout: self.timeout,
+        }
+    }
 }
 
 impl Default for SnapshotsConfig {
@@ -99,6 +131,12 @@ impl Default for SnapshotsConfig {
             ttl: 90 * DAY,
             dedup: Duration::from_secs(15 * 60),
             dedup_ignore: Vec::new(),
+            url: None,
+            keys: Keys::default(),
+            id_field: None,
+            time_field: None,
+            pool: PUBLISH_POOL,
+            timeout: PUBLISH_TIMEOUT,
         }
     }
 }
@@ -167,10 +205,24 @@ impl Config {
             handlers: read_handlers(root.required_section("handlers", &["script", "timeout"])?, document.folder())?,
             batch: read_batch(root.section("batch", &["events", "memory"])?)?,
             store_url: read_store(root.section("store", &["url"])?, &name)?,
-            snapshots: read_snapshots(root.section(
-                "snapshots",
-                &["every", "ttl", "dedup", "dedup_ignore", "pool", "url", "keys", "id_field", "time_field"],
-            )?)?,
+            snapshots: read_snapshots(
+                root.section(
+                    "snapshots",
+                    &[
+                        "url",
+                        "every",
+                        "ttl",
+                        "dedup",
+                        "dedup_ignore",
+                        "keys",
+                        "id_field",
+                        "time_field",
+                        "pool",
+                        "timeout",
+                    ],
+                )?,
+                document.folder(),
+            )?,
             name,
         };
         read_rollback(root.section("rollback", &["depth"])?)?;
@@ -340,24 +392,61 @@ fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<String, Config
     Ok(url)
 }
 
-fn read_snapshots(mut section: Section<'_, '_>) -> Result<SnapshotsConfig, ConfigError> {
+fn read_snapshots(mut section: Section<'_, '_>, folder: &Path) -> Result<SnapshotsConfig, ConfigError> {
     let default = SnapshotsConfig::default();
+    let url_at = section.optional("url");
+    let url = url_at.as_ref().map(|value| read_redis(value, folder)).transpose()?;
+    let keys_at = section.optional("keys");
     let config = SnapshotsConfig {
+        url,
+        keys: keys_at.clone().map_or(Ok(default.keys), read_keys)?,
         every: section.optional("every").map_or(Ok(default.every), |value| value.every())?,
         ttl: section.optional("ttl").map_or(Ok(default.ttl), |value| value.duration())?,
         dedup: section.optional("dedup").map_or(Ok(default.dedup), |value| value.duration_or_zero())?,
         dedup_ignore: section.optional("dedup_ignore").map_or(Ok(Vec::new()), |value| value.texts())?,
+        id_field: section.optional("id_field").map(|value| read_field(&value)).transpose()?,
+        time_field: section.optional("time_field").map(|value| read_field(&value)).transpose()?,
+        pool: section.optional("pool").map_or(Ok(default.pool), |value| read_pool(&value))?,
+        timeout: section.optional("timeout").map_or(Ok(default.timeout), |value| value.duration())?,
     };
-    if let Some(value) = section.optional("pool") {
-        value.count("pool")?;
-    }
-    for key in ["url", "keys", "id_field", "time_field"] {
-        if let Some(value) = section.optional(key) {
-            return Err(value.error(format!(
-                "{key}: this version keeps snapshots in the store and publishes to no server; remove the key"
-            )));
-        }
+    if config.url.as_ref().is_some_and(RedisUrl::is_cluster)
+        && let Err(error) = config.keys.check_cluster()
+        && let Some(at) = &keys_at
+    {
+        return Err(at.error(format!("keys: {error}")));
     }
     section.finish()?;
     Ok(config)
+}
+
+fn read_redis(value: &Item<'_, '_>, folder: &Path) -> Result<RedisUrl, ConfigError> {
+    RedisUrl::parse(&value.non_empty()?, folder).map_err(|error| value.error(format!("url: {error}")))
+}
+
+fn read_keys(value: Item<'_, '_>) -> Result<Keys, ConfigError> {
+    let mut section = value
+        .clone()
+        .section("a table [snapshots.keys] of names such as latest = \"latest:<region>\"", &Keys::NAMES)?;
+    let mut given = Vec::new();
+    for name in Keys::NAMES {
+        if let Some(item) = section.optional(name) {
+            given.push((name, item.text()?, item));
+        }
+    }
+    section.finish()?;
+    Keys::with(given.iter().map(|(name, template, _)| (*name, template.as_str()))).map_err(|error: KeysError| {
+        let at = given.iter().find(|(name, ..)| *name == error.name).map_or(&value, |(_, _, item)| item);
+        at.error(format!("keys.{error}"))
+    })
+}
+
+fn read_field(value: &Item<'_, '_>) -> Result<FieldPath, ConfigError> {
+    FieldPath::new(&value.text()?)
+        .ok_or_else(|| value.error("expected the name of a field, or a path to it such as \"meta.snapshot_id\""))
+}
+
+fn read_pool(value: &Item<'_, '_>) -> Result<usize, ConfigError> {
+    let count = value.count("pool")?;
+    let fits = usize::try_from(count).ok().filter(|count| *count <= PUBLISH_POOL_MAX);
+    fits.ok_or_else(|| value.error(format!("pool: expected at most {PUBLISH_POOL_MAX}, got {count}")))
 }

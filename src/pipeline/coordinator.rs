@@ -655,6 +655,7 @@ fn snapshot_draft(
 ) -> Result<SnapshotDraft, LaneError> {
     let document = engine.snapshot(region, name, block)?;
     let (doc, hash) = document.map(|document| canonical(document, ignored)).unzip();
+    let doc = doc.map(|doc: String| Arc::from(doc));
     Ok(SnapshotDraft {
         region: Arc::clone(name),
         block,

@@ -6,6 +6,7 @@
 //! | `forebay-read` | reads the source |
 //! | `forebay-lane-N` | run handlers |
 //! | `forebay-commit` | commits |
+//! | `forebay-publish`, `forebay-publish-N` | publish what has committed, if there is a Redis |
 
 mod check;
 mod coordinator;
@@ -32,7 +33,9 @@ use crate::lane::handler::{Handler, schema_of};
 use crate::lane::native::NativeFactory;
 use crate::lane::script::ScriptFactory;
 use crate::lane::{Engine, EngineFactory, LaneError, NoRows, Place};
-use crate::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, read_ahead_bytes};
+use crate::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, publish_waiting_bytes, read_ahead_bytes};
+use crate::publish::outbox::{OutboxReport, PublishThread};
+use crate::publish::{PublishError, Publisher, RedisUrl, UnpublishedRegion};
 use crate::schema::{Schema, SchemaError, check_pipeline_name};
 use crate::snapshot::Schedule;
 use crate::source::budget::ByteBudget;
@@ -42,6 +45,10 @@ use crate::stage::batch::{Checkpoint, RegionTouch};
 use crate::store::{self, Store, StoreError, StorePlan, StoreUrl, StoreUrlError};
 use coordinator::{Coordinator, CoordinatorPlan, Totals};
 use crew::{Crew, CrewPlan};
+
+/// How long publishing may go on after the last commit: a slow Redis must get a backlog of many regions, and one that
+/// stalls ends it earlier.
+const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
 
 /// Is told how a run stands, several times a second, on the thread that runs it.
 pub type ProgressHook = Box<dyn FnMut(&Progress) + Send>;
@@ -103,6 +110,9 @@ pub enum PipelineError {
         /// Its first and last block so far; none if it had no event.
         discarded: Option<(i64, i64)>,
     },
+    /// The Redis to which snapshots are published cannot be used as it is given.
+    #[error("snapshots: {0}")]
+    Publish(PublishError),
     /// A commit.
     #[error("{0}")]
     Commit(CommitFailure<BatchError>),
@@ -137,7 +147,7 @@ impl PipelineError {
     /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Incomplete(_) => true,
+            Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Incomplete(_) | Self::Publish(_) => true,
             Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => matches!(error, StoreError::SchemaChanged { .. }),
             Self::Lane { error, .. } => match error {
@@ -276,6 +286,13 @@ impl Pipeline {
         Ok(self)
     }
 
+    /// Publishes snapshots to this Redis too, instead of what the pipeline file says.
+    #[must_use]
+    pub fn snapshots_url(mut self, url: RedisUrl) -> Self {
+        self.snapshots.url = Some(url);
+        self
+    }
+
     /// Stores in a store of one's own, which must be made for this pipeline's name and tables.
     #[must_use]
     pub fn store(mut self, store: impl Store + 'static) -> Self {
@@ -350,12 +367,14 @@ impl Pipeline {
         &self.schema
     }
 
-    /// Runs from the checkpoint to the end of the source. Blocks until all of it is committed.
+    /// Runs from the checkpoint to the end of the source. Blocks until all of it is committed, and until each region's
+    /// newest snapshot is published or could not be: [`Report::unpublished`].
     ///
     /// # Errors
     /// See [`PipelineError`]; what is committed is a prefix of whole batches.
     pub fn run(mut self) -> Result<Report, PipelineError> {
         self.check_names()?;
+        let publisher = self.publisher()?;
         let source = self.take_source()?;
         self.try_handlers()?;
         let mut store = self.take_store()?;
@@ -386,7 +405,9 @@ impl Pipeline {
         let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
         let pages = self.start_reader(source, checkpoint, &regions, &budget, &stats)?;
-        let commits = CommitThread::spawn("forebay-commit", StoreCommitter::new(store))?;
+        let publish = self.start_publish(publisher, store.as_ref())?;
+        let mailbox = publish.as_ref().map(PublishThread::mailbox);
+        let commits = CommitThread::spawn("forebay-commit", StoreCommitter::new(store, mailbox))?;
         let schedule = Schedule::new(self.snapshots.every);
         let coordinator = Coordinator::new(
             plan,
@@ -402,10 +423,39 @@ impl Pipeline {
         );
         let outcome = coordinator.run();
         stats.stop.store(true, Ordering::Relaxed);
+        // Also after an error: what has committed is to be seen.
+        let published = publish.map(|publish| self.finish_publish(publish));
         match outcome {
-            Ok((totals, was_stopped)) => Ok(self.report(&checkpoint, totals, was_stopped, &stats)),
+            Ok((totals, was_stopped)) => Ok(self.report(&checkpoint, totals, was_stopped, &stats, published)),
             Err(error) => Err(error),
         }
+    }
+
+    /// What publishes, if snapshots are to be published. Connects to nothing yet.
+    fn publisher(&self) -> Result<Option<Publisher>, PipelineError> {
+        let Some(url) = self.snapshots.url.clone().filter(|_| self.factory.has_snapshots()) else { return Ok(None) };
+        Publisher::new(self.snapshots.publish_plan(&self.name, url)).map(Some).map_err(PipelineError::Publish)
+    }
+
+    fn start_publish(
+        &self,
+        publisher: Option<Publisher>,
+        store: &dyn Store,
+    ) -> Result<Option<PublishThread>, PipelineError> {
+        let Some(publisher) = publisher else { return Ok(None) };
+        let outbox = store.outbox().ok_or_else(|| {
+            PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
+        })?;
+        let bytes_max = publish_waiting_bytes(self.batch.memory_bytes);
+        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max)?))
+    }
+
+    fn finish_publish(&self, publish: PublishThread) -> OutboxReport {
+        let limit = if self.stop.0.load(Ordering::Relaxed) { self.drain_timeout } else { PUBLISH_END_MAX };
+        publish.finish(limit).unwrap_or_else(|| {
+            let cause = format!("publishing did not end within {} s; the next run goes on with it", limit.as_secs());
+            OutboxReport { failed: vec![UnpublishedRegion { region: "*".into(), cause }], ..OutboxReport::default() }
+        })
     }
 
     /// Refuses names that the store keeps for itself.
@@ -488,9 +538,22 @@ impl Pipeline {
         Ok(pages)
     }
 
-    fn report(&self, before: &Checkpoint, totals: Totals, was_stopped: bool, stats: &ReadStats) -> Report {
+    fn report(
+        &self,
+        before: &Checkpoint,
+        totals: Totals,
+        was_stopped: bool,
+        stats: &ReadStats,
+        published: Option<OutboxReport>,
+    ) -> Report {
+        let published = published.unwrap_or_default();
         let mut times = totals.times;
         times.read = stats.busy();
+        times.publish = published.busy;
+        let mut snapshots = totals.snapshots;
+        snapshots.published = published.published;
+        snapshots.duplicate += published.duplicate;
+        snapshots.failed = published.failed.len() as u64;
         Report {
             pipeline: self.name.clone(),
             events: totals.checkpoint.events - before.events,
@@ -500,7 +563,8 @@ impl Pipeline {
             checkpoint: totals.checkpoint,
             resumed_from: before.block,
             late_skipped: stats.late.load(Ordering::Relaxed),
-            snapshots: totals.snapshots,
+            snapshots,
+            unpublished: published.failed,
             times,
             commit_retries: totals.retries,
             commits_redone: totals.redone,

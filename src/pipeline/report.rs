@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::publish::UnpublishedRegion;
 use crate::stage::batch::Checkpoint;
 
 /// Snapshots of a run by what became of them.
@@ -11,9 +12,9 @@ pub struct SnapshotCounts {
     pub stored: u64,
     /// Published to Redis.
     pub published: u64,
-    /// Not written, because the region's newest has the same content.
+    /// Not written or not published, because the region's newest has the same content.
     pub duplicate: u64,
-    /// Not published.
+    /// Regions whose newest could not be published.
     pub failed: u64,
 }
 
@@ -60,6 +61,8 @@ pub struct Report {
     pub late_skipped: u64,
     /// Snapshots by what became of them.
     pub snapshots: SnapshotCounts,
+    /// Regions whose newest snapshot could not be published, by name. The next run publishes them first.
+    pub unpublished: Vec<UnpublishedRegion>,
     /// How often a commit was tried again because the database had gone away or asked for it.
     pub commit_retries: u64,
     /// Batches that were written a second time, because a row thought to be new was in the database already.

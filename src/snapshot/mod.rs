@@ -2,11 +2,16 @@
 //!
 //! Touches documents and clocks only; storing them is the store's, in the transaction of their batch.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+
+use crate::timestamp::Timestamp;
 
 /// Hex digits of the hash that an id carries.
 pub(crate) const ID_HASH_DIGITS: usize = 16;
@@ -52,6 +57,78 @@ fn sha256_hex(bytes: &[u8]) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+/// A snapshot to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The region.
+    pub region: Arc<str>,
+    /// The id.
+    pub id: String,
+    /// Grows with each snapshot of the region: an older one never replaces a newer one.
+    pub seq: u64,
+    /// The block as of which it was computed, if that is known.
+    pub block: Option<i64>,
+    /// When it was computed.
+    pub time: Timestamp,
+    /// SHA-256 over what counts as its content, in hex.
+    pub hash: String,
+    /// The document.
+    pub doc: Arc<str>,
+}
+
+/// The sequence number that an id of [`snapshot_id`] holds.
+pub fn seq_of(region: &str, id: &str) -> Option<u64> {
+    id.strip_prefix(region)?.strip_prefix('.')?.split('.').next()?.parse().ok()
+}
+
+/// The SHA-256 over the canonical form of a JSON text, as [`canonical`] computes it; integers of any size keep their
+/// digits. None if it is no JSON.
+pub fn hash_of(text: &str, ignored: &[String]) -> Option<String> {
+    if !has_long_number(text) {
+        return Some(canonical(serde_json::from_str(text).ok()?, ignored).1);
+    }
+    let mut exact = String::with_capacity(text.len());
+    write_exact(serde_json::from_str(text).ok()?, ignored, &mut exact)?;
+    Some(sha256_hex(exact.as_bytes()))
+}
+
+/// Digits that any 64-bit integer may have.
+const SAFE_DIGITS: usize = 18;
+
+/// Whether so many digits stand together that they may be an integer of more than 64 bits.
+fn has_long_number(text: &str) -> bool {
+    text.as_bytes().split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() > SAFE_DIGITS)
+}
+
+fn write_exact(value: &RawValue, ignored: &[String], into: &mut String) -> Option<()> {
+    let text = value.get();
+    match text.as_bytes().first()? {
+        b'{' => {
+            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+            into.push('{');
+            for (at, (name, value)) in fields.iter().filter(|(name, _)| !ignored.contains(name)).enumerate() {
+                into.push_str(if at > 0 { "," } else { "" });
+                into.push_str(&Json::from(name.as_str()).to_string());
+                into.push(':');
+                write_exact(value, &[], into)?;
+            }
+            into.push('}');
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+            into.push('[');
+            for (at, value) in items.iter().enumerate() {
+                into.push_str(if at > 0 { "," } else { "" });
+                write_exact(value, &[], into)?;
+            }
+            into.push(']');
+        }
+        _ if text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit()) => into.push_str(text),
+        _ => into.push_str(&serde_json::from_str::<Json>(text).ok()?.to_string()),
+    }
+    Some(())
 }
 
 /// Says when snapshots are due.
@@ -115,6 +192,23 @@ mod tests {
         let (_, two) = canonical(json(r#"{"v":1,"at":2}"#), &ignored);
         assert_eq!(with, r#"{"at":1,"v":1}"#);
         assert_eq!(one, two);
+    }
+
+    #[test]
+    fn the_hash_of_a_text_keeps_every_digit_of_an_integer() {
+        let ignored = vec!["at".to_owned()];
+        for text in
+            [r#"{"b":1.0,"a":[1,{"d":null,"c":"é"}],"at":5}"#, r#"{"n":[-5,1e3,"\u00e9"],"x":12345678901234567}"#]
+        {
+            let spaced = text.replace(',', " ,\n ");
+            assert_eq!(hash_of(&spaced, &ignored), Some(canonical(json(text), &ignored).1));
+            let mut exact = String::new();
+            write_exact(serde_json::from_str(text).expect("json"), &ignored, &mut exact).expect("json");
+            assert_eq!(sha256_hex(exact.as_bytes()), canonical(json(text), &ignored).1, "{exact}");
+        }
+        let [one, two] = ["1", "2"].map(|end| hash_of(&format!("{{\"n\":[1000000000000000000000{end}]}}"), &[]));
+        assert!(one.is_some() && one != two);
+        assert_eq!(hash_of("{", &[]), None);
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub struct SnapshotDraft {
     /// SHA-256 over the canonical JSON without the ignored fields, in hex.
     pub hash: String,
     /// The document, canonical JSON; none if the handler had nothing to say.
-    pub doc: Option<String>,
+    pub doc: Option<Arc<str>>,
 }
 
 /// How far the pipeline has come: stored in the transaction of each batch.
@@ -122,7 +122,7 @@ impl SealedBatch {
     /// Bytes of memory it takes, about.
     pub fn memory_bytes(&self) -> usize {
         let rows: usize = self.changes.iter().flatten().map(RegionChanges::memory_bytes).sum();
-        let docs: usize = self.snapshots.iter().filter_map(|snapshot| snapshot.doc.as_ref()).map(String::len).sum();
+        let docs: usize = self.snapshots.iter().filter_map(|snapshot| snapshot.doc.as_ref()).map(|doc| doc.len()).sum();
         rows + docs
     }
 

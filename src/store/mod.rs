@@ -17,8 +17,10 @@ pub use postgres::PostgresAddress;
 pub use url::{StoreUrl, StoreUrlError};
 
 use crate::schema::{Schema, SchemaError};
+use crate::snapshot::Publication;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch};
 use crate::stage::codec::CodecError;
+use crate::timestamp::Timestamp;
 
 /// What a store has to know of a pipeline.
 #[derive(Debug, Clone)]
@@ -96,6 +98,37 @@ pub trait Store: Send {
 
     /// What makes connections that read rows beside the writer.
     fn readers(&self) -> Arc<dyn OpenReader>;
+
+    /// The snapshots that are yet to be published. Defaults to none: then they cannot be published while a run goes on.
+    /// Does not block.
+    fn outbox(&self) -> Option<Box<dyn Outbox>> {
+        None
+    }
+}
+
+/// A region's newest snapshot that is to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueSnapshot {
+    /// The snapshot.
+    pub publication: Publication,
+    /// Whether it was published before: then only its time to live has to begin anew.
+    pub was_published: bool,
+}
+
+/// The snapshots of a pipeline that are yet to be published. Takes no lock and holds no commit up.
+pub trait Outbox: Send {
+    /// The newest snapshots of regions, each if it was never published or not since `published_before`: of regions
+    /// behind `after`, ordered by region, at most `limit`; fewer if they are large, none at the end. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn due(&mut self, published_before: Timestamp, after: &str, limit: usize) -> Result<Vec<DueSnapshot>, StoreError>;
+
+    /// Notes that snapshots, by region and sequence number, are published. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn mark(&mut self, published: &[(Arc<str>, u64)], at: Timestamp) -> Result<(), StoreError>;
 }
 
 /// Brings changed rows into a store's own form before they are handed over.
@@ -185,12 +218,14 @@ pub struct StoredSnapshot {
     pub region: String,
     /// `<region>.<seq>.<first 16 hex digits of the hash>`.
     pub id: String,
-    /// Grows with each snapshot of the region.
-    pub seq: u64,
-    /// The block as of which it was computed.
-    pub block: i64,
-    /// When it was computed, RFC 3339.
-    pub generated_at: String,
+    /// Grows with each snapshot of the region. A store always knows it.
+    pub seq: Option<u64>,
+    /// The block as of which it was computed. A store always knows it.
+    pub block: Option<i64>,
+    /// When it was computed, RFC 3339. A store always knows it.
+    pub generated_at: Option<String>,
+    /// When it was published, RFC 3339; none if it was not, or if that is not known.
+    pub published_at: Option<String>,
     /// The document, canonical JSON.
     pub doc: String,
 }
@@ -383,6 +418,14 @@ pub fn check_names(url: &StoreUrl, pipeline: &str, schema: &Schema) -> Result<()
     match url {
         StoreUrl::Sqlite(_) => Ok(()),
         StoreUrl::Postgres(_) => postgres::check_names(pipeline, schema.entities()),
+    }
+}
+
+/// The snapshots of a pipeline in a store, to be published without a run. Does not block.
+pub fn open_outbox(url: &StoreUrl, pipeline: &str) -> Box<dyn Outbox> {
+    match url {
+        StoreUrl::Sqlite(path) => Box::new(sqlite::outbox(path, pipeline)),
+        StoreUrl::Postgres(address) => Box::new(postgres::PostgresOutbox::new(address, pipeline.to_owned())),
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `binary` | values in the form of Postgres |
 //! | `write`, `blame` | one batch, one transaction; which row of one is refused |
 //! | `rows` | reading rows beside the writer |
+//! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
 
 mod address;
@@ -18,6 +19,7 @@ mod blame;
 mod fault;
 mod lock;
 mod outage;
+mod outbox;
 mod pooler;
 mod rows;
 mod session;
@@ -31,10 +33,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use address::PostgresAddress;
+pub(super) use outbox::PostgresOutbox;
 pub(super) use snapshots::PostgresSnapshots;
 pub(super) use tables::check_names;
 
-use super::{Committed, OpenReader, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
+use super::{Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
 use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
 use fault::{Fault, Remedy};
 use outage::Outage;
@@ -353,5 +356,9 @@ impl Store for PostgresStore {
 
     fn readers(&self) -> Arc<dyn OpenReader> {
         Arc::new(ReadersOf(Arc::clone(&self.readers)))
+    }
+
+    fn outbox(&self) -> Option<Box<dyn Outbox>> {
+        Some(Box::new(PostgresOutbox::new(&self.database.address, self.database.plan.pipeline.clone())))
     }
 }

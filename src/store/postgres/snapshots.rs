@@ -14,7 +14,7 @@ use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot}
 use crate::timestamp::Timestamp;
 
 /// The document as it was written: `json` keeps its text.
-const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc::text";
+const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc::text, s.published_at";
 
 pub(in crate::store) struct PostgresSnapshots {
     session: Session,
@@ -57,10 +57,11 @@ fn snapshots(rows: &[Row]) -> Result<Vec<StoredSnapshot>, Fault> {
         Ok(StoredSnapshot {
             region: row.try_get(0)?,
             id: row.try_get(1)?,
-            seq: unsigned(row.try_get(2)?),
-            block: row.try_get(3)?,
-            generated_at: time.to_millis_text(),
+            seq: Some(unsigned(row.try_get(2)?)),
+            block: Some(row.try_get(3)?),
+            generated_at: Some(time.to_millis_text()),
             doc: row.try_get(5)?,
+            published_at: row.try_get::<_, Option<Moment>>(6)?.map(|Moment(time)| time.to_millis_text()),
         })
     };
     rows.iter().map(snapshot).collect()

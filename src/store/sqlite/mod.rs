@@ -6,9 +6,11 @@
 //! | `tables` | the tables, and what may change about them |
 //! | `write` | one batch, one transaction |
 //! | `rows` | reading rows beside the writer |
+//! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
 
 mod lock;
+mod outbox;
 mod rows;
 mod snapshots;
 mod tables;
@@ -21,9 +23,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
+use outbox::SqliteOutbox;
 pub(super) use snapshots::SqliteSnapshots;
 
-use super::{Committed, OpenReader, RowReader, Store, StoreError, StorePlan};
+use super::{Committed, OpenReader, Outbox, RowReader, Store, StoreError, StorePlan};
 use crate::schema::Schema;
 use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
 use lock::WriterLock;
@@ -191,6 +194,15 @@ impl Store for SqliteStore {
             schema: Arc::clone(&self.plan.schema),
         })
     }
+
+    fn outbox(&self) -> Option<Box<dyn Outbox>> {
+        Some(Box::new(SqliteOutbox::new(self.name.clone(), self.plan.pipeline.clone())))
+    }
+}
+
+/// What is yet to be published of a pipeline in a file.
+pub(super) fn outbox(path: &Path, pipeline: &str) -> SqliteOutbox {
+    SqliteOutbox::new(StoreName(path.to_owned()), pipeline.to_owned())
 }
 
 /// Opens connections that read.

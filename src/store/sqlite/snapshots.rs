@@ -9,7 +9,7 @@ use super::{StoreError, StoreName, open_read_only, tables};
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
 
-const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc";
+const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc, s.published_at";
 
 pub(in crate::store) struct SqliteSnapshots {
     connection: Connection,
@@ -41,10 +41,11 @@ fn snapshot(row: &Row<'_>) -> rusqlite::Result<StoredSnapshot> {
     Ok(StoredSnapshot {
         region: row.get(0)?,
         id: row.get(1)?,
-        seq: unsigned(row.get(2)?),
-        block: row.get(3)?,
-        generated_at: row.get(4)?,
+        seq: Some(unsigned(row.get(2)?)),
+        block: Some(row.get(3)?),
+        generated_at: Some(row.get(4)?),
         doc: row.get(5)?,
+        published_at: row.get(6)?,
     })
 }
 

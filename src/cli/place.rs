@@ -1,0 +1,172 @@
+//! Where snapshots are: Redis or a store, from options, the environment and a pipeline file, in this order.
+
+use std::path::Path;
+
+use forebay::config::{SnapshotsConfig, parse_duration};
+use forebay::publish::{PublishError, PublishPlan, RedisSnapshots, RedisUrl};
+use forebay::store::{SnapshotReader, StoreError, StoreUrl, StoredSnapshot, open_snapshots};
+use forebay::{Config, Timestamp};
+
+use super::args::Place;
+use super::exit::{Code, Failure};
+use super::out::set;
+use super::usage;
+
+/// The name of a pipeline that was given none.
+pub(super) const DEFAULT_PIPELINE: &str = "default";
+
+/// Reads snapshots from wherever they are.
+pub(super) enum Reader {
+    Redis(Box<RedisSnapshots>),
+    Store(Box<dyn SnapshotReader>),
+}
+
+/// Why snapshots could not be read.
+pub(super) enum ReadError {
+    Redis(PublishError),
+    Store(StoreError),
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Redis(error) => error.into(),
+            ReadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PublishError> for ReadError {
+    fn from(error: PublishError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Reader {
+    pub(super) fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, ReadError> {
+        Ok(match self {
+            Self::Redis(reader) => reader.latest(regions)?,
+            Self::Store(reader) => reader.latest(pipeline, regions)?,
+        })
+    }
+
+    pub(super) fn history(
+        &mut self,
+        pipeline: &str,
+        region: &str,
+        limit: usize,
+        since: Option<Timestamp>,
+    ) -> Result<Vec<StoredSnapshot>, ReadError> {
+        Ok(match self {
+            Self::Redis(reader) => reader.history(region, limit, since)?,
+            Self::Store(reader) => {
+                reader.history(pipeline, region, limit, since.map(Timestamp::to_millis_text).as_deref())?
+            }
+        })
+    }
+
+    pub(super) fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, ReadError> {
+        Ok(match self {
+            Self::Redis(reader) => reader.show(id)?,
+            Self::Store(reader) => reader.show(pipeline, id)?,
+        })
+    }
+}
+
+/// A variable of the environment that is set and not empty.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// An address of Redis from the command line or the environment.
+pub(super) fn redis(text: &str) -> Result<RedisUrl, Failure> {
+    RedisUrl::parse(text, Path::new("")).map_err(|error| usage(format!("--snapshots or REDIS_URL: {error}")))
+}
+
+/// Opens the place that the arguments name; returns the pipeline too.
+pub(super) fn open(place: &Place) -> Result<(Reader, String), Failure> {
+    let config = place.config.as_ref().map(|file| Config::read(file)).transpose()?;
+    let given = set(place.snapshots.as_ref()).cloned();
+    if let Some(url) = given.as_ref().filter(|url| !RedisUrl::is_meant(url)) {
+        return open_store(&StoreUrl::parse(url, Path::new("")), place, config.as_ref());
+    }
+    let in_file = config.as_ref().and_then(|config| config.snapshots.url.clone());
+    let redis_url = match given.or_else(|| variable("REDIS_URL")) {
+        Some(url) => Some(redis(&url)?),
+        None => in_file,
+    };
+    if let Some(url) = redis_url {
+        return open_redis(url, place, config.as_ref());
+    }
+    match (variable("DATABASE_URL"), &config) {
+        (Some(url), _) => open_store(&StoreUrl::parse(&url, Path::new("")), place, config.as_ref()),
+        (None, Some(config)) => open_store(&StoreUrl::parse(&config.store_url, config.folder()), place, Some(config)),
+        (None, None) => {
+            Err(usage("where are the snapshots? give --config PIPELINE.toml, or --snapshots URL and --pipeline NAME"))
+        }
+    }
+}
+
+fn open_redis(url: RedisUrl, place: &Place, config: Option<&Config>) -> Result<(Reader, String), Failure> {
+    let name = config.map(|config| config.name.clone()).or_else(|| place.pipeline.clone());
+    let name = name.unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
+    let snapshots = config.map_or_else(SnapshotsConfig::default, |config| config.snapshots.clone());
+    let plan: PublishPlan = snapshots.publish_plan(&name, url);
+    Ok((Reader::Redis(Box::new(RedisSnapshots::new(plan)?)), name))
+}
+
+fn open_store(
+    url: &Result<StoreUrl, forebay::store::StoreUrlError>,
+    place: &Place,
+    config: Option<&Config>,
+) -> Result<(Reader, String), Failure> {
+    let url = url.as_ref().map_err(|error| usage(format!("--snapshots or DATABASE_URL: {error}")))?;
+    let mut reader = open_snapshots(url)?;
+    let name = match config.map(|config| config.name.clone()).or_else(|| place.pipeline.clone()) {
+        Some(name) => known(reader.as_mut(), name)?,
+        None => only(reader.as_mut())?,
+    };
+    Ok((Reader::Store(reader), name))
+}
+
+fn known(reader: &mut dyn SnapshotReader, name: String) -> Result<String, Failure> {
+    let pipelines = reader.pipelines()?;
+    if pipelines.contains(&name) {
+        return Ok(name);
+    }
+    Err(Failure::new(Code::Failed, format!("the store knows no pipeline {name}; it has {}", list(&pipelines))))
+}
+
+fn only(reader: &mut dyn SnapshotReader) -> Result<String, Failure> {
+    let mut pipelines = reader.pipelines()?;
+    match (pipelines.pop(), pipelines.is_empty()) {
+        (Some(name), true) => Ok(name),
+        (Some(last), false) => {
+            pipelines.push(last);
+            Err(usage(format!("which pipeline? give --pipeline NAME; the store has {}", list(&pipelines))))
+        }
+        (None, _) => Err(Failure::new(Code::Failed, "the store has no pipeline yet")),
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+/// The time that `--since` names.
+pub(super) fn since(text: &str) -> Result<Timestamp, Failure> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let refused = || {
+        usage(format!("--since: expected a time such as 2026-01-31T12:00:00Z or a duration such as 2h, got {text:?}"))
+    };
+    let span = parse_duration(text).map_err(|_| refused())?;
+    Ok(Timestamp::now().saturating_sub(span))
+}

@@ -1,0 +1,697 @@
+//! Publishing many regions at once.
+//!
+//! Regions are spread over the connections; what goes over one connection goes in one request. A reply decides one
+//! region and no other. A connection that breaks is tried once more on a fresh one, with what it left unanswered: the
+//! script tells a snapshot that is there already from one that is not, so nothing is published twice.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use redis::{Cmd, Value};
+
+use super::keys::Key;
+use super::node::Node;
+use super::script::Script;
+use super::summary::{Entry, Summary, around, entry_text};
+use super::topology::{Host, Topology, redirection};
+use super::wire::{Break, server_text};
+use super::{Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus};
+use crate::limits::{
+    DOCUMENT_ALONE_BYTES, DOCUMENT_BYTES_MAX, PUBLISH_BREAKS_MAX, PUBLISH_REQUEST_BYTES_MAX, PUBLISH_RETRY_WAIT_MAX,
+    PUBLISH_RETRY_WAIT_MIN, PUBLISH_VOTERS_MAX,
+};
+use crate::timestamp::Timestamp;
+
+/// How often a script may be forgotten within one request before its regions fail.
+const SCRIPT_LOSSES_MAX: u32 = 2;
+
+/// Which regions are handed over for a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Extent {
+    /// Some of the pipeline's regions; nothing is said of others.
+    Part,
+    /// All of them: what the last summary names besides is kept. The summary is written only if `is_clean`: if nothing
+    /// had gone wrong before.
+    Whole {
+        /// Whether nothing had gone wrong before.
+        is_clean: bool,
+    },
+}
+
+/// A region that was not handed over, whose data were kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRegion {
+    /// The region.
+    pub region: String,
+    /// The id of its newest snapshot.
+    pub id: String,
+}
+
+/// What came of a publish.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    /// What became of each snapshot, in the order in which they were handed over.
+    pub receipts: Vec<PublishReceipt>,
+    /// Regions of the last summary that were not handed over; their time to live began anew.
+    pub kept: Vec<KeptRegion>,
+    /// Round trips one after another, connecting included: what the distance to the server is multiplied with.
+    pub round_trips: u32,
+    /// How long it took.
+    pub wall: Duration,
+    /// Why the summary could not be read or written, or kept regions not be refreshed.
+    pub warning: Option<String>,
+}
+
+impl Published {
+    /// How many snapshots were published.
+    pub fn published(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Published)))
+    }
+
+    /// How many were there already, or are older than what is there.
+    pub fn duplicate(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Duplicate | PublishStatus::Stale)))
+    }
+
+    /// How many failed.
+    pub fn failed(&self) -> usize {
+        self.count(Result::is_err)
+    }
+
+    fn count(&self, is_counted: impl Fn(&Result<PublishStatus, PublishError>) -> bool) -> usize {
+        self.receipts.iter().filter(|receipt| is_counted(&receipt.outcome)).count()
+    }
+}
+
+/// Publishes to one server or cluster. Keeps its connections between two publishes.
+pub struct Publisher {
+    plan: PublishPlan,
+    topology: Topology,
+    script: Script,
+    keep: Script,
+    threads: rayon::ThreadPool,
+    /// What the summary in Redis says, once it was read; kept up where only some regions are handed over.
+    summary: Option<Summary>,
+}
+
+impl Publisher {
+    /// Makes the threads. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The keys do not work on a cluster, a certificate cannot be read, or the system gives no threads.
+    pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
+        if plan.url.is_cluster() {
+            plan.keys.check_cluster().map_err(|error| PublishError::Document(format!("keys: {error}")))?;
+        }
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(plan.pool.max(1))
+            .thread_name(|at| format!("forebay-publish-{at}"))
+            .build()
+            .map_err(|error| PublishError::Document(format!("cannot start the threads that publish: {error}")))?;
+        let topology = Topology::new(&plan)?;
+        Ok(Self { topology, script: Script::publish(), keep: Script::keep(), threads, summary: None, plan })
+    }
+
+    /// The plan it was made with.
+    pub fn plan(&self) -> &PublishPlan {
+        &self.plan
+    }
+
+    /// Publishes at most one snapshot of each region. Blocks until each of them is decided.
+    pub fn publish(&mut self, items: &[Publication], extent: Extent) -> Published {
+        let begun = Instant::now();
+        let mut round = Round::new(self, items, extent, begun);
+        round.run();
+        let Round { receipts, trips, prior, summed, votes, .. } = round;
+        let mut published = Published { receipts, round_trips: trips, ..Published::default() };
+        self.sum_up(items, extent, &mut published, prior, summed, votes);
+        published.wall = begun.elapsed();
+        published
+    }
+
+    /// Keeps the regions that were not handed over, and writes the summary if no script has.
+    fn sum_up(
+        &mut self,
+        items: &[Publication],
+        extent: Extent,
+        published: &mut Published,
+        prior: Option<Value>,
+        is_summed: bool,
+        votes: Option<String>,
+    ) {
+        let (prior, readable) = match prior {
+            Some(Value::BulkString(text)) => (Summary::parse(&text).unwrap_or_default(), true),
+            Some(Value::ServerError(error)) => {
+                published.warning = Some(format!("the summary is left alone: {}", server_text(&error)));
+                (Summary::default(), false)
+            }
+            Some(_) => (Summary::default(), true),
+            // It was not asked for, or Redis is away.
+            None => (self.summary.clone().unwrap_or_default(), self.summary.is_some()),
+        };
+        let mut summary = Summary::default();
+        if extent == Extent::Part {
+            summary = prior;
+        } else {
+            let given: BTreeSet<&str> = items.iter().map(|item| &*item.region).collect();
+            let missing: Vec<&Entry> =
+                prior.0.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
+            for (entry, id) in self.keep(&missing, published) {
+                published.kept.push(KeptRegion { region: entry.region.clone(), id: id.clone() });
+                summary.note(Entry { id, ..entry.clone() });
+            }
+        }
+        for (item, receipt) in items.iter().zip(&published.receipts).filter(|(_, receipt)| receipt.outcome.is_ok()) {
+            let block = item.block.filter(|_| receipt.id == item.id);
+            let (region, id, seq) = (receipt.region.to_string(), receipt.id.clone(), receipt.seq);
+            summary.note(Entry { region, id, seq, block });
+        }
+        let is_clean = extent != Extent::Whole { is_clean: false };
+        let has_failed = published.failed() > 0;
+        if readable && is_clean && !has_failed && !is_summed && !items.is_empty() {
+            let key = self.plan.keys.summary(&self.plan.pipeline);
+            let ttl = millis(self.plan.ttl);
+            let command = if published.published() > 0 {
+                redis::cmd("SET").arg(&key).arg(summary.text(&self.plan.pipeline)).arg("PX").arg(ttl).take()
+            } else {
+                redis::cmd("PEXPIRE").arg(&key).arg(ttl).take()
+            };
+            self.ask_one(&key, command, published);
+        }
+        if let Some(votes) = votes.filter(|_| has_failed && published.receipts.iter().any(|one| one.outcome.is_ok())) {
+            self.ask_one(&votes, redis::cmd("DEL").arg(&votes).take(), published);
+        }
+        if readable && extent == Extent::Part {
+            self.summary = Some(summary);
+        }
+    }
+
+    /// One command beside the regions; what goes wrong with it is a warning.
+    fn ask_one(&self, key: &str, command: Cmd, published: &mut Published) {
+        let node = match self.topology.node_of(key) {
+            Ok(node) => node,
+            Err(error) => return published.warning = Some(format!("{key}: {error}")),
+        };
+        let answer = node.ask(&[command]);
+        published.round_trips += answer.trips;
+        match (answer.exchange.replies.first(), answer.exchange.broke) {
+            (Some(Value::ServerError(error)), _) => {
+                published.warning = Some(format!("{key}: {}", server_text(error)));
+            }
+            (None, Some(broke)) => published.warning = Some(format!("{key}: {}", node.error(&broke))),
+            _ => {}
+        }
+    }
+
+    /// Begins the time to live of regions anew; returns those that have data, with the id of their newest.
+    fn keep<'e>(&self, missing: &[&'e Entry], published: &mut Published) -> Vec<(&'e Entry, String)> {
+        let PublishPlan { keys, pipeline, ttl, .. } = &self.plan;
+        let ttl = millis(*ttl).to_string();
+        let mut of_node: BTreeMap<String, (Arc<Node>, Vec<&'e Entry>)> = BTreeMap::new();
+        for entry in missing {
+            match self.topology.node_of(&keys.of_region(Key::Latest, pipeline, &entry.region)) {
+                Ok(node) => of_node.entry(node.name().to_owned()).or_insert((node, Vec::new())).1.push(entry),
+                Err(error) => published.warning = Some(format!("{} was not kept: {error}", entry.region)),
+            }
+        }
+        let call = |(at, entry): (usize, &&Entry)| {
+            let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, &entry.region));
+            let arguments = [&entry.region, &ttl, keys.template(Key::Doc), keys.template(Key::At), pipeline];
+            self.keep.call(at > 0, &names, arguments.map(str::as_bytes))
+        };
+        let ask = |(node, entries): (Arc<Node>, Vec<&'e Entry>)| {
+            let commands: Vec<Cmd> = entries.iter().enumerate().map(call).collect();
+            (entries, node.ask(&commands))
+        };
+        let asked: Vec<_> =
+            self.threads.install(|| of_node.into_values().collect::<Vec<_>>().into_par_iter().map(ask).collect());
+        published.round_trips += asked.iter().map(|(_, answer)| answer.trips).max().unwrap_or(0);
+        let mut kept = Vec::new();
+        for (entries, answer) in asked {
+            let mut replies = answer.exchange.replies.into_iter();
+            for entry in entries {
+                match replies.next() {
+                    Some(Value::BulkString(id)) => kept.push((entry, String::from_utf8_lossy(&id).into_owned())),
+                    // It has expired, and is not in the next summary.
+                    Some(Value::Nil) => {}
+                    Some(Value::ServerError(error)) => {
+                        published.warning = Some(format!("{} was not kept: {}", entry.region, server_text(&error)));
+                    }
+                    _ => published.warning = Some(format!("{} was not kept: no answer came", entry.region)),
+                }
+            }
+        }
+        kept
+    }
+}
+
+/// A span as Redis takes it; Redis refuses 0.
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1)
+}
+
+/// What became of one region in one request.
+enum End {
+    Done {
+        status: PublishStatus,
+        id: String,
+        seq: u64,
+        is_summed: bool,
+        at: Instant,
+    },
+    Failed(PublishError),
+    /// It is to be tried again: elsewhere, or after a while.
+    Again {
+        error: PublishError,
+        redirect: Redirect,
+    },
+}
+
+#[derive(Clone)]
+enum Redirect {
+    /// The slot is another server's now.
+    Moved(u16, Host),
+    /// The slot is moving, and this key is there already.
+    Ask(Host),
+    /// Later.
+    Wait,
+}
+
+/// A request: regions of one server.
+struct Request {
+    node: Arc<Node>,
+    is_asking: bool,
+    reads_summary: bool,
+    items: Vec<usize>,
+}
+
+struct RequestEnd {
+    ends: Vec<(usize, End)>,
+    summary: Option<Value>,
+    trips: u32,
+    /// Items whose first answer was lost: what is found there may be theirs.
+    doubted: Vec<usize>,
+}
+
+/// One publish, until each region is decided.
+struct Round<'p> {
+    publisher: &'p Publisher,
+    items: &'p [Publication],
+    keys: Vec<Vec<String>>,
+    begun: Instant,
+    doubted: Vec<bool>,
+    asked: HashMap<usize, Host>,
+    receipts: Vec<PublishReceipt>,
+    trips: u32,
+    /// What the summary key held; none if it was not asked for.
+    prior: Option<Value>,
+    wants_prior: bool,
+    summed: bool,
+    /// The key under which regions vote, if they do.
+    votes: Option<String>,
+}
+
+impl<'p> Round<'p> {
+    fn new(publisher: &'p Publisher, items: &'p [Publication], extent: Extent, begun: Instant) -> Self {
+        let PublishPlan { keys, pipeline, .. } = &publisher.plan;
+        let may_vote = extent == Extent::Whole { is_clean: true }
+            && !publisher.topology.is_cluster()
+            && (1..=PUBLISH_VOTERS_MAX).contains(&items.len());
+        Self {
+            publisher,
+            items,
+            keys: items.iter().map(|item| keys.of(pipeline, item)).collect(),
+            begun,
+            doubted: vec![false; items.len()],
+            asked: HashMap::new(),
+            receipts: items
+                .iter()
+                .map(|item| PublishReceipt {
+                    region: Arc::clone(&item.region),
+                    id: item.id.clone(),
+                    seq: item.seq,
+                    outcome: Err(PublishError::Refused("it was not tried".into())),
+                    took: Duration::ZERO,
+                })
+                .collect(),
+            trips: 0,
+            prior: None,
+            wants_prior: extent != Extent::Part || publisher.summary.is_none(),
+            summed: false,
+            votes: may_vote.then(|| format!("{}:{}", keys.summary(pipeline), token())),
+        }
+    }
+
+    fn run(&mut self) {
+        let mut todo: Vec<usize> = (0..self.items.len()).filter(|at| !self.is_too_large(*at)).collect();
+        match self.publisher.topology.discover() {
+            Ok(trips) => self.trips += trips,
+            Err(error) => return self.fail(&todo, &error),
+        }
+        let mut wait = PUBLISH_RETRY_WAIT_MIN;
+        loop {
+            let again = self.try_once(&todo);
+            if again.is_empty() {
+                return;
+            }
+            if self.begun.elapsed() + wait > self.publisher.plan.timeout.max(PUBLISH_RETRY_WAIT_MAX) * 2 {
+                again.into_iter().for_each(|(at, error, _)| self.receipts[at].outcome = Err(error));
+                return;
+            }
+            let mut must_wait = false;
+            todo = Vec::new();
+            for (at, _, redirect) in again {
+                todo.push(at);
+                match redirect {
+                    Redirect::Moved(slot, host) => self.publisher.topology.note_moved(slot, host),
+                    Redirect::Ask(host) => drop(self.asked.insert(at, host)),
+                    Redirect::Wait => must_wait = true,
+                }
+            }
+            if must_wait {
+                pause(wait);
+                wait = (wait * 2).min(PUBLISH_RETRY_WAIT_MAX);
+                // A server that is gone may have been replaced. If nobody says so, the next try tells.
+                if let Ok(trips) = self.publisher.topology.refresh() {
+                    self.trips += trips;
+                }
+            }
+        }
+    }
+
+    fn is_too_large(&mut self, at: usize) -> bool {
+        let len = self.items[at].doc.len();
+        let is_too_large = len > DOCUMENT_BYTES_MAX;
+        if is_too_large {
+            let message = format!("the document has {len} bytes; Redis takes {DOCUMENT_BYTES_MAX} at most");
+            self.receipts[at].outcome = Err(PublishError::Document(message));
+        }
+        is_too_large
+    }
+
+    fn fail(&mut self, todo: &[usize], error: &PublishError) {
+        for at in todo {
+            self.receipts[*at].outcome = Err(error.clone());
+            self.receipts[*at].took = self.begun.elapsed();
+        }
+    }
+
+    /// Sends each of `todo` once; returns those that are to be tried again.
+    fn try_once(&mut self, todo: &[usize]) -> Vec<(usize, PublishError, Redirect)> {
+        let mut again = Vec::new();
+        let requests = self.requests(todo, &mut again);
+        let run = |request: Request| (rayon::current_thread_index().unwrap_or(0), self.send(request));
+        let ends: Vec<(usize, RequestEnd)> =
+            self.publisher.threads.install(|| requests.into_par_iter().with_max_len(1).map(run).collect());
+        let mut trips_of: BTreeMap<usize, u32> = BTreeMap::new();
+        for (thread, end) in ends {
+            *trips_of.entry(thread).or_default() += end.trips;
+            if end.summary.is_some() {
+                (self.prior, self.wants_prior) = (end.summary, false);
+            }
+            end.doubted.into_iter().for_each(|at| self.doubted[at] = true);
+            for (at, end) in end.ends {
+                self.take(at, end, &mut again);
+            }
+        }
+        self.trips += trips_of.into_values().max().unwrap_or(0);
+        again
+    }
+
+    fn take(&mut self, at: usize, end: End, again: &mut Vec<(usize, PublishError, Redirect)>) {
+        let receipt = &mut self.receipts[at];
+        match end {
+            End::Done { status, id, seq, is_summed, at: answered } => {
+                self.summed |= is_summed;
+                (receipt.outcome, receipt.id, receipt.seq) = (Ok(status), id, seq);
+                receipt.took = answered.duration_since(self.begun);
+            }
+            End::Failed(error) => {
+                receipt.outcome = Err(error);
+                receipt.took = self.begun.elapsed();
+            }
+            End::Again { error, redirect } => {
+                receipt.took = self.begun.elapsed();
+                again.push((at, error, redirect));
+            }
+        }
+    }
+
+    /// Spreads regions over requests: as many as there are connections, none too large.
+    fn requests(&mut self, todo: &[usize], again: &mut Vec<(usize, PublishError, Redirect)>) -> Vec<Request> {
+        let topology = &self.publisher.topology;
+        let mut of_node: BTreeMap<(String, bool), (Arc<Node>, Vec<usize>)> = BTreeMap::new();
+        for at in todo {
+            let asked = self.asked.remove(at);
+            let node = match &asked {
+                Some(host) => topology.node_at(host),
+                None => topology.node_of(&self.keys[*at][0]),
+            };
+            match node {
+                Ok(node) => {
+                    let key = (node.name().to_owned(), asked.is_some());
+                    of_node.entry(key).or_insert((node, Vec::new())).1.push(*at);
+                }
+                Err(error) => again.push((*at, error, Redirect::Wait)),
+            }
+        }
+        let mut requests = Vec::new();
+        for ((_, is_asking), (node, items)) in of_node {
+            let share = items.len().div_ceil(self.publisher.plan.pool.max(1));
+            let (mut held, mut bytes) = (Vec::new(), 0);
+            let request =
+                |items: Vec<usize>| Request { node: Arc::clone(&node), is_asking, reads_summary: false, items };
+            for at in items {
+                let len = self.items[at].doc.len();
+                let is_full = held.len() >= share || bytes + len > PUBLISH_REQUEST_BYTES_MAX;
+                // What the server may refuse by hanging up stands alone.
+                if !held.is_empty()
+                    && (is_full || len > DOCUMENT_ALONE_BYTES || bytes > DOCUMENT_ALONE_BYTES && held.len() == 1)
+                {
+                    requests.push(request(std::mem::take(&mut held)));
+                    bytes = 0;
+                }
+                held.push(at);
+                bytes += len;
+            }
+            if !held.is_empty() {
+                requests.push(request(held));
+            }
+        }
+        self.ask_for_summary(&mut requests);
+        requests
+    }
+
+    /// Lets the summary be read ahead of the regions: with one of their requests, or beside them.
+    fn ask_for_summary(&self, requests: &mut Vec<Request>) {
+        if !self.wants_prior {
+            return;
+        }
+        let key = self.publisher.plan.keys.summary(&self.publisher.plan.pipeline);
+        let Ok(node) = self.publisher.topology.node_of(&key) else { return };
+        match requests.iter_mut().find(|request| Arc::ptr_eq(&request.node, &node) && !request.is_asking) {
+            Some(request) => request.reads_summary = true,
+            None => requests.push(Request { node, is_asking: false, reads_summary: true, items: Vec::new() }),
+        }
+    }
+
+    /// Contract of a thread that publishes. In: one request. Writes: each of its regions by one script. Out: an end for
+    /// each of them. Ends: when each is decided; a connection that breaks is replaced once without progress, and not
+    /// more often than a limit with it.
+    fn send(&self, request: Request) -> RequestEnd {
+        let Request { node, is_asking, mut reads_summary, items } = request;
+        let mut end =
+            RequestEnd { ends: Vec::with_capacity(items.len()), summary: None, trips: 0, doubted: Vec::new() };
+        let mut pending = items;
+        let (mut breaks, mut stuck, mut forgotten) = (0, 0, 0);
+        loop {
+            let commands = self.commands(&pending, is_asking, reads_summary);
+            let answer = node.ask(&commands);
+            drop(commands);
+            end.trips += answer.trips;
+            let at = Instant::now();
+            let asked = pending.len();
+            let mut replies = answer.exchange.replies.into_iter();
+            if reads_summary && let Some(reply) = replies.next() {
+                (end.summary, reads_summary) = (Some(reply), false);
+            }
+            let mut rest = Vec::new();
+            for item in pending {
+                let reply = if is_asking { replies.nth(1) } else { replies.next() };
+                let is_doubted = self.doubted[item] || end.doubted.contains(&item);
+                match reply.map(|reply| self.end_of(&node, item, reply, is_doubted, at)) {
+                    Some(Some(one)) => end.ends.push((item, one)),
+                    // No reply; or its text was forgotten between two commands, and the next request sends it again.
+                    None | Some(None) => rest.push(item),
+                }
+            }
+            if rest.is_empty() && !reads_summary {
+                return end;
+            }
+            let Some(broke) = answer.exchange.broke else {
+                forgotten += 1;
+                if forgotten > SCRIPT_LOSSES_MAX {
+                    let error = PublishError::Refused("Redis forgets scripts as fast as it gets them".into());
+                    end.ends.extend(rest.into_iter().map(|item| (item, End::Failed(error.clone()))));
+                    return end;
+                }
+                pending = rest;
+                continue;
+            };
+            breaks += 1;
+            stuck = if rest.len() < asked { 1 } else { stuck + 1 };
+            let is_over = match &broke {
+                // A new connection was tried just now.
+                Break::NoEntry(_) => true,
+                Break::Stalled(_) => breaks > 1,
+                Break::Dropped(_) => breaks > PUBLISH_BREAKS_MAX || rest.is_empty() && stuck > 1,
+            };
+            if is_over {
+                end.ends.extend(rest.into_iter().map(|item| (item, self.lost(&node, &broke))));
+                return end;
+            }
+            end.doubted.extend(&rest);
+            if stuck > 1 {
+                // Twice the connection broke at this one.
+                let item = rest.remove(0);
+                end.ends.push((item, self.lost(&node, &broke)));
+                stuck = 0;
+                if rest.is_empty() && !reads_summary {
+                    return end;
+                }
+            }
+            pending = rest;
+        }
+    }
+
+    /// A region whose server does not answer: another one may have taken its place in a cluster.
+    fn lost(&self, node: &Node, broke: &Break) -> End {
+        let error = node.error(broke);
+        match self.publisher.topology.is_cluster() {
+            true => End::Again { error, redirect: Redirect::Wait },
+            false => End::Failed(error),
+        }
+    }
+
+    fn commands(&self, items: &[usize], is_asking: bool, reads_summary: bool) -> Vec<Cmd> {
+        let PublishPlan { keys, pipeline, ttl, dedup, url, .. } = &self.publisher.plan;
+        let mut commands = Vec::with_capacity(items.len() + 1);
+        if reads_summary {
+            commands.push(redis::cmd("GET").arg(keys.summary(pipeline)).take());
+        }
+        let ttl_text = millis(*ttl).to_string();
+        let window = dedup.as_millis().to_string();
+        let oldest = Timestamp::now().saturating_sub(*ttl).as_micros().div_euclid(1000).to_string();
+        let voters = if self.votes.is_some() { self.items.len() } else { 0 }.to_string();
+        let (head, tail) = around(pipeline);
+        let checks_rights = if url.credentials().is_some() { "1" } else { "0" };
+        for (at, item) in items.iter().enumerate() {
+            let Publication { region, id, seq, block, time, doc, .. } = &self.items[*item];
+            let seq_text = seq.to_string();
+            let time = time.as_micros().div_euclid(1000).to_string();
+            let mut names = self.keys[*item].clone();
+            let mut entry = String::new();
+            if let Some(votes) = &self.votes {
+                names.extend([keys.summary(pipeline), votes.clone()]);
+                entry = entry_text(&Entry { region: region.to_string(), id: id.clone(), seq: *seq, block: *block });
+            }
+            let arguments: [&str; 16] = [
+                region,
+                id,
+                &seq_text,
+                doc,
+                &time,
+                &ttl_text,
+                &window,
+                &oldest,
+                keys.template(Key::Doc),
+                keys.template(Key::At),
+                pipeline,
+                &voters,
+                &entry,
+                &head,
+                tail,
+                checks_rights,
+            ];
+            if is_asking {
+                commands.push(redis::cmd("ASKING"));
+            }
+            commands.push(self.publisher.script.call(at > 0, &names, arguments.map(str::as_bytes)));
+        }
+        commands
+    }
+
+    /// What a reply says of a region; none if the script was not known.
+    fn end_of(&self, node: &Node, item: usize, reply: Value, is_doubted: bool, at: Instant) -> Option<End> {
+        let error = match reply {
+            Value::Array(parts) => return Some(self.done(item, &parts, is_doubted, at)),
+            Value::ServerError(error) => error,
+            other => {
+                return Some(End::Failed(PublishError::Refused(format!("an answer that is not understood: {other:?}"))));
+            }
+        };
+        let text = server_text(&error);
+        let details = error.details().unwrap_or_default();
+        let refused = PublishError::Refused(text.clone());
+        let later = || End::Again {
+            error: PublishError::Away { target: node.name().into(), cause: text.clone() },
+            redirect: Redirect::Wait,
+        };
+        let is_cluster = self.publisher.topology.is_cluster();
+        Some(match error.code() {
+            "NOSCRIPT" => return None,
+            "MOVED" | "ASK" if !is_cluster => End::Failed(PublishError::Away {
+                target: node.name().into(),
+                cause: format!("{text}: it is part of a cluster; expected redis+cluster://host,host"),
+            }),
+            code @ ("MOVED" | "ASK") => match redirection(details, node.host.as_ref()) {
+                Some((slot, host)) if code == "MOVED" => {
+                    End::Again { error: refused, redirect: Redirect::Moved(slot, host) }
+                }
+                Some((_, host)) => End::Again { error: refused, redirect: Redirect::Ask(host) },
+                None => End::Failed(refused),
+            },
+            "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY" => later(),
+            "READONLY" if is_cluster => later(),
+            "READONLY" | "NOAUTH" => End::Failed(PublishError::Away { target: node.name().into(), cause: text }),
+            _ => End::Failed(refused),
+        })
+    }
+
+    fn done(&self, item: usize, parts: &[Value], is_doubted: bool, at: Instant) -> End {
+        let text = |value: &Value| match value {
+            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => String::new(),
+        };
+        let [status, id, seq, summed] = parts else {
+            return End::Failed(PublishError::Refused("an answer that is not understood".into()));
+        };
+        let status = match text(status).as_str() {
+            "published" => PublishStatus::Published,
+            // The answer to the first try was lost, and it is what that one wrote.
+            "same" if is_doubted => PublishStatus::Published,
+            "stale" => PublishStatus::Stale,
+            _ => PublishStatus::Duplicate,
+        };
+        let seq = text(seq).parse().unwrap_or(self.items[item].seq);
+        End::Done { status, id: text(id), seq, is_summed: *summed == Value::Int(1), at }
+    }
+}
+
+/// A text that no other publish has.
+fn token() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}.{:x}.{count:x}", std::process::id(), Timestamp::now().as_micros())
+}
+
+fn pause(span: Duration) {
+    let begun = Instant::now();
+    while let Some(rest) = span.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero()) {
+        std::thread::park_timeout(rest);
+    }
+}

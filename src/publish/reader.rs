@@ -1,0 +1,287 @@
+//! Reading snapshots back from Redis: what its readers see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use redis::{Cmd, Value};
+
+use super::keys::Key;
+use super::node::Node;
+use super::script::Script;
+use super::summary::Summary;
+use super::topology::Topology;
+use super::wire::server_text;
+use super::{PublishError, PublishPlan};
+use crate::limits::REGIONS_READ_MAX;
+use crate::snapshot::seq_of;
+use crate::store::StoredSnapshot;
+use crate::timestamp::Timestamp;
+
+/// Reads the snapshots of one pipeline. Blocks no longer than the plan's time-out for each answer.
+pub struct RedisSnapshots {
+    plan: PublishPlan,
+    topology: Topology,
+    latest: Script,
+    all: Script,
+    history: Script,
+}
+
+type Answers = Vec<Option<Value>>;
+
+impl RedisSnapshots {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// A certificate cannot be read.
+    pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
+        // What is read is one pipeline over one connection to each server.
+        let plan = PublishPlan { pool: 1, ..plan };
+        let topology = Topology::new(&plan)?;
+        Ok(Self { topology, plan, latest: Script::latest(), all: Script::all(), history: Script::history() })
+    }
+
+    /// The newest snapshots of those regions, or of all that the summary names, ordered as given or by name. One round
+    /// trip on a warm connection; on a cluster without regions two.
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub fn latest(&self, regions: &[String]) -> Result<Vec<StoredSnapshot>, PublishError> {
+        self.topology.discover()?;
+        if regions.is_empty() {
+            return self.latest_of_all();
+        }
+        let found = self.latest_of(regions)?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The newest snapshot of each of those regions, or none.
+    fn latest_of(&self, regions: &[String]) -> Result<Vec<Option<StoredSnapshot>>, PublishError> {
+        let PublishPlan { keys, pipeline, .. } = &self.plan;
+        let calls = regions.iter().map(|region| {
+            let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, region));
+            let arguments = [region, keys.template(Key::Doc), pipeline].map(|text| text.as_bytes().to_vec());
+            (names.to_vec(), arguments.to_vec())
+        });
+        let answers = self.ask_all(&self.latest, calls.collect())?;
+        answers.into_iter().zip(regions).map(|(answer, region)| self.newest(region, answer)).collect()
+    }
+
+    fn latest_of_all(&self) -> Result<Vec<StoredSnapshot>, PublishError> {
+        let PublishPlan { keys, pipeline, .. } = &self.plan;
+        let summary_key = keys.summary(pipeline);
+        let node = self.topology.node_of(&summary_key)?;
+        let command = if self.topology.is_cluster() {
+            redis::cmd("GET").arg(&summary_key).take()
+        } else {
+            let limit = REGIONS_READ_MAX.to_string();
+            let templates = [Key::Latest, Key::Seq, Key::Index, Key::Doc].map(|key| keys.template(key));
+            let arguments = [limit.as_str()].into_iter().chain(templates).chain([pipeline.as_str()]);
+            self.all.call(false, &[summary_key], arguments.map(str::as_bytes))
+        };
+        let answer = node.ask(&[command]).exchange;
+        let mut parts = match (answer.replies.into_iter().next(), answer.broke) {
+            (Some(Value::Array(parts)), _) => parts,
+            (Some(text @ Value::BulkString(_)), _) => vec![text],
+            (Some(Value::Nil), _) => Vec::new(),
+            (Some(Value::ServerError(error)), _) => return Err(away(&node, server_text(&error))),
+            (_, Some(broke)) => return Err(node.error(&broke)),
+            _ => return Err(away(&node, "an answer that is not understood".into())),
+        };
+        if parts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let documents = parts.split_off(1);
+        let summary = match parts.pop() {
+            Some(Value::BulkString(text)) => Summary::parse(&text),
+            _ => None,
+        };
+        let summary = summary.ok_or_else(|| {
+            PublishError::Refused(format!("{} holds no summary of forebay; name the regions", keys.summary(pipeline)))
+        })?;
+        let names: Vec<String> = summary.0.keys().cloned().collect();
+        let found = match documents.len() == names.len() {
+            true => names.iter().zip(documents).map(|(region, answer)| self.newest(region, Some(answer))).collect(),
+            false => self.latest_of(&names),
+        };
+        // The summary knows more of them than the keys do.
+        let with_block = |snapshot: StoredSnapshot| {
+            let entry = summary.0.get(&snapshot.region).filter(|entry| entry.id == snapshot.id);
+            StoredSnapshot { block: entry.and_then(|entry| entry.block), ..snapshot }
+        };
+        Ok(found?.into_iter().flatten().map(with_block).collect())
+    }
+
+    /// A region's snapshots, newest first, no older than `since`.
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub fn history(
+        &self,
+        region: &str,
+        limit: usize,
+        since: Option<Timestamp>,
+    ) -> Result<Vec<StoredSnapshot>, PublishError> {
+        self.topology.discover()?;
+        let PublishPlan { keys, pipeline, .. } = &self.plan;
+        let names = vec![keys.of_region(Key::Index, pipeline, region)];
+        let since = since.map_or_else(|| "-inf".to_owned(), |since| since.as_micros().div_euclid(1000).to_string());
+        let limit = limit.min(i32::MAX as usize).to_string();
+        let arguments = [region, keys.template(Key::Doc), pipeline, &since, &limit];
+        let arguments = arguments.map(|text| text.as_bytes().to_vec()).to_vec();
+        let answer = self.ask_all(&self.history, vec![(names, arguments)])?.pop().flatten();
+        let Some(Value::Array(parts)) = answer else { return Ok(Vec::new()) };
+        let snapshots = parts.as_chunks::<3>().0.iter().filter_map(|[id, time, doc]| {
+            let (id, doc) = (text_of(id)?, text_of(doc)?);
+            Some(StoredSnapshot {
+                seq: seq_of(region, &id),
+                region: region.to_owned(),
+                block: None,
+                generated_at: time_of(time),
+                published_at: None,
+                id,
+                doc,
+            })
+        });
+        Ok(snapshots.collect())
+    }
+
+    /// The snapshot of that id.
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub fn show(&self, id: &str) -> Result<Option<StoredSnapshot>, PublishError> {
+        self.topology.discover()?;
+        let keys = &self.plan.keys;
+        // An id of ours begins with its region.
+        let by_id = id.rsplitn(3, '.').nth(2).map(str::to_owned);
+        let mut regions: Vec<String> = by_id.into_iter().collect();
+        if let Some(found) = self.show_of(id, &regions)? {
+            return Ok(Some(found));
+        }
+        if !keys.doc_needs_region() {
+            regions = vec![String::new()];
+        } else {
+            regions = self.latest_of_all()?.into_iter().map(|snapshot| snapshot.region).collect();
+        }
+        self.show_of(id, &regions)
+    }
+
+    fn show_of(&self, id: &str, regions: &[String]) -> Result<Option<StoredSnapshot>, PublishError> {
+        let PublishPlan { keys, pipeline, .. } = &self.plan;
+        for region in regions {
+            let key = keys.doc(pipeline, region, id);
+            let node = self.topology.node_of(&key)?;
+            let score = redis::cmd("ZSCORE").arg(keys.of_region(Key::Index, pipeline, region)).arg(id).take();
+            let answer = node.ask(&[redis::cmd("GET").arg(&key).take(), score]).exchange;
+            if let Some(broke) = &answer.broke {
+                return Err(node.error(broke));
+            }
+            if let Some(doc) = answer.replies.first().and_then(text_of) {
+                return Ok(Some(StoredSnapshot {
+                    region: region.clone(),
+                    seq: seq_of(region, id),
+                    id: id.to_owned(),
+                    block: None,
+                    generated_at: answer.replies.get(1).and_then(time_of),
+                    published_at: None,
+                    doc,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls a script for each of the given keys and arguments: one request to each server.
+    #[allow(clippy::type_complexity, reason = "keys and arguments of each call")]
+    fn ask_all(&self, script: &Script, calls: Vec<(Vec<String>, Vec<Vec<u8>>)>) -> Result<Answers, PublishError> {
+        let mut answers: Answers = calls.iter().map(|_| None).collect();
+        let mut of_node: BTreeMap<String, (Arc<Node>, Vec<usize>)> = BTreeMap::new();
+        for (at, (keys, _)) in calls.iter().enumerate() {
+            let node = self.topology.node_of(keys.first().map_or("", String::as_str))?;
+            of_node.entry(node.name().to_owned()).or_insert((node, Vec::new())).1.push(at);
+        }
+        let ask = |node: &Node, places: &[usize]| {
+            let call = |(nth, at): (usize, &usize)| {
+                script.call(nth > 0, &calls[*at].0, calls[*at].1.iter().map(Vec::as_slice))
+            };
+            let commands: Vec<Cmd> = places.iter().enumerate().map(call).collect();
+            let answer = node.ask(&commands).exchange;
+            // Reading twice does no harm: a connection that was closed while it was idle is replaced.
+            if answer.broke.is_some() { node.ask(&commands).exchange } else { answer }
+        };
+        // All servers at once; the calling thread takes the last one.
+        let asked: Vec<_> = std::thread::scope(|scope| {
+            let mut nodes: Vec<_> = of_node.into_values().collect();
+            let last = nodes.pop();
+            let others: Vec<_> = nodes
+                .into_iter()
+                .map(|(node, places)| {
+                    let ask = &ask;
+                    scope.spawn(move || {
+                        let answer = ask(&node, &places);
+                        (node, places, answer)
+                    })
+                })
+                .collect();
+            let last = last.map(|(node, places)| {
+                let answer = ask(&node, &places);
+                (node, places, answer)
+            });
+            others.into_iter().filter_map(|other| other.join().ok()).chain(last).collect()
+        });
+        for (node, places, answer) in asked {
+            if let Some(broke) = &answer.broke {
+                return Err(node.error(broke));
+            }
+            for (at, reply) in places.into_iter().zip(answer.replies) {
+                if let Value::ServerError(error) = &reply {
+                    return Err(self.refused(&node, error));
+                }
+                answers[at] = Some(reply);
+            }
+        }
+        Ok(answers)
+    }
+
+    fn refused(&self, node: &Node, error: &redis::ServerError) -> PublishError {
+        let is_elsewhere = matches!(error.code(), "MOVED" | "ASK") && !self.topology.is_cluster();
+        let advice = if is_elsewhere { ": it is part of a cluster; expected redis+cluster://host,host" } else { "" };
+        away(node, format!("{}{advice}", server_text(error)))
+    }
+
+    fn newest(&self, region: &str, answer: Option<Value>) -> Result<Option<StoredSnapshot>, PublishError> {
+        let Some(Value::Array(parts)) = answer else { return Ok(None) };
+        let [id, seq, time, doc] = parts.as_slice() else { return Ok(None) };
+        let (Some(id), Some(doc)) = (text_of(id), text_of(doc)) else { return Ok(None) };
+        let seq = text_of(seq).and_then(|seq| seq.parse().ok()).or_else(|| seq_of(region, &id));
+        Ok(Some(StoredSnapshot {
+            region: region.to_owned(),
+            id,
+            seq,
+            block: None,
+            generated_at: time_of(time),
+            published_at: None,
+            doc,
+        }))
+    }
+}
+
+fn away(node: &Node, cause: String) -> PublishError {
+    PublishError::Away { target: node.name().to_owned(), cause }
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        _ => None,
+    }
+}
+
+/// A score of the index, as the time that it is.
+fn time_of(score: &Value) -> Option<String> {
+    let millis: f64 = match score {
+        Value::Double(millis) => *millis,
+        other => text_of(other)?.parse().ok()?,
+    };
+    Timestamp::from_micros((millis * 1000.0) as i64).map(Timestamp::to_millis_text)
+}

@@ -1,0 +1,137 @@
+-- Publishes one region's snapshot: all of it or nothing.
+--
+-- KEYS: latest, seq, doc, index, dedup, live, at (if there is one), then summary and votes (if the regions sum up).
+-- What can fail comes first: keys of a wrong type are found by reading them, rights are asked for, and the first write
+-- is one that Redis refuses when its memory is full; after a write it refuses none of the same script.
+local region, id, seq, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local time, ttl, window, oldest = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local doc_template, at_template, pipeline = ARGV[9], ARGV[10], ARGV[11]
+local voters, entry, head, tail = tonumber(ARGV[12]), ARGV[13], ARGV[14], ARGV[15]
+local latest_key, seq_key, doc_key, index_key, dedup_key, live_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local at_key = at_template ~= '' and KEYS[7] or nil
+
+local function name(template, of_id, of_time)
+  return (string.gsub(template, '<(%a+)>', { pipeline = pipeline, region = region, id = of_id, timestamp = of_time }))
+end
+
+local failure
+local function read(key, command, ...)
+  local value = redis.pcall(command, key, ...)
+  if type(value) == 'table' and value.err then
+    failure = failure or (value.err .. ': ' .. key)
+    return nil
+  end
+  return value or nil
+end
+
+local newest = read(latest_key, 'GET')
+local known = read(seq_key, 'GET')
+local twin = window ~= '0' and read(dedup_key, 'GET') or nil
+local past = read(index_key, 'ZRANGEBYSCORE', '-inf', '(' .. oldest, 'LIMIT', 0, 1000)
+if failure then return redis.error_reply(failure) end
+if known and not string.find(known, '^[1-9]%d*$') and known ~= '0' then
+  return redis.error_reply('FOREIGN the key does not hold a number of ours: ' .. seq_key)
+end
+
+if ARGV[16] == '1' and redis.acl_check_cmd then
+  local needed = {
+    { 'SET', doc_key, '' }, { 'ZADD', index_key, '0', '' }, { 'PEXPIRE', index_key, '1' }, { 'SET', latest_key, '' },
+    { 'SET', seq_key, '' }, { 'DEL', live_key }, { 'SET', dedup_key, '' }, { 'SET', at_key or doc_key, '' },
+  }
+  for _, command in ipairs(needed) do
+    if not redis.acl_check_cmd(unpack(command)) then
+      return redis.error_reply('NOPERM the user may not ' .. command[1] .. ' ' .. command[2])
+    end
+  end
+end
+
+-- Whether a is above b: decimal integers without leading zeros.
+local function above(a, b)
+  if #a ~= #b then return #a > #b end
+  return a > b
+end
+
+local status
+if known and above(known, seq) then
+  status = 'stale'
+elseif newest then
+  if known == seq and newest == id then
+    status = 'same'
+  elseif twin == newest then
+    status = 'duplicate'
+  end
+  -- What Redis has let go is written again.
+  if status and redis.call('EXISTS', name(doc_template, newest)) == 0 then status = nil end
+end
+
+if status then
+  if newest then
+    local moment = at_key and redis.call('ZSCORE', index_key, newest)
+    redis.call('PEXPIRE', latest_key, ttl)
+    redis.call('PEXPIRE', index_key, ttl)
+    redis.call('PEXPIRE', name(doc_template, newest), ttl)
+    if moment then redis.call('PEXPIRE', name(at_template, newest, string.format('%.0f', moment)), ttl) end
+  end
+  redis.call('PEXPIRE', seq_key, ttl)
+else
+  redis.call('SET', doc_key, document, 'PX', ttl)
+  if at_key then redis.call('SET', at_key, document, 'PX', ttl) end
+  redis.call('ZADD', index_key, time, id)
+  redis.call('PEXPIRE', index_key, ttl)
+  redis.call('SET', latest_key, id, 'PX', ttl)
+  redis.call('SET', seq_key, seq, 'PX', ttl)
+  for _, old in ipairs(past) do
+    -- While a slot moves, a key that has gone ahead is left to the next time.
+    if old ~= id and type(redis.pcall('DEL', name(doc_template, old))) == 'number' then
+      redis.pcall('ZREM', index_key, old)
+    end
+  end
+  redis.call('DEL', live_key)
+  if window ~= '0' then redis.call('SET', dedup_key, id, 'PX', window) end
+end
+
+local now_id, now_seq = id, seq
+if status then now_id, now_seq = newest or id, known or seq end
+
+-- The last of the regions of one publish writes the summary, so that it costs no round trip. A region that fails does
+-- not vote, and then nobody writes it.
+local summed = 0
+if voters > 0 then
+  local summary_key, votes_key = KEYS[#KEYS - 1], KEYS[#KEYS]
+  if status then
+    entry = '{"region":' .. cjson.encode(region) .. ',"id":' .. cjson.encode(now_id) .. ',"seq":' .. now_seq .. '}'
+  end
+  local vote = redis.pcall('HSETNX', votes_key, region, (status and '0' or '1') .. entry)
+  if type(vote) == 'number' then
+    redis.call('PEXPIRE', votes_key, 60000)
+    if redis.call('HLEN', votes_key) == voters then
+      local votes = redis.call('HGETALL', votes_key)
+      local entries, has_published, regions = {}, false, {}
+      for at = 1, #votes, 2 do
+        regions[votes[at]] = true
+        has_published = has_published or string.sub(votes[at + 1], 1, 1) == '1'
+        entries[#entries + 1] = string.sub(votes[at + 1], 2)
+      end
+      redis.call('DEL', votes_key)
+      local before = redis.pcall('GET', summary_key)
+      local is_known = before == false
+      if type(before) == 'string' then
+        local is_json, content = pcall(cjson.decode, before)
+        is_known = is_json and type(content) == 'table' and type(content.regions) == 'table'
+        for _, one in ipairs(is_known and content.regions or {}) do
+          is_known = is_known and type(one) == 'table' and regions[one.region] == true
+        end
+      end
+      if not has_published then
+        redis.pcall('PEXPIRE', summary_key, ttl)
+        summed = 1
+      elseif is_known then
+        table.sort(entries)
+        local text = head .. table.concat(entries, ',') .. tail
+        if not redis.pcall('SET', summary_key, text, 'PX', ttl).err then summed = 1 end
+      end
+    end
+  end
+end
+
+return { status or 'published', now_id, now_seq, summed }

@@ -1,0 +1,113 @@
+//! Snapshots that are yet to be published, on a connection of its own.
+
+use std::sync::Arc;
+
+use postgres::types::Type;
+
+use super::binary::{Moment, RawArray};
+use super::fault::Fault;
+use super::session::{Link, Purpose, Session};
+use super::{PostgresAddress, StoreError, error_of};
+use crate::limits::PUBLISH_REQUEST_BYTES_MAX;
+use crate::snapshot::Publication;
+use crate::store::sql::{signed, unsigned};
+use crate::store::{DueSnapshot, Outbox};
+use crate::timestamp::Timestamp;
+
+pub(in crate::store) struct PostgresOutbox {
+    address: PostgresAddress,
+    name: String,
+    pipeline: String,
+    session: Option<Session>,
+}
+
+impl PostgresOutbox {
+    /// Connects to nothing yet.
+    pub(in crate::store) fn new(address: &PostgresAddress, pipeline: String) -> Self {
+        Self { name: address.to_string(), address: address.clone(), pipeline, session: None }
+    }
+
+    /// Asks over the connection; over a new one, if it was lost. Whoever asks tries again later.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let session = match self.session.take() {
+            Some(session) => Ok(session),
+            None => Session::open(&self.address, Purpose::General).and_then(|mut session| {
+                // A mark that is lost in a crash is made again, so it need not be waited for.
+                session.call(|link| link.run("SET synchronous_commit = off"))?;
+                Ok(session)
+            }),
+        };
+        let answer = session.and_then(|mut session| {
+            let answer = session.call(work)?;
+            self.session = Some(session);
+            Ok(answer)
+        });
+        answer.map_err(|fault| error_of(&self.name, doing, &fault))
+    }
+}
+
+impl Outbox for PostgresOutbox {
+    fn due(&mut self, before: Timestamp, after: &str, limit: usize) -> Result<Vec<DueSnapshot>, StoreError> {
+        let (pipeline, after) = (self.pipeline.clone(), after.to_owned());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.ask("reading what is to be published", move |link| {
+            // The newest of each region is looked up by its key; as many are given back as have those bytes, or one.
+            let sql = format!(
+                "SELECT region, id, seq, block, generated_at, hash, doc, was_published FROM (
+                   SELECT d.*, sum(octet_length(doc)) OVER (ORDER BY region) - octet_length(doc) AS bytes_before FROM (
+                     SELECT s.region, s.id, s.seq, s.block, s.generated_at, s.hash, s.doc::text AS doc,
+                       s.published_at IS NOT NULL AS was_published
+                     FROM forebay.regions r CROSS JOIN LATERAL (
+                       SELECT * FROM forebay.snapshots n
+                       WHERE n.pipeline = r.pipeline AND n.region = r.region AND n.seq = r.seq LIMIT 1) s
+                     WHERE r.pipeline = $1 AND r.region > $2 AND (s.published_at IS NULL OR s.published_at < $3)
+                     ORDER BY r.region LIMIT $4) d) e
+                 WHERE bytes_before <= {PUBLISH_REQUEST_BYTES_MAX} ORDER BY region"
+            );
+            let params = [
+                (&pipeline as _, Type::TEXT),
+                (&after as _, Type::TEXT),
+                (&Moment(before) as _, Type::TIMESTAMPTZ),
+                (&limit as _, Type::INT8),
+            ];
+            let due = |row: &postgres::Row| {
+                let Moment(time) = row.try_get(4)?;
+                let publication = Publication {
+                    region: Arc::from(row.try_get::<_, String>(0)?),
+                    id: row.try_get(1)?,
+                    seq: unsigned(row.try_get(2)?),
+                    block: row.try_get(3)?,
+                    time,
+                    hash: row.try_get(5)?,
+                    doc: Arc::from(row.try_get::<_, String>(6)?),
+                };
+                Ok(DueSnapshot { publication, was_published: row.try_get(7)? })
+            };
+            link.query(&sql, &params)?.iter().map(due).collect()
+        })
+    }
+
+    fn mark(&mut self, published: &[(Arc<str>, u64)], at: Timestamp) -> Result<(), StoreError> {
+        let pipeline = self.pipeline.clone();
+        let mut published = published.to_vec();
+        // In the order in which others lock rows.
+        published.sort();
+        self.ask("marking what was published", move |link| {
+            let regions = RawArray::of_texts(published.iter().map(|(region, _)| &**region));
+            let seqs = RawArray::of_int8s(published.iter().map(|(_, seq)| signed(*seq)));
+            let sql = "UPDATE forebay.snapshots s SET published_at = $4 FROM unnest($2, $3) m (region, seq)
+                       WHERE s.pipeline = $1 AND s.region = m.region AND s.seq = m.seq";
+            let params = [
+                (&pipeline as _, Type::TEXT),
+                (&regions as _, Type::TEXT_ARRAY),
+                (&seqs as _, Type::INT8_ARRAY),
+                (&Moment(at) as _, Type::TIMESTAMPTZ),
+            ];
+            link.query(sql, &params).map(drop)
+        })
+    }
+}
