@@ -29,6 +29,7 @@ check: setup
 bench: setup-test
 	$(CARGO) bench --quiet --bench lua_sqlite
 	$(CARGO) bench --quiet --bench postgres_commit
+	$(CARGO) bench --quiet --bench redis_publish
 
 setup:
 	@tests/setup.sh

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What building needs beside Rust: a C compiler, for the embedded SQLite, Lua and zstd, and for the cryptography of TLS.
-# With the argument "test" also what the tests need: the programs of a PostgreSQL server and of PgBouncer. The tests run
-# servers of their own; the system's are neither started nor touched.
+# With the argument "test" also what the tests need: the programs of a PostgreSQL server, of PgBouncer and of Redis. The
+# tests run servers of their own; the system's are neither started nor touched.
 set -eu
 
 if command -v cargo >/dev/null 2>&1; then :; else
@@ -18,6 +18,7 @@ if [ "${1:-}" = test ]; then
     done
     [ -n "$has_postgres" ] || missing="$missing postgresql"
     command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
+    command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 fi
 [ -n "$missing" ] || exit 0
 
@@ -28,11 +29,22 @@ if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
         mkdir -p /etc/postgresql-common/createcluster.d
         echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/forebay-tests.conf
     fi
+    has_own_policy=""
+    if [ -z "${missing##*redis-server*}" ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+        # The package would otherwise start a server of the system's.
+        has_own_policy=yes
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod 755 /usr/sbin/policy-rc.d
+    fi
     apt-get update -qq
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    if [ -n "$has_own_policy" ] && command -v systemctl >/dev/null 2>&1; then
+        systemctl disable -q redis-server >/dev/null 2>&1 || true
+    fi
 else
     echo "not found here: $missing (names of Debian packages; elsewhere: a C compiler called cc," >&2
-    echo "PostgreSQL's server programs initdb, pg_ctl and postgres, and pgbouncer). Install them, then run this again." >&2
+    echo "PostgreSQL's server programs initdb, pg_ctl and postgres, pgbouncer, redis-server). Install them, then run this again." >&2
     exit 1
 fi

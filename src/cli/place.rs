@@ -4,7 +4,7 @@ use std::path::Path;
 
 use forebay::config::{SnapshotsConfig, parse_duration};
 use forebay::publish::{PublishError, PublishPlan, RedisSnapshots, RedisUrl};
-use forebay::store::{SnapshotReader, StoreError, StoreUrl, StoredSnapshot, open_snapshots};
+use forebay::store::{SnapshotReader, StoreError, StoreUrl, StoreUrlError, StoredSnapshot, open_snapshots};
 use forebay::{Config, Timestamp};
 
 use super::args::Place;
@@ -122,11 +122,14 @@ fn open_redis(url: RedisUrl, place: &Place, config: Option<&Config>) -> Result<(
 }
 
 fn open_store(
-    url: &Result<StoreUrl, forebay::store::StoreUrlError>,
+    url: &Result<StoreUrl, StoreUrlError>,
     place: &Place,
     config: Option<&Config>,
 ) -> Result<(Reader, String), Failure> {
-    let url = url.as_ref().map_err(|error| usage(format!("--snapshots or DATABASE_URL: {error}")))?;
+    let url = url.as_ref().map_err(|error| {
+        let or_redis = if *error == StoreUrlError::Scheme { ", or redis://host" } else { "" };
+        usage(format!("--snapshots or DATABASE_URL: {error}{or_redis}"))
+    })?;
     let mut reader = open_snapshots(url)?;
     let name = match config.map(|config| config.name.clone()).or_else(|| place.pipeline.clone()) {
         Some(name) => known(reader.as_mut(), name)?,

@@ -260,7 +260,7 @@ struct Tally {
 impl Tally {
     fn take_kept(&mut self, published: &Published, missing: &[&String]) {
         let given: Vec<String> = self.lines.iter().filter_map(|line| line.region.clone()).collect();
-        let is_expected = |region: &String| missing.iter().any(|one| *one == region);
+        let is_expected = |region: &String| missing.contains(&region);
         let absent = || Some("it was expected, and no document of it was given".to_owned());
         for kept in published.kept.iter().filter(|kept| !given.contains(&kept.region)) {
             let error = if is_expected(&kept.region) { absent() } else { None };

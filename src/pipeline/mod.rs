@@ -374,9 +374,9 @@ impl Pipeline {
     /// See [`PipelineError`]; what is committed is a prefix of whole batches.
     pub fn run(mut self) -> Result<Report, PipelineError> {
         self.check_names()?;
-        let publisher = self.publisher()?;
         let source = self.take_source()?;
         self.try_handlers()?;
+        let publisher = self.publisher()?;
         let mut store = self.take_store()?;
         let checkpoint = store.checkpoint()?;
         let regions = StartRegions::new(&store.pending_regions()?, self.regions.all.as_deref());

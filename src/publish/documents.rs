@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
@@ -93,13 +94,14 @@ impl DocumentReader<'_> {
         let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
             DocumentsError(format!("{name}:{}: expected a JSON array of documents: {error}", error.line()))
         })?;
-        Ok(items.iter().enumerate().map(|(at, item)| self.document(item.get(), format!("{name}[{at}]"))).collect())
+        let read = |(at, item): (usize, &&RawValue)| self.document(item.get(), format!("{name}[{at}]"));
+        Ok(items.par_iter().enumerate().map(read).collect())
     }
 
     fn lines(&self, text: &str, name: &str) -> Vec<Document> {
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let documents: Vec<Document> =
-            lines.map(|(at, line)| self.document(line.trim(), format!("{name}:{}", at + 1))).collect();
+        let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).collect();
+        let read = |(at, line): &(usize, &str)| self.document(line.trim(), format!("{name}:{}", at + 1));
+        let documents: Vec<Document> = lines.par_iter().map(read).collect();
         let is_broken = documents.iter().any(|document| document.region.is_none());
         // A document that is spread over lines is no NDJSON, and plain to read all the same.
         if is_broken && let Some(spread) = self.spread(text, name) { spread } else { documents }
@@ -147,18 +149,17 @@ impl DocumentReader<'_> {
                 return Document { place, region: None, publication: Err(error) };
             }
         };
-        let publication = self.publication(text, &doc, &region).map_err(|error| refused(error.to_string()));
+        let publication = self.publication(text, doc, &region).map_err(|error| refused(error.to_string()));
         Document { place, region: Some(region), publication }
     }
 
-    fn publication(&self, text: &str, doc: &Json, region: &Arc<str>) -> Result<Publication, PublishError> {
-        let (id, time) = self.plan.carried(doc)?;
+    fn publication(&self, text: &str, doc: Json, region: &Arc<str>) -> Result<Publication, PublishError> {
+        let (id, time) = self.plan.carried(&doc)?;
         let time = time.unwrap_or(self.now);
         let seq = u64::try_from(time.as_micros().div_euclid(1000)).map_err(|_| {
             PublishError::Document(format!("the time {time} is before 1970; it is the sequence number"))
         })?;
-        let hash =
-            hash_of(text, self.ignored).ok_or_else(|| PublishError::Document("it is no JSON document".into()))?;
+        let hash = hash_of(text, doc, self.ignored);
         let id = id.unwrap_or_else(|| snapshot_id(region, seq, &hash));
         Ok(Publication { region: Arc::clone(region), id, seq, block: None, time, hash, doc: text.into() })
     }

@@ -103,12 +103,12 @@ impl Node {
     }
 
     /// Sends commands over a connection of the pool and reads the replies. Blocks.
-    pub(super) fn ask(&self, commands: &[redis::Cmd]) -> Answer {
+    pub(super) fn ask(&self, commands: impl IntoIterator<Item = redis::Cmd>) -> Answer {
         let mut wire = match self.take() {
             Ok(wire) => wire,
             Err(broke) => return Answer { exchange: Exchange { replies: Vec::new(), broke: Some(broke) }, trips: 1 },
         };
-        let exchange = wire.exchange(commands);
+        let exchange = wire.exchange(&mut commands.into_iter());
         if exchange.broke.is_some() {
             let _ = self.generation.compare_exchange(
                 wire.generation,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -196,7 +196,7 @@ impl Publisher {
             Ok(node) => node,
             Err(error) => return published.warning = Some(format!("{key}: {error}")),
         };
-        let answer = node.ask(&[command]);
+        let answer = node.ask([command]);
         published.round_trips += answer.trips;
         match (answer.exchange.replies.first(), answer.exchange.broke) {
             (Some(Value::ServerError(error)), _) => {
@@ -221,11 +221,11 @@ impl Publisher {
         let call = |(at, entry): (usize, &&Entry)| {
             let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, &entry.region));
             let arguments = [&entry.region, &ttl, keys.template(Key::Doc), keys.template(Key::At), pipeline];
-            self.keep.call(at > 0, &names, arguments.map(str::as_bytes))
+            self.keep.call(at > 0, names.iter().map(String::as_str), arguments.map(str::as_bytes))
         };
         let ask = |(node, entries): (Arc<Node>, Vec<&'e Entry>)| {
-            let commands: Vec<Cmd> = entries.iter().enumerate().map(call).collect();
-            (entries, node.ask(&commands))
+            let answer = node.ask(entries.iter().enumerate().map(call));
+            (entries, answer)
         };
         let asked: Vec<_> =
             self.threads.install(|| of_node.into_values().collect::<Vec<_>>().into_par_iter().map(ask).collect());
@@ -282,6 +282,7 @@ enum Redirect {
 }
 
 /// A request: regions of one server.
+#[derive(Clone)]
 struct Request {
     node: Arc<Node>,
     is_asking: bool,
@@ -404,12 +405,9 @@ impl<'p> Round<'p> {
     fn try_once(&mut self, todo: &[usize]) -> Vec<(usize, PublishError, Redirect)> {
         let mut again = Vec::new();
         let requests = self.requests(todo, &mut again);
-        let run = |request: Request| (rayon::current_thread_index().unwrap_or(0), self.send(request));
-        let ends: Vec<(usize, RequestEnd)> =
-            self.publisher.threads.install(|| requests.into_par_iter().with_max_len(1).map(run).collect());
-        let mut trips_of: BTreeMap<usize, u32> = BTreeMap::new();
-        for (thread, end) in ends {
-            *trips_of.entry(thread).or_default() += end.trips;
+        let ends_of = self.send_all(&requests);
+        self.trips += ends_of.iter().map(|ends| ends.iter().map(|end| end.trips).sum()).max().unwrap_or(0);
+        for end in ends_of.into_iter().flatten() {
             if end.summary.is_some() {
                 (self.prior, self.wants_prior) = (end.summary, false);
             }
@@ -418,8 +416,27 @@ impl<'p> Round<'p> {
                 self.take(at, end, &mut again);
             }
         }
-        self.trips += trips_of.into_values().max().unwrap_or(0);
         again
+    }
+
+    /// Sends requests from all threads at once: to each its own, so that none waits for another's round trip; then what is
+    /// left, to whoever comes first.
+    fn send_all(&self, requests: &[Request]) -> Vec<Vec<RequestEnd>> {
+        let threads = &self.publisher.threads;
+        let next = AtomicUsize::new(threads.current_num_threads());
+        let send = |first: usize| {
+            let mut ends = Vec::new();
+            let mut at = first;
+            while let Some(request) = requests.get(at) {
+                ends.push(self.send(request));
+                at = next.fetch_add(1, Ordering::Relaxed);
+            }
+            ends
+        };
+        match requests {
+            [_] => vec![threads.install(|| send(0))],
+            _ => threads.broadcast(|thread| send(thread.index())),
+        }
     }
 
     fn take(&mut self, at: usize, end: End, again: &mut Vec<(usize, PublishError, Redirect)>) {
@@ -502,16 +519,14 @@ impl<'p> Round<'p> {
     /// Contract of a thread that publishes. In: one request. Writes: each of its regions by one script. Out: an end for
     /// each of them. Ends: when each is decided; a connection that breaks is replaced once without progress, and not
     /// more often than a limit with it.
-    fn send(&self, request: Request) -> RequestEnd {
-        let Request { node, is_asking, mut reads_summary, items } = request;
+    fn send(&self, request: &Request) -> RequestEnd {
+        let Request { node, is_asking, mut reads_summary, items } = request.clone();
         let mut end =
             RequestEnd { ends: Vec::with_capacity(items.len()), summary: None, trips: 0, doubted: Vec::new() };
         let mut pending = items;
         let (mut breaks, mut stuck, mut forgotten) = (0, 0, 0);
         loop {
-            let commands = self.commands(&pending, is_asking, reads_summary);
-            let answer = node.ask(&commands);
-            drop(commands);
+            let answer = node.ask(self.commands(&pending, is_asking, reads_summary));
             end.trips += answer.trips;
             let at = Instant::now();
             let asked = pending.len();
@@ -577,52 +592,53 @@ impl<'p> Round<'p> {
         }
     }
 
-    fn commands(&self, items: &[usize], is_asking: bool, reads_summary: bool) -> Vec<Cmd> {
+    /// The commands of a request, made one by one as they are sent.
+    fn commands<'c>(
+        &'c self,
+        items: &'c [usize],
+        is_asking: bool,
+        reads_summary: bool,
+    ) -> impl Iterator<Item = Cmd> + 'c {
         let PublishPlan { keys, pipeline, ttl, dedup, url, .. } = &self.publisher.plan;
-        let mut commands = Vec::with_capacity(items.len() + 1);
-        if reads_summary {
-            commands.push(redis::cmd("GET").arg(keys.summary(pipeline)).take());
-        }
-        let ttl_text = millis(*ttl).to_string();
+        let summary = keys.summary(pipeline);
+        let first = reads_summary.then(|| redis::cmd("GET").arg(&summary).take());
+        let ttl = millis(*ttl).to_string();
         let window = dedup.as_millis().to_string();
-        let oldest = Timestamp::now().saturating_sub(*ttl).as_micros().div_euclid(1000).to_string();
+        let oldest = Timestamp::now().saturating_sub(self.publisher.plan.ttl).as_micros().div_euclid(1000).to_string();
         let voters = if self.votes.is_some() { self.items.len() } else { 0 }.to_string();
-        let (head, tail) = around(pipeline);
+        let (head, tail) = if self.votes.is_some() { around(pipeline) } else { (String::new(), "") };
         let checks_rights = if url.credentials().is_some() { "1" } else { "0" };
-        for (at, item) in items.iter().enumerate() {
+        let call = move |(at, item): (usize, &usize)| {
             let Publication { region, id, seq, block, time, doc, .. } = &self.items[*item];
             let seq_text = seq.to_string();
             let time = time.as_micros().div_euclid(1000).to_string();
-            let mut names = self.keys[*item].clone();
+            let mut voting = Vec::new();
             let mut entry = String::new();
             if let Some(votes) = &self.votes {
-                names.extend([keys.summary(pipeline), votes.clone()]);
+                voting = vec![summary.clone(), votes.clone()];
                 entry = entry_text(&Entry { region: region.to_string(), id: id.clone(), seq: *seq, block: *block });
             }
-            let arguments: [&str; 16] = [
+            let names = self.keys[*item].iter().chain(&voting).map(String::as_str);
+            let arguments: [&str; 12] = [
                 region,
                 id,
                 &seq_text,
                 doc,
                 &time,
-                &ttl_text,
+                &ttl,
                 &window,
                 &oldest,
                 keys.template(Key::Doc),
                 keys.template(Key::At),
                 pipeline,
-                &voters,
-                &entry,
-                &head,
-                tail,
                 checks_rights,
             ];
-            if is_asking {
-                commands.push(redis::cmd("ASKING"));
-            }
-            commands.push(self.publisher.script.call(at > 0, &names, arguments.map(str::as_bytes)));
-        }
-        commands
+            let votes = [voters.as_str(), &entry, &head, tail];
+            let arguments = arguments.into_iter().chain(votes.into_iter().filter(|_| self.votes.is_some()));
+            let call = self.publisher.script.call(at > 0, names, arguments.map(str::as_bytes));
+            is_asking.then(|| redis::cmd("ASKING")).into_iter().chain([call])
+        };
+        first.into_iter().chain(items.iter().enumerate().flat_map(call))
     }
 
     /// What a reply says of a region; none if the script was not known.
@@ -631,7 +647,9 @@ impl<'p> Round<'p> {
             Value::Array(parts) => return Some(self.done(item, &parts, is_doubted, at)),
             Value::ServerError(error) => error,
             other => {
-                return Some(End::Failed(PublishError::Refused(format!("an answer that is not understood: {other:?}"))));
+                return Some(End::Failed(PublishError::Refused(format!(
+                    "an answer that is not understood: {other:?}"
+                ))));
             }
         };
         let text = server_text(&error);
@@ -644,7 +662,7 @@ impl<'p> Round<'p> {
         let is_cluster = self.publisher.topology.is_cluster();
         Some(match error.code() {
             "NOSCRIPT" => return None,
-            "MOVED" | "ASK" if !is_cluster => End::Failed(PublishError::Away {
+            "MOVED" | "ASK" | "CROSSSLOT" if !is_cluster => End::Failed(PublishError::Away {
                 target: node.name().into(),
                 cause: format!("{text}: it is part of a cluster; expected redis+cluster://host,host"),
             }),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use redis::{Cmd, Value};
+use redis::Value;
 
 use super::keys::Key;
 use super::node::Node;
@@ -76,9 +76,9 @@ impl RedisSnapshots {
             let limit = REGIONS_READ_MAX.to_string();
             let templates = [Key::Latest, Key::Seq, Key::Index, Key::Doc].map(|key| keys.template(key));
             let arguments = [limit.as_str()].into_iter().chain(templates).chain([pipeline.as_str()]);
-            self.all.call(false, &[summary_key], arguments.map(str::as_bytes))
+            self.all.call(false, [summary_key.as_str()], arguments.map(str::as_bytes))
         };
-        let answer = node.ask(&[command]).exchange;
+        let answer = node.ask([command]).exchange;
         let mut parts = match (answer.replies.into_iter().next(), answer.broke) {
             (Some(Value::Array(parts)), _) => parts,
             (Some(text @ Value::BulkString(_)), _) => vec![text],
@@ -172,7 +172,7 @@ impl RedisSnapshots {
             let key = keys.doc(pipeline, region, id);
             let node = self.topology.node_of(&key)?;
             let score = redis::cmd("ZSCORE").arg(keys.of_region(Key::Index, pipeline, region)).arg(id).take();
-            let answer = node.ask(&[redis::cmd("GET").arg(&key).take(), score]).exchange;
+            let answer = node.ask([redis::cmd("GET").arg(&key).take(), score]).exchange;
             if let Some(broke) = &answer.broke {
                 return Err(node.error(broke));
             }
@@ -202,12 +202,11 @@ impl RedisSnapshots {
         }
         let ask = |node: &Node, places: &[usize]| {
             let call = |(nth, at): (usize, &usize)| {
-                script.call(nth > 0, &calls[*at].0, calls[*at].1.iter().map(Vec::as_slice))
+                script.call(nth > 0, calls[*at].0.iter().map(String::as_str), calls[*at].1.iter().map(Vec::as_slice))
             };
-            let commands: Vec<Cmd> = places.iter().enumerate().map(call).collect();
-            let answer = node.ask(&commands).exchange;
+            let answer = node.ask(places.iter().enumerate().map(call)).exchange;
             // Reading twice does no harm: a connection that was closed while it was idle is replaced.
-            if answer.broke.is_some() { node.ask(&commands).exchange } else { answer }
+            if answer.broke.is_some() { node.ask(places.iter().enumerate().map(call)).exchange } else { answer }
         };
         // All servers at once; the calling thread takes the last one.
         let asked: Vec<_> = std::thread::scope(|scope| {

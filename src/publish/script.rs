@@ -45,13 +45,14 @@ impl Script {
     pub(super) fn call<'a>(
         &self,
         is_known: bool,
-        keys: &[String],
+        keys: impl IntoIterator<Item = &'a str>,
         arguments: impl IntoIterator<Item = &'a [u8]>,
     ) -> Cmd {
+        let keys: Vec<&str> = keys.into_iter().collect();
         let mut command = redis::cmd(if is_known { "EVALSHA" } else { "EVAL" });
         command.arg(if is_known { self.digest.as_str() } else { self.text }).arg(keys.len());
-        keys.iter().for_each(|key| {
-            command.arg(key.as_str());
+        keys.into_iter().for_each(|key| {
+            command.arg(key);
         });
         arguments.into_iter().for_each(|argument| {
             command.arg(argument);

@@ -18,14 +18,14 @@ const SLOTS: usize = 16_384;
 /// The servers.
 pub(super) enum Topology {
     One(Arc<Node>),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 impl Topology {
     /// Connects to nothing yet.
     pub(super) fn new(plan: &PublishPlan) -> Result<Self, PublishError> {
         if plan.url.is_cluster() {
-            return Ok(Self::Cluster(Cluster { plan: plan.clone(), state: Mutex::default() }));
+            return Ok(Self::Cluster(Box::new(Cluster { plan: plan.clone(), state: Mutex::default() })));
         }
         Ok(Self::One(Arc::new(Node::new(&plan.url, None, plan.pool, plan.timeout)?)))
     }
@@ -129,7 +129,7 @@ impl Cluster {
                 continue;
             }
             let node = self.node_at(&host)?;
-            let answer = node.ask(&[redis::cmd("CLUSTER").arg("SLOTS").take()]);
+            let answer = node.ask([redis::cmd("CLUSTER").arg("SLOTS").take()]);
             trips += answer.trips;
             match (answer.exchange.replies.first(), answer.exchange.broke) {
                 (Some(Value::Array(ranges)), _) => {

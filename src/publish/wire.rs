@@ -7,6 +7,9 @@ use redis::{Cmd, Connection, RedisError, Value};
 
 use super::address::RedisUrl;
 
+/// Bytes that are sent together.
+const SEND_BYTES: usize = 64 * 1024;
+
 /// Why the replies of a request end early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Break {
@@ -90,7 +93,7 @@ impl Wire {
     }
 
     /// Sends the commands at once and reads their replies. Blocks for the time-out at most for each of them.
-    pub(super) fn exchange(&mut self, commands: &[Cmd]) -> Exchange {
+    pub(super) fn exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Exchange {
         match self.try_exchange(commands) {
             Ok(exchange) => {
                 self.is_spoiled |= exchange.broke.is_some();
@@ -103,40 +106,48 @@ impl Wire {
         }
     }
 
-    fn try_exchange(&mut self, commands: &[Cmd]) -> Result<Exchange, Break> {
+    fn try_exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Result<Exchange, Break> {
         let connection = self.connection.as_mut().map_err(|broke| broke.clone())?;
-        let mut bytes = Vec::with_capacity(commands.iter().map(packed_len).sum());
-        self.greeting.iter().chain(commands).for_each(|command| command.write_packed_command(&mut bytes));
-        // What the server said before it hung up may explain why; it is read below.
-        let sent = connection.send_packed_command(&bytes);
-        drop(bytes);
-        for _ in self.greeting.drain(..) {
+        let greetings = self.greeting.len();
+        let mut all = self.greeting.drain(..).chain(commands);
+        // What the server said before it hung up may explain why, so its replies are read even then.
+        let (sent, count) = send(connection, &mut all);
+        let mut replies = Vec::with_capacity(count.saturating_sub(greetings));
+        let mut read = 0;
+        while read < count {
             match connection.recv_response() {
-                Ok(Value::ServerError(error)) => return Err(Break::NoEntry(login_text(&error))),
-                Ok(_) => {}
-                Err(error) => return Err(broke(&sent.err().unwrap_or(error))),
-            }
-        }
-        let mut replies = Vec::with_capacity(commands.len());
-        while replies.len() < commands.len() {
-            match connection.recv_response() {
-                Ok(Value::Push { .. }) => {}
+                Ok(Value::Push { .. }) => continue,
+                Ok(Value::ServerError(error)) if read < greetings => return Err(Break::NoEntry(login_text(&error))),
+                Ok(_) if read < greetings => {}
                 Ok(reply) => replies.push(reply),
                 Err(error) => {
                     let broke = broke(sent.as_ref().err().unwrap_or(&error));
                     return Ok(Exchange { replies, broke: Some(broke) });
                 }
             }
+            read += 1;
         }
-        Ok(Exchange { replies, broke: None })
+        Ok(Exchange { replies, broke: sent.err().map(|error| broke(&error)) })
     }
 }
 
-fn packed_len(command: &Cmd) -> usize {
-    command
-        .args_iter()
-        .map(|argument| if let redis::Arg::Simple(bytes) = argument { bytes.len() + 16 } else { 16 })
-        .sum()
+/// Sends commands as they are made, so that the server begins with the first while the last is not there yet. Returns
+/// how many were begun.
+fn send(connection: &mut Connection, commands: &mut dyn Iterator<Item = Cmd>) -> (Result<(), RedisError>, usize) {
+    let mut bytes = Vec::with_capacity(SEND_BYTES * 2);
+    let mut count = 0;
+    for command in commands {
+        command.write_packed_command(&mut bytes);
+        count += 1;
+        if bytes.len() >= SEND_BYTES {
+            if let Err(error) = connection.send_packed_command(&bytes) {
+                return (Err(error), count);
+            }
+            bytes.clear();
+        }
+    }
+    let sent = if bytes.is_empty() { Ok(()) } else { connection.send_packed_command(&bytes) };
+    (sent, count)
 }
 
 fn broke(error: &RedisError) -> Break {

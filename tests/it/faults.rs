@@ -78,7 +78,7 @@ fn sealed(schema: &Schema, before: Checkpoint, rows: &[Row], with_snapshots: boo
         generated_at: Timestamp::from_micros(1_600_000_000_000_000 + block * 1_000_000).expect("a time"),
         // Region b never changes.
         hash: format!("{:064}", if **region == *"a" { number } else { 7 }),
-        doc: Some(format!("{{\"n\":{number}}}")),
+        doc: Some(format!("{{\"n\":{number}}}").into()),
     };
     SealedBatch {
         before,

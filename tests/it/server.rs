@@ -74,7 +74,7 @@ fn own_all(data: &Path) {
 
 /// A port that nobody listens on, below those that the system gives to connections and to listeners without a wish: a
 /// server that comes back must find its port free.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..10_000 {
         let place = std::process::id().wrapping_mul(37).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));

@@ -42,7 +42,7 @@ const BEFORE: &[Case] = &[
     (&["latest", "--config", "pipeline.toml"], 1, &["there is no sqlite:", "p.db", "forebay run"]),
     (&["latest", "--snapshots", "sqlite:nope.db"], 1, &["there is no sqlite:nope.db"]),
     (
-        &["latest", "--snapshots", "redis://h"],
+        &["latest", "--snapshots", "http://h"],
         2,
         &["--snapshots", "sqlite:events.db", "expected a store such as sqlite:events.db"],
     ),

@@ -2,11 +2,12 @@
 --
 -- KEYS: latest, seq, doc, index, dedup, live, at (if there is one), then summary and votes (if the regions sum up).
 -- What can fail comes first: keys of a wrong type are found by reading them, rights are asked for, and the first write
--- is one that Redis refuses when its memory is full; after a write it refuses none of the same script.
+-- is one that fails if the index is no index, and that Redis refuses when its memory is full; after a write it refuses
+-- none of the same script.
 local region, id, seq, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time, ttl, window, oldest = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local doc_template, at_template, pipeline = ARGV[9], ARGV[10], ARGV[11]
-local voters, entry, head, tail = tonumber(ARGV[12]), ARGV[13], ARGV[14], ARGV[15]
+local voters, entry, head, tail = tonumber(ARGV[13] or '0'), ARGV[14], ARGV[15], ARGV[16]
 local latest_key, seq_key, doc_key, index_key, dedup_key, live_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local at_key = at_template ~= '' and KEYS[7] or nil
 
@@ -14,26 +15,23 @@ local function name(template, of_id, of_time)
   return (string.gsub(template, '<(%a+)>', { pipeline = pipeline, region = region, id = of_id, timestamp = of_time }))
 end
 
-local failure
-local function read(key, command, ...)
-  local value = redis.pcall(command, key, ...)
-  if type(value) == 'table' and value.err then
-    failure = failure or (value.err .. ': ' .. key)
-    return nil
+local found = redis.call('MGET', latest_key, seq_key, dedup_key)
+local newest, known, twin = found[1], found[2], window ~= '0' and found[3]
+-- MGET does not tell a key of another type from none.
+if not (newest and known and found[3]) then
+  local strings = (newest and 1 or 0) + (known and 1 or 0) + (found[3] and 1 or 0)
+  if redis.call('EXISTS', latest_key, seq_key, dedup_key) ~= strings then
+    for _, key in ipairs({ latest_key, seq_key, dedup_key }) do
+      local value = redis.pcall('GET', key)
+      if type(value) == 'table' then return redis.error_reply(value.err .. ': ' .. key) end
+    end
   end
-  return value or nil
 end
-
-local newest = read(latest_key, 'GET')
-local known = read(seq_key, 'GET')
-local twin = window ~= '0' and read(dedup_key, 'GET') or nil
-local past = read(index_key, 'ZRANGEBYSCORE', '-inf', '(' .. oldest, 'LIMIT', 0, 1000)
-if failure then return redis.error_reply(failure) end
 if known and not string.find(known, '^[1-9]%d*$') and known ~= '0' then
   return redis.error_reply('FOREIGN the key does not hold a number of ours: ' .. seq_key)
 end
 
-if ARGV[16] == '1' and redis.acl_check_cmd then
+if ARGV[12] == '1' and redis.acl_check_cmd then
   local needed = {
     { 'SET', doc_key, '' }, { 'ZADD', index_key, '0', '' }, { 'PEXPIRE', index_key, '1' }, { 'SET', latest_key, '' },
     { 'SET', seq_key, '' }, { 'DEL', live_key }, { 'SET', dedup_key, '' }, { 'SET', at_key or doc_key, '' },
@@ -74,12 +72,14 @@ if status then
   end
   redis.call('PEXPIRE', seq_key, ttl)
 else
+  local added = redis.pcall('ZADD', index_key, time, id)
+  if type(added) == 'table' then return redis.error_reply(added.err .. ': ' .. index_key) end
   redis.call('SET', doc_key, document, 'PX', ttl)
   if at_key then redis.call('SET', at_key, document, 'PX', ttl) end
-  redis.call('ZADD', index_key, time, id)
   redis.call('PEXPIRE', index_key, ttl)
   redis.call('SET', latest_key, id, 'PX', ttl)
   redis.call('SET', seq_key, seq, 'PX', ttl)
+  local past = newest and redis.call('ZRANGEBYSCORE', index_key, '-inf', '(' .. oldest, 'LIMIT', 0, 1000) or {}
   for _, old in ipairs(past) do
     -- While a slot moves, a key that has gone ahead is left to the next time.
     if old ~= id and type(redis.pcall('DEL', name(doc_template, old))) == 'number' then

@@ -1,0 +1,165 @@
+//! Snapshots read back from Redis, and readers that were there before.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+use crate::common::{Outcome, Project};
+use crate::publish::{pairs, statuses};
+use crate::redis_server::{Redis, RedisCluster};
+use crate::wire::Wire;
+
+fn docs(value: u64) -> String {
+    (0..8).map(|at| format!("{{\"region\":\"r{at}\",\"v\":{value}}}\n")).collect()
+}
+
+fn read(project: &Project, url: &str, args: &[&str]) -> Outcome {
+    project.forebay(&[args, &["--pipeline", "p", "--snapshots", url]].concat())
+}
+
+fn publish(project: &Project, url: &str, docs: &str) {
+    project.forebay_with_input(&["publish", "-", "--pipeline", "p", "--snapshots", url], docs).ok();
+}
+
+fn values(outcome: &Outcome) -> Vec<Json> {
+    outcome.json_lines().iter().map(|doc| doc["v"].clone()).collect()
+}
+
+fn reads_back(url: &str) {
+    let project = Project::new();
+    read(&project, url, &["latest"]).ok();
+    read(&project, url, &["latest", "r0"]).fails(1, &["no snapshot of r0"]);
+    read(&project, url, &["history", "r0"]).fails(1, &["no snapshot of r0"]);
+    read(&project, url, &["show", "r0.1.abc"]).fails(1, &["no snapshot with the id r0.1.abc"]);
+    for value in 1..=3 {
+        publish(&project, url, &docs(value));
+    }
+    assert_eq!(values(&read(&project, url, &["latest"]).ok()), vec![json!(3); 8]);
+    let some = read(&project, url, &["latest", "r5", "r2", "--meta"]).ok().json_lines();
+    assert_eq!(some.iter().map(|line| line["region"].as_str()).collect::<Vec<_>>(), [Some("r5"), Some("r2")]);
+    let history = read(&project, url, &["history", "r1", "--meta"]).ok().json_lines();
+    assert_eq!(history.iter().map(|line| line["doc"]["v"].clone()).collect::<Vec<_>>(), [3, 2, 1]);
+    assert_eq!(values(&read(&project, url, &["history", "r1", "--limit", "2"]).ok()), [3, 2]);
+    assert_eq!(values(&read(&project, url, &["history", "r1", "--since", "1h"]).ok()).len(), 3);
+    assert!(values(&read(&project, url, &["history", "r1", "--since", "2999-01-01T00:00:00Z"]).ok()).is_empty());
+    let oldest = &history[2];
+    for name in ["id", "seq", "time"] {
+        assert!(!oldest[name].is_null(), "{oldest}");
+    }
+    let id = oldest["id"].as_str().expect("an id");
+    assert_eq!(values(&read(&project, url, &["show", id]).ok()), [1]);
+    let table = read(&project, url, &["latest", "--table"]).ok().stdout();
+    assert!(table.contains("region") && table.lines().count() == 10, "{table}");
+}
+
+#[test]
+fn snapshots_are_read_back_from_a_server() {
+    let server = Redis::start(&[]);
+    reads_back(&server.url());
+}
+
+#[test]
+fn snapshots_are_read_back_from_a_cluster() {
+    let cluster = RedisCluster::start(&[]);
+    reads_back(&cluster.url());
+}
+
+#[test]
+fn reading_all_regions_takes_one_round_trip() {
+    let server = Redis::start(&[]);
+    let project = Project::new();
+    publish(&project, &server.url(), &docs(1));
+    let way = Wire::start(server.port);
+    for args in [&["latest"][..], &["latest", "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7"], &["history", "r3"]] {
+        let (steps, connections) = (way.steps(), way.connections());
+        read(&project, &way.url(), args).ok();
+        assert_eq!((way.steps() - steps, way.connections() - connections), (1, 1), "{args:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_gone_is_told_in_time() {
+    let project = Project::new();
+    let begun = Instant::now();
+    read(&project, "redis://127.0.0.1:1", &["latest"]).fails(1, &["redis://127.0.0.1:1: no connection"]);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// The keys that World Monitor's readers know (`get-regional-snapshot`: the id under `…:latest`, the document under
+/// `snapshot-by-id`), written by a pipeline and by documents, and read with plain GETs in the readers' order.
+const WORLD_MONITOR: &str = r#"
+url = "URL"
+id_field = "meta.snapshot_id"
+time_field = "generated_at"
+dedup_ignore = ["generated_at", "meta"]
+[snapshots.keys]
+latest = "intelligence:snapshot:v1:<region>:latest"
+at     = "intelligence:snapshot:v1:<region>:<timestamp>"
+live   = "intelligence:snapshot:v1:<region>:live"
+doc    = "intelligence:snapshot-by-id:v1:<id>"
+index  = "intelligence:snapshot-index:v1:<region>"
+dedup  = "dedup:<region>:<hash>"
+"#;
+
+fn world_monitor_reads(server: &Redis, region: &str) -> Json {
+    let id: String = server.ask(&["GET", &format!("intelligence:snapshot:v1:{region}:latest")]);
+    let doc: String = server.ask(&["GET", &format!("intelligence:snapshot-by-id:v1:{id}")]);
+    let doc: Json = serde_json::from_str(&doc).expect("JSON");
+    assert_eq!(doc["meta"]["snapshot_id"], json!(id));
+    let at: String = server.ask(&["GET", &format!("intelligence:snapshot:v1:{region}:{}", doc["generated_at"])]);
+    assert_eq!(serde_json::from_str::<Json>(&at).expect("JSON"), doc);
+    let index: Vec<(String, i64)> =
+        server.ask(&["ZREVRANGE", &format!("intelligence:snapshot-index:v1:{region}"), "0", "0", "WITHSCORES"]);
+    assert_eq!(index, [(id, doc["generated_at"].as_i64().expect("a time"))]);
+    let claims: Vec<String> = server.ask(&["KEYS", &format!("dedup:{region}:*")]);
+    assert!(!claims.is_empty());
+    doc
+}
+
+#[test]
+fn existing_readers_keep_working() {
+    let server = Redis::start(&[]);
+    let project = Project::with(
+        &format!(
+            "name = \"regions\"\n[source]\npath = \"events.ndjson\"\n[entities.thing]\ncolumns = {{ v = \"bigint\" }}\n[handlers]\nscript = \"handlers.lua\"\n[snapshots]\nevery = \"end\"{}",
+            WORLD_MONITOR.replace("URL", &server.url())
+        ),
+        r#"
+function on_event(event, ctx) ctx.thing:set("v", { v = event.v }) end
+function on_snapshot(ctx)
+  local v = ctx.thing:get("v").v
+  local at = 1790000000000 + v
+  return { generated_at = at, meta = { snapshot_id = at .. "-" .. ctx.region }, v = v }
+end
+"#,
+        "{\"block\":1,\"region\":\"mena\",\"v\":1}\n",
+    );
+    let report = project.run_json();
+    assert_eq!(report["snapshots"]["published"], 1);
+    assert_eq!(world_monitor_reads(&server, "mena")["v"], 1);
+    let _: String = server.ask(&["SET", "intelligence:snapshot:v1:mena:live", "cached"]);
+    let doc = json!({"region": "mena", "generated_at": 1_790_000_000_500_i64, "meta": {"snapshot_id": "s-5"}, "v": 5});
+    let args = ["publish", "-", "--config", "pipeline.toml", "--json"];
+    let outcome = project.forebay_with_input(&args, &doc.to_string()).ok();
+    assert_eq!(statuses(&outcome).0, pairs(&[("mena", "published")]));
+    assert_eq!(outcome.json_lines()[0]["id"], "s-5");
+    assert_eq!(world_monitor_reads(&server, "mena"), doc);
+    assert!(!server.ask::<bool>(&["EXISTS", "intelligence:snapshot:v1:mena:live"]));
+    // Only what a reader may take for the same is ignored.
+    let later =
+        json!({"region": "mena", "generated_at": 1_790_000_000_900_i64, "meta": {"snapshot_id": "s-9"}, "v": 5});
+    assert_eq!(
+        statuses(&project.forebay_with_input(&args, &later.to_string()).ok()).0,
+        pairs(&[("mena", "duplicate")])
+    );
+    // Ours read them too.
+    let read = |args: &[&str]| project.forebay(&[args, &["--config", "pipeline.toml"]].concat()).ok().json_lines();
+    assert_eq!(read(&["latest"])[0]["v"], 5);
+    assert_eq!(read(&["history", "mena"]).len(), 2);
+    assert_eq!(read(&["show", "s-5"])[0]["v"], 5);
+    let times: Vec<i64> = ["latest", "1790000000500"]
+        .iter()
+        .map(|end| server.ask(&["TTL", &format!("intelligence:snapshot:v1:mena:{end}")]))
+        .collect();
+    assert!(times.iter().all(|ttl| *ttl > 89 * 86_400), "{times:?}");
+}
