@@ -135,7 +135,7 @@ pub const PUBLISH_RETRY_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Regions that write the summary among themselves at most: it is put together inside Redis, which does nothing else in
 /// that time. Of more, it is written from here, with one more round trip.
-pub const PUBLISH_VOTERS_MAX: usize = 64;
+pub const PUBLISH_VOTERS_MAX: usize = 512;
 
 /// Regions that are taken from the store at once to be published.
 pub const OUTBOX_PAGE: usize = 1000;

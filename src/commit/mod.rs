@@ -23,6 +23,21 @@ impl StoreCommitter {
     pub(crate) fn new(store: Box<dyn Store>, mailbox: Option<Arc<Mailbox>>) -> Self {
         Self { store, mailbox }
     }
+
+    /// Numbers snapshots above what Redis has, where the publish thread found that it must be; says whether it was so.
+    pub(crate) fn renumber(&mut self) -> bool {
+        let Some(mailbox) = &self.mailbox else { return false };
+        let floors = mailbox.take_floors();
+        if floors.is_empty() {
+            return false;
+        }
+        // If it fails it will be found again, and the batch does not depend on it.
+        match self.store.renumber(&floors) {
+            Ok(()) => mailbox.ask_for_sweep(),
+            Err(error) => tracing::warn!("{error}; it is tried again"),
+        }
+        true
+    }
 }
 
 /// The snapshots of a batch that were stored.
@@ -60,6 +75,7 @@ impl Committer for StoreCommitter {
     type Error = BatchError;
 
     fn commit(&mut self, batch: Arc<SealedBatch>) -> Result<Committed, BatchError> {
+        self.renumber();
         let committed = self.store.commit(&batch).map_err(|error| BatchError { span: batch.span(), error })?;
         if let Some(mailbox) = &self.mailbox
             && !committed.snapshots.is_empty()

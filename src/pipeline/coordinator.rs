@@ -160,21 +160,21 @@ impl<'h> Coordinator<'h> {
 
     /// Contract of the handler thread. In: pages, over a bounded channel. Out: sealed batches, to the commit thread,
     /// in order. Writes nothing itself. Ends: at the end of the source or when it is stopped, after all that was
-    /// handed over has committed; or at the first error, after what was handed over before it has ended.
-    pub(super) fn run(mut self) -> Result<(Totals, bool), PipelineError> {
+    /// handed over has committed; or at the first error, after what was handed over before it has ended. Gives the
+    /// committer back, which holds the pipeline's lock, if nothing is in flight any more.
+    pub(super) fn run(mut self) -> (Result<(Totals, bool), PipelineError>, Option<StoreCommitter>) {
         let outcome = self.run_to_end();
         let drained = self.drain();
         self.note_times();
         let was_stopped = self.is_stopped();
-        if drained.is_ok() {
-            // Nothing is in flight: this closes the store and gives the lock back. Its failure, if there was one, is known.
-            drop(self.commits.finish(self.plan.drain_timeout));
-        }
-        match (outcome, drained) {
+        // Nothing is in flight. Its failure, if there was one, is known.
+        let committer = if drained.is_ok() { self.commits.finish(self.plan.drain_timeout).ok() } else { None };
+        let ended = match (outcome, drained) {
             (Ok(()), Ok(())) => Ok((self.totals, was_stopped)),
             // What a commit said comes first: a lane's failure after it may follow from it.
             (_, Err(error)) | (Err(error), Ok(())) => Err(error),
-        }
+        };
+        (ended, committer)
     }
 
     fn run_to_end(&mut self) -> Result<(), PipelineError> {

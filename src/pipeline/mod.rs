@@ -421,10 +421,10 @@ impl Pipeline {
             regions.pending,
             self.hook.as_mut(),
         );
-        let outcome = coordinator.run();
+        let (outcome, committer) = coordinator.run();
         stats.stop.store(true, Ordering::Relaxed);
-        // Also after an error: what has committed is to be seen.
-        let published = publish.map(|publish| self.finish_publish(publish));
+        // Also after an error: what has committed is to be seen. The lock is held until then.
+        let published = publish.map(|publish| self.finish_publish(publish, committer));
         match outcome {
             Ok((totals, was_stopped)) => Ok(self.report(&checkpoint, totals, was_stopped, &stats, published)),
             Err(error) => Err(error),
@@ -450,12 +450,22 @@ impl Pipeline {
         Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max)?))
     }
 
-    fn finish_publish(&self, publish: PublishThread) -> OutboxReport {
+    fn finish_publish(&self, publish: PublishThread, mut committer: Option<StoreCommitter>) -> OutboxReport {
         let limit = if self.stop.0.load(Ordering::Relaxed) { self.drain_timeout } else { PUBLISH_END_MAX };
-        publish.finish(limit).unwrap_or_else(|| {
-            let cause = format!("publishing did not end within {} s; the next run goes on with it", limit.as_secs());
-            OutboxReport { failed: vec![UnpublishedRegion { region: "*".into(), cause }], ..OutboxReport::default() }
-        })
+        match publish.finish(limit) {
+            Ok(mut worker) => {
+                if let Some(committer) = &mut committer
+                    && committer.renumber()
+                {
+                    worker.sweep_again();
+                }
+                worker.end()
+            }
+            Err(cause) => {
+                let failed = vec![UnpublishedRegion { region: "every region".into(), cause }];
+                OutboxReport { failed, ..OutboxReport::default() }
+            }
+        }
     }
 
     /// Refuses names that the store keeps for itself.

@@ -103,6 +103,8 @@ pub struct PublishReceipt {
     pub id: String,
     /// The number of what is the region's newest now, as [`PublishReceipt::id`].
     pub seq: u64,
+    /// The block of what is the region's newest now, if that is known.
+    pub block: Option<i64>,
     /// What became of it.
     pub outcome: Result<PublishStatus, PublishError>,
     /// How long after the beginning of the publish the answer came.

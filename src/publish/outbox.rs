@@ -39,6 +39,8 @@ struct Waiting {
 /// Where committed snapshots wait for the publish thread: the newest of each region.
 pub(crate) struct Mailbox {
     waiting: Mutex<Waiting>,
+    /// Regions for which Redis knows a higher number than the store does, and that number.
+    floors: Mutex<BTreeMap<Arc<str>, u64>>,
     wake: Sender<()>,
     is_closed: AtomicBool,
     bytes_max: usize,
@@ -63,6 +65,22 @@ impl Mailbox {
         }
         drop(waiting);
         self.wake();
+    }
+
+    /// Lets everything that is unpublished be read from the store. Never blocks.
+    pub(crate) fn ask_for_sweep(&self) {
+        self.waiting().is_incomplete = true;
+        self.wake();
+    }
+
+    /// Regions that the store must number above what Redis has. Never blocks.
+    pub(crate) fn take_floors(&self) -> Vec<(Arc<str>, u64)> {
+        let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *floors).into_iter().collect()
+    }
+
+    fn note_floor(&self, region: Arc<str>, seq: u64) {
+        self.floors.lock().unwrap_or_else(PoisonError::into_inner).insert(region, seq);
     }
 
     fn take(&self) -> Waiting {
@@ -102,7 +120,7 @@ pub(crate) struct OutboxReport {
 pub(crate) struct PublishThread {
     mailbox: Arc<Mailbox>,
     done: Receiver<()>,
-    thread: JoinHandle<OutboxReport>,
+    thread: JoinHandle<Worker>,
 }
 
 impl PublishThread {
@@ -110,13 +128,18 @@ impl PublishThread {
     pub(crate) fn spawn(publisher: Publisher, outbox: Box<dyn Outbox>, bytes_max: usize) -> std::io::Result<Self> {
         let (wake, inbox) = bounded(1);
         let (ended, done) = bounded::<()>(1);
-        let mailbox =
-            Arc::new(Mailbox { waiting: Mutex::default(), wake, is_closed: AtomicBool::new(false), bytes_max });
+        let mailbox = Arc::new(Mailbox {
+            waiting: Mutex::default(),
+            floors: Mutex::default(),
+            wake,
+            is_closed: AtomicBool::new(false),
+            bytes_max,
+        });
         let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox));
         let thread = std::thread::Builder::new().name("forebay-publish".into()).spawn(move || {
-            let report = worker.run(&inbox);
+            let worker = worker.run(&inbox);
             drop(ended);
-            report
+            worker
         })?;
         Ok(Self { mailbox, done, thread })
     }
@@ -125,19 +148,27 @@ impl PublishThread {
         Arc::clone(&self.mailbox)
     }
 
-    /// Lets what waits be published, tries once more what could not be, and ends the thread. Blocks for `timeout` at most;
-    /// none if that was not enough.
-    pub(crate) fn finish(self, timeout: Duration) -> Option<OutboxReport> {
+    /// Lets what waits be published, tries once more what could not be, and ends the thread; gives back what it knows.
+    /// Blocks for `timeout` at most.
+    ///
+    /// # Errors
+    /// It did not end in that time, or died.
+    pub(crate) fn finish(self, timeout: Duration) -> Result<Worker, String> {
         self.mailbox.close();
         match self.done.recv_timeout(timeout) {
-            Err(RecvTimeoutError::Timeout) => None,
-            _ => self.thread.join().ok(),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(format!("publishing did not end within {} s; the next run goes on with it", timeout.as_secs()))
+            }
+            _ => self.thread.join().map_err(|panic| {
+                let text = crate::commit::handoff::panic_message(panic.as_ref());
+                format!("the publish thread panicked: {text}; this is a bug in forebay, please report it")
+            }),
         }
     }
 }
 
 /// What the publish thread knows.
-struct Worker {
+pub(crate) struct Worker {
     publisher: Publisher,
     outbox: Box<dyn Outbox>,
     mailbox: Arc<Mailbox>,
@@ -168,7 +199,7 @@ impl Worker {
     /// Contract of the publish thread. In: the newest committed snapshot of each region, woken over a channel of depth
     /// one. Writes: each by one script in Redis, then a mark in the store. Out: a report. Ends: when the mailbox is closed
     /// and what was in it is decided. What an earlier run left unpublished comes first.
-    fn run(mut self, inbox: &Receiver<()>) -> OutboxReport {
+    fn run(mut self, inbox: &Receiver<()>) -> Self {
         loop {
             let is_closed = self.mailbox.is_closed.load(Ordering::Acquire);
             let is_due = self.sweep_at <= Instant::now();
@@ -182,7 +213,7 @@ impl Worker {
             }
             self.report.busy += begun.elapsed();
             if is_closed {
-                return self.end();
+                return self;
             }
             let wait = self.sweep_at.saturating_duration_since(Instant::now());
             // A closed channel cannot be: the mailbox holds the other end.
@@ -240,22 +271,30 @@ impl Worker {
 
     /// Publishes and marks; false if the server is away. `is_refresh` says of which regions the newest was in Redis before.
     fn publish(&mut self, items: Vec<Publication>, is_refresh: &dyn Fn(&str) -> bool) -> bool {
-        let stored: Vec<(Arc<str>, u64)> = items.iter().map(|item| (Arc::clone(&item.region), item.seq)).collect();
+        let stored: Vec<(Arc<str>, u64, Option<i64>)> =
+            items.iter().map(|item| (Arc::clone(&item.region), item.seq, item.block)).collect();
         let (items, mut refused): (Vec<Publication>, Vec<_>) = self.publisher.plan().resolve(items);
         let published = self.publisher.publish(&items, Extent::Part);
         if let Some(warning) = &published.warning {
             tracing::warn!("snapshots: {warning}");
         }
-        let seqs: BTreeMap<&str, u64> = stored.iter().map(|(region, seq)| (&**region, *seq)).collect();
+        let seqs: BTreeMap<&str, (u64, Option<i64>)> =
+            stored.iter().map(|(region, seq, block)| (&**region, (*seq, *block))).collect();
         let mut done = Vec::new();
         let mut away = None;
         for receipt in published.receipts {
             match receipt.outcome {
                 Ok(status) => {
-                    if let Some(seq) = seqs.get(&*receipt.region) {
-                        done.push((Arc::clone(&receipt.region), *seq));
-                    }
+                    let (seq, block) = seqs.get(&*receipt.region).copied().unwrap_or_default();
                     self.failed.remove(&receipt.region);
+                    if status == PublishStatus::Stale && receipt.seq > seq && receipt.block <= block {
+                        // The one writer of the pipeline has come as far, or further: its store was made anew.
+                        self.mailbox.note_floor(receipt.region, receipt.seq);
+                        continue;
+                    }
+                    if status != PublishStatus::Stale {
+                        done.push((Arc::clone(&receipt.region), seq));
+                    }
                     match status {
                         PublishStatus::Published => self.report.published += 1,
                         _ if is_refresh(&receipt.region) => {}
@@ -340,7 +379,15 @@ impl Worker {
         self.sweep_at = Instant::now() + wait;
     }
 
-    fn end(mut self) -> OutboxReport {
+    /// Publishes what the store has numbered anew. Blocks.
+    pub(crate) fn sweep_again(&mut self) {
+        let begun = Instant::now();
+        self.sweep();
+        self.report.busy += begun.elapsed();
+    }
+
+    /// What was done.
+    pub(crate) fn end(mut self) -> OutboxReport {
         let mut failed: BTreeMap<String, String> =
             self.failed.into_iter().map(|(region, cause)| (region.to_string(), cause)).collect();
         if let Some((cause, _)) = &self.away {

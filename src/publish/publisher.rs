@@ -154,6 +154,10 @@ impl Publisher {
             None => (self.summary.clone().unwrap_or_default(), self.summary.is_some()),
         };
         let mut summary = Summary::default();
+        for receipt in published.receipts.iter_mut().filter(|one| one.outcome == Ok(PublishStatus::Stale)) {
+            let there = prior.0.get(&*receipt.region).filter(|entry| entry.id == receipt.id);
+            receipt.block = there.and_then(|entry| entry.block);
+        }
         if extent == Extent::Part {
             summary = prior;
         } else {
@@ -166,7 +170,7 @@ impl Publisher {
             }
         }
         for (item, receipt) in items.iter().zip(&published.receipts).filter(|(_, receipt)| receipt.outcome.is_ok()) {
-            let block = item.block.filter(|_| receipt.id == item.id);
+            let block = receipt.block.filter(|_| receipt.id == item.id || receipt.outcome == Ok(PublishStatus::Stale));
             let (region, id, seq) = (receipt.region.to_string(), receipt.id.clone(), receipt.seq);
             summary.note(Entry { region, id, seq, block });
         }
@@ -335,6 +339,7 @@ impl<'p> Round<'p> {
                     region: Arc::clone(&item.region),
                     id: item.id.clone(),
                     seq: item.seq,
+                    block: item.block,
                     outcome: Err(PublishError::Refused("it was not tried".into())),
                     took: Duration::ZERO,
                 })

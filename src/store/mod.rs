@@ -99,6 +99,17 @@ pub trait Store: Send {
     /// What makes connections that read rows beside the writer.
     fn readers(&self) -> Arc<dyn OpenReader>;
 
+    /// Gives the newest snapshot of each region a sequence number above the one given, unless it has such a number, and a
+    /// new id with it: where they are published there are higher numbers than this store knows, since it was made anew or
+    /// lost its last batches. Defaults to doing nothing. May block.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    fn renumber(&mut self, above: &[(Arc<str>, u64)]) -> Result<(), StoreError> {
+        let _ = above;
+        Ok(())
+    }
+
     /// The snapshots that are yet to be published. Defaults to none: then they cannot be published while a run goes on.
     /// Does not block.
     fn outbox(&self) -> Option<Box<dyn Outbox>> {

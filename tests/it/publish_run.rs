@@ -102,6 +102,31 @@ crate::both_stores! {
         assert!(unmarked(&project).is_empty());
     }
 
+    /// A store that was made anew counts from 1 again; Redis knows higher numbers, and older states must not come back.
+    fn a_store_that_was_made_anew_is_published_once_it_has_caught_up() {
+        let server = Redis::start(&[]);
+        let file = pipeline(&format!("url = \"{}\"\nevery = \"1 blocks\"\ndedup = \"0s\"", server.url()));
+        let [first, second] = [0, 1].map(|_| Project::with(&file, SCRIPT, &events(1..=6, &["a", "b"])));
+        run(&first).ok();
+        let seq: u64 = server.ask(&["GET", "forebay:{p:a}:seq"]);
+        assert_eq!((seq, latest(&server, "a")), (6, json!(6)));
+        // Behind what readers have, the new one says nothing.
+        second.write("events.ndjson", events(1..=3, &["a", "b"]));
+        run(&second).ok();
+        assert_eq!(latest(&server, "a"), 6);
+        // As far, or further, it does.
+        second.write("events.ndjson", events(1..=3, &["a", "b"]) + &events(9..=9, &["a", "b"]));
+        let report = run(&second).ok().json();
+        assert_eq!((&report["snapshots"]["published"], &report["snapshots"]["failed"]), (&json!(2), &json!(0)));
+        assert_eq!((latest(&server, "a"), latest(&server, "b")), (json!(9), json!(9)));
+        let stored = second.forebay(&["latest", "a", "--pipeline", "p", "--snapshots", &second.store("p.db"), "--meta"]).ok().json();
+        assert_eq!((&stored["seq"], &stored["id"]), (&json!(7), &json!(server.ask::<String>(&["GET", "forebay:{p:a}:latest"]))));
+        assert!(unmarked(&second).is_empty());
+        second.write("events.ndjson", events(1..=3, &["a", "b"]) + &events(9..=10, &["a", "b"]));
+        run(&second).ok();
+        assert_eq!((latest(&server, "a"), server.ask::<u64>(&["GET", "forebay:{p:a}:seq"])), (json!(10), 8));
+    }
+
     fn an_emptied_redis_gets_everything_back_from_the_store() {
         let server = Redis::start(&[]);
         let project = project(&server.url(), "", &events(1..=3, &["a", "b", "c"]));

@@ -358,6 +358,18 @@ impl Store for PostgresStore {
         Arc::new(ReadersOf(Arc::clone(&self.readers)))
     }
 
+    fn renumber(&mut self, above: &[(Arc<str>, u64)]) -> Result<(), StoreError> {
+        let doing = "numbering snapshots anew";
+        let (pipeline, above) = (self.database.plan.pipeline.clone(), above.to_vec());
+        // Not tried again: whoever asks does so later. A commit does not have to wait for it.
+        let renumbered =
+            self.reconnected()?.and_then(|session| session.call(move |link| write::renumber(link, &pipeline, &above)));
+        renumbered.map_err(|fault| {
+            self.session = None;
+            self.database.error(doing, &fault)
+        })
+    }
+
     fn outbox(&self) -> Option<Box<dyn Outbox>> {
         Some(Box::new(PostgresOutbox::new(&self.database.address, self.database.plan.pipeline.clone())))
     }

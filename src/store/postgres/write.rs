@@ -416,6 +416,24 @@ impl Statement {
     }
 }
 
+/// Gives the newest snapshots of regions numbers above those that are given; all of it in one statement.
+pub(super) fn renumber(link: &mut Link, pipeline: &str, above: &[(Arc<str>, u64)]) -> Result<(), Fault> {
+    let regions = RawArray::of_texts(above.iter().map(|(region, _)| &**region));
+    let floors = RawArray::of_int8s(above.iter().map(|(_, floor)| signed(*floor)));
+    let sql = format!(
+        "WITH given AS (
+           SELECT g.region, g.floor, r.seq FROM unnest($2, $3) g (region, floor)
+           JOIN forebay.regions r ON r.pipeline = $1 AND r.region = g.region AND r.seq <= g.floor),
+         numbered AS (
+           UPDATE forebay.snapshots s SET seq = g.floor + 1, published_at = NULL,
+             id = s.region || '.' || (g.floor + 1) || '.' || left(s.hash, {ID_HASH_DIGITS})
+           FROM given g WHERE s.pipeline = $1 AND s.region = g.region AND s.seq = g.seq)
+         UPDATE forebay.regions r SET seq = g.floor + 1 FROM given g WHERE r.pipeline = $1 AND r.region = g.region"
+    );
+    let params = [(&pipeline as _, Type::TEXT), (&regions as _, Type::TEXT_ARRAY), (&floors as _, Type::INT8_ARRAY)];
+    link.query(&sql, &params).map(drop)
+}
+
 /// The ids of the snapshots that were stored, by region.
 type Stored = HashMap<String, String>;
 

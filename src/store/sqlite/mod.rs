@@ -195,6 +195,11 @@ impl Store for SqliteStore {
         })
     }
 
+    fn renumber(&mut self, above: &[(Arc<str>, u64)]) -> Result<(), StoreError> {
+        let doing = self.name.sql("numbering snapshots anew");
+        write::renumber(&mut self.connection, &self.plan.pipeline, above).map_err(doing)
+    }
+
     fn outbox(&self) -> Option<Box<dyn Outbox>> {
         Some(Box::new(SqliteOutbox::new(self.name.clone(), self.plan.pipeline.clone())))
     }

@@ -1,5 +1,7 @@
 //! One batch, one transaction: checkpoint, rows, regions, snapshots.
 
+use std::sync::Arc;
+
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior};
 
@@ -242,6 +244,34 @@ fn cover(transaction: &Transaction<'_>, pipeline: &str, region: &str, block: i64
         )?
         .execute((pipeline, region, block, signed(seq)))?;
     Ok(())
+}
+
+/// Gives the newest snapshots of regions numbers above those that are given.
+pub(super) fn renumber(connection: &mut Connection, pipeline: &str, above: &[(Arc<str>, u64)]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (region, floor) in above {
+        let seq: Option<u64> = transaction
+            .prepare_cached("SELECT seq FROM forebay_regions WHERE pipeline = ?1 AND region = ?2")?
+            .query_row((pipeline, &**region), |row| row.get(0))
+            .optional()?
+            .map(unsigned);
+        let Some(seq) = seq.filter(|seq| seq <= floor) else { continue };
+        let next = floor.saturating_add(1);
+        let find = "SELECT hash FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2 AND seq = ?3";
+        let hash: Option<String> = transaction
+            .prepare_cached(find)?
+            .query_row((pipeline, &**region, signed(seq)), |row| row.get(0))
+            .optional()?;
+        if let Some(hash) = hash {
+            let sql = "UPDATE forebay_snapshots SET seq = ?4, id = ?5, published_at = NULL
+                       WHERE pipeline = ?1 AND region = ?2 AND seq = ?3";
+            let id = snapshot_id(region, next, &hash);
+            transaction.prepare_cached(sql)?.execute((pipeline, &**region, signed(seq), signed(next), id))?;
+        }
+        let sql = "UPDATE forebay_regions SET seq = ?3 WHERE pipeline = ?1 AND region = ?2";
+        transaction.prepare_cached(sql)?.execute((pipeline, &**region, signed(next)))?;
+    }
+    transaction.commit()
 }
 
 /// Removes what is older than the ttl, but never a region's newest, and not more than a commit can bear.
