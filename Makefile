@@ -1,5 +1,5 @@
 # make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
-# make test    runs all tests, over SQLite and over private PostgreSQL servers; installs Debian packages that are missing
+# make test    runs all tests, over private PostgreSQL and Redis servers too; installs Debian packages that are missing
 # make check   format, lints, documentation, tests, benches compiled: what CI runs
 # make bench   measures, side by side
 

@@ -433,7 +433,11 @@ impl Pipeline {
 
     /// What publishes, if snapshots are to be published. Connects to nothing yet.
     fn publisher(&self) -> Result<Option<Publisher>, PipelineError> {
-        let Some(url) = self.snapshots.url.clone().filter(|_| self.factory.has_snapshots()) else { return Ok(None) };
+        let Some(url) = self.snapshots.url.clone() else { return Ok(None) };
+        if !self.factory.has_snapshots() {
+            tracing::warn!("nothing is published to {url}: the handlers make no snapshots (on_snapshot)");
+            return Ok(None);
+        }
         Publisher::new(self.snapshots.publish_plan(&self.name, url)).map(Some).map_err(PipelineError::Publish)
     }
 

@@ -4,7 +4,7 @@
 //! thread. Nobody waits for it: what it cannot publish, or what would take too much memory to hold, is in the store, which
 //! is the outbox, and is read from there when Redis can be reached again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -174,6 +174,8 @@ pub(crate) struct Worker {
     mailbox: Arc<Mailbox>,
     /// Regions whose newest snapshot was refused, and why.
     failed: BTreeMap<Arc<str>, String>,
+    /// The last number of each region that is known to be in Redis: a sweep may be ahead of the mailbox.
+    done: HashMap<Arc<str>, u64>,
     /// Why nothing can be published at all, and since when.
     away: Option<(String, Instant)>,
     /// When what is in the store is to be looked through.
@@ -189,6 +191,7 @@ impl Worker {
             outbox,
             mailbox,
             failed: BTreeMap::new(),
+            done: HashMap::new(),
             away: None,
             sweep_at: Instant::now(),
             delay: DELAY_MIN,
@@ -231,7 +234,8 @@ impl Worker {
         if waiting.is_incomplete {
             return self.sweep();
         }
-        let items: Vec<Publication> = waiting.newest.into_values().collect();
+        let is_new = |item: &Publication| self.done.get(&item.region).is_none_or(|done| *done < item.seq);
+        let items: Vec<Publication> = waiting.newest.into_values().filter(is_new).collect();
         if !items.is_empty() {
             self.publish(items, &|_| false);
             self.schedule();
@@ -318,6 +322,7 @@ impl Worker {
             // They will be published again, which changes nothing.
             tracing::debug!("published snapshots could not be marked: {}", store_text(&error));
         }
+        self.done.extend(done.iter().cloned());
         let is_away = away.is_some();
         match away {
             Some(cause) => self.set_away(&cause),

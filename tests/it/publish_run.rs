@@ -1,5 +1,6 @@
 //! Publishing beside a run: Redis slow, gone, emptied; what the store remembers.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use crate::common::{Outcome, Project};
 use crate::redis_server::Redis;
-use crate::wire::Wire;
+use crate::wire::{Break, Wire};
 
 const SCRIPT: &str = r#"
 function on_event(event, ctx) ctx.thing:set("v", { v = event.v }) end
@@ -282,4 +283,68 @@ fn a_pipeline_whose_store_is_gone_is_seen_in_redis_alone() {
     assert_eq!((&status["healthy"], &status["regions"][0]["state"]), (&json!(true), &json!("fresh")));
     project.forebay(&["status", "pipeline.toml"]).ok();
     project.forebay(&["publish", "--all", "--config", "pipeline.toml"]).fails(1, &["there is no sqlite:"]);
+}
+
+/// Ids that a region's readers have seen, each once.
+fn check_published(name: &str, server: &Redis, project: &Project, value: u64) {
+    for region in ["a", "b", "c"] {
+        assert_eq!(latest(server, region), value, "{name}: {region}");
+        let ids: Vec<String> = server.ask(&["ZRANGE", &format!("forebay:{{p:{region}}}:index"), "0", "-1"]);
+        // Each content of a region is one snapshot of the store, and is there once or not at all.
+        let docs: Vec<String> =
+            ids.iter().map(|id| server.ask(&["GET", &format!("forebay:{{p:{region}}}:doc:{id}")])).collect();
+        assert_eq!(docs.iter().collect::<BTreeSet<_>>().len(), docs.len(), "{name}: {docs:?}");
+    }
+    assert!(unmarked(project).is_empty(), "{name}");
+}
+
+crate::both_stores! {
+    fn each_fault_on_the_way_to_redis_leaves_nothing_out() {
+        let faults =
+            [Break::CutBefore, Break::CutAfter, Break::CutWithin(40), Break::Stall, Break::Late(Duration::from_millis(500))];
+        for (at, fault) in faults.iter().enumerate() {
+            for step in 1..=5 {
+                let server = Redis::start(&[]);
+                let way = Wire::start(server.port);
+                let project = project(&way.url(), "", &events(1..=12, &["a", "b", "c"]));
+                for nth in 0..=1 {
+                    way.break_at(step + nth, fault.clone());
+                }
+                let name = format!("fault {at} at step {step}");
+                let outcome = run(&project);
+                assert!(matches!(outcome.code(), Some(0 | 3)), "{name}\n{outcome}");
+                let is_behind = !unmarked(&project).is_empty();
+                assert_eq!(outcome.code() == Some(3), is_behind, "{name}\n{outcome}");
+                run(&project);
+                run(&project).ok();
+                check_published(&name, &server, &project, 12);
+            }
+        }
+    }
+
+    fn killed_at_random_moments_the_next_run_publishes_what_is_left() {
+        let server = Redis::start(&[]);
+        let project = project(&server.url(), "", &events(1..=4000, &["a", "b", "c"]));
+        let mut was_killed = 0;
+        for round in 0..20 {
+            let mut child = project.command(&["run", "pipeline.toml"]).spawn().expect("the binary");
+            // Until readers see something new, and then a little longer by chance.
+            let before = latest(&server, "a");
+            let begun = Instant::now();
+            while latest(&server, "a") == before
+                && child.try_wait().expect("the child").is_none()
+                && begun.elapsed() < Duration::from_secs(20)
+            {
+                std::thread::yield_now();
+            }
+            for _ in 0..(round * 37) % 50 {
+                std::thread::yield_now();
+            }
+            let _ = child.kill();
+            was_killed += u32::from(child.wait().expect("the child").code().is_none());
+        }
+        assert!(was_killed > 2, "only {was_killed} runs were killed");
+        run(&project).ok();
+        check_published("killed", &server, &project, 4000);
+    }
 }
