@@ -28,6 +28,9 @@ use crate::timestamp::Timestamp;
 /// How often a script may be forgotten within one request before its regions fail.
 const SCRIPT_LOSSES_MAX: u32 = 2;
 
+/// The place of the document's key among those of a snapshot.
+const DOC: usize = 2;
+
 /// Which regions are handed over for a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -354,6 +357,7 @@ impl<'p> Round<'p> {
 
     fn run(&mut self) {
         let mut todo: Vec<usize> = (0..self.items.len()).filter(|at| !self.is_too_large(*at)).collect();
+        self.refuse_shared_ids(&mut todo);
         match self.publisher.topology.discover() {
             Ok(trips) => self.trips += trips,
             Err(error) => return self.fail(&todo, &error),
@@ -387,6 +391,27 @@ impl<'p> Round<'p> {
                 }
             }
         }
+    }
+
+    /// Refuses documents that would be under one key: their ids were given, and are those of another region too.
+    fn refuse_shared_ids(&mut self, todo: &mut Vec<usize>) {
+        if self.publisher.plan.id_field.is_none() {
+            return;
+        }
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        let mut shared = BTreeMap::new();
+        for at in todo.iter().copied() {
+            if let Some(other) = first.insert(&self.keys[at][DOC], at) {
+                shared.extend([(at, other), (other, at)]);
+            }
+        }
+        for (at, other) in &shared {
+            let (id, region) = (&self.items[*at].id, &self.items[*other].region);
+            let message =
+                format!("the id {id:?} is also that of region {region:?}, and their documents would share a key");
+            self.receipts[*at].outcome = Err(PublishError::Document(message));
+        }
+        todo.retain(|at| !shared.contains_key(at));
     }
 
     fn is_too_large(&mut self, at: usize) -> bool {

@@ -126,6 +126,34 @@ fn what_cannot_be_told_apart_is_refused_whole() {
     }
 }
 
+/// An id that a document brings may be wrong: used twice, or used again.
+#[test]
+fn ids_that_are_given_twice_or_again_lose_no_content() {
+    let bench = Bench::new();
+    bench.project.write("handlers.lua", "function on_event() end");
+    let url = bench.server.url();
+    let file = format!(
+        "name = \"p\"\n[handlers]\nscript = \"handlers.lua\"\n[snapshots]\nurl = \"{url}\"\nid_field = \"id\"\n[snapshots.keys]\ndoc = \"doc:<id>\"\n"
+    );
+    bench.project.write("pipeline.toml", file);
+    let publish = |docs: &str, more: &[&str]| {
+        let args = [&["publish", "-", "--config", "pipeline.toml", "--json"], more].concat();
+        bench.project.forebay_with_input(&args, docs)
+    };
+    let docs = r#"[{"region":"a","id":"x"},{"region":"b","id":"x"},{"region":"c","id":"y"}]"#;
+    let outcome = publish(docs, &[]).ends_with(3);
+    assert_eq!(statuses(&outcome).0, pairs(&[("a", "failed"), ("b", "failed"), ("c", "published")]));
+    assert!(outcome.stdout().contains("is also that of region \\\"b\\\""), "{outcome}");
+    // The same id with one content and another and back, also at the same time.
+    for more in [&[][..], &["--time-field", "at"]] {
+        for value in [1, 2, 1, 1] {
+            let doc = format!("{{\"region\":\"a\",\"id\":\"z\",\"at\":2000000000,\"v\":{value}}}");
+            publish(&doc, more).ok();
+            assert_eq!(bench.server.ask::<String>(&["GET", "doc:z"]), doc);
+        }
+    }
+}
+
 #[test]
 fn expected_regions_that_are_missing_are_exit_3() {
     let bench = Bench::new();

@@ -52,14 +52,13 @@ end
 local status
 if known and above(known, seq) then
   status = 'stale'
-elseif newest then
-  if known == seq and newest == id then
-    status = 'same'
-  elseif twin == newest then
-    status = 'duplicate'
+elseif newest == id then
+  -- An id that was given may come again with another content. What Redis has let go is written again too.
+  if (known == seq or twin == id) and redis.call('GET', doc_key) == document then
+    status = known == seq and 'same' or 'duplicate'
   end
-  -- What Redis has let go is written again.
-  if status and redis.call('EXISTS', name(doc_template, newest)) == 0 then status = nil end
+elseif newest and twin == newest and redis.call('EXISTS', name(doc_template, newest)) == 1 then
+  status = 'duplicate'
 end
 
 if status then
