@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use forebay::config::{SnapshotsConfig, parse_duration};
-use forebay::publish::{PublishError, PublishPlan, RedisSnapshots, RedisUrl};
+use forebay::publish::{LatestInRedis, PublishError, PublishPlan, RedisSnapshots, RedisUrl};
 use forebay::store::{SnapshotReader, StoreError, StoreUrl, StoreUrlError, StoredSnapshot, open_snapshots};
 use forebay::{Config, Timestamp};
 
 use super::args::Place;
 use super::exit::{Code, Failure};
-use super::out::set;
+use super::out::{plain, set};
 use super::usage;
 
 /// The name of a pipeline that was given none.
@@ -49,10 +49,18 @@ impl From<StoreError> for ReadError {
 }
 
 impl Reader {
-    pub(super) fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, ReadError> {
+    /// The newest snapshots, and what is said of regions that could not be read.
+    pub(super) fn latest(
+        &mut self,
+        pipeline: &str,
+        regions: &[String],
+    ) -> Result<(Vec<StoredSnapshot>, Vec<String>), ReadError> {
         Ok(match self {
-            Self::Redis(reader) => reader.latest(regions)?,
-            Self::Store(reader) => reader.latest(pipeline, regions)?,
+            Self::Redis(reader) => {
+                let LatestInRedis { found, refused } = reader.latest(regions)?;
+                (found, refused.into_iter().map(|(region, error)| format!("{}: {error}", plain(&region))).collect())
+            }
+            Self::Store(reader) => (reader.latest(pipeline, regions)?, Vec::new()),
         })
     }
 
@@ -113,12 +121,23 @@ pub(super) fn open(place: &Place) -> Result<(Reader, String), Failure> {
     }
 }
 
+/// Refuses a name that would not be told apart in the keys.
+pub(super) fn check_name(name: &str) -> Result<(), Failure> {
+    let is_fit = |character: char| !character.is_control() && !"{}:".contains(character);
+    match !name.is_empty() && name.chars().all(is_fit) {
+        true => Ok(()),
+        false => Err(usage(format!("--pipeline: expected a name without braces and colons, got {name:?}"))),
+    }
+}
+
 fn open_redis(url: RedisUrl, place: &Place, config: Option<&Config>) -> Result<(Reader, String), Failure> {
     let name = config.map(|config| config.name.clone()).or_else(|| place.pipeline.clone());
     let name = name.unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
+    check_name(&name)?;
     let snapshots = config.map_or_else(SnapshotsConfig::default, |config| config.snapshots.clone());
     let plan: PublishPlan = snapshots.publish_plan(&name, url);
-    Ok((Reader::Redis(Box::new(RedisSnapshots::new(plan)?)), name))
+    let reader = RedisSnapshots::new(plan).map_err(|error| usage(format!("snapshots: {error}")))?;
+    Ok((Reader::Redis(Box::new(reader)), name))
 }
 
 fn open_store(

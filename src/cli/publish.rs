@@ -1,5 +1,6 @@
 //! `forebay publish`: ready documents, or a store's newest snapshots, to Redis.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use serde_json::{Value as Json, json};
 
 use super::args::{Global, Publish};
 use super::exit::{Code, Failure};
-use super::out::{count, plain, print_lines, set};
-use super::place::{DEFAULT_PIPELINE, redis};
+use super::out::{count, counted, plain, print_lines, set};
+use super::place::{DEFAULT_PIPELINE, check_name, redis};
 use super::usage;
 
 pub(super) fn publish(args: &Publish, global: &Global) -> Result<Code, Failure> {
@@ -47,6 +48,7 @@ fn plan(args: &Publish, config: Option<&Config>) -> Result<PublishPlan, Failure>
         }
     };
     let name = config.map(|config| config.name.as_str()).or(args.pipeline.as_deref()).unwrap_or(DEFAULT_PIPELINE);
+    check_name(name)?;
     let mut plan = snapshots.publish_plan(name, url);
     if let Some(path) = &args.id_field {
         plan.id_field = Some(field(path, "--id-field")?);
@@ -142,34 +144,41 @@ fn publish_store(args: &Publish, config: &Config, plan: PublishPlan, tally: &mut
     let mut after = String::new();
     loop {
         let page = outbox.due(Timestamp::MAX, &after, OUTBOX_PAGE)?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { break };
         after = last.publication.region.to_string();
-        publish_page(&mut publisher, outbox.as_mut(), page.into_iter().map(|due| due.publication).collect(), tally)?;
+        publish_page(&mut publisher, outbox.as_mut(), page.into_iter().map(|due| due.publication).collect(), tally);
     }
+    if let Some(warning) = publisher.conclude() {
+        tracing::warn!("{warning}");
+    }
+    if tally.stale > 0 {
+        tracing::warn!(
+            "of {} Redis has a higher number than this store, which was made anew: `forebay run` publishes them once it has caught up",
+            counted(tally.stale as u64, "region", "regions")
+        );
+    }
+    Ok(())
 }
 
-fn publish_page(
-    publisher: &mut Publisher,
-    outbox: &mut dyn Outbox,
-    page: Vec<Publication>,
-    tally: &mut Tally,
-) -> Result<(), Failure> {
-    let stored: Vec<(Arc<str>, u64)> = page.iter().map(|item| (Arc::clone(&item.region), item.seq)).collect();
+fn publish_page(publisher: &mut Publisher, outbox: &mut dyn Outbox, page: Vec<Publication>, tally: &mut Tally) {
+    let stored: BTreeMap<Arc<str>, u64> = page.iter().map(|item| (Arc::clone(&item.region), item.seq)).collect();
     let (items, refused) = publisher.plan().resolve(page);
     let published = publisher.publish(&items, Extent::Part);
-    let is_done = |region: &Arc<str>| {
-        published.receipts.iter().any(|receipt| receipt.region == *region && receipt.outcome.is_ok())
-    };
-    let done: Vec<(Arc<str>, u64)> = match published.failed() + refused.len() {
-        0 => stored,
-        _ => stored.into_iter().filter(|(region, _)| is_done(region)).collect(),
-    };
-    outbox.mark(&done, Timestamp::now())?;
+    let is_done =
+        |receipt: &&PublishReceipt| matches!(receipt.outcome, Ok(PublishStatus::Published | PublishStatus::Duplicate));
+    let done = published.receipts.iter().filter(is_done);
+    let done: Vec<(Arc<str>, u64)> = done
+        .filter_map(|receipt| stored.get_key_value(&receipt.region))
+        .map(|(region, seq)| (Arc::clone(region), *seq))
+        .collect();
+    if let Err(error) = outbox.mark(&done, Timestamp::now()) {
+        tracing::warn!("what was published could not be marked, and is published again by the next run: {error}");
+    }
+    tally.stale += published.receipts.iter().filter(|receipt| receipt.outcome == Ok(PublishStatus::Stale)).count();
     tally.lines.extend(published.receipts.iter().map(Line::of));
     tally.lines.extend(refused.iter().map(|(region, error)| Line::failed(Some(region), None, &error.to_string())));
     tally.round_trips += published.round_trips;
     tally.warn(&published);
-    Ok(())
 }
 
 /// The documents, and how they are called in messages.
@@ -253,6 +262,8 @@ struct Tally {
     lines: Vec<Line>,
     /// Expected regions that were not given, though they have data.
     missing: usize,
+    /// Regions of which Redis has a higher number than the store.
+    stale: usize,
     round_trips: u32,
     wall: Duration,
 }

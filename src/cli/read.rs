@@ -11,8 +11,11 @@ use super::table;
 
 pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
     let (mut reader, pipeline) = open(&args.place)?;
-    let found = reader.latest(&pipeline, &args.regions)?;
+    let (found, refused) = reader.latest(&pipeline, &args.regions)?;
     print(&found, &args.form)?;
+    if !refused.is_empty() {
+        return Err(Failure::new(Code::Failed, refused.join("\n")));
+    }
     let is_found = |region: &&String| found.iter().any(|snapshot| snapshot.region == **region);
     let missing: Vec<&str> = args.regions.iter().filter(|region| !is_found(region)).map(String::as_str).collect();
     if !missing.is_empty() {
@@ -53,7 +56,12 @@ fn print(found: &[StoredSnapshot], form: &Form) -> Result<Code, Failure> {
         }
         return print_lines([table::snapshots(found)]);
     }
-    print_lines(found.iter().map(|snapshot| if form.meta { with_meta(snapshot) } else { snapshot.doc.clone() }))
+    print_lines(found.iter().map(|snapshot| if form.meta { with_meta(snapshot) } else { one_line(&snapshot.doc) }))
+}
+
+/// A document in one line. Within a JSON text a line break is never part of a string.
+fn one_line(doc: &str) -> String {
+    if doc.contains(['\n', '\r']) { doc.replace(['\n', '\r'], " ") } else { doc.to_owned() }
 }
 
 fn with_meta(snapshot: &StoredSnapshot) -> String {

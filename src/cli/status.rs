@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use forebay::Config;
-use forebay::publish::{PublishError, RedisSnapshots};
+use forebay::publish::{LatestInRedis, PublishError, RedisSnapshots};
 use forebay::store::{PipelineStatus, RegionStatus, StoreError, StoreUrl, StoredSnapshot, open_snapshots};
 use serde_json::{Value as Json, json};
 
@@ -29,9 +29,7 @@ enum State {
 
 impl State {
     fn of(region: &RegionStatus, has_snapshots: bool, ttl_seconds: i64, redis: Option<&InRedis>) -> Self {
-        let is_unpublished = |snapshot: &StoredSnapshot| {
-            redis.is_some_and(|redis| snapshot.published_at.is_none() || !redis.newest.contains_key(&region.region))
-        };
+        let is_unpublished = |snapshot: &StoredSnapshot| redis.is_some_and(|redis| redis.lacks(snapshot));
         match &region.snapshot {
             _ if !has_snapshots => Self::None,
             // A handler may have nothing to say of a region.
@@ -66,6 +64,8 @@ fn age_seconds(snapshot: &StoredSnapshot) -> Option<i64> {
 /// What Redis has.
 struct InRedis {
     newest: BTreeMap<String, StoredSnapshot>,
+    /// Whether ids there are the store's, and can be compared.
+    has_ids_of_store: bool,
 }
 
 pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
@@ -96,8 +96,8 @@ pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
     let asked = redis.filter(|_| status.has_snapshots && !names.is_empty()).map(|redis| redis.latest(&names));
     let (in_redis, failure) = match asked {
         None => (None, None),
-        Some(Ok(found)) => (Some(InRedis::new(found)), None),
-        Some(Err(error)) => (Some(InRedis::new(Vec::new())), Some(error)),
+        Some(Ok(latest)) => (Some(InRedis::new(latest, config.snapshots.id_field.is_none())), None),
+        Some(Err(error)) => (None, Some(error)),
     };
     let ttl = ttl_seconds(&config);
     let states: Vec<State> =
@@ -126,8 +126,21 @@ fn ttl_seconds(config: &Config) -> i64 {
 }
 
 impl InRedis {
-    fn new(found: Vec<StoredSnapshot>) -> Self {
-        Self { newest: found.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect() }
+    fn new(latest: LatestInRedis, has_ids_of_store: bool) -> Self {
+        for (region, error) in &latest.refused {
+            tracing::error!("{}: {error}", plain(region));
+        }
+        let newest = latest.found.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
+        Self { newest, has_ids_of_store }
+    }
+
+    /// Whether readers see another content than that of the store's newest, or none.
+    fn lacks(&self, stored: &StoredSnapshot) -> bool {
+        let Some(there) = self.newest.get(&stored.region) else { return true };
+        // The end of an id is the content's hash: the same content may be there under an older number.
+        let content = |snapshot: &StoredSnapshot| snapshot.id.rsplit('.').next().map(str::to_owned);
+        stored.published_at.is_none()
+            || (self.has_ids_of_store && there.seq < stored.seq && content(there) != content(stored))
     }
 }
 
@@ -138,15 +151,18 @@ fn redis(args: &Status, config: &Config) -> Result<Option<RedisSnapshots>, Failu
         None => config.snapshots.url.clone(),
     };
     let plan = url.map(|url| config.snapshots.publish_plan(&config.name, url));
-    Ok(plan.map(RedisSnapshots::new).transpose()?)
+    plan.map(RedisSnapshots::new).transpose().map_err(|error| super::usage(format!("snapshots: {error}")))
 }
 
 /// How the regions stand in Redis alone, where there is no store.
 fn of_redis(reader: &RedisSnapshots, args: &Status, global: &Global, config: &Config) -> Result<Code, Failure> {
-    let found = reader.latest(&[])?;
+    let LatestInRedis { found, refused } = reader.latest(&[])?;
+    for (region, error) in &refused {
+        tracing::error!("{}: {error}", plain(region));
+    }
     let ttl = ttl_seconds(config);
     let is_fresh = |snapshot: &StoredSnapshot| age_seconds(snapshot).is_some_and(|age| age <= ttl);
-    let is_healthy = !found.is_empty() && found.iter().all(is_fresh);
+    let is_healthy = refused.is_empty() && !found.is_empty() && found.iter().all(is_fresh);
     let state = |snapshot: &StoredSnapshot| if is_fresh(snapshot) { "fresh" } else { "stale" };
     if args.json {
         let regions: Vec<Json> = found

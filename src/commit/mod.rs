@@ -34,7 +34,7 @@ impl StoreCommitter {
         // If it fails it will be found again, and the batch does not depend on it.
         match self.store.renumber(&floors) {
             Ok(()) => mailbox.ask_for_sweep(),
-            Err(error) => tracing::warn!("{error}; it is tried again"),
+            Err(error) => tracing::warn!("{error}"),
         }
         true
     }

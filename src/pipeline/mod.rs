@@ -14,11 +14,12 @@ mod crew;
 mod intake;
 mod report;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -405,7 +406,7 @@ impl Pipeline {
         let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
         let pages = self.start_reader(source, checkpoint, &regions, &budget, &stats)?;
-        let publish = self.start_publish(publisher, store.as_ref())?;
+        let publish = self.start_publish(publisher, store.as_ref(), checkpoint.batch > 0)?;
         let mailbox = publish.as_ref().map(PublishThread::mailbox);
         let commits = CommitThread::spawn("forebay-commit", StoreCommitter::new(store, mailbox))?;
         let schedule = Schedule::new(self.snapshots.every);
@@ -424,7 +425,8 @@ impl Pipeline {
         let (outcome, committer) = coordinator.run();
         stats.stop.store(true, Ordering::Relaxed);
         // Also after an error: what has committed is to be seen. The lock is held until then.
-        let published = publish.map(|publish| self.finish_publish(publish, committer));
+        let complete = outcome.as_ref().ok().and_then(|(totals, _)| totals.checkpoint.block);
+        let published = publish.map(|publish| self.finish_publish(publish, committer, complete));
         match outcome {
             Ok((totals, was_stopped)) => Ok(self.report(&checkpoint, totals, was_stopped, &stats, published)),
             Err(error) => Err(error),
@@ -445,30 +447,43 @@ impl Pipeline {
         &self,
         publisher: Option<Publisher>,
         store: &dyn Store,
+        is_resumed: bool,
     ) -> Result<Option<PublishThread>, PipelineError> {
         let Some(publisher) = publisher else { return Ok(None) };
         let outbox = store.outbox().ok_or_else(|| {
             PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
         })?;
         let bytes_max = publish_waiting_bytes(self.batch.memory_bytes);
-        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max)?))
+        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max, is_resumed)?))
     }
 
-    fn finish_publish(&self, publish: PublishThread, mut committer: Option<StoreCommitter>) -> OutboxReport {
-        let limit = if self.stop.0.load(Ordering::Relaxed) { self.drain_timeout } else { PUBLISH_END_MAX };
-        match publish.finish(limit) {
+    /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.
+    fn finish_publish(
+        &self,
+        publish: PublishThread,
+        mut committer: Option<StoreCommitter>,
+        complete: Option<i64>,
+    ) -> OutboxReport {
+        let begun = Instant::now();
+        let stopped = Cell::new(None);
+        let deadline = || {
+            if self.stop.0.load(Ordering::Relaxed) {
+                let since = stopped.get().unwrap_or_else(Instant::now);
+                stopped.set(Some(since));
+                return (since + self.drain_timeout).min(begun + PUBLISH_END_MAX);
+            }
+            begun + PUBLISH_END_MAX
+        };
+        match publish.finish(complete, || Instant::now() > deadline()) {
             Ok(mut worker) => {
                 if let Some(committer) = &mut committer
                     && committer.renumber()
                 {
-                    worker.sweep_again();
+                    worker.sweep_again(deadline());
                 }
                 worker.end()
             }
-            Err(cause) => {
-                let failed = vec![UnpublishedRegion { region: "every region".into(), cause }];
-                OutboxReport { failed, ..OutboxReport::default() }
-            }
+            Err(cause) => OutboxReport { failed: vec![UnpublishedRegion::all(cause)], ..OutboxReport::default() },
         }
     }
 

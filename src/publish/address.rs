@@ -92,6 +92,9 @@ impl RedisUrl {
         if url.is_cluster && url.database != 0 {
             return Err(refused("a cluster has no database but 0"));
         }
+        if url.user.is_some() && url.password.is_none() {
+            return Err(refused("a user needs a password"));
+        }
         if url.tls.certificate.is_some() != url.tls.key.is_some() {
             return Err(refused("sslcert and sslkey belong together"));
         }

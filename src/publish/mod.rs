@@ -36,7 +36,7 @@ pub use fields::FieldPath;
 pub use keys::{Keys, KeysError};
 pub use outbox::UnpublishedRegion;
 pub use publisher::{Extent, KeptRegion, Published, Publisher};
-pub use reader::RedisSnapshots;
+pub use reader::{LatestInRedis, RedisSnapshots};
 
 use crate::limits::{PUBLISH_POOL, PUBLISH_TIMEOUT};
 pub use crate::snapshot::Publication;

@@ -95,7 +95,14 @@ impl Node {
             .thread_pool(Arc::new(threads))
             .build_unchecked(connector);
         // A name may have several addresses, each with its own time; a second one is worth waiting for.
-        Ok(Self { name, host, pool, connections, generation, wait: timeout * 2 + Duration::from_secs(1) })
+        Ok(Self {
+            name,
+            host,
+            pool,
+            connections,
+            generation,
+            wait: timeout.saturating_mul(2).saturating_add(Duration::from_secs(1)),
+        })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -109,7 +116,8 @@ impl Node {
             Err(broke) => return Answer { exchange: Exchange { replies: Vec::new(), broke: Some(broke) }, trips: 1 },
         };
         let exchange = wire.exchange(&mut commands.into_iter());
-        if exchange.broke.is_some() {
+        // One that could not be made says nothing of the others.
+        if exchange.broke.as_ref().is_some_and(Break::was_connected) {
             let _ = self.generation.compare_exchange(
                 wire.generation,
                 wire.generation + 1,
@@ -127,7 +135,7 @@ impl Node {
             let wire = self.pool.get_timeout(self.wait).map_err(|_| {
                 Break::NoEntry(format!("no connection was free or could be made within {} s", self.wait.as_secs()))
             })?;
-            if wire.generation >= self.generation.load(Ordering::Acquire) {
+            if wire.has_failed() || wire.generation >= self.generation.load(Ordering::Acquire) {
                 return Ok(wire);
             }
             self.drop_old(wire);

@@ -2,10 +2,10 @@
 //!
 //! Committed snapshots come through a mailbox that holds the newest of each region; a channel of depth one wakes the
 //! thread. Nobody waits for it: what it cannot publish, or what would take too much memory to hold, is in the store, which
-//! is the outbox, and is read from there when Redis can be reached again.
+//! is the outbox, and is read from there in a *sweep*: at the beginning and the end of a run, after something failed, and
+//! so often that no quiet region expires.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,20 +13,27 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::publisher::Extent;
-use super::{Publication, PublishError, PublishStatus, Publisher};
-use crate::limits::OUTBOX_PAGE;
-use crate::store::{Outbox, StoreError};
+use super::{Publication, PublishError, PublishReceipt, PublishStatus, Publisher};
+use crate::limits::{OUTBOX_PAGE, WAIT_STEP};
+use crate::store::{DueSnapshot, Outbox, StoreError};
 use crate::timestamp::Timestamp;
 
 /// Waits between two tries while something cannot be published.
 const DELAY_MIN: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether the time to live of a quiet region has to begin anew.
+/// How often it is looked at least whether the time to live of a quiet region has to begin anew.
 const REFRESH_STEP_MAX: Duration = Duration::from_secs(3600);
 
 /// Failures of single regions that are told at once; the others are counted.
 const FAILURES_TOLD_MAX: usize = 10;
+
+/// A summary of more regions than this is written no more often than that.
+const SUMMARY_REGIONS_MAX: usize = 1000;
+const SUMMARY_STEP: Duration = Duration::from_secs(10);
+
+/// Numbers beyond it are none of ours: a store could not count on.
+const SEQ_MAX: u64 = i64::MAX as u64 / 2;
 
 #[derive(Default)]
 struct Waiting {
@@ -34,15 +41,17 @@ struct Waiting {
     bytes: usize,
     /// Something was let go: it is to be read from the store.
     is_incomplete: bool,
+    /// Regions for which Redis knows a higher number than the store does, and that number.
+    floors: BTreeMap<Arc<str>, u64>,
+    is_closed: bool,
+    /// The last committed block, once all snapshots as of it are there.
+    complete: Option<i64>,
 }
 
 /// Where committed snapshots wait for the publish thread: the newest of each region.
 pub(crate) struct Mailbox {
     waiting: Mutex<Waiting>,
-    /// Regions for which Redis knows a higher number than the store does, and that number.
-    floors: Mutex<BTreeMap<Arc<str>, u64>>,
     wake: Sender<()>,
-    is_closed: AtomicBool,
     bytes_max: usize,
 }
 
@@ -61,7 +70,8 @@ impl Mailbox {
             }
         }
         if waiting.bytes > self.bytes_max {
-            *waiting = Waiting { is_incomplete: true, ..Waiting::default() };
+            waiting.newest.clear();
+            (waiting.bytes, waiting.is_incomplete) = (0, true);
         }
         drop(waiting);
         self.wake();
@@ -75,16 +85,14 @@ impl Mailbox {
 
     /// Regions that the store must number above what Redis has. Never blocks.
     pub(crate) fn take_floors(&self) -> Vec<(Arc<str>, u64)> {
-        let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *floors).into_iter().collect()
+        std::mem::take(&mut self.waiting().floors).into_iter().collect()
     }
 
-    fn note_floor(&self, region: Arc<str>, seq: u64) {
-        self.floors.lock().unwrap_or_else(PoisonError::into_inner).insert(region, seq);
-    }
-
-    fn take(&self) -> Waiting {
-        std::mem::take(&mut self.waiting())
+    /// What waits, and whether some of it has to be read from the store.
+    fn take(&self) -> (BTreeMap<Arc<str>, Publication>, bool) {
+        let mut waiting = self.waiting();
+        waiting.bytes = 0;
+        (std::mem::take(&mut waiting.newest), std::mem::take(&mut waiting.is_incomplete))
     }
 
     fn wake(&self) {
@@ -92,8 +100,11 @@ impl Mailbox {
         let _ = self.wake.try_send(());
     }
 
-    fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
+    fn close(&self, complete: Option<i64>) {
+        let mut waiting = self.waiting();
+        waiting.is_closed = true;
+        waiting.complete = waiting.complete.or(complete);
+        drop(waiting);
         self.wake();
     }
 }
@@ -107,6 +118,13 @@ pub struct UnpublishedRegion {
     pub cause: String,
 }
 
+impl UnpublishedRegion {
+    /// What stands for all regions, where it is not known which.
+    pub(crate) fn all(cause: String) -> Self {
+        Self { region: "every region".into(), cause }
+    }
+}
+
 /// What a publish thread did.
 #[derive(Debug, Default)]
 pub(crate) struct OutboxReport {
@@ -116,32 +134,31 @@ pub(crate) struct OutboxReport {
     pub(crate) busy: Duration,
 }
 
-/// The publish thread and the way to it.
+/// The publish thread and the way to it. Dropping it lets it publish what waits and does not wait for it.
 pub(crate) struct PublishThread {
     mailbox: Arc<Mailbox>,
     done: Receiver<()>,
-    thread: JoinHandle<Worker>,
+    thread: Option<JoinHandle<Worker>>,
 }
 
 impl PublishThread {
-    /// Starts the thread. `bytes_max` is what may wait in memory.
-    pub(crate) fn spawn(publisher: Publisher, outbox: Box<dyn Outbox>, bytes_max: usize) -> std::io::Result<Self> {
+    /// Starts the thread. `bytes_max` is what may wait in memory; `is_resumed`, whether the store has been used before.
+    pub(crate) fn spawn(
+        publisher: Publisher,
+        outbox: Box<dyn Outbox>,
+        bytes_max: usize,
+        is_resumed: bool,
+    ) -> std::io::Result<Self> {
         let (wake, inbox) = bounded(1);
         let (ended, done) = bounded::<()>(1);
-        let mailbox = Arc::new(Mailbox {
-            waiting: Mutex::default(),
-            floors: Mutex::default(),
-            wake,
-            is_closed: AtomicBool::new(false),
-            bytes_max,
-        });
-        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox));
+        let mailbox = Arc::new(Mailbox { waiting: Mutex::default(), wake, bytes_max });
+        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox), is_resumed);
         let thread = std::thread::Builder::new().name("forebay-publish".into()).spawn(move || {
             let worker = worker.run(&inbox);
             drop(ended);
             worker
         })?;
-        Ok(Self { mailbox, done, thread })
+        Ok(Self { mailbox, done, thread: Some(thread) })
     }
 
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
@@ -149,22 +166,36 @@ impl PublishThread {
     }
 
     /// Lets what waits be published, tries once more what could not be, and ends the thread; gives back what it knows.
-    /// Blocks for `timeout` at most.
+    /// `complete` is the last committed block, if all snapshots as of it are there. Blocks until `is_over` says so.
     ///
     /// # Errors
     /// It did not end in that time, or died.
-    pub(crate) fn finish(self, timeout: Duration) -> Result<Worker, String> {
-        self.mailbox.close();
-        match self.done.recv_timeout(timeout) {
-            Err(RecvTimeoutError::Timeout) => {
-                Err(format!("publishing did not end within {} s; the next run goes on with it", timeout.as_secs()))
+    pub(crate) fn finish(mut self, complete: Option<i64>, is_over: impl Fn() -> bool) -> Result<Worker, String> {
+        self.mailbox.close(complete);
+        while let Err(RecvTimeoutError::Timeout) = self.done.recv_timeout(WAIT_STEP) {
+            if is_over() {
+                return Err("publishing did not end in time; the next run goes on with it".into());
             }
-            _ => self.thread.join().map_err(|panic| {
-                let text = crate::commit::handoff::panic_message(panic.as_ref());
-                format!("the publish thread panicked: {text}; this is a bug in forebay, please report it")
-            }),
         }
+        let Some(thread) = self.thread.take() else { return Err("the publish thread has ended before".into()) };
+        thread.join().map_err(|panic| {
+            let text = crate::commit::handoff::panic_message(panic.as_ref());
+            format!("the publish thread panicked: {text}; this is a bug in forebay, please report it")
+        })
     }
+}
+
+impl Drop for PublishThread {
+    fn drop(&mut self) {
+        self.mailbox.close(None);
+    }
+}
+
+/// Why a region's newest snapshot is not in Redis.
+struct Failure {
+    cause: String,
+    /// Its server is at fault.
+    is_away: bool,
 }
 
 /// What the publish thread knows.
@@ -172,29 +203,52 @@ pub(crate) struct Worker {
     publisher: Publisher,
     outbox: Box<dyn Outbox>,
     mailbox: Arc<Mailbox>,
-    /// Regions whose newest snapshot was refused, and why.
-    failed: BTreeMap<Arc<str>, String>,
+    /// Whether the store has been used before this run.
+    is_resumed: bool,
+    /// Whether Redis lacks what it once had, and whether it was given it again.
+    wants_refill: bool,
+    is_refilled: bool,
+    failed: BTreeMap<Arc<str>, Failure>,
+    /// Regions that the store was asked to number anew.
+    floored: BTreeMap<Arc<str>, u64>,
     /// The last number of each region that is known to be in Redis: a sweep may be ahead of the mailbox.
     done: HashMap<Arc<str>, u64>,
     /// Why nothing can be published at all, and since when.
     away: Option<(String, Instant)>,
-    /// When what is in the store is to be looked through.
-    sweep_at: Instant,
+    /// Whether the outbox itself could not be read.
+    is_store_away: bool,
+    /// When to look through the store for quiet regions, and when for what failed.
+    refresh_at: Instant,
+    retry_at: Option<Instant>,
     delay: Duration,
+    /// When the summary was written last.
+    summed_at: Option<Instant>,
+    /// What the user was told, of each region and of the summary.
+    told: HashMap<Arc<str>, String>,
+    warned: String,
     report: OutboxReport,
 }
 
 impl Worker {
-    fn new(publisher: Publisher, outbox: Box<dyn Outbox>, mailbox: Arc<Mailbox>) -> Self {
+    fn new(publisher: Publisher, outbox: Box<dyn Outbox>, mailbox: Arc<Mailbox>, is_resumed: bool) -> Self {
         Self {
             publisher,
             outbox,
             mailbox,
+            is_resumed,
+            wants_refill: false,
+            is_refilled: false,
             failed: BTreeMap::new(),
+            floored: BTreeMap::new(),
             done: HashMap::new(),
             away: None,
-            sweep_at: Instant::now(),
+            is_store_away: false,
+            refresh_at: Instant::now(),
+            retry_at: None,
             delay: DELAY_MIN,
+            summed_at: None,
+            told: HashMap::new(),
+            warned: String::new(),
             report: OutboxReport::default(),
         }
     }
@@ -204,23 +258,23 @@ impl Worker {
     /// and what was in it is decided. What an earlier run left unpublished comes first.
     fn run(mut self, inbox: &Receiver<()>) -> Self {
         loop {
-            let is_closed = self.mailbox.is_closed.load(Ordering::Acquire);
-            let is_due = self.sweep_at <= Instant::now();
-            let begun = Instant::now();
-            if is_due || (is_closed && self.is_behind()) {
+            let is_closed = self.mailbox.waiting().is_closed;
+            let now = Instant::now();
+            if is_closed || self.refresh_at <= now || self.retry_at.is_some_and(|at| at <= now) {
                 // What waits is in the store too.
                 self.mailbox.take();
-                self.sweep();
+                self.sweep(None);
             } else if self.away.is_none() {
                 self.publish_waiting();
             }
-            self.report.busy += begun.elapsed();
+            self.conclude(is_closed);
+            self.report.busy += now.elapsed();
             if is_closed {
                 return self;
             }
-            let wait = self.sweep_at.saturating_duration_since(Instant::now());
+            let next = self.retry_at.map_or(self.refresh_at, |at| at.min(self.refresh_at));
             // A closed channel cannot be: the mailbox holds the other end.
-            let _ = inbox.recv_timeout(wait);
+            let _ = inbox.recv_timeout(next.saturating_duration_since(Instant::now()));
         }
     }
 
@@ -230,90 +284,132 @@ impl Worker {
     }
 
     fn publish_waiting(&mut self) {
-        let waiting = self.mailbox.take();
-        if waiting.is_incomplete {
-            return self.sweep();
+        let (newest, is_incomplete) = self.mailbox.take();
+        if is_incomplete {
+            return self.sweep(None);
         }
-        let is_new = |item: &Publication| self.done.get(&item.region).is_none_or(|done| *done < item.seq);
-        let items: Vec<Publication> = waiting.newest.into_values().filter(is_new).collect();
-        if !items.is_empty() {
-            self.publish(items, &|_| false);
-            self.schedule();
+        let is_new = |item: &Publication| {
+            let is_done = self.done.get(&item.region).is_some_and(|done| *done >= item.seq);
+            // A region whose server is away is tried again with a sweep, and holds up no other until then.
+            !is_done && self.failed.get(&item.region).is_none_or(|failure| !failure.is_away)
+        };
+        let items: Vec<Publication> = newest.into_values().filter(is_new).collect();
+        if items.is_empty() {
+            return;
+        }
+        self.publish(items, &|_| false);
+        match (self.is_behind(), self.retry_at) {
+            (true, None) => self.retry_at = Some(Instant::now() + self.delay),
+            (false, _) => (self.retry_at, self.delay) = (None, DELAY_MIN),
+            (true, Some(_)) => {}
+        }
+        if self.wants_refill && !self.is_refilled {
+            self.refresh_at = Instant::now();
         }
     }
 
-    /// Publishes what the store holds unpublished, and what was published so long ago that it would expire.
-    fn sweep(&mut self) {
-        let plan = self.publisher.plan();
-        let refreshed = Timestamp::now().saturating_sub(plan.ttl / 3);
+    /// Publishes what the store holds unpublished, and what was published so long ago that it would expire. Begins no page
+    /// after the deadline.
+    fn sweep(&mut self, deadline: Option<Instant>) {
+        self.sweep_pages(deadline);
+        if self.wants_refill && !self.is_refilled && self.away.is_none() {
+            // Redis has lost what it had, all of it or its summary: every region is looked at, which changes nothing of
+            // those that are there.
+            self.is_refilled = true;
+            self.sweep_pages(deadline);
+        }
+        let step = (self.publisher.plan().ttl / 3).min(REFRESH_STEP_MAX);
+        self.refresh_at = Instant::now() + step;
+        self.retry_at = None;
+        if self.is_behind() {
+            self.retry_at = Some(Instant::now() + self.delay);
+            self.delay = (self.delay * 2).min(DELAY_MAX);
+        } else {
+            self.delay = DELAY_MIN;
+        }
+    }
+
+    fn sweep_pages(&mut self, deadline: Option<Instant>) {
+        let is_refill = self.is_refilled && std::mem::take(&mut self.wants_refill);
+        let published_before = match is_refill {
+            true => Timestamp::MAX,
+            false => Timestamp::now().saturating_sub(self.publisher.plan().ttl / 3),
+        };
+        // While a server of a cluster is away, its regions are not waited for every time.
+        let is_patient = !self.failed.values().any(|failure| failure.is_away);
+        self.publisher.set_patient(is_patient);
         let mut after = String::new();
-        self.failed.clear();
-        loop {
-            let page = match self.outbox.due(refreshed, &after, OUTBOX_PAGE) {
+        while deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            let page = match self.outbox.due(published_before, &after, OUTBOX_PAGE) {
                 Ok(page) => page,
                 Err(error) => {
+                    self.is_store_away = true;
                     self.set_away(&store_text(&error));
                     break;
                 }
             };
+            self.is_store_away = false;
+            if after.is_empty() {
+                self.failed.clear();
+            }
             let Some(last) = page.last() else {
                 // All of it went through, or was refused one by one.
                 self.set_back();
                 break;
             };
             after = last.publication.region.to_string();
-            let refreshes: Vec<Arc<str>> =
-                page.iter().filter(|due| due.was_published).map(|due| Arc::clone(&due.publication.region)).collect();
-            let mut items: Vec<Publication> = page.into_iter().map(|due| due.publication).collect();
-            items.sort_by_key(|item| (item.time, item.seq));
-            if !self.publish(items, &|region| refreshes.iter().any(|one| **one == *region)) {
+            if !self.publish_page(page, is_refill) {
                 break;
             }
         }
-        self.schedule();
+        self.publisher.set_patient(true);
     }
 
-    /// Publishes and marks; false if the server is away. `is_refresh` says of which regions the newest was in Redis before.
+    /// Publishes what a sweep has found; false if nothing can be published now.
+    fn publish_page(&mut self, page: Vec<DueSnapshot>, is_refill: bool) -> bool {
+        let is_done = |item: &Publication| self.done.get(&item.region).is_some_and(|done| *done >= item.seq);
+        let page: Vec<DueSnapshot> = page.into_iter().filter(|due| !(is_refill && is_done(&due.publication))).collect();
+        let refreshes: HashMap<Arc<str>, ()> =
+            page.iter().filter(|due| due.was_published).map(|due| (Arc::clone(&due.publication.region), ())).collect();
+        let mut items: Vec<Publication> = page.into_iter().map(|due| due.publication).collect();
+        items.sort_by_key(|item| (item.time, item.seq));
+        items.is_empty() || self.publish(items, &|region| refreshes.contains_key(region))
+    }
+
+    /// Publishes and marks; false if nothing can be published now. `is_refresh` says of which regions the newest was in
+    /// Redis before.
     fn publish(&mut self, items: Vec<Publication>, is_refresh: &dyn Fn(&str) -> bool) -> bool {
-        let stored: Vec<(Arc<str>, u64, Option<i64>)> =
-            items.iter().map(|item| (Arc::clone(&item.region), item.seq, item.block)).collect();
-        let (items, mut refused): (Vec<Publication>, Vec<_>) = self.publisher.plan().resolve(items);
+        let stored: HashMap<Arc<str>, (u64, Option<i64>)> =
+            items.iter().map(|item| (Arc::clone(&item.region), (item.seq, item.block))).collect();
+        let (items, mut refused) = self.publisher.plan().resolve(items);
         let published = self.publisher.publish(&items, Extent::Part);
-        if let Some(warning) = &published.warning {
-            tracing::warn!("snapshots: {warning}");
-        }
-        let seqs: BTreeMap<&str, (u64, Option<i64>)> =
-            stored.iter().map(|(region, seq, block)| (&**region, (*seq, *block))).collect();
+        self.warn(published.warning);
+        self.wants_refill |= published.found_no_summary && self.is_resumed;
         let mut done = Vec::new();
         let mut away = None;
         for receipt in published.receipts {
-            match receipt.outcome {
+            let (seq, block) = stored.get(&receipt.region).copied().unwrap_or_default();
+            match &receipt.outcome {
+                Ok(PublishStatus::Stale) if receipt.seq > seq => self.note_stale(&receipt, block),
                 Ok(status) => {
-                    let (seq, block) = seqs.get(&*receipt.region).copied().unwrap_or_default();
-                    self.failed.remove(&receipt.region);
-                    if status == PublishStatus::Stale && receipt.seq > seq && receipt.block <= block {
-                        // The one writer of the pipeline has come as far, or further: its store was made anew.
-                        self.mailbox.note_floor(receipt.region, receipt.seq);
-                        continue;
-                    }
-                    if status != PublishStatus::Stale {
-                        done.push((Arc::clone(&receipt.region), seq));
-                    }
                     match status {
                         PublishStatus::Published => self.report.published += 1,
                         _ if is_refresh(&receipt.region) => {}
                         _ => self.report.duplicate += 1,
                     }
+                    self.failed.remove(&receipt.region);
+                    self.floored.remove(&receipt.region);
+                    self.told.remove(&receipt.region);
+                    done.push((receipt.region, seq));
                 }
-                Err(error) if error.is_away() => {
-                    away.get_or_insert_with(|| error.to_string());
-                    // Another server of the cluster may be well.
+                Err(error) => {
+                    if error.is_away() {
+                        away.get_or_insert_with(|| error.to_string());
+                    }
                     if !is_refresh(&receipt.region) {
-                        refused.push((receipt.region, error));
+                        refused.push((receipt.region, error.clone()));
                     }
                 }
-                Err(_) if is_refresh(&receipt.region) => {}
-                Err(error) => refused.push((receipt.region, error)),
             }
         }
         if !done.is_empty()
@@ -322,33 +418,72 @@ impl Worker {
             // They will be published again, which changes nothing.
             tracing::debug!("published snapshots could not be marked: {}", store_text(&error));
         }
-        self.done.extend(done.iter().cloned());
-        let is_away = away.is_some();
-        match away {
+        // Of a cluster, servers that are well go on.
+        let is_away = done.is_empty() && (published.is_unreachable || !self.publisher.plan().url.is_cluster());
+        match away.filter(|_| is_away) {
             Some(cause) => self.set_away(&cause),
             None if done.is_empty() => {}
             None => self.set_back(),
         }
+        self.done.extend(done);
         self.note_refused(refused);
-        !is_away
+        self.away.is_none()
+    }
+
+    /// Redis has a newer snapshot of the region than the store: that was made anew. It is left alone until this run, which
+    /// alone writes the pipeline, has come as far; then the store must count on from there.
+    fn note_stale(&mut self, receipt: &PublishReceipt, block: Option<i64>) {
+        self.failed.remove(&receipt.region);
+        let complete = self.mailbox.waiting().complete;
+        let has_caught_up = match receipt.block {
+            Some(there) => block.is_some_and(|block| there <= block) || complete.is_some_and(|block| there <= block),
+            None => complete.is_some(),
+        };
+        if has_caught_up && receipt.seq < SEQ_MAX {
+            self.mailbox.waiting().floors.insert(Arc::clone(&receipt.region), receipt.seq);
+            self.floored.insert(Arc::clone(&receipt.region), receipt.seq);
+        } else {
+            self.report.duplicate += 1;
+        }
     }
 
     /// Notes regions that failed, and tells what is new about them.
     fn note_refused(&mut self, refused: Vec<(Arc<str>, PublishError)>) {
-        let mut untold = 0;
-        for (at, (region, error)) in refused.into_iter().enumerate() {
+        let (mut told, mut untold) = (0, 0);
+        let is_away = self.away.is_some();
+        for (region, error) in refused {
             let cause = error.to_string();
-            let before = self.failed.insert(Arc::clone(&region), cause.clone());
-            if error.is_away() || before.as_deref() == Some(cause.as_str()) {
-                continue;
+            let before = self.told.insert(Arc::clone(&region), cause.clone());
+            if !is_away && before.as_deref() != Some(cause.as_str()) {
+                told += 1;
+                match told <= FAILURES_TOLD_MAX {
+                    true => tracing::warn!("the snapshot of {region} was not published: {cause}"),
+                    false => untold += 1,
+                }
             }
-            match at < FAILURES_TOLD_MAX {
-                true => tracing::warn!("the snapshot of {region} was not published: {cause}"),
-                false => untold += 1,
-            }
+            self.failed.insert(region, Failure { cause, is_away: error.is_away() });
         }
         if untold > 0 {
             tracing::warn!("the snapshots of {untold} more regions were not published");
+        }
+    }
+
+    /// Writes the summary of what was published. A large one not every time.
+    fn conclude(&mut self, is_closed: bool) {
+        let is_small = self.publisher.summary_len() <= SUMMARY_REGIONS_MAX;
+        let is_due = is_closed || is_small || self.summed_at.is_none_or(|at| at.elapsed() > SUMMARY_STEP);
+        if is_due && self.away.is_none() {
+            let warning = self.publisher.conclude();
+            self.warn(warning);
+            self.summed_at = Some(Instant::now());
+        }
+    }
+
+    /// Tells what went wrong beside the regions, if it is another thing than the last time.
+    fn warn(&mut self, warning: Option<String>) {
+        if let Some(warning) = warning.filter(|warning| self.away.is_none() && *warning != self.warned) {
+            tracing::warn!("snapshots: {warning}");
+            self.warned = warning;
         }
     }
 
@@ -368,42 +503,44 @@ impl Worker {
         }
     }
 
-    /// When to look through the store again.
-    fn schedule(&mut self) {
-        let step = (self.publisher.plan().ttl / 3).min(REFRESH_STEP_MAX);
-        let wait = match self.is_behind() {
-            true => {
-                let longer = (self.delay * 2).min(DELAY_MAX);
-                std::mem::replace(&mut self.delay, longer)
-            }
-            false => {
-                self.delay = DELAY_MIN;
-                step
-            }
-        };
-        self.sweep_at = Instant::now() + wait;
-    }
-
-    /// Publishes what the store has numbered anew. Blocks.
-    pub(crate) fn sweep_again(&mut self) {
+    /// Publishes what the store has numbered anew. Blocks; begins nothing after the deadline.
+    pub(crate) fn sweep_again(&mut self, deadline: Instant) {
         let begun = Instant::now();
-        self.sweep();
+        self.sweep(Some(deadline));
+        self.conclude(true);
         self.report.busy += begun.elapsed();
     }
 
     /// What was done.
     pub(crate) fn end(mut self) -> OutboxReport {
         let mut failed: BTreeMap<String, String> =
-            self.failed.into_iter().map(|(region, cause)| (region.to_string(), cause)).collect();
+            self.failed.into_iter().map(|(region, failure)| (region.to_string(), failure.cause)).collect();
+        for (region, seq) in self.floored {
+            let cause = format!("Redis has number {seq} of it, and the store could not count on from there");
+            failed.entry(region.to_string()).or_insert(cause);
+        }
         if let Some((cause, _)) = &self.away {
             // Whatever was not even tried, too.
             let mut after = String::new();
-            while let Ok(page) = self.outbox.due(Timestamp::MIN, &after, OUTBOX_PAGE) {
-                let Some(last) = page.last() else { break };
-                after = last.publication.region.to_string();
-                for due in page {
-                    failed.entry(due.publication.region.to_string()).or_insert_with(|| cause.clone());
+            loop {
+                match self.outbox.due(Timestamp::MIN, &after, OUTBOX_PAGE) {
+                    Ok(page) => {
+                        let Some(last) = page.last() else { break };
+                        after = last.publication.region.to_string();
+                        for due in page {
+                            failed.entry(due.publication.region.to_string()).or_insert_with(|| cause.clone());
+                        }
+                    }
+                    Err(error) => {
+                        let all = UnpublishedRegion::all(store_text(&error));
+                        failed.entry(all.region).or_insert(all.cause);
+                        break;
+                    }
                 }
+            }
+            if self.is_store_away && failed.is_empty() {
+                let all = UnpublishedRegion::all(cause.clone());
+                failed.insert(all.region, all.cause);
             }
         }
         self.report.failed = failed.into_iter().map(|(region, cause)| UnpublishedRegion { region, cause }).collect();

@@ -5,8 +5,8 @@
 //! script tells a snapshot that is there already from one that is not, so nothing is published twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -28,6 +28,10 @@ use crate::timestamp::Timestamp;
 /// How often a script may be forgotten within one request before its regions fail.
 const SCRIPT_LOSSES_MAX: u32 = 2;
 
+/// Tries of one publish that are followed without a pause, and in all.
+const HOPS_MAX: u32 = 4;
+const REDIRECTIONS_MAX: u32 = 1000;
+
 /// The place of the document's key among those of a snapshot.
 const DOC: usize = 2;
 
@@ -35,7 +39,7 @@ const DOC: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Extent {
-    /// Some of the pipeline's regions; nothing is said of others.
+    /// Some of the pipeline's regions; nothing is said of others. The summary is written by [`Publisher::conclude`].
     Part,
     /// All of them: what the last summary names besides is kept. The summary is written only if `is_clean`: if nothing
     /// had gone wrong before.
@@ -67,6 +71,10 @@ pub struct Published {
     pub wall: Duration,
     /// Why the summary could not be read or written, or kept regions not be refreshed.
     pub warning: Option<String>,
+    /// Whether Redis was asked for the summary and had none: it is new, or was emptied, or nothing ever went well.
+    pub found_no_summary: bool,
+    /// Whether no server answered at all.
+    pub is_unreachable: bool,
 }
 
 impl Published {
@@ -99,6 +107,17 @@ pub struct Publisher {
     threads: rayon::ThreadPool,
     /// What the summary in Redis says, once it was read; kept up where only some regions are handed over.
     summary: Option<Summary>,
+    /// Whether slots that move and servers that are gone are waited for.
+    is_patient: bool,
+    /// What came of the publishes of parts since the summary was written.
+    since: SinceSummary,
+}
+
+#[derive(Default)]
+struct SinceSummary {
+    has_published: bool,
+    has_failed: bool,
+    has_tried: bool,
 }
 
 impl Publisher {
@@ -110,13 +129,29 @@ impl Publisher {
         if plan.url.is_cluster() {
             plan.keys.check_cluster().map_err(|error| PublishError::Document(format!("keys: {error}")))?;
         }
+        // Of a cluster each server has a request of its own, and none waits for another's.
+        let threads = if plan.url.is_cluster() { plan.pool.max(1) * 2 } else { plan.pool.max(1) };
         let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(plan.pool.max(1))
+            .num_threads(threads)
             .thread_name(|at| format!("forebay-publish-{at}"))
             .build()
             .map_err(|error| PublishError::Document(format!("cannot start the threads that publish: {error}")))?;
         let topology = Topology::new(&plan)?;
-        Ok(Self { topology, script: Script::publish(), keep: Script::keep(), threads, summary: None, plan })
+        Ok(Self {
+            topology,
+            script: Script::publish(),
+            keep: Script::keep(),
+            threads,
+            summary: None,
+            is_patient: true,
+            since: SinceSummary::default(),
+            plan,
+        })
+    }
+
+    /// Whether slots that move and servers that are gone are waited for, within twice the time-out. Defaults to true.
+    pub fn set_patient(&mut self, is_patient: bool) {
+        self.is_patient = is_patient;
     }
 
     /// The plan it was made with.
@@ -129,11 +164,49 @@ impl Publisher {
         let begun = Instant::now();
         let mut round = Round::new(self, items, extent, begun);
         round.run();
-        let Round { receipts, trips, prior, summed, votes, .. } = round;
-        let mut published = Published { receipts, round_trips: trips, ..Published::default() };
+        let Round { receipts, trips, mut prior, summed, votes, is_unreachable, .. } = round;
+        let mut published = Published { receipts, round_trips: trips, is_unreachable, ..Published::default() };
+        if let Some(Value::ServerError(error)) = &prior
+            && matches!(error.code(), "MOVED" | "ASK")
+        {
+            // Its slot has moved; where to is noted by now.
+            let key = self.plan.keys.summary(&self.plan.pipeline);
+            prior = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
+        }
+        published.found_no_summary = prior == Some(Value::Nil);
         self.sum_up(items, extent, &mut published, prior, summed, votes);
         published.wall = begun.elapsed();
         published
+    }
+
+    /// Writes the summary after one or more publishes of parts, if something was published and nothing failed; else begins
+    /// its time to live anew. Returns what went wrong. Blocks.
+    pub fn conclude(&mut self) -> Option<String> {
+        let Some(summary) = &self.summary else { return None };
+        let since = std::mem::take(&mut self.since);
+        if !since.has_tried {
+            return None;
+        }
+        let text = (since.has_published && !since.has_failed).then(|| summary.text(&self.plan.pipeline));
+        let mut published = Published::default();
+        self.write_summary(text, &mut published);
+        published.warning
+    }
+
+    /// Regions of which the summary says something; 0 before it was read.
+    pub fn summary_len(&self) -> usize {
+        self.summary.as_ref().map_or(0, |summary| summary.0.len())
+    }
+
+    /// Writes the summary, or begins its time to live anew.
+    fn write_summary(&self, text: Option<String>, published: &mut Published) {
+        let key = self.plan.keys.summary(&self.plan.pipeline);
+        let ttl = millis(self.plan.ttl);
+        let command = match text {
+            Some(text) => redis::cmd("SET").arg(&key).arg(text).arg("PX").arg(ttl).take(),
+            None => redis::cmd("PEXPIRE").arg(&key).arg(ttl).take(),
+        };
+        self.ask_one(&key, &command, published);
     }
 
     /// Keeps the regions that were not handed over, and writes the summary if no script has.
@@ -156,10 +229,14 @@ impl Publisher {
             // It was not asked for, or Redis is away.
             None => (self.summary.clone().unwrap_or_default(), self.summary.is_some()),
         };
+        let prior_is_empty = prior.0.is_empty();
         let mut summary = Summary::default();
-        for receipt in published.receipts.iter_mut().filter(|one| one.outcome == Ok(PublishStatus::Stale)) {
-            let there = prior.0.get(&*receipt.region).filter(|entry| entry.id == receipt.id);
-            receipt.block = there.and_then(|entry| entry.block);
+        for (item, receipt) in items.iter().zip(&mut published.receipts) {
+            // What is there may be another than what was handed over, and the last summary knows of which block.
+            if receipt.outcome.is_ok() && (receipt.id != item.id || receipt.seq != item.seq) {
+                let there = prior.0.get(&*receipt.region).filter(|entry| entry.id == receipt.id);
+                receipt.block = there.and_then(|entry| entry.block);
+            }
         }
         if extent == Extent::Part {
             summary = prior;
@@ -167,62 +244,101 @@ impl Publisher {
             let given: BTreeSet<&str> = items.iter().map(|item| &*item.region).collect();
             let missing: Vec<&Entry> =
                 prior.0.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
-            for (entry, id) in self.keep(&missing, published) {
-                published.kept.push(KeptRegion { region: entry.region.clone(), id: id.clone() });
-                summary.note(Entry { id, ..entry.clone() });
+            for (entry, is_there) in self.keep(&missing, published) {
+                match is_there {
+                    Ok(id) => {
+                        published.kept.push(KeptRegion { region: entry.region.clone(), id: id.clone() });
+                        summary.note(Entry { id, ..entry.clone() });
+                    }
+                    // The next publish is to keep it.
+                    Err(cause) => {
+                        published.warning = Some(format!("{} was not kept: {cause}", entry.region));
+                        summary.note(entry.clone());
+                    }
+                }
             }
         }
-        for (item, receipt) in items.iter().zip(&published.receipts).filter(|(_, receipt)| receipt.outcome.is_ok()) {
-            let block = receipt.block.filter(|_| receipt.id == item.id || receipt.outcome == Ok(PublishStatus::Stale));
-            let (region, id, seq) = (receipt.region.to_string(), receipt.id.clone(), receipt.seq);
-            summary.note(Entry { region, id, seq, block });
+        for receipt in published.receipts.iter().filter(|receipt| receipt.outcome.is_ok()) {
+            let (region, id) = (receipt.region.to_string(), receipt.id.clone());
+            summary.note(Entry { region, id, seq: receipt.seq, block: receipt.block });
         }
-        let is_clean = extent != Extent::Whole { is_clean: false };
         let has_failed = published.failed() > 0;
-        if readable && is_clean && !has_failed && !is_summed && !items.is_empty() {
-            let key = self.plan.keys.summary(&self.plan.pipeline);
-            let ttl = millis(self.plan.ttl);
-            let command = if published.published() > 0 {
-                redis::cmd("SET").arg(&key).arg(summary.text(&self.plan.pipeline)).arg("PX").arg(ttl).take()
-            } else {
-                redis::cmd("PEXPIRE").arg(&key).arg(ttl).take()
-            };
-            self.ask_one(&key, command, published);
-        }
         if let Some(votes) = votes.filter(|_| has_failed && published.receipts.iter().any(|one| one.outcome.is_ok())) {
-            self.ask_one(&votes, redis::cmd("DEL").arg(&votes).take(), published);
+            self.ask_one(&votes, &redis::cmd("DEL").arg(&votes).take(), published);
         }
-        if readable && extent == Extent::Part {
-            self.summary = Some(summary);
-        }
-    }
-
-    /// One command beside the regions; what goes wrong with it is a warning.
-    fn ask_one(&self, key: &str, command: Cmd, published: &mut Published) {
-        let node = match self.topology.node_of(key) {
-            Ok(node) => node,
-            Err(error) => return published.warning = Some(format!("{key}: {error}")),
-        };
-        let answer = node.ask([command]);
-        published.round_trips += answer.trips;
-        match (answer.exchange.replies.first(), answer.exchange.broke) {
-            (Some(Value::ServerError(error)), _) => {
-                published.warning = Some(format!("{key}: {}", server_text(error)));
+        match extent {
+            Extent::Part => {
+                self.since.has_tried |= !items.is_empty();
+                self.since.has_failed |= has_failed;
+                self.since.has_published |= published.published() > 0;
+                if readable {
+                    self.summary = Some(summary);
+                }
             }
-            (None, Some(broke)) => published.warning = Some(format!("{key}: {}", node.error(&broke))),
-            _ => {}
+            // Redis is away: there is nothing to be done.
+            Extent::Whole { .. } if !readable || is_summed => {}
+            Extent::Whole { is_clean } => {
+                let is_due = is_clean && !has_failed && published.published() > 0;
+                let text = is_due.then(|| summary.text(&self.plan.pipeline));
+                // What is there lives on, whatever failed.
+                if text.is_some() || !prior_is_empty {
+                    self.write_summary(text, published);
+                }
+            }
         }
     }
 
-    /// Begins the time to live of regions anew; returns those that have data, with the id of their newest.
-    fn keep<'e>(&self, missing: &[&'e Entry], published: &mut Published) -> Vec<(&'e Entry, String)> {
+    /// One command beside the regions, tried twice; what goes wrong with it is a warning.
+    fn ask_one(&self, key: &str, command: &Cmd, published: &mut Published) -> Option<Value> {
+        let mut warning = String::new();
+        for _ in 0..2 {
+            let node = match self.topology.node_of(key) {
+                Ok(node) => node,
+                Err(error) => {
+                    warning = error.to_string();
+                    break;
+                }
+            };
+            let answer = node.ask([command.clone()]);
+            published.round_trips += answer.trips;
+            match (answer.exchange.replies.into_iter().next(), answer.exchange.broke) {
+                (Some(Value::ServerError(error)), _) => {
+                    warning = server_text(&error);
+                    if !self.note_moved(&node, &error) {
+                        break;
+                    }
+                }
+                (Some(reply), _) => return Some(reply),
+                (None, broke) => warning = node.error(&broke.unwrap_or(Break::Dropped(String::new()))).to_string(),
+            }
+        }
+        published.warning = Some(format!("{key}: {warning}"));
+        None
+    }
+
+    /// Notes where a slot has moved to; says whether it has.
+    fn note_moved(&self, node: &Node, error: &redis::ServerError) -> bool {
+        let moved = redirection(error.details().unwrap_or_default(), node.host.as_ref());
+        match moved.filter(|_| error.code() == "MOVED" && self.topology.is_cluster()) {
+            Some((slot, host)) => {
+                self.topology.note_moved(slot, host);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Begins the time to live of regions anew; returns those that have data, with the id of their newest, and those of
+    /// which it is not known.
+    fn keep<'e>(&self, missing: &[&'e Entry], published: &mut Published) -> Vec<(&'e Entry, Result<String, String>)> {
         let PublishPlan { keys, pipeline, ttl, .. } = &self.plan;
         let ttl = millis(*ttl).to_string();
         let mut of_node: BTreeMap<String, (Arc<Node>, Vec<&'e Entry>)> = BTreeMap::new();
+        let mut kept = Vec::new();
         for entry in missing {
             match self.topology.node_of(&keys.of_region(Key::Latest, pipeline, &entry.region)) {
                 Ok(node) => of_node.entry(node.name().to_owned()).or_insert((node, Vec::new())).1.push(entry),
-                Err(error) => published.warning = Some(format!("{} was not kept: {error}", entry.region)),
+                Err(error) => kept.push((*entry, Err(error.to_string()))),
             }
         }
         let call = |(at, entry): (usize, &&Entry)| {
@@ -231,24 +347,30 @@ impl Publisher {
             self.keep.call(at > 0, names.iter().map(String::as_str), arguments.map(str::as_bytes))
         };
         let ask = |(node, entries): (Arc<Node>, Vec<&'e Entry>)| {
-            let answer = node.ask(entries.iter().enumerate().map(call));
-            (entries, answer)
+            let mut answer = node.ask(entries.iter().enumerate().map(call));
+            if answer.exchange.broke.is_some() {
+                // Once more over a fresh connection: it does the same again.
+                let trips = answer.trips;
+                answer = node.ask(entries.iter().enumerate().map(call));
+                answer.trips += trips;
+            }
+            (node, entries, answer)
         };
         let asked: Vec<_> =
             self.threads.install(|| of_node.into_values().collect::<Vec<_>>().into_par_iter().map(ask).collect());
-        published.round_trips += asked.iter().map(|(_, answer)| answer.trips).max().unwrap_or(0);
-        let mut kept = Vec::new();
-        for (entries, answer) in asked {
+        published.round_trips += asked.iter().map(|(_, _, answer)| answer.trips).max().unwrap_or(0);
+        for (node, entries, answer) in asked {
             let mut replies = answer.exchange.replies.into_iter();
             for entry in entries {
                 match replies.next() {
-                    Some(Value::BulkString(id)) => kept.push((entry, String::from_utf8_lossy(&id).into_owned())),
+                    Some(Value::BulkString(id)) => kept.push((entry, Ok(String::from_utf8_lossy(&id).into_owned()))),
                     // It has expired, and is not in the next summary.
                     Some(Value::Nil) => {}
                     Some(Value::ServerError(error)) => {
-                        published.warning = Some(format!("{} was not kept: {}", entry.region, server_text(&error)));
+                        self.note_moved(&node, &error);
+                        kept.push((entry, Err(server_text(&error))));
                     }
-                    _ => published.warning = Some(format!("{} was not kept: no answer came", entry.region)),
+                    _ => kept.push((entry, Err("no answer came".into()))),
                 }
             }
         }
@@ -299,7 +421,8 @@ struct Request {
 
 struct RequestEnd {
     ends: Vec<(usize, End)>,
-    summary: Option<Value>,
+    /// What the summary key held, and who said so.
+    summary: Option<(Arc<Node>, Value)>,
     trips: u32,
     /// Items whose first answer was lost: what is found there may be theirs.
     doubted: Vec<usize>,
@@ -321,6 +444,9 @@ struct Round<'p> {
     summed: bool,
     /// The key under which regions vote, if they do.
     votes: Option<String>,
+    is_unreachable: bool,
+    /// Servers that did not answer a request at all in this try: its other requests need not find out again.
+    dead: Mutex<HashMap<String, Break>>,
 }
 
 impl<'p> Round<'p> {
@@ -351,6 +477,8 @@ impl<'p> Round<'p> {
             prior: None,
             wants_prior: extent != Extent::Part || publisher.summary.is_none(),
             summed: false,
+            is_unreachable: false,
+            dead: Mutex::default(),
             votes: may_vote.then(|| format!("{}:{}", keys.summary(pipeline), token())),
         }
     }
@@ -360,19 +488,31 @@ impl<'p> Round<'p> {
         self.refuse_shared_ids(&mut todo);
         match self.publisher.topology.discover() {
             Ok(trips) => self.trips += trips,
-            Err(error) => return self.fail(&todo, &error),
+            Err(error) => {
+                self.is_unreachable = true;
+                return self.fail(&todo, &error);
+            }
         }
         let mut wait = PUBLISH_RETRY_WAIT_MIN;
+        let mut hops = 0;
         loop {
             let again = self.try_once(&todo);
             if again.is_empty() {
                 return;
             }
-            if self.begun.elapsed() + wait > self.publisher.plan.timeout.max(PUBLISH_RETRY_WAIT_MAX) * 2 {
+            let patience = match self.publisher.is_patient {
+                true => self.publisher.plan.timeout.max(PUBLISH_RETRY_WAIT_MAX).saturating_mul(2),
+                false => Duration::ZERO,
+            };
+            // Redirections are followed in any case.
+            let must_pause = again.iter().any(|(.., redirect)| matches!(redirect, Redirect::Wait));
+            if must_pause && self.begun.elapsed() + wait > patience || hops > REDIRECTIONS_MAX {
                 again.into_iter().for_each(|(at, error, _)| self.receipts[at].outcome = Err(error));
                 return;
             }
-            let mut must_wait = false;
+            hops += 1;
+            // Servers that send each other's keys back and forth have to agree first.
+            let mut must_wait = hops > HOPS_MAX;
             todo = Vec::new();
             for (at, _, redirect) in again {
                 todo.push(at);
@@ -435,11 +575,15 @@ impl<'p> Round<'p> {
     fn try_once(&mut self, todo: &[usize]) -> Vec<(usize, PublishError, Redirect)> {
         let mut again = Vec::new();
         let requests = self.requests(todo, &mut again);
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let ends_of = self.send_all(&requests);
         self.trips += ends_of.iter().map(|ends| ends.iter().map(|end| end.trips).sum()).max().unwrap_or(0);
         for end in ends_of.into_iter().flatten() {
-            if end.summary.is_some() {
-                (self.prior, self.wants_prior) = (end.summary, false);
+            if let Some((node, reply)) = end.summary {
+                if let Value::ServerError(error) = &reply {
+                    self.publisher.note_moved(&node, error);
+                }
+                (self.prior, self.wants_prior) = (Some(reply), false);
             }
             end.doubted.into_iter().for_each(|at| self.doubted[at] = true);
             for (at, end) in end.ends {
@@ -507,8 +651,11 @@ impl<'p> Round<'p> {
             }
         }
         let mut requests = Vec::new();
+        let (pool, regions) = (self.publisher.plan.pool.max(1), todo.len().max(1));
         for ((_, is_asking), (node, items)) in of_node {
-            let share = items.len().div_ceil(self.publisher.plan.pool.max(1));
+            // As many of the connections as its share of the regions.
+            let connections = (items.len() * pool / regions).max(1);
+            let share = items.len().div_ceil(connections);
             let (mut held, mut bytes) = (Vec::new(), 0);
             let request =
                 |items: Vec<usize>| Request { node: Arc::clone(&node), is_asking, reads_summary: false, items };
@@ -554,6 +701,10 @@ impl<'p> Round<'p> {
         let mut end =
             RequestEnd { ends: Vec::with_capacity(items.len()), summary: None, trips: 0, doubted: Vec::new() };
         let mut pending = items;
+        if let Some(broke) = self.dead.lock().unwrap_or_else(PoisonError::into_inner).get(node.name()) {
+            end.ends.extend(pending.into_iter().map(|item| (item, self.lost(&node, broke))));
+            return end;
+        }
         let (mut breaks, mut stuck, mut forgotten) = (0, 0, 0);
         loop {
             let answer = node.ask(self.commands(&pending, is_asking, reads_summary));
@@ -562,7 +713,7 @@ impl<'p> Round<'p> {
             let asked = pending.len();
             let mut replies = answer.exchange.replies.into_iter();
             if reads_summary && let Some(reply) = replies.next() {
-                (end.summary, reads_summary) = (Some(reply), false);
+                (end.summary, reads_summary) = (Some((Arc::clone(&node), reply)), false);
             }
             let mut rest = Vec::new();
             for item in pending {
@@ -591,11 +742,15 @@ impl<'p> Round<'p> {
             stuck = if rest.len() < asked { 1 } else { stuck + 1 };
             let is_over = match &broke {
                 // A new connection was tried just now.
-                Break::NoEntry(_) => true,
+                Break::NoEntry(_) | Break::Crowded(_) => true,
                 Break::Stalled(_) => breaks > 1,
                 Break::Dropped(_) => breaks > PUBLISH_BREAKS_MAX || rest.is_empty() && stuck > 1,
             };
             if is_over {
+                if end.ends.is_empty() && matches!(broke, Break::NoEntry(_) | Break::Stalled(_)) {
+                    let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+                    dead.insert(node.name().to_owned(), broke.clone());
+                }
                 end.ends.extend(rest.into_iter().map(|item| (item, self.lost(&node, &broke))));
                 return end;
             }
@@ -616,7 +771,8 @@ impl<'p> Round<'p> {
     /// A region whose server does not answer: another one may have taken its place in a cluster.
     fn lost(&self, node: &Node, broke: &Break) -> End {
         let error = node.error(broke);
-        match self.publisher.topology.is_cluster() {
+        // Where no more connections are to be had, one that there is will be free.
+        match self.publisher.topology.is_cluster() || matches!(broke, Break::Crowded(_)) {
             true => End::Again { error, redirect: Redirect::Wait },
             false => End::Failed(error),
         }

@@ -26,7 +26,8 @@ pub struct RedisSnapshots {
     history: Script,
 }
 
-type Answers = Vec<Option<Value>>;
+/// What each call answered; or that it was refused.
+type Answers = Vec<Result<Value, PublishError>>;
 
 impl RedisSnapshots {
     /// Connects to nothing yet.
@@ -45,28 +46,30 @@ impl RedisSnapshots {
     ///
     /// # Errors
     /// Redis does not answer.
-    pub fn latest(&self, regions: &[String]) -> Result<Vec<StoredSnapshot>, PublishError> {
+    pub fn latest(&self, regions: &[String]) -> Result<LatestInRedis, PublishError> {
         self.topology.discover()?;
-        if regions.is_empty() {
-            return self.latest_of_all();
-        }
-        let found = self.latest_of(regions)?;
-        Ok(found.into_iter().flatten().collect())
+        if regions.is_empty() { self.latest_of_all() } else { self.latest_of(regions) }
     }
 
-    /// The newest snapshot of each of those regions, or none.
-    fn latest_of(&self, regions: &[String]) -> Result<Vec<Option<StoredSnapshot>>, PublishError> {
+    fn latest_of(&self, regions: &[String]) -> Result<LatestInRedis, PublishError> {
         let PublishPlan { keys, pipeline, .. } = &self.plan;
         let calls = regions.iter().map(|region| {
             let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, region));
             let arguments = [region, keys.template(Key::Doc), pipeline].map(|text| text.as_bytes().to_vec());
             (names.to_vec(), arguments.to_vec())
         });
-        let answers = self.ask_all(&self.latest, calls.collect())?;
-        answers.into_iter().zip(regions).map(|(answer, region)| self.newest(region, answer)).collect()
+        let mut latest = LatestInRedis::default();
+        for (answer, region) in self.ask_all(&self.latest, calls.collect())?.into_iter().zip(regions) {
+            match answer {
+                Ok(Value::Array(parts)) => latest.found.extend(newest(region, &parts)),
+                Ok(_) => {}
+                Err(error) => latest.refused.push((region.clone(), error)),
+            }
+        }
+        Ok(latest)
     }
 
-    fn latest_of_all(&self) -> Result<Vec<StoredSnapshot>, PublishError> {
+    fn latest_of_all(&self) -> Result<LatestInRedis, PublishError> {
         let PublishPlan { keys, pipeline, .. } = &self.plan;
         let summary_key = keys.summary(pipeline);
         let node = self.topology.node_of(&summary_key)?;
@@ -88,27 +91,28 @@ impl RedisSnapshots {
             _ => return Err(away(&node, "an answer that is not understood".into())),
         };
         if parts.is_empty() {
-            return Ok(Vec::new());
+            return Ok(LatestInRedis::default());
         }
         let documents = parts.split_off(1);
-        let summary = match parts.pop() {
-            Some(Value::BulkString(text)) => Summary::parse(&text),
-            _ => None,
+        let text = match parts.pop() {
+            Some(Value::BulkString(text)) => text,
+            _ => Vec::new(),
         };
-        let summary = summary.ok_or_else(|| {
+        let summary = Summary::parse(&text).ok_or_else(|| {
             PublishError::Refused(format!("{} holds no summary of forebay; name the regions", keys.summary(pipeline)))
         })?;
         let names: Vec<String> = summary.0.keys().cloned().collect();
-        let found = match documents.len() == names.len() {
-            true => names.iter().zip(documents).map(|(region, answer)| self.newest(region, Some(answer))).collect(),
-            false => self.latest_of(&names),
+        let mut latest = match self.topology.is_cluster() || (documents.is_empty() && names.len() > REGIONS_READ_MAX) {
+            true => self.latest_of(&names)?,
+            false => named(documents),
         };
+        latest.found.sort_by(|a, b| a.region.cmp(&b.region));
         // The summary knows more of them than the keys do.
-        let with_block = |snapshot: StoredSnapshot| {
+        for snapshot in &mut latest.found {
             let entry = summary.0.get(&snapshot.region).filter(|entry| entry.id == snapshot.id);
-            StoredSnapshot { block: entry.and_then(|entry| entry.block), ..snapshot }
-        };
-        Ok(found?.into_iter().flatten().map(with_block).collect())
+            snapshot.block = entry.and_then(|entry| entry.block);
+        }
+        Ok(latest)
     }
 
     /// A region's snapshots, newest first, no older than `since`.
@@ -128,8 +132,8 @@ impl RedisSnapshots {
         let limit = limit.min(i32::MAX as usize).to_string();
         let arguments = [region, keys.template(Key::Doc), pipeline, &since, &limit];
         let arguments = arguments.map(|text| text.as_bytes().to_vec()).to_vec();
-        let answer = self.ask_all(&self.history, vec![(names, arguments)])?.pop().flatten();
-        let Some(Value::Array(parts)) = answer else { return Ok(Vec::new()) };
+        let answer = self.ask_all(&self.history, vec![(names, arguments)])?.pop();
+        let Some(Value::Array(parts)) = answer.transpose()? else { return Ok(Vec::new()) };
         let snapshots = parts.as_chunks::<3>().0.iter().filter_map(|[id, time, doc]| {
             let (id, doc) = (text_of(id)?, text_of(doc)?);
             Some(StoredSnapshot {
@@ -161,7 +165,7 @@ impl RedisSnapshots {
         if !keys.doc_needs_region() {
             regions = vec![String::new()];
         } else {
-            regions = self.latest_of_all()?.into_iter().map(|snapshot| snapshot.region).collect();
+            regions = self.latest_of_all()?.found.into_iter().map(|snapshot| snapshot.region).collect();
         }
         self.show_of(id, &regions)
     }
@@ -194,7 +198,7 @@ impl RedisSnapshots {
     /// Calls a script for each of the given keys and arguments: one request to each server.
     #[allow(clippy::type_complexity, reason = "keys and arguments of each call")]
     fn ask_all(&self, script: &Script, calls: Vec<(Vec<String>, Vec<Vec<u8>>)>) -> Result<Answers, PublishError> {
-        let mut answers: Answers = calls.iter().map(|_| None).collect();
+        let mut answers: Answers = calls.iter().map(|_| Ok(Value::Nil)).collect();
         let mut of_node: BTreeMap<String, (Arc<Node>, Vec<usize>)> = BTreeMap::new();
         for (at, (keys, _)) in calls.iter().enumerate() {
             let node = self.topology.node_of(keys.first().map_or("", String::as_str))?;
@@ -233,40 +237,63 @@ impl RedisSnapshots {
                 return Err(node.error(broke));
             }
             for (at, reply) in places.into_iter().zip(answer.replies) {
-                if let Value::ServerError(error) = &reply {
-                    return Err(self.refused(&node, error));
-                }
-                answers[at] = Some(reply);
+                answers[at] = match &reply {
+                    Value::ServerError(error) => Err(self.refused(&node, error)),
+                    _ => Ok(reply),
+                };
             }
         }
         Ok(answers)
     }
 
     fn refused(&self, node: &Node, error: &redis::ServerError) -> PublishError {
-        let is_elsewhere = matches!(error.code(), "MOVED" | "ASK") && !self.topology.is_cluster();
-        let advice = if is_elsewhere { ": it is part of a cluster; expected redis+cluster://host,host" } else { "" };
-        away(node, format!("{}{advice}", server_text(error)))
+        let text = server_text(error);
+        match error.code() {
+            "MOVED" | "ASK" | "CROSSSLOT" if !self.topology.is_cluster() => {
+                away(node, format!("{text}: it is part of a cluster; expected redis+cluster://host,host"))
+            }
+            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "NOAUTH" => away(node, text),
+            _ => PublishError::Refused(text),
+        }
     }
+}
 
-    fn newest(&self, region: &str, answer: Option<Value>) -> Result<Option<StoredSnapshot>, PublishError> {
-        let Some(Value::Array(parts)) = answer else { return Ok(None) };
-        let [id, seq, time, doc] = parts.as_slice() else { return Ok(None) };
-        let (Some(id), Some(doc)) = (text_of(id), text_of(doc)) else { return Ok(None) };
-        let seq = text_of(seq).and_then(|seq| seq.parse().ok()).or_else(|| seq_of(region, &id));
-        Ok(Some(StoredSnapshot {
-            region: region.to_owned(),
-            id,
-            seq,
-            block: None,
-            generated_at: time_of(time),
-            published_at: None,
-            doc,
-        }))
-    }
+/// The newest snapshots that Redis has.
+#[derive(Debug, Clone, Default)]
+pub struct LatestInRedis {
+    /// The snapshots.
+    pub found: Vec<StoredSnapshot>,
+    /// Regions that could not be read, and why.
+    pub refused: Vec<(String, PublishError)>,
 }
 
 fn away(node: &Node, cause: String) -> PublishError {
     PublishError::Away { target: node.name().to_owned(), cause }
+}
+
+/// What the script gives of each region: its name first.
+fn named(regions: Vec<Value>) -> LatestInRedis {
+    let mut latest = LatestInRedis::default();
+    for region in regions {
+        let Value::Array(parts) = region else { continue };
+        match (parts.first().and_then(text_of), &parts[parts.len().min(1)..]) {
+            (Some(region), [failure]) => {
+                latest.refused.push((region, PublishError::Refused(text_of(failure).unwrap_or_default())));
+            }
+            (Some(region), parts) => latest.found.extend(newest(&region, parts)),
+            (None, _) => {}
+        }
+    }
+    latest
+}
+
+/// A region's newest snapshot, from its id, number, time and document.
+fn newest(region: &str, parts: &[Value]) -> Option<StoredSnapshot> {
+    let [id, seq, time, doc] = parts else { return None };
+    let (id, doc) = (text_of(id)?, text_of(doc)?);
+    let seq = text_of(seq).and_then(|seq| seq.parse().ok()).or_else(|| seq_of(region, &id));
+    let (region, generated_at) = (region.to_owned(), time_of(time));
+    Some(StoredSnapshot { region, id, seq, block: None, generated_at, published_at: None, doc })
 }
 
 fn text_of(value: &Value) -> Option<String> {

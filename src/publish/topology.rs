@@ -1,6 +1,7 @@
 //! The servers: one, or those of a cluster and which slots are whose.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::Value;
@@ -25,7 +26,11 @@ impl Topology {
     /// Connects to nothing yet.
     pub(super) fn new(plan: &PublishPlan) -> Result<Self, PublishError> {
         if plan.url.is_cluster() {
-            return Ok(Self::Cluster(Box::new(Cluster { plan: plan.clone(), state: Mutex::default() })));
+            return Ok(Self::Cluster(Box::new(Cluster {
+                plan: plan.clone(),
+                state: Mutex::default(),
+                asked: AtomicUsize::new(0),
+            })));
         }
         Ok(Self::One(Arc::new(Node::new(&plan.url, None, plan.pool, plan.timeout)?)))
     }
@@ -86,6 +91,8 @@ struct State {
 pub(super) struct Cluster {
     plan: PublishPlan,
     state: Mutex<State>,
+    /// How often anybody was asked.
+    asked: AtomicUsize,
 }
 
 impl Cluster {
@@ -121,6 +128,9 @@ impl Cluster {
     fn refresh(&self) -> Result<u32, PublishError> {
         let mut hosts: Vec<Host> = self.state().nodes.keys().cloned().collect();
         hosts.extend(self.plan.url.named());
+        // Not always the same one first: it may be cut off from the others and not know.
+        let first = self.asked.fetch_add(1, Ordering::Relaxed) % hosts.len().max(1);
+        hosts.rotate_left(first);
         let mut trips = 0;
         let mut failure = self.away("no host is named");
         let mut asked: Vec<Host> = Vec::new();
@@ -135,7 +145,10 @@ impl Cluster {
                 (Some(Value::Array(ranges)), _) => {
                     let owners = owners(ranges, &host);
                     if owners.iter().any(Option::is_some) {
-                        self.state().owners = owners;
+                        let mut state = self.state();
+                        let is_owner = |host: &Host| owners.iter().flatten().any(|owner| owner == host);
+                        state.nodes.retain(|host, _| is_owner(host));
+                        state.owners = owners;
                         return Ok(trips);
                     }
                     failure = self.away(format!("{} knows no slots yet", node.name()));

@@ -19,13 +19,20 @@ pub(super) enum Break {
     Stalled(String),
     /// The connection ended.
     Dropped(String),
+    /// The server takes no more connections; those that there are go on.
+    Crowded(String),
 }
 
 impl Break {
     pub(super) fn cause(&self) -> &str {
         match self {
-            Self::NoEntry(cause) | Self::Stalled(cause) | Self::Dropped(cause) => cause,
+            Self::NoEntry(cause) | Self::Stalled(cause) | Self::Dropped(cause) | Self::Crowded(cause) => cause,
         }
+    }
+
+    /// Whether there was a connection that ended.
+    pub(super) fn was_connected(&self) -> bool {
+        matches!(self, Self::Stalled(_) | Self::Dropped(_))
     }
 }
 
@@ -47,6 +54,8 @@ pub(super) struct Wire {
     /// Of which age of its server's pool it is.
     pub(super) generation: u64,
     is_spoiled: bool,
+    /// No reply has come yet: the first may be about the connection, and not about a command.
+    is_new: bool,
 }
 
 impl Wire {
@@ -74,12 +83,18 @@ impl Wire {
             connect_trips: if url.is_tls() { 2 } else { 1 },
             generation,
             is_spoiled: false,
+            is_new: true,
         }
     }
 
     /// Whether it must not be used again: it broke, or a late reply could still come.
     pub(super) fn is_spoiled(&self) -> bool {
         self.is_spoiled || self.connection.is_err()
+    }
+
+    /// Whether there never was a connection.
+    pub(super) fn has_failed(&self) -> bool {
+        self.connection.is_err()
     }
 
     /// Says that it must not be used again.
@@ -117,15 +132,26 @@ impl Wire {
         while read < count {
             match connection.recv_response() {
                 Ok(Value::Push { .. }) => continue,
-                Ok(Value::ServerError(error)) if read < greetings => return Err(Break::NoEntry(login_text(&error))),
-                Ok(_) if read < greetings => {}
-                Ok(reply) => replies.push(reply),
+                Ok(reply) => {
+                    if let Value::ServerError(error) = &reply {
+                        if let Some(broke) = door_text(error).filter(|_| self.is_new) {
+                            return Err(broke);
+                        }
+                        if read < greetings {
+                            return Err(Break::NoEntry(login_text(error)));
+                        }
+                    }
+                    if read >= greetings {
+                        replies.push(reply);
+                    }
+                }
                 Err(error) => {
                     let broke = broke(sent.as_ref().err().unwrap_or(&error));
                     return Ok(Exchange { replies, broke: Some(broke) });
                 }
             }
             read += 1;
+            self.is_new = false;
         }
         Ok(Exchange { replies, broke: sent.err().map(|error| broke(&error)) })
     }
@@ -164,9 +190,18 @@ fn no_connection(error: &RedisError) -> String {
     format!("no connection: {error}")
 }
 
-/// What a server says of a login: without the words of the login.
+/// What a server says of a login or a database: without the words of the login.
 fn login_text(error: &redis::ServerError) -> String {
     format!("it refused the login: {}", server_text(error))
+}
+
+/// What a server says at the door, before any command.
+fn door_text(error: &redis::ServerError) -> Option<Break> {
+    let text = server_text(error);
+    if text.contains("max number of clients") {
+        return Some(Break::Crowded(text));
+    }
+    (error.code() == "DENIED").then_some(Break::NoEntry(text))
 }
 
 /// What a server says, as it says it.

@@ -1,8 +1,20 @@
 -- A region's newest snapshot: id, seq, time, document; or nothing.
 -- KEYS: latest, seq, index. ARGV: region, template of documents, pipeline.
-local id = redis.call('GET', KEYS[1])
+local failure
+local function read(key, command, ...)
+  local value = redis.pcall(command, key, ...)
+  if type(value) == 'table' then
+    failure = failure or (value.err .. ': ' .. key)
+    return nil
+  end
+  return value or nil
+end
+local id = read(KEYS[1], 'GET')
+if failure then return redis.error_reply(failure) end
 if not id then return false end
 local names = { pipeline = ARGV[3], region = ARGV[1], id = id }
-local document = redis.call('GET', (string.gsub(ARGV[2], '<(%a+)>', names)))
+local document = read((string.gsub(ARGV[2], '<(%a+)>', names)), 'GET')
+local seq, moment = read(KEYS[2], 'GET'), read(KEYS[3], 'ZSCORE', id)
+if failure then return redis.error_reply(failure) end
 if not document then return false end
-return { id, redis.call('GET', KEYS[2]) or '', redis.call('ZSCORE', KEYS[3], id) or '', document }
+return { id, seq or '', moment or '', document }

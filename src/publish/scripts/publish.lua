@@ -31,6 +31,13 @@ if known and not string.find(known, '^[1-9]%d*$') and known ~= '0' then
   return redis.error_reply('FOREIGN the key does not hold a number of ours: ' .. seq_key)
 end
 
+-- What is older than the time to live, looked up before anything is written.
+local past = {}
+if newest then
+  past = redis.pcall('ZRANGEBYSCORE', index_key, '-inf', '(' .. oldest, 'LIMIT', 0, 1000)
+  if past.err then return redis.error_reply(past.err .. ': ' .. index_key) end
+end
+
 if ARGV[12] == '1' and redis.acl_check_cmd then
   local needed = {
     { 'SET', doc_key, '' }, { 'ZADD', index_key, '0', '' }, { 'PEXPIRE', index_key, '1' }, { 'SET', latest_key, '' },
@@ -62,6 +69,8 @@ elseif newest and twin == newest and redis.call('EXISTS', name(doc_template, new
 end
 
 if status then
+  -- The same may be what an attempt has left that was cut short by the server itself.
+  if status == 'same' then redis.call('DEL', live_key) end
   if newest then
     local moment = at_key and redis.call('ZSCORE', index_key, newest)
     redis.call('PEXPIRE', latest_key, ttl)
@@ -76,16 +85,15 @@ else
   redis.call('SET', doc_key, document, 'PX', ttl)
   if at_key then redis.call('SET', at_key, document, 'PX', ttl) end
   redis.call('PEXPIRE', index_key, ttl)
+  redis.call('DEL', live_key)
   redis.call('SET', latest_key, id, 'PX', ttl)
   redis.call('SET', seq_key, seq, 'PX', ttl)
-  local past = newest and redis.call('ZRANGEBYSCORE', index_key, '-inf', '(' .. oldest, 'LIMIT', 0, 1000) or {}
   for _, old in ipairs(past) do
     -- While a slot moves, a key that has gone ahead is left to the next time.
     if old ~= id and type(redis.pcall('DEL', name(doc_template, old))) == 'number' then
       redis.pcall('ZREM', index_key, old)
     end
   end
-  redis.call('DEL', live_key)
   if window ~= '0' then redis.call('SET', dedup_key, id, 'PX', window) end
 end
 
@@ -101,34 +109,35 @@ if voters > 0 then
     entry = '{"region":' .. cjson.encode(region) .. ',"id":' .. cjson.encode(now_id) .. ',"seq":' .. now_seq .. '}'
   end
   local vote = redis.pcall('HSETNX', votes_key, region, (status and '0' or '1') .. entry)
+  local votes = {}
   if type(vote) == 'number' then
-    redis.call('PEXPIRE', votes_key, 60000)
-    if redis.call('HLEN', votes_key) == voters then
-      local votes = redis.call('HGETALL', votes_key)
-      local entries, has_published, regions = {}, false, {}
-      for at = 1, #votes, 2 do
-        regions[votes[at]] = true
-        has_published = has_published or string.sub(votes[at + 1], 1, 1) == '1'
-        entries[#entries + 1] = string.sub(votes[at + 1], 2)
+    redis.pcall('PEXPIRE', votes_key, 60000)
+    if redis.pcall('HLEN', votes_key) == voters then votes = redis.pcall('HGETALL', votes_key) end
+  end
+  if #votes == 2 * voters then
+    local entries, has_published, regions = {}, false, {}
+    for at = 1, #votes, 2 do
+      regions[votes[at]] = true
+      has_published = has_published or string.sub(votes[at + 1], 1, 1) == '1'
+      entries[#entries + 1] = string.sub(votes[at + 1], 2)
+    end
+    redis.pcall('DEL', votes_key)
+    local before = redis.pcall('GET', summary_key)
+    local is_known = before == false
+    if type(before) == 'string' then
+      local is_json, content = pcall(cjson.decode, before)
+      is_known = is_json and type(content) == 'table' and type(content.regions) == 'table'
+      for _, one in ipairs(is_known and content.regions or {}) do
+        is_known = is_known and type(one) == 'table' and regions[one.region] == true
       end
-      redis.call('DEL', votes_key)
-      local before = redis.pcall('GET', summary_key)
-      local is_known = before == false
-      if type(before) == 'string' then
-        local is_json, content = pcall(cjson.decode, before)
-        is_known = is_json and type(content) == 'table' and type(content.regions) == 'table'
-        for _, one in ipairs(is_known and content.regions or {}) do
-          is_known = is_known and type(one) == 'table' and regions[one.region] == true
-        end
-      end
-      if not has_published then
-        redis.pcall('PEXPIRE', summary_key, ttl)
-        summed = 1
-      elseif is_known then
-        table.sort(entries)
-        local text = head .. table.concat(entries, ',') .. tail
-        if not redis.pcall('SET', summary_key, text, 'PX', ttl).err then summed = 1 end
-      end
+    end
+    if not has_published then
+      redis.pcall('PEXPIRE', summary_key, ttl)
+      summed = 1
+    elseif is_known then
+      table.sort(entries)
+      local text = head .. table.concat(entries, ',') .. tail
+      if not redis.pcall('SET', summary_key, text, 'PX', ttl).err then summed = 1 end
     end
   end
 end
