@@ -1,6 +1,6 @@
 //! `forebay publish`: ready documents, or a store's newest snapshots, to Redis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,8 +96,8 @@ fn publish_documents(
     let (name, text) = read(docs)?;
     let found = Documents::parse(&text, &name, publisher.plan(), &region, ignored).map_err(usage)?;
     drop(text);
-    let missing: Vec<&String> = args
-        .expect
+    let expected: BTreeSet<String> = args.expect.iter().map(|region| region.trim().to_owned()).collect();
+    let missing: Vec<&String> = expected
         .iter()
         .filter(|region| !region.is_empty())
         .filter(|region| !found.documents.iter().any(|document| document.region.as_deref() == Some(region.as_str())))

@@ -66,6 +66,8 @@ struct InRedis {
     newest: BTreeMap<String, StoredSnapshot>,
     /// Whether ids there are the store's, and can be compared.
     has_ids_of_store: bool,
+    /// Whether it answered.
+    is_known: bool,
 }
 
 pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
@@ -97,7 +99,7 @@ pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
     let (in_redis, failure) = match asked {
         None => (None, None),
         Some(Ok(latest)) => (Some(InRedis::new(latest, config.snapshots.id_field.is_none())), None),
-        Some(Err(error)) => (None, Some(error)),
+        Some(Err(error)) => (Some(InRedis::unknown()), Some(error)),
     };
     let ttl = ttl_seconds(&config);
     let states: Vec<State> =
@@ -131,11 +133,18 @@ impl InRedis {
             tracing::error!("{}: {error}", plain(region));
         }
         let newest = latest.found.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
-        Self { newest, has_ids_of_store }
+        Self { newest, has_ids_of_store, is_known: true }
+    }
+
+    fn unknown() -> Self {
+        Self { newest: BTreeMap::new(), has_ids_of_store: false, is_known: false }
     }
 
     /// Whether readers see another content than that of the store's newest, or none.
     fn lacks(&self, stored: &StoredSnapshot) -> bool {
+        if !self.is_known {
+            return stored.published_at.is_none();
+        }
         let Some(there) = self.newest.get(&stored.region) else { return true };
         // The end of an id is the content's hash: the same content may be there under an older number.
         let content = |snapshot: &StoredSnapshot| snapshot.id.rsplit('.').next().map(str::to_owned);

@@ -428,7 +428,11 @@ impl Pipeline {
         let complete = outcome.as_ref().ok().and_then(|(totals, _)| totals.checkpoint.block);
         let published = publish.map(|publish| self.finish_publish(publish, committer, complete));
         match outcome {
-            Ok((totals, was_stopped)) => Ok(self.report(&checkpoint, totals, was_stopped, &stats, published)),
+            Ok((totals, was_stopped)) => {
+                // The signal may have come while the last snapshots were published.
+                let was_stopped = was_stopped || self.stop.0.load(Ordering::Relaxed);
+                Ok(self.report(&checkpoint, totals, was_stopped, &stats, published))
+            }
             Err(error) => Err(error),
         }
     }

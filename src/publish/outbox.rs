@@ -5,7 +5,7 @@
 //! is the outbox, and is read from there in a *sweep*: at the beginning and the end of a run, after something failed, and
 //! so often that no quiet region expires.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -211,6 +211,8 @@ pub(crate) struct Worker {
     failed: BTreeMap<Arc<str>, Failure>,
     /// Regions that the store was asked to number anew.
     floored: BTreeMap<Arc<str>, u64>,
+    /// Regions of which Redis has a newer state than the store.
+    ahead: BTreeSet<Arc<str>>,
     /// The last number of each region that is known to be in Redis: a sweep may be ahead of the mailbox.
     done: HashMap<Arc<str>, u64>,
     /// Why nothing can be published at all, and since when.
@@ -240,6 +242,7 @@ impl Worker {
             is_refilled: false,
             failed: BTreeMap::new(),
             floored: BTreeMap::new(),
+            ahead: BTreeSet::new(),
             done: HashMap::new(),
             away: None,
             is_store_away: false,
@@ -399,6 +402,7 @@ impl Worker {
                     }
                     self.failed.remove(&receipt.region);
                     self.floored.remove(&receipt.region);
+                    self.ahead.remove(&receipt.region);
                     self.told.remove(&receipt.region);
                     done.push((receipt.region, seq));
                 }
@@ -444,6 +448,7 @@ impl Worker {
             self.floored.insert(Arc::clone(&receipt.region), receipt.seq);
         } else {
             self.report.duplicate += 1;
+            self.ahead.insert(Arc::clone(&receipt.region));
         }
     }
 
@@ -457,7 +462,7 @@ impl Worker {
             if !is_away && before.as_deref() != Some(cause.as_str()) {
                 told += 1;
                 match told <= FAILURES_TOLD_MAX {
-                    true => tracing::warn!("the snapshot of {region} was not published: {cause}"),
+                    true => tracing::warn!("the snapshot of {} was not published: {}", shown(&region), shown(&cause)),
                     false => untold += 1,
                 }
             }
@@ -513,6 +518,14 @@ impl Worker {
 
     /// What was done.
     pub(crate) fn end(mut self) -> OutboxReport {
+        if let Some(region) = self.ahead.first() {
+            tracing::warn!(
+                "Redis has newer snapshots than this store, of {} regions ({} for one): they are left there until the \
+                 pipeline has come as far",
+                self.ahead.len(),
+                shown(region)
+            );
+        }
         let mut failed: BTreeMap<String, String> =
             self.failed.into_iter().map(|(region, failure)| (region.to_string(), failure.cause)).collect();
         for (region, seq) in self.floored {
@@ -546,6 +559,11 @@ impl Worker {
         self.report.failed = failed.into_iter().map(|(region, cause)| UnpublishedRegion { region, cause }).collect();
         self.report
     }
+}
+
+/// A text of the data without control characters.
+fn shown(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 fn store_text(error: &StoreError) -> String {

@@ -32,6 +32,11 @@ const SCRIPT_LOSSES_MAX: u32 = 2;
 const HOPS_MAX: u32 = 4;
 const REDIRECTIONS_MAX: u32 = 1000;
 
+/// How often regions that were not handed over are asked for at most, and how often a summary is written that others
+/// write too.
+const KEEP_PASSES: u32 = 3;
+const SUMMARY_PASSES: u32 = 5;
+
 /// The place of the document's key among those of a snapshot.
 const DOC: usize = 2;
 
@@ -104,9 +109,12 @@ pub struct Publisher {
     topology: Topology,
     script: Script,
     keep: Script,
+    replace: Script,
     threads: rayon::ThreadPool,
     /// What the summary in Redis says, once it was read; kept up where only some regions are handed over.
     summary: Option<Summary>,
+    /// Its text in Redis, as it was read or written last.
+    stored: Option<Vec<u8>>,
     /// Whether slots that move and servers that are gone are waited for.
     is_patient: bool,
     /// What came of the publishes of parts since the summary was written.
@@ -142,7 +150,9 @@ impl Publisher {
             script: Script::publish(),
             keep: Script::keep(),
             threads,
+            replace: Script::replace(),
             summary: None,
+            stored: None,
             is_patient: true,
             since: SinceSummary::default(),
             plan,
@@ -174,22 +184,28 @@ impl Publisher {
             prior = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
         }
         published.found_no_summary = prior == Some(Value::Nil);
+        if prior.is_some() {
+            self.stored = None;
+        }
         self.sum_up(items, extent, &mut published, prior, summed, votes);
         published.wall = begun.elapsed();
         published
     }
 
-    /// Writes the summary after one or more publishes of parts, if something was published and nothing failed; else begins
-    /// its time to live anew. Returns what went wrong. Blocks.
+    /// Writes the summary after one or more publishes of parts, if nothing failed and something was published or regions
+    /// are missing from it; else begins its time to live anew. Returns what went wrong. Blocks.
     pub fn conclude(&mut self) -> Option<String> {
-        let Some(summary) = &self.summary else { return None };
         let since = std::mem::take(&mut self.since);
         if !since.has_tried {
             return None;
         }
-        let text = (since.has_published && !since.has_failed).then(|| summary.text(&self.plan.pipeline));
+        let summary = self.summary.take()?;
+        let names = |summary: &Summary| summary.0.keys().cloned().collect::<Vec<_>>();
+        let is_incomplete =
+            self.stored.as_deref().and_then(Summary::parse).is_none_or(|stored| names(&stored) != names(&summary));
+        let is_due = !since.has_failed && (since.has_published || is_incomplete);
         let mut published = Published::default();
-        self.write_summary(text, &mut published);
+        self.summary = Some(self.write_summary(summary, is_due, &mut published));
         published.warning
     }
 
@@ -198,15 +214,36 @@ impl Publisher {
         self.summary.as_ref().map_or(0, |summary| summary.0.len())
     }
 
-    /// Writes the summary, or begins its time to live anew.
-    fn write_summary(&self, text: Option<String>, published: &mut Published) {
+    /// Writes the summary, or only begins its time to live anew. It is written over what was read before; if others have
+    /// written meanwhile, what is newer of each region stays.
+    fn write_summary(&mut self, mut summary: Summary, is_due: bool, published: &mut Published) -> Summary {
         let key = self.plan.keys.summary(&self.plan.pipeline);
         let ttl = millis(self.plan.ttl);
-        let command = match text {
-            Some(text) => redis::cmd("SET").arg(&key).arg(text).arg("PX").arg(ttl).take(),
-            None => redis::cmd("PEXPIRE").arg(&key).arg(ttl).take(),
-        };
-        self.ask_one(&key, &command, published);
+        if !is_due {
+            self.ask_one(&key, &redis::cmd("PEXPIRE").arg(&key).arg(ttl).take(), published);
+            return summary;
+        }
+        for _ in 0..SUMMARY_PASSES {
+            let digest = self.stored.as_deref().map_or_else(String::new, sha1_of);
+            let (text, ttl) = (summary.text(&self.plan.pipeline), ttl.to_string());
+            let arguments = [digest.as_str(), &text, &ttl].map(str::as_bytes);
+            let command = self.replace.call(false, [key.as_str()], arguments);
+            match self.ask_one(&key, &command, published) {
+                Some(Value::BulkString(other)) => {
+                    if let Some(theirs) = Summary::parse(&other) {
+                        summary.merge(theirs);
+                    }
+                    self.stored = Some(other);
+                }
+                Some(Value::Nil) => self.stored = None,
+                Some(_) => {
+                    self.stored = Some(text.into_bytes());
+                    break;
+                }
+                None => break,
+            }
+        }
+        summary
     }
 
     /// Keeps the regions that were not handed over, and writes the summary if no script has.
@@ -220,7 +257,11 @@ impl Publisher {
         votes: Option<String>,
     ) {
         let (prior, readable) = match prior {
-            Some(Value::BulkString(text)) => (Summary::parse(&text).unwrap_or_default(), true),
+            Some(Value::BulkString(text)) => {
+                let summary = Summary::parse(&text).unwrap_or_default();
+                self.stored = Some(text);
+                (summary, true)
+            }
             Some(Value::ServerError(error)) => {
                 published.warning = Some(format!("the summary is left alone: {}", server_text(&error)));
                 (Summary::default(), false)
@@ -279,10 +320,9 @@ impl Publisher {
             Extent::Whole { .. } if !readable || is_summed => {}
             Extent::Whole { is_clean } => {
                 let is_due = is_clean && !has_failed && published.published() > 0;
-                let text = is_due.then(|| summary.text(&self.plan.pipeline));
                 // What is there lives on, whatever failed.
-                if text.is_some() || !prior_is_empty {
-                    self.write_summary(text, published);
+                if is_due || !prior_is_empty {
+                    self.write_summary(summary, is_due, published);
                 }
             }
         }
@@ -331,14 +371,42 @@ impl Publisher {
     /// Begins the time to live of regions anew; returns those that have data, with the id of their newest, and those of
     /// which it is not known.
     fn keep<'e>(&self, missing: &[&'e Entry], published: &mut Published) -> Vec<(&'e Entry, Result<String, String>)> {
+        let mut kept = Vec::new();
+        let mut todo = missing.to_vec();
+        for pass in 1..=KEEP_PASSES {
+            let mut again = Vec::new();
+            for (entry, reply) in self.keep_once(&todo, published) {
+                match reply {
+                    Ok(Some(id)) => kept.push((entry, Ok(id))),
+                    // It has expired, and is not in the next summary.
+                    Ok(None) => {}
+                    Err((_, true)) if pass < KEEP_PASSES => again.push(entry),
+                    Err((cause, _)) => kept.push((entry, Err(cause))),
+                }
+            }
+            if again.is_empty() {
+                break;
+            }
+            todo = again;
+        }
+        kept
+    }
+
+    /// As [`Publisher::keep`], once; says of what failed whether it may do better when it is asked again.
+    #[allow(clippy::type_complexity, reason = "an id, none, or a cause and whether it may pass")]
+    fn keep_once<'e>(
+        &self,
+        todo: &[&'e Entry],
+        published: &mut Published,
+    ) -> Vec<(&'e Entry, Result<Option<String>, (String, bool)>)> {
         let PublishPlan { keys, pipeline, ttl, .. } = &self.plan;
         let ttl = millis(*ttl).to_string();
         let mut of_node: BTreeMap<String, (Arc<Node>, Vec<&'e Entry>)> = BTreeMap::new();
-        let mut kept = Vec::new();
-        for entry in missing {
+        let mut ends = Vec::new();
+        for entry in todo {
             match self.topology.node_of(&keys.of_region(Key::Latest, pipeline, &entry.region)) {
                 Ok(node) => of_node.entry(node.name().to_owned()).or_insert((node, Vec::new())).1.push(entry),
-                Err(error) => kept.push((*entry, Err(error.to_string()))),
+                Err(error) => ends.push((*entry, Err((error.to_string(), false)))),
             }
         }
         let call = |(at, entry): (usize, &&Entry)| {
@@ -347,13 +415,7 @@ impl Publisher {
             self.keep.call(at > 0, names.iter().map(String::as_str), arguments.map(str::as_bytes))
         };
         let ask = |(node, entries): (Arc<Node>, Vec<&'e Entry>)| {
-            let mut answer = node.ask(entries.iter().enumerate().map(call));
-            if answer.exchange.broke.is_some() {
-                // Once more over a fresh connection: it does the same again.
-                let trips = answer.trips;
-                answer = node.ask(entries.iter().enumerate().map(call));
-                answer.trips += trips;
-            }
+            let answer = node.ask(entries.iter().enumerate().map(call));
             (node, entries, answer)
         };
         let asked: Vec<_> =
@@ -362,19 +424,23 @@ impl Publisher {
         for (node, entries, answer) in asked {
             let mut replies = answer.exchange.replies.into_iter();
             for entry in entries {
-                match replies.next() {
-                    Some(Value::BulkString(id)) => kept.push((entry, Ok(String::from_utf8_lossy(&id).into_owned()))),
-                    // It has expired, and is not in the next summary.
-                    Some(Value::Nil) => {}
+                let end = match replies.next() {
+                    Some(Value::BulkString(id)) => Ok(Some(String::from_utf8_lossy(&id).into_owned())),
+                    Some(Value::Nil) => Ok(None),
                     Some(Value::ServerError(error)) => {
-                        self.note_moved(&node, &error);
-                        kept.push((entry, Err(server_text(&error))));
+                        let may_pass = self.note_moved(&node, &error) || error.code() == "NOSCRIPT";
+                        Err((server_text(&error), may_pass))
                     }
-                    _ => kept.push((entry, Err("no answer came".into()))),
-                }
+                    _ => {
+                        let broke = answer.exchange.broke.as_ref();
+                        let cause = broke.map_or("no answer came", Break::cause).to_owned();
+                        Err((cause, broke.is_some_and(Break::was_connected)))
+                    }
+                };
+                ends.push((entry, end));
             }
         }
-        kept
+        ends
     }
 }
 
@@ -408,6 +474,8 @@ enum Redirect {
     Ask(Host),
     /// Later.
     Wait,
+    /// Without the votes, whose key the user may not touch.
+    Unvoted,
 }
 
 /// A request: regions of one server.
@@ -486,6 +554,7 @@ impl<'p> Round<'p> {
     fn run(&mut self) {
         let mut todo: Vec<usize> = (0..self.items.len()).filter(|at| !self.is_too_large(*at)).collect();
         self.refuse_shared_ids(&mut todo);
+        self.refuse_equal_keys(&mut todo);
         match self.publisher.topology.discover() {
             Ok(trips) => self.trips += trips,
             Err(error) => {
@@ -520,6 +589,7 @@ impl<'p> Round<'p> {
                     Redirect::Moved(slot, host) => self.publisher.topology.note_moved(slot, host),
                     Redirect::Ask(host) => drop(self.asked.insert(at, host)),
                     Redirect::Wait => must_wait = true,
+                    Redirect::Unvoted => self.votes = None,
                 }
             }
             if must_wait {
@@ -552,6 +622,22 @@ impl<'p> Round<'p> {
             self.receipts[*at].outcome = Err(PublishError::Document(message));
         }
         todo.retain(|at| !shared.contains_key(at));
+    }
+
+    /// Refuses regions of which two keys have one name: one would be written over the other.
+    fn refuse_equal_keys(&mut self, todo: &mut Vec<usize>) {
+        let summary = self.publisher.plan.keys.summary(&self.publisher.plan.pipeline);
+        todo.retain(|at| {
+            let keys = &self.keys[*at];
+            let is_twice = |(place, key): (usize, &String)| *key == summary || keys[..place].contains(key);
+            let twice = keys.iter().enumerate().find(|(place, key)| is_twice((*place, key)));
+            if let Some((_, key)) = twice {
+                let message =
+                    format!("two of its keys would be {key:?}: the templates of [snapshots.keys] must differ");
+                self.receipts[*at].outcome = Err(PublishError::Document(message));
+            }
+            twice.is_none()
+        });
     }
 
     fn is_too_large(&mut self, at: usize) -> bool {
@@ -793,7 +879,7 @@ impl<'p> Round<'p> {
         let oldest = Timestamp::now().saturating_sub(self.publisher.plan.ttl).as_micros().div_euclid(1000).to_string();
         let voters = if self.votes.is_some() { self.items.len() } else { 0 }.to_string();
         let (head, tail) = if self.votes.is_some() { around(pipeline) } else { (String::new(), "") };
-        let checks_rights = if url.credentials().is_some() { "1" } else { "0" };
+        let has_login = url.credentials().is_some();
         let call = move |(at, item): (usize, &usize)| {
             let Publication { region, id, seq, block, time, doc, .. } = &self.items[*item];
             let seq_text = seq.to_string();
@@ -817,7 +903,8 @@ impl<'p> Round<'p> {
                 keys.template(Key::Doc),
                 keys.template(Key::At),
                 pipeline,
-                checks_rights,
+                // A user without a name may be restricted too: then each request's first region tells.
+                if has_login || at == 0 { "1" } else { "0" },
             ];
             let votes = [voters.as_str(), &entry, &head, tail];
             let arguments = arguments.into_iter().chain(votes.into_iter().filter(|_| self.votes.is_some()));
@@ -861,6 +948,7 @@ impl<'p> Round<'p> {
             },
             "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY" => later(),
             "READONLY" if is_cluster => later(),
+            "NOPERM" if self.votes.is_some() => End::Again { error: refused, redirect: Redirect::Unvoted },
             "READONLY" | "NOAUTH" => End::Failed(PublishError::Away { target: node.name().into(), cause: text }),
             _ => End::Failed(refused),
         })
@@ -879,11 +967,16 @@ impl<'p> Round<'p> {
             // The answer to the first try was lost, and it is what that one wrote.
             "same" if is_doubted => PublishStatus::Published,
             "stale" => PublishStatus::Stale,
-            _ => PublishStatus::Duplicate,
+            "same" | "duplicate" => PublishStatus::Duplicate,
+            _ => return End::Failed(PublishError::Refused("an answer that is not understood".into())),
         };
         let seq = text(seq).parse().unwrap_or(self.items[item].seq);
         End::Done { status, id: text(id), seq, is_summed: *summed == Value::Int(1), at }
     }
+}
+
+fn sha1_of(bytes: &[u8]) -> String {
+    redis::Script::new(&String::from_utf8_lossy(bytes)).get_hash().to_owned()
 }
 
 /// A text that no other publish has.

@@ -9,8 +9,8 @@ use super::keys::Key;
 use super::node::Node;
 use super::script::Script;
 use super::summary::Summary;
-use super::topology::Topology;
-use super::wire::server_text;
+use super::topology::{Topology, redirection};
+use super::wire::{Break, Exchange, server_text};
 use super::{PublishError, PublishPlan};
 use crate::limits::REGIONS_READ_MAX;
 use crate::snapshot::seq_of;
@@ -25,6 +25,18 @@ pub struct RedisSnapshots {
     all: Script,
     history: Script,
 }
+
+/// How often a call is made at most.
+const READ_PASSES: u32 = 3;
+
+/// A call of a script.
+struct Call {
+    keys: Vec<String>,
+    arguments: Vec<String>,
+}
+
+/// Calls that a server was asked, and what came of it.
+type Asked = (Arc<Node>, Vec<usize>, Exchange);
 
 /// What each call answered; or that it was refused.
 type Answers = Vec<Result<Value, PublishError>>;
@@ -55,11 +67,11 @@ impl RedisSnapshots {
         let PublishPlan { keys, pipeline, .. } = &self.plan;
         let calls = regions.iter().map(|region| {
             let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, region));
-            let arguments = [region, keys.template(Key::Doc), pipeline].map(|text| text.as_bytes().to_vec());
-            (names.to_vec(), arguments.to_vec())
+            let arguments = [region, keys.template(Key::Doc), pipeline].map(str::to_owned);
+            Call { keys: names.to_vec(), arguments: arguments.to_vec() }
         });
         let mut latest = LatestInRedis::default();
-        for (answer, region) in self.ask_all(&self.latest, calls.collect())?.into_iter().zip(regions) {
+        for (answer, region) in self.ask_all(&self.latest, &calls.collect::<Vec<_>>())?.into_iter().zip(regions) {
             match answer {
                 Ok(Value::Array(parts)) => latest.found.extend(newest(region, &parts)),
                 Ok(_) => {}
@@ -131,8 +143,8 @@ impl RedisSnapshots {
         let since = since.map_or_else(|| "-inf".to_owned(), |since| since.as_micros().div_euclid(1000).to_string());
         let limit = limit.min(i32::MAX as usize).to_string();
         let arguments = [region, keys.template(Key::Doc), pipeline, &since, &limit];
-        let arguments = arguments.map(|text| text.as_bytes().to_vec()).to_vec();
-        let answer = self.ask_all(&self.history, vec![(names, arguments)])?.pop();
+        let arguments = arguments.map(str::to_owned).to_vec();
+        let answer = self.ask_all(&self.history, &[Call { keys: names, arguments }])?.pop();
         let Some(Value::Array(parts)) = answer.transpose()? else { return Ok(Vec::new()) };
         let snapshots = parts.as_chunks::<3>().0.iter().filter_map(|[id, time, doc]| {
             let (id, doc) = (text_of(id)?, text_of(doc)?);
@@ -195,55 +207,82 @@ impl RedisSnapshots {
         Ok(None)
     }
 
-    /// Calls a script for each of the given keys and arguments: one request to each server.
-    #[allow(clippy::type_complexity, reason = "keys and arguments of each call")]
-    fn ask_all(&self, script: &Script, calls: Vec<(Vec<String>, Vec<Vec<u8>>)>) -> Result<Answers, PublishError> {
+    /// Calls a script for each of the given keys and arguments: one request to each server, and once more for what did not
+    /// get through: a connection that was closed, a slot that has moved, a script that was not known yet.
+    fn ask_all(&self, script: &Script, calls: &[Call]) -> Result<Answers, PublishError> {
         let mut answers: Answers = calls.iter().map(|_| Ok(Value::Nil)).collect();
+        let mut todo: Vec<usize> = (0..calls.len()).collect();
+        for pass in 0..READ_PASSES {
+            let mut again = Vec::new();
+            for (node, places, exchange) in self.ask_once(script, calls, &todo)? {
+                let mut replies = exchange.replies.into_iter();
+                for at in places {
+                    let (answer, may_pass) = self.answer(&node, replies.next(), exchange.broke.as_ref());
+                    answers[at] = answer;
+                    if may_pass {
+                        again.push(at);
+                    }
+                }
+            }
+            if again.is_empty() || pass + 1 == READ_PASSES {
+                break;
+            }
+            todo = again;
+        }
+        // Nobody answers: that is no matter of single regions.
+        match answers.first() {
+            Some(Err(error)) if answers.iter().all(|one| one.as_ref().is_err_and(PublishError::is_away)) => {
+                Err(error.clone())
+            }
+            _ => Ok(answers),
+        }
+    }
+
+    /// What one call answered, and whether it may do better when it is made again.
+    fn answer(&self, node: &Node, reply: Option<Value>, broke: Option<&Break>) -> (Result<Value, PublishError>, bool) {
+        match reply {
+            Some(Value::ServerError(error)) => {
+                let moved = redirection(error.details().unwrap_or_default(), node.host.as_ref());
+                if let Some((slot, host)) = moved.filter(|_| error.code() == "MOVED") {
+                    self.topology.note_moved(slot, host);
+                }
+                let may_pass = matches!(error.code(), "MOVED" | "NOSCRIPT");
+                (
+                    Err(self.refused(node, &error)),
+                    may_pass && (self.topology.is_cluster() || error.code() == "NOSCRIPT"),
+                )
+            }
+            Some(reply) => (Ok(reply), false),
+            None => {
+                let broke = broke.cloned().unwrap_or(Break::Dropped("no answer came".into()));
+                (Err(node.error(&broke)), broke.was_connected())
+            }
+        }
+    }
+
+    /// Makes calls over one connection to each server, all servers at once.
+    fn ask_once(&self, script: &Script, calls: &[Call], todo: &[usize]) -> Result<Vec<Asked>, PublishError> {
         let mut of_node: BTreeMap<String, (Arc<Node>, Vec<usize>)> = BTreeMap::new();
-        for (at, (keys, _)) in calls.iter().enumerate() {
-            let node = self.topology.node_of(keys.first().map_or("", String::as_str))?;
-            of_node.entry(node.name().to_owned()).or_insert((node, Vec::new())).1.push(at);
+        for at in todo {
+            let node = self.topology.node_of(calls[*at].keys.first().map_or("", String::as_str))?;
+            of_node.entry(node.name().to_owned()).or_insert((node, Vec::new())).1.push(*at);
         }
-        let ask = |node: &Node, places: &[usize]| {
+        let ask = |(node, places): (Arc<Node>, Vec<usize>)| {
             let call = |(nth, at): (usize, &usize)| {
-                script.call(nth > 0, calls[*at].0.iter().map(String::as_str), calls[*at].1.iter().map(Vec::as_slice))
+                let Call { keys, arguments } = &calls[*at];
+                script.call(nth > 0, keys.iter().map(String::as_str), arguments.iter().map(String::as_bytes))
             };
-            let answer = node.ask(places.iter().enumerate().map(call)).exchange;
-            // Reading twice does no harm: a connection that was closed while it was idle is replaced.
-            if answer.broke.is_some() { node.ask(places.iter().enumerate().map(call)).exchange } else { answer }
+            let exchange = node.ask(places.iter().enumerate().map(call)).exchange;
+            (node, places, exchange)
         };
-        // All servers at once; the calling thread takes the last one.
-        let asked: Vec<_> = std::thread::scope(|scope| {
-            let mut nodes: Vec<_> = of_node.into_values().collect();
-            let last = nodes.pop();
-            let others: Vec<_> = nodes
-                .into_iter()
-                .map(|(node, places)| {
-                    let ask = &ask;
-                    scope.spawn(move || {
-                        let answer = ask(&node, &places);
-                        (node, places, answer)
-                    })
-                })
-                .collect();
-            let last = last.map(|(node, places)| {
-                let answer = ask(&node, &places);
-                (node, places, answer)
-            });
+        let mut nodes: Vec<_> = of_node.into_values().collect();
+        let last = nodes.pop();
+        Ok(std::thread::scope(|scope| {
+            let others: Vec<_> = nodes.into_iter().map(|one| scope.spawn(|| ask(one))).collect();
+            // The calling thread takes the last one.
+            let last = last.map(ask);
             others.into_iter().filter_map(|other| other.join().ok()).chain(last).collect()
-        });
-        for (node, places, answer) in asked {
-            if let Some(broke) = &answer.broke {
-                return Err(node.error(broke));
-            }
-            for (at, reply) in places.into_iter().zip(answer.replies) {
-                answers[at] = match &reply {
-                    Value::ServerError(error) => Err(self.refused(&node, error)),
-                    _ => Ok(reply),
-                };
-            }
-        }
-        Ok(answers)
+        }))
     }
 
     fn refused(&self, node: &Node, error: &redis::ServerError) -> PublishError {

@@ -26,6 +26,11 @@ impl Script {
         Self::new(include_str!("scripts/keep.lua"))
     }
 
+    /// What writes the summary, if it is what was read.
+    pub(super) fn replace() -> Self {
+        Self::new(include_str!("scripts/replace.lua"))
+    }
+
     /// What reads a region's newest.
     pub(super) fn latest() -> Self {
         Self::new(include_str!("scripts/latest.lua"))

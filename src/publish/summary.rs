@@ -37,6 +37,15 @@ impl Summary {
         self.0.insert(entry.region.clone(), entry);
     }
 
+    /// Takes in what others have written: of each region what is newer.
+    pub(super) fn merge(&mut self, theirs: Self) {
+        for (region, entry) in theirs.0 {
+            if self.0.get(&region).is_none_or(|ours| ours.seq < entry.seq) {
+                self.0.insert(region, entry);
+            }
+        }
+    }
+
     /// The text of a summary of that pipeline as of now.
     pub(super) fn text(&self, pipeline: &str) -> String {
         let (head, tail) = around(pipeline);

@@ -7,6 +7,9 @@ use redis::{Cmd, Connection, RedisError, Value};
 
 use super::address::RedisUrl;
 
+/// Messages that a server may send without having been asked, in one exchange.
+const PUSHES_MAX: u32 = 100;
+
 /// Bytes that are sent together.
 const SEND_BYTES: usize = 64 * 1024;
 
@@ -128,10 +131,18 @@ impl Wire {
         // What the server said before it hung up may explain why, so its replies are read even then.
         let (sent, count) = send(connection, &mut all);
         let mut replies = Vec::with_capacity(count.saturating_sub(greetings));
-        let mut read = 0;
+        let (mut read, mut pushed) = (0, 0);
         while read < count {
             match connection.recv_response() {
-                Ok(Value::Push { .. }) => continue,
+                // Nobody asked for any; a server that goes on with them answers nothing.
+                Ok(Value::Push { .. }) if pushed < PUSHES_MAX => {
+                    pushed += 1;
+                    continue;
+                }
+                Ok(Value::Push { .. }) => {
+                    let broke = Break::Dropped("it sends what nobody asked for".into());
+                    return Ok(Exchange { replies, broke: Some(broke) });
+                }
                 Ok(reply) => {
                     if let Value::ServerError(error) = &reply {
                         if let Some(broke) = door_text(error).filter(|_| self.is_new) {
@@ -192,7 +203,7 @@ fn no_connection(error: &RedisError) -> String {
 
 /// What a server says of a login or a database: without the words of the login.
 fn login_text(error: &redis::ServerError) -> String {
-    format!("it refused the login: {}", server_text(error))
+    format!("it refused the login or the database: {}", server_text(error))
 }
 
 /// What a server says at the door, before any command.
@@ -200,6 +211,10 @@ fn door_text(error: &redis::ServerError) -> Option<Break> {
     let text = server_text(error);
     if text.contains("max number of clients") {
         return Some(Break::Crowded(text));
+    }
+    // The second is said before a request is looked at that is too large for somebody unknown.
+    if error.code() == "NOAUTH" || text.contains("unauthenticated") {
+        return Some(Break::NoEntry(format!("it wants a password: {text}")));
     }
     (error.code() == "DENIED").then_some(Break::NoEntry(text))
 }

@@ -83,10 +83,10 @@ pub fn seq_of(region: &str, id: &str) -> Option<u64> {
     id.strip_prefix(region)?.strip_prefix('.')?.split('.').next()?.parse().ok()
 }
 
-/// The SHA-256 over the canonical form of a JSON text and what was read from it, as [`canonical`] computes it; integers
+/// The SHA-256 over the canonical form of a JSON text and what was read from it, as [`canonical`] computes it; numbers
 /// of any size keep their digits.
 pub fn hash_of(text: &str, mut doc: Json, ignored: &[String]) -> String {
-    if has_long_integer(&doc) {
+    if has_long_number(text) {
         let mut exact = String::with_capacity(text.len());
         let is_written = serde_json::from_str(text).ok().and_then(|raw| write_exact(raw, ignored, &mut exact));
         // It was read before.
@@ -99,15 +99,23 @@ pub fn hash_of(text: &str, mut doc: Json, ignored: &[String]) -> String {
     sha256_hex(doc.to_string().as_bytes())
 }
 
-/// Whether a number may have been an integer of more than 64 bits: those are read as floats.
-fn has_long_integer(value: &Json) -> bool {
-    const BEYOND: f64 = i64::MAX as f64;
-    match value {
-        Json::Number(number) => number.is_f64() && number.as_f64().is_some_and(|number| number.abs() >= BEYOND),
-        Json::Array(items) => items.iter().any(has_long_integer),
-        Json::Object(fields) => fields.values().any(has_long_integer),
-        _ => false,
+/// Digits that a float keeps whatever the number.
+const FLOAT_DIGITS: usize = 15;
+
+/// Whether so many digits stand together, also with a point among them, that they may be a number that a float would round.
+fn has_long_number(text: &str) -> bool {
+    let mut digits = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'.' => {}
+            _ => digits = 0,
+        }
+        if digits > FLOAT_DIGITS {
+            return true;
+        }
     }
+    false
 }
 
 fn write_exact(value: &RawValue, ignored: &[String], into: &mut String) -> Option<()> {
@@ -133,7 +141,7 @@ fn write_exact(value: &RawValue, ignored: &[String], into: &mut String) -> Optio
             }
             into.push(']');
         }
-        _ if text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit()) => into.push_str(text),
+        b'-' | b'0'..=b'9' if has_long_number(text) => into.push_str(text),
         _ => into.push_str(&serde_json::from_str::<Json>(text).ok()?.to_string()),
     }
     Some(())
@@ -215,11 +223,13 @@ mod tests {
             write_exact(serde_json::from_str(text).expect("json"), &ignored, &mut exact).expect("json");
             assert_eq!(sha256_hex(exact.as_bytes()), expected, "{exact}");
         }
-        let [one, two] = ["1", "2"].map(|end| {
-            let text = format!("{{\"n\":[1000000000000000000000{end}]}}");
-            hash_of(&text, json(&text), &[])
-        });
-        assert_ne!(one, two);
+        for begin in ["1000000000000000000000", "1234567890.12345678"] {
+            let [one, two] = ["1", "2"].map(|end| {
+                let text = format!("{{\"n\":[{begin}{end}]}}");
+                hash_of(&text, json(&text), &[])
+            });
+            assert_ne!(one, two, "{begin}");
+        }
     }
 
     #[test]

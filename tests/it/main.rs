@@ -15,6 +15,7 @@ mod publish;
 mod publish_cluster;
 mod publish_faults;
 mod publish_input;
+mod publish_odd;
 mod publish_read;
 mod publish_run;
 mod redis_server;

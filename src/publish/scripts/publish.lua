@@ -57,7 +57,7 @@ local function above(a, b)
 end
 
 local status
-if known and above(known, seq) then
+if known and newest and above(known, seq) then
   status = 'stale'
 elseif newest == id then
   -- An id that was given may come again with another content. What Redis has let go is written again too.
@@ -74,11 +74,15 @@ if status then
   if newest then
     local moment = at_key and redis.call('ZSCORE', index_key, newest)
     redis.call('PEXPIRE', latest_key, ttl)
-    redis.call('PEXPIRE', index_key, ttl)
+    -- What Redis has let go alone is made again.
+    if redis.call('PEXPIRE', index_key, ttl) == 0 and newest == id then
+      redis.pcall('ZADD', index_key, time, id)
+      redis.call('PEXPIRE', index_key, ttl)
+    end
     redis.call('PEXPIRE', name(doc_template, newest), ttl)
     if moment then redis.call('PEXPIRE', name(at_template, newest, string.format('%.0f', moment)), ttl) end
   end
-  redis.call('PEXPIRE', seq_key, ttl)
+  if redis.call('PEXPIRE', seq_key, ttl) == 0 then redis.pcall('SET', seq_key, seq, 'PX', ttl) end
 else
   local added = redis.pcall('ZADD', index_key, time, id)
   if type(added) == 'table' then return redis.error_reply(added.err .. ': ' .. index_key) end
@@ -117,7 +121,7 @@ if voters > 0 then
   if #votes == 2 * voters then
     local entries, has_published, regions = {}, false, {}
     for at = 1, #votes, 2 do
-      regions[votes[at]] = true
+      regions[votes[at]] = tonumber(string.match(votes[at + 1], '"seq":(%d+)')) or 0
       has_published = has_published or string.sub(votes[at + 1], 1, 1) == '1'
       entries[#entries + 1] = string.sub(votes[at + 1], 2)
     end
@@ -128,7 +132,8 @@ if voters > 0 then
       local is_json, content = pcall(cjson.decode, before)
       is_known = is_json and type(content) == 'table' and type(content.regions) == 'table'
       for _, one in ipairs(is_known and content.regions or {}) do
-        is_known = is_known and type(one) == 'table' and regions[one.region] == true
+        is_known = is_known and type(one) == 'table' and regions[one.region] ~= nil
+          and (tonumber(one.seq) or 0) <= regions[one.region]
       end
     end
     if not has_published then
