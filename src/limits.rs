@@ -111,7 +111,7 @@ pub const PUBLISH_POOL: usize = 8;
 /// Connections to Redis at most: each has a thread, and a server takes 10,000 clients by default.
 pub const PUBLISH_POOL_MAX: usize = 256;
 
-/// The default of `snapshots.timeout`: how long connecting to Redis and each of its answers may take.
+/// The default of `snapshots.timeout`: how long connecting to Redis may take, and how long it may be silent.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of documents in one request to Redis at most. They are held once more while they are sent.

@@ -142,7 +142,7 @@ pub(super) struct Publish {
     /// Connections to Redis at most [default: 8]
     #[arg(long, value_name = "N")]
     pub(super) pool: Option<std::num::NonZero<usize>>,
-    /// How long connecting may take, and each answer [default: 5s]
+    /// How long connecting may take, and how long Redis may be silent [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Option<Duration>,
     /// Print one JSON object for each region, and one in the end

@@ -103,7 +103,7 @@ pub struct SnapshotsConfig {
     pub time_field: Option<FieldPath>,
     /// Connections to Redis, and threads that publish. Defaults to 8.
     pub pool: usize,
-    /// How long connecting to Redis may take, and each of its answers. Defaults to 5 s.
+    /// How long connecting to Redis may take, and how long it may be silent. Defaults to 5 s.
     pub timeout: Duration,
 }
 

@@ -7,7 +7,7 @@
 //! | `fields` | id and time taken from a document |
 //! | `script`, `scripts/` | what runs in Redis |
 //! | `wire`, `node`, `topology` | one connection; the pool of one server; the servers of a cluster |
-//! | `publisher`, `summary` | publishing many regions at once; the summary of it |
+//! | `publisher`, `round`, `summary` | publishing many regions at once; one such publish until each is decided; its summary |
 //! | `outbox` | the publish thread of a run |
 //! | `documents` | ready documents, read from a text |
 //! | `reader` | reading snapshots back |
@@ -22,6 +22,7 @@ mod node;
 pub(crate) mod outbox;
 mod publisher;
 mod reader;
+mod round;
 mod script;
 mod summary;
 mod topology;
@@ -60,7 +61,7 @@ pub struct PublishPlan {
     pub dedup: Duration,
     /// Connections at most, and threads that publish. Defaults to 8.
     pub pool: usize,
-    /// How long connecting may take, and each answer of the server. Defaults to 5 s.
+    /// How long connecting may take, and how long the server may be silent while an answer is waited for. Defaults to 5 s.
     pub timeout: Duration,
 }
 

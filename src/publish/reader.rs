@@ -17,7 +17,7 @@ use crate::snapshot::seq_of;
 use crate::store::StoredSnapshot;
 use crate::timestamp::Timestamp;
 
-/// Reads the snapshots of one pipeline. Blocks no longer than the plan's time-out for each answer.
+/// Reads the snapshots of one pipeline. Blocks no longer than the plan's time-out while nothing comes.
 pub struct RedisSnapshots {
     plan: PublishPlan,
     topology: Topology,

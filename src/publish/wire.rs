@@ -110,7 +110,7 @@ impl Wire {
         std::mem::take(&mut self.connect_trips)
     }
 
-    /// Sends the commands at once and reads their replies. Blocks for the time-out at most for each of them.
+    /// Sends the commands at once and reads their replies. Blocks no longer than the time-out while nothing comes.
     pub(super) fn exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Exchange {
         match self.try_exchange(commands) {
             Ok(exchange) => {

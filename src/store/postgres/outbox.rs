@@ -94,7 +94,7 @@ impl Outbox for PostgresOutbox {
     fn mark(&mut self, published: &[(Arc<str>, u64)], at: Timestamp) -> Result<(), StoreError> {
         let pipeline = self.pipeline.clone();
         let mut published = published.to_vec();
-        // In the order in which others lock rows.
+        // Two at once then most likely lock rows in one order.
         published.sort();
         self.ask("marking what was published", move |link| {
             let regions = RawArray::of_texts(published.iter().map(|(region, _)| &**region));
