@@ -175,18 +175,16 @@ impl Publisher {
         published
     }
 
-    /// Writes the summary after one or more publishes of parts, if nothing failed and something was published or regions
-    /// are missing from it; else begins its time to live anew. Returns what went wrong. Blocks.
+    /// Writes the summary after one or more publishes of parts, if nothing failed and something was published or it says
+    /// less than is known; else begins its time to live anew. Returns what went wrong. Blocks.
     pub fn conclude(&mut self) -> Option<String> {
         let since = std::mem::take(&mut self.since);
         if !since.has_tried {
             return None;
         }
         let summary = self.summary.take()?;
-        let names = |summary: &Summary| summary.0.keys().cloned().collect::<Vec<_>>();
-        let is_incomplete =
-            self.stored.as_deref().and_then(Summary::parse).is_none_or(|stored| names(&stored) != names(&summary));
-        let is_due = !since.has_failed && (since.has_published || is_incomplete);
+        let is_changed = self.stored.as_deref().and_then(Summary::parse).is_none_or(|stored| stored != summary);
+        let is_due = !since.has_failed && (since.has_published || is_changed);
         let mut published = Published::default();
         self.summary = Some(self.write_summary(summary, is_due, &mut published));
         published.warning

@@ -400,7 +400,8 @@ impl<'p> Round<'p> {
                 return end;
             }
             let Some(broke) = answer.exchange.broke else {
-                forgotten += 1;
+                // Of a slot that has moved the first command was sent elsewhere, and took the script's text along.
+                forgotten = if rest.len() < asked { 0 } else { forgotten + 1 };
                 if forgotten > SCRIPT_LOSSES_MAX {
                     let error = PublishError::Refused("Redis forgets scripts as fast as it gets them".into());
                     end.ends.extend(rest.into_iter().map(|item| (item, End::Failed(error.clone()))));
