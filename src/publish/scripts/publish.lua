@@ -17,11 +17,10 @@ end
 
 local found = redis.call('MGET', latest_key, seq_key, dedup_key)
 local newest, known, twin = found[1], found[2], window ~= '0' and found[3]
--- MGET does not tell a key of another type from none.
-if not (newest and known and found[3]) then
-  local strings = (newest and 1 or 0) + (known and 1 or 0) + (found[3] and 1 or 0)
-  if redis.call('EXISTS', latest_key, seq_key, dedup_key) ~= strings then
-    for _, key in ipairs({ latest_key, seq_key, dedup_key }) do
+-- MGET does not tell a key of another type from none. (What is at the dedup key is written over, whatever it is.)
+if not (newest and known) then
+  if redis.call('EXISTS', latest_key, seq_key) ~= (newest and 1 or 0) + (known and 1 or 0) then
+    for _, key in ipairs({ latest_key, seq_key }) do
       local value = redis.pcall('GET', key)
       if type(value) == 'table' then return redis.error_reply(value.err .. ': ' .. key) end
     end
