@@ -284,7 +284,15 @@ impl Tally {
                 error,
             });
         }
-        for region in missing.iter().filter(|region| !published.kept.iter().any(|kept| kept.region == ***region)) {
+        for (region, cause) in published.unkept.iter().filter(|(region, _)| !given.contains(region)) {
+            self.lines.push(Line::failed(Some(region), None, &format!("it was not kept: {cause}")));
+        }
+        let is_told = |region: &String| published.unkept.iter().any(|(unkept, _)| unkept == region);
+        for region in missing
+            .iter()
+            .filter(|region| !is_told(region))
+            .filter(|region| !published.kept.iter().any(|kept| kept.region == ***region))
+        {
             self.lines.push(Line {
                 region: Some((*region).clone()),
                 status: "failed",

@@ -406,7 +406,7 @@ impl Pipeline {
         let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
         let pages = self.start_reader(source, checkpoint, &regions, &budget, &stats)?;
-        let publish = self.start_publish(publisher, store.as_ref(), checkpoint.batch > 0)?;
+        let publish = self.start_publish(publisher, store.as_ref())?;
         let mailbox = publish.as_ref().map(PublishThread::mailbox);
         let commits = CommitThread::spawn("forebay-commit", StoreCommitter::new(store, mailbox))?;
         let schedule = Schedule::new(self.snapshots.every);
@@ -451,14 +451,13 @@ impl Pipeline {
         &self,
         publisher: Option<Publisher>,
         store: &dyn Store,
-        is_resumed: bool,
     ) -> Result<Option<PublishThread>, PipelineError> {
         let Some(publisher) = publisher else { return Ok(None) };
         let outbox = store.outbox().ok_or_else(|| {
             PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
         })?;
         let bytes_max = publish_waiting_bytes(self.batch.memory_bytes);
-        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max, is_resumed)?))
+        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max)?))
     }
 
     /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.

@@ -5,7 +5,7 @@
 //! is the outbox, and is read from there in a *sweep*: at the beginning and the end of a run, after something failed, and
 //! so often that no quiet region expires.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -142,17 +142,12 @@ pub(crate) struct PublishThread {
 }
 
 impl PublishThread {
-    /// Starts the thread. `bytes_max` is what may wait in memory; `is_resumed`, whether the store has been used before.
-    pub(crate) fn spawn(
-        publisher: Publisher,
-        outbox: Box<dyn Outbox>,
-        bytes_max: usize,
-        is_resumed: bool,
-    ) -> std::io::Result<Self> {
+    /// Starts the thread. `bytes_max` is what may wait in memory.
+    pub(crate) fn spawn(publisher: Publisher, outbox: Box<dyn Outbox>, bytes_max: usize) -> std::io::Result<Self> {
         let (wake, inbox) = bounded(1);
         let (ended, done) = bounded::<()>(1);
         let mailbox = Arc::new(Mailbox { waiting: Mutex::default(), wake, bytes_max });
-        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox), is_resumed);
+        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox));
         let thread = std::thread::Builder::new().name("forebay-publish".into()).spawn(move || {
             let worker = worker.run(&inbox);
             drop(ended);
@@ -203,11 +198,8 @@ pub(crate) struct Worker {
     publisher: Publisher,
     outbox: Box<dyn Outbox>,
     mailbox: Arc<Mailbox>,
-    /// Whether the store has been used before this run.
-    is_resumed: bool,
-    /// Whether Redis lacks what it once had, and whether it was given it again.
-    wants_refill: bool,
-    is_refilled: bool,
+    /// Whether what Redis has was compared with what the store has marked.
+    is_compared: bool,
     failed: BTreeMap<Arc<str>, Failure>,
     /// Regions that the store was asked to number anew.
     floored: BTreeMap<Arc<str>, u64>,
@@ -232,14 +224,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn new(publisher: Publisher, outbox: Box<dyn Outbox>, mailbox: Arc<Mailbox>, is_resumed: bool) -> Self {
+    fn new(mut publisher: Publisher, outbox: Box<dyn Outbox>, mailbox: Arc<Mailbox>) -> Self {
+        publisher.set_patient(false);
         Self {
             publisher,
             outbox,
             mailbox,
-            is_resumed,
-            wants_refill: false,
-            is_refilled: false,
+            is_compared: false,
             failed: BTreeMap::new(),
             floored: BTreeMap::new(),
             ahead: BTreeSet::new(),
@@ -306,20 +297,25 @@ impl Worker {
             (false, _) => (self.retry_at, self.delay) = (None, DELAY_MIN),
             (true, Some(_)) => {}
         }
-        if self.wants_refill && !self.is_refilled {
-            self.refresh_at = Instant::now();
-        }
     }
 
     /// Publishes what the store holds unpublished, and what was published so long ago that it would expire. Begins no page
     /// after the deadline.
     fn sweep(&mut self, deadline: Option<Instant>) {
-        self.sweep_pages(deadline);
-        if self.wants_refill && !self.is_refilled && self.away.is_none() {
-            // Redis has lost what it had, all of it or its summary: every region is looked at, which changes nothing of
-            // those that are there.
-            self.is_refilled = true;
-            self.sweep_pages(deadline);
+        match self.compare() {
+            Ok(lacking) => {
+                let refreshed = Timestamp::now().saturating_sub(self.publisher.plan().ttl / 3);
+                self.sweep_pages(refreshed, None, deadline);
+                if !lacking.is_empty() && self.away.is_none() {
+                    tracing::info!(
+                        "Redis lacks what was published before, of {} regions ({} for one): they are published again",
+                        lacking.len(),
+                        shown(lacking.iter().next().map_or("", |region| region))
+                    );
+                    self.sweep_pages(Timestamp::MAX, Some(&lacking), deadline);
+                }
+            }
+            Err(cause) => self.set_away(&cause),
         }
         let step = (self.publisher.plan().ttl / 3).min(REFRESH_STEP_MAX);
         self.refresh_at = Instant::now() + step;
@@ -332,15 +328,39 @@ impl Worker {
         }
     }
 
-    fn sweep_pages(&mut self, deadline: Option<Instant>) {
-        let is_refill = self.is_refilled && std::mem::take(&mut self.wants_refill);
-        let published_before = match is_refill {
-            true => Timestamp::MAX,
-            false => Timestamp::now().saturating_sub(self.publisher.plan().ttl / 3),
-        };
-        // While a server of a cluster is away, its regions are not waited for every time.
-        let is_patient = !self.failed.values().any(|failure| failure.is_away);
-        self.publisher.set_patient(is_patient);
+    /// Compares, once, what Redis has by its summary with what the store has marked: it may have been emptied since, or
+    /// restored from a copy. Returns the regions that it lacks, or has older.
+    fn compare(&mut self) -> Result<HashSet<Arc<str>>, String> {
+        let mut lacking = HashSet::new();
+        if self.is_compared {
+            return Ok(lacking);
+        }
+        self.publisher.read_summary().map_err(|error| error.to_string())?;
+        let mut after = String::new();
+        loop {
+            let page = self.outbox.published(&after, OUTBOX_PAGE).map_err(|error| {
+                self.is_store_away = true;
+                store_text(&error)
+            })?;
+            let Some((last, _)) = page.last() else { break };
+            after = last.to_string();
+            let is_lacking =
+                |(region, seq): &(Arc<str>, u64)| self.publisher.known(region).is_none_or(|(there, _)| there < *seq);
+            lacking.extend(page.into_iter().filter(is_lacking).map(|(region, _)| region));
+        }
+        self.is_compared = true;
+        Ok(lacking)
+    }
+
+    fn sweep_pages(
+        &mut self,
+        published_before: Timestamp,
+        lacking: Option<&HashSet<Arc<str>>>,
+        deadline: Option<Instant>,
+    ) {
+        // In the middle of a run there is another try soon; at its end, servers of a cluster that were well are waited for.
+        let is_closed = self.mailbox.waiting().is_closed;
+        self.publisher.set_patient(is_closed && !self.failed.values().any(|failure| failure.is_away));
         let mut after = String::new();
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
             let page = match self.outbox.due(published_before, &after, OUTBOX_PAGE) {
@@ -352,7 +372,7 @@ impl Worker {
                 }
             };
             self.is_store_away = false;
-            if after.is_empty() {
+            if after.is_empty() && lacking.is_none() {
                 self.failed.clear();
             }
             let Some(last) = page.last() else {
@@ -361,17 +381,17 @@ impl Worker {
                 break;
             };
             after = last.publication.region.to_string();
-            if !self.publish_page(page, is_refill) {
+            if !self.publish_page(page, lacking) {
                 break;
             }
         }
-        self.publisher.set_patient(true);
+        self.publisher.set_patient(false);
     }
 
     /// Publishes what a sweep has found; false if nothing can be published now.
-    fn publish_page(&mut self, page: Vec<DueSnapshot>, is_refill: bool) -> bool {
-        let is_done = |item: &Publication| self.done.get(&item.region).is_some_and(|done| *done >= item.seq);
-        let page: Vec<DueSnapshot> = page.into_iter().filter(|due| !(is_refill && is_done(&due.publication))).collect();
+    fn publish_page(&mut self, page: Vec<DueSnapshot>, lacking: Option<&HashSet<Arc<str>>>) -> bool {
+        let is_wanted = |due: &DueSnapshot| lacking.is_none_or(|lacking| lacking.contains(&due.publication.region));
+        let page: Vec<DueSnapshot> = page.into_iter().filter(is_wanted).collect();
         let refreshes: HashMap<Arc<str>, ()> =
             page.iter().filter(|due| due.was_published).map(|due| (Arc::clone(&due.publication.region), ())).collect();
         let mut items: Vec<Publication> = page.into_iter().map(|due| due.publication).collect();
@@ -384,10 +404,10 @@ impl Worker {
     fn publish(&mut self, items: Vec<Publication>, is_refresh: &dyn Fn(&str) -> bool) -> bool {
         let stored: HashMap<Arc<str>, (u64, Option<i64>)> =
             items.iter().map(|item| (Arc::clone(&item.region), (item.seq, item.block))).collect();
+        let items = self.hold_back(items);
         let (items, mut refused) = self.publisher.plan().resolve(items);
         let published = self.publisher.publish(&items, Extent::Part);
         self.warn(published.warning);
-        self.wants_refill |= published.found_no_summary && self.is_resumed;
         let mut done = Vec::new();
         let mut away = None;
         for receipt in published.receipts {
@@ -423,7 +443,9 @@ impl Worker {
             tracing::debug!("published snapshots could not be marked: {}", store_text(&error));
         }
         // Of a cluster, servers that are well go on.
-        let is_away = done.is_empty() && (published.is_unreachable || !self.publisher.plan().url.is_cluster());
+        let is_away = done.is_empty()
+            && !items.is_empty()
+            && (published.is_unreachable || !self.publisher.plan().url.is_cluster());
         match away.filter(|_| is_away) {
             Some(cause) => self.set_away(&cause),
             None if done.is_empty() => {}
@@ -432,6 +454,30 @@ impl Worker {
         self.done.extend(done);
         self.note_refused(refused);
         self.away.is_none()
+    }
+
+    /// Leaves out what is older than what readers have: a store that was made anew goes through all blocks again, and its
+    /// numbers may be higher all the same. A number and block that the store knows are its own, and it has gone back itself.
+    fn hold_back(&mut self, items: Vec<Publication>) -> Vec<Publication> {
+        let complete = self.mailbox.waiting().complete;
+        let mut kept = Vec::with_capacity(items.len());
+        for item in items {
+            let there = self.publisher.known(&item.region).and_then(|(seq, block)| Some((seq, block?)));
+            let newer = there.filter(|(_, block)| {
+                item.block.is_some_and(|ours| ours < *block) && complete.is_none_or(|complete| complete < *block)
+            });
+            let is_held =
+                newer.is_some_and(|(seq, block)| !self.outbox.holds(&item.region, seq, block).unwrap_or(false));
+            match is_held {
+                true => {
+                    self.report.duplicate += 1;
+                    self.failed.remove(&item.region);
+                    self.ahead.insert(item.region);
+                }
+                false => kept.push(item),
+            }
+        }
+        kept
     }
 
     /// Redis has a newer snapshot of the region than the store: that was made anew. It is left alone until this run, which

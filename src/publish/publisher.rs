@@ -57,10 +57,10 @@ pub struct Published {
     pub round_trips: u32,
     /// How long it took.
     pub wall: Duration,
-    /// Why the summary could not be read or written, or kept regions not be refreshed.
+    /// Regions of the last summary whose time to live could not begin anew, and why.
+    pub unkept: Vec<(String, String)>,
+    /// Why the summary could not be read or written.
     pub warning: Option<String>,
-    /// Whether Redis was asked for the summary and had none: it is new, or was emptied, or nothing ever went well.
-    pub found_no_summary: bool,
     /// Whether no server answered at all.
     pub is_unreachable: bool,
 }
@@ -166,7 +166,6 @@ impl Publisher {
             let key = self.plan.keys.summary(&self.plan.pipeline);
             prior = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
         }
-        published.found_no_summary = prior == Some(Value::Nil);
         if prior.is_some() {
             self.stored = None;
         }
@@ -188,6 +187,35 @@ impl Publisher {
         let mut published = Published::default();
         self.summary = Some(self.write_summary(summary, is_due, &mut published));
         published.warning
+    }
+
+    /// Reads the summary, if that was not done yet. Blocks.
+    ///
+    /// # Errors
+    /// Redis does not answer, or the key holds something else.
+    pub fn read_summary(&mut self) -> Result<(), PublishError> {
+        if self.summary.is_some() {
+            return Ok(());
+        }
+        self.topology.discover()?;
+        let key = self.plan.keys.summary(&self.plan.pipeline);
+        let mut published = Published::default();
+        let found = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
+        let Some(found) = found else {
+            let cause = published.warning.unwrap_or_default();
+            return Err(PublishError::Away { target: self.plan.url.to_string(), cause });
+        };
+        self.stored = match found {
+            Value::BulkString(text) => Some(text),
+            _ => None,
+        };
+        self.summary = Some(self.stored.as_deref().and_then(Summary::parse).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Number and block of a region's newest snapshot, as the summary says.
+    pub(super) fn known(&self, region: &str) -> Option<(u64, Option<i64>)> {
+        self.summary.as_ref()?.0.get(region).map(|entry| (entry.seq, entry.block))
     }
 
     /// Regions of which the summary says something; 0 before it was read.
@@ -274,7 +302,7 @@ impl Publisher {
                     }
                     // The next publish is to keep it.
                     Err(cause) => {
-                        published.warning = Some(format!("{} was not kept: {cause}", entry.region));
+                        published.unkept.push((entry.region.clone(), cause));
                         summary.note(entry.clone());
                     }
                 }

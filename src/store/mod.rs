@@ -135,6 +135,19 @@ pub trait Outbox: Send {
     /// The store does not answer.
     fn due(&mut self, published_before: Timestamp, after: &str, limit: usize) -> Result<Vec<DueSnapshot>, StoreError>;
 
+    /// Regions behind `after` whose newest snapshot is marked as published, and its number: ordered by region, at most
+    /// `limit`, none at the end. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn published(&mut self, after: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError>;
+
+    /// Whether the store holds a snapshot of that region, with that number and as of that block. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn holds(&mut self, region: &str, seq: u64, block: i64) -> Result<bool, StoreError>;
+
     /// Notes that snapshots, by region and sequence number, are published. May block.
     ///
     /// # Errors

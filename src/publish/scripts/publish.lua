@@ -74,8 +74,8 @@ if status then
     local moment = at_key and redis.call('ZSCORE', index_key, newest)
     redis.call('PEXPIRE', latest_key, ttl)
     -- What Redis has let go alone is made again.
-    if redis.call('PEXPIRE', index_key, ttl) == 0 and newest == id then
-      redis.pcall('ZADD', index_key, time, id)
+    if redis.call('PEXPIRE', index_key, ttl) == 0 then
+      redis.pcall('ZADD', index_key, time, newest)
       redis.call('PEXPIRE', index_key, ttl)
     end
     redis.call('PEXPIRE', name(doc_template, newest), ttl)

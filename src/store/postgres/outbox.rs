@@ -91,6 +91,34 @@ impl Outbox for PostgresOutbox {
         })
     }
 
+    fn published(&mut self, after: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        let (pipeline, after) = (self.pipeline.clone(), after.to_owned());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.ask("reading what is published", move |link| {
+            let sql = "SELECT r.region, r.seq FROM forebay.regions r CROSS JOIN LATERAL (
+                         SELECT n.published_at FROM forebay.snapshots n
+                         WHERE n.pipeline = r.pipeline AND n.region = r.region AND n.seq = r.seq LIMIT 1) s
+                       WHERE r.pipeline = $1 AND r.region > $2 AND s.published_at IS NOT NULL ORDER BY r.region LIMIT $3";
+            let params = [(&pipeline as _, Type::TEXT), (&after as _, Type::TEXT), (&limit as _, Type::INT8)];
+            let one = |row: &postgres::Row| Ok((Arc::from(row.try_get::<_, String>(0)?), unsigned(row.try_get(1)?)));
+            link.query(sql, &params)?.iter().map(one).collect()
+        })
+    }
+
+    fn holds(&mut self, region: &str, seq: u64, block: i64) -> Result<bool, StoreError> {
+        let (pipeline, region) = (self.pipeline.clone(), region.to_owned());
+        self.ask("looking for a snapshot", move |link| {
+            let sql = "SELECT 1 FROM forebay.snapshots WHERE pipeline = $1 AND region = $2 AND seq = $3 AND block = $4";
+            let params = [
+                (&pipeline as _, Type::TEXT),
+                (&region as _, Type::TEXT),
+                (&signed(seq) as _, Type::INT8),
+                (&block as _, Type::INT8),
+            ];
+            Ok(!link.query(sql, &params)?.is_empty())
+        })
+    }
+
     fn mark(&mut self, published: &[(Arc<str>, u64)], at: Timestamp) -> Result<(), StoreError> {
         let pipeline = self.pipeline.clone();
         let mut published = published.to_vec();

@@ -84,6 +84,33 @@ impl Outbox for SqliteOutbox {
         found.map_err(doing)
     }
 
+    fn published(&mut self, after: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        let doing = self.name.sql("reading what is published");
+        let pipeline = self.pipeline.clone();
+        let sql = "SELECT r.region, r.seq FROM forebay_regions r JOIN forebay_snapshots s
+               ON s.pipeline = r.pipeline AND s.region = r.region AND s.seq = r.seq
+             WHERE r.pipeline = ?1 AND r.region > ?2 AND s.published_at IS NOT NULL ORDER BY r.region LIMIT ?3";
+        let found = self.connection()?.prepare_cached(sql).and_then(|mut statement| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = statement.query_map((pipeline, after, limit), |row| {
+                Ok((Arc::from(row.get::<_, String>(0)?), unsigned(row.get(1)?)))
+            })?;
+            rows.collect()
+        });
+        found.map_err(doing)
+    }
+
+    fn holds(&mut self, region: &str, seq: u64, block: i64) -> Result<bool, StoreError> {
+        let doing = self.name.sql("looking for a snapshot");
+        let pipeline = self.pipeline.clone();
+        let sql = "SELECT 1 FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2 AND seq = ?3 AND block = ?4";
+        let found = self
+            .connection()?
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.exists((pipeline, region, signed(seq), block)));
+        found.map_err(doing)
+    }
+
     fn mark(&mut self, published: &[(Arc<str>, u64)], at: Timestamp) -> Result<(), StoreError> {
         let doing = self.name.sql("marking what was published");
         let pipeline = self.pipeline.clone();
