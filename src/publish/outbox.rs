@@ -335,7 +335,15 @@ impl Worker {
         if self.is_compared {
             return Ok(lacking);
         }
-        self.publisher.read_summary().map_err(|error| error.to_string())?;
+        match self.publisher.read_summary() {
+            Ok(()) => {}
+            Err(error) if error.is_away() && !self.publisher.plan().url.is_cluster() => return Err(error.to_string()),
+            // The regions may be well all the same. The next sweep tries again.
+            Err(error) => {
+                self.warn(Some(format!("the summary cannot be read: {error}")));
+                return Ok(lacking);
+            }
+        }
         let mut after = String::new();
         loop {
             let page = self.outbox.published(&after, OUTBOX_PAGE).map_err(|error| {

@@ -199,12 +199,7 @@ impl Publisher {
         }
         self.topology.discover()?;
         let key = self.plan.keys.summary(&self.plan.pipeline);
-        let mut published = Published::default();
-        let found = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
-        let Some(found) = found else {
-            let cause = published.warning.unwrap_or_default();
-            return Err(PublishError::Away { target: self.plan.url.to_string(), cause });
-        };
+        let found = self.try_one(&key, &redis::cmd("GET").arg(&key).take(), &mut 0)?;
         self.stored = match found {
             Value::BulkString(text) => Some(text),
             _ => None,
@@ -337,32 +332,42 @@ impl Publisher {
         }
     }
 
-    /// One command beside the regions, tried twice; what goes wrong with it is a warning.
+    /// One command beside the regions; what goes wrong with it is a warning.
     fn ask_one(&self, key: &str, command: &Cmd, published: &mut Published) -> Option<Value> {
-        let mut warning = String::new();
+        match self.try_one(key, command, &mut published.round_trips) {
+            Ok(reply) => Some(reply),
+            Err(error) => {
+                published.warning = Some(format!("{key}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// One command, tried twice if its slot has moved or its connection broke.
+    fn try_one(&self, key: &str, command: &Cmd, trips: &mut u32) -> Result<Value, PublishError> {
+        let mut failure = PublishError::Refused("it was not tried".into());
         for _ in 0..2 {
-            let node = match self.topology.node_of(key) {
-                Ok(node) => node,
-                Err(error) => {
-                    warning = error.to_string();
-                    break;
-                }
-            };
+            let node = self.topology.node_of(key)?;
             let answer = node.ask([command.clone()]);
-            published.round_trips += answer.trips;
+            *trips += answer.trips;
             match (answer.exchange.replies.into_iter().next(), answer.exchange.broke) {
                 (Some(Value::ServerError(error)), _) => {
-                    warning = server_text(&error);
+                    failure = PublishError::Refused(server_text(&error));
                     if !self.note_moved(&node, &error) {
                         break;
                     }
                 }
-                (Some(reply), _) => return Some(reply),
-                (None, broke) => warning = node.error(&broke.unwrap_or(Break::Dropped(String::new()))).to_string(),
+                (Some(reply), _) => return Ok(reply),
+                (None, broke) => {
+                    let broke = broke.unwrap_or(Break::Dropped("no answer came".into()));
+                    failure = node.error(&broke);
+                    if !broke.was_connected() {
+                        break;
+                    }
+                }
             }
         }
-        published.warning = Some(format!("{key}: {warning}"));
-        None
+        Err(failure)
     }
 
     /// Notes where a slot has moved to; says whether it has.

@@ -159,6 +159,33 @@ fn a_dead_server_of_a_cluster_holds_up_no_other_in_a_run() {
     assert!(!outcome.json_lines().is_empty() && outcome.code() == Some(1), "{outcome}");
 }
 
+/// What is wrong with the summary is wrong with no region.
+#[test]
+fn a_summary_that_cannot_be_read_or_written_blocks_no_region() {
+    let server = Redis::start(&[]);
+    let one = project(&format!("url = \"{}\"", server.url()), &events(1..=2, &["a", "b"]));
+    let _: i64 = server.ask(&["LPUSH", "forebay:p:summary", "x"]);
+    let outcome = run(&one).ok();
+    assert!(outcome.stderr().contains("WRONGTYPE"), "{outcome}");
+    assert_eq!((value(&server, "a"), value(&server, "b")), (json!(2), json!(2)));
+    let outcome = publish_with(&server.url(), &docs(&["a"], 7), &[]).ok();
+    assert!(outcome.stderr().contains("the summary is left alone: WRONGTYPE"), "{outcome}");
+    assert_eq!(value(&server, "a"), 7);
+    assert_eq!(server.ask::<i64>(&["LLEN", "forebay:p:summary"]), 1);
+    // Its server of a cluster has died.
+    let mut cluster = RedisCluster::start(&["--cluster-require-full-coverage", "no"]);
+    let names: Vec<String> = (0..12).map(|at| format!("r{at}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let two = project(&format!("url = \"{}\"", cluster.url()), &events(1..=2, &names));
+    let owners: Vec<usize> = names.iter().map(|name| cluster.owner(&format!("forebay:{{p:{name}}}:latest"))).collect();
+    let dead = cluster.owner("forebay:p:summary");
+    cluster.nodes[dead].kill();
+    run(&two).ends_with(3);
+    for (name, owner) in names.iter().zip(owners).filter(|(_, owner)| *owner != dead) {
+        assert_eq!(value(&cluster.nodes[owner], name), 2, "{name}");
+    }
+}
+
 #[test]
 fn a_failed_region_leaves_no_hole_in_the_summary() {
     let server = Redis::start(&[]);
