@@ -51,8 +51,12 @@ impl Redis {
 
     fn try_start(&mut self) -> bool {
         let mut guardian = Command::new("sh");
-        let script = "redis-server \"$@\" & pid=$!; cat >/dev/null; kill -9 $pid 2>/dev/null; wait";
-        guardian.args(["-c", script, "sh", "--save", "", "--appendonly", "no", "--dir"]).arg(self.dir.path());
+        // A server that is to come back leaves its folder.
+        let script = "dir=$1; shift; redis-server \"$@\" & pid=$!; cat >/dev/null; kill -9 $pid 2>/dev/null; wait; \
+                      [ -e \"$dir/stays\" ] || rm -rf \"$dir\"";
+        let _ = std::fs::remove_file(self.dir.path().join("stays"));
+        guardian.args(["-c", script, "sh"]).arg(self.dir.path());
+        guardian.args(["--save", "", "--appendonly", "no", "--dir"]).arg(self.dir.path());
         guardian.arg("--logfile").arg(self.log()).args(["--bind", "127.0.0.1"]);
         let port = self.port.to_string();
         // A setting of the port replaces ours: with TLS there is no other.
@@ -84,6 +88,7 @@ impl Redis {
 
     /// Ends the server at once, as a crash does; what it held is gone.
     pub fn kill(&mut self) {
+        std::fs::write(self.dir.path().join("stays"), "").expect("the folder");
         if let Some((mut guardian, life)) = self.guardian.take() {
             drop(life);
             guardian.wait().expect("the guardian");
