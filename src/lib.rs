@@ -29,6 +29,7 @@ pub mod stage;
 pub mod store;
 mod timestamp;
 mod value;
+mod wait;
 
 pub use commit::{BatchError, handoff};
 pub use config::{Config, ConfigError};

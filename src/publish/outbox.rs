@@ -400,11 +400,11 @@ impl Worker {
     fn publish_page(&mut self, page: Vec<DueSnapshot>, lacking: Option<&HashSet<Arc<str>>>) -> bool {
         let is_wanted = |due: &DueSnapshot| lacking.is_none_or(|lacking| lacking.contains(&due.publication.region));
         let page: Vec<DueSnapshot> = page.into_iter().filter(is_wanted).collect();
-        let refreshes: HashMap<Arc<str>, ()> =
-            page.iter().filter(|due| due.was_published).map(|due| (Arc::clone(&due.publication.region), ())).collect();
+        let refreshes: HashSet<Arc<str>> =
+            page.iter().filter(|due| due.was_published).map(|due| Arc::clone(&due.publication.region)).collect();
         let mut items: Vec<Publication> = page.into_iter().map(|due| due.publication).collect();
         items.sort_by_key(|item| (item.time, item.seq));
-        items.is_empty() || self.publish(items, &|region| refreshes.contains_key(region))
+        items.is_empty() || self.publish(items, &|region| refreshes.contains(region))
     }
 
     /// Publishes and marks; false if nothing can be published now. `is_refresh` says of which regions the newest was in

@@ -9,7 +9,7 @@ use super::keys::Key;
 use super::node::Node;
 use super::script::Script;
 use super::summary::Summary;
-use super::topology::{Topology, redirection};
+use super::topology::{PART_OF_CLUSTER, Topology, redirection};
 use super::wire::{Break, Exchange, server_text};
 use super::{PublishError, PublishPlan};
 use crate::limits::REGIONS_READ_MAX;
@@ -289,7 +289,7 @@ impl RedisSnapshots {
         let text = server_text(error);
         match error.code() {
             "MOVED" | "ASK" | "CROSSSLOT" if !self.topology.is_cluster() => {
-                away(node, format!("{text}: it is part of a cluster; expected redis+cluster://host,host"))
+                away(node, format!("{text}: {PART_OF_CLUSTER}"))
             }
             "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "NOAUTH" => away(node, text),
             _ => PublishError::Refused(text),

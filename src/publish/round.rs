@@ -14,7 +14,7 @@ use super::keys::Key;
 use super::node::Node;
 use super::publisher::{Extent, Publisher, millis};
 use super::summary::{Entry, around, entry_text};
-use super::topology::{Host, redirection};
+use super::topology::{Host, PART_OF_CLUSTER, redirection};
 use super::wire::{Break, server_text};
 use super::{Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus};
 use crate::limits::{
@@ -22,6 +22,7 @@ use crate::limits::{
     PUBLISH_RETRY_WAIT_MIN, PUBLISH_VOTERS_MAX,
 };
 use crate::timestamp::Timestamp;
+use crate::wait::pause;
 
 /// How often a script may be forgotten within one request before its regions fail.
 const SCRIPT_LOSSES_MAX: u32 = 2;
@@ -178,7 +179,7 @@ impl<'p> Round<'p> {
                 }
             }
             if must_wait {
-                pause(wait);
+                pause(wait, || false);
                 wait = (wait * 2).min(PUBLISH_RETRY_WAIT_MAX);
                 // A server that is gone may have been replaced. If nobody says so, the next try tells.
                 if let Ok(trips) = self.publisher.topology.refresh() {
@@ -523,7 +524,7 @@ impl<'p> Round<'p> {
             "NOSCRIPT" => return None,
             "MOVED" | "ASK" | "CROSSSLOT" if !is_cluster => End::Failed(PublishError::Away {
                 target: node.name().into(),
-                cause: format!("{text}: it is part of a cluster; expected redis+cluster://host,host"),
+                cause: format!("{text}: {PART_OF_CLUSTER}"),
             }),
             code @ ("MOVED" | "ASK") => match redirection(details, node.host.as_ref()) {
                 Some((slot, host)) if code == "MOVED" => {
@@ -566,11 +567,4 @@ fn token() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{:x}.{:x}.{count:x}", std::process::id(), Timestamp::now().as_micros())
-}
-
-fn pause(span: Duration) {
-    let begun = Instant::now();
-    while let Some(rest) = span.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero()) {
-        std::thread::park_timeout(rest);
-    }
 }

@@ -13,6 +13,9 @@ use super::{PublishError, PublishPlan};
 
 pub(super) type Host = (String, u16);
 
+/// What is said where a cluster's server was given as if it were the only one.
+pub(super) const PART_OF_CLUSTER: &str = "it is part of a cluster; expected redis+cluster://host,host";
+
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
 

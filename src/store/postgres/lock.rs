@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
-use super::outage::pause;
 use super::session::{Backend, Link, Session};
 use crate::limits::WAIT_STEP;
+use crate::wait::pause;
 
 /// How long a lock that another holds is waited for: a run that was killed just now leaves it to the server to notice.
 const OTHER_WAIT: Duration = Duration::from_secs(3);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::Database;
 use super::fault::{Fault, Remedy};
-use crate::limits::WAIT_STEP;
 use crate::store::StoreError;
+use crate::wait::pause;
 
 /// How long a database may be away while a run goes on: a restart takes seconds, a failover up to minutes.
 const OUTAGE_MAX: Duration = Duration::from_secs(300);
@@ -116,13 +116,5 @@ impl Outage {
         let delay = self.delay / 2 + self.delay / 2 * u32::try_from(chance).unwrap_or(0) / 1000;
         self.delay = (self.delay * 2).min(DELAY_MAX);
         pause(delay, || self.is_stopped());
-    }
-}
-
-/// Waits for that long, or until `is_over`.
-pub(super) fn pause(span: Duration, is_over: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while let Some(rest) = span.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero() && !is_over()) {
-        std::thread::park_timeout(rest.min(WAIT_STEP));
     }
 }
