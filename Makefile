@@ -1,13 +1,14 @@
 # make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
 # make test    runs all tests, over private PostgreSQL and Redis servers too; installs Debian packages that are missing
 # make check   format, lints, documentation, tests, benches compiled: what CI runs
+# make soak    lives 100,000 histories with seeds of their own; SOAK=N for 4 N
 # make bench   measures, side by side
 
 CARGO ?= cargo
 FOREBAY = target/release/forebay
 QUAKES  = --store sqlite:target/quakes.db
 
-.PHONY: run test check bench setup setup-test clean
+.PHONY: run test check bench soak setup setup-test clean
 
 run: setup
 	@$(CARGO) build --release --quiet
@@ -26,10 +27,15 @@ check: setup
 	$(CARGO) bench --no-run --quiet
 	$(MAKE) test
 
+SOAK ?= 25000
+soak: setup-test
+	FOREBAY_SOAK=$(SOAK) $(CARGO) test --quiet --test it -- histories::five
+
 bench: setup-test
 	$(CARGO) bench --quiet --bench lua_sqlite
 	$(CARGO) bench --quiet --bench postgres_commit
 	$(CARGO) bench --quiet --bench redis_publish
+	$(CARGO) bench --quiet --bench history
 
 setup:
 	@tests/setup.sh

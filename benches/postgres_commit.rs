@@ -80,6 +80,9 @@ fn batch(schema: &Schema, before: Checkpoint, rows: &[(u32, Change)]) -> SealedB
         touched: Vec::new(),
         origins: Arc::default(),
         snapshots: Vec::new(),
+        history: None,
+        history_floor: None,
+        undone: None,
     }
 }
 

@@ -46,6 +46,7 @@ fn documents(regions: usize, bytes: usize, seq: u64) -> Vec<Publication> {
             time: forebay::Timestamp::now(),
             hash,
             doc: doc.into(),
+            follows_rollback: false,
         }
     };
     (0..regions).map(one).collect()

@@ -19,7 +19,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|region| {
             let (doc, hash) = canonical(json!({ "region": region, "risk": region.len() }), &[]);
             let id = snapshot_id(region, seq, &hash);
-            Publication { region: region.into(), id, seq, block: None, time, hash, doc: doc.into() }
+            Publication {
+                region: region.into(),
+                id,
+                seq,
+                block: None,
+                time,
+                hash,
+                doc: doc.into(),
+                follows_rollback: false,
+            }
         })
         .collect();
     // Blocks. The publisher keeps its connections: the next publish takes one round trip.

@@ -38,6 +38,8 @@ pub struct Page {
     pub origin_no: u16,
     /// Regions that the run had not seen before this page; they continue the numbering.
     pub new_regions: Vec<Arc<str>>,
+    /// The hashes of blocks that begin in this page, where the source gives them.
+    pub hashes: Vec<(i64, Arc<str>)>,
     /// Bytes of the source that were read up to the end of this page, as they lie on disk.
     pub source_bytes_read: u64,
     /// The page's share of the read-ahead; given back when the page is dropped.

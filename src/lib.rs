@@ -22,6 +22,7 @@ pub mod limits;
 mod numeric;
 mod pipeline;
 pub mod publish;
+pub mod query;
 mod schema;
 pub mod snapshot;
 pub mod source;
@@ -34,11 +35,12 @@ mod wait;
 pub use commit::{BatchError, handoff};
 pub use config::{Config, ConfigError};
 pub use event::EventPlace;
-pub use lane::handler::{ColumnValue, Context, EntityRow, EntityTable, Handler, HandlerError};
+pub use lane::handler::{ColumnValue, Context, EntityRow, EntityTable, Find, Handler, HandlerError};
 pub use lane::{LaneError, Place};
 pub use numeric::{Numeric, NumericError};
 pub use pipeline::{
-    Checked, Pipeline, PipelineError, Progress, ProgressHook, Report, SnapshotCounts, StopHandle, Times,
+    Checked, Pipeline, PipelineError, Progress, ProgressHook, Report, Rollback, RollbackHook, SnapshotCounts,
+    StopHandle, Times,
 };
 pub use schema::{Column, Entity, Schema, SchemaError};
 pub use timestamp::{Timestamp, TimestampError};

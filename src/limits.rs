@@ -21,6 +21,10 @@ pub const READ_AHEAD_BYTES_MIN: usize = 512 * 1024;
 /// See [`READ_AHEAD_BYTES_MIN`].
 pub const READ_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of events of another branch that are put aside while it is not known whether the source stays on it. Beyond it
+/// it is gone over to, which is right too, and more work.
+pub const ASIDE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Events that are spread over the lanes at a time. A round ends when its slowest lane ends, so a round should be
 /// long against a thread hand-over (tens of microseconds) and short against a batch.
 pub const ROUND_EVENTS_MAX: usize = 8192;
@@ -105,6 +109,9 @@ pub const JSON_DEPTH_MAX: usize = 120;
 
 /// Expired snapshots that one commit removes at most, so that a long pause does not make one slow commit.
 pub const SNAPSHOT_PRUNE_ROWS_MAX: usize = 1000;
+
+/// Records of the history that one commit lets go at most; it leaves one.
+pub const HISTORY_PRUNE_RECORDS_MAX: usize = 16;
 
 /// The default of `snapshots.pool`: connections to Redis, and threads that publish.
 pub const PUBLISH_POOL: usize = 8;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX, PIPELINE_NAME_BYTES_MAX};
+use crate::query::has_order;
 use crate::value::ColumnType;
 
 /// A column of an entity.
@@ -31,6 +32,19 @@ impl Entity {
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
+
+    /// The columns as they are noted down where they are stored: `name type, name type`. Names hold neither spaces nor
+    /// commas.
+    pub(crate) fn columns_text(&self) -> String {
+        let columns: Vec<String> =
+            self.columns.iter().map(|column| format!("{} {}", column.name, column.kind)).collect();
+        columns.join(", ")
+    }
+}
+
+/// The names and types of columns that were noted down.
+pub(crate) fn parse_columns(text: &str) -> Vec<(&str, &str)> {
+    text.split(", ").filter_map(|column| column.split_once(' ')).collect()
 }
 
 /// All entities of a pipeline, ordered by name: an entity's position is its number.
@@ -90,8 +104,15 @@ fn check_entity(entity: &Entity) -> Result<(), SchemaError> {
         }
     }
     for index in &entity.indexes {
-        if entity.column(index).is_none() {
-            return Err(within(SchemaError(format!("index on {index:?}, which is not one of its columns"))));
+        match entity.columns.iter().find(|column| column.name == *index) {
+            None => return Err(within(SchemaError(format!("index on {index:?}, which is not one of its columns")))),
+            Some(column) if !has_order(column.kind) => {
+                return Err(within(SchemaError(format!(
+                    "index on {index:?}: a {} column has no order to find rows by; keep what is looked for in a column of its own",
+                    column.kind
+                ))));
+            }
+            Some(_) => {}
         }
     }
     Ok(())

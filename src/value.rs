@@ -92,6 +92,21 @@ pub enum Value {
 pub type Row = Box<[Value]>;
 
 impl Value {
+    /// Its type; none of null.
+    pub fn kind(&self) -> Option<ColumnType> {
+        Some(match self {
+            Self::Null => return None,
+            Self::Text(_) => ColumnType::Text,
+            Self::Boolean(_) => ColumnType::Boolean,
+            Self::Bigint(_) => ColumnType::Bigint,
+            Self::Double(_) => ColumnType::Double,
+            Self::Numeric(_) => ColumnType::Numeric,
+            Self::Timestamptz(_) => ColumnType::Timestamptz,
+            Self::Jsonb(_) => ColumnType::Jsonb,
+            Self::Bytes(_) => ColumnType::Bytes,
+        })
+    }
+
     /// Bytes of memory that the value takes, about.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()

@@ -54,6 +54,8 @@ pub(super) enum Color {
 pub(super) enum Command {
     /// Index from the checkpoint to the end of the source
     Run(Run),
+    /// Bring the state back to what it was as of a block, and its snapshots with it
+    Rollback(Rollback),
     /// Publish ready JSON documents to Redis, one for each region
     Publish(Publish),
     /// Check configuration, handlers and the first events of the source; write nothing
@@ -95,6 +97,25 @@ pub(super) struct Run {
     /// How long what is in flight may take after a stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
+}
+
+/// `forebay rollback`
+#[derive(Debug, clap::Args)]
+pub(super) struct Rollback {
+    /// The pipeline file
+    pub(super) pipeline: PathBuf,
+    /// The block as of which the state is to be; it need not be one of the data
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true)]
+    pub(super) to: i64,
+    /// The store, if it is not the pipeline file's
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(super) store: Option<String>,
+    /// The Redis to which snapshots are published, if it is not the pipeline file's
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub(super) snapshots: Option<String>,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `forebay publish`

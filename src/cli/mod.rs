@@ -13,6 +13,7 @@ mod out;
 mod place;
 mod publish;
 mod read;
+mod rollback;
 mod run;
 mod status;
 mod summary;
@@ -31,6 +32,7 @@ pub(crate) fn main() -> ExitCode {
     log::start(&args.global);
     let result = match &args.command {
         Command::Run(command) => run::run(command, &args.global),
+        Command::Rollback(command) => rollback::rollback(command, &args.global),
         Command::Publish(command) => publish::publish(command, &args.global),
         Command::Check(command) => check::check(command, &args.global),
         Command::Init(command) => init::init(command, &args.global),

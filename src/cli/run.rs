@@ -1,11 +1,12 @@
 //! `forebay run`: the main job.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use forebay::publish::UnpublishedRegion;
-use forebay::{Config, Pipeline};
+use forebay::{Config, Pipeline, Report};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
 use super::args::{Global, Run};
@@ -18,23 +19,15 @@ use super::summary;
 const REGIONS_NAMED_MAX: usize = 100;
 
 pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
-    let config = Config::read(&args.pipeline)?;
-    let mut pipeline = Pipeline::from_config(&config)?.drain_timeout(args.drain_timeout);
+    let mut pipeline = prepare(&args.pipeline, args.store.as_ref(), args.snapshots.as_ref())?;
+    pipeline = pipeline.drain_timeout(args.drain_timeout);
     if let Some(source) = &args.source {
         pipeline = pipeline.source_path(source);
-    }
-    if let Some(store) = set(args.store.as_ref()) {
-        pipeline =
-            pipeline.store_url(store).map_err(|error| super::usage(format!("--store or DATABASE_URL: {error}")))?;
-    }
-    if let Some(snapshots) = set(args.snapshots.as_ref()) {
-        pipeline = pipeline.snapshots_url(super::place::redis(snapshots)?);
     }
     if let Some(until) = args.until {
         pipeline = pipeline.until(until);
     }
-    stop_on_signals(&pipeline.stop_handle().flag())
-        .map_err(|error| Failure::new(Code::Failed, format!("cannot watch for signals: {error}")))?;
+    stop_on_signals(&pipeline.stop_handle().flag())?;
     let bar = Bar::new(global);
     let shown = bar.clone();
     let result = pipeline.on_progress(move |progress| shown.show(progress)).run();
@@ -44,12 +37,31 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     if args.json || !global.quiet {
         print_lines(lines)?;
     }
+    Ok(finish(&report))
+}
+
+/// The pipeline of a file, with store and Redis as they are given.
+pub(super) fn prepare(file: &Path, store: Option<&String>, snapshots: Option<&String>) -> Result<Pipeline, Failure> {
+    let config = Config::read(file)?;
+    let mut pipeline = Pipeline::from_config(&config)?;
+    if let Some(store) = set(store) {
+        pipeline =
+            pipeline.store_url(store).map_err(|error| super::usage(format!("--store or DATABASE_URL: {error}")))?;
+    }
+    if let Some(snapshots) = set(snapshots) {
+        pipeline = pipeline.snapshots_url(super::place::redis(snapshots)?);
+    }
+    Ok(pipeline)
+}
+
+/// Tells what was not published; the exit code of a run that came to its end.
+pub(super) fn finish(report: &Report) -> Code {
     tell_unpublished(&report.unpublished);
-    Ok(match report.was_stopped {
+    match report.was_stopped {
         true => Code::Stopped,
         false if report.unpublished.is_empty() => Code::Done,
         false => Code::Unpublished,
-    })
+    }
 }
 
 /// Names the regions whose snapshots are not in Redis, those of one cause together.
@@ -69,7 +81,11 @@ fn tell_unpublished(unpublished: &[UnpublishedRegion]) {
 }
 
 /// The first signal asks the run to stop; a second one ends the process at once.
-fn stop_on_signals(flag: &Arc<AtomicBool>) -> std::io::Result<()> {
+pub(super) fn stop_on_signals(flag: &Arc<AtomicBool>) -> Result<(), Failure> {
+    watch_signals(flag).map_err(|error| Failure::new(Code::Failed, format!("cannot watch for signals: {error}")))
+}
+
+fn watch_signals(flag: &Arc<AtomicBool>) -> std::io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         // In this order: at the second signal the flag is set already.
         signal_hook::flag::register_conditional_shutdown(signal, Code::Stopped as i32, Arc::clone(flag))?;

@@ -19,12 +19,7 @@ pub(super) fn json(report: &Report) -> Json {
         "entities_written": report.entities_written,
         "checkpoint": { "block": report.checkpoint.block },
         "resumed_from": report.resumed_from,
-        "snapshots": {
-            "stored": report.snapshots.stored,
-            "published": report.snapshots.published,
-            "duplicate": report.snapshots.duplicate,
-            "failed": report.snapshots.failed,
-        },
+        "snapshots": snapshots(report),
         "seconds": {
             "wall": seconds(times.wall),
             "read": seconds(times.read),
@@ -37,6 +32,9 @@ pub(super) fn json(report: &Report) -> Json {
         "overlap": { "speedup": rounded(report.speedup()), "efficiency": rounded(report.efficiency()) },
         "memory_peak_bytes": report.memory_peak_bytes,
     });
+    if !report.rollbacks.is_empty() {
+        object["rollbacks"] = report.rollbacks.len().into();
+    }
     if report.late_skipped > 0 {
         object["late_skipped"] = report.late_skipped.into();
     }
@@ -50,6 +48,31 @@ pub(super) fn json(report: &Report) -> Json {
         }
     }
     object
+}
+
+/// What became of snapshots, as an object.
+pub(super) fn snapshots(report: &Report) -> Json {
+    json!({
+        "stored": report.snapshots.stored,
+        "published": report.snapshots.published,
+        "duplicate": report.snapshots.duplicate,
+        "failed": report.snapshots.failed,
+    })
+}
+
+/// What became of snapshots, as a line of the table.
+pub(super) fn snapshot_line(report: &Report) -> String {
+    let snapshots = &report.snapshots;
+    let published = match (snapshots.published, snapshots.failed) {
+        (0, 0) => String::new(),
+        (published, 0) => format!(", {} published", count(published)),
+        (published, failed) => format!(
+            ", {} published, {} not published",
+            count(published),
+            counted(failed, "region's newest", "regions' newest")
+        ),
+    };
+    format!("  snapshots   {} stored, {} unchanged{published}", count(snapshots.stored), count(snapshots.duplicate))
 }
 
 /// The table that `run` prints.
@@ -74,21 +97,11 @@ pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
         counted(report.entities_written, "row", "rows"),
         counted(report.batches, "batch", "batches")
     ));
-    let snapshots = &report.snapshots;
-    let published = match (snapshots.published, snapshots.failed) {
-        (0, 0) => String::new(),
-        (published, 0) => format!(", {} published", count(published)),
-        (published, failed) => format!(
-            ", {} published, {} not published",
-            count(published),
-            counted(failed, "region's newest", "regions' newest")
-        ),
-    };
-    lines.push(format!(
-        "  snapshots   {} stored, {} unchanged{published}",
-        count(snapshots.stored),
-        count(snapshots.duplicate)
-    ));
+    lines.push(snapshot_line(report));
+    if let Some(last) = report.rollbacks.last() {
+        let times = counted(report.rollbacks.len() as u64, "time", "times");
+        lines.push(format!("  rolled back {times}, at last to block {}", last.to));
+    }
     if report.late_skipped > 0 {
         lines.push(format!("  left out    {} events that came too late", count(report.late_skipped)));
     }

@@ -7,21 +7,106 @@ pub mod handoff;
 use std::sync::Arc;
 
 use crate::publish::outbox::Mailbox;
+use crate::schema::Schema;
 use crate::snapshot::{Publication, seq_of};
-use crate::stage::batch::SealedBatch;
+use crate::stage::batch::{Checkpoint, RegionChanges, SealedBatch};
+use crate::stage::history::{HistoryError, RegionUndo, Window};
 use crate::store::{Committed, Store, StoreError};
 use handoff::Committer;
 
+/// What is handed to the commit thread.
+#[derive(Debug, Clone)]
+pub(crate) enum Order {
+    /// A batch to commit.
+    Batch(Arc<SealedBatch>),
+    /// Back to the state as of this block.
+    Rollback {
+        /// The block.
+        to: i64,
+    },
+}
+
+/// What came of an order.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The batch is durable.
+    Committed(Committed),
+    /// The state is as of the block; none if it was not behind it.
+    RolledBack(Option<RolledBack>),
+}
+
+/// What a rollback did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RolledBack {
+    /// The checkpoint before it.
+    pub(crate) from: Checkpoint,
+    /// The checkpoint now, and the hash of its block.
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) hash: Option<Arc<str>>,
+    /// The regions that had events since.
+    pub(crate) regions: Vec<RegionUndo>,
+    /// Rows that were restored or removed.
+    pub(crate) rows: u64,
+    pub(crate) retries: u64,
+}
+
 /// Commits sealed batches to a store, and hands what has committed on to be published.
-pub struct StoreCommitter {
+pub(crate) struct StoreCommitter {
     store: Box<dyn Store>,
     mailbox: Option<Arc<Mailbox>>,
+    schema: Arc<Schema>,
+    /// `rollback.depth`.
+    depth: u64,
 }
 
 impl StoreCommitter {
     /// A committer that owns the store's writing half. Committed snapshots go into the mailbox, if there is one.
-    pub(crate) fn new(store: Box<dyn Store>, mailbox: Option<Arc<Mailbox>>) -> Self {
-        Self { store, mailbox }
+    pub(crate) fn new(store: Box<dyn Store>, mailbox: Option<Arc<Mailbox>>, schema: Arc<Schema>, depth: u64) -> Self {
+        Self { store, mailbox, schema, depth }
+    }
+
+    fn commit_batch(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, BatchError> {
+        self.renumber();
+        let committed = self.store.commit(batch).map_err(|error| BatchError { span: batch.span(), error })?;
+        if let Some(mailbox) = &self.mailbox
+            && !committed.snapshots.is_empty()
+        {
+            mailbox.put(publications(batch, &committed));
+        }
+        Ok(committed)
+    }
+
+    /// Brings the state back to what it was as of a block. Nothing is in flight: checkpoint and history are read now, from
+    /// one state of the store.
+    fn roll_back(&mut self, to: i64) -> Result<Option<RolledBack>, StoreError> {
+        let from = self.store.checkpoint()?;
+        let window = Window::new(from, self.depth, &self.store.history(u64::MAX)?)?;
+        let Some(mut undo) = window.undo(to)? else { return Ok(None) };
+        let first = undo.records_from();
+        for record in self.store.history(first)?.iter().filter(|record| record.batch >= first) {
+            undo.add(&self.schema, record)?;
+        }
+        let (mut batch, hash) = undo.into_batch(&self.schema)?;
+        if let Some(encoder) = self.store.encoder() {
+            for (entity, regions) in batch.changes.iter_mut().enumerate() {
+                for region in regions {
+                    let packed =
+                        RegionChanges { region: Arc::clone(&region.region), packed: Vec::new(), rows: Vec::new() };
+                    *region = encoder.encode(entity, std::mem::replace(region, packed))?;
+                }
+            }
+        }
+        let batch = Arc::new(batch);
+        let committed = self.store.commit(&batch)?;
+        let regions = batch.undone.as_ref().map_or_else(Vec::new, |undone| undone.regions.clone());
+        Ok(Some(RolledBack {
+            from,
+            checkpoint: batch.after,
+            hash,
+            regions,
+            rows: batch.rows(),
+            retries: committed.retries,
+        }))
     }
 
     /// Numbers snapshots above what Redis has, where the publish thread found that it must be; says whether it was so.
@@ -54,13 +139,13 @@ fn publications<'b>(batch: &'b SealedBatch, committed: &'b Committed) -> impl It
             time: draft.generated_at,
             hash: draft.hash.clone(),
             doc: Arc::clone(doc),
+            follows_rollback: false,
         })
     })
 }
 
-/// Why a batch was not committed.
+/// Why a batch was not committed, or not rolled back.
 #[derive(Debug, thiserror::Error)]
-#[error("{span} was not committed: {error}")]
 pub struct BatchError {
     /// Which batch.
     pub span: String,
@@ -69,19 +154,29 @@ pub struct BatchError {
     pub error: StoreError,
 }
 
+impl std::fmt::Display for BatchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.error {
+            // It names the block itself.
+            StoreError::History(HistoryError::Beyond { .. }) => self.error.fmt(f),
+            error => write!(f, "{} was not committed: {error}", self.span),
+        }
+    }
+}
+
 impl Committer for StoreCommitter {
-    type Item = Arc<SealedBatch>;
-    type Receipt = Committed;
+    type Item = Order;
+    type Receipt = Done;
     type Error = BatchError;
 
-    fn commit(&mut self, batch: Arc<SealedBatch>) -> Result<Committed, BatchError> {
-        self.renumber();
-        let committed = self.store.commit(&batch).map_err(|error| BatchError { span: batch.span(), error })?;
-        if let Some(mailbox) = &self.mailbox
-            && !committed.snapshots.is_empty()
-        {
-            mailbox.put(publications(&batch, &committed));
+    fn commit(&mut self, order: Order) -> Result<Done, BatchError> {
+        match order {
+            Order::Batch(batch) => self.commit_batch(&batch).map(Done::Committed),
+            Order::Rollback { to } => {
+                let rolled_back = self.roll_back(to);
+                let span = || format!("the rollback to block {to}");
+                rolled_back.map(Done::RolledBack).map_err(|error| BatchError { span: span(), error })
+            }
         }
-        Ok(committed)
     }
 }

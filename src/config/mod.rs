@@ -47,6 +47,10 @@ pub struct SourceConfig {
     pub seq: Option<String>,
     /// What to do with an event whose place has passed. Defaults to an error.
     pub late: Late,
+    /// The field of the block's hash: forks are then found and rolled back. Defaults to none.
+    pub hash: Option<String>,
+    /// The field of the hash of the block before. Defaults to none.
+    pub parent: Option<String>,
 }
 
 /// Which regions there are.
@@ -158,6 +162,8 @@ pub struct Config {
     pub handlers: HandlersConfig,
     /// `[batch]`.
     pub batch: BatchConfig,
+    /// `[rollback] depth`: how many block numbers back a rollback can go. Defaults to 0.
+    pub rollback_depth: u64,
     /// `[store] url`. Defaults to `sqlite:<name>.db`.
     pub store_url: String,
     /// `[snapshots]`.
@@ -204,6 +210,7 @@ impl Config {
             schema: read_entities(&mut root)?,
             handlers: read_handlers(root.required_section("handlers", &["script", "timeout"])?, document.folder())?,
             batch: read_batch(root.section("batch", &["events", "memory"])?)?,
+            rollback_depth: read_rollback(root.section("rollback", &["depth"])?)?,
             store_url: read_store(root.section("store", &["url"])?, &name)?,
             snapshots: read_snapshots(
                 root.section(
@@ -225,7 +232,6 @@ impl Config {
             )?,
             name,
         };
-        read_rollback(root.section("rollback", &["depth"])?)?;
         root.finish()?;
         Ok(config)
     }
@@ -255,18 +261,21 @@ fn read_source(mut section: Section<'_, '_>, folder: &Path) -> Result<SourceConf
             other => return Err(value.error(format!("late: expected \"error\" or \"skip\", got {other:?}"))),
         },
     };
+    let has_hash = section.has("hash");
     let config = SourceConfig {
         path: path.map(|path| from_folder(folder, path)),
         block: section.optional("block").map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
         region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
         seq: section.optional("seq").map(|value| value.non_empty()).transpose()?,
         late,
+        hash: section.optional("hash").map(|value| value.non_empty()).transpose()?,
+        parent: match section.optional("parent") {
+            Some(value) if !has_hash => {
+                return Err(value.error("parent: it needs hash, the field of the block's own hash"));
+            }
+            value => value.map(|value| value.non_empty()).transpose()?,
+        },
     };
-    for key in ["hash", "parent"] {
-        if let Some(value) = section.optional(key) {
-            return Err(value.error(format!("{key}: forks are not followed by this version; remove the key")));
-        }
-    }
     section.finish()?;
     Ok(config)
 }
@@ -370,13 +379,17 @@ fn read_batch(mut section: Section<'_, '_>) -> Result<BatchConfig, ConfigError> 
     Ok(BatchConfig { events, memory_bytes })
 }
 
-fn read_rollback(mut section: Section<'_, '_>) -> Result<(), ConfigError> {
-    if let Some(value) = section.optional("depth")
-        && value.integer()? != 0
-    {
-        return Err(value.error("depth: this version keeps no history; expected 0"));
-    }
-    section.finish()
+fn read_rollback(mut section: Section<'_, '_>) -> Result<u64, ConfigError> {
+    let depth = match section.optional("depth") {
+        None => 0,
+        Some(value) => {
+            let depth = value.integer()?;
+            u64::try_from(depth)
+                .map_err(|_| value.error(format!("depth: expected a number of blocks, 0 or more, got {depth}")))?
+        }
+    };
+    section.finish()?;
+    Ok(depth)
 }
 
 fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<String, ConfigError> {

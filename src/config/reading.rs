@@ -124,6 +124,10 @@ impl<'d, 't> Section<'d, 't> {
         Some(Item { document: self.document, path: self.path(key), entry: self.entries.remove(at) })
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
     pub(super) fn required(&mut self, key: &'static str, expected: &str) -> Result<Item<'d, 't>, ConfigError> {
         let missing = self.error(format!("missing key {:?}: expected {expected}", self.path(key)));
         // A misspelt key is a better message than a missing one.

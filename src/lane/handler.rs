@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use crate::event::RegionNo;
 use crate::limits::ID_BYTES_MAX;
 use crate::numeric::Numeric;
+use crate::query::{Comparison, Condition, OrderBy, Query};
 use crate::schema::{Column, Entity, Schema, SchemaError};
 use crate::timestamp::Timestamp;
 use crate::value::{ColumnType, Row, Value};
@@ -232,6 +233,93 @@ impl TypeMap {
     }
 }
 
+/// What entities to look for, by columns that are among the entity's indexes.
+///
+/// Null matches no condition, and comes last in either order. Ties are ordered by id; so is what has no other order.
+///
+/// ```
+/// use forebay::Find;
+/// use forebay::query::Comparison;
+///
+/// let richest = Find::all().filter("transfers", Comparison::AtLeast, 10_i64).descending("balance").limit(5);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Find {
+    conditions: Vec<(String, Comparison, Value)>,
+    order: Option<(String, bool)>,
+    limit: Option<usize>,
+}
+
+impl Find {
+    /// All entities, by id.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Those for which this holds, too.
+    #[must_use]
+    pub fn filter(mut self, column: &str, comparison: Comparison, value: impl ColumnValue) -> Self {
+        self.conditions.push((column.to_owned(), comparison, value.into_value()));
+        self
+    }
+
+    /// The smallest of that column first.
+    #[must_use]
+    pub fn ascending(mut self, column: &str) -> Self {
+        self.order = Some((column.to_owned(), false));
+        self
+    }
+
+    /// The largest of that column first.
+    #[must_use]
+    pub fn descending(mut self, column: &str) -> Self {
+        self.order = Some((column.to_owned(), true));
+        self
+    }
+
+    /// So many at most.
+    #[must_use]
+    pub fn limit(mut self, entities: usize) -> Self {
+        self.limit = Some(entities);
+        self
+    }
+
+    fn resolve(&self, entity: &Entity) -> Result<Query, HandlerError> {
+        let name = &entity.name;
+        let indexed = |column: &str, what: &str| match entity.column(column) {
+            None => Err(HandlerError::new(format!("find: {name} has no column {column:?}"))),
+            Some(_) if !entity.indexes.iter().any(|index| index == column) => Err(HandlerError::new(format!(
+                "find: {what} by {name}.{column} needs the line `index {column}` at the end of entity! for {name}"
+            ))),
+            Some(place) => Ok(place),
+        };
+        let mut query = Query { limit: self.limit, ..Query::default() };
+        for (column, comparison, value) in &self.conditions {
+            let place = indexed(column, "a condition")?;
+            let kind = entity.columns[place].kind;
+            match value.kind() {
+                Some(given) if given == kind => {}
+                Some(given) => {
+                    return Err(HandlerError::new(format!(
+                        "find: {name}.{column} is {kind}, and is compared with {given}"
+                    )));
+                }
+                None => {
+                    return Err(HandlerError::new(format!(
+                        "find: the condition on {name}.{column} compares with null, which nothing matches"
+                    )));
+                }
+            }
+            check_value(value).map_err(|problem| HandlerError::new(format!("find: {name}.{column}: {problem}")))?;
+            query.conditions.push(Condition { column: place, comparison: *comparison, value: value.clone() });
+        }
+        if let Some((column, is_descending)) = &self.order {
+            query.order = Some(OrderBy { column: indexed(column, "an order")?, is_descending: *is_descending });
+        }
+        Ok(query)
+    }
+}
+
 /// What a handler works with: its region, its block, and the region's entities.
 pub struct Context<'c> {
     pub(super) rows: &'c mut dyn RowAccess,
@@ -288,13 +376,37 @@ impl Context<'_> {
         self.write(entry.entity, id, None)
     }
 
-    /// How many entities of that kind the region has. Loads the region's whole table.
+    /// The entities that `find` looks for, with their ids and in its order, as of all that was written so far. Does not
+    /// wait for a commit.
+    ///
+    /// # Errors
+    /// As [`Context::get`]; or a column is not among the entity's indexes.
+    pub fn find<E: EntityRow>(&mut self, find: &Find) -> Result<Vec<(String, E)>, HandlerError> {
+        let entry = self.types.entry::<E>()?;
+        let query = find.resolve(&self.schema.entities()[entry.entity])?;
+        let found = self.rows.find(entry.entity, self.region_no, &query)?;
+        let entity = |(id, row): (Box<str>, Row)| {
+            (id.into_string(), E::from_values(entry.places.iter().filter_map(|place| row.get(*place))))
+        };
+        Ok(found.into_iter().map(entity).collect())
+    }
+
+    /// How many entities of that kind the region has.
     ///
     /// # Errors
     /// As [`Context::get`].
     pub fn count<E: EntityRow>(&mut self) -> Result<u64, HandlerError> {
+        self.count_where::<E>(&Find::all())
+    }
+
+    /// How many entities the conditions of `find` hold for, whatever its order and limit.
+    ///
+    /// # Errors
+    /// As [`Context::find`].
+    pub fn count_where<E: EntityRow>(&mut self, find: &Find) -> Result<u64, HandlerError> {
         let entry = self.types.entry::<E>()?;
-        self.rows.count(entry.entity, self.region_no)
+        let query = find.resolve(&self.schema.entities()[entry.entity])?;
+        self.rows.count(entry.entity, self.region_no, &Query { order: None, limit: None, ..query })
     }
 
     fn write(&mut self, entity: usize, id: &str, row: Option<Row>) -> Result<(), HandlerError> {

@@ -4,6 +4,7 @@
 //! kinds: [`script`] (a Lua VM) and [`native`] (a Rust [`handler::Handler`]). No SQL and no network: rows that are not
 //! warm come through a [`Loader`].
 
+mod before;
 mod cast;
 pub mod handler;
 pub(crate) mod native;
@@ -18,11 +19,12 @@ use serde_json::Value as Json;
 use crate::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
 use crate::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::schema::Schema;
-use crate::stage::batch::RegionChanges;
-use crate::stage::codec::CodecError;
-use crate::store::{OpenReader, RegionIds, RegionLimit, RowCount, RowReader, StoreError};
+use crate::stage::codec::{CodecError, Decoder, ValueRef};
+use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
+use crate::value::Row;
 use watch::Watch;
 
+pub(crate) use before::SealedRows;
 pub(crate) use cast::Cast;
 
 /// One event of a round.
@@ -158,8 +160,12 @@ pub(crate) trait Engine: Send {
     /// The region's document as of the state that the engine holds now.
     fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError>;
 
-    /// Takes out what the batch changed: (entity, rows of one region), in any order.
-    fn seal(&mut self) -> Result<Vec<(usize, RegionChanges)>, LaneError>;
+    /// Takes out what the batch changed. With `history_after` also what rows were before the blocks behind that one
+    /// changed them; what was written unseen is read from the store for it.
+    fn seal(&mut self, history_after: Option<i64>) -> Result<SealedRows, LaneError>;
+
+    /// Lets all rows go, changed or not: the store was rolled back. Nothing may be staged.
+    fn forget(&mut self) -> Result<(), LaneError>;
 
     /// Changes from now on belong to batch `number`; batches up to `committed` are in the store.
     fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError>;
@@ -178,6 +184,8 @@ pub(crate) struct EngineContext {
     /// For each entity, whether its table had no row when the run began.
     pub(crate) is_empty: Arc<[bool]>,
     pub(crate) readers: Arc<dyn OpenReader>,
+    /// How many blocks back it must be known what rows were; 0 for no history.
+    pub(crate) history_depth: u64,
     /// Bytes it may never exceed.
     pub(crate) memory_bytes: usize,
     pub(crate) watch: Arc<Watch>,
@@ -264,14 +272,39 @@ impl Loader {
     }
 
     /// Counts a region's committed rows: see [`RowReader::count`].
-    pub(crate) fn count(
-        &mut self,
-        entity: usize,
-        region: &str,
-        changed: &[(&str, u64)],
-    ) -> Result<RowCount, StoreError> {
+    pub(crate) fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let _waiting = (self.watch.pause(), self.loads.wait());
-        reader(&mut self.reader, &self.readers)?.count(entity, region, changed)
+        reader(&mut self.reader, &self.readers)?.count(entity, wanted, but)
+    }
+
+    /// Finds the first committed rows of each query, in its order: all of them in as few questions as the store allows.
+    pub(crate) fn find(
+        &mut self,
+        schema: &Schema,
+        entity: usize,
+        wanted: &[RegionQuery<'_>],
+    ) -> Result<Vec<FoundRows>, LaneError> {
+        let mut packed = vec![Vec::new(); wanted.len()];
+        {
+            let _waiting = (self.watch.pause(), self.loads.wait());
+            reader(&mut self.reader, &self.readers)?.find(entity, wanted, &mut packed)?;
+        }
+        let described = &schema.entities()[entity];
+        let mut answers = Vec::with_capacity(wanted.len());
+        for (packed, RegionQuery { query, .. }) in packed.iter().zip(wanted) {
+            let mut rows = Vec::new();
+            let mut decoder = Decoder::new(described, packed, 0);
+            let mut values = Vec::new();
+            while !decoder.is_at_end() {
+                let id = decoder.row(&mut values)?.id;
+                rows.push((Box::from(id), values.iter().map(ValueRef::to_value).collect()));
+            }
+            rows.sort_by(|(a, left): &(Box<str>, Row), (b, right)| query.compare_rows((a, left), (b, right)));
+            let is_complete = query.limit.is_none_or(|limit| rows.len() < limit);
+            rows.truncate(query.limit.unwrap_or(usize::MAX));
+            answers.push(FoundRows { rows, is_complete });
+        }
+        Ok(answers)
     }
 
     /// Loads rows of one table, for each region its ids or as much of it as is worth it: see [`Loaded`]. One query for
@@ -317,6 +350,15 @@ pub(crate) struct Wanted<'w> {
     pub(crate) region: &'w str,
     pub(crate) ids: Vec<&'w str>,
     pub(crate) ask: Ask,
+}
+
+/// The first rows of a query among those that are committed.
+#[derive(Debug, Default)]
+pub(crate) struct FoundRows {
+    /// In the query's order.
+    pub(crate) rows: Vec<(Box<str>, Row)>,
+    /// Whether there are no more.
+    pub(crate) is_complete: bool,
 }
 
 /// The reader, opened if it is not yet.
@@ -373,7 +415,11 @@ impl RowReader for NoRows {
         Ok(vec![true; regions.len()])
     }
 
-    fn count(&mut self, _: usize, _: &str, _: &[(&str, u64)]) -> Result<RowCount, StoreError> {
-        Ok(RowCount { batch: 0, rows: 0 })
+    fn find(&mut self, _: usize, _: &[RegionQuery<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn count(&mut self, _: usize, _: RegionQuery<'_>, _: &[&str]) -> Result<u64, StoreError> {
+        Ok(0)
     }
 }

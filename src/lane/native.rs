@@ -3,23 +3,29 @@
 //! What a call writes is kept apart until it returns. When it asks for a row that is not warm, it is abandoned, the
 //! calls behind it are tried dry to learn what they will miss, all of it is loaded at once, and it is made again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use super::before::{Gathered, Unknown, read_unknown};
 use super::handler::{Context, EntityTable, Handler, HandlerError, TypeMap};
 use super::watch::Activity;
-use super::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, Wanted};
+use super::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
 use crate::commit::handoff::panic_message;
 use crate::event::RegionNo;
 use crate::limits::DRY_EVENTS_MAX;
+use crate::query::Query;
+use crate::schema::Schema;
 use crate::stage::batch::RegionChanges;
-use crate::stage::codec::{Decoder, Head, ValueRef, Writer, encode_values};
-use crate::stage::table::{Found, Table};
-use crate::value::Row;
+use crate::stage::codec::{Change, Decoder, Head, ValueRef, Writer, encode_values};
+use crate::stage::history::push_absent;
+use crate::stage::table::{Before, ChangedBy, Found, Lacking, Table};
+use crate::store::RegionQuery;
+use crate::value::{Row, row_memory_bytes};
 
 /// Makes engines that run a Rust handler.
 pub(crate) struct NativeFactory<H> {
@@ -47,6 +53,10 @@ impl<H: Handler> EngineFactory for NativeFactory<H> {
             regions: BTreeMap::new(),
             writes: Vec::new(),
             writer: Writer::default(),
+            block: 0,
+            undo: BTreeMap::new(),
+            undo_bytes: 0,
+            history_depth: context.history_depth,
             missed: Missed::default(),
             is_snapshot: false,
             batch: 1,
@@ -68,19 +78,35 @@ impl<H: Handler> EngineFactory for NativeFactory<H> {
 pub(super) trait RowAccess {
     fn get(&mut self, entity: usize, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError>;
     fn write(&mut self, entity: usize, region: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError>;
-    fn count(&mut self, entity: usize, region: RegionNo) -> Result<u64, HandlerError>;
+    fn find(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<Vec<(Box<str>, Row)>, HandlerError>;
+    fn count(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<u64, HandlerError>;
 }
 
-/// Rows that handlers asked for and that were not warm: for each table, the ids, or all of it.
+/// What handlers asked for and was not warm.
 #[derive(Default)]
 struct Missed {
+    /// For each table, the ids; if it was not tried yet, all of it, if it is small.
     ids: BTreeMap<(RegionNo, usize), Vec<String>>,
-    whole: BTreeSet<(RegionNo, usize)>,
+    /// Queries, by table and key. The limit is how many rows are asked for.
+    queries: BTreeMap<(RegionNo, usize, String), Query>,
+    counts: BTreeMap<(RegionNo, usize, String), Query>,
 }
 
 impl Missed {
     fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.whole.is_empty()
+        self.ids.is_empty() && self.queries.is_empty() && self.counts.is_empty()
+    }
+
+    /// Notes what a query lacks.
+    fn note(&mut self, region: RegionNo, entity: usize, query: &Query, lacking: Lacking) -> HandlerError {
+        match lacking {
+            Lacking::Table => drop(self.ids.entry((region, entity)).or_default()),
+            Lacking::Rows(limit) => {
+                self.queries.insert((region, entity, query.key()), Query { limit, ..query.clone() });
+            }
+            Lacking::Count => drop(self.counts.insert((region, entity, query.key()), query.clone())),
+        }
+        HandlerError::new("rows have to be loaded first; this error must be passed on")
     }
 
     /// Takes in what another call missed.
@@ -88,7 +114,34 @@ impl Missed {
         for (table, ids) in more.ids {
             self.ids.entry(table).or_default().extend(ids);
         }
-        self.whole.extend(more.whole);
+        for (table, query) in more.queries {
+            match self.queries.entry(table) {
+                Entry::Vacant(place) => drop(place.insert(query)),
+                Entry::Occupied(mut known) => {
+                    let limit = known.get().limit.zip(query.limit).map(|(one, other)| one.max(other));
+                    known.get_mut().limit = limit;
+                }
+            }
+        }
+        self.counts.extend(more.counts);
+    }
+}
+
+/// What a row was before a block changed it.
+struct UndoEntry {
+    block: i64,
+    entity: usize,
+    id: Box<str>,
+    before: Before,
+}
+
+impl UndoEntry {
+    fn memory_bytes(&self) -> usize {
+        let row = match &self.before {
+            Before::Row(row) => row_memory_bytes(row),
+            Before::Absent | Before::Unknown => 0,
+        };
+        size_of::<Self>() + self.id.len() + row
     }
 }
 
@@ -102,6 +155,12 @@ struct Rows {
     writes: Vec<(usize, String, Option<Row>)>,
     /// The event that the current call handles.
     writer: Writer,
+    /// Its block.
+    block: i64,
+    /// For each region, what rows were before blocks that can still be rolled back, in order.
+    undo: BTreeMap<RegionNo, VecDeque<UndoEntry>>,
+    undo_bytes: usize,
+    history_depth: u64,
     missed: Missed,
     is_snapshot: bool,
     batch: u64,
@@ -120,13 +179,57 @@ impl Rows {
         table.ok_or_else(|| HandlerError::new("a region that is not known"))
     }
 
+    /// What the current call wrote to a table, by id.
+    fn written(&self, entity: usize) -> BTreeMap<String, Option<Row>> {
+        let writes = self.writes.iter().filter(|(table, ..)| *table == entity);
+        writes.map(|(_, id, row)| (id.clone(), row.clone())).collect()
+    }
+
     /// Makes the writes of the call that just returned count.
     fn keep(&mut self, region: RegionNo) {
-        let batch = self.batch;
+        let change = ChangedBy { batch: self.batch, block: self.block, writer: self.writer };
         let Some(tables) = self.tables.get_mut(&region) else { return };
-        for (entity, id, row) in self.writes.drain(..) {
-            tables[entity].set(&id, row, batch, self.writer);
+        if self.history_depth == 0 {
+            for (entity, id, row) in self.writes.drain(..) {
+                tables[entity].set(&id, row, change);
+            }
+            return;
         }
+        let undo = self.undo.entry(region).or_default();
+        for (entity, id, row) in self.writes.drain(..) {
+            if let Some(before) = tables[entity].set(&id, row, change) {
+                let entry = UndoEntry { block: change.block, entity, id: id.into(), before };
+                self.undo_bytes += entry.memory_bytes();
+                undo.push_back(entry);
+            }
+        }
+        // What lies too far behind to be rolled back goes at once, while it is still in the processor's cache.
+        let oldest = change.block.saturating_sub_unsigned(self.history_depth);
+        while let Some(entry) = undo.pop_front_if(|entry| entry.block <= oldest) {
+            self.undo_bytes -= entry.memory_bytes();
+        }
+    }
+
+    /// Takes out what rows were before the blocks behind `after`, and which were written unseen.
+    fn take_undo(&mut self, schema: &Schema, after: i64) -> (Gathered, Vec<Unknown>) {
+        let (mut gathered, mut unknown) = (Gathered::default(), Vec::new());
+        self.undo_bytes = 0;
+        for (region, undo) in std::mem::take(&mut self.undo) {
+            let Some(region) = self.regions.get(&region) else { continue };
+            for UndoEntry { block, entity, id, before } in undo.into_iter().filter(|entry| entry.block > after) {
+                match before {
+                    Before::Unknown => unknown.push(Unknown { entity, region: Arc::clone(region), id, block }),
+                    Before::Absent => push_absent(block, &id, gathered.entries(entity, region)),
+                    Before::Row(row) => {
+                        let entries = gathered.entries(entity, region);
+                        let head = Head { id: &id, change: Change::Written, writer: Writer::default() };
+                        entries.extend(block.to_le_bytes());
+                        encode_values(&schema.entities()[entity], head, &row, entries);
+                    }
+                }
+            }
+        }
+        (gathered, unknown)
     }
 }
 
@@ -145,28 +248,49 @@ impl RowAccess for Rows {
         }
     }
 
-    fn write(&mut self, entity: usize, _: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
+    fn write(&mut self, entity: usize, region: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
         if self.is_snapshot {
             return Err(HandlerError::new("on_snapshot may read, and not write"));
+        }
+        if self.table(entity, region)?.needs_before() {
+            self.get(entity, region, id)?;
         }
         self.writes.push((entity, id.to_owned(), row));
         Ok(())
     }
 
-    fn count(&mut self, entity: usize, region: RegionNo) -> Result<u64, HandlerError> {
-        let mut written: BTreeMap<String, bool> = BTreeMap::new();
-        for (table, id, row) in &self.writes {
-            if *table == entity {
-                written.insert(id.clone(), row.is_some());
+    fn find(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<Vec<(Box<str>, Row)>, HandlerError> {
+        // What the call itself wrote lies over the rest, and may hide as many rows.
+        let written = self.written(entity);
+        let limit = query.limit.map(|limit| limit.saturating_add(written.len()));
+        let found = self.table(entity, region)?.find(&Query { limit, ..query.clone() });
+        let mut rows = found.map_err(|lacking| self.missed.note(region, entity, query, lacking))?;
+        if !written.is_empty() {
+            rows.retain(|(id, _)| !written.contains_key(&**id));
+            rows.extend(written.into_iter().filter_map(|(id, row)| {
+                let row = row.filter(|row| query.matches(row))?;
+                Some((id.into_boxed_str(), row))
+            }));
+            rows.sort_by(|(a, left), (b, right)| query.compare_rows((a, left), (b, right)));
+        }
+        rows.truncate(query.limit.unwrap_or(usize::MAX));
+        Ok(rows)
+    }
+
+    fn count(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<u64, HandlerError> {
+        let counted = self.table(entity, region)?.count(query);
+        let mut count = counted.map_err(|lacking| self.missed.note(region, entity, query, lacking))?;
+        for (id, row) in self.written(entity) {
+            match self.table(entity, region)?.get(&id) {
+                Found::Row(before) => count -= u64::from(query.matches(before)),
+                Found::Absent => {}
+                Found::Missing => {
+                    self.missed.ids.entry((region, entity)).or_default().push(id);
+                    return Err(HandlerError::new("a row has to be loaded first; this error must be passed on"));
+                }
             }
+            count += u64::from(row.is_some_and(|row| query.matches(&row)));
         }
-        let table = self.table(entity, region)?;
-        if !table.is_whole() {
-            self.missed.whole.insert((region, entity));
-            return Err(HandlerError::new("a table has to be loaded first; this error must be passed on"));
-        }
-        let mut count = written.values().filter(|is_live| **is_live).count() as u64;
-        table.for_each(|id, _| count += u64::from(!written.contains_key(id)));
         Ok(count)
     }
 }
@@ -195,7 +319,7 @@ impl<H: Handler> NativeEngine<H> {
         let Some((event, page)) = round.event(lane, at) else { return Called::Done };
         let Some(lane) = round.lanes.get(lane) else { return Called::Done };
         self.rows.writes.clear();
-        self.rows.writer = Writer::new(page.origin_no, event.line);
+        (self.rows.writer, self.rows.block) = (Writer::new(page.origin_no, event.line), event.block);
         let typed = match H::Event::deserialize(&mut serde_json::Deserializer::from_str(page.json(event))) {
             Ok(typed) => typed,
             Err(error) => return Called::Unreadable(error.to_string()),
@@ -259,20 +383,42 @@ impl<H: Handler> NativeEngine<H> {
     /// Loads what calls have missed: one query for each table, whatever the number of regions.
     fn load_missed(&mut self, missed: Missed) -> Result<(), LaneError> {
         let mut by_entity: BTreeMap<usize, Vec<(RegionNo, Vec<String>, Ask)>> = BTreeMap::new();
-        for &(region, entity) in &missed.whole {
-            by_entity.entry(entity).or_default().push((region, Vec::new(), Ask::All));
-        }
         for ((region, entity), mut ids) in missed.ids {
-            if missed.whole.contains(&(region, entity)) {
-                continue;
-            }
             ids.sort_unstable();
             ids.dedup();
             let was_tried = self.rows.tables.get(&region).is_some_and(|tables| tables[entity].was_tried());
             let ask = if was_tried { Ask::Ids } else { Ask::TryAll };
             by_entity.entry(entity).or_default().push((region, ids, ask));
         }
-        by_entity.into_iter().try_for_each(|(entity, wanted)| self.load(entity, &wanted))
+        by_entity.into_iter().try_for_each(|(entity, wanted)| self.load(entity, &wanted))?;
+        let mut by_entity: BTreeMap<usize, Vec<(RegionNo, Query)>> = BTreeMap::new();
+        for ((region, entity, _), query) in missed.queries {
+            by_entity.entry(entity).or_default().push((region, query));
+        }
+        by_entity.into_iter().try_for_each(|(entity, wanted)| self.search(entity, wanted))?;
+        for ((region, entity, _), query) in missed.counts {
+            let Some(table) = self.rows.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) else {
+                continue;
+            };
+            let name = self.rows.regions.get(&region).map_or("", |name| &**name);
+            let count = self.loader.count(entity, RegionQuery { region: name, query: &query }, &table.changed())?;
+            table.supply_count(query, count);
+        }
+        Ok(())
+    }
+
+    /// Finds the first committed rows of queries, all of one table together.
+    fn search(&mut self, entity: usize, asked: Vec<(RegionNo, Query)>) -> Result<(), LaneError> {
+        let name = |region: &RegionNo| self.rows.regions.get(region).map_or("", |name| &**name);
+        let wanted: Vec<RegionQuery<'_>> =
+            asked.iter().map(|(region, query)| RegionQuery { region: name(region), query }).collect();
+        let found = self.loader.find(&self.context.schema, entity, &wanted)?;
+        for ((region, query), found) in asked.iter().zip(found) {
+            if let Some(table) = self.rows.tables.get_mut(region).and_then(|tables| tables.get_mut(entity)) {
+                table.supply_found(query, found.rows, found.is_complete);
+            }
+        }
+        Ok(())
     }
 
     fn load(&mut self, entity: usize, missed: &[(RegionNo, Vec<String>, Ask)]) -> Result<(), LaneError> {
@@ -295,6 +441,8 @@ impl<H: Handler> NativeEngine<H> {
             }
             if loaded.is_whole {
                 table.supplied_whole();
+            } else {
+                table.was_too_large();
             }
             for id in ids {
                 table.supply(id, None);
@@ -364,11 +512,12 @@ impl<H: Handler> Engine for NativeEngine<H> {
         }
     }
 
-    fn seal(&mut self) -> Result<Vec<(usize, RegionChanges)>, LaneError> {
+    fn seal(&mut self, history_after: Option<i64>) -> Result<SealedRows, LaneError> {
+        let entities = self.context.schema.entities();
         let mut changes = Vec::new();
         for (region, tables) in &mut self.rows.tables {
             for (entity, table) in tables.iter_mut().enumerate() {
-                let described = &self.context.schema.entities()[entity];
+                let described = &entities[entity];
                 let mut packed = Vec::new();
                 table.take_changes(|id, change, writer, row| {
                     let row = row.map_or(&[][..], |row| &row[..]);
@@ -380,7 +529,21 @@ impl<H: Handler> Engine for NativeEngine<H> {
                 }
             }
         }
-        Ok(changes)
+        let Some(after) = history_after else { return Ok(SealedRows { changes, history: Vec::new() }) };
+        let (gathered, unknown) = self.rows.take_undo(&self.context.schema, after);
+        let mut history = read_unknown(&mut self.loader, &self.context.schema, unknown)?;
+        history.extend(gathered.into_history());
+        Ok(SealedRows { changes, history })
+    }
+
+    fn forget(&mut self) -> Result<(), LaneError> {
+        let rows = &mut self.rows;
+        rows.tables.clear();
+        rows.undo.clear();
+        rows.undo_bytes = 0;
+        // What the tables hold now is not known any more.
+        rows.is_empty = vec![false; rows.schema_len].into();
+        Ok(())
     }
 
     fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
@@ -389,7 +552,7 @@ impl<H: Handler> Engine for NativeEngine<H> {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.rows.tables.values().flatten().map(Table::memory_bytes).sum()
+        self.rows.undo_bytes + self.rows.tables.values().flatten().map(Table::memory_bytes).sum::<usize>()
     }
 
     fn trim(&mut self, target: usize) -> Result<(), LaneError> {

@@ -13,6 +13,7 @@ use crate::limits::WAIT_STEP;
 use crate::source::budget::ByteBudget;
 use crate::source::reader::{FromReader, ReadStats};
 use crate::stage::batch::Checkpoint;
+use crate::stage::history::Window;
 
 /// Events of the source that are tried.
 const SAMPLE_EVENTS: u64 = 1000;
@@ -44,10 +45,10 @@ impl Pipeline {
             return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots });
         }
         let source = self.take_source()?;
-        let start = StartRegions::new(&[], self.regions.all.as_deref());
+        let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
         let budget = ByteBudget::new(crate::limits::read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
-        let pages = self.start_reader(source, Checkpoint::default(), &start, &budget, &stats)?;
+        let pages = self.start_reader(source, Checkpoint::default(), Window::default(), &start, &budget, &stats)?;
         let mut intake = Intake::default();
         let (mut names, mut seen) = (start.names.clone(), 0);
         // A silent source is waited for, as in a run, until the stop handle says otherwise.
@@ -60,6 +61,8 @@ impl Pipeline {
                     seen += page.events.len() as u64;
                     intake.push(page);
                 }
+                // What is tried is no state, so it cannot go back either.
+                Ok(FromReader::Rollback { .. }) => {}
                 Ok(FromReader::End) => break,
                 Ok(FromReader::Failed(error)) => return Err(error.into()),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -10,19 +10,21 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::crew::{Crew, Job};
 use super::intake::{Intake, Reach, Taken};
 use super::report::{Progress, SnapshotCounts, Times};
-use super::{PipelineError, ProgressHook};
-use crate::commit::BatchError;
-use crate::commit::StoreCommitter;
-use crate::commit::handoff::{CommitThread, Refused, Ticket};
+use super::trail::Trail;
+use super::{PipelineError, ProgressHook, Rollback, RollbackHook};
+use crate::commit::handoff::{CommitFailure, CommitThread, Refused, Ticket};
+use crate::commit::{BatchError, Done, Order, RolledBack, StoreCommitter};
 use crate::event::RegionNo;
-use crate::lane::{Cast, Engine, LaneError, Round};
+use crate::lane::{Cast, Engine, LaneError, Round, SealedRows};
 use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, ROUND_EVENTS_MAX, ROUND_EVENTS_MIN, WAIT_STEP, round_bytes};
+use crate::schema::Schema;
 use crate::snapshot::{Schedule, canonical};
 use crate::source::SourceError;
 use crate::source::budget::ByteBudget;
 use crate::source::reader::FromReader;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
-use crate::store::{Committed, RowEncoder};
+use crate::stage::history::{HistoryError, push_section, record};
+use crate::store::{RowEncoder, StoreError};
 use crate::timestamp::Timestamp;
 
 /// How often progress is told.
@@ -33,7 +35,9 @@ const PART_STEP: Duration = Duration::from_millis(2);
 
 /// What the coordinator is made with.
 pub(super) struct CoordinatorPlan {
-    pub(super) entities: usize,
+    pub(super) schema: Arc<Schema>,
+    /// `rollback.depth`.
+    pub(super) depth: u64,
     pub(super) batch_events: u64,
     pub(super) memory_bytes: u64,
     pub(super) has_snapshots: bool,
@@ -48,9 +52,33 @@ pub(super) struct CoordinatorPlan {
 
 /// A batch that is handed over and not known to be committed.
 struct InFlight {
-    ticket: Ticket<Committed, BatchError>,
+    ticket: Ticket<Done, BatchError>,
     bytes: usize,
+    before: Checkpoint,
     after: Checkpoint,
+}
+
+/// Where a run begins.
+pub(super) struct Start {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) regions: Vec<Arc<str>>,
+    /// Regions with events after their last snapshot, and the last block of those.
+    pub(super) unsnapped: BTreeMap<RegionNo, i64>,
+    pub(super) trail: Trail,
+    /// A rollback that comes before the first event.
+    pub(super) rollback: Option<i64>,
+    /// Regions that a rollback has set back, and of which readers have a snapshot that it undid.
+    pub(super) set_back: Vec<RegionNo>,
+}
+
+/// Which snapshots a batch carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Snapshots {
+    None,
+    /// Of every region that lacks one.
+    Due,
+    /// Of these, since what readers have was rolled back.
+    Again(Vec<RegionNo>),
 }
 
 /// The batch that handlers fill.
@@ -68,7 +96,10 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) checkpoint: Checkpoint,
+    pub(super) events: u64,
+    pub(super) blocks: u64,
     pub(super) batches: u64,
+    pub(super) rollbacks: Vec<Rollback>,
     pub(super) rows: u64,
     pub(super) snapshots: SnapshotCounts,
     pub(super) retries: u64,
@@ -92,6 +123,13 @@ pub(super) struct Coordinator<'h> {
     open: Open,
     /// Regions with events after their last snapshot, and the last block of those.
     unsnapped: BTreeMap<RegionNo, i64>,
+    /// The block of the newest snapshots at most.
+    snapped_at: Option<i64>,
+    /// Whether it is the caller who asked for a rollback, and not the source.
+    is_asked: bool,
+    /// Regions that an earlier run has set back without coming to their snapshots.
+    set_back: Vec<RegionNo>,
+    trail: Trail,
     /// The checkpoint after all that was handed over.
     sealed: Checkpoint,
     in_flight: VecDeque<InFlight>,
@@ -108,6 +146,7 @@ pub(super) struct Coordinator<'h> {
     progress: Progress,
     progress_at: Instant,
     hook: Option<&'h mut ProgressHook>,
+    rollback_hook: Option<&'h mut RollbackHook>,
 }
 
 impl<'h> Coordinator<'h> {
@@ -115,15 +154,19 @@ impl<'h> Coordinator<'h> {
     pub(super) fn new(
         plan: CoordinatorPlan,
         crew: Crew,
-        regions: Vec<Arc<str>>,
+        start: Start,
         pages: Receiver<FromReader>,
         budget: Arc<ByteBudget>,
         commits: CommitThread<StoreCommitter>,
         schedule: Schedule,
-        checkpoint: Checkpoint,
-        unsnapped: BTreeMap<RegionNo, i64>,
         hook: Option<&'h mut ProgressHook>,
+        rollback_hook: Option<&'h mut RollbackHook>,
     ) -> Self {
+        let Start { checkpoint, regions, unsnapped, trail, rollback, set_back } = start;
+        let mut intake = Intake::default();
+        if let Some(to) = rollback {
+            intake.push_rollback(to);
+        }
         let cast = Cast::new(crew.len());
         let progress =
             Progress { source_bytes_total: plan.source_bytes_total, block: checkpoint.block, ..Progress::default() };
@@ -138,9 +181,13 @@ impl<'h> Coordinator<'h> {
             budget,
             commits,
             schedule,
-            intake: Intake::default(),
+            intake,
             open: Open::default(),
             unsnapped,
+            snapped_at: checkpoint.block,
+            is_asked: rollback.is_some(),
+            set_back,
+            trail,
             sealed: checkpoint,
             in_flight: VecDeque::new(),
             totals: Totals { checkpoint, ..Totals::default() },
@@ -153,6 +200,7 @@ impl<'h> Coordinator<'h> {
             progress,
             progress_at: Instant::now(),
             hook,
+            rollback_hook,
         };
         coordinator.tell_crew();
         coordinator
@@ -167,8 +215,11 @@ impl<'h> Coordinator<'h> {
         let drained = self.drain();
         self.note_times();
         let was_stopped = self.is_stopped();
-        // Nothing is in flight. Its failure, if there was one, is known.
-        let committer = if drained.is_ok() { self.commits.finish(self.plan.drain_timeout).ok() } else { None };
+        // Its failure, if there was one, is known. It is waited for, so that the store is free when the run has ended.
+        let committer = match &drained {
+            Err(PipelineError::DrainTimeout(_)) => None,
+            _ => self.commits.finish(self.plan.drain_timeout).ok(),
+        };
         let ended = match (outcome, drained) {
             (Ok(()), Ok(())) => Ok((self.totals, was_stopped)),
             // What a commit said comes first: a lane's failure after it may follow from it.
@@ -178,6 +229,10 @@ impl<'h> Coordinator<'h> {
     }
 
     fn run_to_end(&mut self) -> Result<(), PipelineError> {
+        let set_back = std::mem::take(&mut self.set_back);
+        if self.plan.has_snapshots && !set_back.is_empty() {
+            self.seal_with(Snapshots::Again(set_back))?;
+        }
         while !self.is_stopped() {
             self.collect()?;
             self.tell_progress();
@@ -188,13 +243,20 @@ impl<'h> Coordinator<'h> {
             match self.next_round() {
                 Some((round, taken)) => {
                     let before = self.crew.memory_bytes();
+                    let events = taken.events;
+                    // A part of a block may turn out not to count: then nothing else may be in its batch.
+                    let begins = !taken.is_boundary && self.open.last_block != Some(taken.first_block);
+                    if begins && self.open.events > 0 && self.plan.depth > 0 {
+                        self.seal()?;
+                    }
                     self.handle(round, taken)?;
-                    self.adapt_round(taken.events, before);
+                    self.adapt_round(events, before);
                     self.keep_memory()?;
                     self.seal_if_due()?;
                 }
                 // The batch has to end before the next block may begin.
                 None if self.intake.has_events() && self.is_boundary() && self.must_end() => {}
+                None if let Some(to) = self.intake.due_rollback() => self.roll_back(to)?,
                 None if self.intake.is_ended() => break,
                 None => self.wait_for_pages()?,
             }
@@ -257,10 +319,16 @@ impl<'h> Coordinator<'h> {
         match message {
             FromReader::Page(mut page) => {
                 self.regions.append(&mut page.new_regions);
+                self.trail.note_hashes(std::mem::take(&mut page.hashes));
                 while self.origins.len() <= usize::from(page.origin_no) {
                     Arc::make_mut(&mut self.origins).push(Arc::clone(&page.origin));
                 }
                 self.intake.push(page);
+                Ok(())
+            }
+            FromReader::Rollback { to } => {
+                self.trail.drop_hashes(to);
+                self.intake.push_rollback(to);
                 Ok(())
             }
             FromReader::End => {
@@ -326,6 +394,7 @@ impl<'h> Coordinator<'h> {
     }
 
     fn note_taken(&mut self, round: &Round, taken: &Taken) {
+        self.trail.pass(round, taken);
         let open = &mut self.open;
         open.events += taken.events;
         open.blocks += taken.new_blocks;
@@ -441,24 +510,110 @@ impl<'h> Coordinator<'h> {
             return Ok(());
         }
         let lacks_snapshots = self.plan.has_snapshots && !self.unsnapped.is_empty();
-        if self.open.events > 0 || lacks_snapshots { self.seal_with(lacks_snapshots) } else { Ok(()) }
+        if self.open.events == 0 && !lacks_snapshots {
+            return Ok(());
+        }
+        self.seal_with(if lacks_snapshots { Snapshots::Due } else { Snapshots::None })
     }
 
     fn seal(&mut self) -> Result<(), PipelineError> {
         let blocks = self.sealed.blocks + self.open.blocks;
         let is_due = self.plan.has_snapshots && self.schedule.is_due(blocks) && !self.unsnapped.is_empty();
-        self.seal_with(is_due)
+        self.seal_with(if is_due { Snapshots::Due } else { Snapshots::None })
     }
 
-    fn seal_with(&mut self, with_snapshots: bool) -> Result<(), PipelineError> {
+    /// Brings the state back to what it was as of a block: lets all that is in flight commit, hands the rollback over as
+    /// one more order, and begins anew behind it.
+    fn roll_back(&mut self, to: i64) -> Result<(), PipelineError> {
+        let tip = self.open.last_block.or(self.sealed.block);
+        if let Some(tip) = tip.filter(|tip| *tip > to && self.plan.depth == 0) {
+            let error = HistoryError::Beyond { to, oldest: Some(tip), depth: 0 };
+            return Err(PipelineError::Store(StoreError::History(error)));
+        }
+        if self.intake.is_cut() {
+            // The open batch is a part of a block that does not count: nothing of it may be committed.
+            self.drain()?;
+            self.crew.forget().map_err(|error| self.lane_error(error))?;
+            self.open = Open::default();
+            self.trail.discard();
+            self.warm_bytes = self.crew.memory_bytes();
+        } else if tip.is_some_and(|tip| tip > to) && self.open.events > 0 {
+            self.seal_with(Snapshots::None)?;
+        }
+        if self.open.last_block.or(self.sealed.block).is_none_or(|tip| tip <= to) {
+            self.intake.rolled_back();
+            return Ok(());
+        }
+        self.drain()?;
+        let ticket = self.submit(Order::Rollback { to })?;
+        let done = loop {
+            match ticket.wait(WAIT_STEP) {
+                Err(CommitFailure::TimedOut(_)) => self.check_drain()?,
+                answer => break answer.map_err(PipelineError::Commit)?,
+            }
+            self.tell_progress();
+        };
+        self.intake.rolled_back();
+        match done {
+            Done::RolledBack(Some(done)) => self.begin_anew(to, &done),
+            Done::RolledBack(None) | Done::Committed(_) => Ok(()),
+        }
+    }
+
+    /// Goes on from the state that a rollback has left.
+    fn begin_anew(&mut self, to: i64, done: &RolledBack) -> Result<(), PipelineError> {
+        self.crew.forget().map_err(|error| self.lane_error(error))?;
+        self.open = Open::default();
+        self.sealed = done.checkpoint;
+        self.totals.checkpoint = done.checkpoint;
+        self.totals.retries += done.retries;
+        self.trail.rolled_back(done);
+        self.warm_bytes = self.crew.memory_bytes();
+        self.tell_crew();
+        self.last_commit = Some(Instant::now());
+        self.progress.block = done.checkpoint.block;
+        let rollback = Rollback {
+            to,
+            from: done.from.block,
+            block: done.checkpoint.block,
+            rows: done.rows,
+            regions: done.regions.iter().map(|undo| Arc::clone(&undo.region)).collect(),
+        };
+        if !self.is_asked {
+            tracing::info!("{rollback}");
+        }
+        if let Some(hook) = &mut self.rollback_hook {
+            hook(&rollback);
+        }
+        let numbers: HashMap<&str, RegionNo> = self.regions.iter().zip(0..).map(|(name, no)| (&**name, no)).collect();
+        let again: Vec<RegionNo> =
+            rollback.regions.iter().filter_map(|region| numbers.get(&**region).copied()).collect();
+        self.totals.rollbacks.push(rollback);
+        let block = done.checkpoint.block.unwrap_or(to);
+        self.unsnapped.extend(again.iter().map(|region| (*region, block)));
+        // Snapshots that are not newer than the block are right, and the others are made again at once.
+        let is_wrong = self.snapped_at.is_some_and(|block| block > to);
+        if self.plan.has_snapshots && is_wrong && !again.is_empty() {
+            self.snapped_at = Some(to);
+            self.seal_with(Snapshots::Again(again))?;
+        }
+        Ok(())
+    }
+
+    fn seal_with(&mut self, snapshots: Snapshots) -> Result<(), PipelineError> {
         let begun = Instant::now();
         self.begun.get_or_insert(begun);
-        let sealed = self.seal_crew(with_snapshots);
+        let sealed = self.seal_crew(&snapshots);
         self.totals.times.handlers += begun.elapsed();
         let batch = sealed.map_err(|error| self.lane_error(error))?;
-        if with_snapshots {
-            self.schedule.done();
-            self.unsnapped.clear();
+        match &snapshots {
+            Snapshots::None => {}
+            Snapshots::Due => {
+                self.schedule.done();
+                self.unsnapped.clear();
+                self.snapped_at = self.snapped_at.max(batch.after.block);
+            }
+            Snapshots::Again(regions) => self.unsnapped.retain(|region, _| !regions.contains(region)),
         }
         self.open = Open::default();
         self.warm_bytes = self.crew.memory_bytes();
@@ -471,36 +626,56 @@ impl<'h> Coordinator<'h> {
     }
 
     /// Lets every engine compute its snapshots and hand out its changes.
-    fn seal_crew(&mut self, with_snapshots: bool) -> Result<SealedBatch, LaneError> {
-        let block = self.open.last_block.or(self.sealed.block).unwrap_or(0);
+    fn seal_crew(&mut self, snapshots: &Snapshots) -> Result<SealedBatch, LaneError> {
+        let last_block = self.open.last_block.or(self.sealed.block);
+        let block = last_block.or(self.snapped_at).unwrap_or(0);
+        let depth = self.plan.depth;
+        let history_after = last_block.filter(|_| depth > 0).map(|last| last.saturating_sub_unsigned(depth));
+        let is_again = matches!(snapshots, Snapshots::Again(_));
         let mut regions_of: BTreeMap<usize, Vec<(RegionNo, Arc<str>)>> =
             self.crew.made().into_iter().map(|at| (at, Vec::new())).collect();
-        if with_snapshots {
-            for region in self.unsnapped.keys() {
-                let engine = self.cast.engine_for(*region, 0);
-                regions_of.entry(engine).or_default().push((*region, Arc::clone(&self.regions[*region as usize])));
-            }
+        let lacking: Vec<RegionNo> = match snapshots {
+            Snapshots::None => Vec::new(),
+            Snapshots::Due => self.unsnapped.keys().copied().collect(),
+            Snapshots::Again(regions) => regions.clone(),
+        };
+        for region in lacking {
+            let engine = self.cast.engine_for(region, 0);
+            regions_of.entry(engine).or_default().push((region, Arc::clone(&self.regions[region as usize])));
         }
         let job = |(engine, regions): (usize, Vec<(RegionNo, Arc<str>)>)| {
             let ignored = self.plan.dedup_ignore.clone();
-            let encoder = self.plan.encoder.clone();
+            let (encoder, schema) = (self.plan.encoder.clone(), Arc::clone(&self.plan.schema));
             let seal = move |engine: &mut dyn Engine| {
-                let draft =
-                    |(region, name): &(RegionNo, Arc<str>)| snapshot_draft(engine, *region, name, block, &ignored);
-                let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, _>>()?;
-                let mut sealed = engine.seal()?;
+                let draft = |(region, name): &(RegionNo, Arc<str>)| {
+                    let mut draft = snapshot_draft(engine, *region, name, block, &ignored)?;
+                    // What readers have was rolled back: that there is nothing to say as of the block has to be said.
+                    if is_again && draft.doc.is_none() {
+                        let (doc, hash) = canonical(serde_json::Value::Null, &[]);
+                        (draft.doc, draft.hash) = (Some(doc.into()), hash);
+                    }
+                    Ok(draft)
+                };
+                let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, LaneError>>()?;
+                let SealedRows { mut changes, history } = engine.seal(history_after)?;
                 if let Some(encoder) = encoder {
                     let encode = |(entity, rows)| Ok::<_, LaneError>((entity, encoder.encode(entity, rows)?));
-                    sealed = sealed.into_iter().map(encode).collect::<Result<_, _>>()?;
+                    changes = changes.into_iter().map(encode).collect::<Result<_, _>>()?;
                 }
-                Ok((drafts, sealed))
+                let mut before = Vec::new();
+                for (entity, region) in history {
+                    push_section(&schema.entities()[entity], &region, &mut before);
+                }
+                Ok((drafts, changes, before))
             };
             (engine, Box::new(seal) as Job<_>)
         };
         let jobs = regions_of.into_iter().map(job).collect();
-        let (mut snapshots, mut changes) = (Vec::new(), vec![Vec::new(); self.plan.entities]);
-        for (_, (drafts, sealed)) in self.crew.each::<(Vec<SnapshotDraft>, Vec<(usize, RegionChanges)>)>(jobs)? {
+        let (mut snapshots, mut changes) = (Vec::new(), vec![Vec::new(); self.plan.schema.entities().len()]);
+        let mut before = Vec::new();
+        for (_, (drafts, sealed, rows)) in self.crew.each::<FromEngine>(jobs)? {
             snapshots.extend(drafts);
+            before.extend(rows);
             for (entity, region) in sealed {
                 changes[entity].push(region);
             }
@@ -509,10 +684,15 @@ impl<'h> Coordinator<'h> {
         for regions in &mut changes {
             regions.sort_by(|a, b| a.region.cmp(&b.region));
         }
-        Ok(self.batch(snapshots, changes))
+        Ok(self.batch(snapshots, changes, before))
     }
 
-    fn batch(&self, snapshots: Vec<SnapshotDraft>, changes: Vec<Vec<RegionChanges>>) -> SealedBatch {
+    fn batch(
+        &mut self,
+        snapshots: Vec<SnapshotDraft>,
+        changes: Vec<Vec<RegionChanges>>,
+        rows_before: Vec<u8>,
+    ) -> SealedBatch {
         let open = &self.open;
         let before = self.sealed;
         let touch = |(region, (block, events)): (&RegionNo, &(i64, u64))| RegionTouch {
@@ -529,29 +709,37 @@ impl<'h> Coordinator<'h> {
             blocks: before.blocks + open.blocks,
             events: before.events + open.events,
         };
+        let first_block = open.first_block;
+        let head = self.trail.seal(after.block);
+        let history = head.map(|head| record(after.batch, before.batch, after.block, &head, rows_before));
         SealedBatch {
             before,
             after,
-            first_block: open.first_block,
+            first_block,
             changes,
             touched,
             origins: Arc::clone(&self.origins),
             snapshots,
+            history_floor: history.as_ref().and(after.block).map(|last| last.saturating_sub_unsigned(self.plan.depth)),
+            history,
+            undone: None,
         }
     }
 
     /// Hands a batch to the commit thread; waits while another one waits there.
     fn hand_over(&mut self, batch: SealedBatch) -> Result<(), PipelineError> {
-        let (bytes, after) = (batch.memory_bytes(), batch.after);
-        let mut batch = Arc::new(batch);
+        let (bytes, before, after) = (batch.memory_bytes(), batch.before, batch.after);
+        let ticket = self.submit(Order::Batch(Arc::new(batch)))?;
+        self.in_flight.push_back(InFlight { ticket, bytes, before, after });
+        Ok(())
+    }
+
+    fn submit(&mut self, mut order: Order) -> Result<Ticket<Done, BatchError>, PipelineError> {
         loop {
-            match self.commits.submit(batch, WAIT_STEP) {
-                Ok(ticket) => {
-                    self.in_flight.push_back(InFlight { ticket, bytes, after });
-                    return Ok(());
-                }
+            match self.commits.submit(order, WAIT_STEP) {
+                Ok(ticket) => return Ok(ticket),
                 Err(Refused::Failed(_, failure)) => return Err(PipelineError::Commit(failure)),
-                Err(Refused::Full(back)) => batch = back,
+                Err(Refused::Full(back)) => order = back,
             }
             self.collect()?;
             self.tell_progress();
@@ -574,7 +762,7 @@ impl<'h> Coordinator<'h> {
     fn wait_for_commit(&mut self) -> Result<(), PipelineError> {
         let Some(batch) = self.in_flight.front() else { return Ok(()) };
         match batch.ticket.wait(WAIT_STEP) {
-            Err(crate::commit::handoff::CommitFailure::TimedOut(_)) => {
+            Err(CommitFailure::TimedOut(_)) => {
                 self.tell_progress();
                 Ok(())
             }
@@ -582,14 +770,14 @@ impl<'h> Coordinator<'h> {
         }
     }
 
-    fn take_answer(
-        &mut self,
-        answer: Result<Committed, crate::commit::handoff::CommitFailure<BatchError>>,
-    ) -> Result<(), PipelineError> {
-        let committed = answer.map_err(PipelineError::Commit)?;
-        if let Some(batch) = self.in_flight.pop_front() {
-            self.totals.checkpoint = batch.after;
+    fn take_answer(&mut self, answer: Result<Done, CommitFailure<BatchError>>) -> Result<(), PipelineError> {
+        let done = answer.map_err(PipelineError::Commit)?;
+        if let Some(InFlight { before, after, .. }) = self.in_flight.pop_front() {
+            self.totals.checkpoint = after;
+            self.totals.events += after.events - before.events;
+            self.totals.blocks += after.blocks - before.blocks;
         }
+        let Done::Committed(committed) = done else { return Ok(()) };
         self.totals.batches += 1;
         self.totals.rows += committed.rows;
         self.totals.retries += committed.retries;
@@ -640,6 +828,9 @@ impl<'h> Coordinator<'h> {
         hook(&self.progress);
     }
 }
+
+/// What an engine hands out at the end of a batch: snapshots, rows, what rows were before.
+type FromEngine = (Vec<SnapshotDraft>, Vec<(usize, RegionChanges)>, Vec<u8>);
 
 /// Above this share of the budget something has to go, so that one more round fits.
 fn soft_limit(memory_bytes: u64) -> usize {

@@ -19,6 +19,7 @@ pub(super) struct CrewPlan {
     pub(super) schema: Arc<Schema>,
     pub(super) is_empty: Arc<[bool]>,
     pub(super) readers: Arc<dyn OpenReader>,
+    pub(super) history_depth: u64,
     pub(super) memory_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) loads: Arc<LoadStats>,
@@ -98,6 +99,14 @@ impl Crew {
         self.each(jobs).map(drop)
     }
 
+    /// Lets every engine let go of all rows: the store was rolled back.
+    pub(super) fn forget(&mut self) -> Result<(), LaneError> {
+        self.plan.is_empty = vec![false; self.plan.is_empty.len()].into();
+        let job = |slot: usize| (slot, Box::new(|engine: &mut dyn Engine| engine.forget()) as Job<()>);
+        let jobs = self.made().into_iter().map(job).collect();
+        self.each(jobs).map(drop)
+    }
+
     /// Runs each job on its engine, in parallel, and waits for all. Jobs name different engines.
     ///
     /// # Errors
@@ -145,6 +154,7 @@ impl Crew {
             schema: Arc::clone(&self.plan.schema),
             is_empty: Arc::clone(&self.plan.is_empty),
             readers: Arc::clone(&self.plan.readers),
+            history_depth: self.plan.history_depth,
             memory_bytes: self.plan.memory_bytes,
             watch: Arc::clone(&slot.watch),
             loads: Arc::clone(&self.plan.loads),

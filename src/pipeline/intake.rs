@@ -42,34 +42,94 @@ struct Cut {
 }
 
 /// What a round adds to its batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) events: u64,
     pub(super) new_blocks: u64,
     pub(super) first_block: i64,
     pub(super) last_block: i64,
     pub(super) last_block_events: u64,
+    /// The blocks in order, and the events of each that were taken.
+    pub(super) blocks: Vec<(i64, u64)>,
     /// Whether the last block is complete, so that the batch could end here.
     pub(super) is_boundary: bool,
     pub(super) source_bytes_read: u64,
 }
 
+/// A page, as far as its events count.
+#[derive(Debug)]
+struct Queued {
+    page: Arc<Page>,
+    end: usize,
+}
+
+impl Queued {
+    fn events(&self) -> &[EventRef] {
+        self.page.events.get(..self.end).unwrap_or_default()
+    }
+}
+
 /// Pages in order.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    pages: VecDeque<Arc<Page>>,
+    pages: VecDeque<Queued>,
     /// Events of the first page that are taken already.
     next: usize,
     events: usize,
     /// The block that the last round left incomplete.
     begun: Option<i64>,
     is_ended: bool,
+    /// What is here is complete, and then comes a rollback to this block.
+    rollback: Option<i64>,
+    /// Of the block that was begun, the rest does not come: it does not count.
+    is_cut: bool,
 }
 
 impl Intake {
     pub(super) fn push(&mut self, page: Page) {
         self.events += page.events.len();
-        self.pages.push_back(Arc::new(page));
+        self.pages.push_back(Queued { end: page.events.len(), page: Arc::new(page) });
+    }
+
+    /// A rollback comes behind what is here. Events that it would undo are not handled any more.
+    pub(super) fn push_rollback(&mut self, to: i64) {
+        self.rollback = Some(to);
+        self.is_cut = self.begun.is_some_and(|begun| begun > to);
+        while !self.pages.is_empty() {
+            let taken = if self.pages.len() == 1 { self.next } else { 0 };
+            let Some(last) = self.pages.back_mut() else { break };
+            while last.end > taken && last.page.events[last.end - 1].block > to {
+                last.end -= 1;
+                self.events -= 1;
+            }
+            if last.end > taken {
+                break;
+            }
+            self.pages.pop_back();
+            if self.pages.is_empty() {
+                self.next = 0;
+            }
+        }
+    }
+
+    /// The block to roll back to, once all before it is taken.
+    pub(super) fn due_rollback(&self) -> Option<i64> {
+        self.rollback.filter(|_| self.events == 0)
+    }
+
+    /// The rollback is done, or there was nothing to do for it.
+    pub(super) fn rolled_back(&mut self) {
+        (self.rollback, self.begun, self.is_cut) = (None, None, false);
+    }
+
+    /// Whether the last block that was taken is one that does not count, of which the rest does not come.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Whether nothing comes that belongs to what is here.
+    fn is_complete(&self) -> bool {
+        self.is_ended || self.rollback.is_some()
     }
 
     pub(super) fn has_events(&self) -> bool {
@@ -87,17 +147,17 @@ impl Intake {
 
     /// Whether more pages would make the next round larger.
     pub(super) fn wants_more(&self) -> bool {
-        !self.is_ended && self.events <= ROUND_EVENTS_MAX
+        !self.is_complete() && self.events <= ROUND_EVENTS_MAX
     }
 
     /// Whether the last block that was taken is known to be complete.
     pub(super) fn is_at_boundary(&self) -> bool {
-        let next = || self.pages.front().and_then(|page| page.events.get(self.next));
-        self.begun.is_none_or(|begun| next().map_or(self.is_ended, |next| next.block != begun))
+        let next = || self.upcoming().next();
+        !self.is_cut && self.begun.is_none_or(|begun| next().map_or(self.is_complete(), |next| next.block != begun))
     }
 
     fn upcoming(&self) -> impl Iterator<Item = &EventRef> {
-        self.pages.iter().flat_map(|page| &page.events).skip(self.next)
+        self.pages.iter().flat_map(Queued::events).skip(self.next)
     }
 
     fn cut(&self, reach: Reach) -> Option<Cut> {
@@ -122,7 +182,7 @@ impl Intake {
             }
             count += 1;
         }
-        if self.is_ended && count == self.events {
+        if self.is_complete() && count == self.events {
             boundary = count;
         }
         if boundary == 0 && count > 0 && reach.takes_parts {
@@ -135,6 +195,7 @@ impl Intake {
     pub(super) fn take(&mut self, reach: Reach, names: &[Arc<str>], all: Option<RegionNo>) -> Option<(Round, Taken)> {
         let cut = self.cut(reach)?;
         let mut lanes = Lanes { lanes: Vec::new(), lane_of: vec![None; names.len()] };
+        let mut blocks: Vec<(i64, u64)> = Vec::new();
         let mut pages = Vec::new();
         let mut taken = Taken {
             events: cut.events as u64,
@@ -142,21 +203,26 @@ impl Intake {
             first_block: 0,
             last_block: 0,
             last_block_events: 0,
+            blocks: Vec::new(),
             is_boundary: cut.is_boundary,
             source_bytes_read: 0,
         };
         let (mut left, mut block) = (cut.events, self.begun);
         taken.first_block = self.upcoming().next().map_or(0, |event| event.block);
         while left > 0 {
-            let Some(page) = self.pages.front().cloned() else { break };
-            let from = self.next;
-            let to = page.events.len().min(from + left);
+            let Some(queued) = self.pages.front() else { break };
+            let (page, from, end) = (Arc::clone(&queued.page), self.next, queued.end);
+            let to = end.min(from + left);
             for (at, event) in page.events.iter().enumerate().take(to).skip(from) {
                 if block != Some(event.block) {
                     (block, taken.new_blocks, taken.last_block_events) = (Some(event.block), taken.new_blocks + 1, 0);
                 }
                 taken.last_block = event.block;
                 taken.last_block_events += 1;
+                match blocks.last_mut() {
+                    Some((last, events)) if *last == event.block => *events += 1,
+                    _ => blocks.push((event.block, 1)),
+                }
                 let place = EventAt { page: pages.len() as u32, at: at as u32 };
                 lanes.push(event.region, place, names);
                 if let Some(all) = all.filter(|all| *all != event.region) {
@@ -166,7 +232,7 @@ impl Intake {
             left -= to - from;
             taken.source_bytes_read = page.source_bytes_read;
             self.next = to;
-            if to == page.events.len() {
+            if to == end {
                 self.pages.pop_front();
                 self.next = 0;
             }
@@ -174,6 +240,7 @@ impl Intake {
         }
         self.events -= cut.events;
         self.begun = if cut.is_boundary { None } else { block };
+        taken.blocks = blocks;
         Some((Round { pages, lanes: lanes.lanes }, taken))
     }
 }
@@ -210,6 +277,7 @@ mod tests {
             origin: Arc::from("test"),
             origin_no: 0,
             new_regions: Vec::new(),
+            hashes: Vec::new(),
             source_bytes_read: 0,
             lease: None,
         }
@@ -259,6 +327,39 @@ mod tests {
         let second = take(&mut intake, Reach::ANY).expect("the rest");
         assert!(second.is_boundary && intake.is_at_boundary());
         assert_eq!((second.events, second.new_blocks), (10, 0));
+    }
+
+    #[test]
+    fn events_that_a_rollback_would_undo_are_not_taken() {
+        let mut intake = Intake::default();
+        intake.push(page(&[1, 2, 2]));
+        intake.push(page(&[2, 3, 4]));
+        intake.push(page(&[4, 5]));
+        let taken = take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("block 1");
+        assert_eq!(taken.blocks, [(1, 1)]);
+        intake.push_rollback(3);
+        assert!(!intake.wants_more() && intake.due_rollback().is_none());
+        let taken = take(&mut intake, Reach::ANY).expect("blocks 2 and 3");
+        assert_eq!((taken.events, taken.blocks), (4, vec![(2, 3), (3, 1)]));
+        assert!(intake.is_at_boundary());
+        assert_eq!(intake.due_rollback(), Some(3));
+        intake.rolled_back();
+        intake.push(page(&[4]));
+        intake.push_rollback(3);
+        assert_eq!((intake.due_rollback(), intake.has_events()), (Some(3), false));
+        assert!(take(&mut intake, Reach::ANY).is_none());
+    }
+
+    #[test]
+    fn a_rollback_into_a_block_that_was_begun_cuts_it() {
+        let mut intake = Intake::default();
+        intake.push(page(&vec![7; ROUND_EVENTS_MAX + 10]));
+        take(&mut intake, Reach::ANY).expect("a piece");
+        intake.push_rollback(6);
+        assert!(intake.is_cut() && !intake.is_at_boundary() && !intake.has_events());
+        assert_eq!(intake.due_rollback(), Some(6));
+        intake.rolled_back();
+        assert!(intake.is_at_boundary());
     }
 
     #[test]

@@ -13,9 +13,10 @@ mod coordinator;
 mod crew;
 mod intake;
 mod report;
+mod trail;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 pub use check::Checked;
-pub use report::{Progress, Report, SnapshotCounts, Times};
+pub use report::{Progress, Report, Rollback, SnapshotCounts, Times};
 
 use crate::commit::handoff::{CommitFailure, CommitThread};
 use crate::commit::{BatchError, StoreCommitter};
@@ -41,11 +42,13 @@ use crate::schema::{Schema, SchemaError, check_pipeline_name};
 use crate::snapshot::Schedule;
 use crate::source::budget::ByteBudget;
 use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
-use crate::source::{Fields, NdjsonSource, Source, SourceError};
+use crate::source::{Fields, NdjsonSource, Next, Source, SourceError, SourceEvent};
 use crate::stage::batch::{Checkpoint, RegionTouch};
+use crate::stage::history::{HistoryBase, HistoryError, Window};
 use crate::store::{self, Store, StoreError, StorePlan, StoreUrl, StoreUrlError};
-use coordinator::{Coordinator, CoordinatorPlan, Totals};
+use coordinator::{Coordinator, CoordinatorPlan, Start, Totals};
 use crew::{Crew, CrewPlan};
+use trail::Trail;
 
 /// How long publishing may go on after the last commit: a slow Redis must get a backlog of many regions, and one that
 /// stalls ends it earlier.
@@ -53,6 +56,9 @@ const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
 
 /// Is told how a run stands, several times a second, on the thread that runs it.
 pub type ProgressHook = Box<dyn FnMut(&Progress) + Send>;
+
+/// Is told that a rollback has committed, on the thread that runs the pipeline and before anything behind it is handled.
+pub type RollbackHook = Box<dyn FnMut(&Rollback) + Send>;
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
 #[derive(Debug, Clone, Default)]
@@ -117,6 +123,9 @@ pub enum PipelineError {
     /// A commit.
     #[error("{0}")]
     Commit(CommitFailure<BatchError>),
+    /// There is nothing to roll back.
+    #[error("pipeline {0:?} never ran: there is nothing to roll back")]
+    NeverRan(String),
     /// The drain after a stop took too long.
     #[error("what was in flight did not commit within {} s of the stop (--drain-timeout)", .0.as_secs())]
     DrainTimeout(Duration),
@@ -150,7 +159,12 @@ impl PipelineError {
         match self {
             Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Incomplete(_) | Self::Publish(_) => true,
             Self::Source { error, .. } => error.is_input(),
-            Self::Store(error) => matches!(error, StoreError::SchemaChanged { .. }),
+            Self::Store(error) => {
+                matches!(error, StoreError::SchemaChanged { .. } | StoreError::History(HistoryError::Beyond { .. }))
+            }
+            Self::Commit(CommitFailure::Failed(failed)) => {
+                matches!(failed.error, StoreError::History(HistoryError::Beyond { .. }))
+            }
             Self::Lane { error, .. } => match error {
                 LaneError::Event(..) | LaneError::Unusable(_) => true,
                 LaneError::Handler { place, .. }
@@ -188,6 +202,8 @@ pub struct Pipeline {
     drain_timeout: Duration,
     stop: StopHandle,
     hook: Option<ProgressHook>,
+    rollback_depth: u64,
+    rollback_hook: Option<RollbackHook>,
 }
 
 impl Pipeline {
@@ -210,7 +226,10 @@ impl Pipeline {
             block: config.source.block.clone(),
             region: config.source.region.clone(),
             seq: config.source.seq.clone(),
+            hash: config.source.hash.clone(),
+            parent: config.source.parent.clone(),
         };
+        pipeline.rollback_depth = config.rollback_depth;
         pipeline.late = config.source.late;
         pipeline.regions = config.regions.clone();
         pipeline.batch = config.batch;
@@ -251,6 +270,8 @@ impl Pipeline {
             drain_timeout: DRAIN_TIMEOUT,
             stop: StopHandle::default(),
             hook: None,
+            rollback_depth: 0,
+            rollback_hook: None,
         }
     }
 
@@ -358,6 +379,21 @@ impl Pipeline {
         self
     }
 
+    /// How many block numbers back a rollback can go: for so many it is kept what rows were. Defaults to 0.
+    #[must_use]
+    pub fn rollback_depth(mut self, blocks: u64) -> Self {
+        self.rollback_depth = blocks;
+        self
+    }
+
+    /// Calls `hook` when a rollback has committed: the state is as of the block again, and nothing behind it was handled
+    /// yet.
+    #[must_use]
+    pub fn on_rollback(mut self, hook: impl FnMut(&Rollback) + Send + 'static) -> Self {
+        self.rollback_hook = Some(Box::new(hook));
+        self
+    }
+
     /// What stops the run from another thread.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
@@ -376,23 +412,53 @@ impl Pipeline {
     pub fn run(mut self) -> Result<Report, PipelineError> {
         self.check_names()?;
         let source = self.take_source()?;
+        self.coordinate(source, None)
+    }
+
+    /// Brings the state back to what it was as of a block, and computes and publishes the snapshots of the regions that
+    /// had events since. Takes no event. Blocks until all of it is done. A block that is not in the data means the state
+    /// as of the last one before it; where that is the state now, nothing is done, and [`Report::rollbacks`] is empty.
+    ///
+    /// # Errors
+    /// The history that is kept does not reach so far back ([`crate::stage::history::HistoryError`]); or as
+    /// [`Pipeline::run`]. The state is the old one or the new one, never another.
+    pub fn rollback(self, to: i64) -> Result<Report, PipelineError> {
+        self.check_names()?;
+        if let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) {
+            // Nothing is to be made for a pipeline that never ran.
+            if !store::open_snapshots(url)?.pipelines()?.contains(&self.name) {
+                return Err(PipelineError::NeverRan(self.name));
+            }
+        }
+        self.coordinate(Box::new(NoEvents), Some(to))
+    }
+
+    fn coordinate(mut self, source: Box<dyn Source>, rollback: Option<i64>) -> Result<Report, PipelineError> {
         self.try_handlers()?;
         let publisher = self.publisher()?;
         let mut store = self.take_store()?;
         let checkpoint = store.checkpoint()?;
-        let regions = StartRegions::new(&store.pending_regions()?, self.regions.all.as_deref());
+        let window =
+            Window::new(checkpoint, self.rollback_depth, &store.history(u64::MAX)?).map_err(StoreError::from)?;
+        let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
+        let set_back = if self.rollback_depth > 0 { store.set_back_regions()? } else { Vec::new() };
+        let regions = StartRegions::new(&store.pending_regions()?, &window, self.regions.all.as_deref());
+        let set_back: Vec<RegionNo> =
+            (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(name)).map(|(no, _)| no).collect();
         let is_empty: Arc<[bool]> = store.empty_entities()?.into();
         let crew = Crew::new(CrewPlan {
             factory: Arc::clone(&self.factory),
             schema: Arc::clone(&self.schema),
             is_empty,
             readers: store.readers(),
+            history_depth: self.rollback_depth,
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::default(),
         })?;
         let plan = CoordinatorPlan {
-            entities: self.schema.entities().len(),
+            schema: Arc::clone(&self.schema),
+            depth: self.rollback_depth,
             batch_events: self.batch.events,
             memory_bytes: self.batch.memory_bytes,
             has_snapshots: self.factory.has_snapshots(),
@@ -405,22 +471,27 @@ impl Pipeline {
         };
         let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
-        let pages = self.start_reader(source, checkpoint, &regions, &budget, &stats)?;
+        let hash = window.blocks().pop().filter(|last| Some(last.block) == checkpoint.block).and_then(|last| last.hash);
+        let trail = Trail::new(self.rollback_depth, HistoryBase::at(&checkpoint, hash), last_blocks);
+        let pages = self.start_reader(source, checkpoint, window, &regions, &budget, &stats)?;
         let publish = self.start_publish(publisher, store.as_ref())?;
         let mailbox = publish.as_ref().map(PublishThread::mailbox);
-        let commits = CommitThread::spawn("forebay-commit", StoreCommitter::new(store, mailbox))?;
+        let commits = CommitThread::spawn(
+            "forebay-commit",
+            StoreCommitter::new(store, mailbox, Arc::clone(&self.schema), self.rollback_depth),
+        )?;
         let schedule = Schedule::new(self.snapshots.every);
+        let start = Start { checkpoint, regions: regions.names, unsnapped: regions.pending, trail, rollback, set_back };
         let coordinator = Coordinator::new(
             plan,
             crew,
-            regions.names,
+            start,
             pages,
             budget,
             commits,
             schedule,
-            checkpoint,
-            regions.pending,
             self.hook.as_mut(),
+            self.rollback_hook.as_mut(),
         );
         let (outcome, committer) = coordinator.run();
         stats.stop.store(true, Ordering::Relaxed);
@@ -540,6 +611,7 @@ impl Pipeline {
             schema: Arc::clone(&self.schema),
             is_empty: vec![true; self.schema.entities().len()].into(),
             readers: Arc::new(NoRows),
+            history_depth: self.rollback_depth,
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::default(),
@@ -551,6 +623,7 @@ impl Pipeline {
         &self,
         source: Box<dyn Source>,
         checkpoint: Checkpoint,
+        window: Window,
         regions: &StartRegions,
         budget: &Arc<ByteBudget>,
         stats: &Arc<ReadStats>,
@@ -559,6 +632,8 @@ impl Pipeline {
             late: self.late,
             region_ids: self.regions.ids.clone(),
             done: checkpoint.block.map(|block| (block, checkpoint.block_events)),
+            window,
+            depth: self.rollback_depth,
             until: self.until,
             known_regions: regions.names.clone(),
         };
@@ -588,12 +663,13 @@ impl Pipeline {
         snapshots.failed = published.failed.len() as u64;
         Report {
             pipeline: self.name.clone(),
-            events: totals.checkpoint.events - before.events,
-            blocks: totals.checkpoint.blocks - before.blocks,
+            events: totals.events,
+            blocks: totals.blocks,
             batches: totals.batches,
             entities_written: totals.rows,
             checkpoint: totals.checkpoint,
             resumed_from: before.block,
+            rollbacks: totals.rollbacks,
             late_skipped: stats.late.load(Ordering::Relaxed),
             snapshots,
             unpublished: published.failed,
@@ -604,6 +680,15 @@ impl Pipeline {
             memory_peak_bytes: report::memory_peak_bytes(),
             was_stopped,
         }
+    }
+}
+
+/// The source of a rollback: no event.
+struct NoEvents;
+
+impl Source for NoEvents {
+    fn next(&mut self, _: &mut SourceEvent) -> Result<Next, SourceError> {
+        Ok(Next::End)
     }
 }
 
@@ -622,9 +707,12 @@ struct StartRegions {
 }
 
 impl StartRegions {
-    fn new(pending: &[RegionTouch], all: Option<&str>) -> Self {
+    fn new(pending: &[RegionTouch], window: &Window, all: Option<&str>) -> Self {
         let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
         let numbered = (0..).zip(pending).map(|(no, touch)| (no, touch.block)).collect();
+        // A rollback may concern regions that no event of this run does.
+        let known: BTreeSet<Arc<str>> = names.iter().cloned().collect();
+        names.extend(window.regions().filter(|region| !known.contains(*region)).cloned().collect::<BTreeSet<_>>());
         let all = all.map(|all| {
             let at = names.iter().position(|name| **name == *all).unwrap_or_else(|| {
                 names.push(Arc::from(all));

@@ -1,5 +1,6 @@
 //! What a run did and where its time went.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::publish::UnpublishedRegion;
@@ -39,6 +40,29 @@ pub struct Times {
     pub commit_idle: Duration,
 }
 
+/// A rollback that has committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollback {
+    /// The block as of which the state is.
+    pub to: i64,
+    /// The last block before the rollback.
+    pub from: Option<i64>,
+    /// The last block of the data that counts now; none if none does.
+    pub block: Option<i64>,
+    /// Rows that were restored or removed.
+    pub rows: u64,
+    /// The regions that had events since, by name.
+    pub regions: Vec<Arc<str>>,
+}
+
+impl std::fmt::Display for Rollback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let from = self.from.map_or_else(String::new, |from| format!("from block {from} "));
+        let (rows, regions) = (self.rows, self.regions.len());
+        write!(f, "rolled back {from}to block {}; rows that changed since: {rows}, regions: {regions}", self.to)
+    }
+}
+
 /// What a run did.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -57,6 +81,8 @@ pub struct Report {
     pub checkpoint: Checkpoint,
     /// The last block that was committed before this run; none if it began anew.
     pub resumed_from: Option<i64>,
+    /// The rollbacks, in order.
+    pub rollbacks: Vec<Rollback>,
     /// Events left out because their place had passed (`late = "skip"`).
     pub late_skipped: u64,
     /// Snapshots by what became of them.

@@ -161,6 +161,15 @@ impl DocumentReader<'_> {
         })?;
         let hash = hash_of(text, doc, self.ignored);
         let id = id.unwrap_or_else(|| snapshot_id(region, seq, &hash));
-        Ok(Publication { region: Arc::clone(region), id, seq, block: None, time, hash, doc: text.into() })
+        Ok(Publication {
+            region: Arc::clone(region),
+            id,
+            seq,
+            block: None,
+            time,
+            hash,
+            doc: text.into(),
+            follows_rollback: false,
+        })
     }
 }

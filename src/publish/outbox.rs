@@ -482,7 +482,7 @@ impl Worker {
                     self.failed.remove(&item.region);
                     self.ahead.insert(item.region);
                 }
-                false => kept.push(item),
+                false => kept.push(Publication { follows_rollback: newer.is_some(), ..item }),
             }
         }
         kept

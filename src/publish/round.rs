@@ -468,7 +468,8 @@ impl<'p> Round<'p> {
         let (head, tail) = if self.votes.is_some() { around(pipeline) } else { (String::new(), "") };
         let has_login = url.credentials().is_some();
         let call = move |(at, item): (usize, &usize)| {
-            let Publication { region, id, seq, block, time, doc, .. } = &self.items[*item];
+            let Publication { region, id, seq, block, time, doc, follows_rollback, .. } = &self.items[*item];
+            let window = if *follows_rollback { "0" } else { window.as_str() };
             let seq_text = seq.to_string();
             let time = time.as_micros().div_euclid(1000).to_string();
             let mut voting = Vec::new();
@@ -485,7 +486,7 @@ impl<'p> Round<'p> {
                 doc,
                 &time,
                 &ttl,
-                &window,
+                window,
                 &oldest,
                 keys.template(Key::Doc),
                 keys.template(Key::At),

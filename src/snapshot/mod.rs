@@ -76,6 +76,8 @@ pub struct Publication {
     pub hash: String,
     /// The document.
     pub doc: Arc<str>,
+    /// Whether readers have one of a later block, which was rolled back: then it is no duplicate, whatever it holds.
+    pub follows_rollback: bool,
 }
 
 /// The sequence number that an id of [`snapshot_id`] holds.

@@ -1,4 +1,4 @@
-//! The three fields that say where an event belongs, taken from its JSON without reading the rest.
+//! The fields that say where an event belongs, taken from its JSON without reading the rest.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,12 +9,14 @@ use serde_json::value::RawValue;
 use super::ndjson::Fields;
 use crate::limits::REGION_BYTES_MAX;
 
-/// What the three fields say.
+/// What the fields say.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head<'j> {
     pub(super) block: i64,
     pub(super) region: Cow<'j, str>,
     pub(super) seq: Option<i64>,
+    pub(super) hash: Option<Cow<'j, str>>,
+    pub(super) parent: Option<Cow<'j, str>>,
 }
 
 /// Reads the head of an event.
@@ -32,6 +34,8 @@ pub(super) fn read_head<'j>(json: &'j str, fields: &Fields) -> Result<Head<'j>, 
         block: integer(&fields.block, raw.block)?,
         region: region(&fields.region, raw.region)?,
         seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
+        hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
+        parent: fields.parent.as_deref().map_or(Ok(None), |field| hash(field, raw.parent))?,
     })
 }
 
@@ -59,13 +63,32 @@ fn integer(field: &str, raw: Option<&str>) -> Result<i64, String> {
     raw.parse().map_err(|_| format!("field {field:?}: expected an integer of 64 bits, got {}", shorten(raw)))
 }
 
+/// The hash of a block; none where it is null.
+fn hash<'j>(field: &str, raw: Option<&'j str>) -> Result<Option<Cow<'j, str>>, String> {
+    let raw = raw.ok_or_else(|| format!("field {field:?} is missing; expected the hash of a block, or null"))?;
+    let refused =
+        || format!("field {field:?}: expected the hash of a block, a text that is not empty, got {}", shorten(raw));
+    match raw.as_bytes().first() {
+        Some(b'n') => Ok(None),
+        Some(b'"') if raw.len() > 2 => text(raw).map(Some).ok_or_else(refused),
+        _ => Err(refused()),
+    }
+}
+
+/// A JSON text without its quotes.
+fn text(raw: &str) -> Option<Cow<'_, str>> {
+    match raw.contains('\\') {
+        false => raw.get(1..raw.len() - 1).map(Cow::Borrowed),
+        true => serde_json::from_str::<String>(raw).ok().map(Cow::Owned),
+    }
+}
+
 fn region<'j>(field: &str, raw: Option<&'j str>) -> Result<Cow<'j, str>, String> {
     let raw = raw.ok_or_else(|| format!("field {field:?} is missing; expected the name of a region"))?;
     let refused =
         || format!("field {field:?}: expected the name of a region, a text that is not empty, got {}", shorten(raw));
     let name = match raw.as_bytes().first() {
-        Some(b'"') if !raw.contains('\\') => Cow::Borrowed(&raw[1..raw.len() - 1]),
-        Some(b'"') => Cow::Owned(serde_json::from_str::<String>(raw).map_err(|_| refused())?),
+        Some(b'"') => text(raw).ok_or_else(refused)?,
         // A number names a region by its digits: a chain's id, for example.
         Some(b'-' | b'0'..=b'9') if raw.parse::<i64>().is_ok() => Cow::Borrowed(raw),
         _ => return Err(refused()),
@@ -89,6 +112,8 @@ struct RawFields<'j> {
     block: Option<&'j str>,
     region: Option<&'j str>,
     seq: Option<&'j str>,
+    hash: Option<&'j str>,
+    parent: Option<&'j str>,
 }
 
 struct RawHead<'f> {
@@ -117,9 +142,13 @@ impl<'j> Visitor<'j> for RawHead<'_> {
                 continue;
             }
             let raw = map.next_value::<&'j RawValue>()?.get();
-            for (is_here, slot) in
-                [(slots.block, &mut found.block), (slots.region, &mut found.region), (slots.seq, &mut found.seq)]
-            {
+            for (is_here, slot) in [
+                (slots.block, &mut found.block),
+                (slots.region, &mut found.region),
+                (slots.seq, &mut found.seq),
+                (slots.hash, &mut found.hash),
+                (slots.parent, &mut found.parent),
+            ] {
                 if is_here {
                     *slot = Some(raw);
                 }
@@ -135,6 +164,8 @@ struct Slots {
     block: bool,
     region: bool,
     seq: bool,
+    hash: bool,
+    parent: bool,
 }
 
 struct KeySlots<'f> {
@@ -160,6 +191,8 @@ impl Visitor<'_> for KeySlots<'_> {
             block: key == self.fields.block,
             region: key == self.fields.region,
             seq: self.fields.seq.as_deref() == Some(key),
+            hash: self.fields.hash.as_deref() == Some(key),
+            parent: self.fields.parent.as_deref() == Some(key),
         })
     }
 }

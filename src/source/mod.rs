@@ -4,6 +4,7 @@
 //! what is committed already, and hands pages of events over a bounded channel, within a budget of bytes.
 
 pub mod budget;
+mod chain;
 mod files;
 mod head;
 mod ndjson;
@@ -29,21 +30,49 @@ pub struct SourceEvent {
     pub origin: Arc<str>,
     /// The line there, from 1, for messages.
     pub line: u64,
+    /// The hash of its block, where blocks have one: forks are found by it.
+    pub hash: Option<String>,
+    /// The hash of the block before its block, where that is known.
+    pub parent: Option<String>,
 }
 
 impl Default for SourceEvent {
     fn default() -> Self {
-        Self { block: 0, seq: None, region: String::new(), json: String::new(), origin: Arc::from("source"), line: 0 }
+        Self {
+            block: 0,
+            seq: None,
+            region: String::new(),
+            json: String::new(),
+            origin: Arc::from("source"),
+            line: 0,
+            hash: None,
+            parent: None,
+        }
     }
+}
+
+/// What a source has next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// An event.
+    Event,
+    /// What came of blocks behind this one does not count any more: the state is to be as of it again, and what comes next
+    /// lies behind it.
+    Rollback {
+        /// The block. It need not be one of the data.
+        to: i64,
+    },
+    /// Nothing any more.
+    End,
 }
 
 /// Yields events in the order of their blocks.
 pub trait Source: Send {
-    /// Puts the next event into `event`; false at the end. May block.
+    /// Says what is next, and puts it into `event` if it is an event. May block.
     ///
     /// # Errors
     /// The input cannot be read or understood. It ends the run.
-    fn next(&mut self, event: &mut SourceEvent) -> Result<bool, SourceError>;
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError>;
 
     /// Whether the next event is there without waiting. What was read so far is handed on before a wait.
     /// Defaults to true.
@@ -90,6 +119,16 @@ pub enum SourceError {
         /// The line, from 1.
         line: u64,
         /// What is wrong, and what was expected.
+        message: String,
+    },
+    /// A fork that left the blocks that are held before the oldest one that can be rolled back to.
+    #[error("{origin}:{line}: {message}")]
+    Fork {
+        /// The file.
+        origin: Arc<str>,
+        /// The line of the first event of the other branch, from 1.
+        line: u64,
+        /// Both hashes, and what to do.
         message: String,
     },
     /// Any other cause, of a source of one's own.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::files::{OpenInput, SourcePath};
 use super::head::read_head;
-use super::{Source, SourceError, SourceEvent};
+use super::{Next, Source, SourceError, SourceEvent};
 use crate::limits::LINE_BYTES_MAX;
 
 /// The fields of an event that say where it belongs.
@@ -18,11 +18,15 @@ pub struct Fields {
     pub region: String,
     /// The place within the block, if the source has one.
     pub seq: Option<String>,
+    /// The hash of the block, if forks are to be followed: a text, or null where it is not known.
+    pub hash: Option<String>,
+    /// The hash of the block before: a text, or null where it is not known.
+    pub parent: Option<String>,
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Self { block: "block".into(), region: "region".into(), seq: None }
+        Self { block: "block".into(), region: "region".into(), seq: None, hash: None, parent: None }
     }
 }
 
@@ -87,10 +91,23 @@ impl NdjsonSource {
         event.json.clear();
         event.json.push_str(json);
         event.line = self.line_no;
+        copy(head.hash.as_deref(), &mut event.hash);
+        copy(head.parent.as_deref(), &mut event.parent);
         if !Arc::ptr_eq(&event.origin, origin) {
             event.origin = Arc::clone(origin);
         }
         Ok(())
+    }
+}
+
+/// Copies a text into a buffer that is used again.
+fn copy(text: Option<&str>, into: &mut Option<String>) {
+    match (text, into) {
+        (Some(text), Some(buffer)) => {
+            buffer.clear();
+            buffer.push_str(text);
+        }
+        (text, into) => *into = text.map(str::to_owned),
     }
 }
 
@@ -108,19 +125,19 @@ fn read_error(origin: &Arc<str>, line: u64, cause: std::io::Error) -> SourceErro
 }
 
 impl Source for NdjsonSource {
-    fn next(&mut self, event: &mut SourceEvent) -> Result<bool, SourceError> {
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
         while !self.next_line()? {
             if self.next_input == self.path.len() {
-                return Ok(false);
+                return Ok(Next::End);
             }
             self.input = Some(self.path.open(self.next_input, &self.bytes_read)?);
             self.next_input += 1;
             self.line_no = 0;
         }
-        let Some(input) = &self.input else { return Ok(false) };
+        let Some(input) = &self.input else { return Ok(Next::End) };
         let origin = Arc::clone(&input.origin);
         self.fill(event, &origin).map_err(|message| self.input_error(message))?;
-        Ok(true)
+        Ok(Next::Event)
     }
 
     fn is_ready(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::codec::{Change, CodecError, Decoder, Writer};
+use super::history::{HistoryRecord, Undone};
 use crate::schema::Entity;
 use crate::timestamp::Timestamp;
 
@@ -111,6 +112,12 @@ pub struct SealedBatch {
     pub origins: Arc<Vec<Arc<str>>>,
     /// The snapshots as of the end of the batch.
     pub snapshots: Vec<SnapshotDraft>,
+    /// What it leaves so that it can be rolled back.
+    pub history: Option<HistoryRecord>,
+    /// Records of earlier batches whose blocks are not above this one may go.
+    pub history_floor: Option<i64>,
+    /// If the batch is a rollback: what it does beside writing rows.
+    pub undone: Option<Undone>,
 }
 
 impl SealedBatch {
@@ -123,7 +130,8 @@ impl SealedBatch {
     pub fn memory_bytes(&self) -> usize {
         let rows: usize = self.changes.iter().flatten().map(RegionChanges::memory_bytes).sum();
         let docs: usize = self.snapshots.iter().filter_map(|snapshot| snapshot.doc.as_ref()).map(|doc| doc.len()).sum();
-        rows + docs
+        let history = self.history.as_ref().map_or(0, |record| record.head.len() + record.rows.len());
+        rows + docs + history
     }
 
     /// Where the event that wrote a row stands, for a message: `file:line`.
@@ -134,6 +142,9 @@ impl SealedBatch {
 
     /// What the batch spans, for a message.
     pub fn span(&self) -> String {
+        if let Some(undone) = &self.undone {
+            return format!("the rollback to block {}", undone.to);
+        }
         match (self.first_block, self.after.block) {
             (Some(first), Some(last)) if first != last => {
                 format!("batch {} (blocks {first} to {last})", self.after.batch)

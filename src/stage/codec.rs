@@ -289,7 +289,7 @@ fn put_numeric(packed: &mut Vec<u8>, value: &Numeric) {
 
 /// Appends bytes behind their length. No value is longer than a line of the source or the memory of a lane, both
 /// far below what four bytes count.
-fn put_bytes(packed: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(packed: &mut Vec<u8>, bytes: &[u8]) {
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     packed.extend(len.to_le_bytes());
     packed.extend(&bytes[..len as usize]);

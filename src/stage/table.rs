@@ -7,9 +7,14 @@
 //! Rows are kept in two generations. A sweep lets the old one go and makes the young one old, so rows that are used
 //! stay; it costs nothing between sweeps.
 
+mod search;
+
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
+
+pub use search::Lacking;
+use search::Search;
 
 use super::codec::{Change, Writer};
 use crate::value::{Row, row_memory_bytes};
@@ -33,8 +38,32 @@ struct Slot {
     changed_in: u64,
     /// The event that wrote it last.
     writer: Writer,
+    /// The block of that event.
+    block: i64,
     /// Whether it is known not to have existed before the batch that changed it last.
     is_new: bool,
+}
+
+/// What changes a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangedBy {
+    /// The open batch.
+    pub batch: u64,
+    /// The event's block.
+    pub block: i64,
+    /// The event.
+    pub writer: Writer,
+}
+
+/// What a row was before a block.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Before {
+    /// This.
+    Row(Row),
+    /// There was none.
+    Absent,
+    /// It is not here: what is committed decides.
+    Unknown,
 }
 
 type Rows = HashMap<Box<str>, Slot, RandomState>;
@@ -48,6 +77,7 @@ pub struct Table {
     was_tried: bool,
     dirty: Vec<Box<str>>,
     bytes: usize,
+    search: Search,
 }
 
 /// Bytes that a row takes beside its values, about: two words of key, the slot, the map's share.
@@ -84,28 +114,41 @@ impl Table {
         }
     }
 
-    /// Writes or, with none, deletes a row in batch `batch`, which is not committed yet.
-    pub fn set(&mut self, id: &str, row: Option<Row>, batch: u64, writer: Writer) {
+    /// Writes or, with none, deletes a row in batch `batch`, which is not committed yet. Returns what it was before the
+    /// event's block; none if it has changed in that block already.
+    pub fn set(&mut self, id: &str, row: Option<Row>, change: ChangedBy) -> Option<Before> {
+        let ChangedBy { batch, block, writer } = change;
         let before = match self.young.get_mut(id) {
             Some(slot) => Some(slot),
             None => self.old.get_mut(id),
         };
         let bytes = slot_bytes(id, row.as_ref());
+        if !self.search.is_unused() {
+            let (was, was_changed) = match &before {
+                Some(slot) => (slot.row.as_ref(), slot.changed_in > 0),
+                None => (None, false),
+            };
+            self.search.note(id, was, row.as_ref(), was_changed, self.is_whole);
+        }
         match before {
             Some(slot) => {
                 self.bytes = self.bytes + bytes - slot_bytes(id, slot.row.as_ref());
                 let is_first = slot.changed_in != batch;
                 let is_new = if is_first { slot.row.is_none() } else { slot.is_new };
-                *slot = Slot { row, changed_in: batch, writer, is_new };
+                let changed = Slot { row, changed_in: batch, writer, block, is_new };
+                let was = std::mem::replace(slot, changed);
                 if is_first {
                     self.dirty.push(id.into());
                 }
+                let is_again = was.changed_in > 0 && was.block == block;
+                (!is_again).then_some(was.row.map_or(Before::Absent, Before::Row))
             }
             None => {
                 self.bytes += bytes;
                 let is_new = self.is_whole;
-                self.young.insert(id.into(), Slot { row, changed_in: batch, writer, is_new });
+                self.young.insert(id.into(), Slot { row, changed_in: batch, writer, block, is_new });
                 self.dirty.push(id.into());
+                Some(if is_new { Before::Absent } else { Before::Unknown })
             }
         }
     }
@@ -115,23 +158,20 @@ impl Table {
         self.was_tried = true;
         if !self.young.contains_key(id) && !self.old.contains_key(id) {
             self.bytes += slot_bytes(id, row.as_ref());
-            self.young.insert(id.into(), Slot { row, changed_in: 0, writer: Writer::default(), is_new: false });
+            let slot = Slot { row, changed_in: 0, writer: Writer::default(), block: 0, is_new: false };
+            self.young.insert(id.into(), slot);
         }
+    }
+
+    /// Notes that the whole table was asked for, and was too large.
+    pub fn was_too_large(&mut self) {
+        self.was_tried = true;
     }
 
     /// Notes that every row of the table was supplied.
     pub fn supplied_whole(&mut self) {
         self.was_tried = true;
         self.is_whole = true;
-    }
-
-    /// Calls `visit` with each row that exists. Only rows that are here: see [`Table::is_whole`].
-    pub fn for_each(&self, mut visit: impl FnMut(&str, &Row)) {
-        for (id, slot) in self.young.iter().chain(&self.old) {
-            if let Some(row) = &slot.row {
-                visit(id, row);
-            }
-        }
     }
 
     /// The rows that changed since the last call: those of the batch that is being sealed.
@@ -150,6 +190,7 @@ impl Table {
 
     /// Lets go of the rows that were not used since the last sweep, if their batch is among the `committed` first.
     pub fn sweep(&mut self, committed: u64) {
+        self.search = Search::default();
         let young = std::mem::take(&mut self.young);
         for (id, slot) in std::mem::replace(&mut self.old, young) {
             if slot.changed_in > committed {
@@ -163,7 +204,7 @@ impl Table {
 
     /// Bytes of memory it takes, about.
     pub fn memory_bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.search.memory_bytes()
     }
 }
 
@@ -236,11 +277,11 @@ mod tests {
             match op {
                 Op::Get(id) => self.check(&format!("k{id}")),
                 Op::Set(id, value) => {
-                    self.table.set(&format!("k{id}"), Some(row(*value)), self.batch, Writer::default());
+                    self.set(*id, Some(row(*value)));
                     self.model.insert(format!("k{id}"), *value);
                 }
                 Op::Delete(id) => {
-                    self.table.set(&format!("k{id}"), None, self.batch, Writer::default());
+                    self.set(*id, None);
                     self.model.remove(&format!("k{id}"));
                 }
                 Op::Seal => self.seal(),
@@ -253,6 +294,11 @@ mod tests {
                     self.table.supplied_whole();
                 }
             }
+        }
+
+        fn set(&mut self, id: u8, row: Option<Row>) {
+            let change = ChangedBy { batch: self.batch, block: 1, writer: Writer::default() };
+            self.table.set(&format!("k{id}"), row, change);
         }
 
         /// What a handler would see: here, else in the store.
@@ -322,7 +368,11 @@ mod tests {
     #[test]
     fn a_row_of_a_batch_that_is_not_committed_is_never_let_go() {
         let mut table = Table::new(true);
-        table.set("a", Some(row(1)), 7, Writer::default());
+        let change = |block| ChangedBy { batch: 7, block, writer: Writer::default() };
+        assert_eq!(table.set("a", Some(row(1)), change(5)), Some(Before::Absent));
+        assert_eq!(table.set("a", Some(row(1)), change(5)), None, "it has changed in that block already");
+        assert_eq!(table.set("a", Some(row(1)), change(6)), Some(Before::Row(row(1))));
+        assert_eq!(Table::new(false).set("a", None, change(5)), Some(Before::Unknown));
         for _ in 0..5 {
             table.sweep(6);
         }

@@ -16,10 +16,12 @@ use std::time::Duration;
 pub use postgres::PostgresAddress;
 pub use url::{StoreUrl, StoreUrlError};
 
+use crate::query::Query;
 use crate::schema::{Schema, SchemaError};
 use crate::snapshot::Publication;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch};
 use crate::stage::codec::CodecError;
+use crate::stage::history::{HistoryError, HistoryRecord};
 use crate::timestamp::Timestamp;
 
 /// What a store has to know of a pipeline.
@@ -83,12 +85,39 @@ pub trait Store: Send {
     /// The store does not answer.
     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError>;
 
-    /// Writes one batch in one transaction: its rows, its snapshots, and its checkpoint, which is
-    /// compared and set. Blocks until it is durable.
+    /// Writes one batch in one transaction: its rows, its history, its snapshots, and its checkpoint, which is
+    /// compared and set. A batch may be a rollback ([`SealedBatch::undone`]): then the records of history that it names go
+    /// first, the regions that it names are set back, and they lack a snapshot. Blocks until it is durable.
     ///
     /// # Errors
     /// Nothing of the batch is in the store.
     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError>;
+
+    /// The history that is kept, newest first; the rows only of batches from `rows_from` on. Defaults to none: then the
+    /// pipeline cannot be rolled back. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
+        let _ = rows_from;
+        Ok(Vec::new())
+    }
+
+    /// Each region that ever had events, and the last block that had one. Defaults to none. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Regions that a rollback has set back, and that had a snapshot before and none since. Defaults to none. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// What brings changed rows into the form in which [`Store::commit`] wants them, on the threads of the handlers.
     /// Defaults to none: they stay in packed form.
@@ -173,15 +202,6 @@ pub trait OpenReader: Send + Sync {
     fn open(&self) -> Result<Box<dyn RowReader>, StoreError>;
 }
 
-/// How many rows a region's table has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RowCount {
-    /// The last batch that the count includes.
-    pub batch: u64,
-    /// Rows of the region, without those that were said to have changed in a later batch.
-    pub rows: u64,
-}
-
 /// How much of a region's table is worth loading whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegionLimit {
@@ -227,12 +247,35 @@ pub trait RowReader: Send {
         found: &mut [Vec<u8>],
     ) -> Result<Vec<bool>, StoreError>;
 
-    /// Counts the rows of a region as of some committed batch, leaving out each id that was changed in a later one. May
-    /// block.
+    /// Appends the first rows of each query, in packed form, to its bytes in `found`, which is as long as `wanted`: at
+    /// least as many as its limit, if there are as many, and in any order. Those are among them that come first in the
+    /// query's order. Defaults to an error. May block.
     ///
     /// # Errors
     /// The store does not answer.
-    fn count(&mut self, entity: usize, region: &str, changed: &[(&str, u64)]) -> Result<RowCount, StoreError>;
+    fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        let _ = (entity, wanted, found);
+        Err(StoreError::Other("this store cannot find rows by column: RowReader::find".into()))
+    }
+
+    /// Counts the rows of a region that match a query, whatever its order and limit, without those whose id is among
+    /// `but`. Defaults to an error. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+        let _ = (entity, wanted, but);
+        Err(StoreError::Other("this store cannot count rows: RowReader::count".into()))
+    }
+}
+
+/// A query over the rows of one region.
+#[derive(Debug, Clone, Copy)]
+pub struct RegionQuery<'a> {
+    /// The region.
+    pub region: &'a str,
+    /// The query.
+    pub query: &'a Query,
 }
 
 /// A snapshot as it is stored.
@@ -393,6 +436,9 @@ pub enum StoreError {
         /// What went wrong last.
         cause: String,
     },
+    /// It cannot be rolled back as it was asked.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// A fault of this program.
     #[error(transparent)]
     Codec(#[from] CodecError),

@@ -1,18 +1,6 @@
-//! What both stores share: names and counters as SQL takes them, and the columns of a table as stores note them down
-//! (`name type, name type`; names hold neither spaces nor commas).
+//! What both stores share: names and counters as SQL takes them, and what may change about a table.
 
-use crate::schema::Entity;
-
-/// The columns of an entity as they are noted down.
-pub(super) fn columns_text(entity: &Entity) -> String {
-    let columns: Vec<String> = entity.columns.iter().map(|column| format!("{} {}", column.name, column.kind)).collect();
-    columns.join(", ")
-}
-
-/// The names and types of columns that were noted down.
-pub(super) fn parse_columns(text: &str) -> Vec<(&str, &str)> {
-    text.split(", ").filter_map(|column| column.split_once(' ')).collect()
-}
+use crate::schema::{Entity, parse_columns};
 
 /// Adds to `found` what the noted columns have that the plan does not, beyond what is added by itself.
 pub(super) fn differences_of(planned: &Entity, stored: &str, found: &mut Vec<String>) {

@@ -94,6 +94,9 @@ fn sealed(schema: &Schema, before: Checkpoint, rows: &[Row], with_snapshots: boo
         touched: regions.iter().map(touch).collect(),
         origins: Arc::default(),
         snapshots: if with_snapshots { regions.iter().map(draft).collect() } else { Vec::new() },
+        history: None,
+        history_floor: None,
+        undone: None,
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use forebay::config::BatchConfig;
-use forebay::source::{Source, SourceError, SourceEvent};
+use forebay::source::{Next, Source, SourceError, SourceEvent};
 use forebay::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::stage::codec::Decoder;
-use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowCount, RowReader, Store, StoreError};
+use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowReader, Store, StoreError};
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 
 /// The longest wait for something that is to happen.
@@ -56,12 +56,12 @@ impl Handler for Counting {
 struct Blocks(std::ops::RangeInclusive<i64>);
 
 impl Source for Blocks {
-    fn next(&mut self, event: &mut SourceEvent) -> Result<bool, SourceError> {
-        let Some(block) = self.0.next() else { return Ok(false) };
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        let Some(block) = self.0.next() else { return Ok(Next::End) };
         event.block = block;
         event.region.replace_range(.., "r");
         event.json.replace_range(.., "{}");
-        Ok(true)
+        Ok(Next::Event)
     }
 }
 
@@ -139,9 +139,6 @@ impl RowReader for Reading {
         _: &mut [Vec<u8>],
     ) -> Result<Vec<bool>, StoreError> {
         Ok(vec![false; regions.len()])
-    }
-    fn count(&mut self, _: usize, _: &str, _: &[(&str, u64)]) -> Result<RowCount, StoreError> {
-        Err(StoreError::Other("nobody counts here".into()))
     }
 }
 

@@ -647,9 +647,9 @@ fn a_stop_does_not_wait_for_a_read_that_hangs() {
     drop(locked);
 }
 
-/// Calls that are tried ahead all want the same table counted: it is loaded once.
+/// Calls that are tried ahead all want the same table counted: it is asked for once, and from then on kept right.
 #[test]
-fn a_table_that_many_calls_count_is_loaded_once() {
+fn a_table_that_many_calls_count_is_counted_once() {
     struct Counts;
     impl Handler for Counts {
         type Event<'e> = Move;
@@ -669,7 +669,8 @@ fn a_table_that_many_calls_count_is_loaded_once() {
         pipeline.source_path(&project.path("events.ndjson").to_string_lossy()).until(until).run().expect("it succeeds")
     };
     run(1999);
-    assert_eq!(run(2999).loads, 1);
+    // Whether it is small, its rows, and once a round which of the ids that are written are in it.
+    assert_eq!(run(2999).loads, 7);
     assert_eq!(project.query("", "SELECT count(*), max(n) FROM thing"), [["3000", "2999"]]);
 }
 

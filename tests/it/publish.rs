@@ -338,6 +338,7 @@ fn publication(region: &str, seq: u64, doc: &str) -> Publication {
         time: forebay::Timestamp::now(),
         hash,
         doc: doc.into(),
+        follows_rollback: false,
     }
 }
 

@@ -4,10 +4,20 @@ use crate::common::Project;
 use crate::wrong::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
 use crate::wrong_config::{Case, check};
 
-const NOT_YET: &[Case] = &[
-    ("hash", "path =", "hash = \"h\"\npath =", &["pipeline.toml:3:8:", "hash: ", "this version", "remove the key"]),
-    ("parent", "path =", "parent = \"h\"\npath =", &["pipeline.toml:3:10:", "parent: ", "this version"]),
-    ("depth", "depth = 0", "depth = 5", &["pipeline.toml:14:9:", "depth: this version keeps no history; expected 0"]),
+const VALUES: &[Case] = &[
+    (
+        "hash",
+        "path =",
+        "hash = \"\"\npath =",
+        &["pipeline.toml:3:8:", "source.hash: expected a text that is not empty"],
+    ),
+    ("parent", "path =", "parent = \"h\"\npath =", &["pipeline.toml:3:10:", "parent: it needs hash"]),
+    (
+        "depth",
+        "depth = 0",
+        "depth = -5",
+        &["pipeline.toml:14:9:", "depth: expected a number of blocks, 0 or more, got -5"],
+    ),
     (
         "snapshots.url",
         "every = \"end\"",
@@ -70,8 +80,8 @@ const NOT_YET: &[Case] = &[
 ];
 
 #[test]
-fn what_this_version_does_not_do_is_said() {
-    check(NOT_YET);
+fn values_that_cannot_be_are_refused() {
+    check(VALUES);
 }
 
 /// Files that are no pipeline files: name, what it holds, what is said.

@@ -2,6 +2,7 @@
 //!
 //! They answer a bad value with nil and a message, so that the inner side can name the script's line.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mlua::prelude::*;
@@ -9,13 +10,14 @@ use mlua::prelude::*;
 use super::inner::Inner;
 use super::json::{from_lua, object_to_lua, to_lua};
 use super::packer::{Packer, integer, lossy, raw_field};
+use super::question::Question;
 use crate::event::EventPlace;
 use crate::lane::watch::Watch;
-use crate::lane::{Ask, Loader, Place, Round, Wanted};
+use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
 use crate::numeric::{Numeric, NumericError};
 use crate::schema::Schema;
-use crate::store::StoreError;
+use crate::stage::codec::{Change, Head, Writer, encode_values};
 use crate::timestamp::Timestamp;
 
 /// How far down the stack the script's own line is looked for.
@@ -37,6 +39,25 @@ pub(super) struct Sealed {
     pub(super) packed: Vec<u8>,
 }
 
+/// Ids of rows that were written unseen, each behind the block and its length of 4 bytes.
+pub(super) struct Unseen {
+    pub(super) entity: usize,
+    pub(super) region: usize,
+    pub(super) packed: Vec<u8>,
+}
+
+impl Unseen {
+    /// The blocks and ids.
+    pub(super) fn each(&self) -> impl Iterator<Item = (i64, &str)> {
+        let mut packed = self.packed.as_slice();
+        std::iter::from_fn(move || {
+            let (block, rest) = packed.split_first_chunk::<8>()?;
+            packed = rest;
+            Some((i64::from_le_bytes(*block), take_id(&mut packed)?))
+        })
+    }
+}
+
 /// What the host's functions share with the engine.
 pub(super) struct Shared {
     pub(super) packer: Packer,
@@ -46,13 +67,17 @@ pub(super) struct Shared {
     pub(super) lane: Option<(Arc<Round>, usize, usize)>,
     pub(super) regions: Vec<Option<Arc<str>>>,
     pub(super) wants: Vec<Want>,
+    pub(super) questions: Vec<Question>,
     pub(super) sealed: Vec<Sealed>,
+    /// What rows were before blocks: entries of the history.
+    pub(super) before: Vec<Sealed>,
+    pub(super) unseen: Vec<Unseen>,
     /// Fields that were asked for and did not come along.
     pub(super) cold: Vec<String>,
     /// The first event that holds what cannot be read, and what that is.
     pub(super) unreadable: Option<(Box<EventPlace>, String)>,
     /// What the store said when it was asked from within a handler.
-    pub(super) store_error: Option<StoreError>,
+    pub(super) store_error: Option<LaneError>,
 }
 
 /// Shared by the engine and the functions it gave to the VM; never locked while a script runs.
@@ -63,6 +88,8 @@ pub(super) struct Host {
     pub(super) inner: Arc<OnceLock<Inner>>,
     pub(super) watch: Arc<Watch>,
     pub(super) schema: Arc<Schema>,
+    /// How many blocks back it must be known what rows were.
+    pub(super) history_depth: u64,
 }
 
 impl Host {
@@ -86,6 +113,7 @@ impl Host {
         let table = lua.create_table()?;
         table.raw_set("dry_events_max", DRY_EVENTS_MAX)?;
         table.raw_set("id_bytes_max", ID_BYTES_MAX)?;
+        table.raw_set("history_depth", i64::try_from(self.history_depth).unwrap_or(i64::MAX))?;
         let watch = Arc::clone(&self.watch);
         table.raw_set(
             "tick",
@@ -181,14 +209,8 @@ impl Host {
 
     fn row_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         let host = self.clone();
-        let want = move |_: &Lua, (kind, region, all, untried, ids): (usize, usize, bool, bool, LuaString)| {
-            let ask = if all {
-                Ask::All
-            } else if untried {
-                Ask::TryAll
-            } else {
-                Ask::Ids
-            };
+        let want = move |_: &Lua, (kind, region, untried, ids): (usize, usize, bool, LuaString)| {
+            let ask = if untried { Ask::TryAll } else { Ask::Ids };
             let ids = ids.as_bytes().to_vec();
             host.lock().wants.push(Want { entity: kind - 1, region: region - 1, ask, ids });
             Ok(())
@@ -202,21 +224,39 @@ impl Host {
         };
         table.raw_set("sealed", lua.create_function(sealed)?)?;
         let host = self.clone();
-        let count = move |_: &Lua, (kind, region, changed): (usize, usize, LuaString)| {
-            host.count(kind - 1, region - 1, &changed.as_bytes())
+        let before = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let packed = packed.as_bytes().to_vec();
+            host.lock().before.push(Sealed { entity: kind - 1, region: region - 1, packed });
+            Ok(())
         };
-        table.raw_set("count", lua.create_function(count)?)?;
+        table.raw_set("before", lua.create_function(before)?)?;
+        let host = self.clone();
+        let unseen = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let packed = packed.as_bytes().to_vec();
+            host.lock().unseen.push(Unseen { entity: kind - 1, region: region - 1, packed });
+            Ok(())
+        };
+        table.raw_set("unseen", lua.create_function(unseen)?)?;
+        let host = self.clone();
+        let want_answer = move |lua: &Lua, given: LuaMultiValue| {
+            let question = Question::new(&host.schema, given, lua)?;
+            host.lock().questions.push(question);
+            Ok(())
+        };
+        table.raw_set("want_answer", lua.create_function(want_answer)?)?;
+        let host = self.clone();
+        let ask = move |lua: &Lua, given: LuaMultiValue| {
+            let question = Question::new(&host.schema, given, lua)?;
+            host.answer(std::slice::from_ref(&question))
+        };
+        table.raw_set("ask", lua.create_function(ask)?)?;
         let host = self.clone();
         let load = move |_: &Lua, (kind, region, id, untried): (usize, usize, Option<LuaString>, bool)| {
             let ids = id.as_ref().map_or_else(Vec::new, |id| {
                 let id = id.as_bytes();
                 [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
             });
-            let ask = match (&id, untried) {
-                (None, _) => Ask::All,
-                (Some(_), true) => Ask::TryAll,
-                (Some(_), false) => Ask::Ids,
-            };
+            let ask = if untried { Ask::TryAll } else { Ask::Ids };
             host.supply(&[Want { entity: kind - 1, region: region - 1, ask, ids }])
         };
         table.raw_set("load", lua.create_function(load)?)
@@ -231,7 +271,7 @@ impl Host {
                 let region = regions.get(want.region).and_then(Option::as_deref).unwrap_or("");
                 wanted.push(Wanted { region, ids: split_ids(&want.ids), ask: want.ask });
             }
-            loader.load(entity, &wanted)
+            loader.load(entity, &wanted).map_err(LaneError::from)
         })?;
         let inner = self.inner()?;
         for (want, loaded) in wants.iter().zip(loaded) {
@@ -242,21 +282,41 @@ impl Host {
         Ok(())
     }
 
-    /// The last batch that a count includes, and the rows; without those that changed in a later one. `changed` is
-    /// each id behind its length of 4 bytes, then the batch in 8.
-    fn count(&self, entity: usize, region: usize, changed: &[u8]) -> LuaResult<(u64, u64)> {
-        let counted = self.ask_store(|loader, regions| {
-            let region = regions.get(region).and_then(Option::as_deref).unwrap_or("");
-            loader.count(entity, region, &split_changed(changed))
-        })?;
-        Ok((counted.batch, counted.rows))
+    /// Asks the store what is asked, all of one table together, and gives the answers to the inner side.
+    pub(super) fn answer(&self, questions: &[Question]) -> LuaResult<()> {
+        let inner = self.inner()?;
+        let mut by_entity: BTreeMap<usize, Vec<&Question>> = BTreeMap::new();
+        for question in questions {
+            if let Some(but) = question.but() {
+                let count = self.ask_store(|loader, regions| {
+                    loader.count(question.entity, question.of(regions), &but).map_err(LaneError::from)
+                })?;
+                inner.supply_found.call::<()>((question.number, inner.supply_text(&[])?, count, true))?;
+                continue;
+            }
+            by_entity.entry(question.entity).or_default().push(question);
+        }
+        for (entity, questions) in by_entity {
+            let found = self.ask_store(|loader, regions| {
+                let wanted: Vec<_> = questions.iter().map(|question| question.of(regions)).collect();
+                loader.find(&self.schema, entity, &wanted)
+            })?;
+            let described = &self.schema.entities()[entity];
+            for (question, FoundRows { rows, is_complete }) in questions.into_iter().zip(found) {
+                let mut packed = Vec::new();
+                for (id, row) in &rows {
+                    let head = Head { id, change: Change::Written, writer: Writer::default() };
+                    encode_values(described, head, row, &mut packed);
+                }
+                let packed = inner.supply_text(&packed)?;
+                inner.supply_found.call::<()>((question.number, packed, rows.len(), is_complete))?;
+            }
+        }
+        Ok(())
     }
 
     /// Asks the store through the loader, which nobody else has meanwhile. What it says is kept for the run.
-    fn ask_store<T>(
-        &self,
-        ask: impl FnOnce(&mut Loader, &[Option<Arc<str>>]) -> Result<T, StoreError>,
-    ) -> LuaResult<T> {
+    fn ask_store<T>(&self, ask: impl FnOnce(&mut Loader, &[Option<Arc<str>>]) -> Result<T, LaneError>) -> LuaResult<T> {
         let (loader, regions) = {
             let mut shared = self.lock();
             (shared.loader.take(), std::mem::take(&mut shared.regions))
@@ -311,19 +371,8 @@ fn take_id<'p>(packed: &mut &'p [u8]) -> Option<&'p str> {
 }
 
 /// Ids, each behind its length of 4 bytes.
-fn split_ids(mut packed: &[u8]) -> Vec<&str> {
+pub(super) fn split_ids(mut packed: &[u8]) -> Vec<&str> {
     std::iter::from_fn(|| take_id(&mut packed)).collect()
-}
-
-/// Ids, each behind its length of 4 bytes and before its batch of 8.
-fn split_changed(mut packed: &[u8]) -> Vec<(&str, u64)> {
-    std::iter::from_fn(|| {
-        let id = take_id(&mut packed)?;
-        let (batch, rest) = packed.split_first_chunk::<8>()?;
-        packed = rest;
-        Some((id, u64::from_le_bytes(*batch)))
-    })
-    .collect()
 }
 
 fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {

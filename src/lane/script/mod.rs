@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `prelude.lua`, `numeric.lua`, `sandbox.lua` | the inner side: rows, exact numbers, what a script may see |
+//! | `find.lua`, `question` | reads by column: the inner side, and what it asks the store |
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
 //! | `packer` | events on their way in |
@@ -12,6 +13,7 @@ mod host;
 mod inner;
 mod json;
 mod packer;
+mod question;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,13 +24,15 @@ use mlua::prelude::*;
 use mlua::{LuaOptions, StdLib};
 use serde_json::Value as Json;
 
+use super::before::{Unknown, read_unknown};
 use super::watch::Activity;
-use super::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round};
+use super::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
 use crate::event::RegionNo;
 use crate::limits::CHUNK_EVENTS_MAX;
 use crate::schema::Schema;
 use crate::stage::batch::RegionChanges;
 use crate::stage::codec::Writer;
+use crate::stage::history::RegionHistory;
 use host::{Host, Shared, Want};
 use inner::Inner;
 use packer::Packer;
@@ -132,7 +136,10 @@ impl ScriptEngine {
                 lane: None,
                 regions: Vec::new(),
                 wants: Vec::new(),
+                questions: Vec::new(),
                 sealed: Vec::new(),
+                before: Vec::new(),
+                unseen: Vec::new(),
                 cold: Vec::new(),
                 unreadable: None,
                 store_error: None,
@@ -140,6 +147,7 @@ impl ScriptEngine {
             inner: Arc::new(OnceLock::new()),
             watch: Arc::clone(&context.watch),
             schema: Arc::clone(&context.schema),
+            history_depth: context.history_depth,
         };
         let mut engine =
             Self { name: factory.name.clone(), lua, host, context, has_snapshots: false, packed: Vec::new() };
@@ -162,6 +170,7 @@ impl ScriptEngine {
             text,
             include_str!("numeric.lua"),
             include_str!("sandbox.lua"),
+            include_str!("find.lua"),
             self.name.as_str(),
         ))?;
         // Set once, here.
@@ -299,7 +308,9 @@ impl ScriptEngine {
         for want in std::mem::take(&mut self.host.lock().wants) {
             by_entity.entry(want.entity).or_default().push(want);
         }
-        by_entity.values().try_for_each(|wants| self.host.supply(wants))
+        by_entity.values().try_for_each(|wants| self.host.supply(wants))?;
+        let questions = std::mem::take(&mut self.host.lock().questions);
+        self.host.answer(&questions)
     }
 
     /// Loads what is missed, as often as something is, until the snapshot is done.
@@ -315,10 +326,40 @@ impl ScriptEngine {
         }
     }
 
+    /// What rows were before blocks, which the inner side has handed out.
+    fn take_history(&self) -> Result<Vec<(usize, RegionHistory)>, LaneError> {
+        let mut shared = self.host.lock();
+        let (before, unseen) = (std::mem::take(&mut shared.before), std::mem::take(&mut shared.unseen));
+        let name = |region: usize| {
+            let name = shared.regions.get(region).cloned().flatten();
+            name.ok_or_else(|| LaneError::Bug("the history of a region that is not known".into()))
+        };
+        let mut unknown = Vec::new();
+        for unseen in &unseen {
+            let (region, entity) = (name(unseen.region)?, unseen.entity);
+            unknown.extend(unseen.each().map(|(block, id)| Unknown {
+                entity,
+                region: Arc::clone(&region),
+                id: id.into(),
+                block,
+            }));
+        }
+        let known = before
+            .into_iter()
+            .map(|part| Ok((part.entity, RegionHistory { region: name(part.region)?, entries: part.packed })));
+        let known = known.collect::<Result<Vec<_>, LaneError>>()?;
+        let Some(loader) = &mut shared.loader else {
+            return Err(LaneError::Bug("the store is being asked already".into()));
+        };
+        let mut history = read_unknown(loader, &self.host.schema, unknown)?;
+        history.extend(known);
+        Ok(history)
+    }
+
     /// The error of a handler that said `message`.
     fn handler_failure(&self, message: String) -> LaneError {
         if let Some(error) = self.host.lock().store_error.take() {
-            return LaneError::Store(error);
+            return error;
         }
         if message.ends_with(OUT_OF_MEMORY) {
             return self.out_of_memory();
@@ -334,7 +375,7 @@ impl ScriptEngine {
     /// The error of a call across the border.
     fn failure(&self, error: &LuaError) -> LaneError {
         if let Some(error) = self.host.lock().store_error.take() {
-            return LaneError::Store(error);
+            return error;
         }
         let text = error.to_string();
         match error {
@@ -387,9 +428,13 @@ impl Engine for ScriptEngine {
         Ok(Some(document).filter(|document| !document.is_null()))
     }
 
-    fn seal(&mut self) -> Result<Vec<(usize, RegionChanges)>, LaneError> {
+    fn seal(&mut self, history_after: Option<i64>) -> Result<SealedRows, LaneError> {
         self.context.watch.begin(Activity::Sealing);
-        self.host.inner().and_then(|inner| inner.seal.call::<()>(())).map_err(|error| self.failure(&error))?;
+        self.host
+            .inner()
+            .and_then(|inner| inner.seal.call::<()>(history_after))
+            .map_err(|error| self.failure(&error))?;
+        let history = self.take_history()?;
         let mut shared = self.host.lock();
         let mut merged: Vec<host::Sealed> = Vec::new();
         for part in std::mem::take(&mut shared.sealed) {
@@ -408,7 +453,13 @@ impl Engine for ScriptEngine {
             changes.push((part.entity, RegionChanges::new(&entities[part.entity], region, part.packed)?));
         }
         self.context.watch.begin(Activity::Idle);
-        Ok(changes)
+        Ok(SealedRows { changes, history })
+    }
+
+    fn forget(&mut self) -> Result<(), LaneError> {
+        // What the tables hold now is not known any more.
+        self.context.is_empty = vec![false; self.context.is_empty.len()].into();
+        self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
     }
 
     fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {

@@ -7,16 +7,18 @@
 -- When a handler asks for a row that is not here, its coroutine is parked, the events behind it are run dry to learn
 -- what they will ask for, and the host is told all of it at once.
 
-local host, kinds_given, script_source, numeric_source, sandbox_source, script_name = ...
+local host, kinds_given, script_source, numeric_source, sandbox_source, find_source, script_name = ...
 
 local rawmeta, setmeta, rawset, rawequal, type, next = getmetatable, setmetatable, rawset, rawequal, type, next
 local mtype, tointeger, error, pcall, tostring, tonumber = math.type, math.tointeger, error, pcall, tostring, tonumber
 local spack, sunpack, find, format, concat = string.pack, string.unpack, string.find, string.format, table.concat
 local utf8_len, sort, unpack = utf8.len, table.sort, table.unpack
+local move = table.move
 local co_create, co_resume, co_yield, co_yieldable, co_status =
   coroutine.create, coroutine.resume, coroutine.yield, coroutine.isyieldable, coroutine.status
 local load = load
 local tick = host.tick
+local has_history <const> = host.history_depth > 0
 
 local chunk_name <const> = "@" .. script_name -- as host.place() looks for it
 
@@ -65,6 +67,7 @@ local inner_of = {}
 -- The fields of what is behind it, which is called a handle here.
 local YOUNG <const>, OLD <const>, CHANGED <const>, DIRTY <const>, DIRTY_COUNT <const> = 1, 2, 3, 4, 5
 local WHOLE <const>, KIND <const>, REGION <const>, TRIED <const>, NEW <const> = 6, 7, 8, 9, 10
+local COUNTS <const>, INDEXES <const> = 12, 13 -- of `find.lua`
 -- YOUNG, OLD: id -> row, or false for a row that is known not to be. CHANGED: id -> the batch that changed it last.
 -- WHOLE: every row of the table is here. TRIED: the host was asked for the whole table. NEW: ids that are known not to
 -- have been there before the open batch.
@@ -333,12 +336,13 @@ end
 
 -- What `set` keeps: checked, in the order of the columns, then the event that wrote it.
 local function make_check(entity, columns)
-  local parts = { "local n, v = {" .. ("nil, "):rep(#columns) .. "writer}" }
+  -- The block only where history is kept: so that it is seen that a row has changed in the same block already.
+  local parts = { "local n, v = {" .. ("nil, "):rep(#columns) .. (has_history and "writer, block}" or "writer}") }
   for at, column in ipairs(columns) do
     local coerce = format(COERCE[column.type], entity .. "." .. column.name)
     parts[#parts + 1] = format("v = row[%q] if v ~= nil then %s n[%d] = v end", column.name, coerce, at)
   end
-  local source = "local mtype, type, rawmeta, numeric_meta, times, to_bigint, to_double, to_numeric, to_text, to_boolean, to_bytes, to_time, to_json = ... return function(row, writer) "
+  local source = "local mtype, type, rawmeta, numeric_meta, times, to_bigint, to_double, to_numeric, to_text, to_boolean, to_bytes, to_time, to_json = ... return function(row, writer, block) "
     .. concat(parts, " ") .. " return n end"
   return compile(source, mtype, type, rawmeta, numeric_meta, function(v) return times[v] end, to_bigint, to_double,
     to_numeric, to_text, to_boolean, to_bytes, to_time, to_json)
@@ -409,30 +413,54 @@ end
 
 local wants, wants_list = {}, {}
 
-local function want(handle, id)
+local TRY <const> = {} -- the whole table, if it is small
+
+-- Notes what is wanted: the row of an id, the whole table if it is small, or what `find.lua` asks.
+local function want(handle, what)
   local wanted = wants[handle]
   if not wanted then
-    wanted = { ids = {}, set = {}, all = false }
+    wanted = { ids = {}, set = {}, asked = {}, questions = {}, has_rows = false }
     wants[handle] = wanted
     wants_list[#wants_list + 1] = handle
   end
-  if id == nil then wanted.all = true
-  elseif not wanted.set[id] then
-    wanted.set[id] = true
-    wanted.ids[#wanted.ids + 1] = id
+  if what == TRY then wanted.has_rows = true
+  elseif type(what) == "table" then
+    -- The larger page of the same question.
+    local known = wanted.asked[what.key]
+    if known then
+      local limit, more = known.given[7], what.given[7]
+      if limit ~= -1 and (more == -1 or more > limit) then known.given[7] = more end
+    else
+      wanted.asked[what.key] = what
+      wanted.questions[#wanted.questions + 1] = what
+    end
+  elseif not wanted.set[what] then
+    wanted.set[what], wanted.has_rows = true, true
+    wanted.ids[#wanted.ids + 1] = what
   end
 end
 
--- Waits until the row, or without an id the whole table, is here.
-local function need(handle, id)
+-- What was asked of each table and is not answered yet: by number.
+local questions, questions_count = {}, 0
+
+local function number_of(handle, question)
+  questions_count = questions_count + 1
+  questions[questions_count] = { handle, question }
+  return questions_count
+end
+
+-- Waits until what is wanted is here.
+local function need(handle, what)
   if mode == DRY then
-    want(handle, id)
+    want(handle, what)
     error(DRY_END, 0)
   elseif co_yieldable() then
-    co_yield(handle, id)
+    co_yield(handle, what)
+  elseif what ~= TRY and type(what) == "table" then
+    -- Within a comparison of table.sort and the like: one at a time.
+    host.ask(number_of(handle, what), unpack(what.given))
   else
-    -- Within a comparison of table.sort and the like: one row at a time.
-    host.load(handle[KIND].number, handle[REGION], id, not handle[TRIED])
+    host.load(handle[KIND].number, handle[REGION], what ~= TRY and what or nil, not handle[TRIED])
   end
 end
 
@@ -460,7 +488,16 @@ local function fetch(handle, id)
   return row
 end
 
--- The rows the host found. Without `ids` it is the whole table.
+-- What the host found for a question.
+local answer_found -- of `find.lua`
+local function supply_found(number, packed, count, is_complete)
+  local handle, question = questions[number][1], questions[number][2]
+  questions[number] = nil
+  if next(questions) == nil then questions_count = 0 end
+  answer_found(handle, question, packed, count, is_complete)
+end
+
+-- The rows the host found, of the ids that are given or of the whole table.
 local function supply(kind_number, region_number, packed, is_whole, ids)
   local handle = regions[region_number].handles[kind_number]
   local young, old, unpack_row = handle[YOUNG], handle[OLD], handle[KIND].unpack
@@ -529,17 +566,56 @@ local function mark(handle, id, before)
   end
 end
 
+-- Keeps what a row was before the current block: see `seal`.
+local on_write, needs_before, drop_found -- of `find.lua`
+local UNKNOWN <const> = {} -- it is not here; what is committed decides
+local logged = {} -- regions of which something is kept
+local region -- the one that is being handled
+
+local function note_before(handle, id, before)
+  local block = region.fields.block
+  if before == nil then
+    before = UNKNOWN
+    if handle[WHOLE] then before = false end
+  elseif before and before[handle[KIND].block_at] == block then return end
+  local undo, at = region.undo, region.undo_count
+  if at == 0 then logged[#logged + 1] = region end
+  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = block, handle, id, before
+  region.undo_count = at + 4
+end
+
+-- Lets go of what lies too far back to be rolled back, now that `block` has come.
+local function prune_undo(block)
+  local undo, count, oldest = region.undo, region.undo_count, block - host.history_depth
+  if count == 0 or oldest > block or undo[1] > oldest then return end
+  local from = 1
+  while from <= count and undo[from] <= oldest do from = from + 4 end
+  -- Moving costs as much as what stays, so it waits until that is less than what goes.
+  if from - 1 < count // 2 then return end
+  local kept = count - from + 1
+  move(undo, from, count, 1)
+  for at = count, kept + 1, -1 do undo[at] = nil end
+  region.undo_count = kept
+end
+
 local function write(handle, id, row)
   if mode == RUN then
     local young, count = handle[YOUNG], call_writes_count
     local before = young[id]
     if before == nil then before = handle[OLD][id] end
+    if before == nil and needs_before(handle) then
+      before = fetch(handle, id)
+      young, count = handle[YOUNG], call_writes_count
+    end
+    if handle[INDEXES] or handle[COUNTS] then on_write(handle, id, before, row) end
     call_writes[count + 1], call_writes[count + 2], call_writes[count + 3] = handle, id, before
     call_writes_count = count + 3
+    if has_history then note_before(handle, id, before) end
     young[id] = row
     return mark(handle, id, before)
   end
   if mode == SNAPSHOT then raise("on_snapshot may read, and not write") end
+  if needs_before(handle) then fetch(handle, id) end
   local writes = dry_writes[handle]
   if not writes then
     writes = {}
@@ -579,7 +655,7 @@ function methods.set(entity, id, row)
       raise(format("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names)))
     end
   end
-  return write(handle, id, kind.check(row, writer))
+  return write(handle, id, kind.check(row, writer, has_history and mode == RUN and region.fields.block or 0))
 end
 
 function methods.delete(entity, id)
@@ -587,144 +663,21 @@ function methods.delete(entity, id)
   return write(handle, key_of(handle, id, "delete"), false)
 end
 
--- Calls `visit` with each row of the table.
-local function each_row(handle, visit)
-  if not handle[WHOLE] then need(handle, nil) end
-  local writes = mode == DRY and dry_writes[handle] or {}
-  for id, row in next, writes do
-    if row then visit(id, row) end
-  end
-  local young = handle[YOUNG]
-  for id, row in next, young do
-    if row and writes[id] == nil then visit(id, row) end
-  end
-  for id, row in next, handle[OLD] do
-    if row and young[id] == nil and writes[id] == nil then visit(id, row) end
-  end
+-- A call that is run dry sees what it wrote itself only by id: what it would find is not told to it.
+local function begin_read(handle)
+  if mode ~= DRY then return end
+  dry_reads = dry_reads + 1
+  if dry_writes[handle] or dry_reads > DRY_READS_MAX then error(DRY_END, 0) end
 end
 
--- Counts a table that is not wholly here: the committed rows, but for those that changed since, and these.
-local function count_committed(handle)
-  if mode == DRY then error(DRY_END, 0) end
-  local changed, ids = handle[CHANGED], {}
-  for id, number in next, changed do
-    if number > committed then ids[#ids + 1] = spack("<s4I8", id, number) end
-  end
-  local included, count = host.count(handle[KIND].number, handle[REGION], concat(ids))
-  for id, number in next, changed do
-    if number > included and lookup(handle, id) then count = count + 1 end
-  end
-  return count
-end
-
-function methods.count(entity)
-  local handle = inner_of[entity] or no_entity("count")
-  if not handle[WHOLE] then return count_committed(handle) end
-  local count = 0
-  each_row(handle, function() count = count + 1 end)
-  return count
-end
-
-local OPERATORS <const> = {
-  ["="] = function(a, b) return a == b end,
-  ["<"] = function(a, b) return a < b end,
-  ["<="] = function(a, b) return a <= b end,
-  [">"] = function(a, b) return a > b end,
-  [">="] = function(a, b) return a >= b end,
-}
-
-local function indexed(kind, column, what)
-  local at = kind.indexed[column]
-  if at then return at end
-  if kind.known[column] then
-    raise(format("%s:find: %s by %q needs the line indexes = [%q] in [entities.%s]", kind.name, what, column, column, kind.name))
-  end
-  raise(format("%s:find: there is no column %s%s", kind.name, name_text(column), host.nearest(tostring(column), kind.names)))
-end
-
--- A value as it is compared. Of a time without its Z, the shorter text is the earlier time; false is less than true.
-local function comparable(kind, place, value)
-  if kind.is_time[place] then return value and value:sub(1, -2) end
-  if type(value) == "boolean" then return value and 1 or 0 end
-  return value
-end
-
-local function conditions(kind, where)
-  local tests = {}
-  local function wrong()
-    raise(kind.name .. ":find: where: expected a list of conditions such as {{\"" .. (kind.names[1] or "column") .. "\", \">\", 1}}")
-  end
-  if where == nil then return tests end
-  if type(where) ~= "table" or (next(where) ~= nil and #where == 0) then wrong() end
-  for at, condition in ipairs(where) do
-    if type(condition) ~= "table" then wrong() end
-    local column, operator, value = condition[1], condition[2], condition[3]
-    local place = indexed(kind, column, "a condition")
-    local test = OPERATORS[operator]
-    if not test then raise(format("%s:find: %s is no operator; expected one of = < <= > >=", kind.name, describe(operator))) end
-    if value == nil then raise(format("%s:find: the condition on %q compares with nil, which nothing matches", kind.name, column)) end
-    -- The value as the column would hold it.
-    local held = kind.check({ [column] = value }, 0)[place]
-    tests[at] = { place = place, test = test, value = comparable(kind, place, held) }
-  end
-  return tests
-end
-
-local function matches(kind, row, tests)
-  for at = 1, #tests do
-    local condition = tests[at]
-    local value = comparable(kind, condition.place, row[condition.place])
-    if value == nil or not condition.test(value, condition.value) then return false end
-  end
-  return true
-end
-
-local FIND_KEYS <const> = { where = true, order = true, limit = true }
-
-local function ordering(kind, order)
-  if order == nil then return nil end
-  if type(order) ~= "string" then raise(format("%s:find: order: expected a column such as \"-quakes\", got %s", kind.name, describe(order))) end
-  local is_down = order:sub(1, 1) == "-"
-  return indexed(kind, is_down and order:sub(2) or order, "an order"), is_down
-end
-
-function methods.find(entity, query)
-  local handle = inner_of[entity] or no_entity("find")
-  local kind = handle[KIND]
-  query = query or {}
-  if type(query) ~= "table" then raise(format("%s:find: expected a table such as { limit = 5 }, got %s", kind.name, describe(query))) end
-  for key in next, query do
-    if not FIND_KEYS[key] then raise(format("%s:find: unknown key %s; expected where, order, limit", kind.name, name_text(key))) end
-  end
-  local tests = conditions(kind, query.where)
-  local place, is_down = ordering(kind, query.order)
-  local limit = query.limit or math.maxinteger
-  if mtype(limit) ~= "integer" or limit < 0 then raise(format("%s:find: limit: expected a count, got %s", kind.name, describe(limit))) end
-  local found = {}
-  each_row(handle, function(id, row)
-    if matches(kind, row, tests) then found[#found + 1] = { id, row } end
-  end)
-  sort(found, function(a, b)
-    if place then
-      local left, right = comparable(kind, place, a[2][place]), comparable(kind, place, b[2][place])
-      -- Null comes last, in either direction.
-      if left == nil or right == nil then
-        if left ~= nil or right ~= nil then return left ~= nil end
-      elseif left ~= right then
-        if is_down then return right < left end
-        return left < right
-      end
-    end
-    return a[1] < b[1]
-  end)
-  local result = setmeta({}, array_meta)
-  for at = 1, math.min(limit, #found) do
-    local row = kind.copy(found[at][2])
-    row.id = found[at][1]
-    result[at] = row
-  end
-  return result
-end
+local search = load(find_source, "=find", "t")({
+  begin_read = begin_read,
+  raise = raise, describe = describe, name_text = name_text, host = host, array = array, inner_of = inner_of,
+  fields = { YOUNG, OLD, CHANGED, WHOLE, KIND, REGION, TRIED }, TRY = TRY, need = need, no_entity = no_entity,
+  is_dry = function() return mode == DRY end, end_dry = function() error(DRY_END, 0) end,
+})
+methods.find, methods.count = search.methods.find, search.methods.count
+on_write, needs_before, drop_found, answer_found = search.on_write, search.needs_before, search.drop, search.supply
 
 local kinds = {}
 for number, given in ipairs(kinds_given) do
@@ -736,7 +689,7 @@ for number, given in ipairs(kinds_given) do
     if column.indexed then is_indexed[column.name] = at end
   end
   kinds[number] = {
-    number = number, name = given.name, names = names, known = known, indexed = is_indexed, is_time = is_time,
+    number = number, block_at = #given.columns + 2, name = given.name, names = names, known = known, indexed = is_indexed, is_time = is_time,
     copy = make_copy(given.columns), check = make_check(given.name, given.columns),
     pack = make_pack(given.columns), unpack = make_unpack(given.columns),
   }
@@ -763,7 +716,8 @@ local function refuse_field(_, key) raise("ctx is read-only (" .. tostring(key) 
 local handlers
 local border = { numeric_meta = numeric_meta, array_meta = array_meta, event_meta = event_meta, numeric = numbers.canonical }
 border.open_event = open_event
-border.define_hot, border.define_shape, border.define_texts, border.supply = define_hot, define_shape, define_texts, supply
+border.define_hot, border.define_shape, border.define_texts = define_hot, define_shape, define_texts
+border.supply, border.supply_found = supply, supply_found
 
 -- What went wrong, with the script's name where Lua gives no place.
 local function failure_text(failure)
@@ -815,7 +769,9 @@ function border.define_region(number, name, is_empty)
   end
   local ctx_meta = { __index = setmeta(fields, fields_meta), __newindex = refuse_field }
   hidden[ctx_meta] = true
-  regions[number] = { ctx = setmeta({}, ctx_meta), fields = fields, handles = handles }
+  regions[number] = {
+    number = number, ctx = setmeta({}, ctx_meta), fields = fields, handles = handles, undo = {}, undo_count = 0,
+  }
 end
 
 function border.begin_batch(number, committed_number)
@@ -823,7 +779,7 @@ function border.begin_batch(number, committed_number)
 end
 
 -- The events being handled.
-local packed, position, place, count, region
+local packed, position, place, count
 
 local function handle_events()
   local on_event, ctx, fields = handlers.on_event, region.ctx, region.fields
@@ -885,14 +841,17 @@ local function tell_wants()
   for _, handle in ipairs(wants_list) do
     local wanted, ids = wants[handle], {}
     for at, id in ipairs(wanted.ids) do ids[at] = spack("<s4", id) end
-    host.want(handle[KIND].number, handle[REGION], wanted.all, not handle[TRIED], concat(ids))
+    if wanted.has_rows then host.want(handle[KIND].number, handle[REGION], not handle[TRIED], concat(ids)) end
+    for _, question in ipairs(wanted.questions) do
+      host.want_answer(number_of(handle, question), unpack(question.given))
+    end
   end
   wants, wants_list = {}, {}
 end
 
 -- Runs the coroutine on: DONE with its result, MISSED with rows to load, or FAILED with a message.
 local function go_on(number)
-  local ok, handle, id = co_resume(parked)
+  local ok, handle, what = co_resume(parked)
   if not ok then
     parked, mode = nil, RUN
     return FAILED, failure_text(handle)
@@ -901,7 +860,7 @@ local function go_on(number)
     parked = nil
     return DONE, handle
   end
-  want(handle, id)
+  want(handle, what)
   if mode == RUN then run_ahead() end
   tell_wants()
   park(number)
@@ -917,6 +876,10 @@ end
 function border.run(number, region_number, event_count, events)
   region, packed, position, place, count = regions[region_number], events, 1, 0, event_count
   mode = RUN
+  if has_history then
+    local _, block = sunpack("<I2i8", packed)
+    prune_undo(block)
+  end
   parked = co_create(handle_events)
   return go_on(number)
 end
@@ -932,8 +895,35 @@ end
 
 local SEAL_BYTES <const> = 256 * 1024 -- handed out at a time, so that sealing needs little memory beside the rows
 
--- Hands out what the batch changed.
-function border.seal()
+-- Hands out what rows of a region were before the blocks behind `after`.
+local function seal_undo(logged_region, after)
+  local undo, outs, unseen = logged_region.undo, {}, {}
+  for at = 1, logged_region.undo_count, 4 do
+    local block, handle, id, before = undo[at], undo[at + 1], undo[at + 2], undo[at + 3]
+    if block > after then
+      local kind = handle[KIND]
+      local out_of = before == UNKNOWN and unseen or outs
+      local out = out_of[kind.number]
+      if not out then
+        out = {}
+        out_of[kind.number] = out
+      end
+      if before == UNKNOWN then out[#out + 1] = spack("<i8s4", block, id)
+      elseif before then out[#out + 1] = spack("<i8", block) .. kind.pack(id, 1, before)
+      else out[#out + 1] = spack("<i8s4Bi8", block, id, 0, 0) end
+    end
+  end
+  for number, out in next, outs do host.before(number, logged_region.number, concat(out)) end
+  for number, out in next, unseen do host.unseen(number, logged_region.number, concat(out)) end
+end
+
+-- Hands out what the batch changed; and with `after`, what it was before the blocks behind that one.
+function border.seal(after)
+  for _, logged_region in ipairs(logged) do
+    if after then seal_undo(logged_region, after) end
+    logged_region.undo, logged_region.undo_count = {}, 0
+  end
+  logged = {}
   for at = 1, touched_count do
     local handle = touched[at]
     local young, old, kind, dirty = handle[YOUNG], handle[OLD], handle[KIND], handle[DIRTY]
@@ -960,11 +950,25 @@ function border.seal()
   touched, touched_count = {}, 0
 end
 
+-- Lets all rows go: the store was rolled back.
+function border.forget()
+  for _, known in next, regions do
+    for _, handle in ipairs(known.handles) do
+      handle[YOUNG], handle[OLD], handle[CHANGED], handle[DIRTY], handle[DIRTY_COUNT] = {}, {}, {}, {}, 0
+      handle[WHOLE], handle[TRIED], handle[NEW] = false, false, {}
+      drop_found(handle)
+    end
+    known.undo, known.undo_count = {}, 0
+  end
+  touched, touched_count, logged = {}, 0, {}
+end
+
 -- Lets go of committed rows that were not used since the last sweep. Rows of batches that are not committed stay.
 function border.sweep()
   for _, swept in next, regions do
     for _, handle in ipairs(swept.handles) do
       local young, old, changed = handle[YOUNG], handle[OLD], handle[CHANGED]
+      drop_found(handle)
       for id, row in next, old do
         if young[id] == nil then
           if (changed[id] or 0) > committed then young[id] = row

@@ -16,7 +16,7 @@ use crate::stage::batch::{RegionChanges, RowAt};
 use crate::stage::codec::{CodecError, Decoder, ValueRef};
 use crate::store::RowEncoder;
 use crate::timestamp::Timestamp;
-use crate::value::ColumnType;
+use crate::value::{ColumnType, Value};
 
 /// What begins a COPY: signature, flags, no extension.
 pub(super) const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -296,6 +296,16 @@ impl RawArray {
 
     pub(super) fn push_int8(&mut self, value: i64) {
         self.push(&value.to_be_bytes());
+    }
+
+    /// Appends a value of a column.
+    pub(super) fn push_value(&mut self, value: &Value) {
+        let mut writer = TupleWriter { out: Vec::new(), last_time: (String::new(), 0) };
+        match value {
+            Value::Timestamptz(time) => writer.field(&to_pg_micros(*time).to_be_bytes()),
+            value => writer.value(&ValueRef::from(value)),
+        }
+        self.push_field(&writer.out);
     }
 
     pub(super) fn push_text(&mut self, text: &str) {

@@ -9,7 +9,7 @@
 //! | `tables` | the tables, and what may change about them |
 //! | `binary` | values in the form of Postgres |
 //! | `write`, `blame` | one batch, one transaction; which row of one is refused |
-//! | `rows` | reading rows beside the writer |
+//! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
 
@@ -17,6 +17,7 @@ mod address;
 mod binary;
 mod blame;
 mod fault;
+mod find;
 mod lock;
 mod outage;
 mod outbox;
@@ -39,6 +40,7 @@ pub(super) use tables::check_names;
 
 use super::{Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
 use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
+use crate::stage::history::HistoryRecord;
 use fault::{Fault, Remedy};
 use outage::Outage;
 use rows::{Readers, ReadersOf};
@@ -348,6 +350,18 @@ impl Store for PostgresStore {
                 Remedy::Duplicate | Remedy::GiveUp => return Err(self.refused(batch, &fault)),
             }
         }
+    }
+
+    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
+        self.ask("reading the history", move |link, plan| tables::history(link, &plan.pipeline, rows_from))
+    }
+
+    fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
+        self.ask("reading the regions", |link, plan| tables::region_blocks(link, &plan.pipeline))
+    }
+
+    fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        self.ask("reading the regions", |link, plan| tables::set_back_regions(link, &plan.pipeline))
     }
 
     fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {

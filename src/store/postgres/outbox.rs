@@ -84,6 +84,7 @@ impl Outbox for PostgresOutbox {
                     time,
                     hash: row.try_get(5)?,
                     doc: Arc::from(row.try_get::<_, String>(6)?),
+                    follows_rollback: false,
                 };
                 Ok(DueSnapshot { publication, was_published: row.try_get(7)? })
             };

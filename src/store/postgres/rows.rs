@@ -1,5 +1,6 @@
 //! Reading rows beside the writer: over a few connections of its own, which the lanes share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,15 +10,16 @@ use postgres::types::Type;
 
 use super::binary::{Raw, RawArray, types_of, value_of};
 use super::fault::Fault;
+use super::find;
 use super::outage::Outage;
-use super::session::{Link, Purpose, Session};
+use super::session::{Link, Param, Purpose, Session};
 use super::tables::table_name;
 use super::{Database, READERS_MAX};
 use crate::limits::WAIT_STEP;
 use crate::schema::Entity;
 use crate::stage::codec::{ValueRef, encode_stored};
-use crate::store::sql::{quoted, signed, unsigned};
-use crate::store::{OpenReader, RegionIds, RegionLimit, RowCount, RowReader, StoreError};
+use crate::store::sql::{quoted, unsigned};
+use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
 
 /// Connections that read. A place without one is connected when it is needed.
 pub(super) struct Readers {
@@ -34,7 +36,9 @@ type Place = Option<(u64, Session)>;
 struct Queries {
     by_ids: String,
     by_region: String,
-    count: String,
+    /// What a search reads: columns, and from where.
+    find: String,
+    table: String,
 }
 
 impl Queries {
@@ -50,12 +54,8 @@ impl Queries {
                 "SELECT k.n::int4, t.* FROM unnest($1::text[]) WITH ORDINALITY k (region, n),
                  LATERAL (SELECT t.\"id\"{columns} FROM {table} t WHERE t.\"region\" = k.region ORDER BY t.\"id\" LIMIT $2) t"
             ),
-            count: format!(
-                "SELECT p.batch, (SELECT count(*) FROM {table} t WHERE t.\"region\" = $2)
-                   - (SELECT count(*) FROM unnest($3::text[], $4::int8[]) k (id, batch)
-                      JOIN {table} t ON t.\"region\" = $2 AND t.\"id\" = k.id WHERE k.batch > p.batch)
-                 FROM forebay.pipelines p WHERE p.pipeline = $1"
-            ),
+            find: format!("SELECT t.\"id\"{columns} FROM {table} t"),
+            table,
         }
     }
 }
@@ -192,23 +192,46 @@ impl RowReader for PostgresRows {
         Ok(whole)
     }
 
-    fn count(&mut self, entity: usize, region: &str, changed: &[(&str, u64)]) -> Result<RowCount, StoreError> {
-        let database = Arc::clone(&self.0.database);
-        let sql = self.0.queries[entity].count.clone();
-        let region = region.to_owned();
-        let ids = RawArray::of_texts(changed.iter().map(|(id, _)| *id));
-        let batches = RawArray::of_int8s(changed.iter().map(|(_, batch)| signed(*batch)));
-        self.0.ask("counting rows", move |link| {
-            let params = [
-                (&database.plan.pipeline as _, Type::TEXT),
-                (&region as _, Type::TEXT),
-                (&ids as _, Type::TEXT_ARRAY),
-                (&batches as _, Type::INT8_ARRAY),
-            ];
-            match link.query(&sql, &params)?.first() {
-                Some(row) => Ok(RowCount { batch: unsigned(row.try_get(0)?), rows: unsigned(row.try_get(1)?) }),
-                None => Ok(RowCount { batch: 0, rows: 0 }),
+    fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        // One question for all queries of the same shape.
+        let mut shapes: BTreeMap<(String, Option<usize>), Vec<usize>> = BTreeMap::new();
+        let described = &self.0.database.plan.schema.entities()[entity];
+        for (at, RegionQuery { query, .. }) in wanted.iter().enumerate() {
+            let shape = find::shape(described, query, &self.0.queries[entity].find);
+            shapes.entry((shape, query.limit)).or_default().push(at);
+        }
+        for ((sql, limit), places) in shapes {
+            let database = Arc::clone(&self.0.database);
+            let arrays = find::arrays(described, places.iter().map(|at| wanted[*at]));
+            let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+            let count = places.len();
+            let rows = self.0.ask("finding rows", move |link| {
+                let entity = &database.plan.schema.entities()[entity];
+                let mut found = vec![Vec::new(); count];
+                let mut params: Vec<Param<'_>> = vec![(&limit as _, Type::INT8)];
+                params.extend(arrays.iter().map(|(array, kind)| (array as _, kind.clone())));
+                link.each(&sql, &params, |row| {
+                    let place = place_of(row, count)?;
+                    pack(entity, row, &mut found[place])
+                })?;
+                Ok(found)
+            })?;
+            for (at, rows) in places.into_iter().zip(rows) {
+                found[at].extend(rows);
             }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+        let described = &self.0.database.plan.schema.entities()[entity];
+        let sql = find::count(described, wanted.query, &self.0.queries[entity].table);
+        let arrays = find::arrays(described, [wanted].into_iter());
+        let but = RawArray::of_texts(but.iter().copied());
+        self.0.ask("counting rows", move |link| {
+            let mut params: Vec<Param<'_>> = vec![(&but as _, Type::TEXT_ARRAY)];
+            params.extend(arrays.iter().map(|(array, kind)| (array as _, kind.clone())));
+            link.query(&sql, &params)?.first().map_or(Ok(0), |row| Ok(unsigned(row.try_get(0)?)))
         })
     }
 }

@@ -4,16 +4,18 @@
 //! as sealed rows are sorted, so that a batch goes through an index from left to right.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use postgres::types::Type;
 
 use super::fault::Fault;
 use super::session::Link;
 use crate::limits::NAME_BYTES_MAX;
-use crate::schema::{Column, Entity, SchemaError};
+use crate::schema::{Column, Entity, SchemaError, parse_columns};
 use crate::stage::batch::{Checkpoint, RegionTouch};
+use crate::stage::history::HistoryRecord;
 use crate::store::StorePlan;
-use crate::store::sql::{columns_text, differences_of, parse_columns, quoted, signed, unsigned};
+use crate::store::sql::{differences_of, quoted, signed, unsigned};
 use crate::value::ColumnType;
 
 /// The version of our own tables. A database with a later one was written by a later forebay.
@@ -43,6 +45,13 @@ CREATE TABLE IF NOT EXISTS forebay.snapshots (
     doc json NOT NULL, published_at timestamptz,
     PRIMARY KEY (pipeline, region, seq)
 );
+CREATE TABLE IF NOT EXISTS forebay.history (
+    pipeline text COLLATE "C" NOT NULL, batch bigint NOT NULL, before bigint NOT NULL, last_block bigint,
+    head text NOT NULL, rows bytea NOT NULL,
+    PRIMARY KEY (pipeline, batch)
+);
+-- It is written once and read rarely: packing it would cost each commit.
+ALTER TABLE forebay.history ALTER COLUMN rows SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX IF NOT EXISTS snapshots_id ON forebay.snapshots (pipeline, id);
 CREATE INDEX IF NOT EXISTS snapshots_age ON forebay.snapshots (pipeline, generated_at);
 "#;
@@ -149,7 +158,7 @@ struct Survey {
 impl Survey {
     fn take(link: &mut Link, plan: &StorePlan) -> Result<Self, Fault> {
         let pipeline = (&plan.pipeline as _, Type::TEXT);
-        let sql = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL,
+        let sql = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL AND to_regclass('forebay.history') IS NOT NULL,
                      EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
                      ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
                      ARRAY(SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
@@ -249,7 +258,7 @@ impl Survey {
 
     /// Whether all that the plan needs is there, but for indexes.
     fn is_complete(&self, plan: &StorePlan) -> bool {
-        let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&columns_text(entity));
+        let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&entity.columns_text());
         self.known == Some((FORMAT, plan.has_snapshots)) && plan.schema.entities().iter().all(has_entity)
     }
 }
@@ -281,7 +290,7 @@ fn make_entity(link: &mut Link, plan: &StorePlan, entity: &Entity, stored: Optio
     link.run(&sql)?;
     let sql = "INSERT INTO forebay.entities VALUES ($1, $2, $3)
                ON CONFLICT (pipeline, entity) DO UPDATE SET columns = excluded.columns";
-    let columns = columns_text(entity);
+    let columns = entity.columns_text();
     link.query(sql, &[(&plan.pipeline, Type::TEXT), (&entity.name, Type::TEXT), (&columns, Type::TEXT)])?;
     Ok(())
 }
@@ -354,6 +363,37 @@ pub(super) fn pending_regions(link: &mut Link, pipeline: &str) -> Result<Vec<Reg
         Ok(RegionTouch { region: row.try_get::<_, String>(0)?.into(), block: row.try_get(1)?, events: 0 })
     };
     rows.iter().map(touch).collect()
+}
+
+/// The records of the history, newest first; the rows only of batches from `rows_from` on.
+pub(super) fn history(link: &mut Link, pipeline: &str, rows_from: u64) -> Result<Vec<HistoryRecord>, Fault> {
+    let sql = "SELECT batch, before, last_block, head, CASE WHEN batch >= $2 THEN rows ELSE '' END
+               FROM forebay.history WHERE pipeline = $1 ORDER BY batch DESC";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT), (&signed(rows_from), Type::INT8)])?;
+    let record = |row: &postgres::Row| {
+        Ok(HistoryRecord {
+            batch: unsigned(row.try_get(0)?),
+            before: unsigned(row.try_get(1)?),
+            last_block: row.try_get(2)?,
+            head: row.try_get(3)?,
+            rows: row.try_get(4)?,
+        })
+    };
+    rows.iter().map(record).collect()
+}
+
+/// Each region and the last block that had an event for it.
+pub(super) fn region_blocks(link: &mut Link, pipeline: &str) -> Result<Vec<(Arc<str>, i64)>, Fault> {
+    let sql = "SELECT region, block FROM forebay.regions WHERE pipeline = $1 AND events > 0";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    rows.iter().map(|row| Ok((row.try_get::<_, String>(0)?.into(), row.try_get(1)?))).collect()
+}
+
+/// Regions that were set back, had a snapshot before, and none since.
+pub(super) fn set_back_regions(link: &mut Link, pipeline: &str) -> Result<Vec<Arc<str>>, Fault> {
+    let sql = "SELECT region FROM forebay.regions WHERE pipeline = $1 AND snapshot_block IS NULL AND seq > 0";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    rows.iter().map(|row| Ok(row.try_get::<_, String>(0)?.into())).collect()
 }
 
 /// For each entity, whether its table has no row; in one round trip.

@@ -25,11 +25,12 @@ use super::fault::Fault;
 use super::session::{Link, Param};
 use super::snapshots::NEWEST;
 use super::tables::{checkpoint_values, table_name};
-use crate::limits::SNAPSHOT_PRUNE_ROWS_MAX;
+use crate::limits::{HISTORY_PRUNE_RECORDS_MAX, SNAPSHOT_PRUNE_ROWS_MAX};
 use crate::schema::{Entity, Schema};
 use crate::snapshot::ID_HASH_DIGITS;
 use crate::stage::batch::{RegionChanges, RowAt, SealedBatch, SnapshotDraft};
 use crate::stage::codec::Change;
+use crate::stage::history::HistoryRecord;
 use crate::store::sql::{quoted, signed};
 use crate::store::{SnapshotReceipt, StorePlan};
 use crate::timestamp::Timestamp;
@@ -251,9 +252,11 @@ impl Statement {
         for (at, ((route, layout), regions)) in routes.iter().zip(layouts).zip(&batch.changes).enumerate() {
             statement.rows(at, *route, layout, regions);
         }
-        // History, for a rollback, has its place here: from what the tables hold before the statement.
+        statement.history(batch);
         if batch.snapshots.is_empty() {
-            statement.regions(batch);
+            if batch.undone.is_none() {
+                statement.regions(batch);
+            }
             statement.sql.push_str(" SELECT count(*) FROM moved");
         } else {
             statement.snapshots(plan, batch);
@@ -326,6 +329,52 @@ impl Statement {
         }
     }
 
+    /// What the batch leaves so that it can be rolled back, and a few records go that no rollback can need any more.
+    fn history(&mut self, batch: &SealedBatch) {
+        if let Some(HistoryRecord { batch, before, last_block, head, rows }) = &batch.history {
+            let number = self.param(signed(*batch), Type::INT8);
+            let before = self.param(signed(*before), Type::INT8);
+            let last_block = self.param(*last_block, Type::INT8);
+            let head = self.param(head.clone(), Type::TEXT);
+            let rows = self.param(rows.clone(), Type::BYTEA);
+            self.add(&format!(
+                ", history AS (INSERT INTO forebay.history (pipeline, batch, before, last_block, head, rows)
+                   SELECT $1, {number}, {before}, {last_block}, {head}, {rows} WHERE {GATE})"
+            ));
+        }
+        if let Some(floor) = batch.history_floor {
+            let number = self.param(signed(batch.after.batch), Type::INT8);
+            let floor = self.param(floor, Type::INT8);
+            self.add(&format!(
+                ", history_pruned AS (DELETE FROM forebay.history WHERE {GATE} AND pipeline = $1 AND batch IN (
+                   SELECT h.batch FROM forebay.history h WHERE h.pipeline = $1 AND h.batch < {number}
+                     AND (h.last_block IS NULL OR h.last_block <= {floor})
+                   ORDER BY h.batch LIMIT {HISTORY_PRUNE_RECORDS_MAX}))"
+            ));
+        }
+        let Some(undone) = &batch.undone else { return };
+        let first = self.param(signed(undone.records_from), Type::INT8);
+        let names = undone.regions.iter().map(|region| &*region.region);
+        let names = self.param(RawArray::of_texts(names), Type::TEXT_ARRAY);
+        let fallback = batch.after.block.unwrap_or(undone.to);
+        let blocks = undone.regions.iter().map(|region| region.block.unwrap_or(fallback));
+        let blocks = self.param(RawArray::of_int8s(blocks), Type::INT8_ARRAY);
+        let events = undone.regions.iter().map(|region| signed(region.events));
+        let events = self.param(RawArray::of_int8s(events), Type::INT8_ARRAY);
+        let to = self.param(undone.to, Type::INT8);
+        // A region that no event has any more stays, for its numbers must not begin again. What a snapshot covered behind
+        // the block is not covered any more, also where no event was taken back.
+        self.add(&format!(
+            ", history_undone AS (DELETE FROM forebay.history WHERE {GATE} AND pipeline = $1 AND batch >= {first}),
+             regions_undone AS (UPDATE forebay.regions r
+               SET block = coalesce(u.block, r.block), events = greatest(r.events - coalesce(u.events, 0), 0),
+                 snapshot_block = CASE WHEN u.region IS NULL THEN {to} END
+               FROM forebay.regions s LEFT JOIN unnest({names}, {blocks}, {events}) u (region, block, events) ON u.region = s.region
+               WHERE {GATE} AND r.pipeline = $1 AND s.pipeline = $1 AND r.region = s.region
+                 AND (u.region IS NOT NULL OR s.snapshot_block > {to}))"
+        ));
+    }
+
     /// The regions that had events, as a table of parameters.
     fn touched(&mut self, batch: &SealedBatch) -> String {
         let touched = &batch.touched;
@@ -360,13 +409,13 @@ impl Statement {
         self.add(&format!(
             ", drafts AS (
                SELECT d.*, coalesce(r.seq, 0) AS seq, d.doc IS NOT NULL
-                 AND NOT coalesce(n.hash = d.hash AND n.generated_at > d.since, false) AS is_kept
+                 AND NOT coalesce(n.hash = d.hash AND n.block <= d.block AND n.generated_at > d.since, false) AS is_kept
                FROM unnest({regions}, {blocks}, {times}, {since}, {hashes}, {docs})
                  d (region, block, generated_at, since, hash, doc)
                LEFT JOIN LATERAL (
                  SELECT g.seq FROM forebay.regions g WHERE g.pipeline = $1 AND g.region = d.region LIMIT 1) r ON true
                LEFT JOIN LATERAL (
-                 SELECT s.hash, s.generated_at FROM forebay.snapshots s
+                 SELECT s.hash, s.generated_at, s.block FROM forebay.snapshots s
                  WHERE s.pipeline = $1 AND s.region = d.region AND s.seq = r.seq LIMIT 1) n ON true
                WHERE {GATE}),
              stored AS (

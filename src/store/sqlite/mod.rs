@@ -5,10 +5,13 @@
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
 //! | `write` | one batch, one transaction |
-//! | `rows` | reading rows beside the writer |
+//! | `history` | what batches leave so that they can be rolled back |
+//! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
 
+mod find;
+mod history;
 mod lock;
 mod outbox;
 mod rows;
@@ -29,6 +32,7 @@ pub(super) use snapshots::SqliteSnapshots;
 use super::{Committed, OpenReader, Outbox, RowReader, Store, StoreError, StorePlan};
 use crate::schema::Schema;
 use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
+use crate::stage::history::HistoryRecord;
 use lock::WriterLock;
 use write::Statements;
 
@@ -187,12 +191,23 @@ impl Store for SqliteStore {
         write::commit(&mut self.connection, &self.statements, &self.name, &self.plan, batch)
     }
 
+    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
+        let doing = self.name.sql("reading the history");
+        history::read(&self.connection, &self.plan.pipeline, rows_from).map_err(doing)
+    }
+
+    fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
+        let doing = self.name.sql("reading the regions");
+        history::region_blocks(&self.connection, &self.plan.pipeline).map_err(doing)
+    }
+
+    fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        let doing = self.name.sql("reading the regions");
+        history::set_back_regions(&self.connection, &self.plan.pipeline).map_err(doing)
+    }
+
     fn readers(&self) -> Arc<dyn OpenReader> {
-        Arc::new(Readers {
-            name: self.name.clone(),
-            pipeline: self.plan.pipeline.clone(),
-            schema: Arc::clone(&self.plan.schema),
-        })
+        Arc::new(Readers { name: self.name.clone(), schema: Arc::clone(&self.plan.schema) })
     }
 
     fn renumber(&mut self, above: &[(Arc<str>, u64)]) -> Result<(), StoreError> {
@@ -213,19 +228,14 @@ pub(super) fn outbox(path: &Path, pipeline: &str) -> SqliteOutbox {
 /// Opens connections that read.
 struct Readers {
     name: StoreName,
-    pipeline: String,
     schema: Arc<Schema>,
 }
 
 impl OpenReader for Readers {
     fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
         let connection = open_read_only(&self.name)?;
-        Ok(Box::new(rows::SqliteRows::new(
-            connection,
-            self.name.clone(),
-            self.pipeline.clone(),
-            Arc::clone(&self.schema),
-        )))
+        find::prepare(&connection).map_err(self.name.sql("preparing to read rows"))?;
+        Ok(Box::new(rows::SqliteRows::new(connection, self.name.clone(), Arc::clone(&self.schema))))
     }
 }
 

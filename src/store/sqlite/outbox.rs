@@ -73,6 +73,7 @@ impl Outbox for SqliteOutbox {
                     time: time.parse().unwrap_or_else(|_| Timestamp::now()),
                     hash: row.get(5)?,
                     doc: Arc::from(doc),
+                    follows_rollback: false,
                 };
                 found.push(DueSnapshot { publication, was_published: row.get(7)? });
                 if bytes > PUBLISH_REQUEST_BYTES_MAX {

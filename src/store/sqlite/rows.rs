@@ -3,35 +3,36 @@
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef as SqlRef;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
-use super::{StoreError, StoreName, tables};
+use super::{StoreError, StoreName, find};
 use crate::numeric::Numeric;
 use crate::schema::{Column, Entity, Schema};
 use crate::stage::codec::{ValueRef, encode_stored};
 use crate::store::sql::{quoted, unsigned};
-use crate::store::{RegionIds, RegionLimit, RowCount, RowReader};
+use crate::store::{RegionIds, RegionLimit, RegionQuery, RowReader};
 use crate::value::ColumnType;
 
 pub(super) struct SqliteRows {
     connection: Connection,
     name: StoreName,
-    pipeline: String,
     schema: Arc<Schema>,
+    select: Vec<String>,
     by_id: Vec<String>,
     by_region: Vec<String>,
 }
 
 impl SqliteRows {
-    pub(super) fn new(connection: Connection, name: StoreName, pipeline: String, schema: Arc<Schema>) -> Self {
-        connection.set_prepared_statement_cache_capacity(2 * schema.entities().len() + 8);
+    pub(super) fn new(connection: Connection, name: StoreName, schema: Arc<Schema>) -> Self {
+        connection.set_prepared_statement_cache_capacity(2 * schema.entities().len() + 64);
         let select = |entity: &Entity, rest: &str| {
             let columns: String = entity.columns.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
             format!("SELECT \"id\"{columns} FROM {} WHERE \"region\" = ?1 {rest}", quoted(&entity.name))
         };
         let by_id = schema.entities().iter().map(|entity| select(entity, "AND \"id\" = ?2")).collect();
         let by_region = schema.entities().iter().map(|entity| select(entity, "ORDER BY \"id\"")).collect();
-        Self { connection, name, pipeline, schema, by_id, by_region }
+        let all = schema.entities().iter().map(|entity| select(entity, "")).collect();
+        Self { connection, name, schema, select: all, by_id, by_region }
     }
 }
 
@@ -73,23 +74,69 @@ impl RowReader for SqliteRows {
         whole.collect::<rusqlite::Result<Vec<bool>>>().map_err(&doing)
     }
 
-    fn count(&mut self, entity: usize, region: &str, changed: &[(&str, u64)]) -> Result<RowCount, StoreError> {
+    fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        let doing = self.name.sql("finding rows");
+        let described = &self.schema.entities()[entity];
+        for (RegionQuery { region, query }, packed) in wanted.iter().zip(found) {
+            for part in find::parts(described, query) {
+                let hint = find::index_hint(described, query);
+                let found = prepare(&self.connection, hint, &self.select[entity], &part).and_then(|mut statement| {
+                    find::bind(&mut statement, region, query)?;
+                    let mut rows = statement.raw_query();
+                    while let Some(row) = rows.next()? {
+                        pack(described, row, packed)?;
+                    }
+                    Ok(())
+                });
+                found.map_err(&doing)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let doing = self.name.sql("counting rows");
-        let table = quoted(&self.schema.entities()[entity].name);
+        let described = &self.schema.entities()[entity];
+        let RegionQuery { region, query } = wanted;
+        let table = quoted(&described.name);
+        // One state of the file for all of it.
         let transaction = self.connection.transaction().map_err(&doing)?;
         let count = (|| {
-            let batch = tables::checkpoint(&transaction, &self.pipeline)?.map_or(0, |checkpoint| checkpoint.batch);
-            let sql = format!("SELECT count(*) FROM {table} WHERE \"region\" = ?1");
-            let mut rows = unsigned(transaction.prepare_cached(&sql)?.query_row([region], |row| row.get(0))?);
-            let sql = format!("SELECT 1 FROM {table} WHERE \"region\" = ?1 AND \"id\" = ?2");
-            let mut exists = transaction.prepare_cached(&sql)?;
-            for (id, _) in changed.iter().filter(|(_, changed_in)| *changed_in > batch) {
-                rows -= u64::from(exists.exists((region, id))?);
+            let conditions = find::conditions(described, query);
+            let select = format!("SELECT count(*) FROM {table} WHERE \"region\" = ?1");
+            let mut all = prepare(&transaction, find::index_hint(described, query), &select, &conditions)?;
+            find::bind(&mut all, region, query)?;
+            let mut rows = all.raw_query();
+            let mut count = rows.next()?.map_or(Ok(0), |row| row.get::<_, i64>(0)).map(unsigned)?;
+            let id = find::parameters(query) + 1;
+            let sql = format!("SELECT 1 FROM {table} WHERE \"region\" = ?1{conditions} AND \"id\" = ?{id}");
+            let mut one = transaction.prepare_cached(&sql)?;
+            for but in but {
+                find::bind(&mut one, region, query)?;
+                one.raw_bind_parameter(id, but)?;
+                let mut rows = one.raw_query();
+                count -= u64::from(rows.next()?.is_some());
             }
-            Ok(RowCount { batch, rows })
+            Ok(count)
         })();
         count.map_err(doing)
     }
+}
+
+/// Prepares a search by an index; without it if somebody has removed it.
+fn prepare<'c>(
+    connection: &'c Connection,
+    hint: Option<String>,
+    select: &str,
+    rest: &str,
+) -> rusqlite::Result<CachedStatement<'c>> {
+    if let Some(hint) = hint {
+        let sql = format!("{} {rest}", select.replacen(" WHERE ", &format!("{hint} WHERE "), 1));
+        if let Ok(statement) = connection.prepare_cached(&sql) {
+            return Ok(statement);
+        }
+    }
+    connection.prepare_cached(&format!("{select} {rest}"))
 }
 
 /// Appends a row `id, columns…` in packed form.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan};
-use crate::schema::{Column, Entity};
+use super::{StoreError, StoreName, StorePlan, find, history};
+use crate::schema::{Column, Entity, parse_columns};
 use crate::stage::batch::{Checkpoint, RegionTouch};
-use crate::store::sql::{columns_text, differences_of, parse_columns, quoted, unsigned};
+use crate::store::sql::{differences_of, quoted, unsigned};
 use crate::value::ColumnType;
 
 /// The version of our own tables. A file with a later one was written by a later forebay.
@@ -40,7 +40,7 @@ CREATE INDEX IF NOT EXISTS forebay_snapshots_age ON forebay_snapshots (pipeline,
 pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &StorePlan) -> Result<(), StoreError> {
     let sql = name.sql("making the tables");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&sql)?;
-    transaction.execute_batch(OWN_TABLES).map_err(&sql)?;
+    transaction.execute_batch(OWN_TABLES).and_then(|()| transaction.execute_batch(history::TABLE)).map_err(&sql)?;
     check_format(&transaction, name, plan)?;
     let differences = differences(&transaction, plan).map_err(&sql)?;
     if !differences.is_empty() {
@@ -125,21 +125,21 @@ fn make_entity(transaction: &Transaction<'_>, plan: &StorePlan, entity: &Entity)
             }
         }
     }
-    for index in &entity.indexes {
-        let name = quoted(&format!("{}.{index}", entity.name));
+    for column in entity.columns.iter().filter(|column| entity.indexes.contains(&column.name)) {
         let sql = format!(
-            "CREATE INDEX IF NOT EXISTS {name} ON {} (\"region\", {}, \"id\")",
+            "CREATE INDEX IF NOT EXISTS {} ON {} (\"region\", {}, \"id\")",
+            find::index_name(entity, column),
             quoted(&entity.name),
-            quoted(index)
+            find::key(column)
         );
         transaction.execute_batch(&sql)?;
     }
-    if stored.as_deref() == Some(&columns_text(entity)) {
+    if stored.as_deref() == Some(&entity.columns_text()) {
         return Ok(());
     }
     transaction.execute(
         "INSERT INTO forebay_entities VALUES (?1, ?2, ?3) ON CONFLICT (entity) DO UPDATE SET columns = excluded.columns",
-        (&entity.name, &plan.pipeline, columns_text(entity)),
+        (&entity.name, &plan.pipeline, entity.columns_text()),
     )?;
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! One batch, one transaction: checkpoint, rows, regions, snapshots.
+//! One batch, one transaction: checkpoint, rows, history, regions, snapshots.
 
 use std::sync::Arc;
 
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan};
+use super::{StoreError, StoreName, StorePlan, history};
 use crate::limits::SNAPSHOT_PRUNE_ROWS_MAX;
 use crate::schema::{Entity, Schema};
 use crate::snapshot::snapshot_id;
@@ -62,7 +62,7 @@ pub(super) fn commit(
     for ((entity, texts), changes) in plan.schema.entities().iter().zip(&statements.entities).zip(&batch.changes) {
         write_entity(&transaction, name, entity, texts, changes)?;
     }
-    // History, for a rollback, has its place here: in the same transaction, before the snapshots.
+    history::write(&transaction, &plan.pipeline, batch).map_err(name.sql("writing the history"))?;
     let now = Timestamp::now();
     touch_regions(&transaction, plan, &batch.touched).map_err(name.sql("noting the regions"))?;
     let snapshots = write_snapshots(&transaction, plan, &batch.snapshots).map_err(name.sql("writing snapshots"))?;
@@ -225,15 +225,18 @@ fn write_snapshot(
     Ok(Some(id))
 }
 
-/// Whether the region's newest snapshot has the same content and is young enough.
+/// Whether the region's newest snapshot has the same content and is young enough. One of a later block was rolled back.
 fn is_duplicate(transaction: &Transaction<'_>, plan: &StorePlan, draft: &SnapshotDraft) -> rusqlite::Result<bool> {
-    let newest: Option<(String, String)> = transaction
+    let newest: Option<(String, String, i64)> = transaction
         .prepare_cached(
-            "SELECT hash, generated_at FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2 ORDER BY seq DESC LIMIT 1",
+            "SELECT hash, generated_at, block FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2
+             ORDER BY seq DESC LIMIT 1",
         )?
-        .query_row((&plan.pipeline, &*draft.region), |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row((&plan.pipeline, &*draft.region), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    Ok(newest.is_some_and(|(hash, time)| hash == draft.hash && time > before(draft.generated_at, plan.dedup)))
+    Ok(newest.is_some_and(|(hash, time, block)| {
+        hash == draft.hash && block <= draft.block && time > before(draft.generated_at, plan.dedup)
+    }))
 }
 
 fn cover(transaction: &Transaction<'_>, pipeline: &str, region: &str, block: i64, seq: u64) -> rusqlite::Result<()> {

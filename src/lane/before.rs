@@ -1,0 +1,87 @@
+//! What rows were before blocks changed them, on its way from the lanes into the history of their batch.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Ask, LaneError, Loader, Wanted};
+use crate::schema::Schema;
+use crate::stage::codec::Decoder;
+use crate::stage::history::{RegionHistory, push_absent};
+
+/// A row that was written without being here: what is committed is what it was, since no batch that is not committed
+/// has changed it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Unknown {
+    pub(super) entity: usize,
+    pub(super) region: Arc<str>,
+    pub(super) id: Box<str>,
+    /// The first block of the batch that wrote it.
+    pub(super) block: i64,
+}
+
+/// Reads from the store what rows were that were written unseen; one query for each table. Must be called before their
+/// batch is handed over.
+pub(super) fn read_unknown(
+    loader: &mut Loader,
+    schema: &Schema,
+    mut unknown: Vec<Unknown>,
+) -> Result<Vec<(usize, RegionHistory)>, LaneError> {
+    unknown.sort_unstable();
+    let mut found = Vec::new();
+    for of_entity in unknown.chunk_by(|a, b| a.entity == b.entity) {
+        let Some(entity) = of_entity.first().map(|first| first.entity) else { continue };
+        let described = &schema.entities()[entity];
+        let regions: Vec<&[Unknown]> = of_entity.chunk_by(|a, b| a.region == b.region).collect();
+        let mut wanted = Vec::with_capacity(regions.len());
+        for of_region in &regions {
+            let mut ids: Vec<&str> = of_region.iter().map(|unknown| &*unknown.id).collect();
+            ids.dedup();
+            wanted.push(Wanted { region: &of_region[0].region, ids, ask: Ask::Ids });
+        }
+        for (of_region, loaded) in regions.iter().zip(loader.load(entity, &wanted)?) {
+            let mut rows: HashMap<&str, Range<usize>> = HashMap::new();
+            let mut decoder = Decoder::new(described, &loaded.packed, 0);
+            while !decoder.is_at_end() {
+                let start = decoder.at();
+                let head = decoder.skip()?;
+                rows.insert(head.id, start..decoder.at());
+            }
+            let mut entries = Vec::new();
+            for Unknown { id, block, .. } in *of_region {
+                match rows.get(&**id) {
+                    Some(row) => {
+                        entries.extend(block.to_le_bytes());
+                        entries.extend_from_slice(&loaded.packed[row.clone()]);
+                    }
+                    None => push_absent(*block, id, &mut entries),
+                }
+            }
+            found.push((entity, RegionHistory { region: Arc::clone(&of_region[0].region), entries }));
+        }
+    }
+    Ok(found)
+}
+
+/// What a batch changed, and what it was before.
+#[derive(Debug, Default)]
+pub(crate) struct SealedRows {
+    /// The rows that changed: entity, and rows of one region. In any order.
+    pub(crate) changes: Vec<(usize, crate::stage::batch::RegionChanges)>,
+    /// What rows were; of the same row, what was read from the store comes first.
+    pub(crate) history: Vec<(usize, RegionHistory)>,
+}
+
+/// Gathers entries by table and region.
+#[derive(Debug, Default)]
+pub(super) struct Gathered(BTreeMap<(usize, Arc<str>), Vec<u8>>);
+
+impl Gathered {
+    pub(super) fn entries(&mut self, entity: usize, region: &Arc<str>) -> &mut Vec<u8> {
+        self.0.entry((entity, Arc::clone(region))).or_default()
+    }
+
+    pub(super) fn into_history(self) -> impl Iterator<Item = (usize, RegionHistory)> {
+        self.0.into_iter().map(|((entity, region), entries)| (entity, RegionHistory { region, entries }))
+    }
+}
