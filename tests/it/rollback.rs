@@ -365,6 +365,37 @@ crate::both_stores! {
     }
 }
 
+/// Killed at some moment, a rollback has happened whole or not at all.
+#[test]
+fn a_rollback_that_is_killed_leaves_the_old_or_the_new_state() {
+    let block = |n: i64| {
+        (0..400)
+            .map(|k| line(n, &format!("a{n}"), &format!("a{}", n - 1), &format!("k{k}"), Some(n)))
+            .collect::<String>()
+    };
+    let events: String = (1..=20).map(block).collect();
+    let pipeline = PIPELINE.replace("depth = 5", "depth = 30").replace("events = 1", "events = 2000");
+    let project = Project::with(&pipeline, SCRIPT, &events);
+    project.run_json();
+    let new = state(&project);
+    let rollback = ["rollback", "pipeline.toml", "--to", "6"];
+    project.forebay(&rollback).ok();
+    let old = state(&project);
+    for attempt in 0..12_u64 {
+        project.run_json();
+        assert_eq!(state(&project), new);
+        let mut child = project.command(&rollback).spawn().expect("the binary starts");
+        let (sender, ended) = crossbeam_channel::bounded::<()>(1);
+        // Not a sleep to be sure of something: any moment is right.
+        assert!(ended.recv_timeout(std::time::Duration::from_micros(attempt * 1_700)).is_err());
+        drop(sender);
+        let _ = child.kill();
+        child.wait().expect("it has ended");
+        let now = state(&project);
+        assert!(now == old || now == new, "attempt {attempt}");
+    }
+}
+
 /// Blocks without events are not in the data: then the parent is not held, and that says nothing.
 #[test]
 fn real_hashes_with_gaps_are_followed() {
