@@ -174,6 +174,11 @@ impl Chain {
         named.parent.is_some_and(|parent| self.of_hash(parent, named.block).is_some())
     }
 
+    /// What is held in the place of a block, or before it.
+    pub(super) fn beside(&self, block: i64) -> Option<Held> {
+        self.held_at(block).or_else(|| self.before(block)).or(self.first()).cloned()
+    }
+
     /// Whether that block, or the one before its place, is held without a hash.
     pub(super) fn is_blind_at(&self, block: i64) -> bool {
         let held = self.held_at(block).or_else(|| self.before(block));

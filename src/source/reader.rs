@@ -243,7 +243,7 @@ impl Reader {
                 }
                 self.chain.push(event.block, event.hash.as_deref());
             }
-            Link::Fork { .. } => return Err(self.too_deep(event, None)),
+            Link::Fork { .. } => return Err(self.too_deep(event, self.chain.beside(event.block))),
             Link::Lost(_) if self.plan.late == Late::Skip && self.is_before_window(event.block) => {
                 if !std::mem::replace(&mut self.has_warned, true) {
                     tracing::warn!(
@@ -359,7 +359,7 @@ impl Reader {
                 Link::Same | Link::Late => {}
                 Link::Fork { to } if self.chain.allows(to) => skip.aside = Some(Aside::new(Ok(to), event)),
                 Link::Fork { .. } => {
-                    let error = self.too_deep(event, None);
+                    let error = self.too_deep(event, self.chain.beside(event.block));
                     self.put_aside(Aside::new(Err(error), event));
                 }
                 Link::Lost(held) => {
