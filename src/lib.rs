@@ -28,6 +28,7 @@ pub mod snapshot;
 pub mod source;
 pub mod stage;
 pub mod store;
+pub mod timeline;
 mod timestamp;
 mod value;
 mod wait;
@@ -40,7 +41,7 @@ pub use lane::{LaneError, Place};
 pub use numeric::{Numeric, NumericError};
 pub use pipeline::{
     Checked, Pipeline, PipelineError, Progress, ProgressHook, Report, Rollback, RollbackHook, SnapshotCounts,
-    StopHandle, Times,
+    StopHandle, Times, Waits,
 };
 pub use schema::{Column, Entity, Schema, SchemaError};
 pub use timestamp::{Timestamp, TimestampError};

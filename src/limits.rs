@@ -58,6 +58,10 @@ pub const LANE_THREADS_MAX: usize = 64;
 /// waits in the channel. Sealing late writes a hot row less often.
 pub const OPEN_BATCH_GROWTH_MAX: u64 = 8;
 
+/// How long an open batch that has its events may go on growing while rows are written again and again: for so much of it
+/// is lost in a crash.
+pub const OPEN_BATCH_TIME: Duration = Duration::from_millis(100);
+
 /// How long a stream may be silent before the events that came so far are committed.
 pub const LINGER: Duration = Duration::from_millis(200);
 

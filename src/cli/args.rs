@@ -94,6 +94,15 @@ pub(super) struct Run {
     /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,
+    /// Draw what each stage did and when, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(super) timeline: Option<PathBuf>,
+    /// Write the same in the trace format of Chrome, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: Option<PathBuf>,
+    /// Commit each batch before the next is handled: to see what hiding commits saves
+    #[arg(long)]
+    pub(super) serial: bool,
     /// How long what is in flight may take after a stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,

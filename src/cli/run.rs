@@ -20,7 +20,7 @@ const REGIONS_NAMED_MAX: usize = 100;
 
 pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     let mut pipeline = prepare(&args.pipeline, args.store.as_ref(), args.snapshots.as_ref())?;
-    pipeline = pipeline.drain_timeout(args.drain_timeout);
+    pipeline = pipeline.drain_timeout(args.drain_timeout).serial(args.serial);
     if let Some(source) = &args.source {
         pipeline = pipeline.source_path(source);
     }
@@ -28,16 +28,74 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
         pipeline = pipeline.until(until);
     }
     stop_on_signals(&pipeline.stop_handle().flag())?;
+    let pictures = Pictures::prepare(args)?;
     let bar = Bar::new(global);
     let shown = bar.clone();
     let result = pipeline.on_progress(move |progress| shown.show(progress)).run();
     bar.clear();
-    let report = result?;
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => {
+            pictures.give_up();
+            return Err(error.into());
+        }
+    };
+    pictures.write(&report)?;
     let lines = if args.json { vec![summary::json(&report).to_string()] } else { summary::lines(&report, global) };
     if args.json || !global.quiet {
         print_lines(lines)?;
     }
     Ok(finish(&report))
+}
+
+/// The files that show a run.
+struct Pictures<'a> {
+    timeline: Option<&'a Path>,
+    trace: Option<&'a Path>,
+    /// Those that were not there before.
+    made: Vec<&'a Path>,
+}
+
+impl<'a> Pictures<'a> {
+    /// Sees that the files can be written, before the run and not after it. What is in them stays until then.
+    fn prepare(args: &'a Run) -> Result<Self, Failure> {
+        let mut made = Vec::new();
+        for (option, file) in [("--timeline", &args.timeline), ("--trace", &args.trace)] {
+            let Some(file) = file else { continue };
+            let is_new = !file.exists();
+            let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+            opened.map_err(|error| super::usage(format!("{option} {}: {error}", file.display())))?;
+            if is_new {
+                made.push(file.as_path());
+            }
+        }
+        Ok(Self { timeline: args.timeline.as_deref(), trace: args.trace.as_deref(), made })
+    }
+
+    /// There is nothing to show.
+    fn give_up(self) {
+        for file in self.made {
+            // It is empty, and was made by us.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    fn write(self, report: &Report) -> Result<(), Failure> {
+        if let Some(file) = self.timeline {
+            write(file, &report.timeline.to_svg(&summary::title(report), &report.limit()))?;
+        }
+        if let Some(file) = self.trace {
+            write(file, &report.timeline.to_trace(&report.pipeline).to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(file, text).map_err(|error| {
+        let committed = "all of the run is committed";
+        Failure::new(Code::Failed, format!("{} was not written: {error}; {committed}", file.display()))
+    })
 }
 
 /// The pipeline of a file, with store and Redis as they are given.

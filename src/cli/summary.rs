@@ -1,6 +1,8 @@
 //! What a run did, as a JSON object or as a short table.
 
 use forebay::Report;
+use forebay::Waits;
+use forebay::timeline::limits::Change;
 use serde_json::{Value as Json, json};
 
 use super::args::Global;
@@ -11,6 +13,14 @@ pub(super) fn json(report: &Report) -> Json {
     let seconds = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
     let rounded = |ratio: f64| (ratio * 1e4).round() / 1e4;
     let times = &report.times;
+    let limits = report.limits();
+    let what_if = limits.what_if.iter().map(|what_if| {
+        let mut object = json!({ "change": what_if.change.name(), "saves_at_most": seconds(what_if.saves_at_most) });
+        if let Change::LargerBatches(events) = what_if.change {
+            object["events"] = events.into();
+        }
+        object
+    });
     let mut object = json!({
         "pipeline": report.pipeline,
         "events": report.events,
@@ -28,7 +38,23 @@ pub(super) fn json(report: &Report) -> Json {
             "publish": seconds(times.publish),
             "handlers_blocked": seconds(times.handlers_blocked),
             "commit_idle": seconds(times.commit_idle),
+            "read_blocked": seconds(times.read_blocked),
+            "preload": seconds(times.preload),
+            "sealing": seconds(times.sealing),
+            "commit_parts": {
+                "stream": seconds(times.commit_parts.stream),
+                "merge": seconds(times.commit_parts.merge),
+                "commit": seconds(times.commit_parts.commit),
+            },
+            "waits": {
+                "source": seconds(times.waits.source),
+                "commit": seconds(times.waits.commit),
+                "memory": seconds(times.waits.memory),
+                "last_commits": seconds(times.waits.last_commits),
+                "publish": seconds(times.waits.publish),
+            },
         },
+        "limit": { "by": limits.by.name(), "what_if": what_if.collect::<Vec<_>>(), "text": report.limit() },
         "overlap": { "speedup": rounded(report.speedup()), "efficiency": rounded(report.efficiency()) },
         "memory_peak_bytes": report.memory_peak_bytes,
     });
@@ -39,7 +65,6 @@ pub(super) fn json(report: &Report) -> Json {
         object["late_skipped"] = report.late_skipped.into();
     }
     if report.loads > 0 {
-        object["seconds"]["preload"] = seconds(times.preload).into();
         object["loads"] = report.loads.into();
     }
     for (name, number) in [("commit_retries", report.commit_retries), ("commits_redone", report.commits_redone)] {
@@ -73,6 +98,36 @@ pub(super) fn snapshot_line(report: &Report) -> String {
         ),
     };
     format!("  snapshots   {} stored, {} unchanged{published}", count(snapshots.stored), count(snapshots.duplicate))
+}
+
+/// What handlers waited for, if it is worth a line.
+fn wait_line(report: &Report) -> Option<String> {
+    let Waits { source, commit, memory, last_commits, .. } = report.times.waits;
+    let waits = [
+        (source, "for events"),
+        (report.times.preload, "for rows"),
+        (commit, "for a commit"),
+        (memory, "for memory"),
+        (last_commits, "for the last commits"),
+    ];
+    let told: Vec<String> = waits
+        .into_iter()
+        .filter(|(time, _)| time.as_millis() >= 1)
+        .map(|(time, what)| format!("{:.3} s {what}", time.as_secs_f64()))
+        .collect();
+    (!told.is_empty()).then(|| format!("  waited      {}", told.join(", ")))
+}
+
+/// The run in one line: what stands over its picture.
+pub(super) fn title(report: &Report) -> String {
+    format!(
+        "{}: {} in {:.3} s, {} events/s, {}",
+        report.pipeline,
+        counted(report.events, "event", "events"),
+        report.times.wall.as_secs_f64(),
+        count(report.events_per_second() as u64),
+        counted(report.batches, "batch", "batches")
+    )
 }
 
 /// The table that `run` prints.
@@ -121,6 +176,7 @@ pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
             times.commit.as_secs_f64(),
             (times.handlers + times.commit).saturating_sub(times.wall).as_secs_f64(),
         ));
+        lines.extend(wait_line(report));
     }
     lines.push(format!("  memory      {} MiB at most", report.memory_peak_bytes >> 20));
     lines.push(format!("  {}", report.limit()));

@@ -5,6 +5,7 @@
 pub mod handoff;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::publish::outbox::Mailbox;
 use crate::schema::Schema;
@@ -12,6 +13,7 @@ use crate::snapshot::{Publication, seq_of};
 use crate::stage::batch::{Checkpoint, RegionChanges, SealedBatch};
 use crate::stage::history::{HistoryError, RegionUndo, Window};
 use crate::store::{Committed, Store, StoreError};
+use crate::timeline::{Doing, Recorder, Stage};
 use handoff::Committer;
 
 /// What is handed to the commit thread.
@@ -57,12 +59,19 @@ pub(crate) struct StoreCommitter {
     schema: Arc<Schema>,
     /// `rollback.depth`.
     depth: u64,
+    recorder: Arc<Recorder>,
 }
 
 impl StoreCommitter {
     /// A committer that owns the store's writing half. Committed snapshots go into the mailbox, if there is one.
-    pub(crate) fn new(store: Box<dyn Store>, mailbox: Option<Arc<Mailbox>>, schema: Arc<Schema>, depth: u64) -> Self {
-        Self { store, mailbox, schema, depth }
+    pub(crate) fn new(
+        store: Box<dyn Store>,
+        mailbox: Option<Arc<Mailbox>>,
+        schema: Arc<Schema>,
+        depth: u64,
+        recorder: Arc<Recorder>,
+    ) -> Self {
+        Self { store, mailbox, schema, depth, recorder }
     }
 
     fn commit_batch(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, BatchError> {
@@ -170,10 +179,16 @@ impl Committer for StoreCommitter {
     type Error = BatchError;
 
     fn commit(&mut self, order: Order) -> Result<Done, BatchError> {
+        let begun = Instant::now();
         match order {
-            Order::Batch(batch) => self.commit_batch(&batch).map(Done::Committed),
+            Order::Batch(batch) => {
+                let committed = self.commit_batch(&batch).map(Done::Committed);
+                self.recorder.span(Stage::Commit, Doing::Working, batch.after.batch, begun, Instant::now());
+                committed
+            }
             Order::Rollback { to } => {
                 let rolled_back = self.roll_back(to);
+                self.recorder.span(Stage::Commit, Doing::Working, 0, begun, Instant::now());
                 let span = || format!("the rollback to block {to}");
                 rolled_back.map(Done::RolledBack).map_err(|error| BatchError { span: span(), error })
             }

@@ -173,6 +173,9 @@ pub(crate) trait Engine: Send {
     /// Bytes of memory it takes now.
     fn memory_bytes(&self) -> usize;
 
+    /// Rows that the open batch has changed.
+    fn changed_rows(&self) -> u64;
+
     /// Lets committed rows go until it takes `target` bytes or nothing more can go.
     fn trim(&mut self, target: usize) -> Result<(), LaneError>;
 }

@@ -23,6 +23,7 @@ use crate::schema::Schema;
 use crate::stage::batch::RegionChanges;
 use crate::stage::codec::{Change, Decoder, Head, ValueRef, Writer, encode_values};
 use crate::stage::history::push_absent;
+use crate::stage::known::{KnownRows, is_new};
 use crate::stage::table::{Before, ChangedBy, Found, Lacking, Table};
 use crate::store::RegionQuery;
 use crate::value::{Row, row_memory_bytes};
@@ -49,6 +50,8 @@ impl<H: Handler> EngineFactory for NativeFactory<H> {
         let rows = Rows {
             schema_len: context.schema.entities().len(),
             is_empty: Arc::clone(&context.is_empty),
+            known: context.is_empty.iter().map(|is_empty| is_empty.then(KnownRows::default)).collect(),
+            passing: VecDeque::new(),
             tables: BTreeMap::new(),
             regions: BTreeMap::new(),
             writes: Vec::new(),
@@ -145,9 +148,20 @@ impl UndoEntry {
     }
 }
 
+/// Rows that a batch changed in a table that is never read, to be let go once it is committed.
+struct Passing {
+    batch: u64,
+    region: RegionNo,
+    entity: usize,
+    ids: Vec<Box<str>>,
+}
+
 struct Rows {
     schema_len: usize,
     is_empty: Arc<[bool]>,
+    /// For each table that was empty when the run began, the rows that there may be in the store.
+    known: Vec<Option<KnownRows>>,
+    passing: VecDeque<Passing>,
     /// For each region, its tables in the order of the schema.
     tables: BTreeMap<RegionNo, Vec<Table>>,
     regions: BTreeMap<RegionNo, Arc<str>>,
@@ -176,7 +190,7 @@ impl Rows {
 
     fn table(&mut self, entity: usize, region: RegionNo) -> Result<&mut Table, HandlerError> {
         let table = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity));
-        table.ok_or_else(|| HandlerError::new("a region that is not known"))
+        table.ok_or_else(unknown_region)
     }
 
     /// What the current call wrote to a table, by id.
@@ -214,10 +228,12 @@ impl Rows {
     fn take_undo(&mut self, schema: &Schema, after: i64) -> (Gathered, Vec<Unknown>) {
         let (mut gathered, mut unknown) = (Gathered::default(), Vec::new());
         self.undo_bytes = 0;
-        for (region, undo) in std::mem::take(&mut self.undo) {
-            let Some(region) = self.regions.get(&region) else { continue };
+        for (number, undo) in std::mem::take(&mut self.undo) {
+            let Some(region) = self.regions.get(&number) else { continue };
             for UndoEntry { block, entity, id, before } in undo.into_iter().filter(|entry| entry.block > after) {
+                let is_absent = || self.known[entity].as_ref().is_some_and(|known| !known.may_have(number, &id));
                 match before {
+                    Before::Unknown if is_absent() => push_absent(block, &id, gathered.entries(entity, region)),
                     Before::Unknown => unknown.push(Unknown { entity, region: Arc::clone(region), id, block }),
                     Before::Absent => push_absent(block, &id, gathered.entries(entity, region)),
                     Before::Row(row) => {
@@ -235,17 +251,23 @@ impl Rows {
 
 impl RowAccess for Rows {
     fn get(&mut self, entity: usize, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError> {
-        if let Some(at) = self.writes.iter().rposition(|(table, written, _)| *table == entity && written == id) {
-            return Ok(self.writes[at].2.as_ref());
+        let Self { writes, tables, known, missed, .. } = self;
+        if let Some(at) = writes.iter().rposition(|(table, written, _)| *table == entity && written == id) {
+            return Ok(writes[at].2.as_ref());
         }
-        if self.table(entity, region)?.get(id) == Found::Missing {
-            self.missed.ids.entry((region, entity)).or_default().push(id.to_owned());
-            return Err(HandlerError::new("a row has to be loaded first; this error must be passed on"));
+        let Some(table) = tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) else {
+            return Err(unknown_region());
+        };
+        match table.get(id) {
+            Found::Row(row) => return Ok(Some(row)),
+            Found::Absent => return Ok(None),
+            Found::Missing => {}
         }
-        match self.table(entity, region)?.get(id) {
-            Found::Row(row) => Ok(Some(row)),
-            Found::Absent | Found::Missing => Ok(None),
+        if known[entity].as_ref().is_some_and(|known| !known.may_have(region, id)) {
+            return Ok(None);
         }
+        missed.ids.entry((region, entity)).or_default().push(id.to_owned());
+        Err(HandlerError::new("a row has to be loaded first; this error must be passed on"))
     }
 
     fn write(&mut self, entity: usize, region: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
@@ -293,6 +315,10 @@ impl RowAccess for Rows {
         }
         Ok(count)
     }
+}
+
+fn unknown_region() -> HandlerError {
+    HandlerError::new("a region that is not known")
 }
 
 struct NativeEngine<H> {
@@ -513,26 +539,39 @@ impl<H: Handler> Engine for NativeEngine<H> {
     }
 
     fn seal(&mut self, history_after: Option<i64>) -> Result<SealedRows, LaneError> {
+        // Before the filters learn of this batch.
+        let history = match history_after {
+            Some(after) => {
+                let (gathered, unknown) = self.rows.take_undo(&self.context.schema, after);
+                let mut history = read_unknown(&mut self.loader, &self.context.schema, unknown)?;
+                history.extend(gathered.into_history());
+                history
+            }
+            None => Vec::new(),
+        };
         let entities = self.context.schema.entities();
         let mut changes = Vec::new();
-        for (region, tables) in &mut self.rows.tables {
+        let Rows { tables, known, passing, regions, batch, .. } = &mut self.rows;
+        for (region, tables) in tables {
             for (entity, table) in tables.iter_mut().enumerate() {
                 let described = &entities[entity];
                 let mut packed = Vec::new();
-                table.take_changes(|id, change, writer, row| {
+                let ids = table.take_changes(|id, change, writer, row| {
                     let row = row.map_or(&[][..], |row| &row[..]);
                     encode_values(described, Head { id, change, writer }, row, &mut packed);
                 });
+                if table.is_passing() && !ids.is_empty() {
+                    passing.push_back(Passing { batch: *batch, region: *region, entity, ids });
+                }
                 if !packed.is_empty() {
-                    changes
-                        .push((entity, RegionChanges::new(described, Arc::clone(&self.rows.regions[region]), packed)?));
+                    let is_new = is_new(&mut known[entity], *region, table.is_sure());
+                    changes.push((
+                        entity,
+                        RegionChanges::checked(described, Arc::clone(&regions[region]), packed, is_new)?,
+                    ));
                 }
             }
         }
-        let Some(after) = history_after else { return Ok(SealedRows { changes, history: Vec::new() }) };
-        let (gathered, unknown) = self.rows.take_undo(&self.context.schema, after);
-        let mut history = read_unknown(&mut self.loader, &self.context.schema, unknown)?;
-        history.extend(gathered.into_history());
         Ok(SealedRows { changes, history })
     }
 
@@ -543,16 +582,30 @@ impl<H: Handler> Engine for NativeEngine<H> {
         rows.undo_bytes = 0;
         // What the tables hold now is not known any more.
         rows.is_empty = vec![false; rows.schema_len].into();
+        rows.known.iter_mut().for_each(|known| *known = None);
+        rows.passing.clear();
         Ok(())
     }
 
     fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
-        (self.rows.batch, self.rows.committed) = (number, committed);
+        let rows = &mut self.rows;
+        (rows.batch, rows.committed) = (number, committed);
+        while let Some(passing) = rows.passing.pop_front_if(|passing| passing.batch <= committed) {
+            let Passing { batch, region, entity, ids } = passing;
+            if let Some(table) = rows.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) {
+                table.let_go(batch, &ids);
+            }
+        }
         Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
-        self.rows.undo_bytes + self.rows.tables.values().flatten().map(Table::memory_bytes).sum::<usize>()
+        let known: usize = self.rows.known.iter().flatten().map(KnownRows::memory_bytes).sum();
+        known + self.rows.undo_bytes + self.rows.tables.values().flatten().map(Table::memory_bytes).sum::<usize>()
+    }
+
+    fn changed_rows(&self) -> u64 {
+        self.rows.tables.values().flatten().map(|table| table.changed_rows() as u64).sum()
     }
 
     fn trim(&mut self, target: usize) -> Result<(), LaneError> {

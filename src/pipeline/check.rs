@@ -14,6 +14,7 @@ use crate::source::budget::ByteBudget;
 use crate::source::reader::{FromReader, ReadStats};
 use crate::stage::batch::Checkpoint;
 use crate::stage::history::Window;
+use crate::timeline::Recorder;
 
 /// Events of the source that are tried.
 const SAMPLE_EVENTS: u64 = 1000;
@@ -48,7 +49,8 @@ impl Pipeline {
         let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
         let budget = ByteBudget::new(crate::limits::read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
-        let pages = self.start_reader(source, Checkpoint::default(), Window::default(), &start, &budget, &stats)?;
+        let shared = (&budget, &stats, &Recorder::new(0));
+        let pages = self.start_reader(source, Checkpoint::default(), Window::default(), &start, shared)?;
         let mut intake = Intake::default();
         let (mut names, mut seen) = (start.names.clone(), 0);
         // A silent source is waited for, as in a run, until the stop handle says otherwise.

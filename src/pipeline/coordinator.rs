@@ -16,7 +16,10 @@ use crate::commit::handoff::{CommitFailure, CommitThread, Refused, Ticket};
 use crate::commit::{BatchError, Done, Order, RolledBack, StoreCommitter};
 use crate::event::RegionNo;
 use crate::lane::{Cast, Engine, LaneError, Round, SealedRows};
-use crate::limits::{LINGER, OPEN_BATCH_GROWTH_MAX, ROUND_EVENTS_MAX, ROUND_EVENTS_MIN, WAIT_STEP, round_bytes};
+use crate::limits::{
+    BATCH_EVENTS, LINGER, OPEN_BATCH_GROWTH_MAX, OPEN_BATCH_TIME, ROUND_EVENTS_MAX, ROUND_EVENTS_MIN, WAIT_STEP,
+    round_bytes,
+};
 use crate::schema::Schema;
 use crate::snapshot::{Schedule, canonical};
 use crate::source::SourceError;
@@ -24,11 +27,15 @@ use crate::source::budget::ByteBudget;
 use crate::source::reader::FromReader;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
 use crate::stage::history::{HistoryError, push_section, record};
-use crate::store::{RowEncoder, StoreError};
+use crate::store::{CommitTimes, RowEncoder, StoreError};
+use crate::timeline::{Doing, Recorder, Stage};
 use crate::timestamp::Timestamp;
 
 /// How often progress is told.
 const PROGRESS_STEP: Duration = Duration::from_millis(100);
+
+/// A shorter wait is none.
+const WAIT_NOTED_MIN: Duration = Duration::from_micros(20);
 
 /// How long a part of a block waits for the rest before it is looked whether the reader waits for room.
 const PART_STEP: Duration = Duration::from_millis(2);
@@ -48,6 +55,9 @@ pub(super) struct CoordinatorPlan {
     pub(super) source_bytes_total: Option<u64>,
     /// What brings sealed rows into the store's form.
     pub(super) encoder: Option<Arc<dyn RowEncoder>>,
+    /// Each batch is committed before the next one is handled.
+    pub(super) is_serial: bool,
+    pub(super) recorder: Arc<Recorder>,
 }
 
 /// A batch that is handed over and not known to be committed.
@@ -90,6 +100,9 @@ struct Open {
     last_block: Option<i64>,
     last_block_events: u64,
     touched: HashMap<RegionNo, (i64, u64)>,
+    since: Option<Instant>,
+    /// Events, and the rows they had changed, when it was last looked.
+    looked: (u64, u64),
 }
 
 /// What came of a run, in numbers.
@@ -106,6 +119,10 @@ pub(super) struct Totals {
     pub(super) redone: u64,
     pub(super) loads: u64,
     pub(super) times: Times,
+    /// None before the first.
+    pub(super) commit_min: Option<Duration>,
+    /// Events of each region, by its number.
+    pub(super) region_events: Vec<u64>,
 }
 
 pub(super) struct Coordinator<'h> {
@@ -212,8 +229,13 @@ impl<'h> Coordinator<'h> {
     /// committer back, which holds the pipeline's lock, if nothing is in flight any more.
     pub(super) fn run(mut self) -> (Result<(Totals, bool), PipelineError>, Option<StoreCommitter>) {
         let outcome = self.run_to_end();
+        let waiting = Instant::now();
         let drained = self.drain();
         self.note_times();
+        if let Some(last_commit) = self.last_commit {
+            self.totals.times.waits.last_commits += last_commit.saturating_duration_since(waiting);
+            self.note(Doing::WaitingForCommit, waiting, last_commit);
+        }
         let was_stopped = self.is_stopped();
         // Its failure, if there was one, is known. It is waited for, so that the store is free when the run has ended.
         let committer = match &drained {
@@ -342,6 +364,18 @@ impl<'h> Coordinator<'h> {
     /// Waits for a page; when none comes for a while, what is complete is committed.
     fn wait_for_pages(&mut self) -> Result<(), PipelineError> {
         let since = Instant::now();
+        let others = |times: &Times| times.handlers + times.handlers_blocked;
+        let before = others(&self.totals.times);
+        let waited = self.wait_for_page(since);
+        if self.begun.is_some() {
+            // What was sealed meanwhile counts as what it was.
+            let sealed = others(&self.totals.times) - before;
+            self.totals.times.waits.source += self.note_wait(Doing::WaitingForSource, since).saturating_sub(sealed);
+        }
+        waited
+    }
+
+    fn wait_for_page(&mut self, since: Instant) -> Result<(), PipelineError> {
         while !self.is_stopped() {
             let step = if self.intake.has_events() { PART_STEP } else { WAIT_STEP };
             match self.pages.recv_timeout(step) {
@@ -389,13 +423,31 @@ impl<'h> Coordinator<'h> {
         };
         let jobs = lanes_of.into_iter().map(job).collect();
         let result = self.crew.each(jobs);
-        self.totals.times.handlers += begun.elapsed();
+        let ended = Instant::now();
+        self.totals.times.handlers += ended - begun;
+        self.note(Doing::Working, begun, ended);
         result.map(drop).map_err(|error| self.lane_error(error))
+    }
+
+    /// Records what was done for the open batch.
+    fn note(&self, doing: Doing, begun: Instant, ended: Instant) {
+        self.plan.recorder.span(Stage::Handlers, doing, self.sealed.batch + 1, begun, ended);
+    }
+
+    /// Records a wait that ends now; returns how long it was.
+    fn note_wait(&self, doing: Doing, begun: Instant) -> Duration {
+        let ended = Instant::now();
+        let waited = ended - begun;
+        if waited > WAIT_NOTED_MIN {
+            self.note(doing, begun, ended);
+        }
+        waited
     }
 
     fn note_taken(&mut self, round: &Round, taken: &Taken) {
         self.trail.pass(round, taken);
         let open = &mut self.open;
+        open.since.get_or_insert_with(Instant::now);
         open.events += taken.events;
         open.blocks += taken.new_blocks;
         open.first_block.get_or_insert(taken.first_block);
@@ -410,6 +462,11 @@ impl<'h> Coordinator<'h> {
             };
             let touch = open.touched.entry(lane.region).or_insert((block, 0));
             *touch = (block, touch.1 + lane.events.len() as u64);
+            let region_events = &mut self.totals.region_events;
+            if region_events.len() <= lane.region as usize {
+                region_events.resize(lane.region as usize + 1, 0);
+            }
+            region_events[lane.region as usize] += lane.events.len() as u64;
             self.unsnapped.insert(lane.region, block);
         }
         self.progress.events += taken.events;
@@ -463,7 +520,9 @@ impl<'h> Coordinator<'h> {
                 self.wait_for_commit()?;
                 self.check_drain()?;
             }
-            self.totals.times.handlers_blocked += waiting.elapsed();
+            let waited = self.note_wait(Doing::WaitingForMemory, waiting);
+            self.totals.times.handlers_blocked += waited;
+            self.totals.times.waits.memory += waited;
             self.tell_crew();
             self.trim()?;
         }
@@ -492,15 +551,26 @@ impl<'h> Coordinator<'h> {
         result.map_err(|error| self.lane_error(error))
     }
 
-    /// Seals the open batch if it has its events and the commit thread can take it. While that is busy, the batch
-    /// goes on growing: a row that changes again is then written once.
+    /// Seals the open batch if it has its events and the commit thread can take it. While that is busy, or as long as rows
+    /// are written again and again, the batch goes on growing: a row that changes again is then written once.
     fn seal_if_due(&mut self) -> Result<(), PipelineError> {
+        let repeats = self.repeats();
         let target = self.plan.batch_events;
         if !self.is_boundary() || self.open.events < target || !self.commits.has_room() {
             return Ok(());
         }
         let has_grown = self.open.events >= target.saturating_mul(OPEN_BATCH_GROWTH_MAX);
-        if self.commits.is_idle() || has_grown { self.seal() } else { Ok(()) }
+        if (self.commits.is_idle() && !repeats) || has_grown { self.seal() } else { Ok(()) }
+    }
+
+    /// Whether the last events mostly changed rows that the open batch had changed already. Only of a batch that is large and
+    /// has not been open for long.
+    fn repeats(&mut self) -> bool {
+        let (events, rows) = (self.open.events, self.crew.changed_rows());
+        let (events_before, rows_before) = std::mem::replace(&mut self.open.looked, (events, rows));
+        let is_young = self.open.since.is_some_and(|since| since.elapsed() < OPEN_BATCH_TIME);
+        let added = rows.saturating_sub(rows_before);
+        self.plan.batch_events >= BATCH_EVENTS && is_young && added * 2 < events - events_before.min(events)
     }
 
     /// Seals what is left at the end, with snapshots of every region that lacks one.
@@ -604,7 +674,10 @@ impl<'h> Coordinator<'h> {
         let begun = Instant::now();
         self.begun.get_or_insert(begun);
         let sealed = self.seal_crew(&snapshots);
-        self.totals.times.handlers += begun.elapsed();
+        let ended = Instant::now();
+        self.totals.times.handlers += ended - begun;
+        self.totals.times.sealing += ended - begun;
+        self.note(Doing::Sealing, begun, ended);
         let batch = sealed.map_err(|error| self.lane_error(error))?;
         match &snapshots {
             Snapshots::None => {}
@@ -620,7 +693,9 @@ impl<'h> Coordinator<'h> {
         self.sealed = batch.after;
         let waiting = Instant::now();
         let handed = self.hand_over(batch);
-        self.totals.times.handlers_blocked += waiting.elapsed();
+        let waited = self.note_wait(Doing::WaitingForCommit, waiting);
+        self.totals.times.handlers_blocked += waited;
+        self.totals.times.waits.commit += waited;
         self.tell_crew();
         handed
     }
@@ -731,7 +806,7 @@ impl<'h> Coordinator<'h> {
         let (bytes, before, after) = (batch.memory_bytes(), batch.before, batch.after);
         let ticket = self.submit(Order::Batch(Arc::new(batch)))?;
         self.in_flight.push_back(InFlight { ticket, bytes, before, after });
-        Ok(())
+        if self.plan.is_serial { self.drain() } else { Ok(()) }
     }
 
     fn submit(&mut self, mut order: Order) -> Result<Ticket<Done, BatchError>, PipelineError> {
@@ -781,6 +856,12 @@ impl<'h> Coordinator<'h> {
         self.totals.batches += 1;
         self.totals.rows += committed.rows;
         self.totals.retries += committed.retries;
+        let CommitTimes { stream, merge, commit } = committed.times;
+        let parts = &mut self.totals.times.commit_parts;
+        *parts =
+            CommitTimes { stream: parts.stream + stream, merge: parts.merge + merge, commit: parts.commit + commit };
+        let took = stream + merge + commit;
+        self.totals.commit_min = Some(self.totals.commit_min.map_or(took, |min| min.min(took)));
         self.totals.redone += u64::from(committed.was_redone);
         let stored = committed.snapshots.iter().filter(|snapshot| snapshot.id.is_some()).count() as u64;
         self.totals.snapshots.stored += stored;

@@ -38,6 +38,7 @@ struct Slot {
     engine: Option<Box<dyn Engine>>,
     watch: Arc<Watch>,
     memory_bytes: usize,
+    changed_rows: u64,
     /// The batch numbers it was told last.
     told: (u64, u64),
 }
@@ -59,7 +60,13 @@ impl Crew {
             .thread_name(|at| format!("forebay-lane-{at}"))
             .build()
             .map_err(std::io::Error::other)?;
-        let slot = |_| Slot { engine: None, watch: Arc::new(Watch::default()), memory_bytes: 0, told: (0, 0) };
+        let slot = |_| Slot {
+            engine: None,
+            watch: Arc::new(Watch::default()),
+            memory_bytes: 0,
+            changed_rows: 0,
+            told: (0, 0),
+        };
         let slots = (0..threads * ENGINES_PER_THREAD).map(slot).collect();
         Ok(Self { plan, pool, slots, batch: 1, committed: 0 })
     }
@@ -87,6 +94,11 @@ impl Crew {
     /// Bytes that all engines took when they were last at work.
     pub(super) fn memory_bytes(&self) -> usize {
         self.slots.iter().map(|slot| slot.memory_bytes).sum()
+    }
+
+    /// Rows that the open batch had changed when engines were last at work.
+    pub(super) fn changed_rows(&self) -> u64 {
+        self.slots.iter().fold(0, |rows, slot| rows.saturating_add(slot.changed_rows))
     }
 
     /// Lets each engine give back memory down to `permille` thousandths of what it takes.
@@ -185,6 +197,7 @@ impl Crew {
         let (engine, result) = back.result?;
         let slot = &mut self.slots[back.slot];
         slot.memory_bytes = engine.memory_bytes();
+        slot.changed_rows = engine.changed_rows();
         slot.engine = Some(engine);
         Ok((back.slot, result))
     }

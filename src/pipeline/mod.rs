@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 pub use check::Checked;
-pub use report::{Progress, Report, Rollback, SnapshotCounts, Times};
+pub use report::{Progress, Report, Rollback, SnapshotCounts, Times, Waits};
 
 use crate::commit::handoff::{CommitFailure, CommitThread};
 use crate::commit::{BatchError, StoreCommitter};
@@ -46,6 +46,7 @@ use crate::source::{Fields, NdjsonSource, Next, Source, SourceError, SourceEvent
 use crate::stage::batch::{Checkpoint, RegionTouch};
 use crate::stage::history::{HistoryBase, HistoryError, Window};
 use crate::store::{self, Store, StoreError, StorePlan, StoreUrl, StoreUrlError};
+use crate::timeline::{Recorder, Timeline};
 use coordinator::{Coordinator, CoordinatorPlan, Start, Totals};
 use crew::{Crew, CrewPlan};
 use trail::Trail;
@@ -204,6 +205,7 @@ pub struct Pipeline {
     hook: Option<ProgressHook>,
     rollback_depth: u64,
     rollback_hook: Option<RollbackHook>,
+    is_serial: bool,
 }
 
 impl Pipeline {
@@ -268,6 +270,7 @@ impl Pipeline {
             store: None,
             until: None,
             drain_timeout: DRAIN_TIMEOUT,
+            is_serial: false,
             stop: StopHandle::default(),
             hook: None,
             rollback_depth: 0,
@@ -372,6 +375,13 @@ impl Pipeline {
         self
     }
 
+    /// Commits each batch before the next one is handled: to see what hiding commits saves. Defaults to false.
+    #[must_use]
+    pub fn serial(mut self, is_serial: bool) -> Self {
+        self.is_serial = is_serial;
+        self
+    }
+
     /// Calls `hook` several times a second with how the run stands.
     #[must_use]
     pub fn on_progress(mut self, hook: impl FnMut(&Progress) + Send + 'static) -> Self {
@@ -456,6 +466,7 @@ impl Pipeline {
             timeout: self.handler_timeout,
             loads: Arc::default(),
         })?;
+        let recorder = Recorder::new(checkpoint.batch);
         let plan = CoordinatorPlan {
             schema: Arc::clone(&self.schema),
             depth: self.rollback_depth,
@@ -468,17 +479,19 @@ impl Pipeline {
             stop: self.stop.flag(),
             source_bytes_total: source.bytes_total(),
             encoder: store.encoder(),
+            is_serial: self.is_serial,
+            recorder: Arc::clone(&recorder),
         };
         let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
         let hash = window.blocks().pop().filter(|last| Some(last.block) == checkpoint.block).and_then(|last| last.hash);
         let trail = Trail::new(self.rollback_depth, HistoryBase::at(&checkpoint, hash), last_blocks);
-        let pages = self.start_reader(source, checkpoint, window, &regions, &budget, &stats)?;
-        let publish = self.start_publish(publisher, store.as_ref())?;
+        let pages = self.start_reader(source, checkpoint, window, &regions, (&budget, &stats, &recorder))?;
+        let publish = self.start_publish(publisher, store.as_ref(), &recorder)?;
         let mailbox = publish.as_ref().map(PublishThread::mailbox);
         let commits = CommitThread::spawn(
             "forebay-commit",
-            StoreCommitter::new(store, mailbox, Arc::clone(&self.schema), self.rollback_depth),
+            StoreCommitter::new(store, mailbox, Arc::clone(&self.schema), self.rollback_depth, Arc::clone(&recorder)),
         )?;
         let schedule = Schedule::new(self.snapshots.every);
         let start = Start { checkpoint, regions: regions.names, unsnapped: regions.pending, trail, rollback, set_back };
@@ -497,12 +510,17 @@ impl Pipeline {
         stats.stop.store(true, Ordering::Relaxed);
         // Also after an error: what has committed is to be seen. The lock is held until then.
         let complete = outcome.as_ref().ok().and_then(|(totals, _)| totals.checkpoint.block);
+        let publishing = Instant::now();
         let published = publish.map(|publish| self.finish_publish(publish, committer, complete));
+        let for_publish = if published.is_some() { publishing.elapsed() } else { Duration::ZERO };
         match outcome {
             Ok((totals, was_stopped)) => {
                 // The signal may have come while the last snapshots were published.
                 let was_stopped = was_stopped || self.stop.0.load(Ordering::Relaxed);
-                Ok(self.report(&checkpoint, totals, was_stopped, &stats, published))
+                let mut report = self.report(&checkpoint, totals, was_stopped, &stats, published);
+                report.times.waits.publish = for_publish;
+                report.timeline = recorder.timeline();
+                Ok(report)
             }
             Err(error) => Err(error),
         }
@@ -522,13 +540,14 @@ impl Pipeline {
         &self,
         publisher: Option<Publisher>,
         store: &dyn Store,
+        recorder: &Arc<Recorder>,
     ) -> Result<Option<PublishThread>, PipelineError> {
         let Some(publisher) = publisher else { return Ok(None) };
         let outbox = store.outbox().ok_or_else(|| {
             PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
         })?;
         let bytes_max = publish_waiting_bytes(self.batch.memory_bytes);
-        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max)?))
+        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max, Arc::clone(recorder))?))
     }
 
     /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.
@@ -625,8 +644,7 @@ impl Pipeline {
         checkpoint: Checkpoint,
         window: Window,
         regions: &StartRegions,
-        budget: &Arc<ByteBudget>,
-        stats: &Arc<ReadStats>,
+        (budget, stats, recorder): (&Arc<ByteBudget>, &Arc<ReadStats>, &Arc<Recorder>),
     ) -> Result<Receiver<FromReader>, PipelineError> {
         let plan = ReadPlan {
             late: self.late,
@@ -638,7 +656,7 @@ impl Pipeline {
             known_regions: regions.names.clone(),
         };
         let (sender, pages) = bounded(PAGES_WAITING_MAX);
-        let reader = Reader::new(source, plan, sender, Arc::clone(budget), Arc::clone(stats));
+        let reader = Reader::new(source, plan, sender, Arc::clone(budget), Arc::clone(stats), Arc::clone(recorder));
         // Left to itself: it ends at the end of the source, or when nobody takes pages any more. If it dies, the
         // channel closes without a last word, which the coordinator notices.
         std::thread::Builder::new().name("forebay-read".into()).spawn(move || reader.run())?;
@@ -656,6 +674,7 @@ impl Pipeline {
         let published = published.unwrap_or_default();
         let mut times = totals.times;
         times.read = stats.busy();
+        times.read_blocked = stats.blocked();
         times.publish = published.busy;
         let mut snapshots = totals.snapshots;
         snapshots.published = published.published;
@@ -674,6 +693,9 @@ impl Pipeline {
             snapshots,
             unpublished: published.failed,
             times,
+            commit_min: totals.commit_min.unwrap_or_default(),
+            largest_region_events: totals.region_events.iter().copied().max().unwrap_or(0),
+            timeline: Timeline::default(),
             commit_retries: totals.retries,
             commits_redone: totals.redone,
             loads: totals.loads,

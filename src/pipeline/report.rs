@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::publish::UnpublishedRegion;
 use crate::stage::batch::Checkpoint;
+use crate::store::CommitTimes;
+use crate::timeline::Timeline;
+use crate::timeline::limits::{Facts, Limit, Limits};
 
 /// Snapshots of a run by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,16 +31,39 @@ pub struct Times {
     pub read: Duration,
     /// Running handlers and sealing batches; waiting for rows from the store is part of it.
     pub handlers: Duration,
+    /// Sealing batches: taking out what changed, and snapshots. It is part of `handlers`.
+    pub sealing: Duration,
     /// Waiting for rows from the store, in any lane.
     pub preload: Duration,
     /// Committing.
     pub commit: Duration,
+    /// Where the time of commits went, as far as the store says.
+    pub commit_parts: CommitTimes,
     /// Publishing.
     pub publish: Duration,
     /// Handlers stood still, because a commit or memory had to be waited for.
     pub handlers_blocked: Duration,
     /// The commit thread had nothing to do.
     pub commit_idle: Duration,
+    /// The reader waited until events that it had read ahead were taken.
+    pub read_blocked: Duration,
+    /// What the thread that runs handlers waited for.
+    pub waits: Waits,
+}
+
+/// What the thread that runs handlers waited for, from the first event to the last commit.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Waits {
+    /// Events.
+    pub source: Duration,
+    /// A commit, before the next batch could be handed over.
+    pub commit: Duration,
+    /// A commit, so that memory became free.
+    pub memory: Duration,
+    /// The last commits, when all events were handled.
+    pub last_commits: Duration,
+    /// After the last commit: the last snapshots, to be published.
+    pub publish: Duration,
 }
 
 /// A rollback that has committed.
@@ -97,6 +123,12 @@ pub struct Report {
     pub loads: u64,
     /// Where the time went.
     pub times: Times,
+    /// The shortest commit.
+    pub commit_min: Duration,
+    /// The events of the region that had most.
+    pub largest_region_events: u64,
+    /// What each stage did, and when.
+    pub timeline: Timeline,
     /// Bytes of memory that the process had at most; 0 where the system does not say.
     pub memory_peak_bytes: u64,
     /// Whether the run was stopped before the end of its source.
@@ -119,41 +151,38 @@ impl Report {
         if self.times.wall.is_zero() { 0.0 } else { self.events as f64 / self.times.wall.as_secs_f64() }
     }
 
-    /// One sentence on what limited the run and what would help.
+    /// What limited the run, and what would help by how much at most.
+    pub fn limits(&self) -> Limits {
+        Limits::of(&self.facts())
+    }
+
+    /// The same as one sentence.
     pub fn limit(&self) -> String {
-        if self.events == 0 {
-            return match self.resumed_from {
-                Some(block) => {
-                    format!("there was nothing to do: no event came after block {block}, which is committed")
-                }
-                None => "there was nothing to do: no event came".into(),
-            };
+        let limits = self.limits();
+        match self.resumed_from {
+            _ if limits.by != Limit::Nothing => limits.sentence(&self.facts()),
+            Some(block) => format!("there was nothing to do: no event came after block {block}, which is committed"),
+            None => "there was nothing to do: no event came".into(),
         }
-        let share = |time: Duration| (100.0 * ratio(time, self.times.wall)).min(100.0);
-        let Times { read, handlers, preload, commit, handlers_blocked, .. } = self.times;
-        if handlers >= commit && preload > handlers / 2 {
-            return format!(
-                "limited by reads: handlers waited {:.1} s for rows that were not in memory; more memory (batch.memory) or a nearer database would help",
-                preload.as_secs_f64()
-            );
+    }
+
+    fn facts(&self) -> Facts {
+        let Times { wall, read, handlers, preload, commit, waits, .. } = self.times;
+        Facts {
+            wall,
+            read,
+            handlers,
+            preload,
+            commit,
+            commit_min: self.commit_min,
+            for_source: waits.source,
+            for_commit: waits.commit + waits.last_commits,
+            for_memory: waits.memory,
+            for_publish: waits.publish,
+            batches: self.batches,
+            events: self.events,
+            largest_region_events: self.largest_region_events,
         }
-        if handlers >= commit && handlers >= read {
-            return format!(
-                "limited by the handlers: they were busy {:.0} % of the time; cheaper handlers or more regions would help, a faster database would not",
-                share(handlers)
-            );
-        }
-        if commit >= read {
-            return format!(
-                "limited by the database: commit was busy {:.0} % of the time, and handlers waited {:.1} s for it; fewer rows or larger batches would help",
-                share(commit),
-                handlers_blocked.as_secs_f64()
-            );
-        }
-        format!(
-            "limited by the source: reading was busy {:.0} % of the time; a plain or zstd file reads faster than gzip",
-            share(read)
-        )
     }
 }
 

@@ -16,6 +16,7 @@ use super::publisher::Extent;
 use super::{Publication, PublishError, PublishReceipt, PublishStatus, Publisher};
 use crate::limits::{OUTBOX_PAGE, WAIT_STEP};
 use crate::store::{DueSnapshot, Outbox, StoreError};
+use crate::timeline::{Doing, Recorder, Stage};
 use crate::timestamp::Timestamp;
 
 /// Waits between two tries while something cannot be published.
@@ -143,11 +144,16 @@ pub(crate) struct PublishThread {
 
 impl PublishThread {
     /// Starts the thread. `bytes_max` is what may wait in memory.
-    pub(crate) fn spawn(publisher: Publisher, outbox: Box<dyn Outbox>, bytes_max: usize) -> std::io::Result<Self> {
+    pub(crate) fn spawn(
+        publisher: Publisher,
+        outbox: Box<dyn Outbox>,
+        bytes_max: usize,
+        recorder: Arc<Recorder>,
+    ) -> std::io::Result<Self> {
         let (wake, inbox) = bounded(1);
         let (ended, done) = bounded::<()>(1);
         let mailbox = Arc::new(Mailbox { waiting: Mutex::default(), wake, bytes_max });
-        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox));
+        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox), recorder);
         let thread = std::thread::Builder::new().name("forebay-publish".into()).spawn(move || {
             let worker = worker.run(&inbox);
             drop(ended);
@@ -221,10 +227,11 @@ pub(crate) struct Worker {
     told: HashMap<Arc<str>, String>,
     warned: String,
     report: OutboxReport,
+    recorder: Arc<Recorder>,
 }
 
 impl Worker {
-    fn new(mut publisher: Publisher, outbox: Box<dyn Outbox>, mailbox: Arc<Mailbox>) -> Self {
+    fn new(mut publisher: Publisher, outbox: Box<dyn Outbox>, mailbox: Arc<Mailbox>, recorder: Arc<Recorder>) -> Self {
         publisher.set_patient(false);
         Self {
             publisher,
@@ -244,6 +251,7 @@ impl Worker {
             told: HashMap::new(),
             warned: String::new(),
             report: OutboxReport::default(),
+            recorder,
         }
     }
 
@@ -262,7 +270,9 @@ impl Worker {
                 self.publish_waiting();
             }
             self.conclude(is_closed);
-            self.report.busy += now.elapsed();
+            let ended = Instant::now();
+            self.report.busy += ended - now;
+            self.recorder.span(Stage::Publish, Doing::Working, 0, now, ended);
             if is_closed {
                 return self;
             }
@@ -567,7 +577,9 @@ impl Worker {
         let begun = Instant::now();
         self.sweep(Some(deadline));
         self.conclude(true);
-        self.report.busy += begun.elapsed();
+        let ended = Instant::now();
+        self.report.busy += ended - begun;
+        self.recorder.span(Stage::Publish, Doing::Working, 0, begun, ended);
     }
 
     /// What was done.

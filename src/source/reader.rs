@@ -15,9 +15,13 @@ use crate::config::Late;
 use crate::event::{EventRef, Page, RegionNo};
 use crate::limits::{ASIDE_BYTES_MAX, PAGE_BYTES, WAIT_STEP};
 use crate::stage::history::Window;
+use crate::timeline::{Doing, Recorder, Stage};
 
 /// Regions that a message names at most.
 const REGIONS_NAMED_MAX: usize = 20;
+
+/// A shorter wait is none.
+const WAIT_NOTED_MIN: Duration = Duration::from_micros(20);
 
 /// What the reader lets through.
 pub(crate) struct ReadPlan {
@@ -52,6 +56,8 @@ pub(crate) enum FromReader {
 pub(crate) struct ReadStats {
     /// Time spent reading, without the waits for room.
     pub(crate) busy_nanos: AtomicU64,
+    /// Time spent waiting for room.
+    pub(crate) blocked_nanos: AtomicU64,
     /// Events left out because their place had passed.
     pub(crate) late: AtomicU64,
     /// Set from outside to end the thread.
@@ -61,6 +67,10 @@ pub(crate) struct ReadStats {
 impl ReadStats {
     pub(crate) fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn blocked(&self) -> Duration {
+        Duration::from_nanos(self.blocked_nanos.load(Ordering::Relaxed))
     }
 }
 
@@ -75,6 +85,9 @@ pub(crate) struct Reader {
     pages: Sender<FromReader>,
     budget: Arc<ByteBudget>,
     stats: Arc<ReadStats>,
+    recorder: Arc<Recorder>,
+    /// Since when it reads without having waited.
+    working_since: Instant,
     regions: Regions,
     page: Page,
     /// Blocks that are handed on or committed.
@@ -144,6 +157,7 @@ impl Reader {
         pages: Sender<FromReader>,
         budget: Arc<ByteBudget>,
         stats: Arc<ReadStats>,
+        recorder: Arc<Recorder>,
     ) -> Self {
         let regions = plan.known_regions.iter().zip(0..).map(|(region, no)| (Arc::clone(region), no)).collect();
         let page = empty_page(&Arc::from("source"), 0);
@@ -161,6 +175,8 @@ impl Reader {
             pages,
             budget,
             stats,
+            recorder,
+            working_since: Instant::now(),
             regions,
             page,
             chain,
@@ -178,6 +194,7 @@ impl Reader {
     /// source, at its first error, past the last block wanted, or when nobody takes pages any more.
     pub(crate) fn run(mut self) {
         let begun = Instant::now();
+        self.working_since = begun;
         let result = self.read_all();
         let message = match result {
             Ok(Ok(())) => FromReader::End,
@@ -552,6 +569,7 @@ impl Reader {
             return Ok(());
         }
         let waiting = Instant::now();
+        self.recorder.span(Stage::Read, Doing::Working, 0, self.working_since, waiting);
         let bytes = self.page.text.len() + self.page.events.len() * size_of::<EventRef>();
         let lease = loop {
             if self.stats.stop.load(Ordering::Relaxed) {
@@ -566,7 +584,12 @@ impl Reader {
         page.source_bytes_read = self.source.bytes_read();
         page.lease = Some(lease);
         let sent = self.send(FromReader::Page(page));
-        self.waited += waiting.elapsed();
+        let waited = waiting.elapsed();
+        self.waited += waited;
+        self.working_since = waiting + waited;
+        if waited > WAIT_NOTED_MIN {
+            self.recorder.span(Stage::Read, Doing::WaitingForRoom, 0, waiting, self.working_since);
+        }
         sent
     }
 
@@ -583,6 +606,7 @@ impl Reader {
 
     fn note_busy(&self, begun: Instant) {
         let busy = begun.elapsed().saturating_sub(self.waited);
+        self.stats.blocked_nanos.store(u64::try_from(self.waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.stats.busy_nanos.store(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }

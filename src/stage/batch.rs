@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::codec::{Change, CodecError, Decoder, Writer};
+use super::codec::{CHANGE_AT, Change, CodecError, Decoder, Head, Writer};
 use super::history::{HistoryRecord, Undone};
 use crate::schema::Entity;
 use crate::timestamp::Timestamp;
@@ -36,15 +36,36 @@ impl RegionChanges {
     /// # Errors
     /// The bytes do not follow the packed format.
     pub fn new(entity: &Entity, region: Arc<str>, packed: Vec<u8>) -> Result<Self, CodecError> {
+        Self::checked(entity, region, packed, |_| true)
+    }
+
+    /// As [`RegionChanges::new`]; a row that is said to be new is one only if `is_new` says so of its id.
+    ///
+    /// # Errors
+    /// As [`RegionChanges::new`].
+    pub fn checked(
+        entity: &Entity,
+        region: Arc<str>,
+        mut packed: Vec<u8>,
+        mut is_new: impl FnMut(&str) -> bool,
+    ) -> Result<Self, CodecError> {
         let mut keyed = Vec::new();
+        let mut not_new = Vec::new();
         let mut decoder = Decoder::new(entity, &packed, 0);
         while !decoder.is_at_end() {
             let start = decoder.at();
-            let head = decoder.skip()?;
-            keyed.push((head.id, RowAt { start, change: head.change, writer: head.writer }));
+            let Head { id, mut change, writer } = decoder.skip()?;
+            if change == Change::New && !is_new(id) {
+                change = Change::Written;
+                not_new.push(start + CHANGE_AT + id.len());
+            }
+            keyed.push((id, RowAt { start, change, writer }));
         }
         keyed.sort_unstable_by_key(|(id, _)| *id);
         let rows = keyed.into_iter().map(|(_, row)| row).collect();
+        for at in not_new {
+            packed[at] = Change::Written as u8;
+        }
         Ok(Self { region, packed, rows })
     }
 

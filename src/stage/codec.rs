@@ -57,6 +57,9 @@ pub struct Head<'a> {
     pub writer: Writer,
 }
 
+/// Where a packed row says what became of it, behind the bytes of its id.
+pub const CHANGE_AT: usize = 4;
+
 /// Columns that share one mask of nulls.
 pub const COLUMNS_PER_MASK: usize = 32;
 

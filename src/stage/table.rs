@@ -40,7 +40,8 @@ struct Slot {
     writer: Writer,
     /// The block of that event.
     block: i64,
-    /// Whether it is known not to have existed before the batch that changed it last.
+    /// Whether it is known not to have existed before the batch that changed it last; of a table that is filtered, as far
+    /// as is known here.
     is_new: bool,
 }
 
@@ -74,8 +75,14 @@ pub struct Table {
     young: Rows,
     old: Rows,
     is_whole: bool,
+    /// Whether there is a filter that knows which rows there may be ([`super::known::KnownRows`]).
+    is_filtered: bool,
+    /// Whether a row was ever asked for. Until then rows are let go as soon as they are committed.
+    is_read: bool,
     was_tried: bool,
     dirty: Vec<Box<str>>,
+    /// How many rows are here, those known not to be not counted.
+    rows: usize,
     bytes: usize,
     search: Search,
 }
@@ -84,9 +91,14 @@ pub struct Table {
 const ROW_OVERHEAD_BYTES: usize = 64;
 
 impl Table {
-    /// A table without warm rows. If it `is_whole`, there are no committed ones either.
+    /// A table without warm rows. If it `is_whole`, there are no committed ones either, and a filter knows of those to come.
     pub fn new(is_whole: bool) -> Self {
-        Self { is_whole, ..Self::default() }
+        Self { is_whole, is_filtered: is_whole, ..Self::default() }
+    }
+
+    /// Whether rows that are said to be new are; else they are if the filter does not know them.
+    pub fn is_sure(&self) -> bool {
+        self.is_whole || !self.is_filtered
     }
 
     /// Whether every row of the table is here, so that a row that is not here does not exist.
@@ -101,7 +113,9 @@ impl Table {
 
     /// Looks a row up.
     pub fn get(&mut self, id: &str) -> Found<'_> {
-        if !self.young.contains_key(id)
+        self.is_read = true;
+        if !self.old.is_empty()
+            && !self.young.contains_key(id)
             && let Some((id, slot)) = self.old.remove_entry(id)
         {
             self.young.insert(id, slot);
@@ -123,6 +137,8 @@ impl Table {
             None => self.old.get_mut(id),
         };
         let bytes = slot_bytes(id, row.as_ref());
+        let had_row = before.as_ref().is_some_and(|slot| slot.row.is_some());
+        self.rows = self.rows + usize::from(row.is_some()) - usize::from(had_row);
         if !self.search.is_unused() {
             let (was, was_changed) = match &before {
                 Some(slot) => (slot.row.as_ref(), slot.changed_in > 0),
@@ -145,10 +161,10 @@ impl Table {
             }
             None => {
                 self.bytes += bytes;
-                let is_new = self.is_whole;
+                let is_new = self.is_whole || self.is_filtered;
                 self.young.insert(id.into(), Slot { row, changed_in: batch, writer, block, is_new });
                 self.dirty.push(id.into());
-                Some(if is_new { Before::Absent } else { Before::Unknown })
+                Some(if self.is_whole { Before::Absent } else { Before::Unknown })
             }
         }
     }
@@ -158,6 +174,7 @@ impl Table {
         self.was_tried = true;
         if !self.young.contains_key(id) && !self.old.contains_key(id) {
             self.bytes += slot_bytes(id, row.as_ref());
+            self.rows += usize::from(row.is_some());
             let slot = Slot { row, changed_in: 0, writer: Writer::default(), block: 0, is_new: false };
             self.young.insert(id.into(), slot);
         }
@@ -171,21 +188,58 @@ impl Table {
     /// Notes that every row of the table was supplied.
     pub fn supplied_whole(&mut self) {
         self.was_tried = true;
-        self.is_whole = true;
-    }
-
-    /// The rows that changed since the last call: those of the batch that is being sealed.
-    pub fn take_changes(&mut self, mut visit: impl FnMut(&str, Change, Writer, Option<&Row>)) {
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(slot) = self.young.get(&id).or_else(|| self.old.get(&id)) else { continue };
-            match &slot.row {
-                Some(row) if slot.is_new => visit(&id, Change::New, slot.writer, Some(row)),
-                Some(row) => visit(&id, Change::Written, slot.writer, Some(row)),
-                // It was made and removed within the batch.
-                None if slot.is_new => {}
-                None => visit(&id, Change::Deleted, slot.writer, None),
+        if !std::mem::replace(&mut self.is_whole, true) {
+            // A row that was written without being here may have been there before.
+            for id in &self.dirty {
+                if let Some(slot) = self.young.get_mut(id).or_else(|| self.old.get_mut(id)) {
+                    slot.is_new = false;
+                }
             }
         }
+    }
+
+    /// Lets go of rows that batch `batch`, which is committed, changed last, if rows of this table are never read.
+    pub fn let_go(&mut self, batch: u64, ids: &[Box<str>]) {
+        if self.is_read || !self.search.is_unused() {
+            return;
+        }
+        for id in ids {
+            for rows in [&mut self.young, &mut self.old] {
+                if rows.get(id).is_some_and(|slot| slot.changed_in == batch)
+                    && let Some(slot) = rows.remove(id)
+                {
+                    self.bytes -= slot_bytes(id, slot.row.as_ref());
+                    self.rows -= usize::from(slot.row.is_some());
+                    self.is_whole &= slot.row.is_none();
+                }
+            }
+        }
+    }
+
+    /// Whether rows are let go as soon as they are committed.
+    pub fn is_passing(&self) -> bool {
+        self.is_filtered && !self.is_read && self.search.is_unused()
+    }
+
+    /// How many rows changed since the last call of [`Table::take_changes`].
+    pub fn changed_rows(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// The rows that changed since the last call: those of the batch that is being sealed. Returns their ids.
+    pub fn take_changes(&mut self, mut visit: impl FnMut(&str, Change, Writer, Option<&Row>)) -> Vec<Box<str>> {
+        let ids = std::mem::take(&mut self.dirty);
+        for id in &ids {
+            let Some(slot) = self.young.get(id).or_else(|| self.old.get(id)) else { continue };
+            match &slot.row {
+                Some(row) if slot.is_new => visit(id, Change::New, slot.writer, Some(row)),
+                Some(row) => visit(id, Change::Written, slot.writer, Some(row)),
+                // It was made and removed within the batch.
+                None if slot.is_new && self.is_sure() => {}
+                None => visit(id, Change::Deleted, slot.writer, None),
+            }
+        }
+        ids
     }
 
     /// Lets go of the rows that were not used since the last sweep, if their batch is among the `committed` first.
@@ -197,6 +251,7 @@ impl Table {
                 self.young.insert(id, slot);
             } else {
                 self.bytes -= slot_bytes(&id, slot.row.as_ref());
+                self.rows -= usize::from(slot.row.is_some());
                 self.is_whole &= slot.row.is_none();
             }
         }

@@ -50,6 +50,18 @@ pub struct SnapshotReceipt {
     pub id: Option<String>,
 }
 
+/// Where the time of a commit went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitTimes {
+    /// Rows were streamed into the database, beside the tables.
+    pub stream: Duration,
+    /// Rows, checkpoint, regions, history and snapshots were written into the tables. Where a batch is one statement that
+    /// also commits, all of it.
+    pub merge: Duration,
+    /// The transaction was made durable.
+    pub commit: Duration,
+}
+
 /// What a commit did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Committed {
@@ -63,6 +75,8 @@ pub struct Committed {
     pub retries: u64,
     /// Whether its rows were written a second time, because one that was thought to be new was there already.
     pub was_redone: bool,
+    /// Where its time went.
+    pub times: CommitTimes,
 }
 
 /// The writing half of a store, and the pipeline's lock. Dropping it gives the lock back.

@@ -7,6 +7,7 @@ mod expected;
 mod faults;
 mod handoff;
 mod histories;
+mod limits;
 mod memory;
 mod native;
 mod overlap;

@@ -7,11 +7,12 @@
 
 local prelude = ...
 local raise, describe, name_text, host = prelude.raise, prelude.describe, prelude.name_text, prelude.host
-local YOUNG, OLD, CHANGED, WHOLE, KIND, REGION, TRIED = table.unpack(prelude.fields)
-local FOUND <const>, COUNTS <const>, INDEXES <const> = 11, 12, 13
+local YOUNG <const>, OLD <const>, CHANGED <const>, WHOLE <const>, KIND <const>, REGION <const>, TRIED <const> = 1, 2, 3, 6, 7, 8, 9
+local SEGMENTS <const>, FOUND <const>, COUNTS <const>, INDEXES <const>, ROWS <const> = 10, 11, 12, 13, 18
 -- FOUND: key of a query -> what the store found. COUNTS: the same for counts. INDEXES: place of a column (0 is the id) ->
 -- the rows in its order.
-local need, is_dry, end_dry, array, inner_of = prelude.need, prelude.is_dry, prelude.end_dry, prelude.array, prelude.inner_of
+local need, array, handle_of, take_in = prelude.need, prelude.array, prelude.handle_of, prelude.take_in
+local SHIFT <const>, MASK <const> = 16, 0xffff
 
 local mtype, type, next, ipairs, rawmeta, format = math.type, type, next, ipairs, getmetatable, string.format
 local spack, concat, sort, insert, remove = string.pack, table.concat, table.sort, table.insert, table.remove
@@ -173,18 +174,6 @@ local function indexed(kind, called, column, what)
   raise(format("%s:%s: there is no column %s%s", kind.name, called, name_text(column), nearest))
 end
 
--- A value as it is compared. Of a time without its Z, the shorter text is the earlier time; years before 0 count
--- backwards. False is less than true.
-local function comparable(kind, place, value)
-  if kind.is_time[place] then
-    if not value then return value end
-    if value:byte() ~= 45 then return value:sub(1, -2) end
-    return format("-%06d%s", 1000000 - tonumber(value:sub(2, 7)), value:sub(8, -2))
-  end
-  if type(value) == "boolean" then return value and 1 or 0 end
-  return value
-end
-
 local function conditions(kind, called, where)
   local tests = {}
   local function wrong()
@@ -200,16 +189,22 @@ local function conditions(kind, called, where)
     if not test then raise(format("%s:%s: %s is no operator; expected one of = < <= > >=", kind.name, called, describe(operator))) end
     if value == nil then raise(format("%s:%s: the condition on %q compares with nil, which nothing matches", kind.name, called, column)) end
     -- The value as the column would hold it.
-    local row = kind.check({ [column] = value }, 0, 0)
-    tests[at] = { place = place, operator = operator, test = test, value = comparable(kind, place, row[place]), row = row }
+    local cells = {}
+    kind.read({ [column] = value }, cells, 1)
+    tests[at] = { place = place, operator = operator, test = test, value = kind.comparable(place, cells, 1), cells = cells }
   end
   return tests
 end
 
-local function matches(kind, row, tests)
+-- A column of the row at a place, as it is compared.
+local function key_of(handle, column, place)
+  return handle[KIND].comparable(column, handle[SEGMENTS][place >> SHIFT], place & MASK)
+end
+
+local function matches(handle, place, tests)
   for at = 1, #tests do
     local condition = tests[at]
-    local value = comparable(kind, condition.place, row[condition.place])
+    local value = key_of(handle, condition.place, place)
     if value == nil or not condition.test(value, condition.value) then return false end
   end
   return true
@@ -226,7 +221,7 @@ end
 local function packed_conditions(kind, tests)
   local parts = {}
   for at, condition in ipairs(tests) do
-    parts[at] = spack("<I2Bs4", condition.place - 1, OPERATOR_CODES[condition.operator], kind.pack("", 1, condition.row))
+    parts[at] = spack("<I2Bs4", condition.place - 1, OPERATOR_CODES[condition.operator], kind.pack("", 1, 0, condition.cells, 1))
   end
   return concat(parts)
 end
@@ -242,33 +237,33 @@ end
 
 -------------------------------------------------------------------------------------------------------- what is here
 
-local function row_of(handle, id)
-  local row = handle[YOUNG][id]
-  if row == nil then row = handle[OLD][id] end
-  return row
+local function place_of_row(handle, id)
+  local place = handle[YOUNG][id]
+  if place == nil then place = handle[OLD][id] end
+  return place
 end
 
--- Visits the rows that have to be looked up here.
+-- Visits the rows that have to be looked up here, by id and place.
 local function each_here(handle, visit)
   local young, old = handle[YOUNG], handle[OLD]
   if handle[WHOLE] then
-    for id, row in next, young do
-      if row then visit(id, row) end
+    for id, place in next, young do
+      if place then visit(id, place) end
     end
-    for id, row in next, old do
-      if row and young[id] == nil then visit(id, row) end
+    for id, place in next, old do
+      if place and young[id] == nil then visit(id, place) end
     end
   else
     for id in next, handle[CHANGED] do
-      local row = row_of(handle, id)
-      if row then visit(id, row) end
+      local place = place_of_row(handle, id)
+      if place then visit(id, place) end
     end
   end
 end
 
-local function key_in(index, row, id)
+local function key_in(handle, index, place, id)
   if index.place == 0 then return id end
-  return comparable(index.kind, index.place, row[index.place])
+  return key_of(handle, index.place, place)
 end
 
 local function index_of(handle, place)
@@ -279,12 +274,10 @@ local function index_of(handle, place)
   end
   local index = indexes[place]
   if index and index.is_whole == handle[WHOLE] then return index end
-  -- A call that is run dry sees rows as they were before the parked one: what it would make is not what is here.
-  if is_dry() then end_dry() end
-  index = { kind = handle[KIND], place = place, is_whole = handle[WHOLE] }
+  index = { place = place, is_whole = handle[WHOLE] }
   local values, nulls = {}, {}
-  each_here(handle, function(id, row)
-    local value = key_in(index, row, id)
+  each_here(handle, function(id, at)
+    local value = key_in(handle, index, at, id)
     if value == nil then nulls[#nulls + 1] = { 0, id } else values[#values + 1] = { value, id } end
   end)
   index.values, index.nulls = list_of(values), list_of(nulls)
@@ -292,23 +285,27 @@ local function index_of(handle, place)
   return index
 end
 
--- Keeps the indexes and counts right: a row is about to become another. `before` is nil where it is not known.
-local function on_write(handle, id, before, row)
+-- Keep the indexes and counts right. The row at a place, or none if it is false, is about to change or go; it has changed.
+local function leave(handle, id, place)
+  if not place then return end
   local is_first = not handle[WHOLE] and handle[CHANGED][id] == nil
   for _, index in next, handle[INDEXES] or {} do
-    if before and not (is_first and not index.is_whole) then
-      local value = key_in(index, before, id)
+    if not is_first or index.is_whole then
+      local value = key_in(handle, index, place, id)
       if value == nil then take_out(index.nulls, 0, id) else take_out(index.values, value, id) end
     end
-    if row then
-      local value = key_in(index, row, id)
-      if value == nil then add(index.nulls, 0, id) else add(index.values, value, id) end
+  end
+  if is_first then
+    for _, count in next, handle[COUNTS] or {} do
+      if matches(handle, place, count.tests) then count.rows = count.rows - 1 end
     end
   end
-  if is_first and before then
-    for _, count in next, handle[COUNTS] or {} do
-      if matches(handle[KIND], before, count.tests) then count.rows = count.rows - 1 end
-    end
+end
+
+local function enter(handle, id, place)
+  for _, index in next, handle[INDEXES] or {} do
+    local value = key_in(handle, index, place, id)
+    if value == nil then add(index.nulls, 0, id) else add(index.values, value, id) end
   end
 end
 
@@ -324,15 +321,15 @@ end
 
 -- Visits the rows that are here and match, in the query's order, until `visit` says true.
 local function each_match(handle, plan, visit)
-  local kind, tests, place = handle[KIND], plan.tests, plan.place
+  local tests, place = plan.tests, plan.place
   local equal, ranged
   for _, condition in ipairs(tests) do
     if condition.operator == "=" then equal = condition
     elseif not ranged or condition.place == place then ranged = condition end
   end
   local function check(id)
-    local row = row_of(handle, id)
-    if row and matches(kind, row, tests) then return visit(id, row) end
+    local row = place_of_row(handle, id)
+    if row and matches(handle, row, tests) then return visit(id, row) end
     return false
   end
   if not equal and (place or not ranged) then
@@ -384,8 +381,8 @@ local function each_match(handle, plan, visit)
   if operator ~= "<" and operator ~= "<=" then from, inside = bound(list, value, operator == ">") end
   each_up(list, from, inside, function(id, other)
     if (operator == "=" or operator == "<" or operator == "<=") and value < other then return true end
-    local row = row_of(handle, id)
-    if row and matches(kind, row, tests) then found[#found + 1] = { id, row } end
+    local row = place_of_row(handle, id)
+    if row and matches(handle, row, tests) then found[#found + 1] = { id, row } end
     return false
   end)
   if not plan.is_counted then
@@ -396,7 +393,7 @@ local function each_match(handle, plan, visit)
   end
 end
 
--- The rows that are here and match, `limit` at most.
+-- The rows that are here and match, `limit` at most: their ids and places.
 local function here(handle, plan, limit)
   local ids, rows, count = {}, {}, 0
   if limit > 0 then
@@ -437,14 +434,13 @@ local function supply(handle, question, packed, count, is_complete)
     counts[question.key] = { tests = question.plan.tests, rows = count }
     return
   end
-  local young, old, unpack_row = handle[YOUNG], handle[OLD], handle[KIND].unpack
+  -- A row that did not change stays at its place until the next sweep, and one that did is passed by.
   local ids, rows, at, number = {}, {}, 1, 0
   while at <= #packed do
-    local id, row
-    id, row, at = unpack_row(packed, at)
+    local id
+    id, at = take_in(handle, packed, at)
     number = number + 1
-    ids[number], rows[number] = id, row
-    if young[id] == nil and old[id] == nil then young[id] = row end
+    ids[number], rows[number] = id, place_of_row(handle, id)
   end
   local found = handle[FOUND]
   if not found then
@@ -488,10 +484,10 @@ end
 local methods = {}
 local FIND_KEYS <const> = { where = true, order = true, limit = true }
 
-local function make_precedes(kind, place, is_down)
+local function make_precedes(handle, place, is_down)
   return function(id, row, other_id, other)
     if place then
-      local left, right = comparable(kind, place, row[place]), comparable(kind, place, other[place])
+      local left, right = key_of(handle, place, row), key_of(handle, place, other)
       -- Null comes last, in either direction.
       if left == nil or right == nil then
         if left ~= nil or right ~= nil then return left ~= nil end
@@ -505,7 +501,7 @@ local function make_precedes(kind, place, is_down)
 end
 
 function methods.find(entity, query)
-  local handle = inner_of[entity] or prelude.no_entity("find")
+  local handle = handle_of[entity] or prelude.no_entity("find")
   local kind = handle[KIND]
   query = check_query(kind, "find", query, FIND_KEYS, "where, order, limit")
   local tests = conditions(kind, "find", query.where)
@@ -513,7 +509,7 @@ function methods.find(entity, query)
   local limit = query.limit or maxinteger
   if mtype(limit) ~= "integer" or limit < 0 then raise(format("%s:find: limit: expected a count, got %s", kind.name, describe(limit))) end
   prelude.begin_read(handle)
-  local plan = { tests = tests, place = place, is_down = is_down, precedes = make_precedes(kind, place, is_down) }
+  local plan = { tests = tests, place = place, is_down = is_down, precedes = make_precedes(handle, place, is_down) }
   if not handle[WHOLE] and not handle[TRIED] then need(handle, prelude.TRY) end
   local ids, rows, count
   if limit == 0 then
@@ -543,7 +539,8 @@ function methods.find(entity, query)
   end
   local result = array({})
   for at = 1, count do
-    local row = kind.copy(rows[at])
+    local place = rows[at]
+    local row = kind.copy(handle[SEGMENTS][place >> SHIFT], place & MASK)
     row.id = ids[at]
     result[at] = row
   end
@@ -553,19 +550,21 @@ end
 local COUNT_KEYS <const> = { where = true }
 
 function methods.count(entity, query)
-  local handle = inner_of[entity] or prelude.no_entity("count")
+  local handle = handle_of[entity] or prelude.no_entity("count")
   local kind = handle[KIND]
   query = check_query(kind, "count", query, COUNT_KEYS, "where")
   local plan = { tests = conditions(kind, "count", query.where), is_counted = true }
   prelude.begin_read(handle)
   if not handle[WHOLE] and not handle[TRIED] then need(handle, prelude.TRY) end
   local count = 0
+  if handle[WHOLE] and #plan.tests == 0 then return handle[ROWS] end
   if not handle[WHOLE] then
     plan.packed = packed_conditions(kind, plan.tests)
     local counts, key = handle[COUNTS], "#" .. plan.packed
     if not (counts and counts[key]) then need(handle, ask(handle, plan, plan.packed, -1)) end
     count = handle[WHOLE] and 0 or handle[COUNTS][key].rows
   end
+  if handle[WHOLE] and #plan.tests == 0 then return handle[ROWS] end
   if #plan.tests == 0 then return count + index_of(handle, 0).values.size end
   each_match(handle, plan, function()
     count = count + 1
@@ -574,4 +573,4 @@ function methods.count(entity, query)
   return count
 end
 
-return { methods = methods, on_write = on_write, needs_before = needs_before, drop = drop, supply = supply }
+return { methods = methods, leave = leave, enter = enter, needs_before = needs_before, drop = drop, supply = supply }

@@ -9,15 +9,16 @@ use mlua::prelude::*;
 
 use super::inner::Inner;
 use super::json::{from_lua, object_to_lua, to_lua};
-use super::packer::{Packer, integer, lossy, raw_field};
+use super::packer::{integer, lossy, raw_field};
 use super::question::Question;
-use crate::event::EventPlace;
+use crate::event::{EventPlace, RegionNo};
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
 use crate::numeric::{Numeric, NumericError};
 use crate::schema::Schema;
 use crate::stage::codec::{Change, Head, Writer, encode_values};
+use crate::stage::known::KnownRows;
 use crate::timestamp::Timestamp;
 
 /// How far down the stack the script's own line is looked for.
@@ -37,6 +38,8 @@ pub(super) struct Sealed {
     pub(super) entity: usize,
     pub(super) region: usize,
     pub(super) packed: Vec<u8>,
+    /// Whether rows that are said to be new are; else they are if the filter does not know them.
+    pub(super) is_sure: bool,
 }
 
 /// Ids of rows that were written unseen, each behind the block and its length of 4 bytes.
@@ -60,12 +63,13 @@ impl Unseen {
 
 /// What the host's functions share with the engine.
 pub(super) struct Shared {
-    pub(super) packer: Packer,
     /// Taken out while it waits for the store.
     pub(super) loader: Option<Loader>,
     /// The lane that is being handled, and where the current chunk begins in it.
     pub(super) lane: Option<(Arc<Round>, usize, usize)>,
     pub(super) regions: Vec<Option<Arc<str>>>,
+    /// For each table that was empty when the run began, the rows that there may be in the store.
+    pub(super) known: Vec<Option<KnownRows>>,
     pub(super) wants: Vec<Want>,
     pub(super) questions: Vec<Question>,
     pub(super) sealed: Vec<Sealed>,
@@ -217,16 +221,24 @@ impl Host {
         };
         table.raw_set("want", lua.create_function(want)?)?;
         let host = self.clone();
-        let sealed = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+        let is_absent = move |_: &Lua, (kind, region, id): (usize, usize, LuaString)| {
+            let region = RegionNo::try_from(region - 1).unwrap_or(RegionNo::MAX);
+            let shared = host.lock();
+            let known = shared.known.get(kind - 1).and_then(Option::as_ref);
+            Ok(known.is_some_and(|known| !known.may_have(region, &lossy(&id.as_bytes()))))
+        };
+        table.raw_set("is_absent", lua.create_function(is_absent)?)?;
+        let host = self.clone();
+        let sealed = move |_: &Lua, (kind, region, is_sure, packed): (usize, usize, bool, LuaString)| {
             let packed = packed.as_bytes().to_vec();
-            host.lock().sealed.push(Sealed { entity: kind - 1, region: region - 1, packed });
+            host.lock().sealed.push(Sealed { entity: kind - 1, region: region - 1, packed, is_sure });
             Ok(())
         };
         table.raw_set("sealed", lua.create_function(sealed)?)?;
         let host = self.clone();
         let before = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
             let packed = packed.as_bytes().to_vec();
-            host.lock().before.push(Sealed { entity: kind - 1, region: region - 1, packed });
+            host.lock().before.push(Sealed { entity: kind - 1, region: region - 1, packed, is_sure: true });
             Ok(())
         };
         table.raw_set("before", lua.create_function(before)?)?;

@@ -2,7 +2,9 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `prelude.lua`, `numeric.lua`, `sandbox.lua` | the inner side: rows, exact numbers, what a script may see |
+//! | `prelude.lua` | the inner side: events, rows, what the host calls |
+//! | `kinds.lua` | what is compiled for each kind of entity: how rows are kept, read, written and packed |
+//! | `numeric.lua`, `sandbox.lua` | exact numbers, and what a script may see |
 //! | `find.lua`, `question` | reads by column: the inner side, and what it asks the store |
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
@@ -32,7 +34,8 @@ use crate::limits::CHUNK_EVENTS_MAX;
 use crate::schema::Schema;
 use crate::stage::batch::RegionChanges;
 use crate::stage::codec::Writer;
-use crate::stage::history::RegionHistory;
+use crate::stage::history::{RegionHistory, push_absent};
+use crate::stage::known::{KnownRows, is_new};
 use host::{Host, Shared, Want};
 use inner::Inner;
 use packer::Packer;
@@ -68,6 +71,21 @@ fn step_of(status: i64, answer: LuaValue) -> Result<Step, String> {
         (_, LuaValue::String(message)) => Err(message.to_string_lossy()),
         (_, other) => Err(format!("the handler failed with a {}", other.type_name())),
     }
+}
+
+/// Packs a chunk.
+fn pack(packer: &mut Packer, round: &Round, chunk: Chunk, packed: &mut Vec<u8>) -> Result<(), LaneError> {
+    let Chunk { lane, base, count } = chunk;
+    packed.clear();
+    for at in base..base + count {
+        let Some((event, page)) = round.event(lane, at) else { break };
+        let writer = Writer::new(page.origin_no, event.line);
+        if let Err(problem) = packer.push(page.json(event), event.block, writer, packed) {
+            let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
+            return Err(LaneError::Event(Box::new(place), problem));
+        }
+    }
+    Ok(())
 }
 
 /// How Lua says that its memory is used up.
@@ -121,7 +139,10 @@ struct ScriptEngine {
     host: Host,
     context: EngineContext,
     has_snapshots: bool,
+    packer: Packer,
+    /// The chunk that is being handled, and the one behind it.
     packed: Vec<u8>,
+    ahead: Vec<u8>,
 }
 
 impl ScriptEngine {
@@ -131,10 +152,10 @@ impl ScriptEngine {
         lua.set_memory_limit(context.memory_bytes).map_err(bug)?;
         let host = Host {
             shared: Arc::new(Mutex::new(Shared {
-                packer: Packer::new(),
                 loader: Some(Loader::new(&context)),
                 lane: None,
                 regions: Vec::new(),
+                known: context.is_empty.iter().map(|is_empty| is_empty.then(KnownRows::default)).collect(),
                 wants: Vec::new(),
                 questions: Vec::new(),
                 sealed: Vec::new(),
@@ -149,8 +170,16 @@ impl ScriptEngine {
             schema: Arc::clone(&context.schema),
             history_depth: context.history_depth,
         };
-        let mut engine =
-            Self { name: factory.name.clone(), lua, host, context, has_snapshots: false, packed: Vec::new() };
+        let mut engine = Self {
+            name: factory.name.clone(),
+            lua,
+            host,
+            context,
+            has_snapshots: false,
+            packer: Packer::new(),
+            packed: Vec::new(),
+            ahead: Vec::new(),
+        };
         let loaded = engine.load(&factory.text).map_err(|error| engine.failure(&error))?;
         engine.has_snapshots = loaded.map_err(|message| match message.ends_with(OUT_OF_MEMORY) {
             true => engine.out_of_memory(),
@@ -170,6 +199,7 @@ impl ScriptEngine {
             text,
             include_str!("numeric.lua"),
             include_str!("sandbox.lua"),
+            include_str!("kinds.lua"),
             include_str!("find.lua"),
             self.name.as_str(),
         ))?;
@@ -197,14 +227,6 @@ impl ScriptEngine {
         Ok(at + 1)
     }
 
-    /// Begins the next chunk of a lane: packs its events and runs them until they are done or a row is missed. While
-    /// other lanes are parked, what their packed events refer to may not change.
-    fn begin_chunk(&mut self, round: &Arc<Round>, chunk: Chunk, is_alone: bool) -> Result<Step, LaneError> {
-        self.pack(round, chunk, is_alone)?;
-        let begun = self.enter(round, chunk, |engine| engine.run_packed(round, chunk));
-        self.leave(begun)
-    }
-
     /// Goes on with a chunk whose rows have been loaded.
     fn resume_chunk(&mut self, round: &Arc<Round>, chunk: Chunk) -> Result<Step, LaneError> {
         let resumed = self.enter(round, chunk, |engine| engine.host.inner()?.resume.call(chunk.lane + 1));
@@ -212,7 +234,7 @@ impl ScriptEngine {
     }
 
     /// Calls into the VM on behalf of a chunk.
-    fn enter<T>(&mut self, round: &Arc<Round>, chunk: Chunk, call: impl FnOnce(&Self) -> LuaResult<T>) -> LuaResult<T> {
+    fn enter<T>(&self, round: &Arc<Round>, chunk: Chunk, call: impl FnOnce(&Self) -> LuaResult<T>) -> LuaResult<T> {
         let Chunk { lane, base, .. } = chunk;
         self.host.lock().lane = Some((Arc::clone(round), lane, base));
         self.host.watch.begin(Activity::Events { round: Arc::clone(round), lane, base });
@@ -230,7 +252,9 @@ impl ScriptEngine {
         Ok(step)
     }
 
-    /// Runs a lane from a chunk on; returns the chunk that misses rows.
+    /// Runs a lane from a chunk on; returns the chunk that misses rows. While one chunk is being handled the next one is
+    /// packed, if another thread has nothing to do. While other lanes are parked, what their packed events refer to may
+    /// not change.
     fn run_chunks(
         &mut self,
         round: &Arc<Round>,
@@ -239,6 +263,7 @@ impl ScriptEngine {
         is_alone: bool,
     ) -> Result<Option<Chunk>, LaneError> {
         let events = round.lanes.get(chunk.lane).map_or(0, |lane| lane.events.len());
+        let mut ahead = None;
         loop {
             match step.take() {
                 Some(Step::Missed) => return Ok(Some(chunk)),
@@ -249,39 +274,80 @@ impl ScriptEngine {
                 return Ok(None);
             }
             chunk.count = (events - chunk.base).min(CHUNK_EVENTS_MAX);
-            step = Some(self.begin_chunk(round, chunk, is_alone)?);
+            if is_alone && self.heat().map_err(|error| self.failure(&error))? {
+                // It was packed without the fields that come along now.
+                ahead = None;
+            }
+            match ahead.take() {
+                Some(packed) => {
+                    std::mem::swap(&mut self.packed, &mut self.ahead);
+                    packed?;
+                }
+                None => {
+                    self.packer.begin_chunk(is_alone);
+                    pack(&mut self.packer, round, chunk, &mut self.packed)?;
+                    self.tell_news().map_err(|error| self.failure(&error))?;
+                }
+            }
+            let base = chunk.base + chunk.count;
+            let next = Chunk { base, count: (events - base).min(CHUNK_EVENTS_MAX), ..chunk };
+            let answer = if next.count == 0 {
+                self.enter(round, chunk, |engine| engine.run_packed(round, chunk))
+            } else {
+                let (answer, packed) = self.run_and_pack(round, chunk, next);
+                ahead = Some(packed);
+                answer
+            };
+            step = Some(self.leave(answer)?);
+            self.tell_news().map_err(|error| self.failure(&error))?;
         }
     }
 
-    /// Makes the fields that were asked for on their own come along from now on.
-    fn heat(&self) -> LuaResult<()> {
-        let names: Vec<String> = {
-            let mut shared = self.host.lock();
-            let cold = std::mem::take(&mut shared.cold);
-            if cold.iter().filter(|name| shared.packer.heat(name)).count() == 0 {
-                return Ok(());
+    /// Handles a packed chunk, and packs the next one.
+    fn run_and_pack(
+        &mut self,
+        round: &Arc<Round>,
+        chunk: Chunk,
+        next: Chunk,
+    ) -> (LuaResult<(i64, LuaValue)>, Result<(), LaneError>) {
+        let mut packer = std::mem::take(&mut self.packer);
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let both = {
+            let engine = &*self;
+            let run = || engine.enter(round, chunk, |engine| engine.run_packed(round, chunk));
+            let mut pack = || {
+                packer.begin_chunk(false);
+                pack(&mut packer, round, next, &mut ahead)
+            };
+            match rayon::current_thread_index() {
+                Some(_) => rayon::join(run, pack),
+                // Not on a pool of ours.
+                None => (run(), pack()),
             }
-            shared.packer.hot_names().into_iter().map(str::to_owned).collect()
         };
-        self.host.inner()?.define_hot.call(names)
+        (self.packer, self.ahead) = (packer, ahead);
+        both
     }
 
-    fn pack(&mut self, round: &Arc<Round>, chunk: Chunk, is_alone: bool) -> Result<(), LaneError> {
-        let Chunk { lane, base, count } = chunk;
-        if is_alone {
-            self.heat().map_err(|error| self.failure(&error))?;
+    /// Makes the fields that were asked for on their own come along from now on; false if there are none.
+    fn heat(&mut self) -> LuaResult<bool> {
+        let cold = std::mem::take(&mut self.host.lock().cold);
+        if cold.iter().filter(|name| self.packer.heat(name)).count() == 0 {
+            return Ok(false);
         }
-        let mut shared = self.host.lock();
-        let shared = &mut *shared;
-        shared.packer.begin_chunk(is_alone);
-        self.packed.clear();
-        for at in base..base + count {
-            let Some((event, page)) = round.event(lane, at) else { break };
-            let writer = Writer::new(page.origin_no, event.line);
-            if let Err(problem) = shared.packer.push(page.json(event), event.block, writer, &mut self.packed) {
-                let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
-                return Err(LaneError::Event(Box::new(place), problem));
-            }
+        self.host.inner()?.define_hot.call::<()>(self.packer.hot_names())?;
+        Ok(true)
+    }
+
+    /// Tells the VM what it has to know before the chunk that was packed last.
+    fn tell_news(&mut self) -> LuaResult<()> {
+        let news = self.packer.take_news();
+        let inner = self.host.inner()?;
+        if !news.texts.is_empty() {
+            inner.define_texts.call::<()>((inner.supply_text(&news.texts)?, news.first_text))?;
+        }
+        for shape in news.shapes {
+            inner.define_shape.call::<()>((shape.number, self.packer.hot_names(), shape.kinds))?;
         }
         Ok(())
     }
@@ -289,17 +355,8 @@ impl ScriptEngine {
     fn run_packed(&self, round: &Arc<Round>, chunk: Chunk) -> LuaResult<(i64, LuaValue)> {
         let Some(lane) = round.lanes.get(chunk.lane) else { return Ok((DONE, LuaValue::Nil)) };
         let region = self.know(lane.region, &lane.name)?;
-        let news = self.host.lock().packer.take_news();
         let inner = self.host.inner()?;
-        if !news.texts.is_empty() {
-            inner.define_texts.call::<()>((inner.supply_text(&news.texts)?, news.first_text))?;
-        }
-        for shape in news.shapes {
-            let names: Vec<String> = self.host.lock().packer.hot_names().into_iter().map(str::to_owned).collect();
-            inner.define_shape.call::<()>((shape.number, names, shape.kinds))?;
-        }
-        let events = inner.supply_text(&self.packed)?;
-        inner.run.call((chunk.lane + 1, region, chunk.count, events))
+        inner.run.call((chunk.lane + 1, region, chunk.count, inner.supply_text(&self.packed)?))
     }
 
     /// Loads what has been missed: one query for each table, whatever the number of regions.
@@ -334,15 +391,20 @@ impl ScriptEngine {
             let name = shared.regions.get(region).cloned().flatten();
             name.ok_or_else(|| LaneError::Bug("the history of a region that is not known".into()))
         };
-        let mut unknown = Vec::new();
+        let (mut unknown, mut known_absent) = (Vec::new(), Vec::new());
         for unseen in &unseen {
             let (region, entity) = (name(unseen.region)?, unseen.entity);
-            unknown.extend(unseen.each().map(|(block, id)| Unknown {
-                entity,
-                region: Arc::clone(&region),
-                id: id.into(),
-                block,
-            }));
+            let number = RegionNo::try_from(unseen.region).unwrap_or(RegionNo::MAX);
+            let mut absent = Vec::new();
+            for (block, id) in unseen.each() {
+                match &shared.known[entity] {
+                    Some(known) if !known.may_have(number, id) => push_absent(block, id, &mut absent),
+                    _ => unknown.push(Unknown { entity, region: Arc::clone(&region), id: id.into(), block }),
+                }
+            }
+            if !absent.is_empty() {
+                known_absent.push((entity, RegionHistory { region, entries: absent }));
+            }
         }
         let known = before
             .into_iter()
@@ -352,6 +414,7 @@ impl ScriptEngine {
             return Err(LaneError::Bug("the store is being asked already".into()));
         };
         let mut history = read_unknown(loader, &self.host.schema, unknown)?;
+        history.extend(known_absent);
         history.extend(known);
         Ok(history)
     }
@@ -436,10 +499,11 @@ impl Engine for ScriptEngine {
             .map_err(|error| self.failure(&error))?;
         let history = self.take_history()?;
         let mut shared = self.host.lock();
+        let shared = &mut *shared;
         let mut merged: Vec<host::Sealed> = Vec::new();
         for part in std::mem::take(&mut shared.sealed) {
             match merged.last_mut() {
-                Some(last) if last.entity == part.entity && last.region == part.region => {
+                Some(last) if (last.entity, last.region, last.is_sure) == (part.entity, part.region, part.is_sure) => {
                     last.packed.extend(part.packed)
                 }
                 _ => merged.push(part),
@@ -450,7 +514,9 @@ impl Engine for ScriptEngine {
         for part in merged {
             let region = shared.regions.get(part.region).cloned().flatten();
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
-            changes.push((part.entity, RegionChanges::new(&entities[part.entity], region, part.packed)?));
+            let number = RegionNo::try_from(part.region).unwrap_or(RegionNo::MAX);
+            let is_new = is_new(&mut shared.known[part.entity], number, part.is_sure);
+            changes.push((part.entity, RegionChanges::checked(&entities[part.entity], region, part.packed, is_new)?));
         }
         self.context.watch.begin(Activity::Idle);
         Ok(SealedRows { changes, history })
@@ -459,6 +525,7 @@ impl Engine for ScriptEngine {
     fn forget(&mut self) -> Result<(), LaneError> {
         // What the tables hold now is not known any more.
         self.context.is_empty = vec![false; self.context.is_empty.len()].into();
+        self.host.lock().known.iter_mut().for_each(|known| *known = None);
         self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
     }
 
@@ -468,12 +535,18 @@ impl Engine for ScriptEngine {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.lua.used_memory() + self.host.lock().packer.memory_bytes()
+        let known: usize = self.host.lock().known.iter().flatten().map(KnownRows::memory_bytes).sum();
+        self.lua.used_memory() + self.packer.memory_bytes() + known
+    }
+
+    fn changed_rows(&self) -> u64 {
+        // Nothing in it can fail; and if it did, batches would only be smaller.
+        self.host.inner().and_then(|inner| inner.changed_rows.call(())).unwrap_or(u64::MAX)
     }
 
     fn trim(&mut self, target: usize) -> Result<(), LaneError> {
+        self.packer.forget();
         let collect = |lua: &Lua| lua.gc_collect().map_err(|error| self.failure(&error));
-        self.host.lock().packer.forget();
         collect(&self.lua)?;
         // The first sweep makes the rows old, the second lets those go that nobody asked for in between; when memory
         // is short there is no in between.

@@ -82,6 +82,10 @@ function parse(value)
   return nil, "expected a number or a text of digits, got " .. kind
 end
 
+-- Texts of the current event that are whole numbers, each before its limbs, which came along. NaN equals nothing.
+local NONE <const> = 0 / 0
+local hints = { NONE, 0, 0, NONE, 0, 0, NONE, 0, 0, NONE, 0, 0 }
+
 local function operand(value)
   if rawmeta(value) == meta then return value end
   local number, problem = parse(value)
@@ -101,23 +105,28 @@ local function by_host(operation, a, b)
   return from_canonical(result)
 end
 
+-- These two are most of what handlers compute: all in one function.
 function meta.__add(a, b)
-  a, b = operand(a), operand(b)
-  local ah, bh = a[1], b[1]
-  if ah and bh then
-    local high, low = ah + bh, a[2] + b[2]
+  if rawmeta(a) ~= meta then a = operand(a) elseif rawmeta(b) ~= meta then b = operand(b) end
+  local high, other = a[1], b[1]
+  if high and other then
+    local low = a[2] + b[2]
+    high = high + other
     if low >= BASE then high, low = high + 1, low - BASE end
+    if high < BASE and high > -BASE then return setmeta({ high, low }, meta) end
     return make(high, low)
   end
   return by_host("+", a, b)
 end
 
 function meta.__sub(a, b)
-  a, b = operand(a), operand(b)
-  local ah, bh = a[1], b[1]
-  if ah and bh then
-    local high, low = ah - bh, a[2] - b[2]
+  if rawmeta(a) ~= meta then a = operand(a) elseif rawmeta(b) ~= meta then b = operand(b) end
+  local high, other = a[1], b[1]
+  if high and other then
+    local low = a[2] - b[2]
+    high = high - other
     if low < 0 then high, low = high - 1, low + BASE end
+    if high < BASE and high > -BASE then return setmeta({ high, low }, meta) end
     return make(high, low)
   end
   return by_host("-", a, b)
@@ -188,13 +197,13 @@ return {
     if spilled ~= "" then return from_canonical(spilled) end
     return make(high, low)
   end,
-  limbs = function(number)
-    if number == nil then return 0, 0, "" end
-    if number[1] then return number[1], number[2], "" end
-    return 0, 0, number[2]
-  end,
+  hints = hints,
   -- The function `numeric` of scripts.
   new = function(value)
+    if value == hints[1] then return setmeta({ hints[2], hints[3] }, meta) end
+    for at = 4, 10, 3 do
+      if value == hints[at] then return setmeta({ hints[at + 1], hints[at + 2] }, meta) end
+    end
     local number, problem = parse(value)
     if not number then raise("numeric: " .. problem) end
     return number

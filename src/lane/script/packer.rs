@@ -7,13 +7,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 
 use foldhash::fast::RandomState;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::json::{Scalar, scalar};
-use crate::stage::codec::Writer;
+use crate::stage::codec::{NUMERIC_LIMB, Writer};
 
 /// Hot fields at most; a reader of more would not compile (200 locals in Lua). The rest is fetched on demand.
 const HOT_FIELDS_MAX: usize = 100;
@@ -27,8 +28,13 @@ const TEXT_OVERHEAD_BYTES: usize = 64;
 /// After how many texts it is decided whether a field's texts recur.
 const TRIAL: u32 = 20_000;
 
-/// What stands before an event's fields: its shape, its block, its writer.
-const EVENT_HEAD_BYTES: usize = 2 + 8 + 8;
+/// What stands before an event's fields: its block, its writer.
+const EVENT_HEAD_BYTES: usize = 8 + 8;
+
+/// A whole number of two limbs is h·10¹⁸ + l, as in the packed form of rows.
+const LIMB_DIGITS: usize = 18;
+const LIMB: i64 = NUMERIC_LIMB as i64;
+const DIGITS_MAX: usize = 2 * LIMB_DIGITS;
 
 /// A new shape: its number and the kinds of the hot fields, one letter each.
 pub(super) struct NewShape {
@@ -46,13 +52,25 @@ pub(super) struct News {
 }
 
 /// The packer of one VM.
+#[derive(Default)]
 pub(super) struct Packer {
     hot: Vec<HotField>,
+    /// Where the raw JSON of each hot field lies, of the event that is being packed.
+    spans: Vec<Option<Range<usize>>>,
+    run: Option<Run>,
     shapes: HashMap<Vec<u8>, u16, RandomState>,
     texts: HashMap<Box<str>, u32, RandomState>,
     text_bytes: usize,
     news: News,
     kinds: Vec<u8>,
+}
+
+/// Events of one shape, one behind the other. Before them stand the shape and how many they are, 2 bytes each.
+#[derive(Clone, Copy)]
+struct Run {
+    at: usize,
+    shape: u16,
+    len: u16,
 }
 
 struct HotField {
@@ -70,15 +88,7 @@ impl HotField {
 
 impl Packer {
     pub(super) fn new() -> Self {
-        let news = News { first_text: 1, ..News::default() };
-        Self {
-            hot: Vec::new(),
-            shapes: HashMap::default(),
-            texts: HashMap::default(),
-            text_bytes: 0,
-            news,
-            kinds: Vec::new(),
-        }
+        Self { news: News { first_text: 1, ..News::default() }, ..Self::default() }
     }
 
     /// Makes a field come along from the next chunk on; false if it does already or there are too many.
@@ -103,6 +113,7 @@ impl Packer {
             self.forget();
         }
         self.news = News { first_text: self.texts.len() + 1, ..News::default() };
+        self.run = None;
     }
 
     /// Forgets the texts: those of the next chunk cross anew. To be called between chunks.
@@ -126,23 +137,44 @@ impl Packer {
     /// # Errors
     /// The text is no JSON object.
     pub(super) fn push(&mut self, json: &str, block: i64, writer: Writer, packed: &mut Vec<u8>) -> Result<(), String> {
-        let mut raw = vec![None; self.hot.len()];
+        self.spans.clear();
+        self.spans.resize(self.hot.len(), None);
         let mut parser = serde_json::Deserializer::from_str(json);
-        HotValues { hot: &self.hot, raw: &mut raw }.deserialize(&mut parser).map_err(|error| error.to_string())?;
+        let values = HotValues { hot: &self.hot, json, spans: &mut self.spans };
+        values.deserialize(&mut parser).map_err(|error| error.to_string())?;
         let start = packed.len();
-        packed.extend([0, 0]);
         packed.extend(block.to_le_bytes());
         packed.extend(writer.0.to_le_bytes());
         self.kinds.clear();
-        for (at, raw) in raw.iter().enumerate() {
-            let kind = self.push_value(at, *raw, packed);
+        for at in 0..self.hot.len() {
+            let kind = self.push_value(at, self.raw(json, at), packed);
             self.kinds.push(kind);
         }
-        match self.shape() {
-            Some(shape) => packed[start..start + 2].copy_from_slice(&shape.to_le_bytes()),
-            None => self.push_loose(start, &raw, packed),
+        let shape = self.shape();
+        if shape.is_none() {
+            self.push_loose(start, json, packed);
         }
+        self.note_shape(shape.unwrap_or(0), start, packed);
         Ok(())
+    }
+
+    /// The raw JSON of a hot field of the event that is being packed.
+    fn raw<'j>(&self, json: &'j str, at: usize) -> Option<&'j str> {
+        json.get(self.spans.get(at)?.clone()?)
+    }
+
+    /// Makes the event that begins at `start` part of a run.
+    fn note_shape(&mut self, shape: u16, start: usize, packed: &mut Vec<u8>) {
+        let run = match self.run {
+            Some(run) if run.shape == shape && run.len < u16::MAX => Run { len: run.len + 1, ..run },
+            _ => {
+                packed.splice(start..start, [0; 4]);
+                Run { at: start, shape, len: 1 }
+            }
+        };
+        packed[run.at..run.at + 2].copy_from_slice(&shape.to_le_bytes());
+        packed[run.at + 2..run.at + 4].copy_from_slice(&run.len.to_le_bytes());
+        self.run = Some(run);
     }
 
     /// The number of the current kinds' shape; none if there are too many shapes.
@@ -161,12 +193,12 @@ impl Packer {
     }
 
     /// Packs the event again as shape 0: each value behind its kind.
-    fn push_loose(&mut self, start: usize, raw: &[Option<&str>], packed: &mut Vec<u8>) {
+    fn push_loose(&mut self, start: usize, json: &str, packed: &mut Vec<u8>) {
         packed.truncate(start + EVENT_HEAD_BYTES);
-        for (at, raw) in raw.iter().enumerate() {
+        for at in 0..self.hot.len() {
             let kind_at = packed.len();
             packed.push(0);
-            packed[kind_at] = self.push_value(at, *raw, packed);
+            packed[kind_at] = self.push_value(at, self.raw(json, at), packed);
         }
     }
 
@@ -200,6 +232,12 @@ impl Packer {
     }
 
     fn push_text(&mut self, at: usize, text: &str, packed: &mut Vec<u8>) -> u8 {
+        if let Some((high, low)) = limbs(text) {
+            put_text(packed, text);
+            packed.extend(high.to_le_bytes());
+            packed.extend(low.to_le_bytes());
+            return b'm';
+        }
         let field = &mut self.hot[at];
         if text.len() <= TEXT_BYTES_MAX && field.recurs() {
             field.seen = field.seen.saturating_add(1);
@@ -222,16 +260,34 @@ impl Packer {
     }
 }
 
+/// The limbs of a text that is a whole number too long to be one of few: an amount, for which handlers want a number.
+fn limbs(text: &str) -> Option<(i64, i64)> {
+    const DIGITS_MIN: usize = 7;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if !(DIGITS_MIN..=DIGITS_MAX).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    // 18 digits fit 64 bits.
+    let number = |digits: &str| digits.bytes().fold(0_i64, |sum, digit| sum * 10 + i64::from(digit - b'0'));
+    let (high, low) = digits.split_at(digits.len().saturating_sub(LIMB_DIGITS));
+    match (number(high), number(low), digits.len() < text.len()) {
+        (high, low, false) => Some((high, low)),
+        (high, 0, true) => Some((-high, 0)),
+        (high, low, true) => Some((-high - 1, LIMB - low)),
+    }
+}
+
 fn put_text(packed: &mut Vec<u8>, text: &str) {
     // No line of a source is near 4 GiB.
     packed.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
     packed.extend(text.as_bytes());
 }
 
-/// Takes the raw values of the hot fields out of an object.
-struct HotValues<'h, 'r, 'j> {
+/// Finds where the raw values of the hot fields lie in an object.
+struct HotValues<'h, 's, 'j> {
     hot: &'h [HotField],
-    raw: &'r mut [Option<&'j str>],
+    json: &'j str,
+    spans: &'s mut [Option<Range<usize>>],
 }
 
 impl<'j> DeserializeSeed<'j> for HotValues<'_, '_, 'j> {
@@ -251,7 +307,11 @@ impl<'j> Visitor<'j> for HotValues<'_, '_, 'j> {
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(place) = map.next_key_seed(KeyPlace(self.hot))? {
             match place {
-                Some(at) => self.raw[at] = Some(map.next_value::<&'j RawValue>()?.get()),
+                Some(at) => {
+                    let raw = map.next_value::<&'j RawValue>()?.get();
+                    let start = raw.as_ptr().addr() - self.json.as_ptr().addr();
+                    self.spans[at] = Some(start..start + raw.len());
+                }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -287,10 +347,12 @@ impl Visitor<'_> for KeyPlace<'_> {
 /// The text is no JSON object.
 pub(super) fn raw_field<'j>(json: &'j str, name: &str) -> Result<Option<&'j str>, String> {
     let hot = [HotField { name: name.to_owned(), seen: 0, recurred: 0 }];
-    let mut raw = [None];
+    let mut spans = [None];
     let mut parser = serde_json::Deserializer::from_str(json);
-    HotValues { hot: &hot, raw: &mut raw }.deserialize(&mut parser).map_err(|error| error.to_string())?;
-    Ok(raw[0])
+    let values = HotValues { hot: &hot, json, spans: &mut spans };
+    values.deserialize(&mut parser).map_err(|error| error.to_string())?;
+    let [span] = spans;
+    Ok(span.and_then(|span| json.get(span)))
 }
 
 /// An integer of 64 bits from a text of digits.

@@ -1,19 +1,18 @@
 -- The inner side of the border between the host and a script.
 --
--- Rows live here as long as they are warm, as arrays in the order of their columns. A row that changed in a batch that
--- is not committed is always here, so what is here, and after it what is committed, is the truth: a read never waits
+-- Rows live here as long as they are warm, as cells in lists: see `kinds.lua`. A row that changed in a batch that is not
+-- committed is always here, so what is here, and after it what is committed, is the truth: a read never waits
 -- for a commit. Events come in packed, many at a time; what a batch changed goes out packed, once, at its end.
 --
 -- When a handler asks for a row that is not here, its coroutine is parked, the events behind it are run dry to learn
 -- what they will ask for, and the host is told all of it at once.
 
-local host, kinds_given, script_source, numeric_source, sandbox_source, find_source, script_name = ...
+local host, kinds_given, script_source, numeric_source, sandbox_source, kinds_source, find_source, script_name = ...
 
 local rawmeta, setmeta, rawset, rawequal, type, next = getmetatable, setmetatable, rawset, rawequal, type, next
 local mtype, tointeger, error, pcall, tostring, tonumber = math.type, math.tointeger, error, pcall, tostring, tonumber
 local spack, sunpack, find, format, concat = string.pack, string.unpack, string.find, string.format, table.concat
-local utf8_len, sort, unpack = utf8.len, table.sort, table.unpack
-local move = table.move
+local utf8_len, unpack, move, sort = utf8.len, table.unpack, table.move, table.sort
 local co_create, co_resume, co_yield, co_yieldable, co_status =
   coroutine.create, coroutine.resume, coroutine.yield, coroutine.isyieldable, coroutine.status
 local load = load
@@ -39,7 +38,7 @@ local function name_text(name)
 end
 
 local numbers = load(numeric_source, "=numeric", "t")(host, raise)
-local numeric_meta, parse_number, limbs, from_limbs = numbers.meta, numbers.parse, numbers.limbs, numbers.from_limbs
+local numeric_meta = numbers.meta
 
 local function decode(json)
   local value, problem = host.decode(json)
@@ -55,25 +54,30 @@ end
 
 ---------------------------------------------------------------------------------------------------- state of the run
 
+-- What the functions that are compiled for each kind share with this file: the mode, the open batch, the event that is
+-- being handled (its file and line, as a number; a row carries it), and its block.
+local MODE <const>, BATCH <const>, WRITER <const>, BLOCK <const> = 1, 2, 3, 4
 local RUN <const>, DRY <const>, SNAPSHOT <const> = 1, 2, 3
-local mode = RUN
-local batch, committed = 1, 0
+local S = { RUN, 1, 0, 0 }
+local committed = 0
 local regions = {}
 local touched, touched_count = {}, 0
+local changed_rows = 0 -- of the open batch
 local DRY_END = {} -- what ends a dry run at a row that is not here
 
 -- `ctx.<entity>` of one region is an empty table; what is behind it is out of a script's reach.
-local inner_of = {}
+local handle_of = {}
 -- The fields of what is behind it, which is called a handle here.
 local YOUNG <const>, OLD <const>, CHANGED <const>, DIRTY <const>, DIRTY_COUNT <const> = 1, 2, 3, 4, 5
-local WHOLE <const>, KIND <const>, REGION <const>, TRIED <const>, NEW <const> = 6, 7, 8, 9, 10
-local COUNTS <const>, INDEXES <const> = 12, 13 -- of `find.lua`
--- YOUNG, OLD: id -> row, or false for a row that is known not to be. CHANGED: id -> the batch that changed it last.
--- WHOLE: every row of the table is here. TRIED: the host was asked for the whole table. NEW: ids that are known not to
--- have been there before the open batch.
-
--- The event that is being handled, as a number: its file and line. A row carries it behind its columns.
-local writer = 0
+local WHOLE <const>, KIND <const>, REGION <const>, TRIED <const>, SEGMENTS <const> = 6, 7, 8, 9, 10
+local COUNTS <const>, INDEXES <const> = 12, 13 -- of `find.lua`, which has 11 too
+local TOP <const>, FREE <const>, GONE <const>, TOUCHED <const>, ROWS <const>, FILTERED <const> = 14, 15, 16, 17, 18, 19
+-- YOUNG, OLD: id -> place of the row, or false if it is known that there is none. CHANGED: id -> the batch that changed it
+-- last; of rows that are written it is kept only while the table is not whole and is read. WHOLE: every row of the table is
+-- here. FILTERED: the host knows which rows there may be, so that one that is not here may be known to be new.
+-- TRIED: the host was asked for the whole table. DIRTY: places of the rows that the open batch wrote. GONE: ids of those
+-- that it deleted. TOP: the last place in use. FREE: places below it that are not. ROWS: how many rows are here.
+local SHIFT <const>, MASK <const> = 16, 0xffff
 
 ---------------------------------------------------------------------------------------------------------- the events
 
@@ -97,7 +101,7 @@ local function fetch_field(event, key)
   if not rawequal(event, current_event) then raise("an event can be read only while it is handled") end
   if type(key) ~= "string" then return nil end
   -- The host notes what it cannot read, and ends the run for it unless this is a dry run.
-  local value, problem = host.field(key, mode ~= DRY)
+  local value, problem = host.field(key, S[MODE] ~= DRY)
   if problem then raise("event." .. key .. ": " .. problem) end
   if value ~= nil then rawset(event, key, value) end
   note_fetched(event, key)
@@ -142,7 +146,7 @@ end
 -- Makes all fields of an event plain ones.
 local function open_event(event)
   if not rawequal(event, current_event) then raise("an event can be read only while it is handled") end
-  local fields, problem = host.all_fields(mode ~= DRY)
+  local fields, problem = host.all_fields(S[MODE] ~= DRY)
   if problem then raise("event: " .. problem) end
   local keys = fetched[event] or {}
   setmeta(event, nil)
@@ -154,17 +158,22 @@ local function open_event(event)
 end
 
 -- Texts that occur again and again cross once and are named by a number.
-local texts = {}
+local texts, clean = {}, {} -- clean: those that a column takes
 local shapes = {}
 
-local FIELD_FORMATS <const> = { i = "i8", d = "d", s = "s4", r = "I4", N = "s4", j = "s4", t = "", f = "", n = "", x = "" }
-local FIELD_VALUES <const> = {
-  i = "%s", d = "%s", s = "%s", r = "texts[%s]", N = "canonical(%s)", j = "decode(%s)", t = "true", f = "false",
+local FIELD_FORMATS <const> = {
+  i = "i8", d = "d", s = "s4", r = "I4", N = "s4", m = "s4i8i8", j = "s4", t = "", f = "", n = "", x = "",
 }
+local FIELD_VALUES <const> = {
+  i = "%s", d = "%s", s = "%s", r = "texts[%s]", N = "canonical(%s)", m = "%s", j = "decode(%s)", t = "true", f = "false",
+}
+local HINTS_MAX <const> = #numbers.hints // 3
 
--- Makes the reader of the events whose fields have these kinds, one letter a field.
+-- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block, its
+-- writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along.
 local function define_shape(number, names, field_kinds)
-  local format_parts, locals, fields = {}, {}, {}
+  local format_parts, locals, fields, hints = { "i8i8" }, { "block", "writer" }, {}, {}
+  local is_spoiled_shape = false
   for at, name in ipairs(names) do
     local kind = field_kinds:sub(at, at)
     local slot = "v" .. at
@@ -172,41 +181,48 @@ local function define_shape(number, names, field_kinds)
       format_parts[#format_parts + 1] = FIELD_FORMATS[kind]
       locals[#locals + 1] = slot
     end
-    if kind == "x" then locals.spoiled = true end
+    if kind == "m" then
+      locals[#locals + 1], locals[#locals + 2] = "h" .. at, "l" .. at
+      local place = 3 * #hints + 1
+      if #hints < HINTS_MAX then
+        hints[#hints + 1] = format("hints[%d], hints[%d], hints[%d] = %s, h%d, l%d", place, place + 1, place + 2, slot, at, at)
+      end
+    end
+    if kind == "x" then is_spoiled_shape = true end
     if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, slot) end
   end
   locals[#locals + 1] = "at"
-  local meta = locals.spoiled and spoiled_meta or event_meta
-  local finish = field_kinds:find("j", 1, true) and finish_event or nil
-  local result = finish and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)"
+  local meta = is_spoiled_shape and spoiled_meta or event_meta
+  local result = field_kinds:find("j", 1, true) and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)"
   local source = format(
-    "local unpack, setmeta, meta, texts, canonical, decode, finish = ... return function(packed, at) local %s = unpack(%q, packed, at) return " .. result .. ", at end",
-    concat(locals, ", "), "<" .. concat(format_parts), concat(fields, ", ")
+    "local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ... return function(packed, at) local %s = unpack(%q, packed, at) %s return " .. result .. ", block, writer, at end",
+    concat(locals, ", "), "<" .. concat(format_parts), concat(hints, " "), concat(fields, ", ")
   )
-  source = source:gsub("local at = unpack%(\"<\", packed, at%)", "")
-  shapes[number] = load(source, "=shape", "t")(sunpack, setmeta, meta, texts, numbers.canonical, decode_field, finish)
+  shapes[number] = load(source, "=shape", "t")(sunpack, setmeta, meta, texts, numbers.canonical, decode_field, finish_event, numbers.hints)
 end
 
 -- Events with a rare mix of kinds bring their kinds along.
 local hot_names = {}
 shapes[0] = function(packed, at)
-  local event, meta = {}, event_meta
+  local event, meta, block, writer = {}, event_meta, nil, nil
+  block, writer, at = sunpack("<i8i8", packed, at)
   for place = 1, #hot_names do
     local kind
     kind, at = sunpack("c1", packed, at)
-    local value
+    local value, _
     if kind == "t" then value = true
     elseif kind == "f" then value = false
     elseif kind == "x" then meta = spoiled_meta
     elseif kind ~= "n" then
-      value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at)
+      if kind == "m" then value, _, _, at = sunpack("<s4i8i8", packed, at)
+      else value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at) end
       if kind == "r" then value = texts[value]
       elseif kind == "N" then value = numbers.canonical(value)
       elseif kind == "j" then value = decode_field(value) end
     end
     event[hot_names[place]] = value
   end
-  return finish_event(setmeta(event, meta)), at
+  return finish_event(setmeta(event, meta)), block, writer, at
 end
 
 local function define_hot(names)
@@ -220,10 +236,13 @@ end
 local function define_texts(packed, first)
   if first == 1 then
     for at in next, texts do texts[at] = nil end
+    for text in next, clean do clean[text] = nil end
   end
   local at = 1
   while at <= #packed do
-    texts[first], at = sunpack("<s4", packed, at)
+    local text
+    text, at = sunpack("<s4", packed, at)
+    texts[first], clean[text] = text, not find(text, "\0", 1, true)
     first = first + 1
   end
 end
@@ -238,175 +257,54 @@ local function describe(value)
   return "a " .. kind
 end
 
-local function refuse(column, expected, value, problem)
-  raise(format("%s: expected %s, got %s%s", column, expected, describe(value), problem and " (" .. problem .. ")" or ""))
+-- The segment of a place, and the row's first cell in it.
+local function cells_at(handle, place)
+  return handle[SEGMENTS][place >> SHIFT], place & MASK
 end
 
--- Slow paths of `set`: what is not yet of the column's form is brought to it, or refused.
-local function to_bigint(value, column)
-  local number
-  if mtype(value) == "float" then
-    if value >= -2^53 and value <= 2^53 then number = tointeger(value) end
-  elseif type(value) == "string" or rawmeta(value) == numeric_meta then
-    number = host.integer(tostring(value))
+-- A place for one more row.
+local function new_place(handle)
+  local free = handle[FREE]
+  local count = #free
+  if count > 0 then
+    local place = free[count]
+    free[count] = nil
+    return place
   end
-  return number or refuse(column, "a bigint (an integer of 64 bits)", value)
-end
-
-local function to_double(value, column)
-  if mtype(value) == "integer" then return value + 0.0 end
-  if rawmeta(value) == numeric_meta then
-    local number = tonumber(tostring(value)) + 0.0
-    if number - number == 0 then return number end
-    refuse(column, "a double", value, "no double comes near it")
+  local kind, place = handle[KIND], handle[TOP]
+  if place == 0 or (place & MASK) + 2 * kind.width > kind.rows_max * kind.width + 1 then
+    local segments = handle[SEGMENTS]
+    segments[#segments + 1] = {}
+    place = #segments << SHIFT | 1
+  else
+    place = place + kind.width
   end
-  return refuse(column, "a double (a number that is not NaN)", value)
+  handle[TOP] = place
+  return place
 end
 
-local function to_numeric(value, column)
-  local number, problem = parse_number(value)
-  if not number then refuse(column, "a numeric", value, problem) end
-  problem = number[1] == false and host.numeric_fits(number[2])
-  if problem then refuse(column, "a numeric", "a longer number", problem) end
-  return number
+-- Gives a row's place back.
+local function release(handle, place)
+  local d, at = cells_at(handle, place)
+  local kind = handle[KIND]
+  d[at + kind.id_at] = false
+  for _, offset in ipairs(kind.texts) do d[at + offset] = false end
+  local free = handle[FREE]
+  free[#free + 1] = place
 end
 
-local function to_text(value, column)
-  if type(value) ~= "string" then
-    refuse(column, "text", value, (type(value) == "number" or rawmeta(value) == numeric_meta) and "tostring(…) makes one" or nil)
-  end
-  if not utf8_len(value) then refuse(column, "text", value, "it is not UTF-8; a bytes column takes any bytes") end
-  if find(value, "\0", 1, true) then refuse(column, "text", value, "it holds a NUL, which no database keeps") end
-  return value
-end
-
-local function to_boolean(value, column)
-  return refuse(column, "a boolean", value)
-end
-
-local function to_bytes(value, column)
-  return refuse(column, "bytes (a string)", value)
-end
-
-local times, times_count = {}, 0
-local function to_time(value, column)
-  if type(value) ~= "string" then refuse(column, "a timestamptz such as \"2018-01-31T01:49:59.650Z\"", value) end
-  local time, problem = host.time(value)
-  if not time then refuse(column, "a timestamptz such as \"2018-01-31T01:49:59.650Z\"", value) end
-  if times_count >= 4096 then times, times_count = {}, 0 end
-  times[value], times_count = time, times_count + 1
-  return time
-end
-
-local function to_json(value, column)
-  local text, problem = host.encode(value)
-  if not text then raise(column .. ": " .. problem) end
-  return text
-end
-
-local COERCE <const> = {
-  bigint = "if mtype(v) ~= 'integer' then v = to_bigint(v, %q) end",
-  double = "if mtype(v) == 'float' and v == v then v = v + 0.0 else v = to_double(v, %q) end",
-  numeric = "if rawmeta(v) ~= numeric_meta or v[1] == false then v = to_numeric(v, %q) end",
-  text = "v = to_text(v, %q)",
-  boolean = "if type(v) ~= 'boolean' then v = to_boolean(v, %q) end",
-  bytes = "if type(v) ~= 'string' then v = to_bytes(v, %q) end",
-  timestamptz = "v = times(v) or to_time(v, %q)",
-  jsonb = "v = to_json(v, %q)",
-}
-local ROW_FORMATS <const> = {
-  bigint = "i8", double = "d", numeric = "i8i8s4", text = "s4", boolean = "B", bytes = "s4", timestamptz = "s4", jsonb = "s4",
-}
-local ZEROS <const> = { bigint = "0", double = "0.0", text = "''", bytes = "''", timestamptz = "''", jsonb = "''" }
-local GROUP <const> = 32 -- columns that share a mask of nulls
-
-local function compile(source, ...)
-  return load(source, "=kind", "t")(...)
-end
-
--- What `get` returns: the handler's own copy, with names.
-local function make_copy(columns)
-  local fields = {}
-  for at, column in ipairs(columns) do
-    local value = format(column.type == "jsonb" and "r[%d] and decode(r[%d])" or "r[%d]", at, at)
-    fields[at] = format("[%q] = %s", column.name, value)
-  end
-  return compile(format("local decode = ... return function(r) return {%s} end", concat(fields, ", ")), decode)
-end
-
--- What `set` keeps: checked, in the order of the columns, then the event that wrote it.
-local function make_check(entity, columns)
-  -- The block only where history is kept: so that it is seen that a row has changed in the same block already.
-  local parts = { "local n, v = {" .. ("nil, "):rep(#columns) .. (has_history and "writer, block}" or "writer}") }
-  for at, column in ipairs(columns) do
-    local coerce = format(COERCE[column.type], entity .. "." .. column.name)
-    parts[#parts + 1] = format("v = row[%q] if v ~= nil then %s n[%d] = v end", column.name, coerce, at)
-  end
-  local source = "local mtype, type, rawmeta, numeric_meta, times, to_bigint, to_double, to_numeric, to_text, to_boolean, to_bytes, to_time, to_json = ... return function(row, writer, block) "
-    .. concat(parts, " ") .. " return n end"
-  return compile(source, mtype, type, rawmeta, numeric_meta, function(v) return times[v] end, to_bigint, to_double,
-    to_numeric, to_text, to_boolean, to_bytes, to_time, to_json)
-end
-
-local function group_of(columns, first)
-  local group = {}
-  for at = first, math.min(first + GROUP - 1, #columns) do group[#group + 1] = { at = at, type = columns[at].type } end
-  return group
-end
-
-local function make_pack(columns)
-  local body, packs = {}, {}
-  for first = 1, math.max(#columns, 1), GROUP do
-    local group = group_of(columns, first)
-    local form, values, code = "", {}, {}
-    for bit, column in ipairs(group) do
-      local value = format("r[%d]", column.at)
-      form = form .. ROW_FORMATS[column.type]
-      code[#code + 1] = format("if %s == nil then m = m | %d end", value, 1 << (bit - 1))
-      if column.type == "numeric" then
-        code[#code + 1] = format("local a%d, b%d, c%d = limbs(%s)", bit, bit, bit, value)
-        values[#values + 1] = format("a%d, b%d, c%d", bit, bit, bit)
-      elseif column.type == "boolean" then
-        values[#values + 1] = value .. " and 1 or 0"
-      else
-        values[#values + 1] = value .. " or " .. ZEROS[column.type]
-      end
-    end
-    local head = first == 1 and "s4Bi8" or ""
-    local head_values = first == 1 and format("id, change, r[%d], ", #columns + 1) or ""
-    if #group == 0 then
-      body[#body + 1] = "do return spack('<s4Bi8', id, change, r[1]) end"
-    else
-      body[#body + 1] = format("local p%d do local m = 0 %s p%d = spack(%q, %sm, %s) end", first, concat(code, " "), first,
-        "<" .. head .. "I4" .. form, head_values, concat(values, ", "))
-      packs[#packs + 1] = "p" .. first
-    end
-  end
-  local result = #packs > 0 and " return " .. concat(packs, " .. ") or ""
-  return compile("local spack, limbs = ... return function(id, change, r) " .. concat(body, " ") .. result .. " end", spack, limbs)
-end
-
-local function make_unpack(columns)
-  local body = { "local n = {" .. ("nil, "):rep(#columns) .. "0} local id, _ id, _, _, at = sunpack('<s4Bi8', packed, at)" }
-  for first = 1, #columns, GROUP do
-    local form, names, code = "", {}, {}
-    for bit, column in next, group_of(columns, first) do
-      form = form .. ROW_FORMATS[column.type]
-      local value = "a" .. bit
-      names[#names + 1] = value
-      if column.type == "numeric" then
-        names[#names + 1], names[#names + 2] = "b" .. bit, "c" .. bit
-        value = format("from_limbs(a%d, b%d, c%d)", bit, bit, bit)
-      elseif column.type == "boolean" then
-        value = value .. " ~= 0"
-      end
-      code[#code + 1] = format("if m & %d == 0 then n[%d] = %s end", 1 << (bit - 1), column.at, value)
-    end
-    body[#body + 1] = format("do local m, %s m, %s, at = sunpack(%q, packed, at) %s end", concat(names, ", "), concat(names, ", "),
-      "<I4" .. form, concat(code, " "))
-  end
-  local source = "local sunpack, from_limbs = ... return function(packed, at) " .. concat(body, " ") .. " return id, n, at end"
-  return compile(source, sunpack, from_limbs)
+-- Makes a row known that is not; its columns are for the caller to fill in. Returns the place and its cells.
+local function add_row(handle, id, writer, changed_in)
+  local place = new_place(handle)
+  local kind = handle[KIND]
+  local d, at = cells_at(handle, place)
+  -- In the order of cells, so that a new segment stays a list.
+  for cell = at, at + kind.cells - 1 do d[cell] = false end
+  d[at + kind.id_at], d[at + kind.writer_at], d[at + kind.batch_at] = id, writer, changed_in
+  if has_history then d[at + kind.block_at] = false end
+  handle[YOUNG][id], handle[OLD][id] = place, nil
+  handle[ROWS] = handle[ROWS] + 1
+  return place, d, at
 end
 
 --------------------------------------------------------------------------------------------------- rows that are missed
@@ -451,7 +349,7 @@ end
 
 -- Waits until what is wanted is here.
 local function need(handle, what)
-  if mode == DRY then
+  if S[MODE] == DRY then
     want(handle, what)
     error(DRY_END, 0)
   elseif co_yieldable() then
@@ -464,28 +362,37 @@ local function need(handle, what)
   end
 end
 
--- The row of an id, or false; whichever generation it is in.
+-- The place of an id, or false; whichever generation it is in.
 local function lookup(handle, id)
-  local row = handle[YOUNG][id]
-  if row ~= nil then return row end
-  row = handle[OLD][id]
-  if row ~= nil then
-    handle[YOUNG][id] = row
-    handle[OLD][id] = nil
-    return row
+  local place = handle[YOUNG][id]
+  if place ~= nil then return place end
+  place = handle[OLD][id]
+  if place ~= nil then
+    handle[YOUNG][id], handle[OLD][id] = place, nil
+    return place
   end
   if handle[WHOLE] then return false end
   return nil
 end
 
--- The row of an id, or false: waits for it if it is not here.
-local function fetch(handle, id)
-  local row = lookup(handle, id)
-  if row == nil then
-    need(handle, id)
-    row = lookup(handle, id) or false
+-- Whether it is known that there is no row of an id that is not here.
+local function is_absent(handle, id)
+  if handle[FILTERED] and host.is_absent(handle[KIND].number, handle[REGION], id) then
+    handle[YOUNG][id] = false
+    return true
   end
-  return row
+  return false
+end
+
+-- The place of an id, or false: waits for the row if it is not here.
+local function fetch(handle, id)
+  local place = lookup(handle, id)
+  if place == nil then
+    if is_absent(handle, id) then return false end
+    need(handle, id)
+    place = lookup(handle, id) or false
+  end
+  return place
 end
 
 -- What the host found for a question.
@@ -497,21 +404,37 @@ local function supply_found(number, packed, count, is_complete)
   answer_found(handle, question, packed, count, is_complete)
 end
 
+local taken = {} -- the cells of the row that is being taken in
+
+-- Takes in a row that the host found, if nothing is known of it here; returns its id and where the next one begins.
+local function take_in(handle, packed, from)
+  local kind, id = handle[KIND], nil
+  id, from = kind.unpack(packed, from, taken, 1)
+  if handle[YOUNG][id] == nil and handle[OLD][id] == nil then
+    local _, d, at = add_row(handle, id, 0, 0)
+    move(taken, 1, kind.cells, at, d)
+  end
+  return id, from
+end
+
 -- The rows the host found, of the ids that are given or of the whole table.
 local function supply(kind_number, region_number, packed, is_whole, ids)
   local handle = regions[region_number].handles[kind_number]
-  local young, old, unpack_row = handle[YOUNG], handle[OLD], handle[KIND].unpack
-  local at = 1
-  while at <= #packed do
-    local id, row
-    id, row, at = unpack_row(packed, at)
-    if young[id] == nil and old[id] == nil then young[id] = row end
-  end
+  local young, old = handle[YOUNG], handle[OLD]
+  local at, id = 1, nil
+  while at <= #packed do id, at = take_in(handle, packed, at) end
   handle[TRIED] = true
-  if is_whole then handle[WHOLE] = true end
+  if is_whole and not handle[WHOLE] then
+    handle[WHOLE] = true
+    -- A row that was written without being here may have been there before.
+    local batch_at = handle[KIND].batch_at
+    for dirty_at = 1, handle[DIRTY_COUNT] do
+      local d, cell = cells_at(handle, handle[DIRTY][dirty_at])
+      if d[cell + batch_at] == -S[BATCH] then d[cell + batch_at] = S[BATCH] end
+    end
+  end
   at = 1
   while at <= #ids do
-    local id
     id, at = sunpack("<s4", ids, at)
     if young[id] == nil and old[id] == nil then young[id] = false end
   end
@@ -523,18 +446,12 @@ end
 local DRY_READS_MAX <const> = 10000
 local dry_reads = 0
 
-local dry_writes -- handle -> id -> row, of one handler call that is run dry
+local dry_writes -- handle -> id -> cells, or false: of one handler call that is run dry
+local parked_writer = 0 -- the event of the call that is parked meanwhile
 
--- What the current call wrote: handle, id and the row before, again and again. A call that is run dry must not see half
--- of what the parked one does.
-local call_writes, call_writes_count = {}, 0
-
--- Puts the rows before the parked call in the place of those it wrote, or back.
-local function swap_call_writes(from, to, step)
-  for at = from, to, step do
-    local young, id = call_writes[at][YOUNG], call_writes[at + 1]
-    young[id], call_writes[at + 2] = call_writes[at + 2], young[id]
-  end
+-- Whether an id may be one as it is.
+local function is_key(id)
+  return type(id) == "string" and #id <= host.id_bytes_max and utf8_len(id) and not find(id, "\0", 1, true)
 end
 
 local function key_of(handle, id, what)
@@ -543,7 +460,10 @@ local function key_of(handle, id, what)
   if #id > host.id_bytes_max then
     raise(format("%s:%s: an id of %d bytes; expected at most %d, which is what an index takes", handle[KIND].name, what, #id, host.id_bytes_max))
   end
-  return to_text(id, handle[KIND].name .. ":" .. what .. ": id")
+  local problem = not utf8_len(id) and "it is not UTF-8; a bytes column takes any bytes"
+    or find(id, "\0", 1, true) and "it holds a NUL, which no database keeps"
+  if problem then raise(format("%s:%s: id: expected text, got %s (%s)", handle[KIND].name, what, describe(id), problem)) end
+  return id
 end
 
 -- A method was called with something that is no entity.
@@ -551,37 +471,77 @@ local function no_entity(what)
   raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)")
 end
 
-local function mark(handle, id, before)
-  local changed = handle[CHANGED]
-  if changed[id] ~= batch then
-    changed[id] = batch
-    if before == false or (before == nil and handle[WHOLE]) then handle[NEW][id] = true end
-    local count = handle[DIRTY_COUNT] + 1
-    handle[DIRTY_COUNT] = count
-    handle[DIRTY][count] = id
-    if count == 1 then
-      touched_count = touched_count + 1
-      touched[touched_count] = handle
+local function touch(handle)
+  if not handle[TOUCHED] then
+    handle[TOUCHED] = true
+    touched_count = touched_count + 1
+    touched[touched_count] = handle
+  end
+end
+
+-- Notes that the open batch wrote the row at a place, for the first time.
+local function mark(handle, id, place)
+  local count = handle[DIRTY_COUNT] + 1
+  handle[DIRTY_COUNT] = count
+  handle[DIRTY][count] = place
+  changed_rows = changed_rows + 1
+  if count == 1 then touch(handle) end
+  if not handle[WHOLE] and handle[KIND].is_read then handle[CHANGED][id] = S[BATCH] end
+end
+
+-- Brings CHANGED up to date with the rows that changed in this run.
+local function list_changed(handle)
+  local changed, batch_at = handle[CHANGED], handle[KIND].batch_at
+  for _, map in ipairs{ handle[YOUNG], handle[OLD] } do
+    for id, place in next, map do
+      if place then
+        local d, at = cells_at(handle, place)
+        local changed_in = d[at + batch_at]
+        if changed_in ~= 0 then changed[id] = changed_in < 0 and -changed_in or changed_in end
+      end
     end
   end
 end
 
--- Keeps what a row was before the current block: see `seal`.
-local on_write, needs_before, drop_found -- of `find.lua`
-local UNKNOWN <const> = {} -- it is not here; what is committed decides
+-- Notes that rows of a kind are read. Until then they are let go as soon as their batch is committed.
+local function note_read(kind)
+  if kind.is_read then return end
+  kind.is_read = true
+  for _, known in next, regions do
+    local handle = known.handles[kind.number]
+    if not handle[WHOLE] then list_changed(handle) end
+  end
+end
+
+-- Keeps what rows were before the current block: see `seal_undo`. Entries lie one behind the other: block, handle, id, what
+-- the row was, and if it was one, its cells.
+local ABSENT <const>, ROW <const>, UNKNOWN <const> = 0, 1, 2 -- unknown: what is committed decides
+local UNDO_HEAD <const> = 4
 local logged = {} -- regions of which something is kept
 local region -- the one that is being handled
+local leave, enter, needs_before, drop_found -- of `find.lua`
 
-local function note_before(handle, id, before)
-  local block = region.fields.block
-  if before == nil then
-    before = UNKNOWN
-    if handle[WHOLE] then before = false end
-  elseif before and before[handle[KIND].block_at] == block then return end
+local function note_before(handle, id, what)
   local undo, at = region.undo, region.undo_count
   if at == 0 then logged[#logged + 1] = region end
-  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = block, handle, id, before
-  region.undo_count = at + 4
+  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = S[BLOCK], handle, id, what
+  region.undo_count = at + UNDO_HEAD
+end
+
+local function note_new(handle, id, place)
+  note_before(handle, id, (place == false or handle[WHOLE]) and ABSENT or UNKNOWN)
+end
+
+local function note_row(handle, id, d, at)
+  note_before(handle, id, ROW)
+  local cells, count = handle[KIND].cells, region.undo_count
+  move(d, at, at + cells - 1, count + 1, region.undo)
+  region.undo_count = count + cells
+end
+
+-- Where the entry behind that one begins.
+local function next_undo(undo, at)
+  return at + UNDO_HEAD + (undo[at + 3] == ROW and undo[at + 1][KIND].cells or 0)
 end
 
 -- Lets go of what lies too far back to be rolled back, now that `block` has come.
@@ -589,7 +549,7 @@ local function prune_undo(block)
   local undo, count, oldest = region.undo, region.undo_count, block - host.history_depth
   if count == 0 or oldest > block or undo[1] > oldest then return end
   local from = 1
-  while from <= count and undo[from] <= oldest do from = from + 4 end
+  while from <= count and undo[from] <= oldest do from = next_undo(undo, from) end
   -- Moving costs as much as what stays, so it waits until that is less than what goes.
   if from - 1 < count // 2 then return end
   local kept = count - from + 1
@@ -598,117 +558,183 @@ local function prune_undo(block)
   region.undo_count = kept
 end
 
-local function write(handle, id, row)
-  if mode == RUN then
-    local young, count = handle[YOUNG], call_writes_count
-    local before = young[id]
-    if before == nil then before = handle[OLD][id] end
-    if before == nil and needs_before(handle) then
-      before = fetch(handle, id)
-      young, count = handle[YOUNG], call_writes_count
-    end
-    if handle[INDEXES] or handle[COUNTS] then on_write(handle, id, before, row) end
-    call_writes[count + 1], call_writes[count + 2], call_writes[count + 3] = handle, id, before
-    call_writes_count = count + 3
-    if has_history then note_before(handle, id, before) end
-    young[id] = row
-    return mark(handle, id, before)
-  end
-  if mode == SNAPSHOT then raise("on_snapshot may read, and not write") end
+-- What is known of an id by a call that is about to write it.
+local function before_write(handle, id)
+  local before = lookup(handle, id)
+  if before == nil and needs_before(handle) then before = fetch(handle, id) end
+  return before
+end
+
+local function note_dry(handle, id, cells)
   if needs_before(handle) then fetch(handle, id) end
   local writes = dry_writes[handle]
   if not writes then
     writes = {}
     dry_writes[handle] = writes
   end
-  writes[id] = row
+  writes[id] = cells
 end
 
-local methods = {}
+local function no_row(handle, row)
+  raise(format("%s:set: expected a table of columns, got %s", handle[KIND].name, describe(row)))
+end
 
-function methods.get(entity, id)
-  local handle = inner_of[entity] or no_entity("get")
-  local young = handle[YOUNG]
-  if young[id] == nil then id = key_of(handle, id, "get") end
-  if mode == DRY then
-    dry_reads = dry_reads + 1
-    if dry_reads > DRY_READS_MAX then error(DRY_END, 0) end
-    local writes = dry_writes[handle]
-    local row = writes and writes[id]
-    if row == nil then row = fetch(handle, id) end
-    return row and handle[KIND].copy(row) or nil
+-- A name in a row that is no column. A row of `find` carries its id, and may come back with it.
+local function odd_column(handle, id, row, name)
+  if name == "id" and row.id == id then return end
+  local kind = handle[KIND]
+  raise(format("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names)))
+end
+
+local function check_columns(handle, id, row)
+  if type(row) ~= "table" then no_row(handle, row) end
+  local known = handle[KIND].known
+  for name in next, row do
+    if not known[name] then odd_column(handle, id, row, name) end
   end
-  local row = young[id]
-  if row == nil then row = fetch(handle, id) end
-  if row then return handle[KIND].copy(row) end
+end
+
+-- `set`, where the way that is compiled for the kind does not go.
+local function slow_set(handle, id, row)
+  id = key_of(handle, id, "set")
+  check_columns(handle, id, row)
+  local kind = handle[KIND]
+  if S[MODE] ~= RUN then
+    local cells = {}
+    kind.read(row, cells, 1)
+    if S[MODE] == SNAPSHOT then raise("on_snapshot may read, and not write") end
+    return note_dry(handle, id, cells)
+  end
+  local before = before_write(handle, id)
+  -- Nothing has changed yet, if a column is refused.
+  kind.read(row, taken, 1)
+  local batch, place, d, at = S[BATCH], before, nil, nil
+  if before then
+    leave(handle, id, before)
+    d, at = cells_at(handle, before)
+    local changed = d[at + kind.batch_at]
+    if changed ~= batch and changed ~= -batch then
+      mark(handle, id, before)
+      d[at + kind.batch_at] = batch
+    end
+    if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(handle, id, d, at) end
+  else
+    if has_history then note_new(handle, id, before) end
+    place, d, at = add_row(handle, id, 0, (before == false or handle[FILTERED]) and not handle[GONE][id] and -batch or batch)
+    mark(handle, id, place)
+  end
+  move(taken, 1, kind.cells, at, d)
+  d[at + kind.writer_at] = S[WRITER]
+  if has_history then d[at + kind.block_at] = S[BLOCK] end
+  if handle[INDEXES] then enter(handle, id, place) end
+end
+
+local function delete_row(handle, id)
+  local before = before_write(handle, id)
+  if before == false or (before == nil and is_absent(handle, id)) then return end
+  if before then
+    leave(handle, id, before)
+    local kind = handle[KIND]
+    local d, at = cells_at(handle, before)
+    if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(handle, id, d, at) end
+    local changed = d[at + kind.batch_at]
+    if changed ~= -S[BATCH] or not handle[WHOLE] then handle[GONE][id] = true end
+    if changed == S[BATCH] or changed == -S[BATCH] then
+      -- It stays among the rows that the batch wrote; without an id it is passed by, and its place is free after that.
+      d[at + kind.id_at] = false
+    else
+      release(handle, before)
+    end
+    handle[ROWS] = handle[ROWS] - 1
+  else
+    handle[GONE][id] = true
+    if has_history then note_before(handle, id, UNKNOWN) end
+  end
+  handle[YOUNG][id], handle[OLD][id] = false, nil
+  handle[CHANGED][id] = S[BATCH]
+  touch(handle)
+end
+
+-- A read of a call that is run dry. One that looks at what the parked call wrote ends here: it must not see half of that.
+local function dry_get(handle, id)
+  dry_reads = dry_reads + 1
+  if dry_reads > DRY_READS_MAX then error(DRY_END, 0) end
+  local writes, kind = dry_writes[handle], handle[KIND]
+  local cells = writes and writes[id]
+  if cells then return kind.copy(cells, 1) end
+  if cells == false then return nil end
+  local place = fetch(handle, id)
+  if not place then
+    if handle[GONE][id] then error(DRY_END, 0) end
+    return nil
+  end
+  local d, at = cells_at(handle, place)
+  local changed = d[at + kind.batch_at]
+  if d[at + kind.writer_at] == parked_writer and (changed == S[BATCH] or changed == -S[BATCH]) then error(DRY_END, 0) end
+  return kind.copy(d, at)
+end
+
+-- `get`, where the way that is compiled for the kind does not go.
+local function slow_get(handle, id)
+  if handle[YOUNG][id] == nil then id = key_of(handle, id, "get") end
+  note_read(handle[KIND])
+  if S[MODE] == DRY then return dry_get(handle, id) end
+  local place = fetch(handle, id)
+  if place then return handle[KIND].copy(cells_at(handle, place)) end
   return nil
 end
 
-function methods.set(entity, id, row)
-  local handle = inner_of[entity] or no_entity("set")
-  local kind = handle[KIND]
-  if handle[YOUNG][id] == nil then id = key_of(handle, id, "set") end
-  if type(row) ~= "table" then raise(format("%s:set: expected a table of columns, got %s", kind.name, describe(row))) end
-  for name in next, row do
-    -- A row of `find` carries its id; it may come back with it.
-    if not kind.known[name] and not (name == "id" and row.id == id) then
-      raise(format("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names)))
-    end
-  end
-  return write(handle, id, kind.check(row, writer, has_history and mode == RUN and region.fields.block or 0))
-end
-
-function methods.delete(entity, id)
-  local handle = inner_of[entity] or no_entity("delete")
-  return write(handle, key_of(handle, id, "delete"), false)
+local function delete(entity, id)
+  local handle = handle_of[entity] or no_entity("delete")
+  id = key_of(handle, id, "delete")
+  if S[MODE] == RUN then return delete_row(handle, id) end
+  if S[MODE] == SNAPSHOT then raise("on_snapshot may read, and not write") end
+  return note_dry(handle, id, false)
 end
 
 -- A call that is run dry sees what it wrote itself only by id: what it would find is not told to it.
 local function begin_read(handle)
-  if mode ~= DRY then return end
+  note_read(handle[KIND])
+  if S[MODE] ~= DRY then return end
   dry_reads = dry_reads + 1
   if dry_writes[handle] or dry_reads > DRY_READS_MAX then error(DRY_END, 0) end
 end
 
 local search = load(find_source, "=find", "t")({
-  begin_read = begin_read,
-  raise = raise, describe = describe, name_text = name_text, host = host, array = array, inner_of = inner_of,
-  fields = { YOUNG, OLD, CHANGED, WHOLE, KIND, REGION, TRIED }, TRY = TRY, need = need, no_entity = no_entity,
-  is_dry = function() return mode == DRY end, end_dry = function() error(DRY_END, 0) end,
+  begin_read = begin_read, raise = raise, describe = describe, name_text = name_text, host = host, array = array,
+  handle_of = handle_of, TRY = TRY, need = need, take_in = take_in, no_entity = no_entity,
 })
-methods.find, methods.count = search.methods.find, search.methods.count
-on_write, needs_before, drop_found, answer_found = search.on_write, search.needs_before, search.drop, search.supply
+leave, enter, needs_before, drop_found, answer_found = search.leave, search.enter, search.needs_before, search.drop, search.supply
 
+local make_kind = load(kinds_source, "=kinds", "t")({
+  raise = raise, describe = describe, name_text = name_text, host = host, numbers = numbers, state = S,
+  has_history = has_history, decode = decode, clean = clean,
+})
+local function refuse_key(_, key) raise("ctx entities are read-only (" .. tostring(key) .. "); use set") end
 local kinds = {}
 for number, given in ipairs(kinds_given) do
-  local names, known, is_indexed, is_time = {}, {}, {}, {}
-  for at, column in ipairs(given.columns) do
-    names[at] = column.name
-    known[column.name] = true
-    is_time[at] = column.type == "timestamptz"
-    if column.indexed then is_indexed[column.name] = at end
-  end
-  kinds[number] = {
-    number = number, block_at = #given.columns + 2, name = given.name, names = names, known = known, indexed = is_indexed, is_time = is_time,
-    copy = make_copy(given.columns), check = make_check(given.name, given.columns),
-    pack = make_pack(given.columns), unpack = make_unpack(given.columns),
+  local kind = make_kind(number, given, {
+    slow_get = slow_get, slow_set = slow_set, no_entity = no_entity, no_row = no_row, odd_column = odd_column, mark = mark,
+    note_row = note_row, note_new = note_new, new_place = new_place, is_key = is_key,
+  })
+  kind.meta = {
+    __index = { get = kind.get, set = kind.set, delete = delete, find = search.methods.find, count = search.methods.count },
+    __newindex = refuse_key,
   }
+  kinds[number] = kind
 end
 
 -- Metatables that are out of a script's reach.
 local hidden = setmeta({}, { __mode = "k" })
 
-local handle_meta = {
-  __index = methods,
-  __newindex = function(_, key) raise("ctx entities are read-only (" .. tostring(key) .. "); use set") end,
-}
 local function unknown_field(_, key)
   local names = { "region", "block" }
   for _, kind in ipairs(kinds) do names[#names + 1] = kind.name end
   raise("ctx has no " .. name_text(key) .. host.nearest(tostring(key), names) .. "; it has " .. concat(names, ", "))
 end
 local fields_meta = { __index = unknown_field }
-for _, meta in ipairs{ event_meta, spoiled_meta, array_meta, numeric_meta, handle_meta } do hidden[meta] = true end
+for _, meta in ipairs{ event_meta, spoiled_meta, array_meta, numeric_meta } do hidden[meta] = true end
+for _, kind in ipairs(kinds) do hidden[kind.meta] = true end
 local function refuse_field(_, key) raise("ctx is read-only (" .. tostring(key) .. "); keep state in entities") end
 
 -------------------------------------------------------------------------------------------------- what the host calls
@@ -761,9 +787,9 @@ end
 function border.define_region(number, name, is_empty)
   local fields, handles = { region = name, block = 0 }, {}
   for kind_number, kind in ipairs(kinds) do
-    local handle = { {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false, {} }
-    local entity = setmeta({}, handle_meta)
-    inner_of[entity] = handle
+    local handle = { {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false, {}, nil, nil, nil, 0, {}, {}, false, 0, is_empty[kind_number] }
+    local entity = setmeta({}, kind.meta)
+    handle_of[entity], kind.inner_of[entity] = handle, handle
     handles[kind_number] = handle
     fields[kind.name] = entity
   end
@@ -774,22 +800,51 @@ function border.define_region(number, name, is_empty)
   }
 end
 
-function border.begin_batch(number, committed_number)
-  batch, committed = number, committed_number
+-- Rows of kinds that are never read, to be let go once their batch is committed: handle, batch, places, again and again.
+local passing, passing_first, passing_last = {}, 1, 0
+
+local function let_go(handle, number, places)
+  local kind, young, old = handle[KIND], handle[YOUNG], handle[OLD]
+  if kind.is_read then return end
+  for _, place in ipairs(places) do
+    local d, at = cells_at(handle, place)
+    -- The row may have been moved meanwhile, and another one be here: that one goes too, if that batch changed it last.
+    local id, changed_in = d and d[at + kind.id_at], d and d[at + kind.batch_at]
+    if id and (changed_in == number or changed_in == -number) then
+      young[id], old[id] = nil, nil
+      release(handle, place)
+      handle[WHOLE], handle[ROWS] = false, handle[ROWS] - 1
+    end
+  end
 end
 
--- The events being handled.
+function border.begin_batch(number, committed_number)
+  S[BATCH], committed = number, committed_number
+  while passing_first < passing_last and passing[passing_first + 1] <= committed do
+    let_go(passing[passing_first], passing[passing_first + 1], passing[passing_first + 2])
+    for at = passing_first, passing_first + 2 do passing[at] = nil end
+    passing_first = passing_first + 3
+  end
+end
+
+-- The events being handled: runs of one shape, each behind the shape's number and its length.
 local packed, position, place, count
+local read_event, run_left = nil, 0
 
 local function handle_events()
   local on_event, ctx, fields = handlers.on_event, region.ctx, region.fields
   while place < count do
+    if run_left == 0 then
+      local shape
+      shape, run_left, position = sunpack("<I2I2", packed, position)
+      read_event = shapes[shape]
+    end
+    run_left = run_left - 1
     place = place + 1
-    call_writes_count = 0
     tick(place)
-    local shape, block, event
-    shape, block, writer, position = sunpack("<I2i8i8", packed, position)
-    event, position = shapes[shape](packed, position)
+    local event, block, writer
+    event, block, writer, position = read_event(packed, position)
+    S[WRITER], S[BLOCK] = writer, block
     current_event = event
     fields.block = block
     on_event(event, ctx)
@@ -799,21 +854,25 @@ end
 -- Runs the events behind the one that is parked dry, to learn which rows they will miss.
 local function run_ahead()
   local on_event, ctx, fields = handlers.on_event, region.ctx, region.fields
-  local event_now, block_now, at = current_event, fields.block, position
-  swap_call_writes(call_writes_count - 2, 1, -3)
-  mode = DRY
+  local event_now, block_now, at, left, read_next = current_event, fields.block, position, run_left, read_event
+  parked_writer = S[WRITER]
+  S[MODE] = DRY
   for ahead = place + 1, math.min(place + host.dry_events_max, count) do
     tick(ahead)
-    local shape, block, event, _
-    shape, block, _, at = sunpack("<I2i8i8", packed, at)
-    event, at = shapes[shape](packed, at)
+    if left == 0 then
+      local shape
+      shape, left, at = sunpack("<I2I2", packed, at)
+      read_next = shapes[shape]
+    end
+    left = left - 1
+    local event, block, _
+    event, block, _, at = read_next(packed, at)
     current_event, dry_writes, dry_reads = event, {}, 0
     fields.block = block
     -- A mistake that the handler makes here it will make again when it counts.
     pcall(on_event, event, ctx)
   end
-  mode, dry_writes = RUN, nil
-  swap_call_writes(1, call_writes_count - 2, 3)
+  S[MODE], dry_writes = RUN, nil
   current_event, fields.block = event_now, block_now
   tick(place)
 end
@@ -826,14 +885,13 @@ local waiting = {}
 
 local function park(number)
   waiting[number] = {
-    parked, region, packed, position, place, count, current_event, writer, call_writes, call_writes_count, mode,
+    parked, region, packed, position, place, count, read_event, run_left, current_event, S[WRITER], S[BLOCK], S[MODE],
   }
-  call_writes, call_writes_count = {}, 0
 end
 
 local function unpark(number)
-  parked, region, packed, position, place, count, current_event, writer, call_writes, call_writes_count, mode =
-    unpack(waiting[number], 1, 11)
+  parked, region, packed, position, place, count, read_event, run_left, current_event, S[WRITER], S[BLOCK], S[MODE] =
+    unpack(waiting[number], 1, 12)
   waiting[number] = nil
 end
 
@@ -853,7 +911,7 @@ end
 local function go_on(number)
   local ok, handle, what = co_resume(parked)
   if not ok then
-    parked, mode = nil, RUN
+    parked, S[MODE] = nil, RUN
     return FAILED, failure_text(handle)
   end
   if co_status(parked) == "dead" then
@@ -861,7 +919,7 @@ local function go_on(number)
     return DONE, handle
   end
   want(handle, what)
-  if mode == RUN then run_ahead() end
+  if S[MODE] == RUN then run_ahead() end
   tell_wants()
   park(number)
   return MISSED
@@ -869,15 +927,15 @@ end
 
 function border.resume(number)
   unpark(number)
-  if mode == RUN then tick(place) end
+  if S[MODE] == RUN then tick(place) end
   return go_on(number)
 end
 
 function border.run(number, region_number, event_count, events)
-  region, packed, position, place, count = regions[region_number], events, 1, 0, event_count
-  mode = RUN
+  region, packed, position, place, count, run_left = regions[region_number], events, 1, 0, event_count, 0
+  S[MODE] = RUN
   if has_history then
-    local _, block = sunpack("<I2i8", packed)
+    local _, _, block = sunpack("<I2I2i8", packed)
     prune_undo(block)
   end
   parked = co_create(handle_events)
@@ -887,7 +945,7 @@ end
 function border.snapshot(region_number, block)
   local ctx = regions[region_number].ctx
   regions[region_number].fields.block = block
-  mode, current_event = SNAPSHOT, nil
+  S[MODE], current_event = SNAPSHOT, nil
   local on_snapshot = handlers.on_snapshot
   parked = co_create(function() return on_snapshot(ctx) end)
   return go_on(0)
@@ -898,23 +956,67 @@ local SEAL_BYTES <const> = 256 * 1024 -- handed out at a time, so that sealing n
 -- Hands out what rows of a region were before the blocks behind `after`.
 local function seal_undo(logged_region, after)
   local undo, outs, unseen = logged_region.undo, {}, {}
-  for at = 1, logged_region.undo_count, 4 do
-    local block, handle, id, before = undo[at], undo[at + 1], undo[at + 2], undo[at + 3]
+  local at, count = 1, logged_region.undo_count
+  while at <= count do
+    local block, handle, id, what = undo[at], undo[at + 1], undo[at + 2], undo[at + 3]
     if block > after then
       local kind = handle[KIND]
-      local out_of = before == UNKNOWN and unseen or outs
+      local out_of = what == UNKNOWN and unseen or outs
       local out = out_of[kind.number]
       if not out then
         out = {}
         out_of[kind.number] = out
       end
-      if before == UNKNOWN then out[#out + 1] = spack("<i8s4", block, id)
-      elseif before then out[#out + 1] = spack("<i8", block) .. kind.pack(id, 1, before)
+      if what == UNKNOWN then out[#out + 1] = spack("<i8s4", block, id)
+      elseif what == ROW then out[#out + 1] = spack("<i8", block) .. kind.pack(id, 1, 0, undo, at + UNDO_HEAD)
       else out[#out + 1] = spack("<i8s4Bi8", block, id, 0, 0) end
     end
+    at = next_undo(undo, at)
   end
   for number, out in next, outs do host.before(number, logged_region.number, concat(out)) end
   for number, out in next, unseen do host.unseen(number, logged_region.number, concat(out)) end
+end
+
+-- Hands out what the batch changed in one table.
+local function seal_handle(handle)
+  local kind, segments, dirty, out, count, bytes = handle[KIND], handle[SEGMENTS], handle[DIRTY], {}, 0, 0
+  local pack_row, batch = kind.pack, S[BATCH]
+  local id_at, writer_at, batch_at = kind.id_at, kind.writer_at, kind.batch_at
+  local pack_some, some = kind.pack_some, kind.some
+  local function put(sealed)
+    count = count + 1
+    out[count] = sealed
+    bytes = bytes + #sealed
+    if bytes > SEAL_BYTES then
+      host.sealed(kind.number, handle[REGION], handle[WHOLE], concat(out))
+      out, count, bytes = {}, 0, 0
+    end
+  end
+  local from, last = 1, handle[DIRTY_COUNT]
+  while from <= last do
+    local sealed = some > 0 and from + some - 1 <= last and pack_some(segments, dirty, from, batch)
+    if sealed then
+      put(sealed)
+      from = from + some
+    else
+      local place = dirty[from]
+      local d, at = segments[place >> SHIFT], place & MASK
+      local id = d[at + id_at]
+      if id then put(pack_row(id, d[at + batch_at] == -batch and 2 or 1, d[at + writer_at], d, at)) else release(handle, place) end
+      from = from + 1
+    end
+  end
+  for id in next, handle[GONE] do
+    -- What was made again is among the rows that were written.
+    if not lookup(handle, id) then put(spack("<s4Bi8", id, 0, 0)) end
+  end
+  host.sealed(kind.number, handle[REGION], handle[WHOLE], concat(out))
+  if handle[FILTERED] and not kind.is_read then
+    passing[passing_last + 1], passing[passing_last + 2], passing[passing_last + 3] = handle, batch, dirty
+    passing_last = passing_last + 3
+  end
+  handle[DIRTY], handle[DIRTY_COUNT], handle[TOUCHED] = {}, 0, false
+  if next(handle[GONE]) ~= nil then handle[GONE] = {} end
 end
 
 -- Hands out what the batch changed; and with `after`, what it was before the blocks behind that one.
@@ -924,61 +1026,99 @@ function border.seal(after)
     logged_region.undo, logged_region.undo_count = {}, 0
   end
   logged = {}
-  for at = 1, touched_count do
-    local handle = touched[at]
-    local young, old, kind, dirty = handle[YOUNG], handle[OLD], handle[KIND], handle[DIRTY]
-    local pack_row, out, bytes, news = kind.pack, {}, 0, handle[NEW]
-    for place_in = 1, handle[DIRTY_COUNT] do
-      local id = dirty[place_in]
-      local row = young[id]
-      if row == nil then row = old[id] end
-      local is_new = news[id]
-      -- A row that was made and removed within the batch is none.
-      if row or not is_new then
-        local sealed = row and pack_row(id, is_new and 2 or 1, row) or spack("<s4Bi8", id, 0, 0)
-        out[#out + 1] = sealed
-        bytes = bytes + #sealed
-      end
-      if bytes > SEAL_BYTES then
-        host.sealed(kind.number, handle[REGION], concat(out))
-        out, bytes = {}, 0
-      end
-    end
-    host.sealed(kind.number, handle[REGION], concat(out))
-    handle[DIRTY], handle[DIRTY_COUNT], handle[NEW] = {}, 0, {}
-  end
-  touched, touched_count = {}, 0
+  for at = 1, touched_count do seal_handle(touched[at]) end
+  touched, touched_count, changed_rows = {}, 0, 0
 end
+
+function border.changed_rows() return changed_rows end
 
 -- Lets all rows go: the store was rolled back.
 function border.forget()
   for _, known in next, regions do
     for _, handle in ipairs(known.handles) do
       handle[YOUNG], handle[OLD], handle[CHANGED], handle[DIRTY], handle[DIRTY_COUNT] = {}, {}, {}, {}, 0
-      handle[WHOLE], handle[TRIED], handle[NEW] = false, false, {}
+      handle[WHOLE], handle[TRIED], handle[TOUCHED], handle[FILTERED] = false, false, false, false
+      handle[SEGMENTS], handle[TOP], handle[FREE], handle[GONE], handle[ROWS] = {}, 0, {}, {}, 0
       drop_found(handle)
     end
     known.undo, known.undo_count = {}, 0
   end
-  touched, touched_count, logged = {}, 0, {}
+  touched, touched_count, changed_rows, logged = {}, 0, 0, {}
+  passing, passing_first, passing_last = {}, 1, 0
+end
+
+-- Moves the last rows of a table into the places that are free, so that segments at the end can go. All rows are in OLD.
+local function compact(handle)
+  local kind, segments, free, map = handle[KIND], handle[SEGMENTS], handle[FREE], handle[OLD]
+  -- Rows that the batch wrote and that are gone do not stand in the way.
+  local dirty, dirty_count, kept = handle[DIRTY], handle[DIRTY_COUNT], {}
+  for at = 1, dirty_count do
+    local d, cell = cells_at(handle, dirty[at])
+    if d[cell + kind.id_at] then kept[#kept + 1] = dirty[at] else release(handle, dirty[at]) end
+  end
+  if #free == 0 then return end
+  sort(free)
+  local moved, top, last_cell = {}, handle[TOP], (kind.rows_max - 1) * kind.width + 1
+  local function drop_top()
+    if top & MASK > 1 then
+      top = top - kind.width
+    else
+      segments[top >> SHIFT] = nil
+      top = top >> SHIFT == 1 and 0 or ((top >> SHIFT) - 1) << SHIFT | last_cell
+    end
+  end
+  local function drop_free_top()
+    while top > 0 do
+      local d, at = cells_at(handle, top)
+      if d[at + kind.id_at] then return end
+      drop_top()
+    end
+  end
+  drop_free_top()
+  for _, hole in ipairs(free) do
+    if hole >= top then break end
+    local d, at = cells_at(handle, top)
+    move(d, at, at + kind.width - 1, hole & MASK, segments[hole >> SHIFT])
+    map[d[at + kind.id_at]] = hole
+    moved[top] = hole
+    drop_top()
+    drop_free_top()
+  end
+  for at, place_of_row in ipairs(kept) do kept[at] = moved[place_of_row] or place_of_row end
+  handle[DIRTY], handle[DIRTY_COUNT], handle[TOP], handle[FREE] = kept, #kept, top, {}
 end
 
 -- Lets go of committed rows that were not used since the last sweep. Rows of batches that are not committed stay.
 function border.sweep()
   for _, swept in next, regions do
     for _, handle in ipairs(swept.handles) do
-      local young, old, changed = handle[YOUNG], handle[OLD], handle[CHANGED]
+      local young, old, changed, batch_at = handle[YOUNG], handle[OLD], handle[CHANGED], handle[KIND].batch_at
+      local was_whole = handle[WHOLE]
       drop_found(handle)
-      for id, row in next, old do
+      for id, place_of_row in next, old do
         if young[id] == nil then
-          if (changed[id] or 0) > committed then young[id] = row
-          elseif row then handle[WHOLE] = false end
+          local changed_in
+          if place_of_row then
+            local d, at = cells_at(handle, place_of_row)
+            changed_in = d[at + batch_at]
+            if changed_in < 0 then changed_in = -changed_in end
+          else
+            changed_in = changed[id] or 0
+          end
+          if changed_in > committed then
+            young[id] = place_of_row
+          elseif place_of_row then
+            release(handle, place_of_row)
+            handle[WHOLE], handle[ROWS] = false, handle[ROWS] - 1
+          end
         end
       end
       for id, number in next, changed do
         if number <= committed then changed[id] = nil end
       end
       handle[OLD], handle[YOUNG] = young, {}
+      if was_whole and not handle[WHOLE] and handle[KIND].is_read then list_changed(handle) end
+      compact(handle)
     end
   end
 end

@@ -141,6 +141,7 @@ impl Table {
     /// # Errors
     /// What is lacking.
     pub fn find(&mut self, query: &Query) -> Result<Vec<(Box<str>, Row)>, Lacking> {
+        self.is_read = true;
         let limit = query.limit.unwrap_or(usize::MAX);
         if limit == 0 {
             return Ok(Vec::new());
@@ -199,6 +200,10 @@ impl Table {
     /// # Errors
     /// What is lacking.
     pub fn count(&mut self, query: &Query) -> Result<u64, Lacking> {
+        self.is_read = true;
+        if self.is_whole && query.conditions.is_empty() {
+            return Ok(self.rows as u64);
+        }
         if !self.is_whole && !self.was_tried {
             return Err(Lacking::Table);
         }

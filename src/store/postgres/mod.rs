@@ -38,7 +38,7 @@ pub(super) use outbox::PostgresOutbox;
 pub(super) use snapshots::PostgresSnapshots;
 pub(super) use tables::check_names;
 
-use super::{Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
+use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
 use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
 use crate::stage::history::HistoryRecord;
 use fault::{Fault, Remedy};
@@ -210,7 +210,7 @@ impl PostgresStore {
                 let found = tables::checkpoint(link, &database.plan.pipeline)?.unwrap_or_default();
                 if is_same(&found, &given.after) {
                     let snapshots = write::find_receipts(link, &database.plan.pipeline, &given)?;
-                    return Ok(write::Written { has_moved: true, snapshots });
+                    return Ok(write::Written { has_moved: true, snapshots, times: CommitTimes::default() });
                 }
             }
             write::write(link, &database.plan, &layouts, &given, backend, trusts_new)
@@ -220,6 +220,7 @@ impl PostgresStore {
                 batch: batch.after.batch,
                 rows: batch.rows(),
                 snapshots: written.snapshots,
+                times: written.times,
                 ..Committed::default()
             }),
             Ok(_) => {

@@ -17,6 +17,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 use postgres::types::{ToSql, Type};
 
@@ -32,7 +33,7 @@ use crate::stage::batch::{RegionChanges, RowAt, SealedBatch, SnapshotDraft};
 use crate::stage::codec::Change;
 use crate::stage::history::HistoryRecord;
 use crate::store::sql::{quoted, signed};
-use crate::store::{SnapshotReceipt, StorePlan};
+use crate::store::{CommitTimes, SnapshotReceipt, StorePlan};
 use crate::timestamp::Timestamp;
 use crate::value::ColumnType;
 
@@ -192,6 +193,7 @@ pub(super) struct Written {
     /// Whether the checkpoint was the expected one; if not, nothing was written.
     pub(super) has_moved: bool,
     pub(super) snapshots: Vec<SnapshotReceipt>,
+    pub(super) times: CommitTimes,
 }
 
 /// Writes a batch. What it returns is durable. After a fault it is not known whether the batch was written.
@@ -205,8 +207,10 @@ pub(super) fn write(
 ) -> Result<Written, Fault> {
     let routes: Vec<Route> = batch.changes.iter().map(|regions| Route::of(regions, trusts_new)).collect();
     let statement = Statement::of(plan, layouts, batch, &routes, backend);
+    let begun = Instant::now();
     if !routes.iter().any(|route| route.is_streamed()) {
-        return Ok(statement.run(link)?.written(batch));
+        let moved = statement.run(link)?;
+        return Ok(moved.written(batch, CommitTimes { merge: begun.elapsed(), ..CommitTimes::default() }));
     }
     for (_, layout) in routes.iter().zip(layouts).filter(|(route, _)| route.rest == Rest::Stage) {
         let Layout { table, stage, columns, .. } = layout;
@@ -225,9 +229,11 @@ pub(super) fn write(
             copy(link, &layout.stage, layout, runs(regions, move |change| route.is_rest(change)))?;
         }
     }
+    let stream = begun.elapsed();
     let moved = statement.run(link)?;
+    let merge = begun.elapsed() - stream;
     link.run(if moved.has_moved { "COMMIT" } else { "ROLLBACK" })?;
-    Ok(moved.written(batch))
+    Ok(moved.written(batch, CommitTimes { stream, merge, commit: begun.elapsed() - stream - merge }))
 }
 
 fn copy<'b>(link: &mut Link, target: &str, layout: &Layout, rows: impl Iterator<Item = &'b [u8]>) -> Result<(), Fault> {
@@ -493,8 +499,8 @@ struct Moved {
 }
 
 impl Moved {
-    fn written(mut self, batch: &SealedBatch) -> Written {
-        Written { has_moved: self.has_moved, snapshots: receipts(&batch.snapshots, &mut self.stored) }
+    fn written(mut self, batch: &SealedBatch, times: CommitTimes) -> Written {
+        Written { has_moved: self.has_moved, snapshots: receipts(&batch.snapshots, &mut self.stored), times }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One batch, one transaction: checkpoint, rows, history, regions, snapshots.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior};
@@ -12,7 +13,7 @@ use crate::snapshot::snapshot_id;
 use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
 use crate::stage::codec::{Change, Decoder, ValueRef};
 use crate::store::sql::{quoted, signed, unsigned};
-use crate::store::{Committed, SnapshotReceipt};
+use crate::store::{CommitTimes, Committed, SnapshotReceipt};
 use crate::timestamp::Timestamp;
 
 /// The text of the statements of each entity.
@@ -56,6 +57,7 @@ pub(super) fn commit(
     plan: &StorePlan,
     batch: &SealedBatch,
 ) -> Result<Committed, StoreError> {
+    let begun = Instant::now();
     let doing = name.sql("writing a batch");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&doing)?;
     move_checkpoint(&transaction, name, plan, batch)?;
@@ -69,8 +71,10 @@ pub(super) fn commit(
     if !snapshots.is_empty() {
         prune_snapshots(&transaction, plan, now).map_err(name.sql("removing expired snapshots"))?;
     }
+    let merge = begun.elapsed();
     transaction.commit().map_err(name.sql("committing a batch"))?;
-    Ok(Committed { batch: batch.after.batch, rows: batch.rows(), snapshots, ..Committed::default() })
+    let times = CommitTimes { merge, commit: begun.elapsed() - merge, ..CommitTimes::default() };
+    Ok(Committed { batch: batch.after.batch, rows: batch.rows(), snapshots, times, ..Committed::default() })
 }
 
 /// Compares the checkpoint and sets it: first, so that a foreign writer is noticed before anything is written.

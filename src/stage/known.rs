@@ -1,0 +1,100 @@
+//! Which rows a table may have: of one that was empty when the run began it is so known, without asking the store, that
+//! a row that is not warm does not exist.
+//!
+//! A Bloom filter that grows by layers: it never says "no" of a row that there is; of one that there is not it says
+//! "maybe" once in some hundreds, and then the store is asked, or the row is written as one that may be there.
+
+use fastbloom::BloomFilter;
+use foldhash::fast::FixedState;
+
+use crate::event::RegionNo;
+
+/// Rows of the first layer; each next one takes four times as many.
+const FIRST_ROWS: usize = 4096;
+/// Bits for a row: one "maybe" in about 300.
+const BITS_A_ROW: usize = 12;
+
+/// The rows that one table was given since the run began, or more.
+#[derive(Debug, Default)]
+pub struct KnownRows {
+    /// The last one has room.
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    filter: BloomFilter<FixedState>,
+    rows: usize,
+    left: usize,
+}
+
+impl Layer {
+    fn new(rows: usize) -> Self {
+        let filter = BloomFilter::with_num_bits(rows * BITS_A_ROW);
+        Self { filter: filter.hasher(FixedState::default()).expected_items(rows), rows, left: rows }
+    }
+}
+
+impl KnownRows {
+    /// Whether there may be that row; false is certain.
+    pub fn may_have(&self, region: RegionNo, id: &str) -> bool {
+        self.layers.iter().rev().any(|layer| layer.filter.contains(&(region, id)))
+    }
+
+    /// Notes that there is that row.
+    pub fn add(&mut self, region: RegionNo, id: &str) {
+        let rows = match self.layers.last_mut() {
+            Some(layer) if layer.left > 0 => {
+                layer.left -= 1;
+                layer.filter.insert(&(region, id));
+                return;
+            }
+            Some(full) => full.rows * 4,
+            None => FIRST_ROWS,
+        };
+        let mut layer = Layer::new(rows);
+        layer.left -= 1;
+        layer.filter.insert(&(region, id));
+        self.layers.push(layer);
+    }
+
+    /// Bytes of memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.layers.iter().map(|layer| layer.filter.num_bits() / 8).sum()
+    }
+}
+
+/// Says of each row that is said to be new whether it is, and notes it. Without a filter, and if the table `is_sure` of it
+/// itself, it is.
+pub(crate) fn is_new(
+    known: &mut Option<KnownRows>,
+    region: RegionNo,
+    is_sure: bool,
+) -> impl FnMut(&str) -> bool + use<'_> {
+    move |id| {
+        let Some(known) = known else { return true };
+        let is_new = is_sure || !known.may_have(region, id);
+        if is_new {
+            known.add(region, id);
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_was_added_is_never_denied_and_others_nearly_always_are() {
+        let mut known = KnownRows::default();
+        assert!(!known.may_have(1, "a"));
+        for number in 0..100_000 {
+            known.add(number % 7, &format!("id{number}"));
+        }
+        assert!((0..100_000).all(|number| known.may_have(number % 7, &format!("id{number}"))));
+        let wrong = (0..100_000).filter(|number| known.may_have(number % 7 + 7, &format!("id{number}"))).count();
+        assert!(wrong < 2_000, "{wrong} of 100,000");
+        assert!(known.memory_bytes() < 100_000 * 8);
+    }
+}

@@ -1,0 +1,319 @@
+//! What limited a run, and what would help by how much at most.
+//!
+//! Stages work at the same time, so the one that was busy longest is what limited the run: handlers at work, commits,
+//! reads of rows that handlers waited for, the source that they waited for, Redis at the end. What a change would save
+//! follows from the waits of the thread that runs handlers: from the first event to the last commit it handles, or waits for
+//! rows, for a commit, for events. A faster database, for example, saves what was waited for it and no more, whatever its
+//! speed. They are bounds: no change saves more, and most save less.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How much larger the batches are that are asked about.
+const LARGER: u64 = 5;
+
+/// What limited a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// There was nothing to do.
+    Nothing,
+    /// Handlers waited for events.
+    Source,
+    /// Handlers were at work.
+    Handlers,
+    /// Handlers waited for rows that were not in memory.
+    Reads,
+    /// Handlers waited for commits.
+    Database,
+    /// The run waited for the last snapshots to be published.
+    Publish,
+}
+
+impl Limit {
+    /// Its name in `run --json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Source => "source",
+            Self::Handlers => "handlers",
+            Self::Reads => "reads",
+            Self::Database => "database",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// What could be otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Events come at once.
+    FasterSource,
+    /// Handlers take no time.
+    CheaperHandlers,
+    /// Each region has a lane, and a core, of its own.
+    MoreLanes,
+    /// All rows fit into memory.
+    MoreMemory,
+    /// Batches are larger: of about so many events.
+    LargerBatches(u64),
+    /// The way to the database takes no time.
+    FewerRoundTrips,
+    /// Commits take no time.
+    FasterDatabase,
+    /// Publishing takes no time.
+    FasterRedis,
+}
+
+impl Change {
+    /// Its name in `run --json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FasterSource => "faster_source",
+            Self::CheaperHandlers => "cheaper_handlers",
+            Self::MoreLanes => "more_lanes",
+            Self::MoreMemory => "more_memory",
+            Self::LargerBatches(_) => "larger_batches",
+            Self::FewerRoundTrips => "fewer_round_trips",
+            Self::FasterDatabase => "faster_database",
+            Self::FasterRedis => "faster_redis",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FasterSource => f.write_str("a faster source"),
+            Self::CheaperHandlers => f.write_str("cheaper handlers"),
+            Self::MoreLanes => f.write_str("more lanes (cores)"),
+            Self::MoreMemory => f.write_str("more memory (batch.memory)"),
+            Self::LargerBatches(events) => write!(f, "batches of {} (batch.events)", grouped(*events)),
+            Self::FewerRoundTrips => f.write_str("fewer round trips"),
+            Self::FasterDatabase => f.write_str("a faster database"),
+            Self::FasterRedis => f.write_str("a faster Redis"),
+        }
+    }
+}
+
+/// By how much a change would have made the run shorter at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WhatIf {
+    /// The change.
+    pub change: Change,
+    /// No more than this.
+    pub saves_at_most: Duration,
+}
+
+/// What a run waited for, and what its batches were like.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts {
+    /// From the first event handled to the last commit.
+    pub wall: Duration,
+    /// Reading was busy.
+    pub read: Duration,
+    /// Handlers ran, sealed, or waited for rows.
+    pub handlers: Duration,
+    /// Handlers waited for rows.
+    pub preload: Duration,
+    /// Commits were busy.
+    pub commit: Duration,
+    /// The shortest commit.
+    pub commit_min: Duration,
+    /// Handlers waited for events.
+    pub for_source: Duration,
+    /// Handlers waited for a commit, the last ones after them.
+    pub for_commit: Duration,
+    /// Handlers waited for memory.
+    pub for_memory: Duration,
+    /// After the last commit, the run waited for publishing.
+    pub for_publish: Duration,
+    /// Batches.
+    pub batches: u64,
+    /// Events.
+    pub events: u64,
+    /// The events of the region that had most.
+    pub largest_region_events: u64,
+}
+
+/// What limited a run, and what would help.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// What limited it.
+    pub by: Limit,
+    /// What would help at most by how much, the best first. What would save nothing is left out.
+    pub what_if: Vec<WhatIf>,
+}
+
+impl Limits {
+    /// Works it out.
+    pub fn of(facts: &Facts) -> Self {
+        let Facts { wall, read, handlers, preload, commit, for_source, for_commit, for_memory, for_publish, .. } =
+            *facts;
+        let working = handlers.saturating_sub(preload);
+        let parts = [
+            (Limit::Handlers, working),
+            (Limit::Database, commit),
+            (Limit::Reads, preload + for_memory),
+            (Limit::Source, for_source),
+            (Limit::Publish, for_publish),
+        ];
+        // Of equal ones the first.
+        let largest = parts.iter().rev().max_by_key(|(_, time)| *time).map_or(Limit::Nothing, |(limit, _)| *limit);
+        let by = if facts.events == 0 && for_publish.is_zero() { Limit::Nothing } else { largest };
+        let batches = facts.batches.max(1);
+        let fewer = batches - batches.div_ceil(LARGER);
+        let times = |time: Duration, number: u64| time.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
+        let shared = 1.0 - facts.largest_region_events as f64 / facts.events.max(1) as f64;
+        let what_if = [
+            (Change::FasterDatabase, for_commit),
+            (Change::LargerBatches(facts.events / batches * LARGER), times(facts.commit_min, fewer).min(for_commit)),
+            (Change::FewerRoundTrips, times(facts.commit_min, batches).min(for_commit)),
+            (Change::MoreMemory, preload + for_memory),
+            (Change::CheaperHandlers, wall.saturating_sub(commit.max(read)).min(handlers)),
+            (Change::MoreLanes, working.mul_f64(shared.clamp(0.0, 1.0)).min(wall.saturating_sub(commit.max(read)))),
+            (Change::FasterSource, for_source),
+            (Change::FasterRedis, for_publish),
+        ];
+        let mut what_if: Vec<WhatIf> = what_if
+            .into_iter()
+            .map(|(change, saves_at_most)| WhatIf { change, saves_at_most })
+            .filter(|what_if| !what_if.saves_at_most.is_zero())
+            .collect();
+        what_if.sort_by_key(|what_if| std::cmp::Reverse(what_if.saves_at_most));
+        Self { by, what_if }
+    }
+
+    fn saves(&self, change: impl Fn(Change) -> bool) -> Option<WhatIf> {
+        self.what_if.iter().find(|what_if| change(what_if.change)).copied()
+    }
+
+    /// The limit and what would help, as a sentence.
+    pub fn sentence(&self, facts: &Facts) -> String {
+        let share = |time: Duration| match facts.wall.as_secs_f64() {
+            0.0 => 0.0,
+            wall => (100.0 * time.as_secs_f64() / wall).min(100.0),
+        };
+        let hidden = (facts.handlers + facts.commit).saturating_sub(facts.wall).min(facts.commit);
+        let begin = match self.by {
+            Limit::Nothing => return "there was nothing to do".into(),
+            Limit::Handlers => format!(
+                "limited by the handlers: they were busy {:.0} % of the time, and {} of {} of commits were hidden behind them",
+                share(facts.handlers),
+                shown(hidden),
+                shown(facts.commit)
+            ),
+            Limit::Database => format!(
+                "limited by the database: commit was busy {:.0} % of the time; hiding it saved {} of its {}",
+                share(facts.commit),
+                shown(hidden),
+                shown(facts.commit)
+            ),
+            Limit::Reads => format!(
+                "limited by reads: handlers waited {} for rows that were not in memory, and {} for memory",
+                shown(facts.preload),
+                shown(facts.for_memory)
+            ),
+            Limit::Source => format!(
+                "limited by the source: handlers waited {} for events; reading was busy {:.0} % of the time",
+                shown(facts.for_source),
+                share(facts.read)
+            ),
+            Limit::Publish => {
+                format!("limited by Redis: publishing went on for {} after the last commit", shown(facts.for_publish))
+            }
+        };
+        let helps: &[fn(Change) -> bool] = match self.by {
+            Limit::Handlers => &[
+                |change| change == Change::CheaperHandlers,
+                |change| change == Change::MoreLanes,
+                |change| change == Change::FasterDatabase,
+            ],
+            Limit::Database => &[
+                |change| matches!(change, Change::LargerBatches(_)),
+                |change| change == Change::FewerRoundTrips,
+                |change| change == Change::FasterDatabase,
+            ],
+            Limit::Reads => &[|change| change == Change::MoreMemory, |change| change == Change::FasterDatabase],
+            Limit::Source => &[|change| change == Change::FasterSource, |change| change == Change::CheaperHandlers],
+            Limit::Publish => &[|change| change == Change::FasterRedis],
+            Limit::Nothing => &[],
+        };
+        let helps: Vec<String> = helps
+            .iter()
+            .filter_map(|help| self.saves(help))
+            .filter(|what_if| what_if.saves_at_most >= Duration::from_millis(1))
+            .enumerate()
+            .map(|(at, WhatIf { change, saves_at_most })| match at {
+                0 => format!("{change} would save at most {}", shown(saves_at_most)),
+                _ => format!("{change} {}", shown(saves_at_most)),
+            })
+            .collect();
+        if helps.is_empty() { begin } else { format!("{begin}; {}", helps.join(", ")) }
+    }
+}
+
+fn shown(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 0.1 => format!("{:.0} ms", seconds * 1e3),
+        seconds if seconds < 10.0 => format!("{seconds:.1} s"),
+        seconds => format!("{seconds:.0} s"),
+    }
+}
+
+/// A number with commas between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn facts() -> Facts {
+        Facts { wall: ms(4100), events: 1_000_000, batches: 100, largest_region_events: 600_000, ..Facts::default() }
+    }
+
+    #[test]
+    fn the_largest_wait_is_the_limit_and_bounds_hold() {
+        let run = Facts { handlers: ms(2060), commit: ms(3940), commit_min: ms(5), for_commit: ms(2040), ..facts() };
+        let limits = Limits::of(&run);
+        assert_eq!(limits.by, Limit::Database);
+        assert_eq!(
+            limits.sentence(&run),
+            "limited by the database: commit was busy 96 % of the time; hiding it saved 1.9 s of its 3.9 s; \
+             batches of 50,000 (batch.events) would save at most 0.4 s, fewer round trips 0.5 s, a faster database 2.0 s"
+        );
+        let saves =
+            |change| limits.what_if.iter().find(|what_if| what_if.change == change).map(|one| one.saves_at_most);
+        assert_eq!(saves(Change::CheaperHandlers), Some(ms(160)), "commits stay");
+        assert_eq!(saves(Change::FasterSource), None);
+        let by = |facts: Facts| Limits::of(&facts).by;
+        assert_eq!(by(Facts { handlers: ms(4000), commit: ms(1000), for_commit: ms(100), ..facts() }), Limit::Handlers);
+        assert_eq!(by(Facts { handlers: ms(4000), preload: ms(3000), ..facts() }), Limit::Reads);
+        assert_eq!(by(Facts { handlers: ms(1000), for_source: ms(3000), ..facts() }), Limit::Source);
+        assert_eq!(by(Facts { handlers: ms(1000), for_publish: ms(3000), ..facts() }), Limit::Publish);
+        assert_eq!(by(Facts::default()), Limit::Nothing);
+    }
+
+    #[test]
+    fn lanes_help_as_far_as_regions_share_the_work() {
+        let more_lanes = |largest_region_events| {
+            let facts = Facts { handlers: ms(4000), largest_region_events, ..facts() };
+            Limits::of(&facts).saves(|change| change == Change::MoreLanes).map(|what_if| what_if.saves_at_most)
+        };
+        assert_eq!(more_lanes(1_000_000), None);
+        assert_eq!(more_lanes(250_000), Some(ms(3000)));
+    }
+}
