@@ -32,6 +32,8 @@ soak: setup-test
 	FOREBAY_SOAK=$(SOAK) $(CARGO) test --quiet --test it -- histories::five
 
 bench: setup-test
+	$(CARGO) bench --quiet --bench erc20
+	$(CARGO) bench --quiet --bench instructions
 	$(CARGO) bench --quiet --bench lua_sqlite
 	$(CARGO) bench --quiet --bench postgres_commit
 	$(CARGO) bench --quiet --bench redis_publish

@@ -1,5 +1,7 @@
 //! A seeded chain of token transfers, and the balances that must come of it.
 
+#![allow(dead_code, missing_docs, reason = "the example and the benches share it, and use different parts")]
+
 use std::collections::BTreeMap;
 use std::io::Write;
 

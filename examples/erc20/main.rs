@@ -17,6 +17,9 @@ use forebay::Pipeline;
 use forebay::source::{Fields, NdjsonSource};
 use handlers::Erc20;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
@@ -54,6 +57,9 @@ enum Command {
         /// Keep a row for each transfer too
         #[arg(long)]
         rows: bool,
+        /// Draw the run, as SVG
+        #[arg(long)]
+        timeline: Option<PathBuf>,
     },
 }
 
@@ -88,7 +94,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             chain.write(&mut out)?;
             out.flush()?;
         }
-        Command::Run { file, store, rows } => {
+        Command::Run { file, store, rows, timeline } => {
             let fields = Fields { region: "token".into(), seq: Some("log_index".into()), ..Fields::default() };
             let report = Pipeline::new("erc20", Erc20 { keeps_transfers: rows })?
                 .source(NdjsonSource::open(&file, fields)?)
@@ -103,6 +109,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 report.memory_peak_bytes >> 20
             );
             println!("{}", report.limit());
+            if let Some(file) = timeline {
+                std::fs::write(file, report.timeline.to_svg("transfers, handlers in Rust", &report.limit()))?;
+            }
             check(&chain, &store)?;
         }
     }

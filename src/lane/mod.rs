@@ -317,20 +317,16 @@ impl Loader {
         let _waiting = (self.watch.pause(), self.loads.wait());
         let reader = reader(&mut self.reader, &self.readers)?;
         let mut loaded: Vec<Loaded> = wanted.iter().map(|_| Loaded::default()).collect();
-        for (ask, limit) in [
-            (Ask::All, RegionLimit::NONE),
-            (Ask::TryAll, RegionLimit { rows: WHOLE_REGION_ROWS_MAX, bytes: WHOLE_REGION_BYTES_MAX }),
-        ] {
-            let places: Vec<usize> = (0..wanted.len()).filter(|at| wanted[*at].ask == ask).collect();
-            // A few at a time: of a region that is too large, much may come along that is thrown away.
-            for places in places.chunks(REGIONS_TRIED_MAX) {
-                let regions: Vec<&str> = places.iter().map(|at| wanted[*at].region).collect();
-                let mut found = vec![Vec::new(); regions.len()];
-                let whole = reader.regions(entity, &regions, limit, &mut found)?;
-                for ((at, packed), is_whole) in places.iter().zip(found).zip(whole) {
-                    if is_whole {
-                        loaded[*at] = Loaded { packed, is_whole };
-                    }
+        let limit = RegionLimit { rows: WHOLE_REGION_ROWS_MAX, bytes: WHOLE_REGION_BYTES_MAX };
+        let places: Vec<usize> = (0..wanted.len()).filter(|at| wanted[*at].ask == Ask::TryAll).collect();
+        // A few at a time: of a region that is too large, much may come along that is thrown away.
+        for places in places.chunks(REGIONS_TRIED_MAX) {
+            let regions: Vec<&str> = places.iter().map(|at| wanted[*at].region).collect();
+            let mut found = vec![Vec::new(); regions.len()];
+            let whole = reader.regions(entity, &regions, limit, &mut found)?;
+            for ((at, packed), is_whole) in places.iter().zip(found).zip(whole) {
+                if is_whole {
+                    loaded[*at] = Loaded { packed, is_whole };
                 }
             }
         }
@@ -382,8 +378,6 @@ pub(crate) enum Ask {
     Ids,
     /// All of it if it is small, else these ids.
     TryAll,
-    /// All of it.
-    All,
 }
 
 /// Rows that the store had.

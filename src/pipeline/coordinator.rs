@@ -686,7 +686,11 @@ impl<'h> Coordinator<'h> {
                 self.unsnapped.clear();
                 self.snapped_at = self.snapped_at.max(batch.after.block);
             }
-            Snapshots::Again(regions) => self.unsnapped.retain(|region, _| !regions.contains(region)),
+            Snapshots::Again(regions) => {
+                for region in regions {
+                    self.unsnapped.remove(region);
+                }
+            }
         }
         self.open = Open::default();
         self.warm_bytes = self.crew.memory_bytes();

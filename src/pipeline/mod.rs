@@ -16,7 +16,7 @@ mod report;
 mod trail;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -451,10 +451,11 @@ impl Pipeline {
         let window =
             Window::new(checkpoint, self.rollback_depth, &store.history(u64::MAX)?).map_err(StoreError::from)?;
         let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
-        let set_back = if self.rollback_depth > 0 { store.set_back_regions()? } else { Vec::new() };
+        let set_back: HashSet<Arc<str>> =
+            if self.rollback_depth > 0 { store.set_back_regions()?.into_iter().collect() } else { HashSet::new() };
         let regions = StartRegions::new(&store.pending_regions()?, &window, self.regions.all.as_deref());
         let set_back: Vec<RegionNo> =
-            (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(name)).map(|(no, _)| no).collect();
+            (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(*name)).map(|(no, _)| no).collect();
         let is_empty: Arc<[bool]> = store.empty_entities()?.into();
         let crew = Crew::new(CrewPlan {
             factory: Arc::clone(&self.factory),

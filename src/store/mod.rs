@@ -225,11 +225,6 @@ pub struct RegionLimit {
     pub bytes: usize,
 }
 
-impl RegionLimit {
-    /// All of it, however large.
-    pub const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
-}
-
 /// Rows of one region.
 #[derive(Debug, Clone, Copy)]
 pub struct RegionIds<'a> {

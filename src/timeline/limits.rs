@@ -166,7 +166,10 @@ impl Limits {
         let shared = 1.0 - facts.largest_region_events as f64 / facts.events.max(1) as f64;
         let what_if = [
             (Change::FasterDatabase, for_commit),
-            (Change::LargerBatches(facts.events / batches * LARGER), times(facts.commit_min, fewer).min(for_commit)),
+            (
+                Change::LargerBatches(rounded(facts.events / batches * LARGER)),
+                times(facts.commit_min, fewer).min(for_commit),
+            ),
             (Change::FewerRoundTrips, times(facts.commit_min, batches).min(for_commit)),
             (Change::MoreMemory, preload + for_memory),
             (Change::CheaperHandlers, wall.saturating_sub(commit.max(read)).min(handlers)),
@@ -252,6 +255,12 @@ impl Limits {
     }
 }
 
+/// Two digits of a number, and zeros.
+fn rounded(number: u64) -> u64 {
+    let unit = 10_u64.pow(number.checked_ilog10().unwrap_or(0).saturating_sub(1));
+    (number + unit / 2) / unit * unit
+}
+
 fn shown(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds < 0.1 => format!("{:.0} ms", seconds * 1e3),
@@ -305,6 +314,12 @@ mod tests {
         assert_eq!(by(Facts { handlers: ms(1000), for_source: ms(3000), ..facts() }), Limit::Source);
         assert_eq!(by(Facts { handlers: ms(1000), for_publish: ms(3000), ..facts() }), Limit::Publish);
         assert_eq!(by(Facts::default()), Limit::Nothing);
+    }
+
+    #[test]
+    fn two_digits_say_enough() {
+        let given = [0, 7, 55, 104, 47_615, 333_330, u64::MAX / 2];
+        assert_eq!(given.map(rounded), [0, 7, 55, 100, 48_000, 330_000, 9_200_000_000_000_000_000]);
     }
 
     #[test]

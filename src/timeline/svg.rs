@@ -110,6 +110,8 @@ impl Scale {
                 format!("{:.0} µs", seconds * 1e6)
             } else if step < 0.5 {
                 format!("{:.0} ms", seconds * 1e3)
+            } else if step < 1.0 {
+                format!("{seconds:.1} s")
             } else {
                 format!("{seconds:.0} s")
             };

@@ -72,11 +72,12 @@ local YOUNG <const>, OLD <const>, CHANGED <const>, DIRTY <const>, DIRTY_COUNT <c
 local WHOLE <const>, KIND <const>, REGION <const>, TRIED <const>, SEGMENTS <const> = 6, 7, 8, 9, 10
 local COUNTS <const>, INDEXES <const> = 12, 13 -- of `find.lua`, which has 11 too
 local TOP <const>, FREE <const>, GONE <const>, TOUCHED <const>, ROWS <const>, FILTERED <const> = 14, 15, 16, 17, 18, 19
+local FREE_COUNT <const> = 20
 -- YOUNG, OLD: id -> place of the row, or false if it is known that there is none. CHANGED: id -> the batch that changed it
 -- last; of rows that are written it is kept only while the table is not whole and is read. WHOLE: every row of the table is
 -- here. FILTERED: the host knows which rows there may be, so that one that is not here may be known to be new.
 -- TRIED: the host was asked for the whole table. DIRTY: places of the rows that the open batch wrote. GONE: ids of those
--- that it deleted. TOP: the last place in use. FREE: places below it that are not. ROWS: how many rows are here.
+-- that it deleted. TOP: the last place in use. FREE, FREE_COUNT: places below it that are not. ROWS: how many rows are here.
 local SHIFT <const>, MASK <const> = 16, 0xffff
 
 ---------------------------------------------------------------------------------------------------------- the events
@@ -264,12 +265,10 @@ end
 
 -- A place for one more row.
 local function new_place(handle)
-  local free = handle[FREE]
-  local count = #free
+  local count = handle[FREE_COUNT]
   if count > 0 then
-    local place = free[count]
-    free[count] = nil
-    return place
+    handle[FREE_COUNT] = count - 1
+    return handle[FREE][count]
   end
   local kind, place = handle[KIND], handle[TOP]
   if place == 0 or (place & MASK) + 2 * kind.width > kind.rows_max * kind.width + 1 then
@@ -285,12 +284,11 @@ end
 
 -- Gives a row's place back.
 local function release(handle, place)
-  local d, at = cells_at(handle, place)
-  local kind = handle[KIND]
+  local d, at, kind, count = handle[SEGMENTS][place >> SHIFT], place & MASK, handle[KIND], handle[FREE_COUNT] + 1
   d[at + kind.id_at] = false
-  for _, offset in ipairs(kind.texts) do d[at + offset] = false end
-  local free = handle[FREE]
-  free[#free + 1] = place
+  local texts = kind.texts
+  for number = 1, #texts do d[at + texts[number]] = false end
+  handle[FREE][count], handle[FREE_COUNT] = place, count
 end
 
 -- Makes a row known that is not; its columns are for the caller to fill in. Returns the place and its cells.
@@ -450,8 +448,9 @@ local dry_writes -- handle -> id -> cells, or false: of one handler call that is
 local parked_writer = 0 -- the event of the call that is parked meanwhile
 
 -- Whether an id may be one as it is.
+local id_bytes_max <const> = host.id_bytes_max
 local function is_key(id)
-  return type(id) == "string" and #id <= host.id_bytes_max and utf8_len(id) and not find(id, "\0", 1, true)
+  return type(id) == "string" and #id <= id_bytes_max and utf8_len(id) and not find(id, "\0", 1, true)
 end
 
 local function key_of(handle, id, what)
@@ -787,7 +786,7 @@ end
 function border.define_region(number, name, is_empty)
   local fields, handles = { region = name, block = 0 }, {}
   for kind_number, kind in ipairs(kinds) do
-    local handle = { {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false, {}, nil, nil, nil, 0, {}, {}, false, 0, is_empty[kind_number] }
+    local handle = { {}, {}, {}, {}, 0, is_empty[kind_number], kind, number, false, {}, nil, nil, nil, 0, {}, {}, false, 0, is_empty[kind_number], 0 }
     local entity = setmeta({}, kind.meta)
     handle_of[entity], kind.inner_of[entity] = handle, handle
     handles[kind_number] = handle
@@ -804,18 +803,21 @@ end
 local passing, passing_first, passing_last = {}, 1, 0
 
 local function let_go(handle, number, places)
-  local kind, young, old = handle[KIND], handle[YOUNG], handle[OLD]
+  local kind, young, old, segments, gone = handle[KIND], handle[YOUNG], handle[OLD], handle[SEGMENTS], 0
   if kind.is_read then return end
-  for _, place in ipairs(places) do
-    local d, at = cells_at(handle, place)
+  local id_at, batch_at = kind.id_at, kind.batch_at
+  for place_in = 1, #places do
+    local place = places[place_in]
+    local d, at = segments[place >> SHIFT], place & MASK
     -- The row may have been moved meanwhile, and another one be here: that one goes too, if that batch changed it last.
-    local id, changed_in = d and d[at + kind.id_at], d and d[at + kind.batch_at]
+    local id, changed_in = d and d[at + id_at], d and d[at + batch_at]
     if id and (changed_in == number or changed_in == -number) then
-      young[id], old[id] = nil, nil
+      if young[id] then young[id] = nil else old[id] = nil end
       release(handle, place)
-      handle[WHOLE], handle[ROWS] = false, handle[ROWS] - 1
+      gone = gone + 1
     end
   end
+  if gone > 0 then handle[WHOLE], handle[ROWS] = false, handle[ROWS] - gone end
 end
 
 function border.begin_batch(number, committed_number)
@@ -1038,7 +1040,7 @@ function border.forget()
     for _, handle in ipairs(known.handles) do
       handle[YOUNG], handle[OLD], handle[CHANGED], handle[DIRTY], handle[DIRTY_COUNT] = {}, {}, {}, {}, 0
       handle[WHOLE], handle[TRIED], handle[TOUCHED], handle[FILTERED] = false, false, false, false
-      handle[SEGMENTS], handle[TOP], handle[FREE], handle[GONE], handle[ROWS] = {}, 0, {}, {}, 0
+      handle[SEGMENTS], handle[TOP], handle[FREE], handle[FREE_COUNT], handle[GONE], handle[ROWS] = {}, 0, {}, 0, {}, 0
       drop_found(handle)
     end
     known.undo, known.undo_count = {}, 0
@@ -1056,7 +1058,8 @@ local function compact(handle)
     local d, cell = cells_at(handle, dirty[at])
     if d[cell + kind.id_at] then kept[#kept + 1] = dirty[at] else release(handle, dirty[at]) end
   end
-  if #free == 0 then return end
+  if handle[FREE_COUNT] == 0 then return end
+  for at = #free, handle[FREE_COUNT] + 1, -1 do free[at] = nil end
   sort(free)
   local moved, top, last_cell = {}, handle[TOP], (kind.rows_max - 1) * kind.width + 1
   local function drop_top()
@@ -1085,7 +1088,7 @@ local function compact(handle)
     drop_free_top()
   end
   for at, place_of_row in ipairs(kept) do kept[at] = moved[place_of_row] or place_of_row end
-  handle[DIRTY], handle[DIRTY_COUNT], handle[TOP], handle[FREE] = kept, #kept, top, {}
+  handle[DIRTY], handle[DIRTY_COUNT], handle[TOP], handle[FREE], handle[FREE_COUNT] = kept, #kept, top, {}, 0
 end
 
 -- Lets go of committed rows that were not used since the last sweep. Rows of batches that are not committed stay.

@@ -170,6 +170,8 @@ impl Route {
         let copies_new = trusts_new && written + new > UNNEST_ROWS_MAX && new >= NEW_SHARE_MIN * written.max(1);
         let rest = if copies_new { written } else { written + new };
         let bytes: usize = regions.iter().map(|region| region.packed.len()).sum();
+        // About as much as is the rest's share of the rows.
+        let bytes = bytes / (deleted + written + new).max(1) * rest;
         let rest = match rest {
             0 => Rest::None,
             1..=UNNEST_ROWS_MAX if bytes <= UNNEST_BYTES_MAX => Rest::Arrays,
