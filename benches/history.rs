@@ -7,6 +7,7 @@
 
 #[path = "../tests/it/server.rs"]
 mod server;
+mod table;
 
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use forebay::query::Comparison;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
 use forebay::{Context, EntityRow, EntityTable, Find, Handler, HandlerError, Pipeline, Report};
 use server::Server;
+use table::{Row, Table};
 
 const EVENTS: i64 = 200_000;
 const EVENTS_A_BLOCK: i64 = 10;
@@ -123,7 +125,7 @@ impl Places {
     }
 }
 
-fn cost_of_history(places: &mut Places, name: &str, is_postgres: bool) {
+fn cost_of_history(places: &mut Places, table: &mut Table, name: &str, is_postgres: bool) {
     println!("{name}: {EVENTS} events, {EVENTS_A_BLOCK} a block, two rows each of {ACCOUNTS}; median of {REPEATS}");
     let depths = [0, 64, 1000];
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); depths.len()];
@@ -145,10 +147,18 @@ fn cost_of_history(places: &mut Places, name: &str, is_postgres: bool) {
             rate / rates[0],
             wall / walls[0]
         );
+        if *depth > 0 {
+            table.note(
+                Row::new(format!("commit at depth {depth}, {name}"), *rate, "rows/s").against("depth 0", rates[0]),
+            );
+            table.note(
+                Row::new(format!("run at depth {depth}, {name}"), *wall, "events/s").against("depth 0", walls[0]),
+            );
+        }
     }
 }
 
-fn time_of_rollback(places: &mut Places, name: &str, is_postgres: bool) {
+fn time_of_rollback(places: &mut Places, table: &mut Table, name: &str, is_postgres: bool) {
     for rows in [1_i64, 100, 10_000] {
         let mut seconds = Vec::new();
         let url = places.new_url(is_postgres);
@@ -163,7 +173,9 @@ fn time_of_rollback(places: &mut Places, name: &str, is_postgres: bool) {
             seconds.push(begun.elapsed().as_secs_f64());
             assert_eq!(report.rollbacks[0].rows, rows as u64);
         }
-        println!("{name}: rollback of {rows:>6} rows: {:>7.1} ms, opening the store included", median(seconds) * 1e3);
+        let millis = median(seconds) * 1e3;
+        println!("{name}: rollback of {rows:>6} rows: {millis:>7.1} ms, opening the store included");
+        table.note(Row::new(format!("rollback of {rows} rows, {name}"), millis, "ms"));
     }
 }
 
@@ -210,7 +222,7 @@ impl Handler for Finds {
     }
 }
 
-fn finds(places: &mut Places, name: &str, is_postgres: bool) {
+fn finds(places: &mut Places, table: &mut Table, name: &str, is_postgres: bool) {
     for (what, is_distinct) in [("the same one each time", false), ("another one each time", true)] {
         let mut rates = Vec::new();
         let mut loads = 0;
@@ -222,10 +234,9 @@ fn finds(places: &mut Places, name: &str, is_postgres: bool) {
             rates.push(report.events as f64 / report.times.handlers.as_secs_f64());
             loads = report.loads;
         }
-        println!(
-            "{name}: {:>8.0} finds/s over 20,000 rows, {what}; the store was asked {loads} times for 40,000",
-            median(rates)
-        );
+        let rate = median(rates);
+        println!("{name}: {rate:>8.0} finds/s over 20,000 rows, {what}; the store was asked {loads} times for 40,000");
+        table.note(Row::new(format!("finds over 20,000 rows, {what}, {name}"), rate, "finds/s").with("loads", loads));
     }
 }
 
@@ -235,9 +246,11 @@ fn main() {
         server: Server::start("-c fsync=on -c full_page_writes=on -c shared_buffers=128MB"),
         made: 0,
     };
+    let mut table = Table::silent("history");
     for (name, is_postgres) in [("SQLite", false), ("Postgres", true)] {
-        cost_of_history(&mut places, name, is_postgres);
-        time_of_rollback(&mut places, name, is_postgres);
-        finds(&mut places, name, is_postgres);
+        cost_of_history(&mut places, &mut table, name, is_postgres);
+        time_of_rollback(&mut places, &mut table, name, is_postgres);
+        finds(&mut places, &mut table, name, is_postgres);
     }
+    table.save();
 }

@@ -10,6 +10,7 @@
 mod proxy;
 #[path = "../tests/it/server.rs"]
 mod server;
+mod table;
 
 use std::io::Write;
 use std::path::Path;
@@ -178,7 +179,7 @@ fn rows(count: u32, new: u32, turn: u32) -> Vec<(u32, Change)> {
     (first..first + fresh).map(|id| (id, Change::New)).chain(old).collect()
 }
 
-fn throughput(server: &Server, schema: &Arc<Schema>) {
+fn throughput(server: &Server, schema: &Arc<Schema>, table: &mut table::Table) {
     println!("rows/s of a commit, median of {REPEATS}; beside it the rate of the same rows by hand");
     println!(
         "{:>10} {:>8} {:>12} {:>12} {:>8} {:>14} {:>8}",
@@ -215,6 +216,9 @@ fn throughput(server: &Server, schema: &Arc<Schema>) {
             let rate = |seconds: &Vec<f64>| (!seconds.is_empty()).then(|| f64::from(count) / median(seconds.clone()));
             let [ours, copy, hand] =
                 [rate(&seconds[0]).unwrap(), rate(&seconds[1]).unwrap_or(0.0), rate(&seconds[2]).unwrap()];
+            let (what, other) = if copy > 0.0 { ("raw COPY", copy) } else { ("staged upsert", hand) };
+            let row = table::Row::new(format!("commit of {count} rows, {new} % new"), ours, "rows/s");
+            table.note(row.against(what, other).with("staged_upsert", hand));
             let shown = |rate: f64| if rate > 0.0 { format!("{rate:.0}") } else { "-".into() };
             let ratio = |other: f64| if other > 0.0 { format!("{:.2}", ours / other) } else { "-".into() };
             println!(
@@ -271,6 +275,8 @@ fn round_trips(server: &Server, schema: &Arc<Schema>) {
 fn main() {
     let server = Server::start("-c fsync=on -c full_page_writes=on -c shared_buffers=128MB -c autovacuum=off");
     let schema = schema();
-    throughput(&server, &schema);
+    let mut table = table::Table::silent("postgres_commit");
+    throughput(&server, &schema, &mut table);
     round_trips(&server, &schema);
+    table.save();
 }

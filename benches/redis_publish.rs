@@ -11,6 +11,7 @@
 mod redis_server;
 #[path = "../tests/it/server.rs"]
 mod server;
+mod table;
 #[path = "../tests/it/wire.rs"]
 mod wire;
 
@@ -153,6 +154,7 @@ struct Bench<'b> {
     way: &'b Wire,
     dir: &'b Path,
     seq: u64,
+    table: table::Table,
 }
 
 impl Bench<'_> {
@@ -233,6 +235,11 @@ impl Bench<'_> {
             ratio(parallel.warm, ours.warm),
             ratio(sequential.warm, ours.warm),
         );
+        if let Some((ours, others)) = ours.warm.zip(parallel.warm) {
+            let job = format!("{regions} regions of {bytes} bytes, {} ms away, warm", round_trip.as_millis());
+            let row = table::Row::new(job, ours.as_secs_f64() * 1e3, "ms");
+            self.table.note(row.against("two trips over 8 connections", others.as_secs_f64() * 1e3));
+        }
         let _: String = self.server.ask(&["FLUSHALL"]);
     }
 }
@@ -243,7 +250,7 @@ fn plan(url: &str) -> PublishPlan {
 }
 
 /// Documents a second without a way: plain SET in pipelines of 16, and ours.
-fn local(server: &Redis) {
+fn local(server: &Redis, table: &mut table::Table) {
     const REGIONS: usize = 10_000;
     let mut rates: [Vec<f64>; 3] = Default::default();
     for round in 0..9 {
@@ -272,6 +279,10 @@ fn local(server: &Redis) {
         rates.sort_by(f64::total_cmp);
         rates[rates.len() / 2]
     });
+    for (what, rate) in [("that are new", first), ("that change", changed)] {
+        let row = table::Row::new(format!("local, {REGIONS} regions of 2,000 bytes {what}"), rate, "documents/s");
+        table.note(row.against("plain SET", plain));
+    }
     println!("\nlocal, {REGIONS} regions of 2,000 bytes, documents/s (median of 9)");
     println!("  plain SET, pipelines of 16, one connection  {plain:>9.0}   1 key a document");
     println!(
@@ -297,7 +308,8 @@ fn main() {
         "{:>4} {:>7} {:>6} | {:>9} {:>9} | {:>8} {:>8} | {:>8} {:>8} | than at once, one after another",
         "ms", "regions", "bytes", "cold", "warm", "cold", "warm", "cold", "warm"
     );
-    let mut bench = Bench { server: &server, way: &way, dir: dir.path(), seq: 0 };
+    let mut bench =
+        Bench { server: &server, way: &way, dir: dir.path(), seq: 0, table: table::Table::silent("redis_publish") };
     for millis in [0, 10, 100] {
         for regions in [8, 100, 10_000] {
             for bytes in [2_000, 50_000] {
@@ -305,5 +317,7 @@ fn main() {
             }
         }
     }
-    local(&server);
+    let mut table = bench.table;
+    local(&server, &mut table);
+    table.save();
 }

@@ -47,25 +47,29 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn new(bench: &'static str) -> Self {
-        println!("{:<58} {:>12} {:<9} {:>7}  compared with", bench, "measured", "", "ratio");
+    /// The rows of a bench that prints them itself.
+    pub fn silent(bench: &'static str) -> Self {
         Self { bench, rows: Vec::new() }
     }
 
+    pub fn new(bench: &'static str) -> Self {
+        print_head(bench);
+        Self::silent(bench)
+    }
+
     pub fn add(&mut self, row: Row) {
-        let (ratio, against) = match (row.ratio(), &row.against) {
-            (Some(ratio), Some((what, other))) => (format!("{ratio:.2}"), format!("{what}: {}", number(*other))),
-            _ => (String::new(), String::new()),
-        };
-        println!("{:<58} {:>12} {:<9} {ratio:>7}  {against}", row.job, number(row.value), row.unit);
+        print_row(&row.job, row.value, row.unit, row.against.as_ref().map(|(what, other)| (what.as_str(), *other)));
+        self.rows.push(row);
+    }
+
+    /// Adds a row that is not printed: the bench prints it in a form of its own.
+    pub fn note(&mut self, row: Row) {
         self.rows.push(row);
     }
 
     /// Puts the rows in the place of those of the last run of this bench.
     pub fn save(self) {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench.json");
-        let known = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
-        let mut benches: Map<String, Json> = known.unwrap_or_default();
+        let mut benches = saved();
         let rows: Vec<Json> = self
             .rows
             .iter()
@@ -77,9 +81,31 @@ impl Table {
             })
             .collect();
         benches.insert(self.bench.into(), json!({ "at": forebay::Timestamp::now().to_string(), "rows": rows }));
-        std::fs::write(&path, format!("{:#}\n", Json::Object(benches))).unwrap();
-        println!("written to {}\n", path.display());
+        std::fs::write(path(), format!("{:#}\n", Json::Object(benches))).unwrap();
+        println!("written to {}\n", path().display());
     }
+}
+
+fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench.json")
+}
+
+/// The rows of all benches, as they ran last.
+pub fn saved() -> Map<String, Json> {
+    let known = std::fs::read_to_string(path()).ok().and_then(|text| serde_json::from_str(&text).ok());
+    known.unwrap_or_default()
+}
+
+pub fn print_head(title: &str) {
+    println!("{title:<64} {:>12} {:<12} {:>6}  compared with", "measured", "", "ratio");
+}
+
+pub fn print_row(job: &str, value: f64, unit: &str, against: Option<(&str, f64)>) {
+    let (ratio, against) = match against {
+        Some((what, other)) => (format!("{:.2}", value / other), format!("{what}: {}", number(other))),
+        None => (String::new(), String::new()),
+    };
+    println!("{job:<64} {:>12} {unit:<12} {ratio:>6}  {against}", number(value));
 }
 
 /// As many digits as say something.
@@ -102,6 +128,7 @@ fn grouped(number: u64) -> String {
     parts.join(",")
 }
 
+/// The middle one.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

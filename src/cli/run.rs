@@ -1,6 +1,7 @@
 //! `forebay run`: the main job.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -59,43 +60,80 @@ struct Pictures<'a> {
 impl<'a> Pictures<'a> {
     /// Sees that the files can be written, before the run and not after it. What is in them stays until then.
     fn prepare(args: &'a Run) -> Result<Self, Failure> {
-        let mut made = Vec::new();
-        for (option, file) in [("--timeline", &args.timeline), ("--trace", &args.trace)] {
-            let Some(file) = file else { continue };
+        let mut pictures = Self { timeline: args.timeline.as_deref(), trace: args.trace.as_deref(), made: Vec::new() };
+        for (option, file, begin) in pictures.each() {
             let is_new = !file.exists();
+            let refused = |cause: String| super::usage(format!("{option} {}: {cause}", file.display()));
+            check_content(file, begin).map_err(refused)?;
             let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
-            opened.map_err(|error| super::usage(format!("{option} {}: {error}", file.display())))?;
+            opened.map_err(|error| refused(error.to_string()))?;
             if is_new {
-                made.push(file.as_path());
+                pictures.made.push(file);
             }
         }
-        Ok(Self { timeline: args.timeline.as_deref(), trace: args.trace.as_deref(), made })
+        let same =
+            |(a, b): (&Path, &Path)| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+        if pictures.timeline.zip(pictures.trace).is_some_and(same) {
+            pictures.remove();
+            return Err(super::usage("--timeline and --trace: expected two files, got one"));
+        }
+        Ok(pictures)
+    }
+
+    /// The files that were asked for: the option, the file, and how such a file begins.
+    fn each(&self) -> Vec<(&'static str, &'a Path, &'static str)> {
+        let timeline = self.timeline.map(|file| ("--timeline", file, SVG_BEGIN));
+        timeline.into_iter().chain(self.trace.map(|file| ("--trace", file, TRACE_BEGIN))).collect()
     }
 
     /// There is nothing to show.
     fn give_up(self) {
-        for file in self.made {
+        self.remove();
+        for (option, file, _) in self.each() {
+            tracing::warn!("{option}: the run failed, so {} was not written", file.display());
+        }
+    }
+
+    fn remove(&self) {
+        for file in &self.made {
             // It is empty, and was made by us.
             let _ = std::fs::remove_file(file);
         }
     }
 
     fn write(self, report: &Report) -> Result<(), Failure> {
-        if let Some(file) = self.timeline {
-            write(file, &report.timeline.to_svg(&summary::title(report), &report.limit()))?;
-        }
-        if let Some(file) = self.trace {
-            write(file, &report.timeline.to_trace(&report.pipeline).to_string())?;
+        for (option, file, begin) in self.each() {
+            let text = match begin {
+                SVG_BEGIN => report.timeline.to_svg(&summary::title(report), &report.limit()),
+                _ => report.timeline.to_trace(&report.pipeline).to_string(),
+            };
+            let written =
+                check_content(file, begin).and_then(|()| std::fs::write(file, text).map_err(|error| error.to_string()));
+            written.map_err(|cause| {
+                let message = format!("{option} {}: {cause}; all of the run is committed", file.display());
+                Failure::new(Code::Failed, message)
+            })?;
         }
         Ok(())
     }
 }
 
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(file, text).map_err(|error| {
-        let committed = "all of the run is committed";
-        Failure::new(Code::Failed, format!("{} was not written: {error}; {committed}", file.display()))
-    })
+/// How our files begin. Any other file is not written over: it may be the store that was just filled.
+const SVG_BEGIN: &str = "<svg ";
+const TRACE_BEGIN: &str = "{\"displayTimeUnit\"";
+
+/// Refuses a file that is there and is none of ours.
+fn check_content(file: &Path, begin: &str) -> Result<(), String> {
+    if !file.is_file() {
+        return Ok(());
+    }
+    let mut found = vec![0; begin.len()];
+    let read =
+        std::fs::File::open(file).and_then(|mut file| file.read(&mut found)).map_err(|error| error.to_string())?;
+    if read == 0 || found == begin.as_bytes() {
+        return Ok(());
+    }
+    Err("the file is there, and was not written by this option; it is left as it is".into())
 }
 
 /// The pipeline of a file, with store and Redis as they are given.

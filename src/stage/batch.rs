@@ -36,10 +36,11 @@ impl RegionChanges {
     /// # Errors
     /// The bytes do not follow the packed format.
     pub fn new(entity: &Entity, region: Arc<str>, packed: Vec<u8>) -> Result<Self, CodecError> {
-        Self::checked(entity, region, packed, |_| true)
+        Self::checked(entity, region, packed, |_, change| change == Change::New)
     }
 
-    /// As [`RegionChanges::new`]; a row that is said to be new is one only if `is_new` says so of its id.
+    /// As [`RegionChanges::new`]; `is_new` is told of each row that was written, by id and what is said of it, and a row that
+    /// is said to be new is one only if it says so too.
     ///
     /// # Errors
     /// As [`RegionChanges::new`].
@@ -47,7 +48,7 @@ impl RegionChanges {
         entity: &Entity,
         region: Arc<str>,
         mut packed: Vec<u8>,
-        mut is_new: impl FnMut(&str) -> bool,
+        mut is_new: impl FnMut(&str, Change) -> bool,
     ) -> Result<Self, CodecError> {
         let mut keyed = Vec::new();
         let mut not_new = Vec::new();
@@ -55,7 +56,7 @@ impl RegionChanges {
         while !decoder.is_at_end() {
             let start = decoder.at();
             let Head { id, mut change, writer } = decoder.skip()?;
-            if change == Change::New && !is_new(id) {
+            if change != Change::Deleted && !is_new(id, change) && change == Change::New {
                 change = Change::Written;
                 not_new.push(start + CHANGE_AT + id.len());
             }

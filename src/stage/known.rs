@@ -7,6 +7,7 @@
 use fastbloom::BloomFilter;
 use foldhash::fast::FixedState;
 
+use super::codec::Change;
 use crate::event::RegionNo;
 
 /// Rows of the first layer; each next one takes four times as many.
@@ -64,15 +65,16 @@ impl KnownRows {
     }
 }
 
-/// Says of each row that is said to be new whether it is, and notes it. Without a filter, and if the table `is_sure` of it
-/// itself, it is.
+/// Says of each row that is said to be new whether it is: without a filter, and if the table `is_sure` of it itself, it is.
+/// Notes every row that was written: one that is not said to be new may never have been noted.
 pub(crate) fn is_new(
     known: &mut Option<KnownRows>,
     region: RegionNo,
     is_sure: bool,
-) -> impl FnMut(&str) -> bool + use<'_> {
-    move |id| {
+) -> impl FnMut(&str, Change) -> bool + use<'_> {
+    move |id, change| {
         let Some(known) = known else { return true };
+        let is_sure = is_sure && change == Change::New;
         let is_new = is_sure || !known.may_have(region, id);
         if is_new {
             known.add(region, id);

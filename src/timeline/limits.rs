@@ -58,7 +58,7 @@ pub enum Change {
     LargerBatches(u64),
     /// The way to the database takes no time.
     FewerRoundTrips,
-    /// Commits take no time.
+    /// Commits and reads take no time.
     FasterDatabase,
     /// Publishing takes no time.
     FasterRedis,
@@ -165,7 +165,7 @@ impl Limits {
         let times = |time: Duration, number: u64| time.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
         let shared = 1.0 - facts.largest_region_events as f64 / facts.events.max(1) as f64;
         let what_if = [
-            (Change::FasterDatabase, for_commit),
+            (Change::FasterDatabase, for_commit + for_memory + preload),
             (
                 Change::LargerBatches(rounded(facts.events / batches * LARGER)),
                 times(facts.commit_min, fewer).min(for_commit),
@@ -236,7 +236,7 @@ impl Limits {
                 |change| change == Change::FewerRoundTrips,
                 |change| change == Change::FasterDatabase,
             ],
-            Limit::Reads => &[|change| change == Change::MoreMemory, |change| change == Change::FasterDatabase],
+            Limit::Reads => &[|change| change == Change::FasterDatabase, |change| change == Change::MoreMemory],
             Limit::Source => &[|change| change == Change::FasterSource, |change| change == Change::CheaperHandlers],
             Limit::Publish => &[|change| change == Change::FasterRedis],
             Limit::Nothing => &[],

@@ -12,7 +12,7 @@ const TOP: f64 = 64.0;
 const ROW: f64 = 44.0;
 const BAR: f64 = 26.0;
 /// Bars that would be narrower are drawn with their neighbours as one.
-const BAR_WIDTH_MIN: f64 = 1.0;
+const BAR_WIDTH_MIN: f64 = 2.5;
 /// Bars from this width on carry the number of their batch.
 const LABEL_WIDTH_MIN: f64 = 18.0;
 

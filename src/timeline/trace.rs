@@ -9,16 +9,16 @@ use super::{Doing, Span, Stage, Timeline};
 
 /// The process and the row of staged batches.
 const PROCESS: u64 = 1;
-const STAGED_ROW: usize = Stage::ALL.len() + 1;
+/// Two, since a batch is staged while the one before it still commits.
+const STAGED_ROWS: [usize; 2] = [Stage::ALL.len() + 1, Stage::ALL.len() + 2];
 
 pub(super) fn trace(timeline: &Timeline, name: &str) -> Json {
     let row_name = |row: usize, name: &str| json!({ "name": "thread_name", "ph": "M", "pid": PROCESS, "tid": row, "args": { "name": name } });
     let order = |row: usize, place: usize| json!({ "name": "thread_sort_index", "ph": "M", "pid": PROCESS, "tid": row, "args": { "sort_index": place } });
     let mut events = vec![
         json!({ "name": "process_name", "ph": "M", "pid": PROCESS, "args": { "name": format!("forebay run {name}") } }),
-        row_name(STAGED_ROW, "staged"),
-        order(STAGED_ROW, 3),
     ];
+    events.extend(STAGED_ROWS.into_iter().flat_map(|row| [row_name(row, "staged"), order(row, 3)]));
     for stage in Stage::ALL {
         let row = stage as usize + 1;
         // Staged batches stand between handlers and commits.
@@ -28,7 +28,7 @@ pub(super) fn trace(timeline: &Timeline, name: &str) -> Json {
     }
     events.extend(timeline.staged().into_iter().map(|(batch, from, to)| {
         json!({
-            "name": format!("batch {batch} is staged"), "cat": "staged", "ph": "X", "pid": PROCESS, "tid": STAGED_ROW,
+            "name": format!("batch {batch} is staged"), "cat": "staged", "ph": "X", "pid": PROCESS, "tid": STAGED_ROWS[(batch % 2) as usize],
             "ts": micros(from), "dur": micros(to.saturating_sub(from)), "args": { "batch": batch },
         })
     }));

@@ -86,8 +86,8 @@ fn a_distant_database_is_named_and_larger_batches_would_help() {
     check(&report, "database");
     let (larger, faster) = (saves(&report, "larger_batches").expect("a bound"), saves(&report, "faster_database"));
     let faster = faster.expect("a bound");
-    // A commit is nothing but its way here, so four fifths of it go with batches five times as large.
-    assert!(larger > 0.5 * faster && larger <= faster, "{larger} of {faster}");
+    // A commit is nothing but its way here: of few batches, half of it goes with larger ones, of many four fifths.
+    assert!(larger > 0.3 * faster && larger <= faster, "{larger} of {faster}");
     assert!(saves(&report, "fewer_round_trips").expect("a bound") >= larger);
     let waits = &report["seconds"]["waits"];
     assert!(waits["commit"].as_f64() > waits["source"].as_f64(), "{waits}");
@@ -253,4 +253,20 @@ fn a_picture_that_cannot_be_written_is_refused_before_the_run() {
     let failing = Project::with(&pipeline(""), "function on_event() error(\"no\") end", &events(10, 1));
     failing.forebay(&["run", "pipeline.toml", "--trace", "run.json"]).fails(1, &["no"]);
     assert!(!failing.path("run.json").exists(), "nothing is left of a run that failed");
+    // What is there and is no picture is not written over, also if it is there only after the run.
+    let project = Project::with(&pipeline(""), BUSY, &events(10, 1));
+    project
+        .forebay(&["run", "pipeline.toml", "--timeline", "handlers.lua"])
+        .fails(2, &["--timeline handlers.lua", "left as it is"]);
+    project.forebay(&["run", "pipeline.toml", "--trace", "events.ndjson"]).fails(2, &["--trace events.ndjson"]);
+    project
+        .forebay(&["run", "pipeline.toml", "--trace", "one", "--timeline", "./one"])
+        .fails(2, &["expected two files"]);
+    let store = ["run", "pipeline.toml", "--store", "sqlite:x.db", "--timeline", "x.db"];
+    project.forebay(&store).fails(1, &["left as it is", "all of the run is committed"]);
+    assert_eq!(project.query("x.db", "SELECT id FROM thing"), [["x"]]);
+    // One of ours is.
+    let args = ["run", "pipeline.toml", "--store", "sqlite:y.db", "--timeline", "y.svg", "--trace", "y.json"];
+    project.forebay(&args).ok();
+    project.forebay(&args).ok();
 }

@@ -809,7 +809,7 @@ local function let_go(handle, number, places)
   for place_in = 1, #places do
     local place = places[place_in]
     local d, at = segments[place >> SHIFT], place & MASK
-    -- The row may have been moved meanwhile, and another one be here: that one goes too, if that batch changed it last.
+    -- The row may have been moved meanwhile, and another one be here: that one goes, if that batch changed it last.
     local id, changed_in = d and d[at + id_at], d and d[at + batch_at]
     if id and (changed_in == number or changed_in == -number) then
       if young[id] then young[id] = nil else old[id] = nil end
@@ -1083,6 +1083,8 @@ local function compact(handle)
     local d, at = cells_at(handle, top)
     move(d, at, at + kind.width - 1, hole & MASK, segments[hole >> SHIFT])
     map[d[at + kind.id_at]] = hole
+    -- Who still has the old place finds nothing there.
+    d[at + kind.id_at] = false
     moved[top] = hole
     drop_top()
     drop_free_top()
