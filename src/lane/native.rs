@@ -50,7 +50,7 @@ impl<H: Handler> EngineFactory for NativeFactory<H> {
         let rows = Rows {
             schema_len: context.schema.entities().len(),
             is_empty: Arc::clone(&context.is_empty),
-            known: context.is_empty.iter().map(|is_empty| is_empty.then(KnownRows::default)).collect(),
+            known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
             passing: VecDeque::new(),
             tables: BTreeMap::new(),
             regions: BTreeMap::new(),

@@ -15,11 +15,17 @@ const FIRST_ROWS: usize = 4096;
 /// Bits for a row: one "maybe" in about 300.
 const BITS_A_ROW: usize = 12;
 
+/// The share of the memory that the filters of all tables may take together.
+const MEMORY_SHARE: usize = 8;
+
 /// The rows that one table was given since the run began, or more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KnownRows {
     /// The last one has room.
     layers: Vec<Layer>,
+    /// Bytes it may take. When they do not suffice it knows nothing any more: there may be any row.
+    bytes_max: usize,
+    is_full: bool,
 }
 
 #[derive(Debug)]
@@ -37,13 +43,27 @@ impl Layer {
 }
 
 impl KnownRows {
+    /// A filter that takes `bytes_max` at most.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { layers: Vec::new(), bytes_max, is_full: false }
+    }
+
+    /// A filter for each table that is empty, within a budget of memory.
+    pub fn of_tables(is_empty: &[bool], memory_bytes: usize) -> Vec<Option<Self>> {
+        let bytes_max = memory_bytes / MEMORY_SHARE / is_empty.len().max(1);
+        is_empty.iter().map(|is_empty| is_empty.then(|| Self::new(bytes_max))).collect()
+    }
+
     /// Whether there may be that row; false is certain.
     pub fn may_have(&self, region: RegionNo, id: &str) -> bool {
-        self.layers.iter().rev().any(|layer| layer.filter.contains(&(region, id)))
+        self.is_full || self.layers.iter().rev().any(|layer| layer.filter.contains(&(region, id)))
     }
 
     /// Notes that there is that row.
     pub fn add(&mut self, region: RegionNo, id: &str) {
+        if self.is_full {
+            return;
+        }
         let rows = match self.layers.last_mut() {
             Some(layer) if layer.left > 0 => {
                 layer.left -= 1;
@@ -53,6 +73,10 @@ impl KnownRows {
             Some(full) => full.rows * 4,
             None => FIRST_ROWS,
         };
+        if self.memory_bytes() + rows * BITS_A_ROW / 8 > self.bytes_max {
+            (self.layers, self.is_full) = (Vec::new(), true);
+            return;
+        }
         let mut layer = Layer::new(rows);
         layer.left -= 1;
         layer.filter.insert(&(region, id));
@@ -89,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_row_that_was_added_is_never_denied_and_others_nearly_always_are() {
-        let mut known = KnownRows::default();
+        let mut known = KnownRows::new(1 << 20);
         assert!(!known.may_have(1, "a"));
         for number in 0..100_000 {
             known.add(number % 7, &format!("id{number}"));
@@ -98,5 +122,15 @@ mod tests {
         let wrong = (0..100_000).filter(|number| known.may_have(number % 7 + 7, &format!("id{number}"))).count();
         assert!(wrong < 2_000, "{wrong} of 100,000");
         assert!(known.memory_bytes() < 100_000 * 8);
+    }
+
+    #[test]
+    fn a_filter_that_is_full_denies_nothing_and_takes_nothing() {
+        let mut known = KnownRows::new(20_000);
+        for number in 0..30_000 {
+            known.add(0, &format!("id{number}"));
+        }
+        assert!(known.may_have(0, "id7") && known.may_have(0, "another"));
+        assert_eq!(known.memory_bytes(), 0);
     }
 }

@@ -406,3 +406,22 @@ fn booleans_are_found_and_ordered() {
     let doc = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout();
     assert_eq!(doc, "{\"all\":\"x y z\",\"no\":\"y\",\"yes\":\"x\"}\n");
 }
+
+/// Amounts as texts cross with their limbs, of a few fields; the others are as good.
+#[test]
+fn an_event_may_have_many_amounts() {
+    let fields: Vec<String> =
+        (0..80).map(|n| format!("\"f{n}\":\"{}\"", 12_345_678_901_234_567_890_u128 * 10 + n)).collect();
+    let line = |block: u64| format!("{{\"block\":{block},\"region\":\"r\",{}}}\n", fields.join(","));
+    let events: String = (0..5).map(line).collect();
+    let script = "function on_event(e, ctx)
+      local sum = numeric(0)
+      for n = 0, 79 do sum = sum + numeric(e[\"f\" .. n]) end
+      ctx.thing:set(\"x\", { sum = sum })
+    end";
+    let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.thing]\ncolumns = { sum = \"numeric\" }\n[handlers]\nscript = \"handlers.lua\"";
+    let project = Project::with(pipeline, script, &events);
+    project.forebay(&["run", "pipeline.toml", "--store", "sqlite:p.db"]).ok();
+    let sum = 80 * 123_456_789_012_345_678_900_u128 + (0..80).sum::<u128>();
+    assert_eq!(project.query("p.db", "SELECT sum FROM thing"), [[sum.to_string()]]);
+}

@@ -439,8 +439,11 @@ local function supply(handle, question, packed, count, is_complete)
   while at <= #packed do
     local id
     id, at = take_in(handle, packed, at)
-    number = number + 1
-    ids[number], rows[number] = id, place_of_row(handle, id)
+    local place = place_of_row(handle, id)
+    if place then
+      number = number + 1
+      ids[number], rows[number] = id, place
+    end
   end
   local found = handle[FOUND]
   if not found then

@@ -155,7 +155,7 @@ impl ScriptEngine {
                 loader: Some(Loader::new(&context)),
                 lane: None,
                 regions: Vec::new(),
-                known: context.is_empty.iter().map(|is_empty| is_empty.then(KnownRows::default)).collect(),
+                known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
                 wants: Vec::new(),
                 questions: Vec::new(),
                 sealed: Vec::new(),
@@ -314,16 +314,22 @@ impl ScriptEngine {
         let mut ahead = std::mem::take(&mut self.ahead);
         let both = {
             let engine = &*self;
-            let run = || engine.enter(round, chunk, |engine| engine.run_packed(round, chunk));
+            // While it waits for the packer, this thread may work for another engine: that is not this handler's time.
+            let run = || {
+                let answer = engine.enter(round, chunk, |engine| engine.run_packed(round, chunk));
+                (answer, engine.host.watch.pause())
+            };
             let mut pack = || {
                 packer.begin_chunk(false);
                 pack(&mut packer, round, next, &mut ahead)
             };
-            match rayon::current_thread_index() {
+            let ((answer, pause), packed) = match rayon::current_thread_index() {
                 Some(_) => rayon::join(run, pack),
                 // Not on a pool of ours.
                 None => (run(), pack()),
-            }
+            };
+            drop(pause);
+            (answer, packed)
         };
         (self.packer, self.ahead) = (packer, ahead);
         both
@@ -551,7 +557,7 @@ impl Engine for ScriptEngine {
         // The first sweep makes the rows old, the second lets those go that nobody asked for in between; when memory
         // is short there is no in between.
         for _ in 0..2 {
-            if self.lua.used_memory() <= target {
+            if self.memory_bytes() <= target {
                 return Ok(());
             }
             self.host.inner().and_then(|inner| inner.sweep.call::<()>(())).map_err(|error| self.failure(&error))?;

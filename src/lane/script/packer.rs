@@ -36,6 +36,9 @@ const LIMB_DIGITS: usize = 18;
 const LIMB: i64 = NUMERIC_LIMB as i64;
 const DIGITS_MAX: usize = 2 * LIMB_DIGITS;
 
+/// Fields of one event whose limbs come along at most: as many as the VM keeps at hand.
+const DECIMALS_MAX: usize = 4;
+
 /// A new shape: its number and the kinds of the hot fields, one letter each.
 pub(super) struct NewShape {
     pub(super) number: u16,
@@ -58,6 +61,8 @@ pub(super) struct Packer {
     /// Where the raw JSON of each hot field lies, of the event that is being packed.
     spans: Vec<Option<Range<usize>>>,
     run: Option<Run>,
+    /// Fields of that event whose limbs come along.
+    decimals: usize,
     shapes: HashMap<Vec<u8>, u16, RandomState>,
     texts: HashMap<Box<str>, u32, RandomState>,
     text_bytes: usize,
@@ -146,6 +151,7 @@ impl Packer {
         packed.extend(block.to_le_bytes());
         packed.extend(writer.0.to_le_bytes());
         self.kinds.clear();
+        self.decimals = 0;
         for at in 0..self.hot.len() {
             let kind = self.push_value(at, self.raw(json, at), packed);
             self.kinds.push(kind);
@@ -195,6 +201,7 @@ impl Packer {
     /// Packs the event again as shape 0: each value behind its kind.
     fn push_loose(&mut self, start: usize, json: &str, packed: &mut Vec<u8>) {
         packed.truncate(start + EVENT_HEAD_BYTES);
+        self.decimals = 0;
         for at in 0..self.hot.len() {
             let kind_at = packed.len();
             packed.push(0);
@@ -232,7 +239,10 @@ impl Packer {
     }
 
     fn push_text(&mut self, at: usize, text: &str, packed: &mut Vec<u8>) -> u8 {
-        if let Some((high, low)) = limbs(text) {
+        if self.decimals < DECIMALS_MAX
+            && let Some((high, low)) = limbs(text)
+        {
+            self.decimals += 1;
             put_text(packed, text);
             packed.extend(high.to_le_bytes());
             packed.extend(low.to_le_bytes());

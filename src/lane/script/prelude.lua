@@ -651,6 +651,7 @@ local function delete_row(handle, id)
   end
   handle[YOUNG][id], handle[OLD][id] = false, nil
   handle[CHANGED][id] = S[BATCH]
+  changed_rows = changed_rows + 1
   touch(handle)
 end
 
@@ -804,6 +805,7 @@ local passing, passing_first, passing_last = {}, 1, 0
 
 local function let_go(handle, number, places)
   local kind, young, old, segments, gone = handle[KIND], handle[YOUNG], handle[OLD], handle[SEGMENTS], 0
+  local changed = handle[CHANGED]
   if kind.is_read then return end
   local id_at, batch_at = kind.id_at, kind.batch_at
   for place_in = 1, #places do
@@ -811,8 +813,8 @@ local function let_go(handle, number, places)
     local d, at = segments[place >> SHIFT], place & MASK
     -- The row may have been moved meanwhile, and another one be here: that one goes, if that batch changed it last.
     local id, changed_in = d and d[at + id_at], d and d[at + batch_at]
-    if id and (changed_in == number or changed_in == -number) then
-      if young[id] then young[id] = nil else old[id] = nil end
+    if id and (changed_in == number or changed_in == -number) and (young[id] or old[id]) == place then
+      young[id], old[id], changed[id] = nil, nil, nil
       release(handle, place)
       gone = gone + 1
     end
