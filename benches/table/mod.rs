@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use forebay::timeline::grouped;
 use serde_json::{Map, Value as Json, json};
 
 /// A measured number.
@@ -115,17 +116,6 @@ fn number(value: f64) -> String {
     } else {
         format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').into()
     }
-}
-
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let first = digits.len() % 3;
-    let mut parts: Vec<&str> = Vec::new();
-    if first > 0 {
-        parts.push(&digits[..first]);
-    }
-    parts.extend((first..digits.len()).step_by(3).map(|at| &digits[at..at + 3]));
-    parts.join(",")
 }
 
 /// The middle one.

@@ -108,6 +108,17 @@ pub(super) struct Run {
     pub(super) drain_timeout: Duration,
 }
 
+/// Where a pipeline's data are, for commands about a pipeline that has run.
+#[derive(Debug, clap::Args)]
+pub(super) struct Servers {
+    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://…
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(super) store: Option<String>,
+    /// The Redis to which snapshots are published, if it is not the pipeline file's
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub(super) snapshots: Option<String>,
+}
+
 /// `forebay rollback`
 #[derive(Debug, clap::Args)]
 pub(super) struct Rollback {
@@ -116,12 +127,8 @@ pub(super) struct Rollback {
     /// The block as of which the state is to be; it need not be one of the data
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true)]
     pub(super) to: i64,
-    /// The store, if it is not the pipeline file's
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub(super) store: Option<String>,
-    /// The Redis to which snapshots are published, if it is not the pipeline file's
-    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
-    pub(super) snapshots: Option<String>,
+    #[command(flatten)]
+    pub(super) servers: Servers,
     /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,
@@ -270,12 +277,8 @@ pub(super) struct Show {
 pub(super) struct Status {
     /// The pipeline file
     pub(super) pipeline: PathBuf,
-    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://…
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub(super) store: Option<String>,
-    /// The Redis to which snapshots are published, if it is not the pipeline file's
-    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
-    pub(super) snapshots: Option<String>,
+    #[command(flatten)]
+    pub(super) servers: Servers,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,

@@ -2,6 +2,9 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
+/// A count with commas.
+pub(super) use forebay::timeline::grouped as count;
+
 use super::exit::{Code, Failure};
 
 /// Prints lines; the result is the exit code of a command that has nothing more to do.
@@ -28,19 +31,6 @@ pub(super) fn width() -> usize {
 /// A value from the command line or the environment; an empty one is none.
 pub(super) fn set(value: Option<&String>) -> Option<&String> {
     value.filter(|value| !value.is_empty())
-}
-
-/// A count with commas.
-pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A count and what is counted: `1 batch`, `1,234 batches`.

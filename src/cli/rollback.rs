@@ -10,7 +10,7 @@ use super::run::{finish, prepare, stop_on_signals};
 use super::summary;
 
 pub(super) fn rollback(args: &Rollback, global: &Global) -> Result<Code, Failure> {
-    let pipeline: Pipeline = prepare(&args.pipeline, args.store.as_ref(), args.snapshots.as_ref())?;
+    let pipeline: Pipeline = prepare(&args.pipeline, args.servers.store.as_ref(), args.servers.snapshots.as_ref())?;
     let name = args.pipeline.display().to_string();
     stop_on_signals(&pipeline.stop_handle().flag())?;
     let report = pipeline.rollback(args.to)?;

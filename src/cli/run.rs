@@ -41,12 +41,13 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
             return Err(error.into());
         }
     };
-    pictures.write(&report)?;
     let lines = if args.json { vec![summary::json(&report).to_string()] } else { summary::lines(&report, global) };
     if args.json || !global.quiet {
         print_lines(lines)?;
     }
-    Ok(finish(&report))
+    let code = finish(&report);
+    pictures.write(&report)?;
+    Ok(code)
 }
 
 /// The files that show a run.
@@ -61,23 +62,32 @@ impl<'a> Pictures<'a> {
     /// Sees that the files can be written, before the run and not after it. What is in them stays until then.
     fn prepare(args: &'a Run) -> Result<Self, Failure> {
         let mut pictures = Self { timeline: args.timeline.as_deref(), trace: args.trace.as_deref(), made: Vec::new() };
-        for (option, file, begin) in pictures.each() {
+        match pictures.make() {
+            Ok(()) => Ok(pictures),
+            Err(failure) => {
+                pictures.remove();
+                Err(failure)
+            }
+        }
+    }
+
+    fn make(&mut self) -> Result<(), Failure> {
+        for (option, file, begin) in self.each() {
             let is_new = !file.exists();
             let refused = |cause: String| super::usage(format!("{option} {}: {cause}", file.display()));
             check_content(file, begin).map_err(refused)?;
             let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
             opened.map_err(|error| refused(error.to_string()))?;
             if is_new {
-                pictures.made.push(file);
+                self.made.push(file);
             }
         }
         let same =
             |(a, b): (&Path, &Path)| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
-        if pictures.timeline.zip(pictures.trace).is_some_and(same) {
-            pictures.remove();
+        if self.timeline.zip(self.trace).is_some_and(same) {
             return Err(super::usage("--timeline and --trace: expected two files, got one"));
         }
-        Ok(pictures)
+        Ok(())
     }
 
     /// The files that were asked for: the option, the file, and how such a file begins.

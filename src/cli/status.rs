@@ -72,7 +72,7 @@ struct InRedis {
 
 pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
     let config = Config::read(&args.pipeline)?;
-    let url = match set(args.store.as_ref()) {
+    let url = match set(args.servers.store.as_ref()) {
         Some(url) => StoreUrl::parse(url, Path::new("")),
         None => StoreUrl::parse(&config.store_url, config.folder()),
     };
@@ -155,7 +155,7 @@ impl InRedis {
 
 /// What reads from Redis, if snapshots are published.
 fn redis(args: &Status, config: &Config) -> Result<Option<RedisSnapshots>, Failure> {
-    let url = match set(args.snapshots.as_ref()) {
+    let url = match set(args.servers.snapshots.as_ref()) {
         Some(url) => Some(super::place::redis(url)?),
         None => config.snapshots.url.clone(),
     };

@@ -52,6 +52,7 @@ impl<H: Handler> EngineFactory for NativeFactory<H> {
             is_empty: Arc::clone(&context.is_empty),
             known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
             passing: VecDeque::new(),
+            changed_rows: 0,
             tables: BTreeMap::new(),
             regions: BTreeMap::new(),
             writes: Vec::new(),
@@ -162,6 +163,8 @@ struct Rows {
     /// For each table that was empty when the run began, the rows that there may be in the store.
     known: Vec<Option<KnownRows>>,
     passing: VecDeque<Passing>,
+    /// Of the open batch.
+    changed_rows: u64,
     /// For each region, its tables in the order of the schema.
     tables: BTreeMap<RegionNo, Vec<Table>>,
     regions: BTreeMap<RegionNo, Arc<str>>,
@@ -203,15 +206,23 @@ impl Rows {
     fn keep(&mut self, region: RegionNo) {
         let change = ChangedBy { batch: self.batch, block: self.block, writer: self.writer };
         let Some(tables) = self.tables.get_mut(&region) else { return };
+        let changed_rows = &mut self.changed_rows;
+        let mut set = |entity: usize, id: &str, row: Option<Row>| {
+            let table = &mut tables[entity];
+            let changed = table.changed_rows();
+            let before = table.set(id, row, change);
+            *changed_rows += (table.changed_rows() - changed) as u64;
+            before
+        };
         if self.history_depth == 0 {
             for (entity, id, row) in self.writes.drain(..) {
-                tables[entity].set(&id, row, change);
+                set(entity, &id, row);
             }
             return;
         }
         let undo = self.undo.entry(region).or_default();
         for (entity, id, row) in self.writes.drain(..) {
-            if let Some(before) = tables[entity].set(&id, row, change) {
+            if let Some(before) = set(entity, &id, row) {
                 let entry = UndoEntry { block: change.block, entity, id: id.into(), before };
                 self.undo_bytes += entry.memory_bytes();
                 undo.push_back(entry);
@@ -551,6 +562,7 @@ impl<H: Handler> Engine for NativeEngine<H> {
         };
         let entities = self.context.schema.entities();
         let mut changes = Vec::new();
+        self.rows.changed_rows = 0;
         let Rows { tables, known, passing, regions, batch, .. } = &mut self.rows;
         for (region, tables) in tables {
             for (entity, table) in tables.iter_mut().enumerate() {
@@ -584,6 +596,7 @@ impl<H: Handler> Engine for NativeEngine<H> {
         rows.is_empty = vec![false; rows.schema_len].into();
         rows.known.iter_mut().for_each(|known| *known = None);
         rows.passing.clear();
+        rows.changed_rows = 0;
         Ok(())
     }
 
@@ -605,7 +618,7 @@ impl<H: Handler> Engine for NativeEngine<H> {
     }
 
     fn changed_rows(&self) -> u64 {
-        self.rows.tables.values().flatten().map(|table| table.changed_rows() as u64).sum()
+        self.rows.changed_rows
     }
 
     fn trim(&mut self, target: usize) -> Result<(), LaneError> {

@@ -223,8 +223,8 @@ impl<'h> Coordinator<'h> {
         coordinator
     }
 
-    /// Contract of the handler thread. In: pages, over a bounded channel. Out: sealed batches, to the commit thread,
-    /// in order. Writes nothing itself. Ends: at the end of the source or when it is stopped, after all that was
+    /// Contract of the handler thread. In: pages and rollbacks, over a bounded channel. Out: sealed batches and orders to
+    /// roll back, to the commit thread, in order. Writes nothing itself. Ends: at the end of the source or when it is stopped, after all that was
     /// handed over has committed; or at the first error, after what was handed over before it has ended. Gives the
     /// committer back, which holds the pipeline's lock, if nothing is in flight any more.
     pub(super) fn run(mut self) -> (Result<(Totals, bool), PipelineError>, Option<StoreCommitter>) {

@@ -190,7 +190,8 @@ impl Reader {
     }
 
     /// Contract of the reader thread. In: a source. Out: pages of events whose order is checked, over a bounded
-    /// channel and within a budget of bytes; then `End` or `Failed`, once. Writes nothing. Ends: at the end of the
+    /// channel and within a budget of bytes, and rollbacks in their place among them; then `End` or `Failed`, once. Writes
+    /// nothing. Ends: at the end of the
     /// source, at its first error, past the last block wanted, or when nobody takes pages any more.
     pub(crate) fn run(mut self) {
         let begun = Instant::now();
@@ -213,7 +214,7 @@ impl Reader {
         let mut event = SourceEvent::default();
         loop {
             if self.page.text.len() >= PAGE_BYTES || !self.source.is_ready() {
-                if !self.source.is_ready() && self.settle()?.is_err() {
+                if !self.source.is_ready() && self.settle(false)?.is_err() {
                     return Ok(Err(Gone));
                 }
                 self.note_busy(begun);
@@ -222,8 +223,8 @@ impl Reader {
                 }
             }
             let passed = match self.source.next(&mut event)? {
-                Next::End => return self.settle_at_end(),
-                Next::Event if self.plan.until.is_some_and(|until| event.block > until) => return self.settle_at_end(),
+                Next::End => return self.settle(true),
+                Next::Event if self.plan.until.is_some_and(|until| event.block > until) => return self.settle(true),
                 Next::Event => self.pass(&event)?,
                 Next::Rollback { to } => self.rolled_back(to),
             };
@@ -371,27 +372,18 @@ impl Reader {
                 }
                 (link, _) => link,
             };
-            match link {
+            let from = match link {
                 Link::Next => return Ok(true),
-                Link::Same | Link::Late => {}
-                Link::Fork { to } if self.chain.allows(to) => skip.aside = Some(Aside::new(Ok(to), event)),
-                Link::Fork { .. } => {
-                    let error = self.too_deep(event, self.chain.beside(event.block));
-                    self.put_aside(Aside::new(Err(error), event));
-                }
-                Link::Lost(held) => {
-                    let error = self.too_deep(event, held);
-                    self.put_aside(Aside::new(Err(error), event));
-                }
+                Link::Same | Link::Late => None,
+                Link::Fork { to } if self.chain.allows(to) => Some(Ok(to)),
+                Link::Fork { .. } => Some(Err(self.too_deep(event, self.chain.beside(event.block)))),
+                Link::Lost(held) => Some(Err(self.too_deep(event, held))),
+            };
+            if let Some((skip, from)) = self.skip.as_mut().zip(from) {
+                skip.aside = Some(Aside::new(from, event));
             }
         }
         self.is_in_place(event).map(|_| false)
-    }
-
-    fn put_aside(&mut self, aside: Aside) {
-        if let Some(skip) = &mut self.skip {
-            skip.aside = Some(aside);
-        }
     }
 
     /// Decides for the branch that was put aside, once the source has gone on with it for longer than the one that is
@@ -406,17 +398,11 @@ impl Reader {
         if is_decided { self.decide() } else { Ok(Ok(())) }
     }
 
-    /// Decides for the branch that was put aside, since nothing more comes for now.
-    fn settle(&mut self) -> Result<Result<(), Gone>, SourceError> {
+    /// Decides for the branch that was put aside, since nothing more comes for now; at the end also for one that cannot be
+    /// gone over to.
+    fn settle(&mut self, is_end: bool) -> Result<Result<(), Gone>, SourceError> {
         match &self.skip {
-            Some(Skip { aside: Some(Aside { from: Ok(_), .. }), .. }) => self.decide(),
-            _ => Ok(Ok(())),
-        }
-    }
-
-    fn settle_at_end(&mut self) -> Result<Result<(), Gone>, SourceError> {
-        match &self.skip {
-            Some(Skip { aside: Some(_), .. }) => self.decide(),
+            Some(Skip { aside: Some(aside), .. }) if is_end || aside.from.is_ok() => self.decide(),
             _ => Ok(Ok(())),
         }
     }

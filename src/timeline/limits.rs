@@ -9,6 +9,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::grouped;
+
 /// How much larger the batches are that are asked about.
 const LARGER: u64 = 5;
 
@@ -267,19 +269,6 @@ fn shown(time: Duration) -> String {
         seconds if seconds < 10.0 => format!("{seconds:.1} s"),
         seconds => format!("{seconds:.0} s"),
     }
-}
-
-/// A number with commas between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 #[cfg(test)]

@@ -250,6 +250,9 @@ fn a_picture_that_cannot_be_written_is_refused_before_the_run() {
     let args = ["run", "pipeline.toml", "--timeline", "no/such/folder/run.svg"];
     project.forebay(&args).fails(2, &["--timeline", "no/such/folder/run.svg"]);
     assert!(!project.path("p.db").exists());
+    let both = ["run", "pipeline.toml", "--timeline", "one.svg", "--trace", "handlers.lua"];
+    project.forebay(&both).fails(2, &["--trace handlers.lua"]);
+    assert!(!project.path("one.svg").exists(), "what was made for it is gone");
     let failing = Project::with(&pipeline(""), "function on_event() error(\"no\") end", &events(10, 1));
     failing.forebay(&["run", "pipeline.toml", "--trace", "run.json"]).fails(1, &["no"]);
     assert!(!failing.path("run.json").exists(), "nothing is left of a run that failed");

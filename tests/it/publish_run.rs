@@ -172,14 +172,18 @@ fn a_slow_redis_delays_no_commit_and_gets_the_newest() {
     let project = project(&way.url(), "", &events);
     project.write(
         "pipeline.toml",
-        std::fs::read_to_string(project.path("pipeline.toml")).expect("file").replace("\"300ms\"", "\"5s\""),
+        std::fs::read_to_string(project.path("pipeline.toml"))
+            .expect("file")
+            .replace("\"300ms\"", "\"5s\"")
+            // However batches are cut, so many snapshots are made.
+            .replace("every = \"batch\"", "every = \"10 blocks\""),
     );
     let begun = Instant::now();
     let report = run(&project).ok().json();
     let whole = begun.elapsed();
     let stored = report["snapshots"]["stored"].as_u64().expect("a number");
     let published = report["snapshots"]["published"].as_u64().expect("a number");
-    assert!(published < stored, "{report}");
+    assert!(stored >= 20 && published < stored, "{report}");
     assert_eq!((latest(&server, "a"), latest(&server, "b")), (json!(300), json!(300)));
     assert!(unmarked(&project).is_empty(), "the newest of each region was published");
     let wall = report["seconds"]["wall"].as_f64().expect("seconds");

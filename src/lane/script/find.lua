@@ -7,6 +7,7 @@
 
 local prelude = ...
 local raise, describe, name_text, host = prelude.raise, prelude.describe, prelude.name_text, prelude.host
+-- Fields of a handle: as in `prelude.lua`, which says what the others are.
 local YOUNG <const>, OLD <const>, CHANGED <const>, WHOLE <const>, KIND <const>, REGION <const>, TRIED <const> = 1, 2, 3, 6, 7, 8, 9
 local SEGMENTS <const>, FOUND <const>, COUNTS <const>, INDEXES <const>, ROWS <const> = 10, 11, 12, 13, 18
 -- FOUND: key of a query -> what the store found. COUNTS: the same for counts. INDEXES: place of a column (0 is the id) ->

@@ -10,6 +10,7 @@
 local prelude = ...
 local raise, describe, name_text, host, numbers = prelude.raise, prelude.describe, prelude.name_text, prelude.host, prelude.numbers
 local S, has_history, decode, clean = prelude.state, prelude.has_history, prelude.decode, prelude.clean
+-- Fields of a handle: as in `prelude.lua`, which says what they are.
 local YOUNG <const>, OLD <const>, WHOLE <const>, SEGMENTS <const>, COUNTS <const>, INDEXES <const> = 1, 2, 6, 10, 12, 13
 local GONE <const>, ROWS <const>, FILTERED <const> = 16, 18, 19
 local SHIFT <const>, MASK <const>, SEGMENT_CELLS <const> = 16, 0xffff, 4096

@@ -454,15 +454,14 @@ local function is_key(id)
 end
 
 local function key_of(handle, id, what)
+  if is_key(id) then return id end
   if mtype(id) == "integer" then return format("%d", id) end
   if type(id) ~= "string" then raise(format("%s:%s: expected an id (text or an integer), got %s", handle[KIND].name, what, describe(id))) end
-  if #id > host.id_bytes_max then
-    raise(format("%s:%s: an id of %d bytes; expected at most %d, which is what an index takes", handle[KIND].name, what, #id, host.id_bytes_max))
+  if #id > id_bytes_max then
+    raise(format("%s:%s: an id of %d bytes; expected at most %d, which is what an index takes", handle[KIND].name, what, #id, id_bytes_max))
   end
-  local problem = not utf8_len(id) and "it is not UTF-8; a bytes column takes any bytes"
-    or find(id, "\0", 1, true) and "it holds a NUL, which no database keeps"
-  if problem then raise(format("%s:%s: id: expected text, got %s (%s)", handle[KIND].name, what, describe(id), problem)) end
-  return id
+  local problem = utf8_len(id) and "it holds a NUL, which no database keeps" or "it is not UTF-8; a bytes column takes any bytes"
+  raise(format("%s:%s: id: expected text, got %s (%s)", handle[KIND].name, what, describe(id), problem))
 end
 
 -- A method was called with something that is no entity.

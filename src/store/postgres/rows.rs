@@ -139,15 +139,9 @@ impl RowReader for PostgresRows {
         }
         let count = wanted.len();
         let rows = self.0.ask("reading rows", move |link| {
-            let entity = &database.plan.schema.entities()[entity];
-            let mut found = vec![Vec::new(); count];
             let params =
                 [(&regions as _, Type::TEXT_ARRAY), (&places as _, Type::INT4_ARRAY), (&ids as _, Type::TEXT_ARRAY)];
-            link.each(&sql, &params, |row| {
-                let place = place_of(row, count)?;
-                pack(entity, row, &mut found[place])
-            })?;
-            Ok(found)
+            gather(link, &sql, &params, &database.plan.schema.entities()[entity], count)
         })?;
         for (packed, rows) in found.iter_mut().zip(rows) {
             packed.extend(rows);
@@ -206,15 +200,9 @@ impl RowReader for PostgresRows {
             let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
             let count = places.len();
             let rows = self.0.ask("finding rows", move |link| {
-                let entity = &database.plan.schema.entities()[entity];
-                let mut found = vec![Vec::new(); count];
                 let mut params: Vec<Param<'_>> = vec![(&limit as _, Type::INT8)];
                 params.extend(arrays.iter().map(|(array, kind)| (array as _, kind.clone())));
-                link.each(&sql, &params, |row| {
-                    let place = place_of(row, count)?;
-                    pack(entity, row, &mut found[place])
-                })?;
-                Ok(found)
+                gather(link, &sql, &params, &database.plan.schema.entities()[entity], count)
             })?;
             for (at, rows) in places.into_iter().zip(rows) {
                 found[at].extend(rows);
@@ -234,6 +222,22 @@ impl RowReader for PostgresRows {
             link.query(&sql, &params)?.first().map_or(Ok(0), |row| Ok(unsigned(row.try_get(0)?)))
         })
     }
+}
+
+/// The packed rows that a statement answers with, by the place of what they were asked for, of which there are `count`.
+fn gather(
+    link: &mut Link,
+    sql: &str,
+    params: &[Param<'_>],
+    entity: &Entity,
+    count: usize,
+) -> Result<Vec<Vec<u8>>, Fault> {
+    let mut found = vec![Vec::new(); count];
+    link.each(sql, params, |row| {
+        let place = place_of(row, count)?;
+        pack(entity, row, &mut found[place])
+    })?;
+    Ok(found)
 }
 
 /// The region of a row, by its place among those that were asked for.
