@@ -14,35 +14,32 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
 mod commit;
 pub mod config;
-mod event;
 mod lane;
-pub mod limits;
-mod numeric;
-mod pipeline;
+mod model;
 pub mod publish;
-pub mod query;
-mod schema;
+pub mod rows;
+mod run;
 pub mod snapshot;
 pub mod source;
-pub mod stage;
 pub mod store;
 pub mod timeline;
-mod timestamp;
-mod value;
-mod wait;
+pub mod undo;
 
 pub use commit::{BatchError, handoff};
 pub use config::{Config, ConfigError};
-pub use event::EventPlace;
-pub use lane::handler::{ColumnValue, Context, EntityRow, EntityTable, Find, Handler, HandlerError};
+pub use lane::rust::handler::{ColumnValue, Context, EntityRow, EntityTable, Find, Handler, HandlerError};
 pub use lane::{LaneError, Place};
-pub use numeric::{Numeric, NumericError};
-pub use pipeline::{
+pub use model::event::EventPlace;
+pub use model::ids::{BatchNo, BlockNo, Depth};
+pub use model::numeric::{Numeric, NumericError};
+pub use model::schema::{Column, Entity, Schema, SchemaError};
+pub use model::timestamp::{Timestamp, TimestampError};
+pub use model::value::{ColumnType, Row, Value};
+pub use model::{limits, query};
+pub use run::{
     Checked, Pipeline, PipelineError, Progress, ProgressHook, Report, Rollback, RollbackHook, SnapshotCounts,
     StopHandle, Times, Waits,
 };
-pub use schema::{Column, Entity, Schema, SchemaError};
-pub use timestamp::{Timestamp, TimestampError};
-pub use value::{ColumnType, Row, Value};

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
+use crate::model::text::panic_message;
+
 /// Commits items, one at a time and in order, on a thread of its own.
 pub trait Committer: Send + 'static {
     /// What is committed at once.
@@ -302,10 +304,4 @@ fn commit_one<C: Committer>(
         Ok(Err(error)) => Err(shared.latch(CommitFailure::Failed(Arc::new(error)))),
         Err(panic) => Err(shared.latch(CommitFailure::Panicked(panic_message(panic.as_ref()).into()))),
     }
-}
-
-/// The text of a panic.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

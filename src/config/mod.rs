@@ -10,29 +10,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use reading::ConfigError;
-pub(crate) use reading::nearest;
 use reading::{Document, Item, Section};
 pub use units::{parse_bytes, parse_duration};
 
-use crate::limits::{
+use crate::model::limits::{
     BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
+    SNAPSHOTS_DEDUP, SNAPSHOTS_TTL,
 };
+use crate::model::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
+use crate::model::text::nearest;
+use crate::model::value::ColumnType;
 use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
-use crate::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
 use crate::snapshot::Every;
-use crate::value::ColumnType;
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What to do with an event whose place has passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Late {
-    /// End the run.
-    #[default]
-    Error,
-    /// Leave it out and count it.
-    Skip,
-}
+use crate::source::Late;
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,8 +122,8 @@ impl Default for SnapshotsConfig {
     fn default() -> Self {
         Self {
             every: Every::Time(Duration::from_secs(10)),
-            ttl: 90 * DAY,
-            dedup: Duration::from_secs(15 * 60),
+            ttl: SNAPSHOTS_TTL,
+            dedup: SNAPSHOTS_DEDUP,
             dedup_ignore: Vec::new(),
             url: None,
             keys: Keys::default(),

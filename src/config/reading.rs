@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::units::{parse_bytes, parse_duration, parse_every};
+use crate::model::text::nearest;
 use crate::snapshot::Every;
 
 /// What is wrong with a pipeline file, and where.
@@ -39,15 +40,6 @@ impl ConfigError {
 /// The folder of a file, never empty.
 pub(super) fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// `; did you mean …?` if one of the known names is near.
-pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
-    let scored = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
-    match scored.min() {
-        Some((distance, known)) if distance <= 1 + name.len() / 4 => format!("; did you mean {known:?}?"),
-        _ => String::new(),
-    }
 }
 
 /// A text that is being read.

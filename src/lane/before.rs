@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Ask, LaneError, Loader, Wanted};
-use crate::schema::Schema;
-use crate::stage::codec::Decoder;
-use crate::stage::history::{RegionHistory, push_absent};
+use crate::model::schema::Schema;
+use crate::rows::codec::Decoder;
+use crate::undo::{RegionHistory, push_absent};
 
 /// A row that was written without being here: what is committed is what it was, since no batch that is not committed
 /// has changed it.
@@ -67,7 +67,7 @@ pub(super) fn read_unknown(
 #[derive(Debug, Default)]
 pub(crate) struct SealedRows {
     /// The rows that changed: entity, and rows of one region. In any order.
-    pub(crate) changes: Vec<(usize, crate::stage::batch::RegionChanges)>,
+    pub(crate) changes: Vec<(usize, crate::batch::RegionChanges)>,
     /// What rows were; of the same row, what was read from the store comes first.
     pub(crate) history: Vec<(usize, RegionHistory)>,
 }

@@ -1,14 +1,13 @@
 //! Lanes: where handlers run. One lane is one region's events of a batch, in order; lanes run in parallel.
 //!
 //! An [`Engine`] runs the lanes of the regions that were assigned to it and keeps their warm rows. There are two
-//! kinds: [`script`] (a Lua VM) and [`native`] (a Rust [`handler::Handler`]). No SQL and no network: rows that are not
+//! kinds: [`lua`] (a Lua VM) and [`rust`] (a Rust [`rust::handler::Handler`]). No SQL and no network: rows that are not
 //! warm come through a [`Loader`].
 
+mod assignment;
 mod before;
-mod cast;
-pub mod handler;
-pub(crate) mod native;
-pub(crate) mod script;
+pub(crate) mod lua;
+pub mod rust;
 pub(crate) mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,16 +15,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
-use crate::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
-use crate::schema::Schema;
-use crate::stage::codec::{CodecError, Decoder, ValueRef};
+use crate::model::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
+use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
+use crate::model::schema::Schema;
+use crate::model::value::Row;
+use crate::rows::codec::{CodecError, Decoder, ValueRef};
 use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
-use crate::value::Row;
 use watch::Watch;
 
+pub(crate) use assignment::Cast;
 pub(crate) use before::SealedRows;
-pub(crate) use cast::Cast;
 
 /// One event of a round.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Place, Round};
-use crate::limits::WAIT_STEP;
+use crate::model::limits::WAIT_STEP;
 
 /// What the engine is at.
 #[derive(Debug, Clone, Default)]

@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 
 use super::fields::FieldPath;
 use super::{Publication, PublishError, PublishPlan};
-use crate::limits::REGION_BYTES_MAX;
+use crate::model::limits::REGION_BYTES_MAX;
+use crate::model::timestamp::Timestamp;
 use crate::snapshot::{hash_of, snapshot_id};
-use crate::timestamp::Timestamp;
 
 /// A text that cannot be taken as documents at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::{Publication, PublishError, PublishPlan};
-use crate::timestamp::Timestamp;
+use crate::model::timestamp::Timestamp;
 
 /// Numbers below it are seconds since 1970, others milliseconds: as seconds it is the year 5138, as milliseconds 1973.
 const MILLIS_MIN: i64 = 100_000_000_000;

@@ -2,44 +2,29 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `address` | where Redis is |
-//! | `keys` | the names of the keys, and templates for them |
 //! | `fields` | id and time taken from a document |
-//! | `script`, `scripts/` | what runs in Redis |
-//! | `wire`, `node`, `topology` | one connection; the pool of one server; the servers of a cluster |
-//! | `publisher`, `round`, `summary` | publishing many regions at once; one such publish until each is decided; its summary |
 //! | `outbox` | the publish thread of a run |
 //! | `documents` | ready documents, read from a text |
-//! | `reader` | reading snapshots back |
+//! | `redis/` | Redis: its keys, scripts and connections |
 //!
 //! The only room with a connection to Redis. It sees snapshots that are committed, and nothing else of a run.
 
-mod address;
 mod documents;
 mod fields;
-mod keys;
-mod node;
 pub(crate) mod outbox;
-mod publisher;
-mod reader;
-mod round;
-mod script;
-mod summary;
-mod topology;
-mod wire;
+mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use address::{RedisUrl, RedisUrlError};
 pub use documents::{Document, Documents, DocumentsError};
 pub use fields::FieldPath;
-pub use keys::{Keys, KeysError};
 pub use outbox::UnpublishedRegion;
-pub use publisher::{Extent, KeptRegion, Published, Publisher};
-pub use reader::{LatestInRedis, RedisSnapshots};
+pub use redis::{
+    Extent, KeptRegion, Keys, KeysError, LatestInRedis, Published, Publisher, RedisSnapshots, RedisUrl, RedisUrlError,
+};
 
-use crate::limits::{PUBLISH_POOL, PUBLISH_TIMEOUT};
+use crate::model::limits::{PUBLISH_POOL, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 pub use crate::snapshot::Publication;
 
 /// Where and how snapshots are published.
@@ -68,15 +53,14 @@ pub struct PublishPlan {
 impl PublishPlan {
     /// A plan with everything at its default.
     pub fn new(pipeline: &str, url: RedisUrl) -> Self {
-        let snapshots = crate::config::SnapshotsConfig::default();
         Self {
             pipeline: pipeline.to_owned(),
             url,
             keys: Keys::default(),
             id_field: None,
             time_field: None,
-            ttl: snapshots.ttl,
-            dedup: snapshots.dedup,
+            ttl: SNAPSHOTS_TTL,
+            dedup: SNAPSHOTS_DEDUP,
             pool: PUBLISH_POOL,
             timeout: PUBLISH_TIMEOUT,
         }

@@ -12,12 +12,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::publisher::Extent;
-use super::{Publication, PublishError, PublishReceipt, PublishStatus, Publisher};
-use crate::limits::{OUTBOX_PAGE, WAIT_STEP};
+use super::{Extent, Publication, PublishError, PublishReceipt, PublishStatus, Publisher};
+use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};
+use crate::model::timestamp::Timestamp;
 use crate::store::{DueSnapshot, Outbox, StoreError};
 use crate::timeline::{Doing, Recorder, Stage};
-use crate::timestamp::Timestamp;
 
 /// Waits between two tries while something cannot be published.
 const DELAY_MIN: Duration = Duration::from_millis(100);
@@ -180,7 +179,7 @@ impl PublishThread {
         }
         let Some(thread) = self.thread.take() else { return Err("the publish thread has ended before".into()) };
         thread.join().map_err(|panic| {
-            let text = crate::commit::handoff::panic_message(panic.as_ref());
+            let text = crate::model::text::panic_message(panic.as_ref());
             format!("the publish thread panicked: {text}; this is a bug in forebay, please report it")
         })
     }

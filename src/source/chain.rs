@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::stage::history::{BlockMark, Window};
+use crate::undo::{BlockMark, Window};
 
 /// A block that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::ndjson::Fields;
-use crate::limits::REGION_BYTES_MAX;
+use crate::model::limits::REGION_BYTES_MAX;
 
 /// What the fields say.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,17 +3,18 @@
 //! A source yields one event at a time and knows no lane and no store. The reader thread checks the order, leaves out
 //! what is committed already, and hands pages of events over a bounded channel, within a budget of bytes.
 
-pub mod budget;
 mod chain;
 mod files;
 mod head;
 mod ndjson;
+mod order;
 pub(crate) mod reader;
 
 use std::sync::Arc;
 
 pub use files::SourcePath;
 pub use ndjson::{Fields, NdjsonSource};
+pub use order::Late;
 
 /// One event as a source gives it. Its buffers are used again for the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]

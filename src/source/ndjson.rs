@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::files::{OpenInput, SourcePath};
 use super::head::read_head;
 use super::{Next, Source, SourceError, SourceEvent};
-use crate::limits::LINE_BYTES_MAX;
+use crate::model::limits::LINE_BYTES_MAX;
 
 /// The fields of an event that say where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]

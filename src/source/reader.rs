@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender};
 use foldhash::fast::RandomState;
 
-use super::budget::ByteBudget;
 use super::chain::{Chain, Held, Link, Named};
+use super::order::Late;
 use super::{Next, Source, SourceError, SourceEvent};
-use crate::config::Late;
-use crate::event::{EventRef, Page, RegionNo};
-use crate::limits::{ASIDE_BYTES_MAX, PAGE_BYTES, WAIT_STEP};
-use crate::stage::history::Window;
+use crate::model::byte_budget::ByteBudget;
+use crate::model::event::{EventRef, Page, RegionNo};
+use crate::model::limits::{ASIDE_BYTES_MAX, PAGE_BYTES, WAIT_STEP};
 use crate::timeline::{Doing, Recorder, Stage};
+use crate::undo::Window;
 
 /// Regions that a message names at most.
 const REGIONS_NAMED_MAX: usize = 20;

@@ -1,6 +1,6 @@
 //! What both stores share: names and counters as SQL takes them, and what may change about a table.
 
-use crate::schema::{Entity, parse_columns};
+use crate::model::schema::{Entity, parse_columns};
 
 /// Adds to `found` what the noted columns have that the plan does not, beyond what is added by itself.
 pub(super) fn differences_of(planned: &Entity, stored: &str, found: &mut Vec<String>) {

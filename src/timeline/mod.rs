@@ -13,6 +13,7 @@ pub mod limits;
 mod svg;
 mod trace;
 
+pub use crate::model::text::grouped;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -242,19 +243,6 @@ impl Timeline {
     pub fn to_trace(&self, name: &str) -> serde_json::Value {
         trace::trace(self, name)
     }
-}
-
-/// A number with commas between thousands, as people read it.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

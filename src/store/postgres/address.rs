@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use postgres::Config;
 use postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use crate::config::nearest;
+use crate::model::text::nearest;
 use crate::store::StoreUrlError;
 
 /// How the connection is kept from being read or rerouted by others.

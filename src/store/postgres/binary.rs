@@ -10,13 +10,13 @@ use bytes::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::fault::Fault;
-use crate::numeric::Numeric;
-use crate::schema::{Column, Entity, Schema};
-use crate::stage::batch::{RegionChanges, RowAt};
-use crate::stage::codec::{CodecError, Decoder, ValueRef};
+use crate::model::numeric::Numeric;
+use crate::model::schema::{Column, Entity, Schema};
+use crate::model::timestamp::Timestamp;
+use crate::model::value::{ColumnType, Value};
+use crate::rows::changes::{RegionChanges, RowAt};
+use crate::rows::codec::{CodecError, Decoder, ValueRef};
 use crate::store::RowEncoder;
-use crate::timestamp::Timestamp;
-use crate::value::{ColumnType, Value};
 
 /// What begins a COPY: signature, flags, no extension.
 pub(super) const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -128,7 +128,7 @@ impl TupleWriter {
     }
 }
 
-/// No value is as long as 2 GiB: see [`crate::stage::codec`].
+/// No value is as long as 2 GiB: see [`crate::rows::codec`].
 fn field_len(len: usize) -> [u8; 4] {
     i32::try_from(len).unwrap_or(i32::MAX).to_be_bytes()
 }
@@ -192,7 +192,7 @@ fn put_long_numeric(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Digits are bounded (see [`crate::limits`]), so all of these fit 16 bits.
+/// Digits are bounded (see [`crate::model::limits`]), so all of these fit 16 bits.
 fn put_numeric_head(out: &mut Vec<u8>, groups: usize, weight: i64, sign: u16, scale: usize) {
     out.extend(field_len(8 + 2 * groups));
     out.extend((groups as u16).to_be_bytes());

@@ -8,8 +8,8 @@ use postgres::types::Type;
 use super::fault::{Fault, Remedy};
 use super::session::{Link, Param};
 use super::write::{Layout, tuple};
-use crate::stage::batch::SealedBatch;
-use crate::stage::codec::{Change, Writer};
+use crate::batch::SealedBatch;
+use crate::rows::codec::{Change, Writer};
 
 /// A row of a batch: table, region in it, place in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

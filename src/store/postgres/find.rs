@@ -6,11 +6,11 @@
 use postgres::types::Type;
 
 use super::binary::{RawArray, types_of};
-use crate::query::{Condition, Query};
-use crate::schema::{Column, Entity};
+use crate::model::query::{Condition, Query};
+use crate::model::schema::{Column, Entity};
+use crate::model::value::ColumnType;
 use crate::store::RegionQuery;
 use crate::store::sql::quoted;
-use crate::value::ColumnType;
 
 /// A column as its index orders it: texts byte by byte.
 fn key(column: &Column) -> String {

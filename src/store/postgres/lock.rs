@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
 use super::session::{Backend, Link, Session};
-use crate::limits::WAIT_STEP;
-use crate::wait::pause;
+use crate::model::limits::WAIT_STEP;
+use crate::model::wait::pause;
 
 /// How long a lock that another holds is waited for: a run that was killed just now leaves it to the server to notice.
 const OTHER_WAIT: Duration = Duration::from_secs(3);

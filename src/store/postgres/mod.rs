@@ -16,6 +16,7 @@
 mod address;
 mod binary;
 mod blame;
+mod database;
 mod fault;
 mod find;
 mod lock;
@@ -39,8 +40,10 @@ pub(super) use snapshots::PostgresSnapshots;
 pub(super) use tables::check_names;
 
 use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
-use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
-use crate::stage::history::HistoryRecord;
+use crate::batch::{RegionTouch, SealedBatch};
+use crate::model::checkpoint::Checkpoint;
+use crate::undo::HistoryRecord;
+use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
 use outage::Outage;
 use rows::{Readers, ReadersOf};
@@ -62,58 +65,6 @@ const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
 const READERS_MAX: usize = 4;
-
-/// A database and what it is used for.
-struct Database {
-    address: PostgresAddress,
-    /// How it is called in messages.
-    name: String,
-    plan: StorePlan,
-    /// Whether the user was told that it is away. Commits and readers notice it apart, and it is told once.
-    is_told: AtomicBool,
-    /// Grows with each connection of the writer: what readers connected to before may be another server by now.
-    generation: AtomicU64,
-}
-
-impl Database {
-    fn error(&self, doing: &'static str, fault: &Fault) -> StoreError {
-        error_of(&self.name, doing, fault)
-    }
-
-    /// Connects to a server that takes writes; also to read, since what a standby has may be old.
-    fn connect(&self, purpose: Purpose) -> Result<Session, Fault> {
-        let session = Session::open(&self.address, purpose)?;
-        match session.greeting().read_only {
-            Some(why) => Err(Fault::ReadOnly(why)),
-            None => Ok(session),
-        }
-    }
-
-    fn cannot_open(&self, cause: impl std::fmt::Display) -> StoreError {
-        StoreError::Open { store: self.name.clone(), cause: cause.to_string() }
-    }
-}
-
-fn error_of(store: &str, doing: &'static str, fault: &Fault) -> StoreError {
-    StoreError::Sql { store: store.to_owned(), doing, cause: format!("{fault}{}", advice(fault)) }
-}
-
-/// The next step, where there is one.
-fn advice(fault: &Fault) -> &'static str {
-    let code = fault.code().map_or("", |code| code.code());
-    match (code, code.get(..2)) {
-        ("42501", _) => {
-            "; give the role the right (also TEMPORARY on the database), or let its owner make the schemas and tables once"
-        }
-        (_, Some("28")) => "; look at user and password: in the address, PGPASSWORD or ~/.pgpass",
-        (_, Some("3D")) => "; make the database first: createdb NAME",
-        _ => "",
-    }
-}
-
-fn warn_exposed(name: &str) {
-    tracing::warn!("the connection to {name} is not encrypted; sslmode=verify-full in the address makes it safe");
-}
 
 /// The writing half.
 pub(super) struct PostgresStore {

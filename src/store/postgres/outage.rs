@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Database;
+use super::database::Database;
 use super::fault::{Fault, Remedy};
+use crate::model::wait::pause;
 use crate::store::StoreError;
-use crate::wait::pause;
 
 /// How long a database may be away while a run goes on: a restart takes seconds, a failover up to minutes.
 const OUTAGE_MAX: Duration = Duration::from_secs(300);

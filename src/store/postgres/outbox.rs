@@ -8,11 +8,11 @@ use super::binary::{Moment, RawArray};
 use super::fault::Fault;
 use super::session::{Link, Purpose, Session};
 use super::{PostgresAddress, StoreError, error_of};
-use crate::limits::PUBLISH_REQUEST_BYTES_MAX;
+use crate::model::limits::PUBLISH_REQUEST_BYTES_MAX;
+use crate::model::timestamp::Timestamp;
 use crate::snapshot::Publication;
 use crate::store::sql::{signed, unsigned};
 use crate::store::{DueSnapshot, Outbox};
-use crate::timestamp::Timestamp;
 
 pub(in crate::store) struct PostgresOutbox {
     address: PostgresAddress,

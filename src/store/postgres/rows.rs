@@ -8,16 +8,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use postgres::Row;
 use postgres::types::Type;
 
+use super::READERS_MAX;
 use super::binary::{Raw, RawArray, types_of, value_of};
+use super::database::Database;
 use super::fault::Fault;
 use super::find;
 use super::outage::Outage;
 use super::session::{Link, Param, Purpose, Session};
 use super::tables::table_name;
-use super::{Database, READERS_MAX};
-use crate::limits::WAIT_STEP;
-use crate::schema::Entity;
-use crate::stage::codec::{ValueRef, encode_stored};
+use crate::model::limits::WAIT_STEP;
+use crate::model::schema::Entity;
+use crate::rows::codec::{ValueRef, encode_stored};
 use crate::store::sql::{quoted, unsigned};
 use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
 

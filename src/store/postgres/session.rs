@@ -18,7 +18,7 @@ use postgres::{Client, NoTls, Row, SimpleQueryMessage, Statement};
 use super::address::{PostgresAddress, TlsMode};
 use super::fault::Fault;
 use super::tls;
-use crate::limits::WAIT_STEP;
+use crate::model::limits::WAIT_STEP;
 
 /// Prepared statements that a connection keeps at most; their number depends on the shapes of batches.
 const STATEMENTS_MAX: usize = 256;

@@ -9,9 +9,9 @@ use super::binary::{Moment, RawArray};
 use super::fault::Fault;
 use super::session::{Link, Purpose, Session};
 use super::{PostgresAddress, StoreError, error_of, tables};
+use crate::model::timestamp::Timestamp;
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
-use crate::timestamp::Timestamp;
 
 /// The document as it was written: `json` keeps its text.
 const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc::text, s.published_at";
@@ -33,7 +33,7 @@ impl PostgresSnapshots {
         let (session, has_tables) =
             opened.map_err(|fault| StoreError::Open { store: name.clone(), cause: fault.to_string() })?;
         if session.is_exposed(address) {
-            super::warn_exposed(&name);
+            super::database::warn_exposed(&name);
         }
         Ok(Self { session, name, has_tables })
     }

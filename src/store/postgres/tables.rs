@@ -10,13 +10,14 @@ use postgres::types::Type;
 
 use super::fault::Fault;
 use super::session::Link;
-use crate::limits::NAME_BYTES_MAX;
-use crate::schema::{Column, Entity, SchemaError, parse_columns};
-use crate::stage::batch::{Checkpoint, RegionTouch};
-use crate::stage::history::HistoryRecord;
+use crate::batch::RegionTouch;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::limits::NAME_BYTES_MAX;
+use crate::model::schema::{Column, Entity, SchemaError, parse_columns};
+use crate::model::value::ColumnType;
 use crate::store::StorePlan;
 use crate::store::sql::{differences_of, quoted, signed, unsigned};
-use crate::value::ColumnType;
+use crate::undo::HistoryRecord;
 
 /// The version of our own tables. A database with a later one was written by a later forebay.
 const FORMAT: i64 = 1;

@@ -26,16 +26,17 @@ use super::fault::Fault;
 use super::session::{Link, Param};
 use super::snapshots::NEWEST;
 use super::tables::{checkpoint_values, table_name};
-use crate::limits::{HISTORY_PRUNE_RECORDS_MAX, SNAPSHOT_PRUNE_ROWS_MAX};
-use crate::schema::{Entity, Schema};
+use crate::batch::{SealedBatch, SnapshotDraft};
+use crate::model::limits::{HISTORY_PRUNE_RECORDS_MAX, SNAPSHOT_PRUNE_ROWS_MAX};
+use crate::model::schema::{Entity, Schema};
+use crate::model::timestamp::Timestamp;
+use crate::model::value::ColumnType;
+use crate::rows::changes::{RegionChanges, RowAt};
+use crate::rows::codec::Change;
 use crate::snapshot::ID_HASH_DIGITS;
-use crate::stage::batch::{RegionChanges, RowAt, SealedBatch, SnapshotDraft};
-use crate::stage::codec::Change;
-use crate::stage::history::HistoryRecord;
 use crate::store::sql::{quoted, signed};
 use crate::store::{CommitTimes, SnapshotReceipt, StorePlan};
-use crate::timestamp::Timestamp;
-use crate::value::ColumnType;
+use crate::undo::HistoryRecord;
 
 /// Rows of one table that go as arrays: up to here it is faster than a COPY, which costs two round trips.
 const UNNEST_ROWS_MAX: usize = 1000;

@@ -10,12 +10,12 @@ use std::cmp::Ordering;
 
 use rusqlite::{CachedStatement, Connection};
 
-use crate::numeric::Numeric;
-use crate::query::{Comparison, Condition, Query};
-use crate::schema::{Column, Entity};
+use crate::model::numeric::Numeric;
+use crate::model::query::{Comparison, Condition, Query};
+use crate::model::schema::{Column, Entity};
+use crate::model::timestamp::Timestamp;
+use crate::model::value::{ColumnType, Value};
 use crate::store::sql::quoted;
-use crate::timestamp::Timestamp;
-use crate::value::{ColumnType, Value};
 
 /// Compares texts as the numbers that they hold.
 const NUMERIC: &str = "forebay_numeric";

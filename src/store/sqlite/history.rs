@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction};
 
-use crate::limits::HISTORY_PRUNE_RECORDS_MAX;
-use crate::stage::batch::SealedBatch;
-use crate::stage::history::{HistoryRecord, Undone};
+use crate::batch::SealedBatch;
+use crate::model::limits::HISTORY_PRUNE_RECORDS_MAX;
 use crate::store::sql::{signed, unsigned};
+use crate::undo::{HistoryRecord, Undone};
 
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS forebay_history (

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{StoreError, StoreName};
-use crate::timestamp::Timestamp;
+use crate::model::timestamp::Timestamp;
 
 /// How often a lock file that vanished under our hands is made anew.
 const TRIES_MAX: usize = 10;

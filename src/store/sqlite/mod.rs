@@ -30,9 +30,10 @@ use outbox::SqliteOutbox;
 pub(super) use snapshots::SqliteSnapshots;
 
 use super::{Committed, OpenReader, Outbox, RowReader, Store, StoreError, StorePlan};
-use crate::schema::Schema;
-use crate::stage::batch::{Checkpoint, RegionTouch, SealedBatch};
-use crate::stage::history::HistoryRecord;
+use crate::batch::{RegionTouch, SealedBatch};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::schema::Schema;
+use crate::undo::HistoryRecord;
 use lock::WriterLock;
 use write::Statements;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{BUSY_TIMEOUT, StoreError, StoreName, explain};
-use crate::limits::PUBLISH_REQUEST_BYTES_MAX;
+use crate::model::limits::PUBLISH_REQUEST_BYTES_MAX;
+use crate::model::timestamp::Timestamp;
 use crate::snapshot::Publication;
 use crate::store::sql::{signed, unsigned};
 use crate::store::{DueSnapshot, Outbox};
-use crate::timestamp::Timestamp;
 
 pub(in crate::store) struct SqliteOutbox {
     name: StoreName,

@@ -6,12 +6,12 @@ use rusqlite::types::ValueRef as SqlRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
 use super::{StoreError, StoreName, find};
-use crate::numeric::Numeric;
-use crate::schema::{Column, Entity, Schema};
-use crate::stage::codec::{ValueRef, encode_stored};
+use crate::model::numeric::Numeric;
+use crate::model::schema::{Column, Entity, Schema};
+use crate::model::value::ColumnType;
+use crate::rows::codec::{ValueRef, encode_stored};
 use crate::store::sql::{quoted, unsigned};
 use crate::store::{RegionIds, RegionLimit, RegionQuery, RowReader};
-use crate::value::ColumnType;
 
 pub(super) struct SqliteRows {
     connection: Connection,

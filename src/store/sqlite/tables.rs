@@ -5,10 +5,11 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{StoreError, StoreName, StorePlan, find, history};
-use crate::schema::{Column, Entity, parse_columns};
-use crate::stage::batch::{Checkpoint, RegionTouch};
+use crate::batch::RegionTouch;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::schema::{Column, Entity, parse_columns};
+use crate::model::value::ColumnType;
 use crate::store::sql::{differences_of, quoted, unsigned};
-use crate::value::ColumnType;
 
 /// The version of our own tables. A file with a later one was written by a later forebay.
 const FORMAT: i64 = 1;

@@ -7,14 +7,16 @@ use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior};
 
 use super::{StoreError, StoreName, StorePlan, history};
-use crate::limits::SNAPSHOT_PRUNE_ROWS_MAX;
-use crate::schema::{Entity, Schema};
+use crate::batch::{RegionTouch, SealedBatch, SnapshotDraft};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::limits::SNAPSHOT_PRUNE_ROWS_MAX;
+use crate::model::schema::{Entity, Schema};
+use crate::model::timestamp::Timestamp;
+use crate::rows::changes::RegionChanges;
+use crate::rows::codec::{Change, Decoder, ValueRef};
 use crate::snapshot::snapshot_id;
-use crate::stage::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
-use crate::stage::codec::{Change, Decoder, ValueRef};
 use crate::store::sql::{quoted, signed, unsigned};
 use crate::store::{CommitTimes, Committed, SnapshotReceipt};
-use crate::timestamp::Timestamp;
 
 /// The text of the statements of each entity.
 pub(super) struct Statements {

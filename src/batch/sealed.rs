@@ -1,0 +1,112 @@
+//! A sealed batch: all that one commit writes, frozen.
+
+use std::sync::Arc;
+
+use crate::model::checkpoint::Checkpoint;
+use crate::model::timestamp::Timestamp;
+use crate::rows::changes::RegionChanges;
+use crate::rows::codec::Writer;
+use crate::undo::{HistoryRecord, RollbackPlan, Undone};
+
+/// What a batch did to a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionTouch {
+    /// The region.
+    pub region: Arc<str>,
+    /// The last block of the batch that had an event for it.
+    pub block: i64,
+    /// How many events of the batch its lane handled.
+    pub events: u64,
+}
+
+/// A region's document as of the end of a batch, before the store has given it a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotDraft {
+    /// The region.
+    pub region: Arc<str>,
+    /// The block as of which it was computed.
+    pub block: i64,
+    /// When it was computed.
+    pub generated_at: Timestamp,
+    /// SHA-256 over the canonical JSON without the ignored fields, in hex.
+    pub hash: String,
+    /// The document, canonical JSON; none if the handler had nothing to say.
+    pub doc: Option<Arc<str>>,
+}
+
+/// A batch that is handed to the commit thread. Nothing in it changes any more.
+#[derive(Debug, Clone)]
+pub struct SealedBatch {
+    /// The checkpoint that must be in the store before this batch.
+    pub before: Checkpoint,
+    /// The checkpoint that this batch stores.
+    pub after: Checkpoint,
+    /// The first block of the batch; none if it holds only snapshots.
+    pub first_block: Option<i64>,
+    /// For each entity of the schema, the changed rows, ordered by region.
+    pub changes: Vec<Vec<RegionChanges>>,
+    /// The regions that had events.
+    pub touched: Vec<RegionTouch>,
+    /// The files that the batch's events came from, by number: see [`Writer`].
+    pub origins: Arc<Vec<Arc<str>>>,
+    /// The snapshots as of the end of the batch.
+    pub snapshots: Vec<SnapshotDraft>,
+    /// What it leaves so that it can be rolled back.
+    pub history: Option<HistoryRecord>,
+    /// Records of earlier batches whose blocks are not above this one may go.
+    pub history_floor: Option<i64>,
+    /// If the batch is a rollback: what it does beside writing rows.
+    pub undone: Option<Undone>,
+}
+
+impl SealedBatch {
+    /// The batch that carries out a rollback.
+    pub fn of_rollback(plan: RollbackPlan) -> Self {
+        let RollbackPlan { before, after, hash: _, changes, record, undone } = plan;
+        Self {
+            before,
+            after,
+            first_block: None,
+            changes,
+            touched: Vec::new(),
+            origins: Arc::default(),
+            snapshots: Vec::new(),
+            history: Some(record),
+            history_floor: None,
+            undone: Some(undone),
+        }
+    }
+
+    /// Rows that the commit writes or deletes.
+    pub fn rows(&self) -> u64 {
+        self.changes.iter().flatten().map(|region| region.rows.len() as u64).sum()
+    }
+
+    /// Bytes of memory it takes, about.
+    pub fn memory_bytes(&self) -> usize {
+        let rows: usize = self.changes.iter().flatten().map(RegionChanges::memory_bytes).sum();
+        let docs: usize = self.snapshots.iter().filter_map(|snapshot| snapshot.doc.as_ref()).map(|doc| doc.len()).sum();
+        let history = self.history.as_ref().map_or(0, |record| record.head.len() + record.rows.len());
+        rows + docs + history
+    }
+
+    /// Where the event that wrote a row stands, for a message: `file:line`.
+    pub fn writer_text(&self, writer: Writer) -> Option<String> {
+        let (origin, line) = writer.place()?;
+        self.origins.get(origin).map(|origin| format!("{origin}:{line}"))
+    }
+
+    /// What the batch spans, for a message.
+    pub fn span(&self) -> String {
+        if let Some(undone) = &self.undone {
+            return format!("the rollback to block {}", undone.to);
+        }
+        match (self.first_block, self.after.block) {
+            (Some(first), Some(last)) if first != last => {
+                format!("batch {} (blocks {first} to {last})", self.after.batch)
+            }
+            (Some(_), Some(last)) => format!("batch {} (block {last})", self.after.batch),
+            _ => format!("batch {} (snapshots only)", self.after.batch),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Which engine handles which region: the same one for as long as the run lasts.
+
+use crate::model::event::RegionNo;
+
+/// The engine of each region. A new region goes to the engine that has had the fewest events.
+#[derive(Debug)]
+pub(crate) struct Cast {
+    engine_of: Vec<Option<usize>>,
+    events: Vec<u64>,
+}
+
+impl Cast {
+    /// A cast of that many engines.
+    pub(crate) fn new(engines: usize) -> Self {
+        Self { engine_of: Vec::new(), events: vec![0; engines.max(1)] }
+    }
+
+    /// The engine of a region that has `events` more to handle.
+    pub(crate) fn engine_for(&mut self, region: RegionNo, events: u64) -> usize {
+        let at = region as usize;
+        if self.engine_of.len() <= at {
+            self.engine_of.resize(at + 1, None);
+        }
+        let idlest = || self.events.iter().zip(0..).min().map_or(0, |(_, engine)| engine);
+        let engine = self.engine_of[at].unwrap_or_else(idlest);
+        self.engine_of[at] = Some(engine);
+        self.events[engine] += events;
+        engine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_stays_where_it_is_and_a_new_one_goes_to_the_idlest() {
+        let mut cast = Cast::new(2);
+        assert_eq!(cast.engine_for(0, 100), 0);
+        assert_eq!(cast.engine_for(1, 10), 1);
+        assert_eq!(cast.engine_for(2, 10), 1);
+        assert_eq!(cast.engine_for(1, 500), 1);
+        assert_eq!(cast.engine_for(3, 1), 0);
+        assert_eq!(cast.engine_for(1, 1), 1);
+    }
+}

@@ -1,0 +1,427 @@
+//! The functions of the host that the inner side (`prelude.lua`) calls.
+//!
+//! They answer a bad value with nil and a message, so that the inner side can name the script's line.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use mlua::prelude::*;
+
+use super::inner::Inner;
+use super::json::{from_lua, object_to_lua, to_lua};
+use super::packer::{integer, lossy, raw_field};
+use super::question::Question;
+use crate::lane::watch::Watch;
+use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
+use crate::model::event::{EventPlace, RegionNo};
+use crate::model::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
+use crate::model::numeric::{Numeric, NumericError};
+use crate::model::schema::Schema;
+use crate::model::timestamp::Timestamp;
+use crate::rows::codec::{Change, Head, Writer, encode_values};
+use crate::rows::existence::KnownRows;
+
+/// How far down the stack the script's own line is looked for.
+const STACK_LEVELS_MAX: usize = 40;
+
+/// Rows that the inner side asked for.
+pub(super) struct Want {
+    pub(super) entity: usize,
+    pub(super) region: usize,
+    pub(super) ask: Ask,
+    /// The ids, each behind its length of 4 bytes.
+    pub(super) ids: Vec<u8>,
+}
+
+/// Changed rows that the inner side hands out.
+pub(super) struct Sealed {
+    pub(super) entity: usize,
+    pub(super) region: usize,
+    pub(super) packed: Vec<u8>,
+    /// Whether rows that are said to be new are; else they are if the filter does not know them.
+    pub(super) is_sure: bool,
+}
+
+/// Ids of rows that were written unseen, each behind the block and its length of 4 bytes.
+pub(super) struct Unseen {
+    pub(super) entity: usize,
+    pub(super) region: usize,
+    pub(super) packed: Vec<u8>,
+}
+
+impl Unseen {
+    /// The blocks and ids.
+    pub(super) fn each(&self) -> impl Iterator<Item = (i64, &str)> {
+        let mut packed = self.packed.as_slice();
+        std::iter::from_fn(move || {
+            let (block, rest) = packed.split_first_chunk::<8>()?;
+            packed = rest;
+            Some((i64::from_le_bytes(*block), take_id(&mut packed)?))
+        })
+    }
+}
+
+/// What the host's functions share with the engine.
+pub(super) struct Shared {
+    /// Taken out while it waits for the store.
+    pub(super) loader: Option<Loader>,
+    /// The lane that is being handled, and where the current chunk begins in it.
+    pub(super) lane: Option<(Arc<Round>, usize, usize)>,
+    pub(super) regions: Vec<Option<Arc<str>>>,
+    /// For each table that was empty when the run began, the rows that there may be in the store.
+    pub(super) known: Vec<Option<KnownRows>>,
+    pub(super) wants: Vec<Want>,
+    pub(super) questions: Vec<Question>,
+    pub(super) sealed: Vec<Sealed>,
+    /// What rows were before blocks: entries of the history.
+    pub(super) before: Vec<Sealed>,
+    pub(super) unseen: Vec<Unseen>,
+    /// Fields that were asked for and did not come along.
+    pub(super) cold: Vec<String>,
+    /// The first event that holds what cannot be read, and what that is.
+    pub(super) unreadable: Option<(Box<EventPlace>, String)>,
+    /// What the store said when it was asked from within a handler.
+    pub(super) store_error: Option<LaneError>,
+}
+
+/// Shared by the engine and the functions it gave to the VM; never locked while a script runs.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) shared: Arc<Mutex<Shared>>,
+    /// Set once the inner side is there.
+    pub(super) inner: Arc<OnceLock<Inner>>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) schema: Arc<Schema>,
+    /// How many blocks back it must be known what rows were.
+    pub(super) history_depth: u64,
+}
+
+impl Host {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn inner(&self) -> LuaResult<&Inner> {
+        self.inner.get().ok_or_else(|| LuaError::runtime("the inner side is not there yet"))
+    }
+
+    /// The JSON of the event that is being handled.
+    fn current_json(&self) -> Option<String> {
+        let (round, lane, base) = self.lock().lane.clone()?;
+        let (event, page) = round.event(lane, base + self.watch.event().checked_sub(1)?)?;
+        Some(page.json(event).to_owned())
+    }
+
+    /// The table of all functions.
+    pub(super) fn table(&self, lua: &Lua) -> LuaResult<LuaTable> {
+        let table = lua.create_table()?;
+        table.raw_set("dry_events_max", DRY_EVENTS_MAX)?;
+        table.raw_set("id_bytes_max", ID_BYTES_MAX)?;
+        table.raw_set("history_depth", i64::try_from(self.history_depth).unwrap_or(i64::MAX))?;
+        let watch = Arc::clone(&self.watch);
+        table.raw_set(
+            "tick",
+            lua.create_function(move |_, event: u64| {
+                watch.tick(event);
+                Ok(())
+            })?,
+        )?;
+        table.raw_set("place", lua.create_function(|lua, ()| Ok(script_place(lua)))?)?;
+        self.event_functions(lua, &table)?;
+        self.value_functions(lua, &table)?;
+        numeric_functions(lua, &table)?;
+        self.row_functions(lua, &table)?;
+        Ok(table)
+    }
+
+    fn event_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+        let host = self.clone();
+        let field = move |lua: &Lua, (name, counts): (LuaString, bool)| {
+            let name = lossy(&name.as_bytes()).into_owned();
+            let Some(json) = host.current_json() else { return Ok((LuaValue::Nil, None)) };
+            let value = match raw_field(&json, &name) {
+                Ok(raw) => answer(to_lua(lua, host.inner()?, raw.unwrap_or("null")), LuaValue::Nil),
+                Err(problem) => (LuaValue::Nil, Some(problem)),
+            };
+            match &value.1 {
+                Some(problem) if counts => host.note_unreadable(format!("field {name:?}: {problem}")),
+                Some(_) => {}
+                None => host.lock().cold.push(name),
+            }
+            Ok(value)
+        };
+        table.raw_set("field", lua.create_function(field)?)?;
+        let host = self.clone();
+        let all_fields = move |lua: &Lua, counts: bool| {
+            let json = host.current_json().unwrap_or_else(|| "{}".into());
+            let fields = answer(object_to_lua(lua, host.inner()?, &json).map(Some), None);
+            if let Some(problem) = fields.1.as_ref().filter(|_| counts) {
+                host.note_unreadable(problem.clone());
+            }
+            Ok(fields)
+        };
+        table.raw_set("all_fields", lua.create_function(all_fields)?)
+    }
+
+    /// Notes that the current event holds what cannot be read: the run ends for it, whatever the handler does.
+    fn note_unreadable(&self, problem: String) {
+        if let Place::Event(place) = self.watch.place() {
+            self.lock().unreadable.get_or_insert((place, problem));
+        }
+    }
+
+    fn value_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+        let host = self.clone();
+        table.raw_set(
+            "decode",
+            lua.create_function(move |lua, json: LuaString| {
+                Ok(answer(to_lua(lua, host.inner()?, &lossy(&json.as_bytes())), LuaValue::Nil))
+            })?,
+        )?;
+        let host = self.clone();
+        table.raw_set(
+            "encode",
+            lua.create_function(move |_, value: LuaValue| {
+                Ok(match from_lua(host.inner()?, &value) {
+                    Ok(json) => (Some(json.to_string()), None),
+                    Err(problem) => (None, Some(problem)),
+                })
+            })?,
+        )?;
+        table.raw_set(
+            "time",
+            lua.create_function(|_, text: LuaString| {
+                Ok(lossy(&text.as_bytes()).parse::<Timestamp>().ok().map(|time| time.to_string()))
+            })?,
+        )?;
+        table.raw_set("integer", lua.create_function(|_, text: LuaString| Ok(integer(&lossy(&text.as_bytes()))))?)?;
+        table.raw_set(
+            "nearest",
+            lua.create_function(|_, (name, known): (LuaString, Vec<String>)| {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                Ok(crate::model::text::nearest(&lossy(&name.as_bytes()), &known))
+            })?,
+        )?;
+        table.raw_set(
+            "print",
+            lua.create_function(|_, text: LuaString| {
+                tracing::info!(target: "script", "{}", lossy(&text.as_bytes()));
+                Ok(())
+            })?,
+        )
+    }
+
+    fn row_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+        let host = self.clone();
+        let want = move |_: &Lua, (kind, region, untried, ids): (usize, usize, bool, LuaString)| {
+            let ask = if untried { Ask::TryAll } else { Ask::Ids };
+            let ids = ids.as_bytes().to_vec();
+            host.lock().wants.push(Want { entity: kind - 1, region: region - 1, ask, ids });
+            Ok(())
+        };
+        table.raw_set("want", lua.create_function(want)?)?;
+        let host = self.clone();
+        let is_absent = move |_: &Lua, (kind, region, id): (usize, usize, LuaString)| {
+            let region = RegionNo::try_from(region - 1).unwrap_or(RegionNo::MAX);
+            let shared = host.lock();
+            let known = shared.known.get(kind - 1).and_then(Option::as_ref);
+            Ok(known.is_some_and(|known| !known.may_have(region, &lossy(&id.as_bytes()))))
+        };
+        table.raw_set("is_absent", lua.create_function(is_absent)?)?;
+        let host = self.clone();
+        let sealed = move |_: &Lua, (kind, region, is_sure, packed): (usize, usize, bool, LuaString)| {
+            let packed = packed.as_bytes().to_vec();
+            host.lock().sealed.push(Sealed { entity: kind - 1, region: region - 1, packed, is_sure });
+            Ok(())
+        };
+        table.raw_set("sealed", lua.create_function(sealed)?)?;
+        let host = self.clone();
+        let before = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let packed = packed.as_bytes().to_vec();
+            host.lock().before.push(Sealed { entity: kind - 1, region: region - 1, packed, is_sure: true });
+            Ok(())
+        };
+        table.raw_set("before", lua.create_function(before)?)?;
+        let host = self.clone();
+        let unseen = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let packed = packed.as_bytes().to_vec();
+            host.lock().unseen.push(Unseen { entity: kind - 1, region: region - 1, packed });
+            Ok(())
+        };
+        table.raw_set("unseen", lua.create_function(unseen)?)?;
+        let host = self.clone();
+        let want_answer = move |lua: &Lua, given: LuaMultiValue| {
+            let question = Question::new(&host.schema, given, lua)?;
+            host.lock().questions.push(question);
+            Ok(())
+        };
+        table.raw_set("want_answer", lua.create_function(want_answer)?)?;
+        let host = self.clone();
+        let ask = move |lua: &Lua, given: LuaMultiValue| {
+            let question = Question::new(&host.schema, given, lua)?;
+            host.answer(std::slice::from_ref(&question))
+        };
+        table.raw_set("ask", lua.create_function(ask)?)?;
+        let host = self.clone();
+        let load = move |_: &Lua, (kind, region, id, untried): (usize, usize, Option<LuaString>, bool)| {
+            let ids = id.as_ref().map_or_else(Vec::new, |id| {
+                let id = id.as_bytes();
+                [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
+            });
+            let ask = if untried { Ask::TryAll } else { Ask::Ids };
+            host.supply(&[Want { entity: kind - 1, region: region - 1, ask, ids }])
+        };
+        table.raw_set("load", lua.create_function(load)?)
+    }
+
+    /// Loads the rows of one table that are wanted and gives them to the inner side.
+    pub(super) fn supply(&self, wants: &[Want]) -> LuaResult<()> {
+        let Some(entity) = wants.first().map(|want| want.entity) else { return Ok(()) };
+        let loaded = self.ask_store(|loader, regions| {
+            let mut wanted = Vec::with_capacity(wants.len());
+            for want in wants {
+                let region = regions.get(want.region).and_then(Option::as_deref).unwrap_or("");
+                wanted.push(Wanted { region, ids: split_ids(&want.ids), ask: want.ask });
+            }
+            loader.load(entity, &wanted).map_err(LaneError::from)
+        })?;
+        let inner = self.inner()?;
+        for (want, loaded) in wants.iter().zip(loaded) {
+            let rows = inner.supply_text(&loaded.packed)?;
+            let ids = inner.supply_text(&want.ids)?;
+            inner.supply.call::<()>((entity + 1, want.region + 1, rows, loaded.is_whole, ids))?;
+        }
+        Ok(())
+    }
+
+    /// Asks the store what is asked, all of one table together, and gives the answers to the inner side.
+    pub(super) fn answer(&self, questions: &[Question]) -> LuaResult<()> {
+        let inner = self.inner()?;
+        let mut by_entity: BTreeMap<usize, Vec<&Question>> = BTreeMap::new();
+        for question in questions {
+            if let Some(but) = question.but() {
+                let count = self.ask_store(|loader, regions| {
+                    loader.count(question.entity, question.of(regions), &but).map_err(LaneError::from)
+                })?;
+                inner.supply_found.call::<()>((question.number, inner.supply_text(&[])?, count, true))?;
+                continue;
+            }
+            by_entity.entry(question.entity).or_default().push(question);
+        }
+        for (entity, questions) in by_entity {
+            let found = self.ask_store(|loader, regions| {
+                let wanted: Vec<_> = questions.iter().map(|question| question.of(regions)).collect();
+                loader.find(&self.schema, entity, &wanted)
+            })?;
+            let described = &self.schema.entities()[entity];
+            for (question, FoundRows { rows, is_complete }) in questions.into_iter().zip(found) {
+                let mut packed = Vec::new();
+                for (id, row) in &rows {
+                    let head = Head { id, change: Change::Written, writer: Writer::default() };
+                    encode_values(described, head, row, &mut packed);
+                }
+                let packed = inner.supply_text(&packed)?;
+                inner.supply_found.call::<()>((question.number, packed, rows.len(), is_complete))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the store through the loader, which nobody else has meanwhile. What it says is kept for the run.
+    fn ask_store<T>(&self, ask: impl FnOnce(&mut Loader, &[Option<Arc<str>>]) -> Result<T, LaneError>) -> LuaResult<T> {
+        let (loader, regions) = {
+            let mut shared = self.lock();
+            (shared.loader.take(), std::mem::take(&mut shared.regions))
+        };
+        let Some(mut loader) = loader else { return Err(LuaError::runtime("the store is being asked already")) };
+        let answer = ask(&mut loader, &regions);
+        let mut shared = self.lock();
+        shared.loader = Some(loader);
+        shared.regions = regions;
+        answer.map_err(|error| {
+            let message = error.to_string();
+            shared.store_error = Some(error);
+            LuaError::runtime(message)
+        })
+    }
+}
+
+/// A value, or in its place `none` and what is wrong.
+fn answer<T>(result: LuaResult<T>, none: T) -> (T, Option<String>) {
+    match result {
+        Ok(value) => (value, None),
+        Err(LuaError::RuntimeError(problem)) => (none, Some(problem)),
+        Err(problem) => (none, Some(problem.to_string())),
+    }
+}
+
+/// The line of the script that is being run, as it stands before an error: `handlers.lua:7: `.
+fn script_place(lua: &Lua) -> String {
+    for level in 1..STACK_LEVELS_MAX {
+        let place = lua.inspect_stack(level, |frame| {
+            let source = frame.source();
+            let is_script = source.source.as_deref().is_some_and(|name| name.starts_with('@'));
+            is_script.then(|| {
+                format!("{}:{}: ", source.short_src.as_deref().unwrap_or("script"), frame.current_line().unwrap_or(0))
+            })
+        });
+        match place {
+            Some(Some(place)) => return place,
+            Some(None) => {}
+            None => break,
+        }
+    }
+    String::new()
+}
+
+/// Takes an id behind its length of 4 bytes off the front. Ids are checked where they come in.
+fn take_id<'p>(packed: &mut &'p [u8]) -> Option<&'p str> {
+    let (len, rest) = packed.split_first_chunk::<4>()?;
+    let (id, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    *packed = rest;
+    Some(std::str::from_utf8(id).unwrap_or(""))
+}
+
+/// Ids, each behind its length of 4 bytes.
+pub(super) fn split_ids(mut packed: &[u8]) -> Vec<&str> {
+    std::iter::from_fn(|| take_id(&mut packed)).collect()
+}
+
+fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+    let answer = |number: Result<Numeric, NumericError>| match number.and_then(Numeric::checked_len) {
+        Ok(number) => Ok((Some(number.to_string()), None)),
+        Err(error) => Ok((None, Some(error.to_string()))),
+    };
+    table.raw_set(
+        "numeric_text",
+        lua.create_function(move |_, text: LuaString| answer(lossy(&text.as_bytes()).parse()))?,
+    )?;
+    table.raw_set("numeric_float", lua.create_function(move |_, value: f64| answer(Numeric::from_f64(value)))?)?;
+    table.raw_set(
+        "numeric_fits",
+        lua.create_function(|_, text: LuaString| {
+            Ok(lossy(&text.as_bytes()).parse::<Numeric>().err().map(|error| error.to_string()))
+        })?,
+    )?;
+    table.raw_set(
+        "numeric_compare",
+        lua.create_function(|_, (a, b): (LuaString, LuaString)| {
+            let number = |text: &LuaString| lossy(&text.as_bytes()).parse::<Numeric>().map_err(LuaError::external);
+            Ok(number(&a)?.cmp(&number(&b)?) as i64)
+        })?,
+    )?;
+    let operate = move |_: &Lua, (operation, a, b): (LuaString, LuaString, LuaString)| {
+        let number = |text: &LuaString| lossy(&text.as_bytes()).parse::<Numeric>();
+        answer(number(&a).and_then(|a| {
+            number(&b).and_then(|b| match &operation.as_bytes()[..] {
+                b"+" => Ok(&a + &b),
+                b"-" => Ok(&a - &b),
+                b"*" => Ok(&a * &b),
+                b"/" => a.checked_div(&b),
+                b"//" => a.checked_floor_div(&b),
+                _ => a.checked_rem(&b),
+            })
+        }))
+    };
+    table.raw_set("numeric_op", lua.create_function(operate)?)
+}

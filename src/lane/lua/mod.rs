@@ -1,0 +1,596 @@
+//! Handlers in Lua: one VM an engine, with the warm rows of its regions inside.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `prelude.lua` | the inner side: events, rows, what the host calls |
+//! | `kinds.lua` | what is compiled for each kind of entity: how rows are kept, read, written and packed |
+//! | `numeric.lua`, `sandbox.lua` | exact numbers, and what a script may see |
+//! | `find.lua`, `question` | reads by column: the inner side, and what it asks the store |
+//! | `inner` | the inner side's functions, as the host calls them |
+//! | `host` | the host's functions, as the inner side calls them |
+//! | `packer` | events on their way in |
+//! | `json` | JSON on its way in and out |
+
+mod host;
+mod inner;
+mod json;
+mod packer;
+mod question;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use mlua::prelude::*;
+use mlua::{LuaOptions, StdLib};
+use serde_json::Value as Json;
+
+use crate::lane::before::{Unknown, read_unknown};
+use crate::lane::watch::Activity;
+use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
+use crate::model::event::RegionNo;
+use crate::model::limits::CHUNK_EVENTS_MAX;
+use crate::model::schema::Schema;
+use crate::rows::changes::RegionChanges;
+use crate::rows::codec::Writer;
+use crate::rows::existence::{KnownRows, is_new};
+use crate::undo::{RegionHistory, push_absent};
+use host::{Host, Shared, Want};
+use inner::Inner;
+use packer::Packer;
+
+/// What the inner side's functions answer.
+const DONE: i64 = 0;
+const MISSED: i64 = 1;
+
+/// The place of a snapshot among the parked calls; lanes have theirs from 1.
+const SNAPSHOT: i64 = 0;
+
+/// Some events of a lane that cross into the VM together.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    lane: usize,
+    /// The place of the first in the lane.
+    base: usize,
+    count: usize,
+}
+
+/// How far a call into the VM has come.
+enum Step {
+    Done(LuaValue),
+    /// Rows have to be loaded, then it is to be resumed.
+    Missed,
+}
+
+/// What the inner side answered; the message of a handler that failed.
+fn step_of(status: i64, answer: LuaValue) -> Result<Step, String> {
+    match (status, answer) {
+        (DONE, answer) => Ok(Step::Done(answer)),
+        (MISSED, _) => Ok(Step::Missed),
+        (_, LuaValue::String(message)) => Err(message.to_string_lossy()),
+        (_, other) => Err(format!("the handler failed with a {}", other.type_name())),
+    }
+}
+
+/// Packs a chunk.
+fn pack(packer: &mut Packer, round: &Round, chunk: Chunk, packed: &mut Vec<u8>) -> Result<(), LaneError> {
+    let Chunk { lane, base, count } = chunk;
+    packed.clear();
+    for at in base..base + count {
+        let Some((event, page)) = round.event(lane, at) else { break };
+        let writer = Writer::new(page.origin_no, event.line);
+        if let Err(problem) = packer.push(page.json(event), event.block, writer, packed) {
+            let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
+            return Err(LaneError::Event(Box::new(place), problem));
+        }
+    }
+    Ok(())
+}
+
+/// How Lua says that its memory is used up.
+const OUT_OF_MEMORY: &str = "not enough memory";
+
+/// Makes engines from a script.
+pub(crate) struct ScriptFactory {
+    name: String,
+    text: String,
+    has_snapshots: AtomicBool,
+}
+
+impl ScriptFactory {
+    /// Reads the script; it is not run yet.
+    pub(crate) fn read(path: &Path) -> Result<Self, LaneError> {
+        let name = path.file_name().map_or_else(|| "script".into(), |name| name.to_string_lossy().into_owned());
+        let mut text = std::fs::read_to_string(path)
+            .map_err(|error| LaneError::Unusable(format!("{}: the script cannot be read: {error}", path.display())))?;
+        if let Some(rest) = text.strip_prefix('\u{feff}') {
+            text = rest.to_owned();
+        }
+        if text.starts_with('#') {
+            // As Lua does with a first line for the shell; the others keep their numbers.
+            text.insert_str(0, "--");
+        }
+        Ok(Self { name, text, has_snapshots: AtomicBool::new(false) })
+    }
+}
+
+impl EngineFactory for ScriptFactory {
+    fn build(&self, context: EngineContext) -> Result<Box<dyn Engine>, LaneError> {
+        context.watch.begin(Activity::Loading);
+        let engine = ScriptEngine::new(self, context)?;
+        engine.host.watch.begin(Activity::Idle);
+        self.has_snapshots.store(engine.has_snapshots, Ordering::Release);
+        Ok(Box::new(engine))
+    }
+
+    fn has_snapshots(&self) -> bool {
+        self.has_snapshots.load(Ordering::Acquire)
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+struct ScriptEngine {
+    name: String,
+    lua: Lua,
+    host: Host,
+    context: EngineContext,
+    has_snapshots: bool,
+    packer: Packer,
+    /// The chunk that is being handled, and the one behind it.
+    packed: Vec<u8>,
+    ahead: Vec<u8>,
+}
+
+impl ScriptEngine {
+    fn new(factory: &ScriptFactory, context: EngineContext) -> Result<Self, LaneError> {
+        let libs = StdLib::COROUTINE | StdLib::TABLE | StdLib::STRING | StdLib::UTF8 | StdLib::MATH;
+        let lua = new_vm(libs).map_err(bug)?;
+        lua.set_memory_limit(context.memory_bytes).map_err(bug)?;
+        let host = Host {
+            shared: Arc::new(Mutex::new(Shared {
+                loader: Some(Loader::new(&context)),
+                lane: None,
+                regions: Vec::new(),
+                known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
+                wants: Vec::new(),
+                questions: Vec::new(),
+                sealed: Vec::new(),
+                before: Vec::new(),
+                unseen: Vec::new(),
+                cold: Vec::new(),
+                unreadable: None,
+                store_error: None,
+            })),
+            inner: Arc::new(OnceLock::new()),
+            watch: Arc::clone(&context.watch),
+            schema: Arc::clone(&context.schema),
+            history_depth: context.history_depth,
+        };
+        let mut engine = Self {
+            name: factory.name.clone(),
+            lua,
+            host,
+            context,
+            has_snapshots: false,
+            packer: Packer::new(),
+            packed: Vec::new(),
+            ahead: Vec::new(),
+        };
+        let loaded = engine.load(&factory.text).map_err(|error| engine.failure(&error))?;
+        engine.has_snapshots = loaded.map_err(|message| match message.ends_with(OUT_OF_MEMORY) {
+            true => engine.out_of_memory(),
+            false => LaneError::Unusable(message),
+        })?;
+        Ok(engine)
+    }
+
+    /// Loads the inner side, and the script into it; returns whether it makes snapshots, or what is wrong with it.
+    fn load(&mut self, text: &str) -> LuaResult<Result<bool, String>> {
+        let table = self.host.table(&self.lua)?;
+        let kinds = kinds_table(&self.lua, &self.host.schema)?;
+        let prelude = self.lua.load(include_str!("prelude.lua")).set_name("=prelude");
+        let border: LuaTable = prelude.call((
+            table,
+            kinds,
+            text,
+            include_str!("numeric.lua"),
+            include_str!("sandbox.lua"),
+            include_str!("kinds.lua"),
+            include_str!("find.lua"),
+            self.name.as_str(),
+        ))?;
+        // Set once, here.
+        let _ = self.host.inner.set(Inner::new(&self.lua, border)?);
+        let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load.call(())?;
+        Ok(has_snapshots.ok_or_else(|| problem.unwrap_or_else(|| "the script cannot be loaded".into())))
+    }
+
+    /// Makes the region known inside, if it is not.
+    fn know(&self, region: RegionNo, name: &Arc<str>) -> LuaResult<usize> {
+        let at = region as usize;
+        {
+            let mut shared = self.host.lock();
+            if shared.regions.len() <= at {
+                shared.regions.resize(at + 1, None);
+            }
+            if shared.regions[at].is_some() {
+                return Ok(at + 1);
+            }
+            shared.regions[at] = Some(Arc::clone(name));
+        }
+        let is_empty: Vec<bool> = self.context.is_empty.to_vec();
+        self.host.inner()?.define_region.call::<()>((at + 1, &**name, is_empty))?;
+        Ok(at + 1)
+    }
+
+    /// Goes on with a chunk whose rows have been loaded.
+    fn resume_chunk(&mut self, round: &Arc<Round>, chunk: Chunk) -> Result<Step, LaneError> {
+        let resumed = self.enter(round, chunk, |engine| engine.host.inner()?.resume.call(chunk.lane + 1));
+        self.leave(resumed)
+    }
+
+    /// Calls into the VM on behalf of a chunk.
+    fn enter<T>(&self, round: &Arc<Round>, chunk: Chunk, call: impl FnOnce(&Self) -> LuaResult<T>) -> LuaResult<T> {
+        let Chunk { lane, base, .. } = chunk;
+        self.host.lock().lane = Some((Arc::clone(round), lane, base));
+        self.host.watch.begin(Activity::Events { round: Arc::clone(round), lane, base });
+        call(self)
+    }
+
+    /// What came of such a call.
+    fn leave(&self, answer: LuaResult<(i64, LuaValue)>) -> Result<Step, LaneError> {
+        if let Some((place, problem)) = self.host.lock().unreadable.take() {
+            return Err(LaneError::Event(place, problem));
+        }
+        let (status, answer) = answer.map_err(|error| self.failure(&error))?;
+        let step = step_of(status, answer).map_err(|message| self.handler_failure(message))?;
+        self.host.watch.begin(Activity::Idle);
+        Ok(step)
+    }
+
+    /// Runs a lane from a chunk on; returns the chunk that misses rows. While one chunk is being handled the next one is
+    /// packed, if another thread has nothing to do. While other lanes are parked, what their packed events refer to may
+    /// not change.
+    fn run_chunks(
+        &mut self,
+        round: &Arc<Round>,
+        mut chunk: Chunk,
+        mut step: Option<Step>,
+        is_alone: bool,
+    ) -> Result<Option<Chunk>, LaneError> {
+        let events = round.lanes.get(chunk.lane).map_or(0, |lane| lane.events.len());
+        let mut ahead = None;
+        loop {
+            match step.take() {
+                Some(Step::Missed) => return Ok(Some(chunk)),
+                Some(Step::Done(_)) => chunk.base += chunk.count,
+                None => {}
+            }
+            if chunk.base >= events {
+                return Ok(None);
+            }
+            chunk.count = (events - chunk.base).min(CHUNK_EVENTS_MAX);
+            if is_alone && self.heat().map_err(|error| self.failure(&error))? {
+                // It was packed without the fields that come along now.
+                ahead = None;
+            }
+            match ahead.take() {
+                Some(packed) => {
+                    std::mem::swap(&mut self.packed, &mut self.ahead);
+                    packed?;
+                }
+                None => {
+                    self.packer.begin_chunk(is_alone);
+                    pack(&mut self.packer, round, chunk, &mut self.packed)?;
+                    self.tell_news().map_err(|error| self.failure(&error))?;
+                }
+            }
+            let base = chunk.base + chunk.count;
+            let next = Chunk { base, count: (events - base).min(CHUNK_EVENTS_MAX), ..chunk };
+            let answer = if next.count == 0 {
+                self.enter(round, chunk, |engine| engine.run_packed(round, chunk))
+            } else {
+                let (answer, packed) = self.run_and_pack(round, chunk, next);
+                ahead = Some(packed);
+                answer
+            };
+            step = Some(self.leave(answer)?);
+            self.tell_news().map_err(|error| self.failure(&error))?;
+        }
+    }
+
+    /// Handles a packed chunk, and packs the next one.
+    fn run_and_pack(
+        &mut self,
+        round: &Arc<Round>,
+        chunk: Chunk,
+        next: Chunk,
+    ) -> (LuaResult<(i64, LuaValue)>, Result<(), LaneError>) {
+        let mut packer = std::mem::take(&mut self.packer);
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let both = {
+            let engine = &*self;
+            // While it waits for the packer, this thread may work for another engine: that is not this handler's time.
+            let run = || {
+                let answer = engine.enter(round, chunk, |engine| engine.run_packed(round, chunk));
+                (answer, engine.host.watch.pause())
+            };
+            let mut pack = || {
+                packer.begin_chunk(false);
+                pack(&mut packer, round, next, &mut ahead)
+            };
+            let ((answer, pause), packed) = match rayon::current_thread_index() {
+                Some(_) => rayon::join(run, pack),
+                // Not on a pool of ours.
+                None => (run(), pack()),
+            };
+            drop(pause);
+            (answer, packed)
+        };
+        (self.packer, self.ahead) = (packer, ahead);
+        both
+    }
+
+    /// Makes the fields that were asked for on their own come along from now on; false if there are none.
+    fn heat(&mut self) -> LuaResult<bool> {
+        let cold = std::mem::take(&mut self.host.lock().cold);
+        if cold.iter().filter(|name| self.packer.heat(name)).count() == 0 {
+            return Ok(false);
+        }
+        self.host.inner()?.define_hot.call::<()>(self.packer.hot_names())?;
+        Ok(true)
+    }
+
+    /// Tells the VM what it has to know before the chunk that was packed last.
+    fn tell_news(&mut self) -> LuaResult<()> {
+        let news = self.packer.take_news();
+        let inner = self.host.inner()?;
+        if !news.texts.is_empty() {
+            inner.define_texts.call::<()>((inner.supply_text(&news.texts)?, news.first_text))?;
+        }
+        for shape in news.shapes {
+            inner.define_shape.call::<()>((shape.number, self.packer.hot_names(), shape.kinds))?;
+        }
+        Ok(())
+    }
+
+    fn run_packed(&self, round: &Arc<Round>, chunk: Chunk) -> LuaResult<(i64, LuaValue)> {
+        let Some(lane) = round.lanes.get(chunk.lane) else { return Ok((DONE, LuaValue::Nil)) };
+        let region = self.know(lane.region, &lane.name)?;
+        let inner = self.host.inner()?;
+        inner.run.call((chunk.lane + 1, region, chunk.count, inner.supply_text(&self.packed)?))
+    }
+
+    /// Loads what has been missed: one query for each table, whatever the number of regions.
+    fn supply(&self) -> LuaResult<()> {
+        let mut by_entity: BTreeMap<usize, Vec<Want>> = BTreeMap::new();
+        for want in std::mem::take(&mut self.host.lock().wants) {
+            by_entity.entry(want.entity).or_default().push(want);
+        }
+        by_entity.values().try_for_each(|wants| self.host.supply(wants))?;
+        let questions = std::mem::take(&mut self.host.lock().questions);
+        self.host.answer(&questions)
+    }
+
+    /// Loads what is missed, as often as something is, until the snapshot is done.
+    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, String>> {
+        loop {
+            match step_of(status, answer) {
+                Ok(Step::Done(answer)) => return Ok(Ok(answer)),
+                Ok(Step::Missed) => {}
+                Err(message) => return Ok(Err(message)),
+            }
+            self.supply()?;
+            (status, answer) = self.host.inner()?.resume.call(SNAPSHOT)?;
+        }
+    }
+
+    /// What rows were before blocks, which the inner side has handed out.
+    fn take_history(&self) -> Result<Vec<(usize, RegionHistory)>, LaneError> {
+        let mut shared = self.host.lock();
+        let (before, unseen) = (std::mem::take(&mut shared.before), std::mem::take(&mut shared.unseen));
+        let name = |region: usize| {
+            let name = shared.regions.get(region).cloned().flatten();
+            name.ok_or_else(|| LaneError::Bug("the history of a region that is not known".into()))
+        };
+        let (mut unknown, mut known_absent) = (Vec::new(), Vec::new());
+        for unseen in &unseen {
+            let (region, entity) = (name(unseen.region)?, unseen.entity);
+            let number = RegionNo::try_from(unseen.region).unwrap_or(RegionNo::MAX);
+            let mut absent = Vec::new();
+            for (block, id) in unseen.each() {
+                match &shared.known[entity] {
+                    Some(known) if !known.may_have(number, id) => push_absent(block, id, &mut absent),
+                    _ => unknown.push(Unknown { entity, region: Arc::clone(&region), id: id.into(), block }),
+                }
+            }
+            if !absent.is_empty() {
+                known_absent.push((entity, RegionHistory { region, entries: absent }));
+            }
+        }
+        let known = before
+            .into_iter()
+            .map(|part| Ok((part.entity, RegionHistory { region: name(part.region)?, entries: part.packed })));
+        let known = known.collect::<Result<Vec<_>, LaneError>>()?;
+        let Some(loader) = &mut shared.loader else {
+            return Err(LaneError::Bug("the store is being asked already".into()));
+        };
+        let mut history = read_unknown(loader, &self.host.schema, unknown)?;
+        history.extend(known_absent);
+        history.extend(known);
+        Ok(history)
+    }
+
+    /// The error of a handler that said `message`.
+    fn handler_failure(&self, message: String) -> LaneError {
+        if let Some(error) = self.host.lock().store_error.take() {
+            return error;
+        }
+        if message.ends_with(OUT_OF_MEMORY) {
+            return self.out_of_memory();
+        }
+        LaneError::Handler { message, place: self.context.watch.place() }
+    }
+
+    fn out_of_memory(&self) -> LaneError {
+        let limit_mib = self.context.memory_bytes >> 20;
+        LaneError::Memory { handler: self.name.clone(), limit_mib, place: self.context.watch.place() }
+    }
+
+    /// The error of a call across the border.
+    fn failure(&self, error: &LuaError) -> LaneError {
+        if let Some(error) = self.host.lock().store_error.take() {
+            return error;
+        }
+        let text = error.to_string();
+        match error {
+            LuaError::MemoryError(_) => self.out_of_memory(),
+            _ if text.ends_with(OUT_OF_MEMORY) => self.out_of_memory(),
+            _ => LaneError::Bug(text),
+        }
+    }
+}
+
+impl Engine for ScriptEngine {
+    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError> {
+        let mut parked = Vec::new();
+        for lane in lanes {
+            let first = Chunk { lane: *lane, base: 0, count: 0 };
+            parked.extend(self.run_chunks(round, first, None, parked.is_empty())?);
+        }
+        while !parked.is_empty() {
+            self.supply().map_err(|error| self.failure(&error))?;
+            let mut still = Vec::new();
+            let others = parked.len() - 1;
+            for (at, chunk) in parked.into_iter().enumerate() {
+                let step = self.resume_chunk(round, chunk)?;
+                let is_alone = still.is_empty() && at == others;
+                still.extend(self.run_chunks(round, chunk, Some(step), is_alone)?);
+            }
+            parked = still;
+        }
+        self.host.lock().lane = None;
+        Ok(())
+    }
+
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError> {
+        if !self.has_snapshots {
+            return Ok(None);
+        }
+        self.context.watch.begin(Activity::Snapshot { region: Arc::clone(name), block });
+        let document = (|| {
+            let region = self.know(region, name)?;
+            let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block))?;
+            let answer = self.see_through(status, answer)?;
+            Ok(answer.and_then(|value| {
+                json::from_lua(self.host.inner().map_err(|error| error.to_string())?, &value)
+                    .map_err(|problem| format!("{}: what on_snapshot returned: {problem}", self.name))
+            }))
+        })();
+        let document = document.map_err(|error: LuaError| self.failure(&error))?;
+        let document = document.map_err(|message| self.handler_failure(message))?;
+        self.context.watch.begin(Activity::Idle);
+        Ok(Some(document).filter(|document| !document.is_null()))
+    }
+
+    fn seal(&mut self, history_after: Option<i64>) -> Result<SealedRows, LaneError> {
+        self.context.watch.begin(Activity::Sealing);
+        self.host
+            .inner()
+            .and_then(|inner| inner.seal.call::<()>(history_after))
+            .map_err(|error| self.failure(&error))?;
+        let history = self.take_history()?;
+        let mut shared = self.host.lock();
+        let shared = &mut *shared;
+        let mut merged: Vec<host::Sealed> = Vec::new();
+        for part in std::mem::take(&mut shared.sealed) {
+            match merged.last_mut() {
+                Some(last) if (last.entity, last.region, last.is_sure) == (part.entity, part.region, part.is_sure) => {
+                    last.packed.extend(part.packed)
+                }
+                _ => merged.push(part),
+            }
+        }
+        let entities = self.host.schema.entities();
+        let mut changes = Vec::with_capacity(merged.len());
+        for part in merged {
+            let region = shared.regions.get(part.region).cloned().flatten();
+            let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
+            let number = RegionNo::try_from(part.region).unwrap_or(RegionNo::MAX);
+            let is_new = is_new(&mut shared.known[part.entity], number, part.is_sure);
+            changes.push((part.entity, RegionChanges::checked(&entities[part.entity], region, part.packed, is_new)?));
+        }
+        self.context.watch.begin(Activity::Idle);
+        Ok(SealedRows { changes, history })
+    }
+
+    fn forget(&mut self) -> Result<(), LaneError> {
+        // What the tables hold now is not known any more.
+        self.context.is_empty = vec![false; self.context.is_empty.len()].into();
+        self.host.lock().known.iter_mut().for_each(|known| *known = None);
+        self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
+    }
+
+    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
+        let begun = self.host.inner().and_then(|inner| inner.begin_batch.call::<()>((number, committed)));
+        begun.map_err(|error| self.failure(&error))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let known: usize = self.host.lock().known.iter().flatten().map(KnownRows::memory_bytes).sum();
+        self.lua.used_memory() + self.packer.memory_bytes() + known
+    }
+
+    fn changed_rows(&self) -> u64 {
+        // Nothing in it can fail; and if it did, batches would only be smaller.
+        self.host.inner().and_then(|inner| inner.changed_rows.call(())).unwrap_or(u64::MAX)
+    }
+
+    fn trim(&mut self, target: usize) -> Result<(), LaneError> {
+        self.packer.forget();
+        let collect = |lua: &Lua| lua.gc_collect().map_err(|error| self.failure(&error));
+        collect(&self.lua)?;
+        // The first sweep makes the rows old, the second lets those go that nobody asked for in between; when memory
+        // is short there is no in between.
+        for _ in 0..2 {
+            if self.memory_bytes() <= target {
+                return Ok(());
+            }
+            self.host.inner().and_then(|inner| inner.sweep.call::<()>(())).map_err(|error| self.failure(&error))?;
+            collect(&self.lua)?;
+        }
+        Ok(())
+    }
+}
+
+fn new_vm(libs: StdLib) -> LuaResult<Lua> {
+    Lua::new_with(libs, LuaOptions::default())
+}
+
+fn bug(error: LuaError) -> LaneError {
+    LaneError::Bug(error.to_string())
+}
+
+/// The entities as the prelude takes them.
+fn kinds_table(lua: &Lua, schema: &Schema) -> LuaResult<LuaTable> {
+    let kinds = lua.create_table()?;
+    for entity in schema.entities() {
+        let columns = lua.create_table()?;
+        for column in &entity.columns {
+            let entry = lua.create_table()?;
+            entry.raw_set("name", column.name.as_str())?;
+            entry.raw_set("type", column.kind.name())?;
+            entry.raw_set("indexed", entity.indexes.contains(&column.name))?;
+            columns.raw_push(entry)?;
+        }
+        let kind = lua.create_table()?;
+        kind.raw_set("name", entity.name.as_str())?;
+        kind.raw_set("columns", columns)?;
+        kinds.raw_push(kind)?;
+    }
+    Ok(kinds)
+}

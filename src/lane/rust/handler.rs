@@ -1,0 +1,451 @@
+//! Handlers in Rust: what an embedding program writes.
+
+use std::any::TypeId;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::model::event::RegionNo;
+use crate::model::limits::ID_BYTES_MAX;
+use crate::model::numeric::Numeric;
+use crate::model::query::{Comparison, Condition, OrderBy, Query};
+use crate::model::schema::{Column, Entity, Schema, SchemaError};
+use crate::model::timestamp::Timestamp;
+use crate::model::value::{ColumnType, Row, Value};
+
+use super::engine::RowAccess;
+
+/// Code that turns the events of a region into its entities.
+///
+/// A handler keeps no state of its own: everything lives in entities, or it would not survive a restart. It is called
+/// for the events of a region in order, for different regions at the same time. A call may be made again (when rows
+/// have to be loaded first), and then what the first one wrote is gone; so it should do nothing but read and write
+/// entities.
+pub trait Handler: Send + Sync + 'static {
+    /// An event, read from its JSON by serde. It may borrow from it.
+    type Event<'e>: Deserialize<'e>;
+
+    /// The tables: one [`EntityTable`] for each kind of entity, as [`crate::entity!`] makes them.
+    fn entities(&self) -> Vec<EntityTable>;
+
+    /// Handles one event.
+    ///
+    /// # Errors
+    /// Ends the run; what is not committed is discarded. Errors of `ctx` must be passed on, with `?`.
+    fn on_event(&self, event: Self::Event<'_>, ctx: &mut Context<'_>) -> Result<(), HandlerError>;
+
+    /// The document of a region as of now; none for no snapshot. Must not write. Defaults to none.
+    ///
+    /// # Errors
+    /// As [`Handler::on_event`].
+    fn on_snapshot(&self, ctx: &mut Context<'_>) -> Result<Option<Json>, HandlerError> {
+        let _ = ctx;
+        Ok(None)
+    }
+
+    /// Whether [`Handler::on_snapshot`] ever returns a document. Defaults to false.
+    fn has_snapshots(&self) -> bool {
+        false
+    }
+}
+
+/// Why a handler did not get to its end. Any error turns into one with `?`.
+#[derive(Debug)]
+pub struct HandlerError {
+    pub(super) message: String,
+}
+
+impl HandlerError {
+    /// A failure with this message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl<E: std::error::Error> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// A kind of entity: a struct whose fields are the columns of a table. Made by [`crate::entity!`].
+pub trait EntityRow: Sized + 'static {
+    /// The table.
+    fn table() -> EntityTable;
+    /// The values in the order of the fields.
+    fn into_values(self) -> Vec<Value>;
+    /// The struct from values in the order of the fields.
+    fn from_values<'v>(values: impl Iterator<Item = &'v Value>) -> Self;
+}
+
+/// A table as a type of entity describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntityTable {
+    /// The type.
+    pub type_id: TypeId,
+    /// Its table; the columns in the order of the fields.
+    pub entity: Entity,
+}
+
+/// A type of Rust that a column can hold.
+pub trait ColumnValue {
+    /// The column's type.
+    const KIND: ColumnType;
+    /// The value for the row.
+    fn into_value(self) -> Value;
+    /// The value from the row; null reads as the type's default.
+    fn from_value(value: &Value) -> Self;
+}
+
+macro_rules! column_value {
+    ($type:ty, $kind:ident, $into:expr, $from:pat => $out:expr, $default:expr) => {
+        impl ColumnValue for $type {
+            const KIND: ColumnType = ColumnType::$kind;
+            fn into_value(self) -> Value {
+                #[allow(clippy::redundant_closure_call, reason = "one form for all types")]
+                Value::$kind($into(self))
+            }
+            fn from_value(value: &Value) -> Self {
+                match value {
+                    Value::$kind($from) => $out,
+                    _ => $default,
+                }
+            }
+        }
+    };
+}
+
+column_value!(i64, Bigint, |v| v, v => *v, 0);
+column_value!(f64, Double, |v: f64| v + 0.0, v => *v, 0.0);
+column_value!(bool, Boolean, |v| v, v => *v, false);
+column_value!(String, Text, String::into_boxed_str, v => v.to_string(), Self::new());
+column_value!(Numeric, Numeric, |v| v, v => v.clone(), Self::ZERO);
+column_value!(Timestamp, Timestamptz, |v| v, v => *v, Self::default());
+column_value!(Vec<u8>, Bytes, Vec::into_boxed_slice, v => v.to_vec(), Self::new());
+column_value!(Json, Jsonb, |v: Json| v.to_string().into_boxed_str(), v => serde_json::from_str(v).unwrap_or_default(), Json::Null);
+
+impl<T: ColumnValue> ColumnValue for Option<T> {
+    const KIND: ColumnType = T::KIND;
+    fn into_value(self) -> Value {
+        self.map_or(Value::Null, T::into_value)
+    }
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Null => None,
+            value => Some(T::from_value(value)),
+        }
+    }
+}
+
+/// Makes a struct a kind of entity: a table with a column for each field.
+///
+/// ```
+/// use forebay::{Numeric, Timestamp};
+///
+/// forebay::entity! {
+///     /// What is known of one account.
+///     pub struct Account in "account" {
+///         balance: Numeric,
+///         transfers: i64,
+///         last_at: Option<Timestamp>,
+///     }
+///     index transfers
+/// }
+/// ```
+#[macro_export]
+macro_rules! entity {
+    (
+        $(#[$meta:meta])* $vis:vis struct $name:ident in $table:literal {
+            $($(#[$field_meta:meta])* $field:ident : $type:ty),* $(,)?
+        }
+        $(index $($index:ident),+ $(,)?)?
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        $vis struct $name {
+            $(#[allow(missing_docs)] $(#[$field_meta])* pub $field: $type),*
+        }
+
+        impl $crate::EntityRow for $name {
+            fn table() -> $crate::EntityTable {
+                $crate::EntityTable {
+                    type_id: ::std::any::TypeId::of::<Self>(),
+                    entity: $crate::Entity {
+                        name: $table.to_owned(),
+                        columns: ::std::vec![$($crate::Column {
+                            name: ::std::stringify!($field).to_owned(),
+                            kind: <$type as $crate::ColumnValue>::KIND,
+                        }),*],
+                        indexes: ::std::vec![$($(::std::stringify!($index).to_owned()),+)?],
+                    },
+                }
+            }
+
+            fn into_values(self) -> ::std::vec::Vec<$crate::Value> {
+                ::std::vec![$($crate::ColumnValue::into_value(self.$field)),*]
+            }
+
+            #[allow(unused_mut, unused_variables)]
+            fn from_values<'v>(mut values: impl ::std::iter::Iterator<Item = &'v $crate::Value>) -> Self {
+                Self {
+                    $($field: <$type as $crate::ColumnValue>::from_value(values.next().unwrap_or(&$crate::Value::Null))),*
+                }
+            }
+        }
+    };
+}
+
+/// How the types of entities map to the schema's tables.
+#[derive(Debug, Clone)]
+pub(super) struct TypeMap {
+    types: Vec<TypeEntry>,
+}
+
+#[derive(Debug, Clone)]
+struct TypeEntry {
+    type_id: TypeId,
+    entity: usize,
+    /// For each field, the place of its column in the row.
+    places: Vec<usize>,
+}
+
+/// The schema of some types of entities.
+pub(crate) fn schema_of(tables: &[EntityTable]) -> Result<Schema, SchemaError> {
+    Schema::new(tables.iter().map(|table| table.entity.clone()))
+}
+
+impl TypeMap {
+    pub(super) fn new(tables: &[EntityTable], schema: &Schema) -> Self {
+        let entry = |table: &EntityTable| {
+            let entity = schema.entity(&table.entity.name)?;
+            let place = |column: &Column| schema.entities()[entity].column(&column.name);
+            let places = table.entity.columns.iter().map(place).collect::<Option<Vec<_>>>()?;
+            Some(TypeEntry { type_id: table.type_id, entity, places })
+        };
+        Self { types: tables.iter().filter_map(entry).collect() }
+    }
+
+    fn entry<E: EntityRow>(&self) -> Result<&TypeEntry, HandlerError> {
+        let wanted = TypeId::of::<E>();
+        self.types.iter().find(|entry| entry.type_id == wanted).ok_or_else(|| {
+            HandlerError::new(format!("{} is not among the handler's entities()", std::any::type_name::<E>()))
+        })
+    }
+}
+
+/// What entities to look for, by columns that are among the entity's indexes.
+///
+/// Null matches no condition, and comes last in either order. Ties are ordered by id; so is what has no other order.
+///
+/// ```
+/// use forebay::Find;
+/// use forebay::query::Comparison;
+///
+/// let richest = Find::all().filter("transfers", Comparison::AtLeast, 10_i64).descending("balance").limit(5);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Find {
+    conditions: Vec<(String, Comparison, Value)>,
+    order: Option<(String, bool)>,
+    limit: Option<usize>,
+}
+
+impl Find {
+    /// All entities, by id.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Those for which this holds, too.
+    #[must_use]
+    pub fn filter(mut self, column: &str, comparison: Comparison, value: impl ColumnValue) -> Self {
+        self.conditions.push((column.to_owned(), comparison, value.into_value()));
+        self
+    }
+
+    /// The smallest of that column first.
+    #[must_use]
+    pub fn ascending(mut self, column: &str) -> Self {
+        self.order = Some((column.to_owned(), false));
+        self
+    }
+
+    /// The largest of that column first.
+    #[must_use]
+    pub fn descending(mut self, column: &str) -> Self {
+        self.order = Some((column.to_owned(), true));
+        self
+    }
+
+    /// So many at most.
+    #[must_use]
+    pub fn limit(mut self, entities: usize) -> Self {
+        self.limit = Some(entities);
+        self
+    }
+
+    fn resolve(&self, entity: &Entity) -> Result<Query, HandlerError> {
+        let name = &entity.name;
+        let indexed = |column: &str, what: &str| match entity.column(column) {
+            None => Err(HandlerError::new(format!("find: {name} has no column {column:?}"))),
+            Some(_) if !entity.indexes.iter().any(|index| index == column) => Err(HandlerError::new(format!(
+                "find: {what} by {name}.{column} needs the line `index {column}` at the end of entity! for {name}"
+            ))),
+            Some(place) => Ok(place),
+        };
+        let mut query = Query { limit: self.limit, ..Query::default() };
+        for (column, comparison, value) in &self.conditions {
+            let place = indexed(column, "a condition")?;
+            let kind = entity.columns[place].kind;
+            match value.kind() {
+                Some(given) if given == kind => {}
+                Some(given) => {
+                    return Err(HandlerError::new(format!(
+                        "find: {name}.{column} is {kind}, and is compared with {given}"
+                    )));
+                }
+                None => {
+                    return Err(HandlerError::new(format!(
+                        "find: the condition on {name}.{column} compares with null, which nothing matches"
+                    )));
+                }
+            }
+            check_value(value).map_err(|problem| HandlerError::new(format!("find: {name}.{column}: {problem}")))?;
+            query.conditions.push(Condition { column: place, comparison: *comparison, value: value.clone() });
+        }
+        if let Some((column, is_descending)) = &self.order {
+            query.order = Some(OrderBy { column: indexed(column, "an order")?, is_descending: *is_descending });
+        }
+        Ok(query)
+    }
+}
+
+/// What a handler works with: its region, its block, and the region's entities.
+pub struct Context<'c> {
+    pub(super) rows: &'c mut dyn RowAccess,
+    pub(super) types: &'c TypeMap,
+    pub(super) schema: &'c Schema,
+    pub(super) region: &'c str,
+    pub(super) region_no: RegionNo,
+    pub(super) block: i64,
+}
+
+impl Context<'_> {
+    /// The region whose lane this is.
+    pub fn region(&self) -> &str {
+        self.region
+    }
+
+    /// The block of the event, or as of which the snapshot is.
+    pub fn block(&self) -> i64 {
+        self.block
+    }
+
+    /// The entity of that id, with all that was written so far. Does not wait for a commit.
+    ///
+    /// # Errors
+    /// To be passed on with `?`: the row may have to be loaded first, and then the handler is called again.
+    pub fn get<E: EntityRow>(&mut self, id: &str) -> Result<Option<E>, HandlerError> {
+        let entry = self.types.entry::<E>()?;
+        let row = self.rows.get(entry.entity, self.region_no, id)?;
+        Ok(row.map(|row| E::from_values(entry.places.iter().filter_map(|place| row.get(*place)))))
+    }
+
+    /// Writes the entity of that id.
+    ///
+    /// # Errors
+    /// A value that no database would keep (a text with NUL, a number that is NaN, an id of more than 2,048 bytes), or in
+    /// a snapshot.
+    pub fn set<E: EntityRow>(&mut self, id: &str, entity: E) -> Result<(), HandlerError> {
+        let entry = self.types.entry::<E>()?;
+        let values = entity.into_values();
+        let mut row: Vec<Value> = vec![Value::Null; values.len()];
+        for (value, place) in values.into_iter().zip(&entry.places) {
+            check_value(&value).map_err(|problem| self.refused(entry, *place, problem))?;
+            row[*place] = value;
+        }
+        self.write(entry.entity, id, Some(row.into()))
+    }
+
+    /// Deletes the entity of that id, if there is one.
+    ///
+    /// # Errors
+    /// In a snapshot.
+    pub fn delete<E: EntityRow>(&mut self, id: &str) -> Result<(), HandlerError> {
+        let entry = self.types.entry::<E>()?;
+        self.write(entry.entity, id, None)
+    }
+
+    /// The entities that `find` looks for, with their ids and in its order, as of all that was written so far. Does not
+    /// wait for a commit.
+    ///
+    /// # Errors
+    /// As [`Context::get`]; or a column is not among the entity's indexes.
+    pub fn find<E: EntityRow>(&mut self, find: &Find) -> Result<Vec<(String, E)>, HandlerError> {
+        let entry = self.types.entry::<E>()?;
+        let query = find.resolve(&self.schema.entities()[entry.entity])?;
+        let found = self.rows.find(entry.entity, self.region_no, &query)?;
+        let entity = |(id, row): (Box<str>, Row)| {
+            (id.into_string(), E::from_values(entry.places.iter().filter_map(|place| row.get(*place))))
+        };
+        Ok(found.into_iter().map(entity).collect())
+    }
+
+    /// How many entities of that kind the region has.
+    ///
+    /// # Errors
+    /// As [`Context::get`].
+    pub fn count<E: EntityRow>(&mut self) -> Result<u64, HandlerError> {
+        self.count_where::<E>(&Find::all())
+    }
+
+    /// How many entities the conditions of `find` hold for, whatever its order and limit.
+    ///
+    /// # Errors
+    /// As [`Context::find`].
+    pub fn count_where<E: EntityRow>(&mut self, find: &Find) -> Result<u64, HandlerError> {
+        let entry = self.types.entry::<E>()?;
+        let query = find.resolve(&self.schema.entities()[entry.entity])?;
+        self.rows.count(entry.entity, self.region_no, &Query { order: None, limit: None, ..query })
+    }
+
+    fn write(&mut self, entity: usize, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
+        if id.contains('\0') {
+            return Err(HandlerError::new(format!("id {id:?}: a text with a NUL, which no database keeps")));
+        }
+        if id.len() > ID_BYTES_MAX {
+            let (name, len) = (&self.schema.entities()[entity].name, id.len());
+            return Err(HandlerError::new(format!(
+                "{name}: an id of {len} bytes; expected at most {ID_BYTES_MAX}, which is what an index takes"
+            )));
+        }
+        self.rows.write(entity, self.region_no, id, row)
+    }
+
+    fn refused(&self, entry: &TypeEntry, place: usize, problem: &str) -> HandlerError {
+        let entity = &self.schema.entities()[entry.entity];
+        HandlerError::new(format!("{}.{}: {problem}", entity.name, entity.columns[place].name))
+    }
+}
+
+/// Whether a JSON text holds a NUL: the escape itself, and not a backslash before the letters.
+fn has_nul(json: &str) -> bool {
+    let mut rest = json;
+    while let Some((_, escape)) = rest.split_once('\\') {
+        if escape.starts_with("u0000") {
+            return true;
+        }
+        rest = escape.get(1..).unwrap_or("");
+    }
+    false
+}
+
+fn check_value(value: &Value) -> Result<(), &'static str> {
+    match value {
+        Value::Text(text) if text.contains('\0') => Err("a text with a NUL, which no database keeps"),
+        Value::Jsonb(text) if has_nul(text) => Err("a text with a NUL, which no database keeps"),
+        Value::Double(number) if number.is_nan() => Err("expected a number, got NaN"),
+        Value::Numeric(number) if number.clone().checked_len().is_err() => Err("the number has too many digits"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,85 @@
+//! Events on their way from the reader to the lanes.
+//!
+//! Events travel in pages: one buffer of JSON text, and where each event lies in it. A page may hold many blocks or
+//! a part of one. Nothing is copied out of a page until a handler asks for a field.
+
+use std::sync::Arc;
+
+use crate::model::byte_budget::Lease;
+
+/// A region's number: the place in the order in which the run first saw it.
+pub type RegionNo = u32;
+
+/// One event in a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventRef {
+    /// Where its JSON object begins in the page's text.
+    pub start: u32,
+    /// Bytes of the JSON object.
+    pub len: u32,
+    /// The line it stands on in its file, from 1.
+    pub line: u64,
+    /// Its block.
+    pub block: i64,
+    /// Its region.
+    pub region: RegionNo,
+}
+
+/// A run of consecutive events.
+#[derive(Debug)]
+pub struct Page {
+    /// The JSON text of the events: valid UTF-8.
+    pub text: String,
+    /// The events in order.
+    pub events: Vec<EventRef>,
+    /// The name of the file they came from.
+    pub origin: Arc<str>,
+    /// The number of that file in the order of reading, from 0; files beyond the last number share it.
+    pub origin_no: u16,
+    /// Regions that the run had not seen before this page; they continue the numbering.
+    pub new_regions: Vec<Arc<str>>,
+    /// The hashes of blocks that begin in this page, where the source gives them.
+    pub hashes: Vec<(i64, Arc<str>)>,
+    /// Bytes of the source that were read up to the end of this page, as they lie on disk.
+    pub source_bytes_read: u64,
+    /// The page's share of the read-ahead; given back when the page is dropped.
+    pub lease: Option<Lease>,
+}
+
+impl Page {
+    /// The JSON text of one event.
+    pub fn json(&self, event: &EventRef) -> &str {
+        let start = event.start as usize;
+        self.text.get(start..start + event.len as usize).unwrap_or("")
+    }
+}
+
+/// Where an event stands, for a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPlace {
+    /// The file.
+    pub origin: Arc<str>,
+    /// The line in it, from 1.
+    pub line: u64,
+    /// Its block.
+    pub block: i64,
+    /// The region whose lane handled it.
+    pub region: Arc<str>,
+    /// The event's JSON, cut if it is long.
+    pub json: String,
+}
+
+impl std::fmt::Display for EventPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "block {}, region {:?}, {}:{}: event {}", self.block, self.region, self.origin, self.line, self.json)
+    }
+}
+
+/// Cuts a JSON text to what fits in a message.
+pub fn shorten_json(json: &str) -> String {
+    const CHARS_MAX: usize = 240;
+    match json.char_indices().nth(CHARS_MAX) {
+        Some((at, _)) => format!("{}…", &json[..at]),
+        None => json.to_owned(),
+    }
+}

@@ -1,0 +1,91 @@
+//! Numbers that must not be taken for one another.
+//!
+//! Inside the program each of them is a type of its own. At its borders (a source's event, a handler's context, the report,
+//! SQL) a block is an `i64` and a batch a `u64`, as users write them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name($inner);
+
+        impl $name {
+            /// The number of that value.
+            pub const fn new(value: $inner) -> Self {
+                Self(value)
+            }
+
+            /// Its value.
+            pub const fn get(self) -> $inner {
+                self.0
+            }
+        }
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// The number of a block of the data, as the source gives it. Numbers grow and may leave gaps.
+    BlockNo(i64)
+}
+
+number! {
+    /// The number of a batch: 1 is the pipeline's first. 0 stands for none.
+    BatchNo(u64)
+}
+
+impl BatchNo {
+    /// The batch after this one.
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+number! {
+    /// How many block numbers back a rollback may go: `rollback.depth`. With 0 nothing is kept.
+    Depth(u64)
+}
+
+impl Depth {
+    /// The oldest block that a rollback can go to when `tip` is the last one. What changed in it or before it needs no
+    /// before-image any more. This is the only place that computes it: one off by one here would be a silent wrong undo.
+    pub const fn oldest(self, tip: BlockNo) -> BlockNo {
+        BlockNo(tip.0.saturating_sub_unsigned(self.0))
+    }
+
+    /// Whether anything is kept at all.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_block_of_a_depth() {
+        for (depth, tip, oldest) in
+            [(0, 7, 7), (1, 7, 6), (7, 7, 0), (10, 7, -3), (u64::MAX, 0, i64::MIN), (5, i64::MIN, i64::MIN)]
+        {
+            assert_eq!(Depth::new(depth).oldest(BlockNo::new(tip)), BlockNo::new(oldest), "{depth} behind {tip}");
+        }
+        assert!(Depth::new(0).is_none() && !Depth::new(1).is_none());
+    }
+}

@@ -1,0 +1,182 @@
+//! The fixed bounds of the program, each with its reason.
+//!
+//! Policy: a number that bounds a queue, a loop, a wait or an input lives here, with its unit in its name. What a
+//! user may change is in the pipeline file ([`crate::config`]); these are what no configuration can lift.
+
+use std::time::Duration;
+
+/// Bytes of text in one page that the reader hands over. Large enough that a hand-over costs nothing, small
+/// enough that many fit in the read-ahead.
+pub const PAGE_BYTES: usize = 256 * 1024;
+
+/// Bytes of one line of the source. A longer line is refused: it would not fit in the read-ahead.
+pub const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Pages that wait between the reader and the handlers at most; their bytes are bounded apart, by the read-ahead.
+pub const PAGES_WAITING_MAX: usize = 256;
+
+/// The least and the most bytes that may be read ahead of the handlers. The amount between is a sixteenth of
+/// `batch.memory`: more hides nothing, since the reader is several times faster than any handler.
+pub const READ_AHEAD_BYTES_MIN: usize = 512 * 1024;
+/// See [`READ_AHEAD_BYTES_MIN`].
+pub const READ_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of events of another branch that are put aside while it is not known whether the source stays on it. Beyond it
+/// it is gone over to, which is right too, and more work.
+pub const ASIDE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Events that are spread over the lanes at a time. A round ends when its slowest lane ends, so a round should be
+/// long against a thread hand-over (tens of microseconds) and short against a batch.
+pub const ROUND_EVENTS_MAX: usize = 8192;
+
+/// Events of the first round, and of any round when memory is short: what handlers write is not known before.
+pub const ROUND_EVENTS_MIN: u64 = 64;
+
+/// Events that cross into a script engine in one call.
+pub const CHUNK_EVENTS_MAX: usize = 1024;
+
+/// Events that are run dry, ahead of one that misses a row, to learn which rows will be missed next.
+pub const DRY_EVENTS_MAX: usize = 1024;
+
+/// A region's table of up to this many rows is loaded whole at the first miss, so that later misses are answered
+/// without asking the store.
+pub const WHOLE_REGION_ROWS_MAX: usize = 1000;
+/// The same in bytes, in packed form.
+pub const WHOLE_REGION_BYTES_MAX: usize = 256 * 1024;
+
+/// Regions whose tables are tried whole in one query: what comes in vain is bounded by this and the bound above.
+pub const REGIONS_TRIED_MAX: usize = 32;
+
+/// Script engines per lane thread. More than one, so that uneven regions can be spread; bounded, whatever the
+/// number of regions.
+pub const ENGINES_PER_THREAD: usize = 2;
+
+/// Lane threads at most.
+pub const LANE_THREADS_MAX: usize = 64;
+
+/// How much larger than its target an open batch may grow while the commit thread is busy, before it is sealed and
+/// waits in the channel. Sealing late writes a hot row less often.
+pub const OPEN_BATCH_GROWTH_MAX: u64 = 8;
+
+/// How long an open batch that has its events may go on growing while rows are written again and again: for so much of it
+/// is lost in a crash.
+pub const OPEN_BATCH_TIME: Duration = Duration::from_millis(100);
+
+/// How long a stream may be silent before the events that came so far are committed.
+pub const LINGER: Duration = Duration::from_millis(200);
+
+/// The longest uninterrupted wait of any thread before it looks whether it is to stop.
+pub const WAIT_STEP: Duration = Duration::from_millis(50);
+
+/// How long a drain may take by default after a stop was asked for.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one call of a handler may take by default. A handler takes microseconds: one that takes longer than
+/// this is stuck.
+pub const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The default of `batch.memory`, in bytes.
+pub const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+/// The least `batch.memory`: below it a script engine and a page do not fit.
+pub const MEMORY_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// The default of `batch.events`.
+pub const BATCH_EVENTS: u64 = 10_000;
+
+/// Bytes of a pipeline name: it is a schema, a key prefix and a lock.
+pub const PIPELINE_NAME_BYTES_MAX: usize = 40;
+
+/// Bytes of the name of an entity or a column: Postgres cuts longer ones off
+/// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>, NAMEDATALEN).
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Bytes of an id and of a region's name. Together they are a key, of which an index of Postgres takes about 2,700 bytes
+/// (<https://www.postgresql.org/docs/current/btree.html>: a third of a page); a longer one would break its batch.
+pub const ID_BYTES_MAX: usize = 2048;
+/// See [`ID_BYTES_MAX`].
+pub const REGION_BYTES_MAX: usize = 512;
+
+/// Columns of an entity. SQLite binds 32,766 values and Postgres has 1,600 columns; nobody needs as many here.
+pub const COLUMNS_MAX: usize = 200;
+
+/// Digits before the decimal point of a `numeric`, as in Postgres
+/// (<https://www.postgresql.org/docs/current/datatype-numeric.html>).
+pub const NUMERIC_DIGITS_BEFORE_MAX: usize = 131_072;
+/// Digits after the decimal point of a `numeric`, as in Postgres.
+pub const NUMERIC_DIGITS_AFTER_MAX: usize = 16_383;
+
+/// Digits after the point that a division of `numeric`s keeps at least, when it does not come out even.
+pub const NUMERIC_DIVISION_SCALE_MIN: usize = 20;
+
+/// How deep a JSON document may be nested: what serde_json reads back at most.
+pub const JSON_DEPTH_MAX: usize = 120;
+
+/// Expired snapshots that one commit removes at most, so that a long pause does not make one slow commit.
+pub const SNAPSHOT_PRUNE_ROWS_MAX: usize = 1000;
+
+/// Records of the history that one commit lets go at most; it leaves one.
+pub const HISTORY_PRUNE_RECORDS_MAX: usize = 16;
+
+/// The default of `snapshots.ttl`: how long a snapshot is kept that is not its region's newest.
+pub const SNAPSHOTS_TTL: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// The default of `snapshots.dedup`: how long the same content of a region counts as a duplicate.
+pub const SNAPSHOTS_DEDUP: Duration = Duration::from_secs(15 * 60);
+
+/// The default of `snapshots.pool`: connections to Redis, and threads that publish.
+pub const PUBLISH_POOL: usize = 8;
+/// Connections to Redis at most: each has a thread, and a server takes 10,000 clients by default.
+pub const PUBLISH_POOL_MAX: usize = 256;
+
+/// The default of `snapshots.timeout`: how long connecting to Redis may take, and how long it may be silent.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of documents in one request to Redis at most. They are held once more while they are sent.
+pub const PUBLISH_REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A document above this size goes in a request of its own: a server may be set to refuse it
+/// (`proto-max-bulk-len`, 1 MiB at least) by hanging up, which must touch no other region.
+pub const DOCUMENT_ALONE_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a document at most: the default of `proto-max-bulk-len`
+/// (<https://redis.io/docs/latest/develop/data-types/strings/>, 512 MB).
+pub const DOCUMENT_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Breaks of a connection that one request goes on after.
+pub const PUBLISH_BREAKS_MAX: u32 = 8;
+
+/// Waits between two tries while a slot moves, a server loads its data or a cluster elects a master.
+pub const PUBLISH_RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
+/// See [`PUBLISH_RETRY_WAIT_MIN`].
+pub const PUBLISH_RETRY_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Regions that write the summary among themselves at most: it is put together inside Redis, which does nothing else in
+/// that time. Of more, it is written from here, with one more round trip.
+pub const PUBLISH_VOTERS_MAX: usize = 512;
+
+/// Regions that are taken from the store at once to be published.
+pub const OUTBOX_PAGE: usize = 1000;
+
+/// Regions whose newest snapshots are read from Redis at once by one script.
+pub const REGIONS_READ_MAX: usize = 256;
+
+/// Bytes of documents that may wait for the publish thread within a memory budget of `memory_bytes`. Beyond it they are
+/// read from the store again.
+pub fn publish_waiting_bytes(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX)
+}
+
+const _: () = assert!(READ_AHEAD_BYTES_MIN >= 2 * PAGE_BYTES, "two pages must fit, or reading and handling alternate");
+const _: () = assert!(READ_AHEAD_BYTES_MAX as u64 <= MEMORY_BYTES_MIN, "the read-ahead is part of the memory budget");
+const _: () = assert!(CHUNK_EVENTS_MAX <= ROUND_EVENTS_MAX);
+
+/// Bytes of events that are spread over the lanes at a time within a memory budget of `memory_bytes`: what handlers
+/// write is about as large as what they read, and a round must fit beside what is staged.
+pub fn round_bytes(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX).min(read_ahead_bytes(memory_bytes) / 4)
+}
+
+/// Bytes that may be read ahead within a memory budget of `memory_bytes`.
+pub fn read_ahead_bytes(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX).clamp(READ_AHEAD_BYTES_MIN, READ_AHEAD_BYTES_MAX)
+}

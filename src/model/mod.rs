@@ -1,0 +1,16 @@
+//! The nouns of the program: data and nothing else.
+//!
+//! Imports no other room. Whatever two rooms have to agree on, and that is neither a machine nor a connection, is here.
+
+pub(crate) mod byte_budget;
+pub(crate) mod checkpoint;
+pub(crate) mod event;
+pub mod ids;
+pub mod limits;
+pub(crate) mod numeric;
+pub mod query;
+pub(crate) mod schema;
+pub(crate) mod text;
+pub(crate) mod timestamp;
+pub(crate) mod value;
+pub(crate) mod wait;

@@ -1,0 +1,28 @@
+//! Publishing to Redis: one script a region, all regions at once.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `address` | where Redis is |
+//! | `keys` | the names of the keys, and templates for them |
+//! | `script`, `scripts/` | what runs in Redis |
+//! | `wire`, `node`, `topology` | one connection; the pool of one server; the servers of a cluster |
+//! | `publisher`, `exchange`, `summary` | publishing many regions at once; one such publish until each is decided; its summary |
+//! | `reader` | reading snapshots back |
+//!
+//! The only folder with a connection to Redis.
+
+mod address;
+mod exchange;
+mod keys;
+mod node;
+mod publisher;
+mod reader;
+mod script;
+mod summary;
+mod topology;
+mod wire;
+
+pub use address::{RedisUrl, RedisUrlError};
+pub use keys::{Keys, KeysError};
+pub use publisher::{Extent, KeptRegion, Published, Publisher};
+pub use reader::{LatestInRedis, RedisSnapshots};

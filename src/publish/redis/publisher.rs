@@ -1,0 +1,468 @@
+//! Publishing many regions at once, and the summary of it.
+//!
+//! [`super::round`] is one publish; here is what lasts from one to the next: connections, threads, what the summary says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use redis::{Cmd, Value};
+
+use super::exchange::Round;
+use super::keys::Key;
+use super::node::Node;
+use super::script::Script;
+use super::summary::{Entry, Summary};
+use super::topology::{Topology, redirection};
+use super::wire::{Break, server_text};
+use crate::publish::{Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus};
+
+/// How often regions that were not handed over are asked for at most, and how often a summary is written that others
+/// write too.
+const KEEP_PASSES: u32 = 3;
+const SUMMARY_PASSES: u32 = 5;
+
+/// Which regions are handed over for a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Extent {
+    /// Some of the pipeline's regions; nothing is said of others. The summary is written by [`Publisher::conclude`].
+    Part,
+    /// All of them: what the last summary names besides is kept. The summary is written only if `is_clean`: if nothing
+    /// had gone wrong before.
+    Whole {
+        /// Whether nothing had gone wrong before.
+        is_clean: bool,
+    },
+}
+
+/// A region that was not handed over, whose data were kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRegion {
+    /// The region.
+    pub region: String,
+    /// The id of its newest snapshot.
+    pub id: String,
+}
+
+/// What came of a publish.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    /// What became of each snapshot, in the order in which they were handed over.
+    pub receipts: Vec<PublishReceipt>,
+    /// Regions of the last summary that were not handed over; their time to live began anew.
+    pub kept: Vec<KeptRegion>,
+    /// Round trips one after another, connecting included: what the distance to the server is multiplied with.
+    pub round_trips: u32,
+    /// How long it took.
+    pub wall: Duration,
+    /// Regions of the last summary whose time to live could not begin anew, and why.
+    pub unkept: Vec<(String, String)>,
+    /// Why the summary could not be read or written.
+    pub warning: Option<String>,
+    /// Whether no server answered at all.
+    pub is_unreachable: bool,
+}
+
+impl Published {
+    /// How many snapshots were published.
+    pub fn published(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Published)))
+    }
+
+    /// How many were there already, or are older than what is there.
+    pub fn duplicate(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Duplicate | PublishStatus::Stale)))
+    }
+
+    /// How many failed.
+    pub fn failed(&self) -> usize {
+        self.count(Result::is_err)
+    }
+
+    fn count(&self, is_counted: impl Fn(&Result<PublishStatus, PublishError>) -> bool) -> usize {
+        self.receipts.iter().filter(|receipt| is_counted(&receipt.outcome)).count()
+    }
+}
+
+/// Publishes to one server or cluster. Keeps its connections between two publishes.
+pub struct Publisher {
+    pub(super) plan: PublishPlan,
+    pub(super) topology: Topology,
+    pub(super) script: Script,
+    keep: Script,
+    replace: Script,
+    pub(super) threads: rayon::ThreadPool,
+    /// What the summary in Redis says, once it was read; kept up where only some regions are handed over.
+    pub(super) summary: Option<Summary>,
+    /// Its text in Redis, as it was read or written last.
+    stored: Option<Vec<u8>>,
+    /// Whether slots that move and servers that are gone are waited for.
+    pub(super) is_patient: bool,
+    /// What came of the publishes of parts since the summary was written.
+    since: SinceSummary,
+}
+
+#[derive(Default)]
+struct SinceSummary {
+    has_published: bool,
+    has_failed: bool,
+    has_tried: bool,
+}
+
+impl Publisher {
+    /// Makes the threads. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The keys do not work on a cluster, a certificate cannot be read, or the system gives no threads.
+    pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
+        if plan.url.is_cluster() {
+            plan.keys.check_cluster().map_err(|error| PublishError::Document(format!("keys: {error}")))?;
+        }
+        // Of a cluster each server has a request of its own, and none waits for another's.
+        let threads = if plan.url.is_cluster() { plan.pool.max(1) * 2 } else { plan.pool.max(1) };
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|at| format!("forebay-publish-{at}"))
+            .build()
+            .map_err(|error| PublishError::Document(format!("cannot start the threads that publish: {error}")))?;
+        let topology = Topology::new(&plan)?;
+        Ok(Self {
+            topology,
+            script: Script::publish(),
+            keep: Script::keep(),
+            threads,
+            replace: Script::replace(),
+            summary: None,
+            stored: None,
+            is_patient: true,
+            since: SinceSummary::default(),
+            plan,
+        })
+    }
+
+    /// Whether slots that move and servers that are gone are waited for, within twice the time-out. Defaults to true.
+    pub fn set_patient(&mut self, is_patient: bool) {
+        self.is_patient = is_patient;
+    }
+
+    /// The plan it was made with.
+    pub fn plan(&self) -> &PublishPlan {
+        &self.plan
+    }
+
+    /// Publishes at most one snapshot of each region. Blocks until each of them is decided.
+    pub fn publish(&mut self, items: &[Publication], extent: Extent) -> Published {
+        let begun = Instant::now();
+        let mut round = Round::new(self, items, extent, begun);
+        round.run();
+        let Round { receipts, trips, mut prior, summed, votes, is_unreachable, .. } = round;
+        let mut published = Published { receipts, round_trips: trips, is_unreachable, ..Published::default() };
+        if let Some(Value::ServerError(error)) = &prior
+            && matches!(error.code(), "MOVED" | "ASK")
+        {
+            // Its slot has moved; where to is noted by now.
+            let key = self.plan.keys.summary(&self.plan.pipeline);
+            prior = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
+        }
+        if prior.is_some() {
+            self.stored = None;
+        }
+        self.sum_up(items, extent, &mut published, prior, summed, votes);
+        published.wall = begun.elapsed();
+        published
+    }
+
+    /// Writes the summary after one or more publishes of parts, if nothing failed and something was published or it says
+    /// less than is known; else begins its time to live anew. Returns what went wrong. Blocks.
+    pub fn conclude(&mut self) -> Option<String> {
+        let since = std::mem::take(&mut self.since);
+        if !since.has_tried {
+            return None;
+        }
+        let summary = self.summary.take()?;
+        let is_changed = self.stored.as_deref().and_then(Summary::parse).is_none_or(|stored| stored != summary);
+        let is_due = !since.has_failed && (since.has_published || is_changed);
+        let mut published = Published::default();
+        self.summary = Some(self.write_summary(summary, is_due, &mut published));
+        published.warning
+    }
+
+    /// Reads the summary, if that was not done yet. Blocks.
+    ///
+    /// # Errors
+    /// Redis does not answer, or the key holds something else.
+    pub fn read_summary(&mut self) -> Result<(), PublishError> {
+        if self.summary.is_some() {
+            return Ok(());
+        }
+        self.topology.discover()?;
+        let key = self.plan.keys.summary(&self.plan.pipeline);
+        let found = self.try_one(&key, &redis::cmd("GET").arg(&key).take(), &mut 0)?;
+        self.stored = match found {
+            Value::BulkString(text) => Some(text),
+            _ => None,
+        };
+        self.summary = Some(self.stored.as_deref().and_then(Summary::parse).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Number and block of a region's newest snapshot, as the summary says.
+    pub(in crate::publish) fn known(&self, region: &str) -> Option<(u64, Option<i64>)> {
+        self.summary.as_ref()?.0.get(region).map(|entry| (entry.seq, entry.block))
+    }
+
+    /// Regions of which the summary says something; 0 before it was read.
+    pub fn summary_len(&self) -> usize {
+        self.summary.as_ref().map_or(0, |summary| summary.0.len())
+    }
+
+    /// Writes the summary, or only begins its time to live anew. It is written over what was read before; if others have
+    /// written meanwhile, what is newer of each region stays.
+    fn write_summary(&mut self, mut summary: Summary, is_due: bool, published: &mut Published) -> Summary {
+        let key = self.plan.keys.summary(&self.plan.pipeline);
+        let ttl = millis(self.plan.ttl);
+        if !is_due {
+            self.ask_one(&key, &redis::cmd("PEXPIRE").arg(&key).arg(ttl).take(), published);
+            return summary;
+        }
+        for _ in 0..SUMMARY_PASSES {
+            let digest = self.stored.as_deref().map_or_else(String::new, sha1_of);
+            let (text, ttl) = (summary.text(&self.plan.pipeline), ttl.to_string());
+            let arguments = [digest.as_str(), &text, &ttl].map(str::as_bytes);
+            let command = self.replace.call(false, [key.as_str()], arguments);
+            match self.ask_one(&key, &command, published) {
+                Some(Value::BulkString(other)) => {
+                    if let Some(theirs) = Summary::parse(&other) {
+                        summary.merge(theirs);
+                    }
+                    self.stored = Some(other);
+                }
+                Some(Value::Nil) => self.stored = None,
+                Some(_) => {
+                    self.stored = Some(text.into_bytes());
+                    break;
+                }
+                None => break,
+            }
+        }
+        summary
+    }
+
+    /// Keeps the regions that were not handed over, and writes the summary if no script has.
+    fn sum_up(
+        &mut self,
+        items: &[Publication],
+        extent: Extent,
+        published: &mut Published,
+        prior: Option<Value>,
+        is_summed: bool,
+        votes: Option<String>,
+    ) {
+        let (prior, readable) = match prior {
+            Some(Value::BulkString(text)) => {
+                let summary = Summary::parse(&text).unwrap_or_default();
+                self.stored = Some(text);
+                (summary, true)
+            }
+            Some(Value::ServerError(error)) => {
+                published.warning = Some(format!("the summary is left alone: {}", server_text(&error)));
+                (Summary::default(), false)
+            }
+            Some(_) => (Summary::default(), true),
+            // It was not asked for, or Redis is away.
+            None => (self.summary.clone().unwrap_or_default(), self.summary.is_some()),
+        };
+        let prior_is_empty = prior.0.is_empty();
+        let mut summary = Summary::default();
+        for (item, receipt) in items.iter().zip(&mut published.receipts) {
+            // What is there may be another than what was handed over, and the last summary knows of which block.
+            if receipt.outcome.is_ok() && (receipt.id != item.id || receipt.seq != item.seq) {
+                let there = prior.0.get(&*receipt.region).filter(|entry| entry.id == receipt.id);
+                receipt.block = there.and_then(|entry| entry.block);
+            }
+        }
+        if extent == Extent::Part {
+            summary = prior;
+        } else {
+            let given: BTreeSet<&str> = items.iter().map(|item| &*item.region).collect();
+            let missing: Vec<&Entry> =
+                prior.0.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
+            for (entry, is_there) in self.keep(&missing, published) {
+                match is_there {
+                    Ok(id) => {
+                        published.kept.push(KeptRegion { region: entry.region.clone(), id: id.clone() });
+                        summary.note(Entry { id, ..entry.clone() });
+                    }
+                    // The next publish is to keep it.
+                    Err(cause) => {
+                        published.unkept.push((entry.region.clone(), cause));
+                        summary.note(entry.clone());
+                    }
+                }
+            }
+        }
+        for receipt in published.receipts.iter().filter(|receipt| receipt.outcome.is_ok()) {
+            let (region, id) = (receipt.region.to_string(), receipt.id.clone());
+            summary.note(Entry { region, id, seq: receipt.seq, block: receipt.block });
+        }
+        let has_failed = published.failed() > 0;
+        if let Some(votes) = votes.filter(|_| has_failed && published.receipts.iter().any(|one| one.outcome.is_ok())) {
+            self.ask_one(&votes, &redis::cmd("DEL").arg(&votes).take(), published);
+        }
+        match extent {
+            Extent::Part => {
+                self.since.has_tried |= !items.is_empty();
+                self.since.has_failed |= has_failed;
+                self.since.has_published |= published.published() > 0;
+                if readable {
+                    self.summary = Some(summary);
+                }
+            }
+            // Redis is away: there is nothing to be done.
+            Extent::Whole { .. } if !readable || is_summed => {}
+            Extent::Whole { is_clean } => {
+                let is_due = is_clean && !has_failed && published.published() > 0;
+                // What is there lives on, whatever failed.
+                if is_due || !prior_is_empty {
+                    self.write_summary(summary, is_due, published);
+                }
+            }
+        }
+    }
+
+    /// One command beside the regions; what goes wrong with it is a warning.
+    fn ask_one(&self, key: &str, command: &Cmd, published: &mut Published) -> Option<Value> {
+        match self.try_one(key, command, &mut published.round_trips) {
+            Ok(reply) => Some(reply),
+            Err(error) => {
+                published.warning = Some(format!("{key}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// One command, tried twice if its slot has moved or its connection broke.
+    fn try_one(&self, key: &str, command: &Cmd, trips: &mut u32) -> Result<Value, PublishError> {
+        let mut failure = PublishError::Refused("it was not tried".into());
+        for _ in 0..2 {
+            let node = self.topology.node_of(key)?;
+            let answer = node.ask([command.clone()]);
+            *trips += answer.trips;
+            match (answer.exchange.replies.into_iter().next(), answer.exchange.broke) {
+                (Some(Value::ServerError(error)), _) => {
+                    failure = PublishError::Refused(server_text(&error));
+                    if !self.note_moved(&node, &error) {
+                        break;
+                    }
+                }
+                (Some(reply), _) => return Ok(reply),
+                (None, broke) => {
+                    let broke = broke.unwrap_or(Break::Dropped("no answer came".into()));
+                    failure = node.error(&broke);
+                    if !broke.was_connected() {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// Notes where a slot has moved to; says whether it has.
+    pub(super) fn note_moved(&self, node: &Node, error: &redis::ServerError) -> bool {
+        let moved = redirection(error.details().unwrap_or_default(), node.host.as_ref());
+        match moved.filter(|_| error.code() == "MOVED" && self.topology.is_cluster()) {
+            Some((slot, host)) => {
+                self.topology.note_moved(slot, host);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Begins the time to live of regions anew; returns those that have data, with the id of their newest, and those of
+    /// which it is not known.
+    fn keep<'e>(&self, missing: &[&'e Entry], published: &mut Published) -> Vec<(&'e Entry, Result<String, String>)> {
+        let mut kept = Vec::new();
+        let mut todo = missing.to_vec();
+        for pass in 1..=KEEP_PASSES {
+            let mut again = Vec::new();
+            for (entry, reply) in self.keep_once(&todo, published) {
+                match reply {
+                    Ok(Some(id)) => kept.push((entry, Ok(id))),
+                    // It has expired, and is not in the next summary.
+                    Ok(None) => {}
+                    Err((_, true)) if pass < KEEP_PASSES => again.push(entry),
+                    Err((cause, _)) => kept.push((entry, Err(cause))),
+                }
+            }
+            if again.is_empty() {
+                break;
+            }
+            todo = again;
+        }
+        kept
+    }
+
+    /// As [`Publisher::keep`], once; says of what failed whether it may do better when it is asked again.
+    #[allow(clippy::type_complexity, reason = "an id, none, or a cause and whether it may pass")]
+    fn keep_once<'e>(
+        &self,
+        todo: &[&'e Entry],
+        published: &mut Published,
+    ) -> Vec<(&'e Entry, Result<Option<String>, (String, bool)>)> {
+        let PublishPlan { keys, pipeline, ttl, .. } = &self.plan;
+        let ttl = millis(*ttl).to_string();
+        let mut of_node: BTreeMap<String, (Arc<Node>, Vec<&'e Entry>)> = BTreeMap::new();
+        let mut ends = Vec::new();
+        for entry in todo {
+            match self.topology.node_of(&keys.of_region(Key::Latest, pipeline, &entry.region)) {
+                Ok(node) => of_node.entry(node.name().to_owned()).or_insert((node, Vec::new())).1.push(entry),
+                Err(error) => ends.push((*entry, Err((error.to_string(), false)))),
+            }
+        }
+        let call = |(at, entry): (usize, &&Entry)| {
+            let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, &entry.region));
+            let arguments = [&entry.region, &ttl, keys.template(Key::Doc), keys.template(Key::At), pipeline];
+            self.keep.call(at > 0, names.iter().map(String::as_str), arguments.map(str::as_bytes))
+        };
+        let ask = |(node, entries): (Arc<Node>, Vec<&'e Entry>)| {
+            let answer = node.ask(entries.iter().enumerate().map(call));
+            (node, entries, answer)
+        };
+        let asked: Vec<_> =
+            self.threads.install(|| of_node.into_values().collect::<Vec<_>>().into_par_iter().map(ask).collect());
+        published.round_trips += asked.iter().map(|(_, _, answer)| answer.trips).max().unwrap_or(0);
+        for (node, entries, answer) in asked {
+            let mut replies = answer.exchange.replies.into_iter();
+            for entry in entries {
+                let end = match replies.next() {
+                    Some(Value::BulkString(id)) => Ok(Some(String::from_utf8_lossy(&id).into_owned())),
+                    Some(Value::Nil) => Ok(None),
+                    Some(Value::ServerError(error)) => {
+                        let may_pass = self.note_moved(&node, &error) || error.code() == "NOSCRIPT";
+                        Err((server_text(&error), may_pass))
+                    }
+                    _ => {
+                        let broke = answer.exchange.broke.as_ref();
+                        let cause = broke.map_or("no answer came", Break::cause).to_owned();
+                        Err((cause, broke.is_some_and(Break::was_connected)))
+                    }
+                };
+                ends.push((entry, end));
+            }
+        }
+        ends
+    }
+}
+
+/// A span as Redis takes it; Redis refuses 0.
+pub(super) fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1)
+}
+
+fn sha1_of(bytes: &[u8]) -> String {
+    redis::Script::new(&String::from_utf8_lossy(bytes)).get_hash().to_owned()
+}

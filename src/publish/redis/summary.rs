@@ -1,0 +1,87 @@
+//! The summary of a pipeline's regions: which snapshot is each one's newest.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::timestamp::Timestamp;
+
+/// A region in the summary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) region: String,
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) seq: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) block: Option<i64>,
+}
+
+/// The regions by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Summary(pub(super) BTreeMap<String, Entry>);
+
+#[derive(Deserialize)]
+struct Stored {
+    regions: Vec<Entry>,
+}
+
+impl Summary {
+    /// Reads a summary; none if the text is none of ours.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let stored: Stored = serde_json::from_slice(text).ok()?;
+        Some(Self(stored.regions.into_iter().map(|entry| (entry.region.clone(), entry)).collect()))
+    }
+
+    pub(super) fn note(&mut self, entry: Entry) {
+        self.0.insert(entry.region.clone(), entry);
+    }
+
+    /// Takes in what others have written: of each region what is newer.
+    pub(super) fn merge(&mut self, theirs: Self) {
+        for (region, entry) in theirs.0 {
+            if self.0.get(&region).is_none_or(|ours| ours.seq < entry.seq) {
+                self.0.insert(region, entry);
+            }
+        }
+    }
+
+    /// The text of a summary of that pipeline as of now.
+    pub(super) fn text(&self, pipeline: &str) -> String {
+        let (head, tail) = around(pipeline);
+        let entries: Vec<String> = self.0.values().map(entry_text).collect();
+        format!("{head}{}{tail}", entries.join(","))
+    }
+}
+
+/// What stands before and behind the entries.
+pub(super) fn around(pipeline: &str) -> (String, &'static str) {
+    let head = serde_json::json!({ "pipeline": pipeline, "time": Timestamp::now().to_millis_text() }).to_string();
+    (format!("{},\"regions\":[", head.trim_end_matches('}')), "]}")
+}
+
+pub(super) fn entry_text(entry: &Entry) -> String {
+    // A struct of texts and integers is always JSON.
+    serde_json::to_string(entry).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_comes_back() {
+        let mut summary = Summary::default();
+        summary.note(Entry { region: "b\"".into(), id: "i".into(), seq: u64::MAX, block: Some(-3) });
+        summary.note(Entry { region: "a".into(), id: "j".into(), seq: 0, block: None });
+        let text = summary.text("p");
+        assert!(
+            text.contains(
+                r#"[{"region":"a","id":"j","seq":0},{"region":"b\"","id":"i","seq":18446744073709551615,"block":-3}]}"#
+            ),
+            "{text}"
+        );
+        assert_eq!(Summary::parse(text.as_bytes()), Some(summary));
+        assert_eq!(Summary::parse(b"ok"), None);
+    }
+}

@@ -1,0 +1,439 @@
+//! The warm rows of one region in one table.
+//!
+//! The rule that makes reads right without waiting: *a row that changed in a batch that is not committed is always
+//! here*. So a row is looked up here and then among what is committed, and never anywhere else. Each change carries
+//! the number of its batch; only rows whose batch is committed may be let go.
+//!
+//! Rows are kept in two generations. A sweep lets the old one go and makes the young one old, so rows that are used
+//! stay; it costs nothing between sweeps.
+
+mod search;
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+pub use search::Lacking;
+use search::Search;
+
+use super::codec::{Change, Writer};
+use crate::model::value::{Row, row_memory_bytes};
+
+/// What is known here of a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Found<'t> {
+    /// The row.
+    Row(&'t Row),
+    /// There is no such row.
+    Absent,
+    /// It is not here: what is committed decides.
+    Missing,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Slot {
+    /// None: there is no such row.
+    row: Option<Row>,
+    /// The batch that changed it last; 0 if none of this run did.
+    changed_in: u64,
+    /// The event that wrote it last.
+    writer: Writer,
+    /// The block of that event.
+    block: i64,
+    /// Whether it is known not to have existed before the batch that changed it last; of a table that is filtered, as far
+    /// as is known here.
+    is_new: bool,
+}
+
+/// What changes a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangedBy {
+    /// The open batch.
+    pub batch: u64,
+    /// The event's block.
+    pub block: i64,
+    /// The event.
+    pub writer: Writer,
+}
+
+/// What a row was before a block.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Before {
+    /// This.
+    Row(Row),
+    /// There was none.
+    Absent,
+    /// It is not here: what is committed decides.
+    Unknown,
+}
+
+type Rows = HashMap<Box<str>, Slot, RandomState>;
+
+/// The warm rows of one region in one table.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    young: Rows,
+    old: Rows,
+    is_whole: bool,
+    /// Whether there is a filter that knows which rows there may be ([`super::known::KnownRows`]).
+    is_filtered: bool,
+    /// Whether a row was ever asked for. Until then rows are let go as soon as they are committed.
+    is_read: bool,
+    was_tried: bool,
+    dirty: Vec<Box<str>>,
+    /// How many rows are here, those known not to be not counted.
+    rows: usize,
+    bytes: usize,
+    search: Search,
+}
+
+/// Bytes that a row takes beside its values, about: two words of key, the slot, the map's share.
+const ROW_OVERHEAD_BYTES: usize = 64;
+
+impl Table {
+    /// A table without warm rows. If it `is_whole`, there are no committed ones either, and a filter knows of those to come.
+    pub fn new(is_whole: bool) -> Self {
+        Self { is_whole, is_filtered: is_whole, ..Self::default() }
+    }
+
+    /// Whether rows that are said to be new are; else they are if the filter does not know them.
+    pub fn is_sure(&self) -> bool {
+        self.is_whole || !self.is_filtered
+    }
+
+    /// Whether every row of the table is here, so that a row that is not here does not exist.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Whether rows were supplied before.
+    pub fn was_tried(&self) -> bool {
+        self.was_tried
+    }
+
+    /// Looks a row up.
+    pub fn get(&mut self, id: &str) -> Found<'_> {
+        self.is_read = true;
+        if !self.old.is_empty()
+            && !self.young.contains_key(id)
+            && let Some((id, slot)) = self.old.remove_entry(id)
+        {
+            self.young.insert(id, slot);
+        }
+        match self.young.get(id) {
+            Some(Slot { row: Some(row), .. }) => Found::Row(row),
+            Some(Slot { row: None, .. }) => Found::Absent,
+            None if self.is_whole => Found::Absent,
+            None => Found::Missing,
+        }
+    }
+
+    /// Writes or, with none, deletes a row in batch `batch`, which is not committed yet. Returns what it was before the
+    /// event's block; none if it has changed in that block already.
+    pub fn set(&mut self, id: &str, row: Option<Row>, change: ChangedBy) -> Option<Before> {
+        let ChangedBy { batch, block, writer } = change;
+        let before = match self.young.get_mut(id) {
+            Some(slot) => Some(slot),
+            None => self.old.get_mut(id),
+        };
+        let bytes = slot_bytes(id, row.as_ref());
+        let had_row = before.as_ref().is_some_and(|slot| slot.row.is_some());
+        self.rows = self.rows + usize::from(row.is_some()) - usize::from(had_row);
+        if !self.search.is_unused() {
+            let (was, was_changed) = match &before {
+                Some(slot) => (slot.row.as_ref(), slot.changed_in > 0),
+                None => (None, false),
+            };
+            self.search.note(id, was, row.as_ref(), was_changed, self.is_whole);
+        }
+        match before {
+            Some(slot) => {
+                self.bytes = self.bytes + bytes - slot_bytes(id, slot.row.as_ref());
+                let is_first = slot.changed_in != batch;
+                let is_new = if is_first { slot.row.is_none() } else { slot.is_new };
+                let changed = Slot { row, changed_in: batch, writer, block, is_new };
+                let was = std::mem::replace(slot, changed);
+                if is_first {
+                    self.dirty.push(id.into());
+                }
+                let is_again = was.changed_in > 0 && was.block == block;
+                (!is_again).then_some(was.row.map_or(Before::Absent, Before::Row))
+            }
+            None => {
+                self.bytes += bytes;
+                let is_new = self.is_whole || self.is_filtered;
+                self.young.insert(id.into(), Slot { row, changed_in: batch, writer, block, is_new });
+                self.dirty.push(id.into());
+                Some(if self.is_whole { Before::Absent } else { Before::Unknown })
+            }
+        }
+    }
+
+    /// Takes in what the store had for an id. What is here already is newer and stays.
+    pub fn supply(&mut self, id: &str, row: Option<Row>) {
+        self.was_tried = true;
+        if !self.young.contains_key(id) && !self.old.contains_key(id) {
+            self.bytes += slot_bytes(id, row.as_ref());
+            self.rows += usize::from(row.is_some());
+            let slot = Slot { row, changed_in: 0, writer: Writer::default(), block: 0, is_new: false };
+            self.young.insert(id.into(), slot);
+        }
+    }
+
+    /// Notes that the whole table was asked for, and was too large.
+    pub fn was_too_large(&mut self) {
+        self.was_tried = true;
+    }
+
+    /// Notes that every row of the table was supplied.
+    pub fn supplied_whole(&mut self) {
+        self.was_tried = true;
+        if !std::mem::replace(&mut self.is_whole, true) {
+            // A row that was written without being here may have been there before.
+            for id in &self.dirty {
+                if let Some(slot) = self.young.get_mut(id).or_else(|| self.old.get_mut(id)) {
+                    slot.is_new = false;
+                }
+            }
+        }
+    }
+
+    /// Lets go of rows that batch `batch`, which is committed, changed last, if rows of this table are never read.
+    pub fn let_go(&mut self, batch: u64, ids: &[Box<str>]) {
+        if self.is_read || !self.search.is_unused() {
+            return;
+        }
+        for id in ids {
+            for rows in [&mut self.young, &mut self.old] {
+                if rows.get(id).is_some_and(|slot| slot.changed_in == batch)
+                    && let Some(slot) = rows.remove(id)
+                {
+                    self.bytes -= slot_bytes(id, slot.row.as_ref());
+                    self.rows -= usize::from(slot.row.is_some());
+                    self.is_whole &= slot.row.is_none();
+                }
+            }
+        }
+    }
+
+    /// Whether rows are let go as soon as they are committed.
+    pub fn is_passing(&self) -> bool {
+        self.is_filtered && !self.is_read && self.search.is_unused()
+    }
+
+    /// How many rows changed since the last call of [`Table::take_changes`].
+    pub fn changed_rows(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// The rows that changed since the last call: those of the batch that is being sealed. Returns their ids.
+    pub fn take_changes(&mut self, mut visit: impl FnMut(&str, Change, Writer, Option<&Row>)) -> Vec<Box<str>> {
+        let ids = std::mem::take(&mut self.dirty);
+        for id in &ids {
+            let Some(slot) = self.young.get(id).or_else(|| self.old.get(id)) else { continue };
+            match &slot.row {
+                Some(row) if slot.is_new => visit(id, Change::New, slot.writer, Some(row)),
+                Some(row) => visit(id, Change::Written, slot.writer, Some(row)),
+                // It was made and removed within the batch.
+                None if slot.is_new && self.is_sure() => {}
+                None => visit(id, Change::Deleted, slot.writer, None),
+            }
+        }
+        ids
+    }
+
+    /// Lets go of the rows that were not used since the last sweep, if their batch is among the `committed` first.
+    pub fn sweep(&mut self, committed: u64) {
+        self.search = Search::default();
+        let young = std::mem::take(&mut self.young);
+        for (id, slot) in std::mem::replace(&mut self.old, young) {
+            if slot.changed_in > committed {
+                self.young.insert(id, slot);
+            } else {
+                self.bytes -= slot_bytes(&id, slot.row.as_ref());
+                self.rows -= usize::from(slot.row.is_some());
+                self.is_whole &= slot.row.is_none();
+            }
+        }
+    }
+
+    /// Bytes of memory it takes, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes + self.search.memory_bytes()
+    }
+}
+
+fn slot_bytes(id: &str, row: Option<&Row>) -> usize {
+    ROW_OVERHEAD_BYTES + id.len() + row.map_or(0, row_memory_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::value::Value;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// What can happen to a table, in any order.
+    #[derive(Debug, Clone)]
+    enum Op {
+        Get(u8),
+        Set(u8, i64),
+        Delete(u8),
+        Seal,
+        Commit,
+        Sweep,
+        LoadWhole,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (0..12u8).prop_map(Op::Get),
+            4 => (0..12u8, any::<i64>()).prop_map(|(id, value)| Op::Set(id, value)),
+            2 => (0..12u8).prop_map(Op::Delete),
+            2 => Just(Op::Seal),
+            2 => Just(Op::Commit),
+            2 => Just(Op::Sweep),
+            1 => Just(Op::LoadWhole),
+        ]
+    }
+
+    type State = BTreeMap<String, i64>;
+    type Sealed = BTreeMap<String, (Change, Option<i64>)>;
+
+    fn row(value: i64) -> Row {
+        Box::new([Value::Bigint(value)])
+    }
+
+    fn number(row: &Row) -> i64 {
+        match row.first() {
+            Some(Value::Bigint(value)) => *value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A table over a store, and beside them what the state should be.
+    struct Bench {
+        table: Table,
+        batch: u64,
+        sealed: Vec<(u64, Sealed)>,
+        committed: u64,
+        store: State,
+        model: State,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let store: State = (0..4).map(|id| (format!("k{id}"), id)).collect();
+            Self { table: Table::new(false), batch: 1, sealed: Vec::new(), committed: 0, model: store.clone(), store }
+        }
+
+        fn apply(&mut self, op: &Op) {
+            match op {
+                Op::Get(id) => self.check(&format!("k{id}")),
+                Op::Set(id, value) => {
+                    self.set(*id, Some(row(*value)));
+                    self.model.insert(format!("k{id}"), *value);
+                }
+                Op::Delete(id) => {
+                    self.set(*id, None);
+                    self.model.remove(&format!("k{id}"));
+                }
+                Op::Seal => self.seal(),
+                Op::Commit => self.commit(),
+                Op::Sweep => self.table.sweep(self.committed),
+                Op::LoadWhole => {
+                    for (id, value) in &self.store {
+                        self.table.supply(id, Some(row(*value)));
+                    }
+                    self.table.supplied_whole();
+                }
+            }
+        }
+
+        fn set(&mut self, id: u8, row: Option<Row>) {
+            let change = ChangedBy { batch: self.batch, block: 1, writer: Writer::default() };
+            self.table.set(&format!("k{id}"), row, change);
+        }
+
+        /// What a handler would see: here, else in the store.
+        fn check(&mut self, id: &str) {
+            if self.table.get(id) == Found::Missing {
+                self.table.supply(id, self.store.get(id).map(|value| row(*value)));
+            }
+            let seen = match self.table.get(id) {
+                Found::Row(row) => Some(number(row)),
+                Found::Absent => None,
+                Found::Missing => panic!("{id} is missing after it was supplied"),
+            };
+            assert_eq!(seen, self.model.get(id).copied(), "{id}");
+        }
+
+        fn seal(&mut self) {
+            let mut changes = BTreeMap::new();
+            self.table.take_changes(|id, change, _, row| {
+                assert!(changes.insert(id.to_owned(), (change, row.map(number))).is_none(), "{id} twice")
+            });
+            self.sealed.push((self.batch, changes));
+            self.batch += 1;
+        }
+
+        fn commit(&mut self) {
+            if self.sealed.is_empty() {
+                return;
+            }
+            let (batch, changes) = self.sealed.remove(0);
+            for (id, (change, value)) in changes {
+                // What is said to be new may be copied in without looking.
+                assert!(change != Change::New || !self.store.contains_key(&id), "{id} is not new");
+                match value {
+                    Some(value) => drop(self.store.insert(id, value)),
+                    None => drop(self.store.remove(&id)),
+                }
+            }
+            self.committed = batch;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the order of writes, seals, commits, sweeps and loads, a read sees the last write, and the store
+        /// ends up as the model.
+        #[test]
+        fn reads_see_the_last_write_and_commits_lose_nothing(ops in prop::collection::vec(op(), 1..80)) {
+            let mut bench = Bench::new();
+            for op in &ops {
+                bench.apply(op);
+            }
+            for id in 0..12 {
+                bench.check(&format!("k{id}"));
+            }
+            bench.seal();
+            while !bench.sealed.is_empty() {
+                bench.commit();
+            }
+            prop_assert_eq!(&bench.store, &bench.model);
+            bench.table.sweep(bench.committed);
+            bench.table.sweep(bench.committed);
+            prop_assert_eq!(bench.table.memory_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_batch_that_is_not_committed_is_never_let_go() {
+        let mut table = Table::new(true);
+        let change = |block| ChangedBy { batch: 7, block, writer: Writer::default() };
+        assert_eq!(table.set("a", Some(row(1)), change(5)), Some(Before::Absent));
+        assert_eq!(table.set("a", Some(row(1)), change(5)), None, "it has changed in that block already");
+        assert_eq!(table.set("a", Some(row(1)), change(6)), Some(Before::Row(row(1))));
+        assert_eq!(Table::new(false).set("a", None, change(5)), Some(Before::Unknown));
+        for _ in 0..5 {
+            table.sweep(6);
+        }
+        assert!(matches!(table.get("a"), Found::Row(_)) && table.is_whole());
+        table.sweep(7);
+        table.sweep(7);
+        assert_eq!(table.get("a"), Found::Missing);
+    }
+}

@@ -1,0 +1,228 @@
+//! The engines and the threads they run on, under watch.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use crate::lane::watch::{Watch, Watcher};
+use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, LoadStats, Place};
+use crate::model::limits::{ENGINES_PER_THREAD, LANE_THREADS_MAX, WAIT_STEP};
+use crate::model::schema::Schema;
+use crate::model::text::panic_message;
+use crate::store::OpenReader;
+
+/// What the engines are made with.
+pub(super) struct CrewPlan {
+    pub(super) factory: Arc<dyn EngineFactory>,
+    pub(super) schema: Arc<Schema>,
+    pub(super) is_empty: Arc<[bool]>,
+    pub(super) readers: Arc<dyn OpenReader>,
+    pub(super) history_depth: u64,
+    pub(super) memory_bytes: usize,
+    pub(super) timeout: Duration,
+    pub(super) loads: Arc<LoadStats>,
+}
+
+/// The engines. An engine is made when the first region is assigned to it.
+pub(super) struct Crew {
+    plan: CrewPlan,
+    pool: rayon::ThreadPool,
+    slots: Vec<Slot>,
+    batch: u64,
+    committed: u64,
+}
+
+struct Slot {
+    engine: Option<Box<dyn Engine>>,
+    watch: Arc<Watch>,
+    memory_bytes: usize,
+    changed_rows: u64,
+    /// The batch numbers it was told last.
+    told: (u64, u64),
+}
+
+/// Work for one engine.
+pub(super) type Job<T> = Box<dyn FnOnce(&mut dyn Engine) -> Result<T, LaneError> + Send>;
+
+/// A job's engine, back with its result.
+struct Back<T> {
+    slot: usize,
+    result: Result<(Box<dyn Engine>, T), LaneError>,
+}
+
+impl Crew {
+    pub(super) fn new(plan: CrewPlan) -> std::io::Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(LANE_THREADS_MAX);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|at| format!("forebay-lane-{at}"))
+            .build()
+            .map_err(std::io::Error::other)?;
+        let slot = |_| Slot {
+            engine: None,
+            watch: Arc::new(Watch::default()),
+            memory_bytes: 0,
+            changed_rows: 0,
+            told: (0, 0),
+        };
+        let slots = (0..threads * ENGINES_PER_THREAD).map(slot).collect();
+        Ok(Self { plan, pool, slots, batch: 1, committed: 0 })
+    }
+
+    /// How often rows were loaded, and how long lanes waited for them.
+    pub(super) fn loads(&self) -> &LoadStats {
+        &self.plan.loads
+    }
+
+    /// How many engines there may be.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The numbers of the engines that were made.
+    pub(super) fn made(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|at| self.slots[*at].engine.is_some()).collect()
+    }
+
+    /// Changes from now on belong to batch `batch`; batches up to `committed` are in the store.
+    pub(super) fn begin_batch(&mut self, batch: u64, committed: u64) {
+        (self.batch, self.committed) = (batch, committed);
+    }
+
+    /// Bytes that all engines took when they were last at work.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.slots.iter().map(|slot| slot.memory_bytes).sum()
+    }
+
+    /// Rows that the open batch had changed when engines were last at work.
+    pub(super) fn changed_rows(&self) -> u64 {
+        self.slots.iter().fold(0, |rows, slot| rows.saturating_add(slot.changed_rows))
+    }
+
+    /// Lets each engine give back memory down to `permille` thousandths of what it takes.
+    pub(super) fn trim(&mut self, permille: usize) -> Result<(), LaneError> {
+        let job = |slot: usize| {
+            let target = self.slots[slot].memory_bytes / 1000 * permille;
+            (slot, Box::new(move |engine: &mut dyn Engine| engine.trim(target)) as Job<()>)
+        };
+        let jobs = self.made().into_iter().map(job).collect();
+        self.each(jobs).map(drop)
+    }
+
+    /// Lets every engine let go of all rows: the store was rolled back.
+    pub(super) fn forget(&mut self) -> Result<(), LaneError> {
+        self.plan.is_empty = vec![false; self.plan.is_empty.len()].into();
+        let job = |slot: usize| (slot, Box::new(|engine: &mut dyn Engine| engine.forget()) as Job<()>);
+        let jobs = self.made().into_iter().map(job).collect();
+        self.each(jobs).map(drop)
+    }
+
+    /// Runs each job on its engine, in parallel, and waits for all. Jobs name different engines.
+    ///
+    /// # Errors
+    /// The error that stands first in the source; or that a handler has hung. Then its thread is left behind.
+    pub(super) fn each<T: Send + 'static>(&mut self, jobs: Vec<(usize, Job<T>)>) -> Result<Vec<(usize, T)>, LaneError> {
+        let (sender, backs) = bounded(jobs.len());
+        let mut waiting: Vec<(usize, Watcher)> = Vec::with_capacity(jobs.len());
+        for (slot, job) in jobs {
+            waiting.push((slot, Watcher::new(Arc::clone(&self.slots[slot].watch))));
+            self.start(slot, job, sender.clone());
+        }
+        drop(sender);
+        let mut done = Vec::with_capacity(waiting.len());
+        let mut first_error = None;
+        while !waiting.is_empty() {
+            match backs.recv_timeout(WAIT_STEP) {
+                Ok(back) => {
+                    waiting.retain(|(slot, _)| *slot != back.slot);
+                    match self.take_back(back) {
+                        Ok(result) => done.push(result),
+                        Err(error) => first_error = Some(earlier(first_error, error)),
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(stuck) = self.stuck(&mut waiting) {
+                        return Err(stuck);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(first_error.unwrap_or_else(|| LaneError::Bug("a lane ended without an answer".into())));
+                }
+            }
+        }
+        first_error.map_or(Ok(done), Err)
+    }
+
+    fn start<T: Send + 'static>(&mut self, at: usize, job: Job<T>, sender: Sender<Back<T>>) {
+        let numbers = (self.batch, self.committed);
+        let slot = &mut self.slots[at];
+        let engine = slot.engine.take();
+        let is_told = engine.is_some() && slot.told == numbers;
+        slot.told = numbers;
+        let factory = Arc::clone(&self.plan.factory);
+        let context = EngineContext {
+            schema: Arc::clone(&self.plan.schema),
+            is_empty: Arc::clone(&self.plan.is_empty),
+            readers: Arc::clone(&self.plan.readers),
+            history_depth: self.plan.history_depth,
+            memory_bytes: self.plan.memory_bytes,
+            watch: Arc::clone(&slot.watch),
+            loads: Arc::clone(&self.plan.loads),
+        };
+        // Contract of a lane task. In: an engine, or what makes one, and a job. Out: exactly one answer, with the engine.
+        // Touches: its engine only, and the store through it, reading. Ends: when the job does.
+        self.pool.spawn(move || {
+            let work = AssertUnwindSafe(|| {
+                let mut engine = match engine {
+                    Some(engine) => engine,
+                    None => factory.build(context)?,
+                };
+                if !is_told {
+                    engine.begin_batch(numbers.0, numbers.1)?;
+                }
+                let result = job(engine.as_mut())?;
+                Ok((engine, result))
+            });
+            let result = catch_unwind(work).unwrap_or_else(|panic| {
+                Err(LaneError::Bug(format!("a lane panicked: {}", panic_message(panic.as_ref()))))
+            });
+            // Nobody waits any more if another lane hung.
+            let _ = sender.send(Back { slot: at, result });
+        });
+    }
+
+    fn take_back<T>(&mut self, back: Back<T>) -> Result<(usize, T), LaneError> {
+        let (engine, result) = back.result?;
+        let slot = &mut self.slots[back.slot];
+        slot.memory_bytes = engine.memory_bytes();
+        slot.changed_rows = engine.changed_rows();
+        slot.engine = Some(engine);
+        Ok((back.slot, result))
+    }
+
+    fn stuck(&self, waiting: &mut [(usize, Watcher)]) -> Option<LaneError> {
+        let timeout = self.plan.timeout;
+        let (_, watcher) =
+            waiting.iter_mut().find_map(|(slot, watcher)| watcher.is_stuck(timeout).then_some((slot, watcher)))?;
+        Some(LaneError::Timeout {
+            handler: self.plan.factory.name(),
+            limit_ms: timeout.as_millis(),
+            place: watcher.place(),
+        })
+    }
+}
+
+/// The one of two errors whose event stands first, so that a run fails with the same message every time.
+fn earlier(first: Option<LaneError>, second: LaneError) -> LaneError {
+    let rank = |error: &LaneError| match error {
+        LaneError::Handler { place: Place::Event(place), .. } | LaneError::Event(place, _) => (place.block, place.line),
+        LaneError::Memory { place: Place::Event(place), .. } => (place.block, place.line),
+        _ => (i64::MAX, u64::MAX),
+    };
+    match first {
+        Some(first) if rank(&first) <= rank(&second) => first,
+        _ => second,
+    }
+}

@@ -1,0 +1,374 @@
+//! Pages that have come and are not handled yet, and how they are cut into rounds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::lane::{EventAt, Lane, Round};
+use crate::model::event::{EventRef, Page, RegionNo};
+use crate::model::limits::ROUND_EVENTS_MAX;
+
+/// How far a round may go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    /// Events that the batch may still take, if that is at least one block.
+    pub(super) events: u64,
+    /// Blocks that the batch may still take, beside one that it has begun.
+    pub(super) blocks: u64,
+    /// Bytes of events that a round may have, if that is at least one event.
+    pub(super) bytes: usize,
+    /// Whether to take a part of a block rather than nothing: the reader waits for room that only this can make.
+    pub(super) takes_parts: bool,
+    /// Events that a round may have.
+    pub(super) round_events: usize,
+}
+
+impl Reach {
+    /// As far as a round goes that nothing else bounds.
+    pub(super) const ANY: Self = Self {
+        events: u64::MAX,
+        blocks: u64::MAX,
+        bytes: usize::MAX,
+        takes_parts: false,
+        round_events: ROUND_EVENTS_MAX,
+    };
+}
+
+/// A round's place in the intake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cut {
+    events: usize,
+    /// Whether the last block is complete.
+    is_boundary: bool,
+}
+
+/// What a round adds to its batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) events: u64,
+    pub(super) new_blocks: u64,
+    pub(super) first_block: i64,
+    pub(super) last_block: i64,
+    pub(super) last_block_events: u64,
+    /// The blocks in order, and the events of each that were taken.
+    pub(super) blocks: Vec<(i64, u64)>,
+    /// Whether the last block is complete, so that the batch could end here.
+    pub(super) is_boundary: bool,
+    pub(super) source_bytes_read: u64,
+}
+
+/// A page, as far as its events count.
+#[derive(Debug)]
+struct Queued {
+    page: Arc<Page>,
+    end: usize,
+}
+
+impl Queued {
+    fn events(&self) -> &[EventRef] {
+        self.page.events.get(..self.end).unwrap_or_default()
+    }
+}
+
+/// Pages in order.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    pages: VecDeque<Queued>,
+    /// Events of the first page that are taken already.
+    next: usize,
+    events: usize,
+    /// The block that the last round left incomplete.
+    begun: Option<i64>,
+    is_ended: bool,
+    /// What is here is complete, and then comes a rollback to this block.
+    rollback: Option<i64>,
+    /// Of the block that was begun, the rest does not come: it does not count.
+    is_cut: bool,
+}
+
+impl Intake {
+    pub(super) fn push(&mut self, page: Page) {
+        self.events += page.events.len();
+        self.pages.push_back(Queued { end: page.events.len(), page: Arc::new(page) });
+    }
+
+    /// A rollback comes behind what is here. Events that it would undo are not handled any more.
+    pub(super) fn push_rollback(&mut self, to: i64) {
+        self.rollback = Some(to);
+        self.is_cut = self.begun.is_some_and(|begun| begun > to);
+        while !self.pages.is_empty() {
+            let taken = if self.pages.len() == 1 { self.next } else { 0 };
+            let Some(last) = self.pages.back_mut() else { break };
+            while last.end > taken && last.page.events[last.end - 1].block > to {
+                last.end -= 1;
+                self.events -= 1;
+            }
+            if last.end > taken {
+                break;
+            }
+            self.pages.pop_back();
+            if self.pages.is_empty() {
+                self.next = 0;
+            }
+        }
+    }
+
+    /// The block to roll back to, once all before it is taken.
+    pub(super) fn due_rollback(&self) -> Option<i64> {
+        self.rollback.filter(|_| self.events == 0)
+    }
+
+    /// The rollback is done, or there was nothing to do for it.
+    pub(super) fn rolled_back(&mut self) {
+        (self.rollback, self.begun, self.is_cut) = (None, None, false);
+    }
+
+    /// Whether the last block that was taken is one that does not count, of which the rest does not come.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Whether nothing comes that belongs to what is here.
+    fn is_complete(&self) -> bool {
+        self.is_ended || self.rollback.is_some()
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        self.events > 0
+    }
+
+    /// No more pages come: what is here is complete.
+    pub(super) fn end(&mut self) {
+        self.is_ended = true;
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// Whether more pages would make the next round larger.
+    pub(super) fn wants_more(&self) -> bool {
+        !self.is_complete() && self.events <= ROUND_EVENTS_MAX
+    }
+
+    /// Whether the last block that was taken is known to be complete.
+    pub(super) fn is_at_boundary(&self) -> bool {
+        let next = || self.upcoming().next();
+        !self.is_cut && self.begun.is_none_or(|begun| next().map_or(self.is_complete(), |next| next.block != begun))
+    }
+
+    fn upcoming(&self) -> impl Iterator<Item = &EventRef> {
+        self.pages.iter().flat_map(Queued::events).skip(self.next)
+    }
+
+    fn cut(&self, reach: Reach) -> Option<Cut> {
+        let (mut count, mut boundary, mut blocks, mut bytes) = (0, 0, 0, 0);
+        let mut block = self.begun;
+        for event in self.upcoming() {
+            if block != Some(event.block) {
+                boundary = count;
+                if blocks == reach.blocks || (blocks > 0 && count as u64 >= reach.events) {
+                    break;
+                }
+                (block, blocks) = (Some(event.block), blocks + 1);
+            }
+            // A block that is larger than a round is handled piece by piece; it stays in one batch.
+            bytes += event.len as usize;
+            if count == reach.round_events || (count > 0 && bytes > reach.bytes) {
+                return Some(if boundary > 0 {
+                    Cut { events: boundary, is_boundary: true }
+                } else {
+                    Cut { events: count, is_boundary: false }
+                });
+            }
+            count += 1;
+        }
+        if self.is_complete() && count == self.events {
+            boundary = count;
+        }
+        if boundary == 0 && count > 0 && reach.takes_parts {
+            return Some(Cut { events: count, is_boundary: false });
+        }
+        (boundary > 0).then_some(Cut { events: boundary, is_boundary: true })
+    }
+
+    /// Takes the events of the next round; none if no block is complete yet.
+    pub(super) fn take(&mut self, reach: Reach, names: &[Arc<str>], all: Option<RegionNo>) -> Option<(Round, Taken)> {
+        let cut = self.cut(reach)?;
+        let mut lanes = Lanes { lanes: Vec::new(), lane_of: vec![None; names.len()] };
+        let mut blocks: Vec<(i64, u64)> = Vec::new();
+        let mut pages = Vec::new();
+        let mut taken = Taken {
+            events: cut.events as u64,
+            new_blocks: 0,
+            first_block: 0,
+            last_block: 0,
+            last_block_events: 0,
+            blocks: Vec::new(),
+            is_boundary: cut.is_boundary,
+            source_bytes_read: 0,
+        };
+        let (mut left, mut block) = (cut.events, self.begun);
+        taken.first_block = self.upcoming().next().map_or(0, |event| event.block);
+        while left > 0 {
+            let Some(queued) = self.pages.front() else { break };
+            let (page, from, end) = (Arc::clone(&queued.page), self.next, queued.end);
+            let to = end.min(from + left);
+            for (at, event) in page.events.iter().enumerate().take(to).skip(from) {
+                if block != Some(event.block) {
+                    (block, taken.new_blocks, taken.last_block_events) = (Some(event.block), taken.new_blocks + 1, 0);
+                }
+                taken.last_block = event.block;
+                taken.last_block_events += 1;
+                match blocks.last_mut() {
+                    Some((last, events)) if *last == event.block => *events += 1,
+                    _ => blocks.push((event.block, 1)),
+                }
+                let place = EventAt { page: pages.len() as u32, at: at as u32 };
+                lanes.push(event.region, place, names);
+                if let Some(all) = all.filter(|all| *all != event.region) {
+                    lanes.push(all, place, names);
+                }
+            }
+            left -= to - from;
+            taken.source_bytes_read = page.source_bytes_read;
+            self.next = to;
+            if to == end {
+                self.pages.pop_front();
+                self.next = 0;
+            }
+            pages.push(page);
+        }
+        self.events -= cut.events;
+        self.begun = if cut.is_boundary { None } else { block };
+        taken.blocks = blocks;
+        Some((Round { pages, lanes: lanes.lanes }, taken))
+    }
+}
+
+struct Lanes {
+    lanes: Vec<Lane>,
+    lane_of: Vec<Option<usize>>,
+}
+
+impl Lanes {
+    fn push(&mut self, region: RegionNo, place: EventAt, names: &[Arc<str>]) {
+        let at = region as usize;
+        let lane = match self.lane_of[at] {
+            Some(lane) => lane,
+            None => {
+                self.lanes.push(Lane { region, name: Arc::clone(&names[at]), events: Vec::new() });
+                self.lane_of[at] = Some(self.lanes.len() - 1);
+                self.lanes.len() - 1
+            }
+        };
+        self.lanes[lane].events.push(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(blocks: &[i64]) -> Page {
+        let event = |block: &i64| EventRef { start: 0, len: 0, line: 1, block: *block, region: 0 };
+        Page {
+            text: String::new(),
+            events: blocks.iter().map(event).collect(),
+            origin: Arc::from("test"),
+            origin_no: 0,
+            new_regions: Vec::new(),
+            hashes: Vec::new(),
+            source_bytes_read: 0,
+            lease: None,
+        }
+    }
+
+    fn take(intake: &mut Intake, reach: Reach) -> Option<Taken> {
+        intake.take(reach, &[Arc::from("r")], None).map(|(round, taken)| {
+            assert_eq!(round.lanes[0].events.len() as u64, taken.events);
+            taken
+        })
+    }
+
+    #[test]
+    fn a_block_waits_until_the_next_one_begins_or_the_source_ends() {
+        let mut intake = Intake::default();
+        intake.push(page(&[1, 1, 2]));
+        let taken = take(&mut intake, Reach::ANY).expect("block 1");
+        assert_eq!((taken.events, taken.new_blocks, taken.last_block), (2, 1, 1));
+        assert!(take(&mut intake, Reach::ANY).is_none());
+        intake.push(page(&[2]));
+        assert!(take(&mut intake, Reach::ANY).is_none());
+        intake.end();
+        let taken = take(&mut intake, Reach::ANY).expect("block 2");
+        assert_eq!((taken.events, taken.last_block_events), (2, 2));
+        assert!(take(&mut intake, Reach::ANY).is_none());
+    }
+
+    #[test]
+    fn a_round_ends_where_its_batch_must() {
+        let mut intake = Intake::default();
+        intake.push(page(&[1, 2, 2, 3, 4]));
+        intake.end();
+        assert_eq!(take(&mut intake, Reach { events: 2, ..Reach::ANY }).expect("round").last_block, 2);
+        assert_eq!(take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("round").last_block, 3);
+        assert_eq!(take(&mut intake, Reach { events: 0, blocks: 5, ..Reach::ANY }).expect("round").last_block, 4);
+    }
+
+    #[test]
+    fn a_block_larger_than_a_round_is_taken_in_pieces() {
+        let mut intake = Intake::default();
+        let blocks = vec![7; ROUND_EVENTS_MAX + 10];
+        intake.push(page(&blocks));
+        let first = take(&mut intake, Reach::ANY).expect("a piece");
+        assert!(!first.is_boundary && !intake.is_at_boundary());
+        assert_eq!((first.events, first.new_blocks), (ROUND_EVENTS_MAX as u64, 1));
+        intake.push(page(&[8]));
+        let second = take(&mut intake, Reach::ANY).expect("the rest");
+        assert!(second.is_boundary && intake.is_at_boundary());
+        assert_eq!((second.events, second.new_blocks), (10, 0));
+    }
+
+    #[test]
+    fn events_that_a_rollback_would_undo_are_not_taken() {
+        let mut intake = Intake::default();
+        intake.push(page(&[1, 2, 2]));
+        intake.push(page(&[2, 3, 4]));
+        intake.push(page(&[4, 5]));
+        let taken = take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("block 1");
+        assert_eq!(taken.blocks, [(1, 1)]);
+        intake.push_rollback(3);
+        assert!(!intake.wants_more() && intake.due_rollback().is_none());
+        let taken = take(&mut intake, Reach::ANY).expect("blocks 2 and 3");
+        assert_eq!((taken.events, taken.blocks), (4, vec![(2, 3), (3, 1)]));
+        assert!(intake.is_at_boundary());
+        assert_eq!(intake.due_rollback(), Some(3));
+        intake.rolled_back();
+        intake.push(page(&[4]));
+        intake.push_rollback(3);
+        assert_eq!((intake.due_rollback(), intake.has_events()), (Some(3), false));
+        assert!(take(&mut intake, Reach::ANY).is_none());
+    }
+
+    #[test]
+    fn a_rollback_into_a_block_that_was_begun_cuts_it() {
+        let mut intake = Intake::default();
+        intake.push(page(&vec![7; ROUND_EVENTS_MAX + 10]));
+        take(&mut intake, Reach::ANY).expect("a piece");
+        intake.push_rollback(6);
+        assert!(intake.is_cut() && !intake.is_at_boundary() && !intake.has_events());
+        assert_eq!(intake.due_rollback(), Some(6));
+        intake.rolled_back();
+        assert!(intake.is_at_boundary());
+    }
+
+    #[test]
+    fn a_block_that_ends_with_its_piece_is_complete_when_the_next_begins() {
+        let mut intake = Intake::default();
+        intake.push(page(&vec![7; ROUND_EVENTS_MAX + 1]));
+        take(&mut intake, Reach::ANY).expect("a piece");
+        intake.push(page(&[8]));
+        let rest = take(&mut intake, Reach::ANY).expect("the rest");
+        assert_eq!((rest.events, rest.is_boundary), (1, true));
+    }
+}

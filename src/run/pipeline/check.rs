@@ -1,0 +1,106 @@
+//! Trying a pipeline without writing anything.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::{Pipeline, ProgressHook, StartRegions};
+use crate::lane::{Cast, Engine};
+use crate::model::byte_budget::ByteBudget;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::limits::WAIT_STEP;
+use crate::run::engines::Job;
+use crate::run::error::{PipelineError, unopened};
+use crate::run::intake::{Intake, Reach};
+use crate::source::reader::{FromReader, ReadStats};
+use crate::timeline::Recorder;
+use crate::undo::Window;
+
+/// Events of the source that are tried.
+const SAMPLE_EVENTS: u64 = 1000;
+
+/// What a check has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checked {
+    /// Events that were read and handled.
+    pub events: u64,
+    /// Regions among them.
+    pub regions: Vec<String>,
+    /// Whether the handlers make snapshots.
+    pub has_snapshots: bool,
+}
+
+impl Pipeline {
+    /// Loads the handlers, reads the first events of the source and handles them over empty tables. Writes nothing and
+    /// opens no store. Blocks while it reads.
+    ///
+    /// # Errors
+    /// As [`Pipeline::run`]. Without a source only the handlers are loaded.
+    pub fn check(mut self) -> Result<Checked, PipelineError> {
+        self.hook = None::<ProgressHook>;
+        self.check_names()?;
+        self.try_handlers()?;
+        let has_snapshots = self.factory.has_snapshots();
+        if self.source.is_none() && self.source_path.is_none() {
+            return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots });
+        }
+        let source = self.take_source()?;
+        let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
+        let budget = ByteBudget::new(crate::model::limits::read_ahead_bytes(self.batch.memory_bytes));
+        let stats = Arc::new(ReadStats::default());
+        let shared = (&budget, &stats, &Recorder::new(0));
+        let pages = self.start_reader(source, Checkpoint::default(), Window::default(), &start, shared)?;
+        let mut intake = Intake::default();
+        let (mut names, mut seen) = (start.names.clone(), 0);
+        // A silent source is waited for, as in a run, until the stop handle says otherwise.
+        while seen < SAMPLE_EVENTS && !self.stop.0.load(Ordering::Relaxed) {
+            match pages.recv_timeout(WAIT_STEP) {
+                Ok(FromReader::Page(mut page)) => {
+                    names.append(&mut page.new_regions);
+                    // The sample is held whole; the reader must not wait for it.
+                    page.lease = None;
+                    seen += page.events.len() as u64;
+                    intake.push(page);
+                }
+                // What is tried is no state, so it cannot go back either.
+                Ok(FromReader::Rollback { .. }) => {}
+                Ok(FromReader::End) => break,
+                Ok(FromReader::Failed(error)) => return Err(error.into()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
+            }
+        }
+        stats.stop.store(true, Ordering::Relaxed);
+        drop(pages);
+        intake.end();
+        let events = self.try_events(&mut intake, &names, start.all)?;
+        let regions = names.iter().map(ToString::to_string).collect();
+        Ok(Checked { events, regions, has_snapshots })
+    }
+
+    /// Handles the sample, and computes each region's snapshot.
+    fn try_events(&self, intake: &mut Intake, names: &[Arc<str>], all: Option<u32>) -> Result<u64, PipelineError> {
+        let mut crew = self.trial_crew()?;
+        let mut cast = Cast::new(crew.len());
+        let mut events = 0;
+        while events < SAMPLE_EVENTS {
+            let reach = Reach { events: SAMPLE_EVENTS - events, ..Reach::ANY };
+            let Some((round, taken)) = intake.take(reach, names, all) else { break };
+            events += taken.events;
+            let round = Arc::new(round);
+            for lane in 0..round.lanes.len() {
+                let engine = cast.engine_for(round.lanes[lane].region, 1);
+                let (round, name, region) =
+                    (Arc::clone(&round), Arc::clone(&round.lanes[lane].name), round.lanes[lane].region);
+                let run = move |engine: &mut dyn Engine| {
+                    engine.run(&round, &[lane])?;
+                    engine.snapshot(region, &name, taken.last_block).map(drop)
+                };
+                crew.each(vec![(engine, Box::new(run) as Job<()>)]).map_err(unopened)?;
+            }
+        }
+        Ok(events)
+    }
+}

@@ -1,0 +1,146 @@
+//! What the open batch will leave in the history beside rows: its blocks and hashes, and which regions they touched.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::intake::Taken;
+use crate::commit::RolledBack;
+use crate::lane::Round;
+use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead};
+
+/// The trail of the open batch.
+#[derive(Debug)]
+pub(super) struct Trail {
+    /// `rollback.depth`.
+    depth: u64,
+    /// Hashes of blocks that have come and are not handled yet.
+    hashes: BTreeMap<i64, Arc<str>>,
+    /// The last block of the batches that are sealed.
+    sealed: HistoryBase,
+    /// The last block that is too old, or in an earlier batch.
+    base: HistoryBase,
+    /// The blocks behind it.
+    blocks: VecDeque<BlockMark>,
+    touches: VecDeque<BlockTouch>,
+    /// The last block in which each region had an event. Only where there is history.
+    last: HashMap<Arc<str>, i64>,
+}
+
+impl Trail {
+    /// A trail that begins where the store stands. `last` are its regions and the last block of each.
+    pub(super) fn new(depth: u64, sealed: HistoryBase, last: Vec<(Arc<str>, i64)>) -> Self {
+        Self {
+            depth,
+            hashes: BTreeMap::new(),
+            base: sealed.clone(),
+            sealed,
+            blocks: VecDeque::new(),
+            touches: VecDeque::new(),
+            last: last.into_iter().collect(),
+        }
+    }
+
+    /// Takes the hashes of blocks that come.
+    pub(super) fn note_hashes(&mut self, hashes: Vec<(i64, Arc<str>)>) {
+        self.hashes.extend(hashes);
+    }
+
+    /// Goes on by the events of a round.
+    pub(super) fn pass(&mut self, round: &Round, taken: &Taken) {
+        for &(block, events) in &taken.blocks {
+            match self.blocks.back_mut() {
+                Some(last) if last.block == block => last.events += events,
+                _ => {
+                    let hash = self.hashes.remove(&block);
+                    self.blocks.push_back(BlockMark { block, events, hash });
+                }
+            }
+        }
+        let oldest = taken.last_block.saturating_sub_unsigned(self.depth);
+        // The last block may go on in the next round.
+        while self.blocks.len() > 1
+            && let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest)
+        {
+            self.base.pass(&mark);
+        }
+        if self.depth > 0 {
+            self.touch(round, oldest);
+        }
+    }
+
+    fn touch(&mut self, round: &Round, oldest: i64) {
+        while self.touches.pop_front_if(|touch| touch.block <= oldest).is_some() {}
+        for (at, lane) in round.lanes.iter().enumerate() {
+            let block_of = |event: usize| round.event(at, event).map(|(event, _)| event.block);
+            let len = lane.events.len();
+            // Where the blocks begin that can still be rolled back; from the end, since most are older in a long run.
+            let first = (0..len).rev().take_while(|event| block_of(*event).is_some_and(|block| block > oldest)).count();
+            let first = len - first;
+            let mut before = match first.checked_sub(1) {
+                Some(older) => block_of(older),
+                None => self.last.get(&lane.name).copied(),
+            };
+            let blocks: Vec<i64> = (first..len).filter_map(block_of).collect();
+            for run in blocks.chunk_by(|a, b| a == b) {
+                let touch =
+                    BlockTouch { block: run[0], region: Arc::clone(&lane.name), events: run.len() as u64, before };
+                self.touches.push_back(touch);
+                before = Some(run[0]);
+            }
+            if let Some(last) = before {
+                self.last.insert(Arc::clone(&lane.name), last);
+            }
+        }
+    }
+
+    /// The head of the history of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
+    pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<HistoryHead> {
+        let oldest = last_block.map_or(i64::MIN, |last| last.saturating_sub_unsigned(self.depth));
+        while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
+            self.base.pass(&mark);
+        }
+        let base = self.base.clone();
+        let blocks: Vec<BlockMark> = std::mem::take(&mut self.blocks).into();
+        let touches = std::mem::take(&mut self.touches).into_iter().filter(|touch| touch.block > oldest).collect();
+        blocks.iter().for_each(|mark| self.base.pass(mark));
+        self.sealed = self.base.clone();
+        let is_kept = self.depth > 0 || self.base.hash.is_some();
+        is_kept.then_some(HistoryHead { base, blocks, touches })
+    }
+
+    /// Lets the hashes of blocks go that will not be handled.
+    pub(super) fn drop_hashes(&mut self, to: i64) {
+        if let Some(first) = to.checked_add(1) {
+            self.hashes.split_off(&first);
+        }
+    }
+
+    /// Forgets the open batch, which is not to be committed.
+    pub(super) fn discard(&mut self) {
+        self.hashes.clear();
+        self.blocks.clear();
+        self.base = self.sealed.clone();
+        while let Some(touch) = self.touches.pop_back() {
+            match touch.before.filter(|before| *before < touch.block) {
+                Some(before) => drop(self.last.insert(touch.region, before)),
+                None if touch.before.is_none() => drop(self.last.remove(&touch.region)),
+                None => {}
+            }
+        }
+    }
+
+    /// Begins anew where a rollback has ended.
+    pub(super) fn rolled_back(&mut self, done: &RolledBack) {
+        self.hashes.clear();
+        self.blocks.clear();
+        self.touches.clear();
+        self.base = HistoryBase::at(&done.checkpoint, done.hash.clone());
+        self.sealed = self.base.clone();
+        for undo in &done.regions {
+            match undo.block {
+                Some(block) => drop(self.last.insert(Arc::clone(&undo.region), block)),
+                None => drop(self.last.remove(&undo.region)),
+            }
+        }
+    }
+}

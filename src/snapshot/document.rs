@@ -1,0 +1,178 @@
+//! A region's document: its canonical form, its hash, its id.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::model::timestamp::Timestamp;
+
+/// Hex digits of the hash that an id carries.
+pub(crate) const ID_HASH_DIGITS: usize = 16;
+
+/// The id of a snapshot.
+pub fn snapshot_id(region: &str, seq: u64, hash: &str) -> String {
+    format!("{region}.{seq}.{}", &hash[..ID_HASH_DIGITS.min(hash.len())])
+}
+
+/// A document's canonical JSON (sorted keys, no spaces) and the SHA-256 over it, in hex, without the top-level fields
+/// that are to be ignored.
+pub fn canonical(mut doc: Json, ignored: &[String]) -> (String, String) {
+    let text = doc.to_string();
+    let has_ignored = doc.as_object().is_some_and(|fields| ignored.iter().any(|name| fields.contains_key(name)));
+    if !has_ignored {
+        let hash = sha256_hex(text.as_bytes());
+        return (text, hash);
+    }
+    if let Some(fields) = doc.as_object_mut() {
+        fields.retain(|name, _| !ignored.contains(name));
+    }
+    let hash = sha256_hex(doc.to_string().as_bytes());
+    (text, hash)
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        // Writing to a string does not fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+/// A snapshot to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The region.
+    pub region: Arc<str>,
+    /// The id.
+    pub id: String,
+    /// Grows with each snapshot of the region: an older one never replaces a newer one.
+    pub seq: u64,
+    /// The block as of which it was computed, if that is known.
+    pub block: Option<i64>,
+    /// When it was computed.
+    pub time: Timestamp,
+    /// SHA-256 over what counts as its content, in hex.
+    pub hash: String,
+    /// The document.
+    pub doc: Arc<str>,
+    /// Whether readers have one of a later block, which was rolled back: then it is no duplicate, whatever it holds.
+    pub follows_rollback: bool,
+}
+
+/// The sequence number that an id of [`snapshot_id`] holds.
+pub fn seq_of(region: &str, id: &str) -> Option<u64> {
+    id.strip_prefix(region)?.strip_prefix('.')?.split('.').next()?.parse().ok()
+}
+
+/// The SHA-256 over the canonical form of a JSON text and what was read from it, as [`canonical`] computes it; numbers
+/// of any size keep their digits.
+pub fn hash_of(text: &str, mut doc: Json, ignored: &[String]) -> String {
+    if has_long_number(text) {
+        let mut exact = String::with_capacity(text.len());
+        let is_written = serde_json::from_str(text).ok().and_then(|raw| write_exact(raw, ignored, &mut exact));
+        // It was read before.
+        debug_assert!(is_written.is_some());
+        return sha256_hex(exact.as_bytes());
+    }
+    if let Some(fields) = doc.as_object_mut().filter(|_| !ignored.is_empty()) {
+        fields.retain(|name, _| !ignored.contains(name));
+    }
+    sha256_hex(doc.to_string().as_bytes())
+}
+
+/// Digits that a float keeps whatever the number.
+const FLOAT_DIGITS: usize = 15;
+
+/// Whether so many digits stand together, also with a point among them, that they may be a number that a float would round.
+fn has_long_number(text: &str) -> bool {
+    let mut digits = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'.' => {}
+            _ => digits = 0,
+        }
+        if digits > FLOAT_DIGITS {
+            return true;
+        }
+    }
+    false
+}
+
+fn write_exact(value: &RawValue, ignored: &[String], into: &mut String) -> Option<()> {
+    let text = value.get();
+    match text.as_bytes().first()? {
+        b'{' => {
+            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+            into.push('{');
+            for (at, (name, value)) in fields.iter().filter(|(name, _)| !ignored.contains(name)).enumerate() {
+                into.push_str(if at > 0 { "," } else { "" });
+                into.push_str(&Json::from(name.as_str()).to_string());
+                into.push(':');
+                write_exact(value, &[], into)?;
+            }
+            into.push('}');
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+            into.push('[');
+            for (at, value) in items.iter().enumerate() {
+                into.push_str(if at > 0 { "," } else { "" });
+                write_exact(value, &[], into)?;
+            }
+            into.push(']');
+        }
+        b'-' | b'0'..=b'9' if has_long_number(text) => into.push_str(text),
+        _ => into.push_str(&serde_json::from_str::<Json>(text).ok()?.to_string()),
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Json {
+        serde_json::from_str(text).expect("json")
+    }
+
+    #[test]
+    fn the_hash_is_over_sorted_keys_without_the_ignored_fields() {
+        let (text, hash) = canonical(json(r#"{"b":1.0,"a":[1,{"d":null,"c":"é"}]}"#), &[]);
+        assert_eq!(text, r#"{"a":[1,{"c":"é","d":null}],"b":1.0}"#);
+        // printf '%s' '{"a":[1,{"c":"é","d":null}],"b":1.0}' | sha256sum
+        assert_eq!(hash, "5c1ffb280e1c0bca0a3fa2fff9b61ed8bdf944c42042e83b96d2ffc913b762b3");
+        let ignored = vec!["at".to_owned()];
+        let (with, one) = canonical(json(r#"{"v":1,"at":1}"#), &ignored);
+        let (_, two) = canonical(json(r#"{"v":1,"at":2}"#), &ignored);
+        assert_eq!(with, r#"{"at":1,"v":1}"#);
+        assert_eq!(one, two);
+    }
+
+    #[test]
+    fn the_hash_of_a_text_keeps_every_digit_of_an_integer() {
+        let ignored = vec!["at".to_owned()];
+        for text in
+            [r#"{"b":1.0,"a":[1,{"d":null,"c":"é"}],"at":5}"#, r#"{"n":[-5,1e3,"\u00e9"],"x":12345678901234567}"#]
+        {
+            let spaced = text.replace(',', " ,\n ");
+            let expected = canonical(json(text), &ignored).1;
+            assert_eq!(hash_of(&spaced, json(text), &ignored), expected);
+            let mut exact = String::new();
+            write_exact(serde_json::from_str(text).expect("json"), &ignored, &mut exact).expect("json");
+            assert_eq!(sha256_hex(exact.as_bytes()), expected, "{exact}");
+        }
+        for begin in ["1000000000000000000000", "1234567890.12345678"] {
+            let [one, two] = ["1", "2"].map(|end| {
+                let text = format!("{{\"n\":[{begin}{end}]}}");
+                hash_of(&text, json(&text), &[])
+            });
+            assert_ne!(one, two, "{begin}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! When snapshots are due.
+
+use std::time::{Duration, Instant};
+
+/// When snapshots are computed. Always also at the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// At the end of each batch.
+    Batch,
+    /// After each this many blocks of the data, counted from the pipeline's first.
+    Blocks(u64),
+    /// When this much time has passed since the last ones.
+    Time(Duration),
+    /// Only at the end of a run.
+    End,
+}
+
+/// Says when snapshots are due.
+#[derive(Debug)]
+pub struct Schedule {
+    every: Every,
+    last: Instant,
+}
+
+impl Schedule {
+    /// A schedule that begins now.
+    pub fn new(every: Every) -> Self {
+        Self { every, last: Instant::now() }
+    }
+
+    /// Whether snapshots are due at the end of a batch after which `blocks` have been handled in all.
+    pub fn is_due(&self, blocks: u64) -> bool {
+        match self.every {
+            Every::Batch => true,
+            Every::Blocks(count) => blocks.is_multiple_of(count.max(1)),
+            Every::Time(span) => self.last.elapsed() >= span,
+            Every::End => false,
+        }
+    }
+
+    /// Whether time alone has made them due, without a new block.
+    pub fn is_due_by_time(&self) -> bool {
+        matches!(self.every, Every::Time(_)) && self.is_due(0)
+    }
+
+    /// How many more blocks may join a batch, after `blocks` in all, before it has to end for its snapshots.
+    pub fn blocks_until_due(&self, blocks: u64) -> u64 {
+        match self.every {
+            Every::Blocks(count) => count.max(1) - blocks % count.max(1),
+            _ => u64::MAX,
+        }
+    }
+
+    /// Notes that they were computed.
+    pub fn done(&mut self) {
+        self.last = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_counted_from_the_first() {
+        let schedule = Schedule::new(Every::Blocks(5));
+        assert_eq!(schedule.blocks_until_due(0), 5);
+        assert_eq!(schedule.blocks_until_due(7), 3);
+        assert!(schedule.is_due(10) && !schedule.is_due(11));
+    }
+}

@@ -1,0 +1,471 @@
+//! The contract of a store: the traits that one implements, what they take and give, and why they may fail.
+//!
+//! Holds no SQL and no connection, so that whoever reads rows or commits depends on this and on no database.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::batch::{RegionTouch, SealedBatch};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::query::Query;
+use crate::model::schema::Schema;
+use crate::model::timestamp::Timestamp;
+use crate::rows::changes::RegionChanges;
+use crate::rows::codec::CodecError;
+use crate::snapshot::Publication;
+use crate::undo::{HistoryError, HistoryRecord};
+
+/// What a store has to know of a pipeline.
+#[derive(Debug, Clone)]
+pub struct StorePlan {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Its tables.
+    pub schema: Arc<Schema>,
+    /// Whether its handlers make snapshots.
+    pub has_snapshots: bool,
+    /// How long the same content of a region counts as a duplicate.
+    pub dedup: Duration,
+    /// How long a snapshot is kept that is not its region's newest.
+    pub ttl: Duration,
+    /// Set when the run is to stop: what waits for the database to come back then gives up.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What became of one snapshot of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotReceipt {
+    /// The region.
+    pub region: Arc<str>,
+    /// The id under which it is stored; none if it was a duplicate.
+    pub id: Option<String>,
+}
+
+/// Where the time of a commit went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitTimes {
+    /// Rows were streamed into the database, beside the tables.
+    pub stream: Duration,
+    /// Rows, checkpoint, regions, history and snapshots were written into the tables. Where a batch is one statement that
+    /// also commits, all of it.
+    pub merge: Duration,
+    /// The transaction was made durable.
+    pub commit: Duration,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// The number of the batch that is now durable.
+    pub batch: u64,
+    /// Rows that were written or deleted.
+    pub rows: u64,
+    /// What became of the batch's snapshots.
+    pub snapshots: Vec<SnapshotReceipt>,
+    /// How often it was tried again because the database had gone away or asked for it.
+    pub retries: u64,
+    /// Whether its rows were written a second time, because one that was thought to be new was there already.
+    pub was_redone: bool,
+    /// Where its time went.
+    pub times: CommitTimes,
+}
+
+/// The writing half of a store, and the pipeline's lock. Dropping it gives the lock back.
+pub trait Store: Send {
+    /// The checkpoint that is stored now. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn checkpoint(&mut self) -> Result<Checkpoint, StoreError>;
+
+    /// Regions that had events after their last snapshot. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError>;
+
+    /// For each entity of the schema, whether its table has no row. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError>;
+
+    /// Writes one batch in one transaction: its rows, its history, its snapshots, and its checkpoint, which is
+    /// compared and set. A batch may be a rollback ([`SealedBatch::undone`]): then the records of history that it names go
+    /// first, the regions that it names are set back, and they lack a snapshot. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// Nothing of the batch is in the store.
+    fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError>;
+
+    /// The history that is kept, newest first; the rows only of batches from `rows_from` on. Defaults to none: then the
+    /// pipeline cannot be rolled back. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
+        let _ = rows_from;
+        Ok(Vec::new())
+    }
+
+    /// Each region that ever had events, and the last block that had one. Defaults to none. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Regions that a rollback has set back, and that had a snapshot before and none since. Defaults to none. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// What brings changed rows into the form in which [`Store::commit`] wants them, on the threads of the handlers.
+    /// Defaults to none: they stay in packed form.
+    fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {
+        None
+    }
+
+    /// What makes connections that read rows beside the writer.
+    fn readers(&self) -> Arc<dyn OpenReader>;
+
+    /// Gives the newest snapshot of each region a sequence number above the one given, unless it has such a number, and a
+    /// new id with it: where they are published there are higher numbers than this store knows, since it was made anew or
+    /// lost its last batches. Defaults to doing nothing. May block.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    fn renumber(&mut self, above: &[(Arc<str>, u64)]) -> Result<(), StoreError> {
+        let _ = above;
+        Ok(())
+    }
+
+    /// The snapshots that are yet to be published. Defaults to none: then they cannot be published while a run goes on.
+    /// Does not block.
+    fn outbox(&self) -> Option<Box<dyn Outbox>> {
+        None
+    }
+}
+
+/// A region's newest snapshot that is to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueSnapshot {
+    /// The snapshot.
+    pub publication: Publication,
+    /// Whether it was published before: then only its time to live has to begin anew.
+    pub was_published: bool,
+}
+
+/// The snapshots of a pipeline that are yet to be published. Takes no lock and holds no commit up.
+pub trait Outbox: Send {
+    /// The newest snapshots of regions, each if it was never published or not since `published_before`: of regions
+    /// behind `after`, ordered by region, at most `limit`; fewer if they are large, none at the end. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn due(&mut self, published_before: Timestamp, after: &str, limit: usize) -> Result<Vec<DueSnapshot>, StoreError>;
+
+    /// Regions behind `after` whose newest snapshot is marked as published, and its number: ordered by region, at most
+    /// `limit`, none at the end. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn published(&mut self, after: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError>;
+
+    /// Whether the store holds a snapshot of that region, with that number and as of that block. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn holds(&mut self, region: &str, seq: u64, block: i64) -> Result<bool, StoreError>;
+
+    /// Notes that snapshots, by region and sequence number, are published. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn mark(&mut self, published: &[(Arc<str>, u64)], at: Timestamp) -> Result<(), StoreError>;
+}
+
+/// Brings changed rows into a store's own form before they are handed over.
+pub trait RowEncoder: Send + Sync {
+    /// Replaces the bytes of `rows`, which are in packed form, and where they lie. Keeps their number and order.
+    ///
+    /// # Errors
+    /// The bytes do not follow the packed form.
+    fn encode(&self, entity: usize, rows: RegionChanges) -> Result<RegionChanges, CodecError>;
+}
+
+/// Opens readers of rows, one for each lane that misses any.
+pub trait OpenReader: Send + Sync {
+    /// Opens one. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn open(&self) -> Result<Box<dyn RowReader>, StoreError>;
+}
+
+/// How much of a region's table is worth loading whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionLimit {
+    /// Rows at most.
+    pub rows: usize,
+    /// Bytes in packed form at most.
+    pub bytes: usize,
+}
+
+/// Rows of one region.
+#[derive(Debug, Clone, Copy)]
+pub struct RegionIds<'a> {
+    /// The region.
+    pub region: &'a str,
+    /// The ids, each once.
+    pub ids: &'a [&'a str],
+}
+
+/// Reads committed rows. What it sees may be newer from one call to the next, never older.
+pub trait RowReader: Send {
+    /// Appends those of the rows that exist, in packed form and in any order, to the bytes of their region in `found`,
+    /// which is as long as `wanted`. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError>;
+
+    /// Appends the rows of each region, in packed form, to its bytes in `found`, which is as long as `regions`; returns
+    /// for each whether all of its rows were appended. Of a region with more than the limit any part may be. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn regions(
+        &mut self,
+        entity: usize,
+        regions: &[&str],
+        limit: RegionLimit,
+        found: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError>;
+
+    /// Appends the first rows of each query, in packed form, to its bytes in `found`, which is as long as `wanted`: at
+    /// least as many as its limit, if there are as many, and in any order. Those are among them that come first in the
+    /// query's order. Defaults to an error. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        let _ = (entity, wanted, found);
+        Err(StoreError::Other("this store cannot find rows by column: RowReader::find".into()))
+    }
+
+    /// Counts the rows of a region that match a query, whatever its order and limit, without those whose id is among
+    /// `but`. Defaults to an error. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+        let _ = (entity, wanted, but);
+        Err(StoreError::Other("this store cannot count rows: RowReader::count".into()))
+    }
+}
+
+/// A query over the rows of one region.
+#[derive(Debug, Clone, Copy)]
+pub struct RegionQuery<'a> {
+    /// The region.
+    pub region: &'a str,
+    /// The query.
+    pub query: &'a Query,
+}
+
+/// A snapshot as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSnapshot {
+    /// The region.
+    pub region: String,
+    /// `<region>.<seq>.<first 16 hex digits of the hash>`.
+    pub id: String,
+    /// Grows with each snapshot of the region. A store always knows it.
+    pub seq: Option<u64>,
+    /// The block as of which it was computed. A store always knows it.
+    pub block: Option<i64>,
+    /// When it was computed, RFC 3339. A store always knows it.
+    pub generated_at: Option<String>,
+    /// When it was published, RFC 3339; none if it was not, or if that is not known.
+    pub published_at: Option<String>,
+    /// The document, canonical JSON.
+    pub doc: String,
+}
+
+/// How one region stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionStatus {
+    /// The region.
+    pub region: String,
+    /// The last committed block that had an event for it.
+    pub block: i64,
+    /// Events of it that were handled.
+    pub events: u64,
+    /// The block up to which its snapshot holds.
+    pub snapshot_block: Option<i64>,
+    /// Its newest snapshot, without the document.
+    pub snapshot: Option<StoredSnapshot>,
+}
+
+/// How a pipeline stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineStatus {
+    /// Its checkpoint.
+    pub checkpoint: Checkpoint,
+    /// When the last batch was committed, RFC 3339; none before the first.
+    pub committed_at: Option<String>,
+    /// Whether its handlers make snapshots.
+    pub has_snapshots: bool,
+    /// Its regions, ordered by name.
+    pub regions: Vec<RegionStatus>,
+}
+
+/// Reads snapshots and how a pipeline stands. Takes no lock: it may be used while a run writes.
+pub trait SnapshotReader {
+    /// The pipelines that the store knows, ordered by name.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn pipelines(&mut self) -> Result<Vec<String>, StoreError>;
+
+    /// The newest snapshot of each region, or of those that are given, ordered by region.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError>;
+
+    /// A region's snapshots, newest first, no older than `since` (RFC 3339).
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn history(
+        &mut self,
+        pipeline: &str,
+        region: &str,
+        limit: usize,
+        since: Option<&str>,
+    ) -> Result<Vec<StoredSnapshot>, StoreError>;
+
+    /// The snapshot of that id.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError>;
+
+    /// How the pipeline stands; none if it never ran.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError>;
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another run writes to this pipeline.
+    #[error("pipeline {pipeline:?} is being written by {holder}; wait until it ends, or stop it")]
+    Held {
+        /// The pipeline.
+        pipeline: String,
+        /// Who holds the lock: name, process id, host, since when.
+        holder: String,
+    },
+    /// The tables in the store are not those of the pipeline file.
+    #[error(
+        "{store} holds other tables than the pipeline file says: {differences}. A new column or a new entity is added by \
+         itself; for anything else restore the pipeline file, or index into a new store"
+    )]
+    SchemaChanged {
+        /// Which store.
+        store: String,
+        /// What differs.
+        differences: String,
+    },
+    /// The checkpoint is not the one that the batch follows on: someone else has written.
+    #[error(
+        "the checkpoint in {store} is not the one this run continues (expected batch {expected}): another program wrote to it"
+    )]
+    CheckpointMoved {
+        /// Which store.
+        store: String,
+        /// The batch that was expected to be the last.
+        expected: u64,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open {store}: {cause}")]
+    Open {
+        /// Which store.
+        store: String,
+        /// Why.
+        cause: String,
+    },
+    /// There is no such store, and it was only to be read.
+    #[error("there is no {store}; it is made by the first `forebay run`")]
+    Missing {
+        /// Which store.
+        store: String,
+    },
+    /// The database refused a statement.
+    #[error("{store}: {doing}: {cause}")]
+    Sql {
+        /// Which store.
+        store: String,
+        /// What it was to do.
+        doing: &'static str,
+        /// What it said.
+        cause: String,
+    },
+    /// The database does not take one row of a batch.
+    #[error("{0}")]
+    Row(Box<RefusedRow>),
+    /// The database went away and did not come back in time.
+    #[error("{store} did not come back within {seconds} s ({doing}): {cause}")]
+    Outage {
+        /// Which store.
+        store: String,
+        /// What was to be done.
+        doing: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What went wrong last.
+        cause: String,
+    },
+    /// It cannot be rolled back as it was asked.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A fault of this program.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Any other cause, of a store of one's own.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A row that the database does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{store} refused the row {id:?} of {entity} in region {region:?}: {cause}{}", written_text(.event.as_deref()))]
+pub struct RefusedRow {
+    /// Which store.
+    pub store: String,
+    /// The table.
+    pub entity: String,
+    /// The row's region.
+    pub region: String,
+    /// The row's id.
+    pub id: String,
+    /// The event that wrote it, as `file:line`; none if it is not known.
+    pub event: Option<String>,
+    /// What the database said.
+    pub cause: String,
+}
+
+fn written_text(event: Option<&str>) -> String {
+    event.map_or_else(String::new, |event| format!("\n  the event at {event} wrote it"))
+}

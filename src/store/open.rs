@@ -1,0 +1,47 @@
+//! Which store an address names, and opening it.
+
+use super::contract::{Outbox, SnapshotReader, Store, StoreError, StorePlan};
+use super::url::StoreUrl;
+use super::{postgres, sqlite};
+use crate::model::schema::{Schema, SchemaError};
+
+/// Opens a store to write to it: makes what is missing, takes the pipeline's lock, compares the tables. May block.
+///
+/// # Errors
+/// The store cannot be opened, is held by another run, or holds other tables.
+pub fn open(url: &StoreUrl, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    match url {
+        StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteStore::open(path, plan)?)),
+        StoreUrl::Postgres(address) => Ok(Box::new(postgres::PostgresStore::open(address, plan)?)),
+    }
+}
+
+/// Refuses names that a store keeps for itself. Opens nothing.
+///
+/// # Errors
+/// The name, and why.
+pub fn check_names(url: &StoreUrl, pipeline: &str, schema: &Schema) -> Result<(), SchemaError> {
+    match url {
+        StoreUrl::Sqlite(_) => Ok(()),
+        StoreUrl::Postgres(_) => postgres::check_names(pipeline, schema.entities()),
+    }
+}
+
+/// The snapshots of a pipeline in a store, to be published without a run. Does not block.
+pub fn open_outbox(url: &StoreUrl, pipeline: &str) -> Box<dyn Outbox> {
+    match url {
+        StoreUrl::Sqlite(path) => Box::new(sqlite::outbox(path, pipeline)),
+        StoreUrl::Postgres(address) => Box::new(postgres::PostgresOutbox::new(address, pipeline.to_owned())),
+    }
+}
+
+/// Opens a store to read snapshots from it. Makes nothing. May block.
+///
+/// # Errors
+/// The store is not there or cannot be opened.
+pub fn open_snapshots(url: &StoreUrl) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    match url {
+        StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteSnapshots::open(path)?)),
+        StoreUrl::Postgres(address) => Ok(Box::new(postgres::PostgresSnapshots::open(address)?)),
+    }
+}
