@@ -40,6 +40,6 @@ pub use model::timestamp::{Timestamp, TimestampError};
 pub use model::value::{ColumnType, Row, Value};
 pub use model::{limits, query};
 pub use run::{
-    Checked, Pipeline, PipelineError, Progress, ProgressHook, Report, Rollback, RollbackHook, SnapshotCounts,
-    StopHandle, Times, Waits,
+    Checked, Meter, Pipeline, PipelineError, Progress, ProgressHook, Reading, Report, Rollback, RollbackHook,
+    SnapshotCounts, StopHandle, Times, Waits,
 };

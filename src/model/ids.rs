@@ -57,6 +57,23 @@ impl BatchNo {
     }
 }
 
+/// Which batch changes belong to, and what is in the store: told to the engines with every order, so that a row that is not
+/// committed is never let go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchClock {
+    /// The batch that handlers fill.
+    pub open: BatchNo,
+    /// The last batch that is committed.
+    pub committed: BatchNo,
+}
+
+impl BatchClock {
+    /// The clock of the pipeline's first batch.
+    pub const fn first() -> Self {
+        Self { open: BatchNo(1), committed: BatchNo(0) }
+    }
+}
+
 number! {
     /// How many block numbers back a rollback may go: `rollback.depth`. With 0 nothing is kept.
     Depth(u64)

@@ -69,6 +69,10 @@ impl ReadStats {
         Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn blocked(&self) -> Duration {
         Duration::from_nanos(self.blocked_nanos.load(Ordering::Relaxed))
     }

@@ -1,18 +1,17 @@
-//! What the open batch will leave in the history beside rows: its blocks and hashes, and which regions they touched.
+//! What the open batch will leave in the undo log beside rows: its blocks and hashes, and which regions they touched.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::intake::Taken;
-use crate::commit::RolledBack;
-use crate::lane::Round;
-use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead};
+use super::open::{LaneBlocks, RoundSummary};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::{BlockNo, Depth};
+use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead, RegionUndo};
 
-/// The trail of the open batch.
-#[derive(Debug)]
-pub(super) struct Trail {
-    /// `rollback.depth`.
-    depth: u64,
+/// The blocks of the open batch, as far as they can be rolled back.
+#[derive(Debug, Default)]
+pub(crate) struct BlockLog {
+    depth: Depth,
     /// Hashes of blocks that have come and are not handled yet.
     hashes: BTreeMap<i64, Arc<str>>,
     /// The last block of the batches that are sealed.
@@ -22,13 +21,13 @@ pub(super) struct Trail {
     /// The blocks behind it.
     blocks: VecDeque<BlockMark>,
     touches: VecDeque<BlockTouch>,
-    /// The last block in which each region had an event. Only where there is history.
+    /// The last block in which each region had an event. Only where rows can be rolled back.
     last: HashMap<Arc<str>, i64>,
 }
 
-impl Trail {
-    /// A trail that begins where the store stands. `last` are its regions and the last block of each.
-    pub(super) fn new(depth: u64, sealed: HistoryBase, last: Vec<(Arc<str>, i64)>) -> Self {
+impl BlockLog {
+    /// A log that begins where the store stands. `last` are its regions and the last block of each.
+    pub(crate) fn new(depth: Depth, sealed: HistoryBase, last: Vec<(Arc<str>, i64)>) -> Self {
         Self {
             depth,
             hashes: BTreeMap::new(),
@@ -46,8 +45,8 @@ impl Trail {
     }
 
     /// Goes on by the events of a round.
-    pub(super) fn pass(&mut self, round: &Round, taken: &Taken) {
-        for &(block, events) in &taken.blocks {
+    pub(super) fn pass(&mut self, round: &RoundSummary, lanes: &impl LaneBlocks) {
+        for &(block, events) in &round.blocks {
             match self.blocks.back_mut() {
                 Some(last) if last.block == block => last.events += events,
                 _ => {
@@ -56,46 +55,49 @@ impl Trail {
                 }
             }
         }
-        let oldest = taken.last_block.saturating_sub_unsigned(self.depth);
+        let oldest = self.oldest(round.last_block);
         // The last block may go on in the next round.
         while self.blocks.len() > 1
             && let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest)
         {
             self.base.pass(&mark);
         }
-        if self.depth > 0 {
-            self.touch(round, oldest);
+        if !self.depth.is_none() {
+            self.touch(lanes, oldest);
         }
     }
 
-    fn touch(&mut self, round: &Round, oldest: i64) {
+    fn oldest(&self, tip: i64) -> i64 {
+        self.depth.oldest(BlockNo::new(tip)).get()
+    }
+
+    fn touch(&mut self, lanes: &impl LaneBlocks, oldest: i64) {
         while self.touches.pop_front_if(|touch| touch.block <= oldest).is_some() {}
-        for (at, lane) in round.lanes.iter().enumerate() {
-            let block_of = |event: usize| round.event(at, event).map(|(event, _)| event.block);
-            let len = lane.events.len();
+        for lane in 0..lanes.lanes() {
+            let (name, len) = (lanes.name(lane), lanes.events(lane));
+            let block_of = |event: usize| lanes.block(lane, event);
             // Where the blocks begin that can still be rolled back; from the end, since most are older in a long run.
             let first = (0..len).rev().take_while(|event| block_of(*event).is_some_and(|block| block > oldest)).count();
             let first = len - first;
             let mut before = match first.checked_sub(1) {
                 Some(older) => block_of(older),
-                None => self.last.get(&lane.name).copied(),
+                None => self.last.get(name).copied(),
             };
             let blocks: Vec<i64> = (first..len).filter_map(block_of).collect();
             for run in blocks.chunk_by(|a, b| a == b) {
-                let touch =
-                    BlockTouch { block: run[0], region: Arc::clone(&lane.name), events: run.len() as u64, before };
+                let touch = BlockTouch { block: run[0], region: Arc::clone(name), events: run.len() as u64, before };
                 self.touches.push_back(touch);
                 before = Some(run[0]);
             }
             if let Some(last) = before {
-                self.last.insert(Arc::clone(&lane.name), last);
+                self.last.insert(Arc::clone(name), last);
             }
         }
     }
 
-    /// The head of the history of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
+    /// The head of the undo record of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
     pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<HistoryHead> {
-        let oldest = last_block.map_or(i64::MIN, |last| last.saturating_sub_unsigned(self.depth));
+        let oldest = last_block.map_or(i64::MIN, |last| self.oldest(last));
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
             self.base.pass(&mark);
         }
@@ -104,7 +106,7 @@ impl Trail {
         let touches = std::mem::take(&mut self.touches).into_iter().filter(|touch| touch.block > oldest).collect();
         blocks.iter().for_each(|mark| self.base.pass(mark));
         self.sealed = self.base.clone();
-        let is_kept = self.depth > 0 || self.base.hash.is_some();
+        let is_kept = !self.depth.is_none() || self.base.hash.is_some();
         is_kept.then_some(HistoryHead { base, blocks, touches })
     }
 
@@ -130,13 +132,13 @@ impl Trail {
     }
 
     /// Begins anew where a rollback has ended.
-    pub(super) fn rolled_back(&mut self, done: &RolledBack) {
+    pub(super) fn set_back(&mut self, to: &Checkpoint, hash: Option<Arc<str>>, regions: &[RegionUndo]) {
         self.hashes.clear();
         self.blocks.clear();
         self.touches.clear();
-        self.base = HistoryBase::at(&done.checkpoint, done.hash.clone());
+        self.base = HistoryBase::at(to, hash);
         self.sealed = self.base.clone();
-        for undo in &done.regions {
+        for undo in regions {
             match undo.block {
                 Some(block) => drop(self.last.insert(Arc::clone(&undo.region), block)),
                 None => drop(self.last.remove(&undo.region)),
