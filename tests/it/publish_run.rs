@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::common::{Outcome, Project};
-use crate::redis_server::Redis;
-use crate::wire::{Break, Wire};
+use crate::support::project::{Outcome, Project};
+use crate::support::redis_proxy::{Break, Wire};
+use crate::support::redis_server::Redis;
 
 const SCRIPT: &str = r#"
 function on_event(event, ctx) ctx.thing:set("v", { v = event.v }) end

@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use crate::common::{Project, data};
-use crate::expected::{QUAKES_PIPELINE, QUAKES_SCRIPT};
+use crate::support::project::Project;
+use crate::support::real_events::{QUAKES_PIPELINE, QUAKES_SCRIPT, data};
 
 const STATE: &str = "SELECT * FROM total ORDER BY region, id";
 
@@ -28,7 +28,7 @@ fn chance(state: &mut u64) -> u64 {
 
 crate::both_stores! {
     fn kill_9_at_random_moments_loses_and_doubles_nothing() {
-        let source = crate::common::quakes("quakes.ndjson.gz");
+        let source = crate::support::real_events::quakes("quakes.ndjson.gz");
         let answer = undisturbed(&source);
         let project = Project::with("", QUAKES_SCRIPT, "");
         small_batches(&project);

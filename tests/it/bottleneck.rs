@@ -8,11 +8,11 @@ use forebay::{Context, EntityTable, Handler, HandlerError, Pipeline};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use crate::common::Project;
-use crate::proxy::Proxy;
-use crate::redis_server::Redis;
-use crate::server::Server;
-use crate::wire::Wire;
+use crate::support::postgres_proxy::Proxy;
+use crate::support::postgres_server::Server;
+use crate::support::project::Project;
+use crate::support::redis_proxy::Wire;
+use crate::support::redis_server::Redis;
 
 fn pipeline(more: &str) -> String {
     format!(

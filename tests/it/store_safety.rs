@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 
-use crate::common::Project;
+use crate::support::project::Project;
 
 const SCRIPT: &str = "function on_event(event, ctx) ctx.thing:set(tostring(ctx.block), { n = ctx.block }) end";
 

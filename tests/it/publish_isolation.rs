@@ -1,4 +1,4 @@
-//! What goes wrong rarely when snapshots are published, and must not spread.
+//! What fails for one region, server or publisher while snapshots are published, and must not spread to another.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::common::{Outcome, Project};
-use crate::publish::{pairs, statuses};
-use crate::redis_server::{Redis, RedisCluster};
-use crate::server::Server;
-use crate::wire::{Break, Wire};
+use crate::support::postgres_server::Server;
+use crate::support::project::{Outcome, Project};
+use crate::support::publishing::{pairs, statuses};
+use crate::support::redis_proxy::{Break, Wire};
+use crate::support::redis_server::{Redis, RedisCluster};
 
 fn publish_with(url: &str, docs: &str, args: &[&str]) -> Outcome {
     let all = [&["publish", "-", "--pipeline", "p", "--snapshots", url, "--json"], args].concat();
