@@ -66,3 +66,5 @@ mod snapshots;
 mod sources;
 /// Tables that change, a second writer, a disk that is full.
 mod store_safety;
+/// The pictures of a run.
+mod timeline;

@@ -340,7 +340,7 @@ fn a_warm_publish_takes_one_round_trip() {
     let server = Redis::start(&[]);
     let way = Wire::start(server.port);
     // So far that no connection is free again before all are wanted.
-    way.set_latency(Duration::from_millis(50));
+    way.set_latency(Duration::from_millis(250));
     let mut publisher = Publisher::new(plan(&way.url())).expect("a publisher");
     for (seq, trips) in [(1, 2), (2, 1), (3, 1)] {
         let items: Vec<Publication> =

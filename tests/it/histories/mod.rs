@@ -20,8 +20,6 @@ mod plan;
 /// Histories that once went wrong, shrunk.
 mod regressions;
 
-use std::path::Path;
-
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -30,6 +28,7 @@ use self::lua::{PIPELINE, SCRIPT};
 use self::model::{Block, Model};
 use self::place::{Delivered, Place, check, check_some};
 use self::plan::{Plan, Step, plan};
+use crate::support::folder_in_memory;
 use crate::support::postgres_server::Server;
 
 /// Histories of one test, of which there are [`SQLITE_TESTS`].
@@ -114,15 +113,8 @@ fn live(plan: &Plan, place: &Place) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn folder() -> tempfile::TempDir {
-    // In memory, where there is such a place: thousands of files are made.
-    let shared = Path::new("/dev/shm");
-    let made = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() };
-    made.expect("a folder")
-}
-
 fn live_on_sqlite(plan: &Plan) -> Result<(), TestCaseError> {
-    let dir = folder();
+    let dir = folder_in_memory();
     let file = dir.path().join("h.db");
     let place =
         Place { url: format!("sqlite:{}", file.display()), file: Some(file.clone()), database: None, script: None };
@@ -130,7 +122,7 @@ fn live_on_sqlite(plan: &Plan) -> Result<(), TestCaseError> {
 }
 
 fn live_in_lua(plan: &Plan) -> Result<(), TestCaseError> {
-    let dir = folder();
+    let dir = folder_in_memory();
     let file = dir.path().join("h.db");
     std::fs::write(dir.path().join("pipeline.toml"), PIPELINE).expect("the pipeline file");
     std::fs::write(dir.path().join("handlers.lua"), SCRIPT).expect("the script");

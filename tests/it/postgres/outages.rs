@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{PIPELINE, SCRIPT, count, events, on_postgres, run_at};
 use crate::support::postgres_server::{Pooler, Server};
 use crate::support::project::{Outcome, Project};
+use crate::support::{signal, wait_until};
 
 /// A run over an open stream, whose stderr has said that it is at work.
 struct Stream {
@@ -58,17 +59,13 @@ fn a_server_that_restarts_under_a_run_is_waited_for_and_told_once() {
     let url = server.url(&database);
     let mut stream = Stream::start(&project, &["run", "pipeline.toml", "--source", "-", "--json", "--store", &url]);
     stream.send(1..=10);
-    while committed(&server, &database) < 9 {
-        std::thread::yield_now();
-    }
+    wait_until(|| committed(&server, &database) >= 9);
     server.crash();
     stream.send(11..=20);
     let said = stream.says("trying again");
     assert!(said.contains("for up to 300 s") && !said.contains("secret"), "{said}");
     server.restart();
-    while committed(&server, &database) < 19 {
-        std::thread::yield_now();
-    }
+    wait_until(|| committed(&server, &database) >= 19);
     let (outcome, said) = stream.end(&project);
     let report = outcome.ok().json();
     assert_eq!((&report["events"], &report["checkpoint"]["block"]), (&20.into(), &20.into()));
@@ -87,14 +84,11 @@ fn a_stop_does_not_wait_for_a_database_that_is_away() {
     let args = ["run", "pipeline.toml", "--source", "-", "--drain-timeout", "1s", "--store", &url];
     let mut stream = Stream::start(&project, &args);
     stream.send(1..=10);
-    while committed(&server, &database) < 9 {
-        std::thread::yield_now();
-    }
+    wait_until(|| committed(&server, &database) >= 9);
     server.crash();
     stream.send(11..=20);
     stream.says("trying again");
-    let pid = stream.child.id().to_string();
-    std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill");
+    signal::send("INT", stream.child.id());
     let (outcome, said) = stream.end(&project);
     outcome.ends_with(1);
     assert!(said.contains("did not commit within 1 s of the stop"), "{said}");
@@ -150,9 +144,7 @@ fn a_run_goes_on_when_the_standby_takes_over() {
     }
     let mut stream = Stream::start(&project, &args);
     stream.send(1..=70);
-    while committed(&primary, "postgres") < 69 {
-        std::thread::yield_now();
-    }
+    wait_until(|| committed(&primary, "postgres") >= 69);
     primary.crash();
     stream.send(71..=80);
     stream.says("trying again");
@@ -176,9 +168,7 @@ fn a_server_that_dies_behind_a_session_pool_is_waited_for() {
     let url = own.replace(&format!(":{}/", Server::shared().port), &format!(":{}/", pooler.port));
     let mut stream = Stream::start(&project, &["run", "pipeline.toml", "--source", "-", "--json", "--store", &url]);
     stream.send(1..=10);
-    while committed(Server::shared(), &database) < 9 {
-        std::thread::yield_now();
-    }
+    wait_until(|| committed(Server::shared(), &database) >= 9);
     // The next commit is killed while it runs.
     project.execute(
         "",
@@ -191,9 +181,7 @@ fn a_server_that_dies_behind_a_session_pool_is_waited_for() {
     stream.send(11..=20);
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND wait_event = 'PgSleep'";
     let mut client = Server::shared().client("postgres");
-    while client.query(sql, &[&database]).expect("activity").is_empty() {
-        std::thread::yield_now();
-    }
+    wait_until(|| !client.query(sql, &[&database]).expect("activity").is_empty());
     project.execute("", "CREATE TABLE things.was_here ()");
     let (outcome, _) = stream.end(&project);
     assert_eq!(outcome.ok().json()["checkpoint"]["block"], 20);
@@ -216,17 +204,10 @@ fn a_stop_does_not_wait_for_a_read_that_hangs() {
     stream.send(1..=10);
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while Server::shared()
-        .client(project.url().expect("url").rsplit('/').next().expect("a name"))
-        .query_one(waiting, &[])
-        .expect("activity")
-        .get::<_, i64>(0)
-        == 0
-    {
-        std::thread::yield_now();
-    }
+    let mut looking = Server::shared().client(project.url().expect("url").rsplit('/').next().expect("a name"));
+    wait_until(|| looking.query_one(waiting, &[]).expect("activity").get::<_, i64>(0) > 0);
     let begun = std::time::Instant::now();
-    std::process::Command::new("kill").args(["-INT", &stream.child.id().to_string()]).status().expect("kill");
+    signal::send("INT", stream.child.id());
     let (outcome, said) = stream.end(&project);
     outcome.ends_with(1);
     assert!(begun.elapsed() < Duration::from_secs(20), "{said}");

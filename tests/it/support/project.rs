@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use serde_json::Value as Json;
 
 use super::postgres_server::{self, Server};
+use super::signal;
 
 /// How long a command may take before the test gives up on it.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
@@ -134,7 +135,7 @@ impl Project {
         let (sender, ended) = bounded(1);
         std::thread::spawn(move || sender.send(child.wait_with_output()));
         let output = ended.recv_timeout(COMMAND_TIMEOUT).unwrap_or_else(|_| {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            signal::send("KILL", pid);
             panic!("forebay {args:?} did not end within {COMMAND_TIMEOUT:?}")
         });
         let output = output.expect("the output of the binary");
