@@ -13,8 +13,8 @@ use forebay::rows::codec::{Change, Head, Writer, encode_values};
 use forebay::store::{Store, StorePlan, StoreUrl};
 use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
 
-use crate::proxy::{Fault, Proxy};
-use crate::server::{Server, query};
+use crate::support::postgres_proxy::{Fault, Proxy};
+use crate::support::postgres_server::{Server, query};
 
 fn schema() -> Arc<Schema> {
     let column = |name: &str, kind| Column { name: name.into(), kind };

@@ -1,8 +1,8 @@
 //! Scripts that are wrong: code 2 and nothing made if they cannot be loaded; code 1, the script's line, the block and
 //! the event if a handler fails.
 
-use crate::common::Project;
-use crate::wrong::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
+use crate::support::cases::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
+use crate::support::project::Project;
 
 const RUN: [&str; 2] = ["run", "pipeline.toml"];
 
@@ -60,7 +60,7 @@ fn a_script_that_is_no_text_makes_nothing() {
 }
 
 /// Runs a handler whose third line is `body`, in block 3.
-fn run_body(pipeline: &str, head: &str, body: &str) -> (Project, crate::common::Outcome) {
+fn run_body(pipeline: &str, head: &str, body: &str) -> (Project, crate::support::project::Outcome) {
     let script = format!(
         "{head}function on_event(event, ctx)\n  if event.block < 3 then ctx.thing:set(event.block, {{ big = 1 }}) return end\n  {body}\nend\n"
     );

@@ -1,7 +1,7 @@
 //! Values that a column cannot hold: code 1, the script's line, the column, what was expected and what came.
 
-use crate::common::Project;
-use crate::wrong::{PIPELINE, assert_none, blocks, complaint};
+use crate::support::cases::{PIPELINE, assert_none, blocks, complaint};
+use crate::support::project::Project;
 
 /// The column, the value in Lua, what is said.
 const CASES: &[(&str, &str, &[&str])] = &[

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, FromRedisValue, ToRedisArgs};
 
-use crate::server::free_port;
+use super::postgres_server::free_port;
 
 /// How long a server may take to do what it is asked.
 const PATIENCE: Duration = Duration::from_secs(20);

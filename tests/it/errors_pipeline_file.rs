@@ -1,7 +1,7 @@
 //! Pipeline files that are wrong: exit code 2, where it stands, what was expected, and nothing made.
 
-use crate::common::Project;
-use crate::wrong::{PIPELINE, SCRIPT, assert_none, blocks, complaint_untouched, replaced};
+use crate::support::cases::{PIPELINE, SCRIPT, assert_none, blocks, complaint_untouched, replaced};
+use crate::support::project::Project;
 
 /// Name, what is replaced in the pipeline file, by what, what is said.
 pub type Case = (&'static str, &'static str, &'static str, &'static [&'static str]);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use serde_json::Value as Json;
 
-use crate::server::{self, Server};
+use super::postgres_server::{self, Server};
+use super::signal;
 
 /// How long a command may take before the test gives up on it.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
@@ -39,7 +40,7 @@ macro_rules! both_stores {
         mod $name {
             #[allow(unused_imports)]
             use super::*;
-            use $crate::common::{Stores, with_store};
+            use $crate::support::project::{Stores, with_store};
 
             fn body() $body
 
@@ -134,7 +135,7 @@ impl Project {
         let (sender, ended) = bounded(1);
         std::thread::spawn(move || sender.send(child.wait_with_output()));
         let output = ended.recv_timeout(COMMAND_TIMEOUT).unwrap_or_else(|_| {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            signal::send("KILL", pid);
             panic!("forebay {args:?} did not end within {COMMAND_TIMEOUT:?}")
         });
         let output = output.expect("the output of the binary");
@@ -166,7 +167,7 @@ impl Project {
         }
         let file = std::fs::read_to_string(self.path("pipeline.toml")).unwrap_or_default();
         let name = file.lines().find_map(|line| line.strip_prefix("name = ")).unwrap_or("\"public\"").trim_matches('"');
-        server::query(&mut self.client(), name, sql)
+        postgres_server::query(&mut self.client(), name, sql)
     }
 }
 
@@ -261,20 +262,4 @@ impl std::fmt::Display for Outcome {
             self.stderr()
         )
     }
-}
-
-/// A file of `tests/data`.
-pub fn data(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name).to_string_lossy().into_owned()
-}
-
-/// A file of `examples/quakes`.
-pub fn quakes(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quakes").join(name).to_string_lossy().into_owned()
-}
-
-/// An expected answer of `tests/data`.
-pub fn expected(name: &str) -> Json {
-    let text = std::fs::read_to_string(data(name)).expect(name);
-    serde_json::from_str(&text).expect(name)
 }

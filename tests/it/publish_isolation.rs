@@ -1,4 +1,4 @@
-//! What goes wrong rarely when snapshots are published, and must not spread.
+//! What fails for one region, server or publisher while snapshots are published, and must not spread to another.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::common::{Outcome, Project};
-use crate::publish::{pairs, statuses};
-use crate::redis_server::{Redis, RedisCluster};
-use crate::server::Server;
-use crate::wire::{Break, Wire};
+use crate::support::postgres_server::Server;
+use crate::support::project::{Outcome, Project};
+use crate::support::publishing::{pairs, statuses};
+use crate::support::redis_proxy::{Break, Wire};
+use crate::support::redis_server::{Redis, RedisCluster};
+use crate::support::{signal, wait_until};
 
 fn publish_with(url: &str, docs: &str, args: &[&str]) -> Outcome {
     let all = [&["publish", "-", "--pipeline", "p", "--snapshots", url, "--json"], args].concat();
@@ -56,14 +57,6 @@ fn value(server: &Redis, region: &str) -> Json {
     doc.map_or(Json::Null, |doc| serde_json::from_str::<Json>(&doc).expect("JSON")["v"].clone())
 }
 
-fn wait_until(is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it does not come");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-}
-
 /// Names that order differently as texts of JSON and as names.
 #[test]
 fn each_region_is_read_back_under_its_own_name() {
@@ -104,21 +97,24 @@ fn one_region_that_cannot_be_read_hides_no_other() {
 fn busy_regions_hold_up_no_other() {
     let server = Redis::start(&[]);
     let _: String = server.ask(&["SET", "forebay:{p:b}:index", "mine"]);
-    let project = project(&format!("url = \"{}\"\nevery = \"batch\"\nttl = \"3s\"", server.url()), "");
+    let project = project(&format!("url = \"{}\"\nevery = \"batch\"\nttl = \"6s\"", server.url()), "");
     let args = ["run", "pipeline.toml", "--source", "-"];
     let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary");
     let mut stdin = child.stdin.take().expect("stdin");
     stdin.write_all(events(1..=1, &["a", "b", "quiet"]).as_bytes()).expect("stdin");
-    let begun = Instant::now();
-    let mut block = 1;
-    while begun.elapsed() < Duration::from_secs(8) {
+    let lives_for = || server.ask::<i64>(&["PTTL", "forebay:{p:quiet}:latest"]);
+    let (mut block, mut last, mut was_prolonged) = (1, i64::MAX, false);
+    wait_until(|| {
         block += 1;
         stdin.write_all(events(block..=block, &["a"]).as_bytes()).expect("stdin");
-        std::thread::park_timeout(Duration::from_millis(50));
         if block == 20 {
             let _: i64 = server.ask(&["DEL", "forebay:{p:b}:index"]);
         }
-    }
+        let now = lives_for();
+        was_prolonged |= last > 0 && now > last;
+        last = now;
+        was_prolonged && value(&server, "b") == 1
+    });
     assert_eq!((value(&server, "b"), value(&server, "quiet")), (json!(1), json!(1)));
     drop(stdin);
     project.finish(child, &args).ok();
@@ -136,7 +132,8 @@ fn a_dead_server_of_a_cluster_holds_up_no_other_in_a_run() {
     cluster.nodes[1].kill();
     let begun = Instant::now();
     let outcome = run(&project).ends_with(3);
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    // Had each of its regions cost a time-out, it would be 31 s over all connections.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     let report = outcome.json();
     let (published, failed) = (&report["snapshots"]["published"], &report["snapshots"]["failed"]);
     let sum = published.as_u64().unwrap_or(0) + failed.as_u64().unwrap_or(0);
@@ -390,11 +387,12 @@ fn a_server_that_does_not_answer_is_given_up_once_and_not_for_each_region() {
     let url = format!("redis://{}", stalled.local_addr().expect("an address"));
     let large = "x".repeat(1_200_000);
     let docs: String = (0..64).map(|at| format!("{{\"region\":\"r{at}\",\"v\":\"{large}\"}}\n")).collect();
-    for pool in ["1", "8"] {
-        let begun = Instant::now();
-        let outcome = publish_with(&url, &docs, &["--pool", pool, "--timeout", "300ms"]).ends_with(3);
+    stalled.set_nonblocking(true).expect("a listener");
+    for pool in [1, 8] {
+        let outcome = publish_with(&url, &docs, &["--pool", &pool.to_string(), "--timeout", "300ms"]).ends_with(3);
         assert_eq!(statuses(&outcome).1["failed"], 64);
-        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        let connections = std::iter::from_fn(|| stalled.accept().ok()).count();
+        assert!(connections <= 2 * pool, "{connections} connections");
     }
 }
 
@@ -415,9 +413,9 @@ fn a_stop_at_the_end_does_not_wait_for_redis() {
                 .contains("block 3")
     });
     let begun = Instant::now();
-    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    signal::send("INT", child.id());
     let outcome = project.finish(child, &args).ends_with(130);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}\n{outcome}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}\n{outcome}", begun.elapsed());
     assert!(outcome.stderr().contains("not published: every region: publishing did not end in time"), "{outcome}");
 }
 

@@ -1,7 +1,8 @@
 //! Sources that are wrong: exit code 2, the file and the line, and what was expected there.
 
-use crate::common::{Project, data};
-use crate::wrong::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
+use crate::support::cases::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
+use crate::support::project::Project;
+use crate::support::real_events::data;
 
 const RUN: [&str; 2] = ["run", "pipeline.toml"];
 

@@ -1,7 +1,7 @@
 //! Command lines that are wrong, and questions about what is not there.
 
-use crate::common::Project;
-use crate::wrong::{PIPELINE, SCRIPT, assert_none, blocks, complaint, databases};
+use crate::support::cases::{PIPELINE, SCRIPT, assert_none, blocks, complaint, databases};
+use crate::support::project::Project;
 
 /// Arguments, the exit code, what is said.
 type Case = (&'static [&'static str], i32, &'static [&'static str]);
@@ -116,7 +116,7 @@ fn a_table_with_other_columns_is_left_alone() {
     let project = Project::with(PIPELINE, SCRIPT, &blocks(1..=3));
     project.forebay(&["run", "pipeline.toml"]).ok();
     let before = project.query("p.db", "SELECT * FROM thing ORDER BY id");
-    project.write("pipeline.toml", crate::wrong::replaced(PIPELINE, "big = \"bigint\"", "big = \"text\""));
+    project.write("pipeline.toml", crate::support::cases::replaced(PIPELINE, "big = \"bigint\"", "big = \"text\""));
     project.write("events.ndjson", blocks(1..=4));
     project.forebay(&["run", "pipeline.toml"]).fails(2, &["thing", "big"]);
     assert_eq!(project.query("p.db", "SELECT * FROM thing ORDER BY id"), before);

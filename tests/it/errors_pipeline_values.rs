@@ -1,8 +1,8 @@
 //! Pipeline files that ask for what is not there, that cannot be read at all, or whose password must not come out.
 
-use crate::common::Project;
-use crate::wrong::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
-use crate::wrong_config::{Case, check};
+use crate::errors_pipeline_file::{Case, check};
+use crate::support::cases::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
+use crate::support::project::Project;
 
 const VALUES: &[Case] = &[
     (

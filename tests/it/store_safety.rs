@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 
-use crate::common::Project;
+use crate::support::project::Project;
 
 const SCRIPT: &str = "function on_event(event, ctx) ctx.thing:set(tostring(ctx.block), { n = ctx.block }) end";
 
@@ -168,11 +168,11 @@ fn a_full_disk_ends_the_run_and_keeps_what_was_committed() {
     let script =
         "function on_event(e, ctx) ctx.thing:set(tostring(ctx.block), { n = ctx.block, note = ('x'):rep(2000) }) end";
     let project = Project::with(&format!("{}[batch]\nevents = 50\n", pipeline(THING)), script, &events(1..=3000));
-    // A limit of 1 MiB on the size of files stands for the disk.
-    let shell = "ulimit -f 1024; exec \"$0\" run pipeline.toml";
-    let mut command = Command::new("bash");
+    // A limit of 1 MiB, which a shell counts in blocks of 512 bytes, on the size of files stands for the disk.
+    let shell = "ulimit -f 2048; exec \"$0\" run pipeline.toml";
+    let mut command = Command::new("sh");
     command.args(["-c", shell, env!("CARGO_BIN_EXE_forebay")]).current_dir(project.path("")).env_remove("DATABASE_URL");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bash");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
     project.finish(child, &[shell]).fails(1, &["was not committed", "things.db"]);
     let counted = || project.query("things.db", "SELECT events, block FROM forebay_pipelines");
     let rows = project.query("things.db", "SELECT count(*), max(n) FROM thing");

@@ -1,4 +1,6 @@
-//! What a run says of where its time went: each limit is made true, and must be the one that is named. And its pictures.
+//! What a run says of where its time went: each limit is made true, and must be the one that is named.
+//!
+//! A busy machine makes everything slower, but not one part alone: what is to limit a run does so by far.
 
 use std::time::Duration;
 
@@ -8,11 +10,11 @@ use forebay::{Context, EntityTable, Handler, HandlerError, Pipeline};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use crate::common::Project;
-use crate::proxy::Proxy;
-use crate::redis_server::Redis;
-use crate::server::Server;
-use crate::wire::Wire;
+use crate::support::postgres_server::Server;
+use crate::support::project::Project;
+use crate::support::redis_proxy::Wire;
+use crate::support::redis_server::Redis;
+use crate::support::{distant_database, folder_in_memory};
 
 fn pipeline(more: &str) -> String {
     format!(
@@ -23,15 +25,6 @@ fn pipeline(more: &str) -> String {
 
 fn events(count: u64, regions: u64) -> String {
     (0..count).map(|n| format!("{{\"block\":{},\"r\":\"r{}\",\"n\":{n}}}\n", n / 10, n % regions)).collect()
-}
-
-/// A database so far away.
-fn distant(millis: u64) -> (Proxy, String) {
-    let server = Server::shared();
-    let proxy = Proxy::start(server.port);
-    proxy.set_latency(Duration::from_millis(millis));
-    let url = format!("postgres://forebay@127.0.0.1:{}/{}?sslmode=disable", proxy.port, server.make_database());
-    (proxy, url)
 }
 
 fn run(project: &Project, store: &str) -> Json {
@@ -65,12 +58,15 @@ end";
 #[test]
 fn handlers_that_compute_are_named_and_lanes_help_where_regions_share() {
     let project = Project::with(&pipeline("[batch]\nevents = 100"), BUSY, &events(1000, 1));
-    let report = run(&project, "sqlite:one.db");
+    // In memory: a disk may be as slow as it likes.
+    let memory = folder_in_memory();
+    let store = |name: &str| format!("sqlite:{}", memory.path().join(name).display());
+    let report = run(&project, &store("one.db"));
     check(&report, "handlers");
     assert_eq!(saves(&report, "more_lanes"), None, "one region has one lane");
     assert!(saves(&report, "cheaper_handlers") > saves(&report, "faster_database"));
     project.write("events.ndjson", events(1000, 4));
-    let report = run(&project, "sqlite:four.db");
+    let report = run(&project, &store("four.db"));
     check(&report, "handlers");
     let handlers = report["seconds"]["handlers"].as_f64().expect("seconds");
     let lanes = saves(&report, "more_lanes").expect("four regions share the work");
@@ -79,7 +75,7 @@ fn handlers_that_compute_are_named_and_lanes_help_where_regions_share() {
 
 #[test]
 fn a_distant_database_is_named_and_larger_batches_would_help() {
-    let (_proxy, store) = distant(20);
+    let (_proxy, store) = distant_database(100);
     let script = "function on_event(e, ctx) ctx.thing:set(\"x\", { n = e.n }) end";
     let project = Project::with(&pipeline("[batch]\nevents = 10"), script, &events(2000, 1));
     let report = run(&project, &store);
@@ -95,7 +91,7 @@ fn a_distant_database_is_named_and_larger_batches_would_help() {
 
 #[test]
 fn rows_that_are_not_in_memory_are_named() {
-    let (_proxy, store) = distant(20);
+    let (_proxy, store) = distant_database(100);
     let script = "function on_event(e, ctx)
       if e.n < 5000 then ctx.thing:set(\"id\" .. e.n, { n = e.n }) return end
       local old = ctx.thing:get(\"id\" .. (e.n - 5000))
@@ -197,79 +193,4 @@ fn parts_of_commits_are_known() {
     parts_of_commits_add_up("sqlite:p.db");
     let server = Server::shared();
     parts_of_commits_add_up(&server.url(&server.make_database()));
-}
-
-#[test]
-fn a_run_is_drawn_and_traced() {
-    let (_proxy, store) = distant(5);
-    let script = "function on_event(e, ctx) ctx.thing:set(\"x\", { n = e.n }) end";
-    let project = Project::with(&pipeline("[batch]\nevents = 100"), script, &events(2000, 1));
-    let args = ["run", "pipeline.toml", "--json", "--store", &store, "--timeline", "run.svg", "--trace", "run.json"];
-    let report = project.forebay(&args).ok().json();
-    let svg = std::fs::read_to_string(project.path("run.svg")).expect("a picture");
-    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
-    for part in ["prefers-color-scheme:dark", ">handlers<", ">staged<", ">commit<", "batch 2 is staged", "limited by"] {
-        assert!(svg.contains(part), "{part}: {svg}");
-    }
-    let trace: Json =
-        serde_json::from_str(&std::fs::read_to_string(project.path("run.json")).expect("a trace")).expect("JSON");
-    let events = trace["traceEvents"].as_array().expect("events");
-    let of = |category: &str| events.iter().filter(|event| event["cat"] == category).count() as u64;
-    assert_eq!(Some(of("commit")), report["batches"].as_u64(), "a bar a batch");
-    assert_eq!(of("staged"), of("commit"));
-    for event in events.iter().filter(|event| event["ph"] == "X") {
-        assert!(event["ts"].as_f64() >= Some(0.0) && event["dur"].as_f64() > Some(0.0), "{event}");
-    }
-    let overlaps = |one: &&Json, other: &&Json| {
-        let span = |event: &Json| {
-            (
-                event["ts"].as_f64().unwrap_or(0.0),
-                event["ts"].as_f64().unwrap_or(0.0) + event["dur"].as_f64().unwrap_or(0.0),
-            )
-        };
-        let ((a, b), (c, d)) = (span(one), span(other));
-        a < d && c < b
-    };
-    let all = |category: &'static str| events.iter().filter(move |event| event["cat"] == category);
-    assert!(all("handlers").any(|handled| all("commit").any(|commit| overlaps(&handled, &commit))));
-    // One after the other, nothing overlaps.
-    let (_proxy, store) = distant(5);
-    let args = ["run", "pipeline.toml", "--json", "--store", &store, "--serial", "--trace", "run.json"];
-    let report = project.forebay(&args).ok().json();
-    let trace: Json =
-        serde_json::from_str(&std::fs::read_to_string(project.path("run.json")).expect("a trace")).expect("JSON");
-    let events = trace["traceEvents"].as_array().expect("events");
-    let all = |category: &'static str| events.iter().filter(move |event| event["cat"] == category);
-    assert!(!all("handlers").any(|handled| all("commit").any(|commit| overlaps(&handled, &commit))));
-    assert!(report["overlap"]["speedup"].as_f64() < Some(1.05), "{report:#}");
-}
-
-#[test]
-fn a_picture_that_cannot_be_written_is_refused_before_the_run() {
-    let project = Project::with(&pipeline(""), BUSY, &events(10, 1));
-    let args = ["run", "pipeline.toml", "--timeline", "no/such/folder/run.svg"];
-    project.forebay(&args).fails(2, &["--timeline", "no/such/folder/run.svg"]);
-    assert!(!project.path("p.db").exists());
-    let both = ["run", "pipeline.toml", "--timeline", "one.svg", "--trace", "handlers.lua"];
-    project.forebay(&both).fails(2, &["--trace handlers.lua"]);
-    assert!(!project.path("one.svg").exists(), "what was made for it is gone");
-    let failing = Project::with(&pipeline(""), "function on_event() error(\"no\") end", &events(10, 1));
-    failing.forebay(&["run", "pipeline.toml", "--trace", "run.json"]).fails(1, &["no"]);
-    assert!(!failing.path("run.json").exists(), "nothing is left of a run that failed");
-    // What is there and is no picture is not written over, also if it is there only after the run.
-    let project = Project::with(&pipeline(""), BUSY, &events(10, 1));
-    project
-        .forebay(&["run", "pipeline.toml", "--timeline", "handlers.lua"])
-        .fails(2, &["--timeline handlers.lua", "left as it is"]);
-    project.forebay(&["run", "pipeline.toml", "--trace", "events.ndjson"]).fails(2, &["--trace events.ndjson"]);
-    project
-        .forebay(&["run", "pipeline.toml", "--trace", "one", "--timeline", "./one"])
-        .fails(2, &["expected two files"]);
-    let store = ["run", "pipeline.toml", "--store", "sqlite:x.db", "--timeline", "x.db"];
-    project.forebay(&store).fails(1, &["left as it is", "all of the run is committed"]);
-    assert_eq!(project.query("x.db", "SELECT id FROM thing"), [["x"]]);
-    // One of ours is.
-    let args = ["run", "pipeline.toml", "--store", "sqlite:y.db", "--timeline", "y.svg", "--trace", "y.json"];
-    project.forebay(&args).ok();
-    project.forebay(&args).ok();
 }
