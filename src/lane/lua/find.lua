@@ -5,17 +5,13 @@
 -- that did not change stay as they are until the next sweep, so the answer is good until then, whatever commits in
 -- between. The two are merged, and a row that changed here counts as it is here.
 
-local prelude = ...
-local raise, describe, name_text, host = prelude.raise, prelude.describe, prelude.name_text, prelude.host
--- Fields of a handle: as in `prelude.lua`, which says what the others are.
-local YOUNG <const>, OLD <const>, CHANGED <const>, WHOLE <const>, KIND <const>, REGION <const>, TRIED <const> = 1, 2, 3, 6, 7, 8, 9
-local SEGMENTS <const>, FOUND <const>, COUNTS <const>, INDEXES <const>, ROWS <const> = 10, 11, 12, 13, 18
--- FOUND: key of a query -> what the store found. COUNTS: the same for counts. INDEXES: place of a column (0 is the id) ->
--- the rows in its order.
-local need, array, handle_of, take_in = prelude.need, prelude.array, prelude.handle_of, prelude.take_in
-local SHIFT <const>, MASK <const> = 16, 0xffff
+local inner = ...
+local raise, describe, name_text, host = inner.raise, inner.describe, inner.name_text, inner.host
+local need, TRY, take_in, take_question = inner.need, inner.TRY, inner.take_in, inner.take_question
+local array, handle_of, no_entity, begin_read = inner.array, inner.handle_of, inner.no_entity, inner.begin_read
+local cells_at = inner.cells_at
 
-local mtype, type, next, ipairs, rawmeta, format = math.type, type, next, ipairs, getmetatable, string.format
+local mtype, type, next, ipairs, format = math.type, type, next, ipairs, string.format
 local spack, concat, sort, insert, remove = string.pack, table.concat, table.sort, table.insert, table.remove
 local maxinteger = math.maxinteger
 
@@ -222,7 +218,7 @@ end
 local function packed_conditions(kind, tests)
   local parts = {}
   for at, condition in ipairs(tests) do
-    parts[at] = spack("<I2Bs4", condition.place - 1, OPERATOR_CODES[condition.operator], kind.pack("", 1, 0, condition.cells, 1))
+    parts[at] = spack("<I2Bs4", condition.place - 1, OPERATOR_CODES[condition.operator], kind.pack("", WRITTEN, 0, condition.cells, 1))
   end
   return concat(parts)
 end
@@ -417,15 +413,12 @@ local function ask(handle, plan, key, limit)
     for id in next, handle[CHANGED] do ids[#ids + 1] = spack("<s4", id) end
     changed = concat(ids)
   end
-  local place = plan.place or 0
-  return {
-    key = (plan.is_counted and "#" or "") .. key, plan = plan,
-    given = { handle[KIND].number, handle[REGION], plan.is_counted or false, plan.packed, place, plan.is_down or false, limit, changed },
-  }
+  return { key = (plan.is_counted and "#" or "") .. key, plan = plan, limit = limit, changed = changed }
 end
 
--- Takes in what the store found: rows in order, or their number.
-local function supply(handle, question, packed, count, is_complete)
+-- Takes in what the store found for the question of that number: rows in order, or how many.
+local function supply_found(question_number, packed, count, is_complete)
+  local handle, question = take_question(question_number)
   if question.plan.is_counted then
     local counts = handle[COUNTS]
     if not counts then
@@ -505,16 +498,16 @@ local function make_precedes(handle, place, is_down)
 end
 
 function methods.find(entity, query)
-  local handle = handle_of[entity] or prelude.no_entity("find")
+  local handle = handle_of[entity] or no_entity("find")
   local kind = handle[KIND]
   query = check_query(kind, "find", query, FIND_KEYS, "where, order, limit")
   local tests = conditions(kind, "find", query.where)
   local place, is_down = ordering(kind, query.order)
   local limit = query.limit or maxinteger
   if mtype(limit) ~= "integer" or limit < 0 then raise(format("%s:find: limit: expected a count, got %s", kind.name, describe(limit))) end
-  prelude.begin_read(handle)
+  begin_read(handle)
   local plan = { tests = tests, place = place, is_down = is_down, precedes = make_precedes(handle, place, is_down) }
-  if not handle[WHOLE] and not handle[TRIED] then need(handle, prelude.TRY) end
+  if not handle[WHOLE] and not handle[TRIED] then need(handle, TRY) end
   local ids, rows, count
   if limit == 0 then
     ids, rows, count = {}, {}, 0
@@ -530,7 +523,7 @@ function methods.find(entity, query)
         if ids then break end
       end
       -- Some more than are wanted: those that change here will not count.
-      local page = -1
+      local page = NO_LIMIT
       if limit < 1 << 20 then
         local hidden = 0
         for at = 1, base and base.count or 0 do
@@ -543,8 +536,7 @@ function methods.find(entity, query)
   end
   local result = array({})
   for at = 1, count do
-    local place = rows[at]
-    local row = kind.copy(handle[SEGMENTS][place >> SHIFT], place & MASK)
+    local row = kind.copy(cells_at(handle, rows[at]))
     row.id = ids[at]
     result[at] = row
   end
@@ -554,18 +546,18 @@ end
 local COUNT_KEYS <const> = { where = true }
 
 function methods.count(entity, query)
-  local handle = handle_of[entity] or prelude.no_entity("count")
+  local handle = handle_of[entity] or no_entity("count")
   local kind = handle[KIND]
   query = check_query(kind, "count", query, COUNT_KEYS, "where")
   local plan = { tests = conditions(kind, "count", query.where), is_counted = true }
-  prelude.begin_read(handle)
-  if not handle[WHOLE] and not handle[TRIED] then need(handle, prelude.TRY) end
+  begin_read(handle)
+  if not handle[WHOLE] and not handle[TRIED] then need(handle, TRY) end
   local count = 0
   if handle[WHOLE] and #plan.tests == 0 then return handle[ROWS] end
   if not handle[WHOLE] then
     plan.packed = packed_conditions(kind, plan.tests)
     local counts, key = handle[COUNTS], "#" .. plan.packed
-    if not (counts and counts[key]) then need(handle, ask(handle, plan, plan.packed, -1)) end
+    if not (counts and counts[key]) then need(handle, ask(handle, plan, plan.packed, NO_LIMIT)) end
     count = handle[WHOLE] and 0 or handle[COUNTS][key].rows
   end
   if handle[WHOLE] and #plan.tests == 0 then return handle[ROWS] end
@@ -577,4 +569,11 @@ function methods.count(entity, query)
   return count
 end
 
-return { methods = methods, leave = leave, enter = enter, needs_before = needs_before, drop = drop, supply = supply }
+return {
+  methods = methods,
+  leave = leave,
+  enter = enter,
+  needs_before = needs_before,
+  drop_found = drop,
+  supply_found = supply_found,
+}

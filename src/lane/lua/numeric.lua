@@ -4,9 +4,9 @@
 -- Any other is {false, text}, its canonical text, and is computed by the host. A number has one form only, so that
 -- equal numbers have equal fields. Numbers are immutable.
 
-local host, raise = ...
+local inner = ...
+local host, raise = inner.host, inner.raise
 
-local BASE <const> = 1000000000000000000
 local SMALL <const> = 3037000499 -- its square fits 63 bits
 local rawmeta, setmeta, mtype, type = getmetatable, setmetatable, math.type, type
 local tonumber, find, sub, format = tonumber, string.find, string.sub, string.format
@@ -16,7 +16,7 @@ local parse
 
 local function text_of(high, low)
   if high < 0 then
-    if low > 0 then high, low = -high - 1, BASE - low else high = -high end
+    if low > 0 then high, low = -high - 1, LIMB - low else high = -high end
     if high == 0 then return format("-%d", low) end
     return format("-%d%018d", high, low)
   end
@@ -25,14 +25,14 @@ local function text_of(high, low)
 end
 
 local function make(high, low)
-  if high >= BASE or high < -BASE or (high == -BASE and low == 0) then
+  if high >= LIMB or high < -LIMB or (high == -LIMB and low == 0) then
     return setmeta({ false, text_of(high, low) }, meta)
   end
   return setmeta({ high, low }, meta)
 end
 
 local function negate(high, low)
-  if low > 0 then return -high - 1, BASE - low end
+  if low > 0 then return -high - 1, LIMB - low end
   return -high, 0
 end
 
@@ -60,7 +60,7 @@ local function from_canonical(text)
 end
 
 local function from_integer(value)
-  return setmeta({ value // BASE, value % BASE }, meta)
+  return setmeta({ value // LIMB, value % LIMB }, meta)
 end
 
 -- A number from a text, an integer or a float; nil and a message if it is none.
@@ -83,8 +83,8 @@ function parse(value)
 end
 
 -- Texts of the current event that are whole numbers, each before its limbs, which came along. NaN equals nothing.
-local NONE <const> = 0 / 0
-local hints = { NONE, 0, 0, NONE, 0, 0, NONE, 0, 0, NONE, 0, 0 }
+local hints = {}
+for at = 1, 3 * HINTS_MAX, 3 do hints[at], hints[at + 1], hints[at + 2] = 0 / 0, 0, 0 end
 
 local function operand(value)
   if rawmeta(value) == meta then return value end
@@ -112,8 +112,8 @@ function meta.__add(a, b)
   if high and other then
     local low = a[2] + b[2]
     high = high + other
-    if low >= BASE then high, low = high + 1, low - BASE end
-    if high < BASE and high > -BASE then return setmeta({ high, low }, meta) end
+    if low >= LIMB then high, low = high + 1, low - LIMB end
+    if high < LIMB and high > -LIMB then return setmeta({ high, low }, meta) end
     return make(high, low)
   end
   return by_host("+", a, b)
@@ -125,8 +125,8 @@ function meta.__sub(a, b)
   if high and other then
     local low = a[2] - b[2]
     high = high - other
-    if low < 0 then high, low = high - 1, low + BASE end
-    if high < BASE and high > -BASE then return setmeta({ high, low }, meta) end
+    if low < 0 then high, low = high - 1, low + LIMB end
+    if high < LIMB and high > -LIMB then return setmeta({ high, low }, meta) end
     return make(high, low)
   end
   return by_host("-", a, b)
@@ -187,7 +187,7 @@ end
 
 function meta.__newindex() raise("numeric: a number cannot be changed") end
 
-return {
+local numbers = {
   meta = meta,
   parse = parse,
   text = text,
@@ -201,7 +201,7 @@ return {
   -- The function `numeric` of scripts.
   new = function(value)
     if value == hints[1] then return setmeta({ hints[2], hints[3] }, meta) end
-    for at = 4, 10, 3 do
+    for at = 4, 3 * HINTS_MAX, 3 do
       if value == hints[at] then return setmeta({ hints[at + 1], hints[at + 2] }, meta) end
     end
     local number, problem = parse(value)
@@ -209,3 +209,5 @@ return {
     return number
   end,
 }
+
+return { numbers = numbers, numeric_meta = meta, numeric = from_canonical }

@@ -1,7 +1,11 @@
 -- The world that a script sees: no files, no processes, no chance, no clock; and globals that cannot change once the
 -- script is loaded, because state outside entities would not survive a restart.
 
-local host, raise, metatable_of, is_event, open_event, numbers, array, hidden = ...
+local inner = ...
+local host, raise, metatable_of, hidden = inner.host, inner.raise, inner.metatable_of, inner.hidden
+local is_event, open_event, numbers, array = inner.is_event, inner.open_event, inner.numbers, inner.array
+local script_name <const> = inner.script_name
+local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 
 local rawmeta, setmeta, next, type, load, pcall, sort = getmetatable, setmetatable, next, type, load, pcall, table.sort
 
@@ -168,7 +172,7 @@ table.sort = script_sort
 
 local world = {
   assert = assert, error = error, ipairs = ipairs, next = script_next, pairs = script_pairs, pcall = pcall,
-  rawequal = rawequal, rawlen = rawlen, select = select, 
+  rawequal = rawequal, rawlen = rawlen, select = select,
   setmetatable = script_setmetatable, getmetatable = script_getmetatable,
   tonumber = script_tonumber, tostring = script_tostring, type = type, xpcall = xpcall, _VERSION = _VERSION,
   math = math, string = string, table = table, utf8 = utf8,
@@ -197,9 +201,9 @@ local globals = setmeta({}, {
 })
 world._G, frozen[globals] = globals, world
 
--- Runs the script's text; returns its handlers and the read-only tables, or nil and a message.
-return function(text, chunk_name)
-  local chunk, problem = load(text, chunk_name, "t", globals)
+-- Runs the script's text. What it raises is for the caller.
+local function run_script(text)
+  local chunk, problem = load(text, "@" .. script_name, "t", globals) -- as host.place() looks for it
   if not chunk then return nil, problem end
   local ok, failure = pcall(chunk)
   if not ok then return nil, failure end
@@ -207,5 +211,27 @@ return function(text, chunk_name)
   for name, value in next, world do
     if type(value) == "table" and value ~= globals and not hidden[rawmeta(value)] then world[name] = freeze(value) end
   end
-  return { on_event = world.on_event, on_snapshot = world.on_snapshot }, frozen
+  return { on_event = world.on_event, on_snapshot = world.on_snapshot }
 end
+
+-- Loads the script; returns whether it has on_snapshot, or nil and a message.
+local function load_script(text)
+  local found, problem = run_script(text)
+  if not found then return nil, failure_text(problem) end
+  if type(found.on_event) ~= "function" then
+    return nil, script_name .. ": there is no function on_event(event, ctx)"
+  end
+  if found.on_snapshot ~= nil and type(found.on_snapshot) ~= "function" then
+    return nil, script_name .. ": on_snapshot is a " .. type(found.on_snapshot) .. "; expected a function on_snapshot(ctx)"
+  end
+  set_handlers(found)
+  return found.on_snapshot ~= nil
+end
+
+-- What an encoder should look at instead of this table.
+local function plain(tab)
+  if is_event(rawmeta(tab)) then return open_event(tab) end
+  return frozen[tab] or tab
+end
+
+return { load_script = load_script, plain = plain }
