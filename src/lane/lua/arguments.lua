@@ -14,12 +14,21 @@ end
 local function key_of(handle, id, what)
   if is_key(id) then return id end
   if mtype(id) == "integer" then return format("%d", id) end
-  if type(id) ~= "string" then raise(format("%s:%s: expected an id (text or an integer), got %s", handle[KIND].name, what, describe(id))) end
-  if #id > ID_BYTES_MAX then
-    raise(format("%s:%s: an id of %d bytes; expected at most %d, which is what an index takes", handle[KIND].name, what, #id, ID_BYTES_MAX))
+  if type(id) ~= "string" then
+    raise("%s:%s: expected an id (text or an integer), got %s", handle[KIND].name, what, describe(id))
   end
-  local problem = utf8_len(id) and "it holds a NUL, which no database keeps" or "it is not UTF-8; a bytes column takes any bytes"
-  raise(format("%s:%s: id: expected text, got %s (%s)", handle[KIND].name, what, describe(id), problem))
+  if #id > ID_BYTES_MAX then
+    raise(
+      "%s:%s: an id of %d bytes; expected at most %d, which is what an index takes",
+      handle[KIND].name,
+      what,
+      #id,
+      ID_BYTES_MAX
+    )
+  end
+  local problem = utf8_len(id) and "it holds a NUL, which no database keeps"
+    or "it is not UTF-8; a bytes column takes any bytes"
+  raise("%s:%s: id: expected text, got %s (%s)", handle[KIND].name, what, describe(id), problem)
 end
 
 -- A method was called with something that is no entity.
@@ -29,14 +38,14 @@ end
 
 -- `set` was called without a row.
 local function no_row(handle, row)
-  raise(format("%s:set: expected a table of columns, got %s", handle[KIND].name, describe(row)))
+  raise("%s:set: expected a table of columns, got %s", handle[KIND].name, describe(row))
 end
 
 -- A name in a row that is no column. A row of `find` carries its id, and may come back with it.
 local function odd_column(handle, id, row, name)
   if name == "id" and row.id == id then return end
   local kind = handle[KIND]
-  raise(format("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names)))
+  raise("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names))
 end
 
 local function check_columns(handle, id, row)

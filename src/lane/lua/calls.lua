@@ -132,7 +132,9 @@ local function snapshot(region_number, block)
   local ctx, on_snapshot = region.ctx, handlers.on_snapshot
   region.fields.block = block
   S[MODE], S[EVENT] = SNAPSHOT, nil
-  parked = co_create(function() return on_snapshot(ctx) end)
+  parked = co_create(function()
+    return on_snapshot(ctx)
+  end)
   return go_on(SNAPSHOT_CALL)
 end
 
@@ -140,5 +142,7 @@ return {
   run = run,
   resume = resume,
   snapshot = snapshot,
-  set_handlers = function(found) handlers = found end,
+  set_handlers = function(found)
+    handlers = found
+  end,
 }

@@ -5,7 +5,9 @@ local host, raise, name_text, hidden = inner.host, inner.raise, inner.name_text,
 local regions, handle_of, delete, methods = inner.regions, inner.handle_of, inner.delete, inner.methods
 local setmeta, ipairs, tostring, concat = setmetatable, ipairs, tostring, table.concat
 
-local function refuse_key(_, key) raise("ctx entities are read-only (" .. tostring(key) .. "); use set") end
+local function refuse_key(_, key)
+  raise("ctx entities are read-only (" .. tostring(key) .. "); use set")
+end
 
 local kinds = {}
 for number, given in ipairs(inner.kinds_given) do
@@ -20,12 +22,16 @@ end
 
 local function unknown_field(_, key)
   local names = { "region", "block" }
-  for _, kind in ipairs(kinds) do names[#names + 1] = kind.name end
+  for _, kind in ipairs(kinds) do
+    names[#names + 1] = kind.name
+  end
   raise("ctx has no " .. name_text(key) .. host.nearest(tostring(key), names) .. "; it has " .. concat(names, ", "))
 end
 local fields_meta = { __index = unknown_field }
 
-local function refuse_field(_, key) raise("ctx is read-only (" .. tostring(key) .. "); keep state in entities") end
+local function refuse_field(_, key)
+  raise("ctx is read-only (" .. tostring(key) .. "); keep state in entities")
+end
 
 local new_handle = inner.constructor("handle", "kind, region_number, is_empty", {
   YOUNG = "{}",
@@ -63,7 +69,12 @@ local function define_region(number, name, is_empty)
   local ctx_meta = { __index = setmeta(fields, fields_meta), __newindex = refuse_field }
   hidden[ctx_meta] = true
   regions[number] = {
-    number = number, ctx = setmeta({}, ctx_meta), fields = fields, handles = handles, undo = {}, undo_count = 0,
+    number = number,
+    ctx = setmeta({}, ctx_meta),
+    fields = fields,
+    handles = handles,
+    undo = {},
+    undo_count = 0,
   }
 end
 

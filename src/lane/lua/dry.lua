@@ -23,7 +23,8 @@ local function note_dry(handle, id, cells)
   writes[id] = cells
 end
 
--- A read of a call that is run dry. One that looks at what the parked call wrote ends here: it must not see half of that.
+-- A read of a call that is run dry. One that looks at what the parked call wrote ends here: it must not see half of
+-- that.
 local function dry_get(handle, id)
   S[DRY_READS] = S[DRY_READS] + 1
   if S[DRY_READS] > DRY_READS_MAX then error(DRY_END, 0) end
@@ -38,7 +39,9 @@ local function dry_get(handle, id)
   end
   local d, at = cells_at(handle, place)
   local changed = d[at + kind.batch_at]
-  if d[at + kind.writer_at] == S[PARKED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then error(DRY_END, 0) end
+  if d[at + kind.writer_at] == S[PARKED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then
+    error(DRY_END, 0)
+  end
   return kind.copy(d, at)
 end
 

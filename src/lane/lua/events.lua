@@ -3,7 +3,8 @@
 local inner = ...
 local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.state, inner.numbers, inner.hidden
 local setmeta, rawset, rawequal, type, next, ipairs = setmetatable, rawset, rawequal, type, next, ipairs
-local load, sunpack, find, format, concat = load, string.unpack, string.find, string.format, table.concat
+local load, sunpack, find, format = load, string.unpack, string.find, string.format
+local concat, unpack, fill = table.concat, table.unpack, inner.fill
 
 local event_meta = { __name = "event" }
 local hot = {} -- the fields that come with each event; the others are fetched when a handler asks
@@ -40,7 +41,11 @@ end
 
 -- A handler may keep notes in its event; a field that it removes before it was ever read is removed too.
 function event_meta.__newindex(event, key, value)
-  if value == nil then note_fetched(event, key) else rawset(event, key, value) end
+  if value == nil then
+    note_fetched(event, key)
+  else
+    rawset(event, key, value)
+  end
 end
 
 -- An event of which a hot field did not come along, because it cannot be read: whoever asks for it is told.
@@ -85,14 +90,32 @@ local texts, clean = {}, {} -- clean: those that a column takes
 local shapes = {}
 
 local FIELD_FORMATS <const> = {
-  i = "i8", d = "d", s = "s4", r = "I4", N = "s4", m = "s4i8i8", j = "s4", t = "", f = "", n = "", x = "",
+  i = "i8",
+  d = "d",
+  s = "s4",
+  r = "I4",
+  N = "s4",
+  m = "s4i8i8",
+  j = "s4",
+  t = "",
+  f = "",
+  n = "",
+  x = "",
 }
 local FIELD_VALUES <const> = {
-  i = "%s", d = "%s", s = "%s", r = "texts[%s]", N = "canonical(%s)", m = "%s", j = "decode(%s)", t = "true", f = "false",
+  i = "%s",
+  d = "%s",
+  s = "%s",
+  r = "texts[%s]",
+  N = "canonical(%s)",
+  m = "%s",
+  j = "decode(%s)",
+  t = "true",
+  f = "false",
 }
 
--- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block, its
--- writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along.
+-- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block,
+-- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along.
 local function define_shape(number, names, field_kinds)
   local format_parts, locals, fields, hints = { "i8i8" }, { "block", "writer" }, {}, {}
   local is_spoiled_shape = false
@@ -107,20 +130,33 @@ local function define_shape(number, names, field_kinds)
       locals[#locals + 1], locals[#locals + 2] = "h" .. at, "l" .. at
       local place = 3 * #hints + 1
       if #hints < HINTS_MAX then
-        hints[#hints + 1] = format("hints[%d], hints[%d], hints[%d] = %s, h%d, l%d", place, place + 1, place + 2, slot, at, at)
+        hints[#hints + 1] =
+          format("hints[%d], hints[%d], hints[%d] = %s, h%d, l%d", place, place + 1, place + 2, slot, at, at)
       end
     end
     if kind == "x" then is_spoiled_shape = true end
     if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, slot) end
   end
   locals[#locals + 1] = "at"
+  local template = [[
+    local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ...
+    return function(packed, at)
+      local $locals = unpack($form, packed, at)
+      $hints
+      return $event, block, writer, at
+    end]]
+  local source = fill(template, {
+    locals = concat(locals, ", "),
+    form = format("%q", "<" .. concat(format_parts)),
+    hints = concat(hints, " "),
+    event = format(
+      field_kinds:find("j", 1, true) and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)",
+      concat(fields, ", ")
+    ),
+  })
   local meta = is_spoiled_shape and spoiled_meta or event_meta
-  local result = field_kinds:find("j", 1, true) and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)"
-  local source = format(
-    "local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ... return function(packed, at) local %s = unpack(%q, packed, at) %s return " .. result .. ", block, writer, at end",
-    concat(locals, ", "), "<" .. concat(format_parts), concat(hints, " "), concat(fields, ", ")
-  )
-  shapes[number] = load(source, "=shape", "t")(sunpack, setmeta, meta, texts, numbers.canonical, decode_field, finish_event, numbers.hints)
+  local given = { sunpack, setmeta, meta, texts, numbers.canonical, decode_field, finish_event, numbers.hints }
+  shapes[number] = load(source, "=shape", "t")(unpack(given))
 end
 
 -- Events with a rare mix of kinds bring their kinds along.
@@ -132,15 +168,25 @@ shapes[0] = function(packed, at)
     local kind
     kind, at = sunpack("c1", packed, at)
     local value, _
-    if kind == "t" then value = true
-    elseif kind == "f" then value = false
-    elseif kind == "x" then meta = spoiled_meta
+    if kind == "t" then
+      value = true
+    elseif kind == "f" then
+      value = false
+    elseif kind == "x" then
+      meta = spoiled_meta
     elseif kind ~= "n" then
-      if kind == "m" then value, _, _, at = sunpack("<s4i8i8", packed, at)
-      else value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at) end
-      if kind == "r" then value = texts[value]
-      elseif kind == "N" then value = numbers.canonical(value)
-      elseif kind == "j" then value = decode_field(value) end
+      if kind == "m" then
+        value, _, _, at = sunpack("<s4i8i8", packed, at)
+      else
+        value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at)
+      end
+      if kind == "r" then
+        value = texts[value]
+      elseif kind == "N" then
+        value = numbers.canonical(value)
+      elseif kind == "j" then
+        value = decode_field(value)
+      end
     end
     event[hot_names[place]] = value
   end
@@ -149,7 +195,9 @@ end
 
 local function define_hot(names)
   hot, hot_names = {}, names
-  for _, name in ipairs(names) do hot[name] = true end
+  for _, name in ipairs(names) do
+    hot[name] = true
+  end
   for number in next, shapes do
     if number ~= 0 then shapes[number] = nil end
   end
@@ -157,8 +205,12 @@ end
 
 local function define_texts(packed, first)
   if first == 1 then
-    for at in next, texts do texts[at] = nil end
-    for text in next, clean do clean[text] = nil end
+    for at in next, texts do
+      texts[at] = nil
+    end
+    for text in next, clean do
+      clean[text] = nil
+    end
   end
   local at = 1
   while at <= #packed do

@@ -1,9 +1,9 @@
 -- Reads by column: `find` and `count`.
 --
--- What is here and changed since the last sweep is looked up here, in indexes that each write keeps; of a table that is
--- wholly here that is all of it. What is committed and did not change is asked from the store, once for each query: rows
--- that did not change stay as they are until the next sweep, so the answer is good until then, whatever commits in
--- between. The two are merged, and a row that changed here counts as it is here.
+-- What is here and changed since the last sweep is looked up here, in indexes that each write keeps; of a table that
+-- is wholly here that is all of it. What is committed and did not change is asked from the store, once for each query:
+-- rows that did not change stay as they are until the next sweep, so the answer is good until then, whatever commits
+-- in between. The two are merged, and a row that changed here counts as it is here.
 
 local inner = ...
 local raise, describe, name_text, host = inner.raise, inner.describe, inner.name_text, inner.host
@@ -32,7 +32,11 @@ local function chunk_of(list, value, id)
     local middle = (low + high) // 2
     local values, ids = list[middle].values, list[middle].ids
     local last = #ids
-    if is_before(values[last], ids[last], value, id) then low = middle + 1 else high = middle end
+    if is_before(values[last], ids[last], value, id) then
+      low = middle + 1
+    else
+      high = middle
+    end
   end
   return low
 end
@@ -43,7 +47,11 @@ local function place_of(chunk, value, id)
   local low, high = 1, #ids + 1
   while low < high do
     local middle = (low + high) // 2
-    if is_before(values[middle], ids[middle], value, id) then low = middle + 1 else high = middle end
+    if is_before(values[middle], ids[middle], value, id) then
+      low = middle + 1
+    else
+      high = middle
+    end
   end
   return low
 end
@@ -62,8 +70,11 @@ local function add(list, value, id)
   insert(ids, place, id)
   list.size = list.size + 1
   if #ids > 2 * CHUNK then
-    local half = { values = table.move(values, CHUNK + 1, #values, 1, {}), ids = table.move(ids, CHUNK + 1, #ids, 1, {}) }
-    for tail = #ids, CHUNK + 1, -1 do values[tail], ids[tail] = nil, nil end
+    local half =
+      { values = table.move(values, CHUNK + 1, #values, 1, {}), ids = table.move(ids, CHUNK + 1, #ids, 1, {}) }
+    for tail = #ids, CHUNK + 1, -1 do
+      values[tail], ids[tail] = nil, nil
+    end
     insert(list, at + 1, half)
   end
 end
@@ -81,7 +92,9 @@ local function take_out(list, value, id)
 end
 
 local function list_of(pairs_given)
-  sort(pairs_given, function(a, b) return is_before(a[1], a[2], b[1], b[2]) end)
+  sort(pairs_given, function(a, b)
+    return is_before(a[1], a[2], b[1], b[2])
+  end)
   local list = { size = #pairs_given }
   for first = 1, #pairs_given, CHUNK do
     local values, ids = {}, {}
@@ -95,19 +108,29 @@ end
 
 -- Where the values begin that are not below the one given, or with `is_behind` those above it: chunk and place.
 local function bound(list, value, is_behind)
-  local function is_below(other) return other < value or (is_behind and other == value) end
+  local function is_below(other)
+    return other < value or (is_behind and other == value)
+  end
   local low, high = 1, #list + 1
   while low < high do
     local middle = (low + high) // 2
     local values = list[middle].values
-    if is_below(values[#values]) then low = middle + 1 else high = middle end
+    if is_below(values[#values]) then
+      low = middle + 1
+    else
+      high = middle
+    end
   end
   local chunk = list[low]
   if not chunk then return low, 1 end
   local first, last = 1, #chunk.values + 1
   while first < last do
     local middle = (first + last) // 2
-    if is_below(chunk.values[middle]) then first = middle + 1 else last = middle end
+    if is_below(chunk.values[middle]) then
+      first = middle + 1
+    else
+      last = middle
+    end
   end
   return low, first
 end
@@ -150,11 +173,21 @@ end
 -------------------------------------------------------------------------------------------------------------- queries
 
 local OPERATORS <const> = {
-  ["="] = function(a, b) return a == b end,
-  ["<"] = function(a, b) return a < b end,
-  ["<="] = function(a, b) return a <= b end,
-  [">"] = function(a, b) return a > b end,
-  [">="] = function(a, b) return a >= b end,
+  ["="] = function(a, b)
+    return a == b
+  end,
+  ["<"] = function(a, b)
+    return a < b
+  end,
+  ["<="] = function(a, b)
+    return a <= b
+  end,
+  [">"] = function(a, b)
+    return a > b
+  end,
+  [">="] = function(a, b)
+    return a >= b
+  end,
 }
 local OPERATOR_CODES <const> = { ["="] = 0, ["<"] = 1, ["<="] = 2, [">"] = 3, [">="] = 4 }
 
@@ -162,19 +195,29 @@ local function indexed(kind, called, column, what)
   local at = column ~= nil and kind.indexed[column]
   if at then return at end
   if kind.known[column] then
-    raise(format("%s:%s: %s by %q needs the line indexes = [%q] in [entities.%s]", kind.name, called, what, column, column, kind.name))
+    raise(
+      "%s:%s: %s by %q needs the line indexes = [%q] in [entities.%s]",
+      kind.name,
+      called,
+      what,
+      column,
+      column,
+      kind.name
+    )
   end
   if column == "id" then
-    raise(format("%s:%s: %s by id: get(id) finds a row by its id, and rows that are alike otherwise come in the order of their ids", kind.name, called, what))
+    local advice = "get(id) finds a row by its id, and rows that are alike otherwise come in the order of their ids"
+    raise("%s:%s: %s by id: %s", kind.name, called, what, advice)
   end
   local nearest = type(column) == "string" and #column > 0 and host.nearest(column, kind.names) or ""
-  raise(format("%s:%s: there is no column %s%s", kind.name, called, name_text(column), nearest))
+  raise("%s:%s: there is no column %s%s", kind.name, called, name_text(column), nearest)
 end
 
 local function conditions(kind, called, where)
   local tests = {}
   local function wrong()
-    raise(kind.name .. ":" .. called .. ": where: expected a list of conditions such as {{\"" .. (kind.names[1] or "column") .. "\", \">\", 1}}")
+    local column = kind.names[1] or "column"
+    raise('%s:%s: where: expected a list of conditions such as {{"%s", ">", 1}}', kind.name, called, column)
   end
   if where == nil then return tests end
   if type(where) ~= "table" or (next(where) ~= nil and #where == 0) then wrong() end
@@ -183,12 +226,17 @@ local function conditions(kind, called, where)
     local column, operator, value = condition[1], condition[2], condition[3]
     local place = indexed(kind, called, column, "a condition")
     local test = OPERATORS[operator]
-    if not test then raise(format("%s:%s: %s is no operator; expected one of = < <= > >=", kind.name, called, describe(operator))) end
-    if value == nil then raise(format("%s:%s: the condition on %q compares with nil, which nothing matches", kind.name, called, column)) end
+    if not test then
+      raise("%s:%s: %s is no operator; expected one of = < <= > >=", kind.name, called, describe(operator))
+    end
+    if value == nil then
+      raise("%s:%s: the condition on %q compares with nil, which nothing matches", kind.name, called, column)
+    end
     -- The value as the column would hold it.
     local cells = {}
     kind.read({ [column] = value }, cells, 1)
-    tests[at] = { place = place, operator = operator, test = test, value = kind.comparable(place, cells, 1), cells = cells }
+    tests[at] =
+      { place = place, operator = operator, test = test, value = kind.comparable(place, cells, 1), cells = cells }
   end
   return tests
 end
@@ -209,7 +257,9 @@ end
 
 local function ordering(kind, order)
   if order == nil then return nil, false end
-  if type(order) ~= "string" then raise(format("%s:find: order: expected a column such as \"-quakes\", got %s", kind.name, describe(order))) end
+  if type(order) ~= "string" then
+    raise('%s:find: order: expected a column such as "-quakes", got %s', kind.name, describe(order))
+  end
   local is_down = order:sub(1, 1) == "-"
   return indexed(kind, "find", is_down and order:sub(2) or order, "an order"), is_down
 end
@@ -218,16 +268,23 @@ end
 local function packed_conditions(kind, tests)
   local parts = {}
   for at, condition in ipairs(tests) do
-    parts[at] = spack("<I2Bs4", condition.place - 1, OPERATOR_CODES[condition.operator], kind.pack("", WRITTEN, 0, condition.cells, 1))
+    parts[at] = spack(
+      "<I2Bs4",
+      condition.place - 1,
+      OPERATOR_CODES[condition.operator],
+      kind.pack("", WRITTEN, 0, condition.cells, 1)
+    )
   end
   return concat(parts)
 end
 
 local function check_query(kind, what, query, known, names)
   if query == nil then return {} end
-  if type(query) ~= "table" then raise(format("%s:%s: expected a table such as { limit = 5 }, got %s", kind.name, what, describe(query))) end
+  if type(query) ~= "table" then
+    raise("%s:%s: expected a table such as { limit = 5 }, got %s", kind.name, what, describe(query))
+  end
   for key in next, query do
-    if not known[key] then raise(format("%s:%s: unknown key %s; expected %s", kind.name, what, name_text(key), names)) end
+    if not known[key] then raise("%s:%s: unknown key %s; expected %s", kind.name, what, name_text(key), names) end
   end
   return query
 end
@@ -275,21 +332,30 @@ local function index_of(handle, place)
   local values, nulls = {}, {}
   each_here(handle, function(id, at)
     local value = key_in(handle, index, at, id)
-    if value == nil then nulls[#nulls + 1] = { 0, id } else values[#values + 1] = { value, id } end
+    if value == nil then
+      nulls[#nulls + 1] = { 0, id }
+    else
+      values[#values + 1] = { value, id }
+    end
   end)
   index.values, index.nulls = list_of(values), list_of(nulls)
   indexes[place] = index
   return index
 end
 
--- Keep the indexes and counts right. The row at a place, or none if it is false, is about to change or go; it has changed.
+-- Keep the indexes and counts right. The row at a place, or none if it is false, is about to change or go; it has
+-- changed.
 local function leave(handle, id, place)
   if not place then return end
   local is_first = not handle[WHOLE] and handle[CHANGED][id] == nil
   for _, index in next, handle[INDEXES] or {} do
     if not is_first or index.is_whole then
       local value = key_in(handle, index, place, id)
-      if value == nil then take_out(index.nulls, 0, id) else take_out(index.values, value, id) end
+      if value == nil then
+        take_out(index.nulls, 0, id)
+      else
+        take_out(index.values, value, id)
+      end
     end
   end
   if is_first then
@@ -302,7 +368,11 @@ end
 local function enter(handle, id, place)
   for _, index in next, handle[INDEXES] or {} do
     local value = key_in(handle, index, place, id)
-    if value == nil then add(index.nulls, 0, id) else add(index.values, value, id) end
+    if value == nil then
+      add(index.nulls, 0, id)
+    else
+      add(index.values, value, id)
+    end
   end
 end
 
@@ -321,8 +391,11 @@ local function each_match(handle, plan, visit)
   local tests, place = plan.tests, plan.place
   local equal, ranged
   for _, condition in ipairs(tests) do
-    if condition.operator == "=" then equal = condition
-    elseif not ranged or condition.place == place then ranged = condition end
+    if condition.operator == "=" then
+      equal = condition
+    elseif not ranged or condition.place == place then
+      ranged = condition
+    end
   end
   local function check(id)
     local row = place_of_row(handle, id)
@@ -337,24 +410,34 @@ local function each_match(handle, plan, visit)
       if condition.place == place then
         local value, operator = condition.value, condition.operator
         if operator:sub(1, 1) == ">" then
-          if low == nil or low < value then low, low_behind = value, operator == ">" end
-        elseif high == nil or value < high then high, high_behind = value, operator == "<=" end
+          if low == nil or low < value then
+            low, low_behind = value, operator == ">"
+          end
+        elseif high == nil or value < high then
+          high, high_behind = value, operator == "<="
+        end
       end
     end
     if plan.is_down then
       local to, inside = #list + 1, 1
-      if high ~= nil then to, inside = bound(list, high, high_behind) end
-      if each_down(list, to, inside, function(id, value)
+      if high ~= nil then
+        to, inside = bound(list, high, high_behind)
+      end
+      local is_done = each_down(list, to, inside, function(id, value)
         if low ~= nil and value < low then return true end
         return check(id)
-      end) then return end
+      end)
+      if is_done then return end
     else
       local from, inside = 1, 1
-      if low ~= nil then from, inside = bound(list, low, low_behind) end
-      if each_up(list, from, inside, function(id, value)
+      if low ~= nil then
+        from, inside = bound(list, low, low_behind)
+      end
+      local is_done = each_up(list, from, inside, function(id, value)
         if high ~= nil and high < value then return true end
         return check(id)
-      end) then return end
+      end)
+      if is_done then return end
     end
     -- A condition on the column leaves no nulls.
     if not (ranged and ranged.place == place) then each_up(index.nulls, 1, 1, check) end
@@ -375,16 +458,18 @@ local function each_match(handle, plan, visit)
   local index = index_of(handle, condition.place)
   local list, value, operator = index.values, condition.value, condition.operator
   local from, inside = 1, 1
-  if operator ~= "<" and operator ~= "<=" then from, inside = bound(list, value, operator == ">") end
+  if operator ~= "<" and operator ~= "<=" then
+    from, inside = bound(list, value, operator == ">")
+  end
   each_up(list, from, inside, function(id, other)
     if (operator == "=" or operator == "<" or operator == "<=") and value < other then return true end
     local row = place_of_row(handle, id)
     if row and matches(handle, row, tests) then found[#found + 1] = { id, row } end
     return false
   end)
-  if not plan.is_counted then
-    sort(found, function(a, b) return plan.precedes(a[1], a[2], b[1], b[2]) end)
-  end
+  if not plan.is_counted then sort(found, function(a, b)
+    return plan.precedes(a[1], a[2], b[1], b[2])
+  end) end
   for _, one in ipairs(found) do
     if visit(one[1], one[2]) then return end
   end
@@ -410,7 +495,9 @@ local function ask(handle, plan, key, limit)
   local changed = ""
   if plan.is_counted then
     local ids = {}
-    for id in next, handle[CHANGED] do ids[#ids + 1] = spack("<s4", id) end
+    for id in next, handle[CHANGED] do
+      ids[#ids + 1] = spack("<s4", id)
+    end
     changed = concat(ids)
   end
   return { key = (plan.is_counted and "#" or "") .. key, plan = plan, limit = limit, changed = changed }
@@ -453,10 +540,14 @@ local function merge(handle, plan, base, limit)
   local changed, precedes = handle[CHANGED], plan.precedes
   local merged_ids, merged_rows, merged = {}, {}, 0
   -- What has changed stays so until the next sweep.
-  while base.first <= base.count and changed[base.ids[base.first]] ~= nil do base.first = base.first + 1 end
+  while base.first <= base.count and changed[base.ids[base.first]] ~= nil do
+    base.first = base.first + 1
+  end
   local mine, theirs = 1, base.first
   while merged < limit do
-    while theirs <= base.count and changed[base.ids[theirs]] ~= nil do theirs = theirs + 1 end
+    while theirs <= base.count and changed[base.ids[theirs]] ~= nil do
+      theirs = theirs + 1
+    end
     if theirs > base.count and not base.is_complete then return nil end
     local takes_mine = mine <= count
     if takes_mine and theirs <= base.count then
@@ -504,7 +595,9 @@ function methods.find(entity, query)
   local tests = conditions(kind, "find", query.where)
   local place, is_down = ordering(kind, query.order)
   local limit = query.limit or maxinteger
-  if mtype(limit) ~= "integer" or limit < 0 then raise(format("%s:find: limit: expected a count, got %s", kind.name, describe(limit))) end
+  if mtype(limit) ~= "integer" or limit < 0 then
+    raise("%s:find: limit: expected a count, got %s", kind.name, describe(limit))
+  end
   begin_read(handle)
   local plan = { tests = tests, place = place, is_down = is_down, precedes = make_precedes(handle, place, is_down) }
   if not handle[WHOLE] and not handle[TRIED] then need(handle, TRY) end

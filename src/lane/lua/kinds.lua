@@ -1,11 +1,12 @@
 -- What is compiled for each kind of entity: how its rows are kept, read, written, packed and unpacked.
 --
--- A row is some cells that lie side by side in a list, a *segment*, many rows to one: so a warm row is a line or two of
--- memory away, and the collector passes over a list instead of over many tables. First come the columns in order: a
--- numeric takes two cells (its limbs, or false and its text where they do not suffice), a boolean is 1 or 0, null is false.
--- Then the row's id (false once the row is gone), the event that wrote it, the batch that changed it last (negated if the
--- row was not there before that batch, as far as is known here; 0 if no batch of this run did) and, where history is kept, the
--- block that did. A *place* is the number of the segment, shifted, and that of the row's first cell.
+-- A row is some cells that lie side by side in a list, a *segment*, many rows to one: so a warm row is a line or two
+-- of memory away, and the collector passes over a list instead of over many tables. First come the columns in order: a
+-- numeric takes two cells (its limbs, or false and its text where they do not suffice), a boolean is 1 or 0, null is
+-- false. Then the row's id (false once the row is gone), the event that wrote it, the batch that changed it last
+-- (negated if the row was not there before that batch, as far as is known here; 0 if no batch of this run did) and,
+-- where history is kept, the block that did. A *place* is the number of the segment, shifted, and that of the row's
+-- first cell.
 
 local inner = ...
 local raise, describe, host, numbers, fill = inner.raise, inner.describe, inner.host, inner.numbers, inner.fill
@@ -27,14 +28,14 @@ local numeric_meta, parse_number, from_limbs = numbers.meta, numbers.parse, numb
 ------------------------------------------------------------------------------------------- what a column does not take
 
 local function refuse(column, expected, value, problem)
-  raise(format("%s: expected %s, got %s%s", column, expected, describe(value), problem and " (" .. problem .. ")" or ""))
+  raise("%s: expected %s, got %s%s", column, expected, describe(value), problem and " (" .. problem .. ")" or "")
 end
 
 -- Slow paths of `set`: what is not yet of the column's form is brought to it, or refused.
 local function to_bigint(value, column)
   local number
   if mtype(value) == "float" then
-    if value >= -2^53 and value <= 2^53 then number = tointeger(value) end
+    if value >= -2 ^ 53 and value <= 2 ^ 53 then number = tointeger(value) end
   elseif type(value) == "string" or rawmeta(value) == numeric_meta then
     number = host.integer(tostring(value))
   end
@@ -61,7 +62,12 @@ end
 
 local function to_text(value, column)
   if type(value) ~= "string" then
-    refuse(column, "text", value, (type(value) == "number" or rawmeta(value) == numeric_meta) and "tostring(…) makes one" or nil)
+    refuse(
+      column,
+      "text",
+      value,
+      (type(value) == "number" or rawmeta(value) == numeric_meta) and "tostring(…) makes one" or nil
+    )
   end
   if not utf8_len(value) then refuse(column, "text", value, "it is not UTF-8; a bytes column takes any bytes") end
   if find(value, "\0", 1, true) then refuse(column, "text", value, "it holds a NUL, which no database keeps") end
@@ -78,12 +84,14 @@ end
 
 local times, times_count = {}, 0
 local function to_time(value, column)
-  if type(value) ~= "string" then refuse(column, "a timestamptz such as \"2018-01-31T01:49:59.650Z\"", value) end
+  if type(value) ~= "string" then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value) end
   local known = times[value]
   if known then return known end
   local time = host.time(value)
-  if not time then refuse(column, "a timestamptz such as \"2018-01-31T01:49:59.650Z\"", value) end
-  if times_count >= 4096 then times, times_count = {}, 0 end
+  if not time then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value) end
+  if times_count >= 4096 then
+    times, times_count = {}, 0
+  end
   times[value], times_count = time, times_count + 1
   return time
 end
@@ -222,8 +230,14 @@ local function check_lines(kind, columns, first, cells)
   for offset = 0, cells - 1 do
     names[offset + 1] = "c" .. offset
   end
-  if cells > 0 and not is_wide then lines[1] = "local v, " .. concat(names, ", ") else lines[1] = "local v" end
-  local function target(offset) return is_wide and format("scratch[%d]", offset + 1) or "c" .. offset end
+  if cells > 0 and not is_wide then
+    lines[1] = "local v, " .. concat(names, ", ")
+  else
+    lines[1] = "local v"
+  end
+  local function target(offset)
+    return is_wide and format("scratch[%d]", offset + 1) or "c" .. offset
+  end
   for at, column in ipairs(columns) do
     local offset, nulls, values = first[at], "false", "v"
     local targets = target(offset)
@@ -337,8 +351,7 @@ end
 
 -- The row is here, or known not to be, and nothing is kept in order beside it; the rest is left to the slow path.
 local function make_set(kind, lines, names)
-  local row_block = cell(kind.block_at)
-  local source = fill([[
+  local template = [[
     return function(entity, id, row)
       local handle = inner_of[entity] or no_entity("set")
       local place = handle[$YOUNG][id]
@@ -376,15 +389,17 @@ local function make_set(kind, lines, names)
       end
       $row_writer = S[$WRITER]
       $note_block
-    end]], {
+    end]]
+  local block = { block = cell(kind.block_at) }
+  local source = fill(template, {
     check = lines,
     keep = keep_lines(names, kind.cells),
     row_id = cell(kind.id_at),
     row_writer = cell(kind.writer_at),
     row_batch = cell(kind.batch_at),
-    note_row = has_history and fill("if $block ~= S[$BLOCK] then note_row(handle, id, d, at) end", { block = row_block }) or "",
+    note_row = has_history and fill("if $block ~= S[$BLOCK] then note_row(handle, id, d, at) end", block) or "",
     note_absent = has_history and "note_new(handle, id, place)" or "",
-    note_block = has_history and fill("$block = S[$BLOCK]", { block = row_block }) or "",
+    note_block = has_history and fill("$block = S[$BLOCK]", block) or "",
   })
   return compile(source, kind.inner_of, kind.known)
 end
@@ -440,23 +455,24 @@ local function make_pack(columns, first)
   return compile(fill(source, { body = concat(body, " "), result = result }))
 end
 
--- `pack_some(segments, places, from, batch)`: the rows of the `some` places from there on, in packed form; nil if one of
--- them is gone. To pack many in one call costs half. Nothing for kinds that are too wide for it.
+-- `pack_some(segments, places, from, batch)`: the rows of the `some` places from there on, in packed form; nil if one
+-- of them is gone. To pack many in one call costs half. Nothing for kinds that are too wide for it.
 local function make_pack_some(kind, columns, first)
   if #columns == 0 or #columns > COLUMNS_PER_MASK then return nil, 0 end
   local _, _, values_of_one = pack_lines(group_of(columns, 1), first, "")
   local some = min(PACKED_TOGETHER, PACKED_VALUES_MAX // (#values_of_one + 3))
   if some < 2 then return nil, 0 end
-  local rows, forms, values = {}, {}, {}
-  for row = 1, some do
-    local tag = "_" .. row
-    local lines, form, row_values = pack_lines(group_of(columns, 1), first, tag)
-    rows[row] = fill([[
+  local template = [[
       place = places[from + $nth]
       d, at = segments[place >> $SHIFT], place & $MASK
       local $i, $c, $w = $id, $batch == new and $NEW or $WRITTEN, $writer
       if not $i then return nil end
-      $lines]], {
+      $lines]]
+  local rows, forms, values = {}, {}, {}
+  for row = 1, some do
+    local tag = "_" .. row
+    local lines, form, row_values = pack_lines(group_of(columns, 1), first, tag)
+    rows[row] = fill(template, {
       nth = row - 1,
       i = "i" .. tag,
       c = "c" .. tag,
@@ -469,13 +485,14 @@ local function make_pack_some(kind, columns, first)
     forms[row] = "s4Bi8" .. form
     values[row] = fill("i$tag, c$tag, w$tag, $values", { tag = tag, values = concat(row_values, ", ") })
   end
-  local source = fill([[
+  template = [[
     return function(segments, places, from, batch)
       local place, d, at
       local new = -batch
       $rows
       return spack($form, $values)
-    end]], {
+    end]]
+  local source = fill(template, {
     rows = concat(rows, " "),
     form = format("%q", "<" .. concat(forms)),
     values = concat(values, ", "),

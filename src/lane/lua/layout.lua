@@ -11,19 +11,22 @@ local concat, format, gsub = table.concat, string.format, string.gsub
 -- Makes it an error to ask a table for a name that it does not have.
 local function strict(tab, what)
   return setmeta(tab, {
-    __index = function(_, name) error(format("%s: there is no %s", what, name), 2) end,
+    __index = function(_, name)
+      error(format("%s: there is no %s", what, name), 2)
+    end,
   })
 end
 strict(inner, "inner")
 strict(host, "host")
 
--- Raises an error at the place in the script that is to blame.
-local function raise(message)
+-- Raises an error at the place in the script that is to blame: a message, or what `string.format` takes.
+local function raise(form, ...)
+  local message = ... == nil and form or format(form, ...)
   error(host.place() .. message, 0)
 end
 
--- Compiles the function that makes a list such as a handle: `parameters` are its parameters, and `values` says of each of
--- the list's names what it is at first, as Lua text. One that is missing or that there is not is an error.
+-- Compiles the function that makes a list such as a handle: `parameters` are its parameters, and `values` says of each
+-- of the list's names what it is at first, as Lua text. One that is missing or that there is not is an error.
 local function constructor(list, parameters, values)
   local names, is_name, texts = layout.lists[list], {}, {}
   for at, name in ipairs(names) do

@@ -21,7 +21,8 @@ local function want(handle, what)
     wants[handle] = wanted
     wants_list[#wants_list + 1] = handle
   end
-  if what == TRY then wanted.has_rows = true
+  if what == TRY then
+    wanted.has_rows = true
   elseif type(what) == "table" then
     -- The larger page of the same question.
     local known = wanted.asked[what.key]
@@ -136,7 +137,9 @@ end
 local function tell_wants()
   for _, handle in ipairs(wants_list) do
     local wanted, ids = wants[handle], {}
-    for at, id in ipairs(wanted.ids) do ids[at] = spack("<s4", id) end
+    for at, id in ipairs(wanted.ids) do
+      ids[at] = spack("<s4", id)
+    end
     if wanted.has_rows then host.want(handle[KIND].number, handle[REGION_NUMBER], not handle[TRIED], concat(ids)) end
     for _, question in ipairs(wanted.questions) do
       host.want_answer(posed(handle, question))

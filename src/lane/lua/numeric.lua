@@ -16,7 +16,11 @@ local parse
 
 local function text_of(high, low)
   if high < 0 then
-    if low > 0 then high, low = -high - 1, LIMB - low else high = -high end
+    if low > 0 then
+      high, low = -high - 1, LIMB - low
+    else
+      high = -high
+    end
     if high == 0 then return format("-%d", low) end
     return format("-%d%018d", high, low)
   end
@@ -44,7 +48,9 @@ local function from_digits(digits, negative)
   else
     high, low = tonumber(sub(digits, 1, -19)), tonumber(sub(digits, -18))
   end
-  if negative then high, low = negate(high, low) end
+  if negative then
+    high, low = negate(high, low)
+  end
   return setmeta({ high, low }, meta)
 end
 
@@ -52,9 +58,7 @@ local function from_canonical(text)
   local first, last = find(text, "^%-?%d+$")
   if first then
     local negative = sub(text, 1, 1) == "-"
-    if last <= (negative and 37 or 36) then
-      return from_digits(negative and sub(text, 2) or text, negative)
-    end
+    if last <= (negative and 37 or 36) then return from_digits(negative and sub(text, 2) or text, negative) end
   end
   return setmeta({ false, text }, meta)
 end
@@ -84,7 +88,9 @@ end
 
 -- Texts of the current event that are whole numbers, each before its limbs, which came along. NaN equals nothing.
 local hints = {}
-for at = 1, 3 * HINTS_MAX, 3 do hints[at], hints[at + 1], hints[at + 2] = 0 / 0, 0, 0 end
+for at = 1, 3 * HINTS_MAX, 3 do
+  hints[at], hints[at + 1], hints[at + 2] = 0 / 0, 0, 0
+end
 
 local function operand(value)
   if rawmeta(value) == meta then return value end
@@ -107,12 +113,18 @@ end
 
 -- These two are most of what handlers compute: all in one function.
 function meta.__add(a, b)
-  if rawmeta(a) ~= meta then a = operand(a) elseif rawmeta(b) ~= meta then b = operand(b) end
+  if rawmeta(a) ~= meta then
+    a = operand(a)
+  elseif rawmeta(b) ~= meta then
+    b = operand(b)
+  end
   local high, other = a[1], b[1]
   if high and other then
     local low = a[2] + b[2]
     high = high + other
-    if low >= LIMB then high, low = high + 1, low - LIMB end
+    if low >= LIMB then
+      high, low = high + 1, low - LIMB
+    end
     if high < LIMB and high > -LIMB then return setmeta({ high, low }, meta) end
     return make(high, low)
   end
@@ -120,12 +132,18 @@ function meta.__add(a, b)
 end
 
 function meta.__sub(a, b)
-  if rawmeta(a) ~= meta then a = operand(a) elseif rawmeta(b) ~= meta then b = operand(b) end
+  if rawmeta(a) ~= meta then
+    a = operand(a)
+  elseif rawmeta(b) ~= meta then
+    b = operand(b)
+  end
   local high, other = a[1], b[1]
   if high and other then
     local low = a[2] - b[2]
     high = high - other
-    if low < 0 then high, low = high - 1, low + LIMB end
+    if low < 0 then
+      high, low = high - 1, low + LIMB
+    end
     if high < LIMB and high > -LIMB then return setmeta({ high, low }, meta) end
     return make(high, low)
   end
@@ -134,13 +152,13 @@ end
 
 function meta.__mul(a, b)
   a, b = operand(a), operand(b)
-  if a[1] == 0 and b[1] == 0 and a[2] <= SMALL and b[2] <= SMALL then
-    return from_integer(a[2] * b[2])
-  end
+  if a[1] == 0 and b[1] == 0 and a[2] <= SMALL and b[2] <= SMALL then return from_integer(a[2] * b[2]) end
   return by_host("*", a, b)
 end
 
-function meta.__div(a, b) return by_host("/", operand(a), operand(b)) end
+function meta.__div(a, b)
+  return by_host("/", operand(a), operand(b))
+end
 
 function meta.__idiv(a, b)
   a, b = operand(a), operand(b)
@@ -185,7 +203,9 @@ function meta.__concat(a, b)
   return a .. b
 end
 
-function meta.__newindex() raise("numeric: a number cannot be changed") end
+function meta.__newindex()
+  raise("numeric: a number cannot be changed")
+end
 
 local numbers = {
   meta = meta,

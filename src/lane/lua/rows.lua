@@ -38,7 +38,9 @@ local function release(handle, place)
   local d, at, kind, count = handle[SEGMENTS][place >> SHIFT], place & MASK, handle[KIND], handle[FREE_COUNT] + 1
   d[at + kind.id_at] = false
   local texts = kind.texts
-  for number = 1, #texts do d[at + texts[number]] = false end
+  for number = 1, #texts do
+    d[at + texts[number]] = false
+  end
   handle[FREE][count], handle[FREE_COUNT] = place, count
 end
 
@@ -48,7 +50,9 @@ local function add_row(handle, id, writer, changed_in)
   local kind = handle[KIND]
   local d, at = cells_at(handle, place)
   -- In the order of cells, so that a new segment stays a list.
-  for cell = at, at + kind.cells - 1 do d[cell] = false end
+  for cell = at, at + kind.cells - 1 do
+    d[cell] = false
+  end
   d[at + kind.id_at], d[at + kind.writer_at], d[at + kind.batch_at] = id, writer, changed_in
   if has_history then d[at + kind.block_at] = false end
   handle[YOUNG][id], handle[OLD][id] = place, nil
@@ -72,7 +76,7 @@ end
 -- Brings CHANGED up to date with the rows that changed in this run.
 local function list_changed(handle)
   local changed, batch_at = handle[CHANGED], handle[KIND].batch_at
-  for _, map in ipairs{ handle[YOUNG], handle[OLD] } do
+  for _, map in ipairs { handle[YOUNG], handle[OLD] } do
     for id, place in next, map do
       if place then
         local d, at = cells_at(handle, place)

@@ -32,7 +32,11 @@ local function seal_handle(handle)
       local place = dirty[from]
       local d, at = segments[place >> SHIFT], place & MASK
       local id = d[at + id_at]
-      if id then put(pack_row(id, d[at + batch_at] == -batch and NEW or WRITTEN, d[at + writer_at], d, at)) else release(handle, place) end
+      if id then
+        put(pack_row(id, d[at + batch_at] == -batch and NEW or WRITTEN, d[at + writer_at], d, at))
+      else
+        release(handle, place)
+      end
       from = from + 1
     end
   end
@@ -41,9 +45,7 @@ local function seal_handle(handle)
     if not lookup(handle, id) then put(spack("<s4Bi8", id, DELETED, 0)) end
   end
   host.sealed(kind.number, handle[REGION_NUMBER], handle[WHOLE], concat(out))
-  if handle[FILTERED] and not kind.is_read then
-    pass(handle, batch, dirty)
-  end
+  if handle[FILTERED] and not kind.is_read then pass(handle, batch, dirty) end
   handle[DIRTY], handle[DIRTY_COUNT], handle[TOUCHED] = {}, 0, false
   if next(handle[GONE]) ~= nil then handle[GONE] = {} end
 end
@@ -52,7 +54,9 @@ end
 local function seal(after)
   take_undo(after)
   local touched, count = take_touched()
-  for at = 1, count do seal_handle(touched[at]) end
+  for at = 1, count do
+    seal_handle(touched[at])
+  end
 end
 
 return { seal = seal }

@@ -6,7 +6,8 @@ local cells_at, release, list_changed = inner.cells_at, inner.release, inner.lis
 local take_undo, take_touched, drop_found = inner.take_undo, inner.take_touched, inner.drop_found
 local next, ipairs, move, sort = next, ipairs, table.move, table.sort
 
--- Rows of kinds that are never read, to be let go once their batch is committed: handle, batch, places, again and again.
+-- Rows of kinds that are never read, to be let go once their batch is committed: handle, batch, places, again and
+-- again.
 local passing, passing_first, passing_last = {}, 1, 0
 
 local function pass(handle, batch, places)
@@ -30,14 +31,18 @@ local function let_go(handle, number, places)
       gone = gone + 1
     end
   end
-  if gone > 0 then handle[WHOLE], handle[ROWS] = false, handle[ROWS] - gone end
+  if gone > 0 then
+    handle[WHOLE], handle[ROWS] = false, handle[ROWS] - gone
+  end
 end
 
 local function begin_batch(number, committed)
   S[BATCH], S[COMMITTED] = number, committed
   while passing_first < passing_last and passing[passing_first + 1] <= committed do
     let_go(passing[passing_first], passing[passing_first + 1], passing[passing_first + 2])
-    for at = passing_first, passing_first + 2 do passing[at] = nil end
+    for at = passing_first, passing_first + 2 do
+      passing[at] = nil
+    end
     passing_first = passing_first + 3
   end
 end
@@ -57,17 +62,24 @@ local function forget()
   passing, passing_first, passing_last = {}, 1, 0
 end
 
--- Moves the last rows of a table into the places that are free, so that segments at the end can go. All rows are in OLD.
+-- Moves the last rows of a table into the places that are free, so that segments at the end can go. All rows are in
+-- OLD.
 local function compact(handle)
   local kind, segments, free, map = handle[KIND], handle[SEGMENTS], handle[FREE], handle[OLD]
   -- Rows that the batch wrote and that are gone do not stand in the way.
   local dirty, dirty_count, kept = handle[DIRTY], handle[DIRTY_COUNT], {}
   for at = 1, dirty_count do
     local d, cell = cells_at(handle, dirty[at])
-    if d[cell + kind.id_at] then kept[#kept + 1] = dirty[at] else release(handle, dirty[at]) end
+    if d[cell + kind.id_at] then
+      kept[#kept + 1] = dirty[at]
+    else
+      release(handle, dirty[at])
+    end
   end
   if handle[FREE_COUNT] == 0 then return end
-  for at = #free, handle[FREE_COUNT] + 1, -1 do free[at] = nil end
+  for at = #free, handle[FREE_COUNT] + 1, -1 do
+    free[at] = nil
+  end
   sort(free)
   local moved, top, last_cell = {}, handle[TOP], (kind.rows_max - 1) * kind.width + 1
   local function drop_top()
@@ -97,7 +109,9 @@ local function compact(handle)
     drop_top()
     drop_free_top()
   end
-  for at, place_of_row in ipairs(kept) do kept[at] = moved[place_of_row] or place_of_row end
+  for at, place_of_row in ipairs(kept) do
+    kept[at] = moved[place_of_row] or place_of_row
+  end
   handle[DIRTY], handle[DIRTY_COUNT], handle[TOP], handle[FREE], handle[FREE_COUNT] = kept, #kept, top, {}, 0
 end
 

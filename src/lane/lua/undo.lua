@@ -5,8 +5,8 @@ local host, S = inner.host, inner.state
 local history_depth <const> = host.history_depth
 local next, ipairs, spack, concat, move = next, ipairs, string.pack, table.concat, table.move
 
--- Keeps what rows were before the current block: see `seal_undo`. Entries lie one behind the other: block, handle, id, what
--- the row was, and if it was one, its cells.
+-- Keeps what rows were before the current block: see `seal_undo`. Entries lie one behind the other: block, handle, id,
+-- what the row was, and if it was one, its cells.
 local UNDO_HEAD <const> = 4
 local logged = {} -- regions of which something is kept
 
@@ -41,12 +41,16 @@ local function prune_undo(block)
   local undo, count, oldest = region.undo, region.undo_count, block - history_depth
   if count == 0 or oldest > block or undo[1] > oldest then return end
   local from = 1
-  while from <= count and undo[from] <= oldest do from = next_undo(undo, from) end
+  while from <= count and undo[from] <= oldest do
+    from = next_undo(undo, from)
+  end
   -- Moving costs as much as what stays, so it waits until that is less than what goes.
   if from - 1 < count // 2 then return end
   local kept = count - from + 1
   move(undo, from, count, 1)
-  for at = count, kept + 1, -1 do undo[at] = nil end
+  for at = count, kept + 1, -1 do
+    undo[at] = nil
+  end
   region.undo_count = kept
 end
 
@@ -64,14 +68,22 @@ local function seal_undo(region, after)
         out = {}
         out_of[kind.number] = out
       end
-      if what == UNKNOWN then out[#out + 1] = spack("<i8s4", block, id)
-      elseif what == ROW then out[#out + 1] = spack("<i8", block) .. kind.pack(id, WRITTEN, 0, undo, at + UNDO_HEAD)
-      else out[#out + 1] = spack("<i8s4Bi8", block, id, DELETED, 0) end
+      if what == UNKNOWN then
+        out[#out + 1] = spack("<i8s4", block, id)
+      elseif what == ROW then
+        out[#out + 1] = spack("<i8", block) .. kind.pack(id, WRITTEN, 0, undo, at + UNDO_HEAD)
+      else
+        out[#out + 1] = spack("<i8s4Bi8", block, id, DELETED, 0)
+      end
     end
     at = next_undo(undo, at)
   end
-  for number, out in next, outs do host.before(number, region.number, concat(out)) end
-  for number, out in next, unseen do host.unseen(number, region.number, concat(out)) end
+  for number, out in next, outs do
+    host.before(number, region.number, concat(out))
+  end
+  for number, out in next, unseen do
+    host.unseen(number, region.number, concat(out))
+  end
 end
 
 -- Hands out what rows of all regions were before the blocks behind `after`, if that is given; and forgets it.

@@ -2,7 +2,8 @@
 
 local inner = ...
 local raise, S, has_history = inner.raise, inner.state, inner.has_history
-local cells_at, add_row, release, lookup, note_read = inner.cells_at, inner.add_row, inner.release, inner.lookup, inner.note_read
+local cells_at, add_row, release, lookup, note_read =
+  inner.cells_at, inner.add_row, inner.release, inner.lookup, inner.note_read
 local fetch, is_absent, taken = inner.fetch, inner.is_absent, inner.taken
 local note_before, note_new, note_row = inner.note_before, inner.note_new, inner.note_row
 local key_of, check_columns, no_entity = inner.key_of, inner.check_columns, inner.no_entity
@@ -71,7 +72,8 @@ local function slow_set(handle, id, row)
     if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(handle, id, d, at) end
   else
     if has_history then note_new(handle, id, before) end
-    place, d, at = add_row(handle, id, 0, (before == false or handle[FILTERED]) and not handle[GONE][id] and -batch or batch)
+    place, d, at =
+      add_row(handle, id, 0, (before == false or handle[FILTERED]) and not handle[GONE][id] and -batch or batch)
     mark(handle, id, place)
   end
   move(taken, 1, kind.cells, at, d)
@@ -138,5 +140,7 @@ return {
   slow_get = slow_get,
   delete = delete,
   take_touched = take_touched,
-  changed_rows = function() return changed_rows end,
+  changed_rows = function()
+    return changed_rows
+  end,
 }
