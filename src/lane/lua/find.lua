@@ -6,384 +6,77 @@
 -- in between. The two are merged, and a row that changed here counts as it is here.
 
 local inner = ...
-local raise, describe, name_text, host = inner.raise, inner.describe, inner.name_text, inner.host
+local raise, describe = inner.raise, inner.describe
 local need, TRY, take_in, take_question = inner.need, inner.TRY, inner.take_in, inner.take_question
 local array, handle_of, no_entity, begin_read = inner.array, inner.handle_of, inner.no_entity, inner.begin_read
-local cells_at = inner.cells_at
+local conditions, ordering, check_query = inner.conditions, inner.ordering, inner.check_query
+local packed_conditions, column_key, matches = inner.packed_conditions, inner.column_key, inner.matches
+local place_of_row, index_of, cells_at = inner.place_of_row, inner.index_of, inner.cells_at
+local bound, each_up, each_down = inner.ordered.bound, inner.ordered.each_up, inner.ordered.each_down
 
-local mtype, type, next, ipairs, format = math.type, type, next, ipairs, string.format
-local spack, concat, sort, insert, remove = string.pack, table.concat, table.sort, table.insert, table.remove
+local mtype, next, ipairs, format = math.type, next, ipairs, string.format
+local spack, concat, sort = string.pack, table.concat, table.sort
 local maxinteger = math.maxinteger
 
-------------------------------------------------------------------------------------------------------- ordered lists
-
--- Pairs of a value and an id, ordered, in chunks.
-local CHUNK <const> = 128
-
-local function is_before(value, id, other, other_id)
-  if value == other then return id < other_id end
-  return value < other
-end
-
--- The first chunk whose last pair is not before the one given.
-local function chunk_of(list, value, id)
-  local low, high = 1, #list
-  while low < high do
-    local middle = (low + high) // 2
-    local values, ids = list[middle].values, list[middle].ids
-    local last = #ids
-    if is_before(values[last], ids[last], value, id) then
-      low = middle + 1
-    else
-      high = middle
-    end
-  end
-  return low
-end
-
--- The first place in a chunk whose pair is not before the one given.
-local function place_of(chunk, value, id)
-  local values, ids = chunk.values, chunk.ids
-  local low, high = 1, #ids + 1
-  while low < high do
-    local middle = (low + high) // 2
-    if is_before(values[middle], ids[middle], value, id) then
-      low = middle + 1
-    else
-      high = middle
-    end
-  end
-  return low
-end
-
-local function add(list, value, id)
-  if #list == 0 then
-    list[1], list.size = { values = { value }, ids = { id } }, 1
-    return
-  end
-  local at = chunk_of(list, value, id)
-  local chunk = list[at]
-  local values, ids = chunk.values, chunk.ids
-  local place = place_of(chunk, value, id)
-  if ids[place] == id and values[place] == value then return end
-  insert(values, place, value)
-  insert(ids, place, id)
-  list.size = list.size + 1
-  if #ids > 2 * CHUNK then
-    local half =
-      { values = table.move(values, CHUNK + 1, #values, 1, {}), ids = table.move(ids, CHUNK + 1, #ids, 1, {}) }
-    for tail = #ids, CHUNK + 1, -1 do
-      values[tail], ids[tail] = nil, nil
-    end
-    insert(list, at + 1, half)
-  end
-end
-
-local function take_out(list, value, id)
-  if #list == 0 then return end
-  local at = chunk_of(list, value, id)
-  local chunk = list[at]
-  local place = place_of(chunk, value, id)
-  if chunk.ids[place] ~= id or chunk.values[place] ~= value then return end
-  remove(chunk.values, place)
-  remove(chunk.ids, place)
-  list.size = list.size - 1
-  if #chunk.ids == 0 then remove(list, at) end
-end
-
-local function list_of(pairs_given)
-  sort(pairs_given, function(a, b)
-    return is_before(a[1], a[2], b[1], b[2])
-  end)
-  local list = { size = #pairs_given }
-  for first = 1, #pairs_given, CHUNK do
-    local values, ids = {}, {}
-    for at = first, math.min(first + CHUNK - 1, #pairs_given) do
-      values[#values + 1], ids[#ids + 1] = pairs_given[at][1], pairs_given[at][2]
-    end
-    list[#list + 1] = { values = values, ids = ids }
-  end
-  return list
-end
-
--- Where the values begin that are not below the one given, or with `is_behind` those above it: chunk and place.
-local function bound(list, value, is_behind)
-  local function is_below(other)
-    return other < value or (is_behind and other == value)
-  end
-  local low, high = 1, #list + 1
-  while low < high do
-    local middle = (low + high) // 2
-    local values = list[middle].values
-    if is_below(values[#values]) then
-      low = middle + 1
-    else
-      high = middle
-    end
-  end
-  local chunk = list[low]
-  if not chunk then return low, 1 end
-  local first, last = 1, #chunk.values + 1
-  while first < last do
-    local middle = (first + last) // 2
-    if is_below(chunk.values[middle]) then
-      first = middle + 1
-    else
-      last = middle
-    end
-  end
-  return low, first
-end
-
--- Visits ids from a place on, until `visit` says true; and returns whether it did.
-local function each_up(list, from, place, visit)
-  for at = from, #list do
-    local chunk = list[at]
-    for inside = at == from and place or 1, #chunk.ids do
-      if visit(chunk.ids[inside], chunk.values[inside]) then return true end
-    end
-  end
-  return false
-end
-
--- The same downwards from before a place; ids of the same value still come upwards.
-local function each_down(list, to, place, visit)
-  while true do
-    if place == 1 then
-      to = to - 1
-      if to < 1 then return false end
-      place = #list[to].ids + 1
-    end
-    local value = list[to].values[place - 1]
-    local from, first = bound(list, value, false)
-    local at, inside = from, first
-    while at < to or (at == to and inside < place) do
-      local chunk = list[at]
-      if inside > #chunk.ids then
-        at, inside = at + 1, 1
-      else
-        if visit(chunk.ids[inside], value) then return true end
-        inside = inside + 1
-      end
-    end
-    to, place = from, first
-  end
-end
-
--------------------------------------------------------------------------------------------------------------- queries
-
-local OPERATORS <const> = {
-  ["="] = function(a, b)
-    return a == b
-  end,
-  ["<"] = function(a, b)
-    return a < b
-  end,
-  ["<="] = function(a, b)
-    return a <= b
-  end,
-  [">"] = function(a, b)
-    return a > b
-  end,
-  [">="] = function(a, b)
-    return a >= b
-  end,
-}
-local OPERATOR_CODES <const> = { ["="] = 0, ["<"] = 1, ["<="] = 2, [">"] = 3, [">="] = 4 }
-
-local function indexed(kind, called, column, what)
-  local at = column ~= nil and kind.indexed[column]
-  if at then return at end
-  if kind.known[column] then
-    raise(
-      "%s:%s: %s by %q needs the line indexes = [%q] in [entities.%s]",
-      kind.name,
-      called,
-      what,
-      column,
-      column,
-      kind.name
-    )
-  end
-  if column == "id" then
-    local advice = "get(id) finds a row by its id, and rows that are alike otherwise come in the order of their ids"
-    raise("%s:%s: %s by id: %s", kind.name, called, what, advice)
-  end
-  local nearest = type(column) == "string" and #column > 0 and host.nearest(column, kind.names) or ""
-  raise("%s:%s: there is no column %s%s", kind.name, called, name_text(column), nearest)
-end
-
-local function conditions(kind, called, where)
-  local tests = {}
-  local function wrong()
-    local column = kind.names[1] or "column"
-    raise('%s:%s: where: expected a list of conditions such as {{"%s", ">", 1}}', kind.name, called, column)
-  end
-  if where == nil then return tests end
-  if type(where) ~= "table" or (next(where) ~= nil and #where == 0) then wrong() end
-  for at, condition in ipairs(where) do
-    if type(condition) ~= "table" then wrong() end
-    local column, operator, value = condition[1], condition[2], condition[3]
-    local place = indexed(kind, called, column, "a condition")
-    local test = OPERATORS[operator]
-    if not test then
-      raise("%s:%s: %s is no operator; expected one of = < <= > >=", kind.name, called, describe(operator))
-    end
-    if value == nil then
-      raise("%s:%s: the condition on %q compares with nil, which nothing matches", kind.name, called, column)
-    end
-    -- The value as the column would hold it.
-    local cells = {}
-    kind.read({ [column] = value }, cells, 1)
-    tests[at] =
-      { place = place, operator = operator, test = test, value = kind.comparable(place, cells, 1), cells = cells }
-  end
-  return tests
-end
-
--- A column of the row at a place, as it is compared.
-local function key_of(handle, column, place)
-  return handle[KIND].comparable(column, handle[SEGMENTS][place >> SHIFT], place & MASK)
-end
-
-local function matches(handle, place, tests)
-  for at = 1, #tests do
-    local condition = tests[at]
-    local value = key_of(handle, condition.place, place)
-    if value == nil or not condition.test(value, condition.value) then return false end
-  end
-  return true
-end
-
-local function ordering(kind, order)
-  if order == nil then return nil, false end
-  if type(order) ~= "string" then
-    raise('%s:find: order: expected a column such as "-quakes", got %s', kind.name, describe(order))
-  end
-  local is_down = order:sub(1, 1) == "-"
-  return indexed(kind, "find", is_down and order:sub(2) or order, "an order"), is_down
-end
-
--- Conditions as the host takes them: place, operator, and a row that holds the value.
-local function packed_conditions(kind, tests)
-  local parts = {}
-  for at, condition in ipairs(tests) do
-    parts[at] = spack(
-      "<I2Bs4",
-      condition.place - 1,
-      OPERATOR_CODES[condition.operator],
-      kind.pack("", WRITTEN, 0, condition.cells, 1)
-    )
-  end
-  return concat(parts)
-end
-
-local function check_query(kind, what, query, known, names)
-  if query == nil then return {} end
-  if type(query) ~= "table" then
-    raise("%s:%s: expected a table such as { limit = 5 }, got %s", kind.name, what, describe(query))
-  end
-  for key in next, query do
-    if not known[key] then raise("%s:%s: unknown key %s; expected %s", kind.name, what, name_text(key), names) end
-  end
-  return query
-end
-
--------------------------------------------------------------------------------------------------------- what is here
-
-local function place_of_row(handle, id)
-  local place = handle[YOUNG][id]
-  if place == nil then place = handle[OLD][id] end
-  return place
-end
-
--- Visits the rows that have to be looked up here, by id and place.
-local function each_here(handle, visit)
-  local young, old = handle[YOUNG], handle[OLD]
-  if handle[WHOLE] then
-    for id, place in next, young do
-      if place then visit(id, place) end
-    end
-    for id, place in next, old do
-      if place and young[id] == nil then visit(id, place) end
-    end
-  else
-    for id in next, handle[CHANGED] do
-      local place = place_of_row(handle, id)
-      if place then visit(id, place) end
-    end
-  end
-end
-
-local function key_in(handle, index, place, id)
-  if index.place == 0 then return id end
-  return key_of(handle, index.place, place)
-end
-
-local function index_of(handle, place)
-  local indexes = handle[INDEXES]
-  if not indexes then
-    indexes = {}
-    handle[INDEXES] = indexes
-  end
-  local index = indexes[place]
-  if index and index.is_whole == handle[WHOLE] then return index end
-  index = { place = place, is_whole = handle[WHOLE] }
-  local values, nulls = {}, {}
-  each_here(handle, function(id, at)
-    local value = key_in(handle, index, at, id)
-    if value == nil then
-      nulls[#nulls + 1] = { 0, id }
-    else
-      values[#values + 1] = { value, id }
-    end
-  end)
-  index.values, index.nulls = list_of(values), list_of(nulls)
-  indexes[place] = index
-  return index
-end
-
--- Keep the indexes and counts right. The row at a place, or none if it is false, is about to change or go; it has
--- changed.
-local function leave(handle, id, place)
-  if not place then return end
-  local is_first = not handle[WHOLE] and handle[CHANGED][id] == nil
-  for _, index in next, handle[INDEXES] or {} do
-    if not is_first or index.is_whole then
-      local value = key_in(handle, index, place, id)
-      if value == nil then
-        take_out(index.nulls, 0, id)
-      else
-        take_out(index.values, value, id)
+-- Visits the ids of an index in the order of its column, as far as the conditions on the column go; returns whether
+-- `check` said true or there are no more that meet them.
+local function each_in_order(list, plan, check)
+  local low, high, low_behind, high_behind = nil, nil, false, true
+  for _, condition in ipairs(plan.tests) do
+    if condition.place == plan.place then
+      local value, operator = condition.value, condition.operator
+      if operator:sub(1, 1) == ">" then
+        if low == nil or low < value then
+          low, low_behind = value, operator == ">"
+        end
+      elseif high == nil or value < high then
+        high, high_behind = value, operator == "<="
       end
     end
   end
-  if is_first then
-    for _, count in next, handle[COUNTS] or {} do
-      if matches(handle, place, count.tests) then count.rows = count.rows - 1 end
+  if plan.is_down then
+    local to, inside = #list + 1, 1
+    if high ~= nil then
+      to, inside = bound(list, high, high_behind)
     end
+    return each_down(list, to, inside, function(id, value)
+      if low ~= nil and value < low then return true end
+      return check(id)
+    end)
   end
-end
-
-local function enter(handle, id, place)
-  for _, index in next, handle[INDEXES] or {} do
-    local value = key_in(handle, index, place, id)
-    if value == nil then
-      add(index.nulls, 0, id)
-    else
-      add(index.values, value, id)
-    end
+  local from, inside = 1, 1
+  if low ~= nil then
+    from, inside = bound(list, low, low_behind)
   end
+  return each_up(list, from, inside, function(id, value)
+    if high ~= nil and high < value then return true end
+    return check(id)
+  end)
 end
 
--- Whether a write must know what the row was.
-local function needs_before(handle)
-  return handle[COUNTS] ~= nil and not handle[WHOLE]
-end
-
--- Forgets what was found: rows are let go.
-local function drop(handle)
-  handle[FOUND], handle[COUNTS], handle[INDEXES] = nil, nil, nil
+-- Visits the rows that meet a condition, put in the query's order, until `visit` says true.
+local function each_sorted(handle, plan, condition, visit)
+  local found = {}
+  local list, value, operator = index_of(handle, condition.place).values, condition.value, condition.operator
+  local from, inside = 1, 1
+  if operator ~= "<" and operator ~= "<=" then
+    from, inside = bound(list, value, operator == ">")
+  end
+  each_up(list, from, inside, function(id, other)
+    if (operator == "=" or operator == "<" or operator == "<=") and value < other then return true end
+    local row = place_of_row(handle, id)
+    if row and matches(handle, row, plan.tests) then found[#found + 1] = { id, row } end
+    return false
+  end)
+  if not plan.is_counted then
+    local precedes = plan.precedes
+    sort(found, function(a, b)
+      return precedes(a[1], a[2], b[1], b[2])
+    end)
+  end
+  for _, one in ipairs(found) do
+    if visit(one[1], one[2]) then return end
+  end
 end
 
 -- Visits the rows that are here and match, in the query's order, until `visit` says true.
@@ -403,47 +96,11 @@ local function each_match(handle, plan, visit)
     return false
   end
   if not equal and (place or not ranged) then
-    -- In the order of the index, as far as the conditions on its column go.
     local index = index_of(handle, place or 0)
-    local list, low, high, low_behind, high_behind = index.values, nil, nil, false, true
-    for _, condition in ipairs(tests) do
-      if condition.place == place then
-        local value, operator = condition.value, condition.operator
-        if operator:sub(1, 1) == ">" then
-          if low == nil or low < value then
-            low, low_behind = value, operator == ">"
-          end
-        elseif high == nil or value < high then
-          high, high_behind = value, operator == "<="
-        end
-      end
-    end
-    if plan.is_down then
-      local to, inside = #list + 1, 1
-      if high ~= nil then
-        to, inside = bound(list, high, high_behind)
-      end
-      local is_done = each_down(list, to, inside, function(id, value)
-        if low ~= nil and value < low then return true end
-        return check(id)
-      end)
-      if is_done then return end
-    else
-      local from, inside = 1, 1
-      if low ~= nil then
-        from, inside = bound(list, low, low_behind)
-      end
-      local is_done = each_up(list, from, inside, function(id, value)
-        if high ~= nil and high < value then return true end
-        return check(id)
-      end)
-      if is_done then return end
-    end
+    if each_in_order(index.values, plan, check) then return end
     -- A condition on the column leaves no nulls.
     if not (ranged and ranged.place == place) then each_up(index.nulls, 1, 1, check) end
-    return
-  end
-  if equal and not place then
+  elseif equal and not place then
     -- Of one value, they lie by id.
     local list = index_of(handle, equal.place).values
     local from, inside = bound(list, equal.value, false)
@@ -451,27 +108,8 @@ local function each_match(handle, plan, visit)
       if equal.value < other then return true end
       return check(id)
     end)
-    return
-  end
-  -- Those of one value or range, put in order.
-  local condition, found = equal or ranged, {}
-  local index = index_of(handle, condition.place)
-  local list, value, operator = index.values, condition.value, condition.operator
-  local from, inside = 1, 1
-  if operator ~= "<" and operator ~= "<=" then
-    from, inside = bound(list, value, operator == ">")
-  end
-  each_up(list, from, inside, function(id, other)
-    if (operator == "=" or operator == "<" or operator == "<=") and value < other then return true end
-    local row = place_of_row(handle, id)
-    if row and matches(handle, row, tests) then found[#found + 1] = { id, row } end
-    return false
-  end)
-  if not plan.is_counted then sort(found, function(a, b)
-    return plan.precedes(a[1], a[2], b[1], b[2])
-  end) end
-  for _, one in ipairs(found) do
-    if visit(one[1], one[2]) then return end
+  else
+    each_sorted(handle, plan, equal or ranged, visit)
   end
 end
 
@@ -575,7 +213,7 @@ local FIND_KEYS <const> = { where = true, order = true, limit = true }
 local function make_precedes(handle, place, is_down)
   return function(id, row, other_id, other)
     if place then
-      local left, right = key_of(handle, place, row), key_of(handle, place, other)
+      local left, right = column_key(handle, place, row), column_key(handle, place, other)
       -- Null comes last, in either direction.
       if left == nil or right == nil then
         if left ~= nil or right ~= nil then return left ~= nil end
@@ -662,11 +300,4 @@ function methods.count(entity, query)
   return count
 end
 
-return {
-  methods = methods,
-  leave = leave,
-  enter = enter,
-  needs_before = needs_before,
-  drop_found = drop,
-  supply_found = supply_found,
-}
+return { methods = methods, supply_found = supply_found }

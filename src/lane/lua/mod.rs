@@ -9,7 +9,8 @@
 //! | `events.lua` | events on their way in |
 //! | `rows.lua`, `kinds.lua` | rows that are here; what is compiled for each kind of entity |
 //! | `misses.lua`, `dry.lua` | rows that are not, and calls that run dry to learn which |
-//! | `find.lua`, `question` | reads by column: the inner side, and what it asks the store |
+//! | `find.lua`, `queries.lua`, `indexes.lua`, `ordered.lua` | reads by column |
+//! | `question` | what they ask the store |
 //! | `writes.lua`, `undo.lua`, `seal.lua`, `sweep.lua` | what a batch writes, what was there before, handing it out, letting go |
 //! | `calls.lua`, `context.lua`, `sandbox.lua` | calls of handlers, `ctx`, and what else a script may see |
 //! | `inner` | the inner side's functions, as the host calls them |

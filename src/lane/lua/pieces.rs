@@ -14,7 +14,7 @@ pub(super) struct Piece {
 }
 
 /// In the order in which they are loaded: each asks only for what those before it give.
-const FILES: [(&str, &str); 17] = [
+const FILES: [(&str, &str); 20] = [
     ("layout", include_str!("layout.lua")),
     ("numeric", include_str!("numeric.lua")),
     ("values", include_str!("values.lua")),
@@ -24,6 +24,9 @@ const FILES: [(&str, &str); 17] = [
     ("undo", include_str!("undo.lua")),
     ("arguments", include_str!("arguments.lua")),
     ("dry", include_str!("dry.lua")),
+    ("ordered", include_str!("ordered.lua")),
+    ("queries", include_str!("queries.lua")),
+    ("indexes", include_str!("indexes.lua")),
     ("find", include_str!("find.lua")),
     ("writes", include_str!("writes.lua")),
     ("kinds", include_str!("kinds.lua")),
