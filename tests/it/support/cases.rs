@@ -26,7 +26,7 @@ every = "end"
 pub const SCRIPT: &str = "function on_event(event, ctx) ctx.thing:set(event.block, { big = event.block }) end\n";
 
 /// What no message may hold: the inside of the program.
-const INSIDE: [&str; 5] = ["panicked at", "overflowed its stack", "bug in forebay", "prelude:", "stack traceback"];
+const INSIDE: [&str; 5] = ["panicked at", "overflowed its stack", "bug in forebay", "inner:", "stack traceback"];
 
 /// Events of one region, one a block.
 pub fn blocks(numbers: impl IntoIterator<Item = i64>) -> String {
