@@ -26,7 +26,7 @@ use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Change, Decoder, Head, ValueRef, Writer, encode_values};
 use crate::rows::existence::{KnownRows, is_new};
 use crate::store::RegionQuery;
-use crate::undo::push_absent;
+use crate::undo::{begin_entry, push_absent};
 
 /// Makes engines that run a Rust handler.
 pub(crate) struct NativeFactory<H> {
@@ -250,7 +250,7 @@ impl Rows {
                     Before::Row(row) => {
                         let entries = gathered.entries(entity, region);
                         let head = Head { id: &id, change: Change::Written, writer: Writer::default() };
-                        entries.extend(block.to_le_bytes());
+                        begin_entry(block, entries);
                         encode_values(&schema.entities()[entity], head, &row, entries);
                     }
                 }
