@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::handoff::Committer;
 use crate::batch::SealedBatch;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::Depth;
 use crate::model::schema::Schema;
 use crate::publish::outbox::Mailbox;
 use crate::snapshot::{Publication, seq_of};
@@ -55,7 +56,7 @@ pub(crate) struct StoreCommitter {
     mailbox: Option<Arc<Mailbox>>,
     schema: Arc<Schema>,
     /// `rollback.depth`.
-    depth: u64,
+    depth: Depth,
     recorder: Arc<Recorder>,
 }
 
@@ -68,7 +69,7 @@ impl StoreCommitter {
         depth: u64,
         recorder: Arc<Recorder>,
     ) -> Self {
-        Self { store, mailbox, schema, depth, recorder }
+        Self { store, mailbox, schema, depth: depth.into(), recorder }
     }
 
     fn commit_batch(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, BatchError> {
@@ -86,7 +87,7 @@ impl StoreCommitter {
     /// one state of the store.
     fn roll_back(&mut self, to: i64) -> Result<Option<RolledBack>, StoreError> {
         let (from, store) = (self.store.checkpoint()?, &mut self.store);
-        let plan = plan_rollback(from, self.depth, &self.schema, to, |rows_from| store.history(rows_from))?;
+        let plan = plan_rollback(from, self.depth, &self.schema, to.into(), |rows_from| store.history(rows_from))?;
         let Some(mut plan) = plan else { return Ok(None) };
         if let Some(encoder) = self.store.encoder() {
             plan.encode(|entity, rows| encoder.encode(entity, rows))?;

@@ -19,6 +19,7 @@ use crate::lane::{Cast, Engine, LaneError, Round, SealedRows};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::event::RegionNo;
+use crate::model::ids::Depth;
 use crate::model::limits::{
     BATCH_EVENTS, LINGER, OPEN_BATCH_GROWTH_MAX, OPEN_BATCH_TIME, ROUND_EVENTS_MAX, ROUND_EVENTS_MIN, WAIT_STEP,
     round_bytes,
@@ -710,8 +711,8 @@ impl<'h> Coordinator<'h> {
     fn seal_crew(&mut self, snapshots: &Snapshots) -> Result<SealedBatch, LaneError> {
         let last_block = self.open.last_block.or(self.sealed.block);
         let block = last_block.or(self.snapped_at).unwrap_or(0);
-        let depth = self.plan.depth;
-        let history_after = last_block.filter(|_| depth > 0).map(|last| last.saturating_sub_unsigned(depth));
+        let depth = Depth::new(self.plan.depth);
+        let history_after = last_block.filter(|_| !depth.is_none()).map(|last| depth.oldest(last.into()).get());
         let is_again = matches!(snapshots, Snapshots::Again(_));
         let mut regions_of: BTreeMap<usize, Vec<(RegionNo, Arc<str>)>> =
             self.crew.made().into_iter().map(|at| (at, Vec::new())).collect();
@@ -801,7 +802,10 @@ impl<'h> Coordinator<'h> {
             touched,
             origins: Arc::clone(&self.origins),
             snapshots,
-            history_floor: history.as_ref().and(after.block).map(|last| last.saturating_sub_unsigned(self.plan.depth)),
+            history_floor: history
+                .as_ref()
+                .and(after.block)
+                .map(|last| Depth::new(self.plan.depth).oldest(last.into()).get()),
             history,
             undone: None,
         }

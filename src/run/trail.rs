@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::intake::Taken;
 use crate::commit::RolledBack;
 use crate::lane::Round;
+use crate::model::ids::Depth;
 use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead};
 
 /// The trail of the open batch.
@@ -56,7 +57,7 @@ impl Trail {
                 }
             }
         }
-        let oldest = taken.last_block.saturating_sub_unsigned(self.depth);
+        let oldest = Depth::new(self.depth).oldest(taken.last_block.into()).get();
         // The last block may go on in the next round.
         while self.blocks.len() > 1
             && let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest)
@@ -95,7 +96,7 @@ impl Trail {
 
     /// The head of the history of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
     pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<HistoryHead> {
-        let oldest = last_block.map_or(i64::MIN, |last| last.saturating_sub_unsigned(self.depth));
+        let oldest = last_block.map_or(i64::MIN, |last| Depth::new(self.depth).oldest(last.into()).get());
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
             self.base.pass(&mark);
         }

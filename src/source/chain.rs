@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::model::ids::{BlockNo, Depth};
 use crate::undo::{BlockMark, Window};
 
 /// A block that is held.
@@ -45,7 +46,7 @@ pub(super) enum Link {
 pub(super) struct Chain {
     blocks: VecDeque<Held>,
     /// How far back a rollback can go, in block numbers.
-    depth: u64,
+    depth: Depth,
     /// The oldest block that the store can roll back to; none if it holds all since the beginning.
     floor: Option<i64>,
     /// Whether there were blocks before the first one that is held.
@@ -56,19 +57,19 @@ pub(super) struct Chain {
 
 impl Chain {
     /// A chain without blocks.
-    pub(super) fn new(depth: u64) -> Self {
+    pub(super) fn new(depth: Depth) -> Self {
         Self { blocks: VecDeque::new(), depth, floor: None, begins_later: false, is_linked: false }
     }
 
     /// What a store holds whose last block is `tip`.
-    pub(super) fn of_store(window: &Window, tip: i64, depth: u64) -> Self {
+    pub(super) fn of_store(window: &Window, tip: i64, depth: Depth) -> Self {
         let held = |mark: BlockMark| Held { block: mark.block, hash: mark.hash };
         let mut blocks: VecDeque<Held> = window.blocks().into_iter().map(held).collect();
         if blocks.back().is_none_or(|last| last.block != tip) {
             blocks = [Held { block: tip, hash: None }].into();
         }
         let begins_later = window.begins_later();
-        let floor = window.oldest().filter(|_| begins_later);
+        let floor = window.oldest().filter(|_| begins_later).map(BlockNo::get);
         Self { blocks, depth, floor, begins_later, is_linked: false }
     }
 
@@ -148,7 +149,7 @@ impl Chain {
 
     /// The oldest block that a rollback can go to; none if there is no block.
     pub(super) fn oldest(&self) -> Option<i64> {
-        let by_depth = self.tip()?.block.saturating_sub_unsigned(self.depth);
+        let by_depth = self.depth.oldest(self.tip()?.block.into()).get();
         // What lay too far behind an earlier tip is not kept any more.
         let first = self.first().filter(|_| self.begins_later).map(|first| first.block);
         Some(by_depth.max(self.floor.unwrap_or(i64::MIN)).max(first.unwrap_or(i64::MIN)))
@@ -188,7 +189,7 @@ impl Chain {
     /// Goes on with a new block.
     pub(super) fn push(&mut self, block: i64, hash: Option<&str>) {
         self.blocks.push_back(Held { block, hash: hash.map(Arc::from) });
-        let oldest = block.saturating_sub_unsigned(self.depth);
+        let oldest = self.depth.oldest(block.into()).get();
         while self.blocks.get(1).is_some_and(|second| second.block <= oldest) {
             self.blocks.pop_front();
             self.begins_later = true;
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
 
     fn chain(depth: u64, blocks: &[(i64, &str)]) -> Chain {
-        let mut chain = Chain::new(depth);
+        let mut chain = Chain::new(Depth::new(depth));
         blocks.iter().for_each(|(block, hash)| chain.push(*block, Some(hash)));
         chain
     }

@@ -13,6 +13,7 @@ use super::order::Late;
 use super::{Next, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::event::{EventRef, Page, RegionNo};
+use crate::model::ids::Depth;
 use crate::model::limits::{ASIDE_BYTES_MAX, PAGE_BYTES, WAIT_STEP};
 use crate::timeline::{Doing, Recorder, Stage};
 use crate::undo::Window;
@@ -33,7 +34,7 @@ pub(crate) struct ReadPlan {
     /// What is known of those blocks.
     pub(crate) window: Window,
     /// `rollback.depth`.
-    pub(crate) depth: u64,
+    pub(crate) depth: Depth,
     /// The last block to let through.
     pub(crate) until: Option<i64>,
     /// Regions that have their numbers already.
@@ -392,8 +393,8 @@ impl Reader {
         let Some(Skip { aside: Some(aside), .. }) = &self.skip else { return Ok(Ok(())) };
         let is_decided = match &aside.from {
             // A branch that was left again was never longer than a rollback can go.
-            Ok(from) => event.block.saturating_sub_unsigned(self.plan.depth) > *from || aside.bytes > ASIDE_BYTES_MAX,
-            Err(_) => event.block.saturating_sub_unsigned(self.plan.depth) >= aside.first,
+            Ok(from) => self.plan.depth.oldest(event.block.into()).get() > *from || aside.bytes > ASIDE_BYTES_MAX,
+            Err(_) => self.plan.depth.oldest(event.block.into()).get() >= aside.first,
         };
         if is_decided { self.decide() } else { Ok(Ok(())) }
     }

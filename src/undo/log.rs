@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::HistoryError;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::BlockNo;
 use crate::model::schema::{Column, Entity, Schema, parse_columns};
 use crate::model::value::ColumnType;
 use crate::rows::codec::{Change, CodecError, Decoder, put_bytes};
@@ -153,8 +154,8 @@ impl Logged {
     }
 
     /// Whether the state as of block `to` can be made from this record and later ones.
-    pub(super) fn reaches(&self, to: i64) -> bool {
-        self.head.base.block.is_none_or(|base| base <= to)
+    pub(super) fn reaches(&self, to: BlockNo) -> bool {
+        self.head.base.block.is_none_or(|base| base <= to.get())
     }
 }
 
@@ -256,7 +257,7 @@ fn entity_then(name: &str, columns: &str) -> Option<Entity> {
 pub(super) fn entries_of<'e>(
     entity: &'e Entity,
     entries: &'e [u8],
-) -> impl Iterator<Item = Result<(i64, Range<usize>), CodecError>> + 'e {
+) -> impl Iterator<Item = Result<(BlockNo, Range<usize>), CodecError>> + 'e {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at + BLOCK_BYTES;
@@ -264,12 +265,12 @@ pub(super) fn entries_of<'e>(
         let mut decoder = Decoder::new(entity, entries, start);
         let skipped = decoder.skip();
         at = if skipped.is_ok() { decoder.at() } else { entries.len() };
-        Some(skipped.map(|_| (block, start..at)))
+        Some(skipped.map(|_| (BlockNo::new(block), start..at)))
     })
 }
 
 /// The entries of blocks up to `to`.
-pub(super) fn entries_up_to(entity: &Entity, entries: &[u8], to: i64) -> Result<Vec<u8>, CodecError> {
+pub(super) fn entries_up_to(entity: &Entity, entries: &[u8], to: BlockNo) -> Result<Vec<u8>, CodecError> {
     let mut kept = Vec::new();
     for entry in entries_of(entity, entries) {
         let (block, at) = entry?;
@@ -316,8 +317,8 @@ mod tests {
         assert_eq!((section.entity, &section.then, &*section.region), (1, &then, "r"));
         assert_eq!(section.entries, entries);
         let found: Vec<_> = entries_of(&then, &entries).collect::<Result<_, _>>().expect("entries");
-        assert_eq!(found, [(7, 8..first), (9, first + 8..entries.len())]);
-        assert_eq!(entries_up_to(&then, &entries, 8).expect("entries"), entries[..first]);
+        assert_eq!(found, [(BlockNo::new(7), 8..first), (BlockNo::new(9), first + 8..entries.len())]);
+        assert_eq!(entries_up_to(&then, &entries, BlockNo::new(8)).expect("entries"), entries[..first]);
     }
 
     #[test]

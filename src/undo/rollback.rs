@@ -12,6 +12,7 @@ use super::log::{
 };
 use super::window::Window;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::{BlockNo, Depth};
 use crate::model::schema::{Column, Entity, Schema};
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Decoder, ValueRef, encode_row};
@@ -77,9 +78,9 @@ impl RollbackPlan {
 /// The undo log does not reach so far back, a record does not follow the format, or `read` failed.
 pub fn plan_rollback<E: From<HistoryError>>(
     checkpoint: Checkpoint,
-    depth: u64,
+    depth: Depth,
     schema: &Schema,
-    to: i64,
+    to: BlockNo,
     mut read: impl FnMut(u64) -> Result<Vec<HistoryRecord>, E>,
 ) -> Result<Option<RollbackPlan>, E> {
     let window = Window::new(checkpoint, depth, &read(u64::MAX)?)?;
@@ -93,14 +94,14 @@ pub fn plan_rollback<E: From<HistoryError>>(
 
 /// A row as it is to be again.
 struct RowBefore {
-    block: i64,
+    block: BlockNo,
     packed: Vec<u8>,
 }
 
 /// A rollback that is being planned.
 struct Undo {
     checkpoint: Checkpoint,
-    to: i64,
+    to: BlockNo,
     /// The records that are needed, newest first. The last one may be kept in part.
     logged: Vec<Logged>,
     /// Entity, region and id of each row that changed since, and how it was.
@@ -110,7 +111,7 @@ struct Undo {
 }
 
 impl Undo {
-    fn new(window: &Window, to: i64) -> Result<Option<Self>, HistoryError> {
+    fn new(window: &Window, to: BlockNo) -> Result<Option<Self>, HistoryError> {
         let Some(logged) = window.records_to(to)? else { return Ok(None) };
         let (logged, checkpoint) = (logged.to_vec(), window.checkpoint());
         Ok(Some(Self { checkpoint, to, logged, rows: HashMap::new(), kept: Vec::new() }))
@@ -181,8 +182,8 @@ impl Undo {
         if let Some(oldest) = self.logged.into_iter().next_back() {
             (head, before) = (oldest.head, oldest.before);
         }
-        head.blocks.retain(|mark| mark.block <= self.to);
-        head.touches.retain(|touch| touch.block <= self.to);
+        head.blocks.retain(|mark| mark.block <= self.to.get());
+        head.touches.retain(|touch| touch.block <= self.to.get());
         let base = head.end();
         let after = base.checkpoint(number);
         Ok(RollbackPlan {
@@ -191,15 +192,15 @@ impl Undo {
             hash: base.hash,
             changes,
             record: record(number, before, after.block, &head, self.kept),
-            undone: Undone { to: self.to, records_from, regions },
+            undone: Undone { to: self.to.get(), records_from, regions },
         })
     }
 }
 
 /// What each region that had events after block `to` is set back to.
-fn regions_undone(logged: &[Logged], to: i64) -> Vec<RegionUndo> {
+fn regions_undone(logged: &[Logged], to: BlockNo) -> Vec<RegionUndo> {
     let mut regions: BTreeMap<Arc<str>, (i64, RegionUndo)> = BTreeMap::new();
-    let touches = logged.iter().flat_map(|logged| &logged.head.touches).filter(|touch| touch.block > to);
+    let touches = logged.iter().flat_map(|logged| &logged.head.touches).filter(|touch| touch.block > to.get());
     for touch in touches {
         let fresh = || RegionUndo { region: Arc::clone(&touch.region), block: touch.before, events: 0 };
         let (first, undo) = regions.entry(Arc::clone(&touch.region)).or_insert_with(|| (touch.block, fresh()));
@@ -220,7 +221,9 @@ mod tests {
 
     fn plan(schema: &Schema, to: i64) -> Result<Option<RollbackPlan>, HistoryError> {
         let records = records(&entity(&["v"]));
-        plan_rollback(checkpoint(), 100, schema, to, |_| Ok::<_, HistoryError>(records.clone()))
+        plan_rollback(checkpoint(), Depth::new(100), schema, BlockNo::new(to), |_| {
+            Ok::<_, HistoryError>(records.clone())
+        })
     }
 
     fn planned(schema: &Schema, to: i64) -> RollbackPlan {
@@ -287,7 +290,7 @@ mod tests {
             asked.push(from);
             Ok::<_, HistoryError>(records.clone())
         };
-        plan_rollback(checkpoint(), 100, &schema, 15, read).expect("kept").expect("to do");
+        plan_rollback(checkpoint(), Depth::new(100), &schema, BlockNo::new(15), read).expect("kept").expect("to do");
         assert_eq!(asked, [u64::MAX, 5]);
     }
 

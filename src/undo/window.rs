@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::error::HistoryError;
 use super::log::{BlockMark, HistoryBase, HistoryRecord, Logged};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::{BlockNo, Depth};
 
 /// How far back a pipeline can go, and which blocks it holds.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
     checkpoint: Checkpoint,
-    depth: u64,
+    depth: Depth,
     /// The records that follow each other up to the checkpoint, newest first.
     logged: Vec<Logged>,
 }
@@ -20,7 +21,7 @@ impl Window {
     ///
     /// # Errors
     /// A record cannot be read.
-    pub fn new(checkpoint: Checkpoint, depth: u64, records: &[HistoryRecord]) -> Result<Self, HistoryError> {
+    pub fn new(checkpoint: Checkpoint, depth: Depth, records: &[HistoryRecord]) -> Result<Self, HistoryError> {
         let mut logged: Vec<Logged> = Vec::new();
         let mut next = checkpoint.batch;
         for record in records {
@@ -40,11 +41,11 @@ impl Window {
 
     /// The oldest block that can be rolled back to: the checkpoint's own if there is no undo log, none if nothing is
     /// committed.
-    pub fn oldest(&self) -> Option<i64> {
-        let tip = self.checkpoint.block?;
-        let by_depth = tip.saturating_sub_unsigned(self.depth);
+    pub fn oldest(&self) -> Option<BlockNo> {
+        let tip = BlockNo::new(self.checkpoint.block?);
+        let by_depth = self.depth.oldest(tip);
         Some(match self.logged.last() {
-            Some(last) => last.head.base.block.map_or(by_depth, |base| base.max(by_depth)),
+            Some(last) => last.head.base.block.map_or(by_depth, |base| by_depth.max(base.into())),
             None => tip,
         })
     }
@@ -78,15 +79,18 @@ impl Window {
     ///
     /// # Errors
     /// The undo log does not reach so far back.
-    pub(super) fn records_to(&self, to: i64) -> Result<Option<&[Logged]>, HistoryError> {
-        if self.checkpoint.block.is_some_and(|tip| tip <= to) {
+    pub(super) fn records_to(&self, to: BlockNo) -> Result<Option<&[Logged]>, HistoryError> {
+        if self.checkpoint.block.is_some_and(|tip| tip <= to.get()) {
             return Ok(None);
         }
         let oldest = self.oldest();
         let reach = self.logged.iter().position(|logged| logged.reaches(to));
         match reach.filter(|_| oldest.is_some_and(|oldest| oldest <= to)) {
             Some(reach) => Ok(Some(&self.logged[..=reach])),
-            None => Err(HistoryError::Beyond { to, oldest, depth: self.depth }),
+            None => {
+                let oldest = oldest.map(BlockNo::get);
+                Err(HistoryError::Beyond { to: to.get(), oldest, depth: self.depth.get() })
+            }
         }
     }
 }
@@ -98,7 +102,7 @@ mod tests {
     use super::*;
 
     fn window(depth: u64, records: &[HistoryRecord]) -> Window {
-        Window::new(checkpoint(), depth, records).expect("a window")
+        Window::new(checkpoint(), Depth::new(depth), records).expect("a window")
     }
 
     fn numbers(window: &Window) -> Vec<i64> {
@@ -108,8 +112,11 @@ mod tests {
     #[test]
     fn what_is_logged_can_be_gone_back_to() {
         let window = window(100, &records(&entity(&["v"])));
-        assert_eq!(window.records_to(4).err(), Some(HistoryError::Beyond { to: 4, oldest: Some(5), depth: 100 }));
-        let needed = |to| window.records_to(to).expect("kept").map(<[Logged]>::len);
+        assert_eq!(
+            window.records_to(BlockNo::new(4)).err(),
+            Some(HistoryError::Beyond { to: 4, oldest: Some(5), depth: 100 })
+        );
+        let needed = |to| window.records_to(BlockNo::new(to)).expect("kept").map(<[Logged]>::len);
         for (to, records) in [(5, Some(2)), (11, Some(2)), (12, Some(1)), (19, Some(1)), (20, None), (99, None)] {
             assert_eq!(needed(to), records, "to block {to}");
         }
@@ -122,10 +129,12 @@ mod tests {
         let mut records = records(&entity(&["v"]));
         records[1].batch = 3;
         let later = window(100, &records);
-        assert_eq!(later.oldest(), Some(12));
-        assert!(later.records_to(11).is_err() && later.records_to(12).expect("kept").is_some());
+        assert_eq!(later.oldest(), Some(BlockNo::new(12)));
+        assert!(
+            later.records_to(BlockNo::new(11)).is_err() && later.records_to(BlockNo::new(12)).expect("kept").is_some()
+        );
         records[0].batch = 4;
-        assert_eq!(window(100, &records).oldest(), Some(20));
+        assert_eq!(window(100, &records).oldest(), Some(BlockNo::new(20)));
     }
 
     #[test]
@@ -135,23 +144,32 @@ mod tests {
         head.base = HistoryBase { block: Some(14), block_events: 1, blocks: 9, events: 20, hash: None };
         records[0].head = serde_json::to_string(&head).expect("a head");
         let window = window(100, &records);
-        assert_eq!(window.oldest(), Some(14));
-        assert!(window.records_to(13).is_err() && window.records_to(14).expect("kept").is_some());
+        assert_eq!(window.oldest(), Some(BlockNo::new(14)));
+        assert!(
+            window.records_to(BlockNo::new(13)).is_err()
+                && window.records_to(BlockNo::new(14)).expect("kept").is_some()
+        );
         assert_eq!(numbers(&window), [14, 15, 20]);
     }
 
     #[test]
     fn depth_bounds_what_can_be_undone() {
         let window = window(6, &records(&entity(&["v"])));
-        assert_eq!(window.oldest(), Some(14));
-        assert_eq!(window.records_to(13).err(), Some(HistoryError::Beyond { to: 13, oldest: Some(14), depth: 6 }));
-        assert!(window.records_to(14).is_ok());
+        assert_eq!(window.oldest(), Some(BlockNo::new(14)));
+        assert_eq!(
+            window.records_to(BlockNo::new(13)).err(),
+            Some(HistoryError::Beyond { to: 13, oldest: Some(14), depth: 6 })
+        );
+        assert!(window.records_to(BlockNo::new(14)).is_ok());
     }
 
     #[test]
     fn nothing_committed_is_nothing_to_go_back_from() {
-        let window = Window::new(Checkpoint::default(), 6, &[]).expect("a window");
+        let window = Window::new(Checkpoint::default(), Depth::new(6), &[]).expect("a window");
         assert_eq!((window.oldest(), window.blocks()), (None, Vec::new()));
-        assert_eq!(window.records_to(3).err(), Some(HistoryError::Beyond { to: 3, oldest: None, depth: 6 }));
+        assert_eq!(
+            window.records_to(BlockNo::new(3)).err(),
+            Some(HistoryError::Beyond { to: 3, oldest: None, depth: 6 })
+        );
     }
 }
