@@ -1,14 +1,20 @@
 //! Sources: where events come from, in order.
 //!
-//! A source yields one event at a time and knows no lane and no store. The reader thread checks the order, leaves out
-//! what is committed already, and hands pages of events over a bounded channel, within a budget of bytes.
+//! A source yields one event at a time and knows no lane and no store. The reader thread (`reader`) checks the order
+//! (`order`), leaves out what is committed already (`resume`), follows forks (`forks` judges, `chain` holds the blocks), and
+//! hands pages of events over a bounded channel, within a budget of bytes (`pages`).
 
 mod chain;
 mod files;
+mod forks;
 mod head;
 mod ndjson;
 mod order;
+mod pages;
 pub(crate) mod reader;
+mod regions;
+mod resume;
+mod stats;
 
 use std::sync::Arc;
 
