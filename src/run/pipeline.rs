@@ -542,6 +542,7 @@ impl Pipeline {
             region_ids: self.regions.ids.clone(),
             done: checkpoint.block.map(|block| (block, checkpoint.block_events)),
             window,
+            after: None,
             depth: self.rollback_depth.into(),
             until: self.until,
             known_regions: regions.names.clone(),

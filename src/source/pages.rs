@@ -13,6 +13,7 @@ use super::{Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::event::{EventRef, Page, RegionNo};
 use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
+use crate::model::position::Position;
 use crate::timeline::{Doing, Recorder, Stage};
 
 /// Waits shorter than this are not recorded.
@@ -108,9 +109,20 @@ impl PageWriter {
         {
             self.page.hashes.push((event.block, Arc::from(hash.as_str())));
         }
+        if let Some(position) = &event.position {
+            self.note_position(event.block, position);
+        }
         self.page.text.push_str(&event.json);
         self.page.events.push(EventRef { start, len, line: event.line, block: event.block, region });
         Ok(())
+    }
+
+    /// Of each block the last position counts: its buffer is used again.
+    fn note_position(&mut self, block: i64, position: &Position) {
+        match self.page.positions.last_mut() {
+            Some((last, noted)) if *last == block => noted.clone_from(position),
+            _ => self.page.positions.push((block, position.clone())),
+        }
     }
 
     fn region_no(&mut self, region: &str) -> RegionNo {
@@ -188,6 +200,7 @@ fn empty_page(origin: &Arc<str>, origin_no: u16) -> Page {
         origin_no,
         new_regions: Vec::new(),
         hashes: Vec::new(),
+        positions: Vec::new(),
         source_bytes_read: 0,
         lease: None,
     }

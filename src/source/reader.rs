@@ -16,9 +16,10 @@ use super::pages::{PageSink, PageWriter, Stop};
 use super::regions::AllowedRegions;
 use super::resume::{HeldBranch, Resume, Step};
 pub(crate) use super::stats::ReadStats;
-use super::{Next, Source, SourceEvent};
+use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::ids::{BlockNo, Depth};
+use crate::model::position::Position;
 use crate::timeline::Recorder;
 use crate::undo::Window;
 
@@ -29,6 +30,8 @@ pub(crate) struct ReadPlan {
     pub(crate) region_ids: Option<Vec<String>>,
     /// Blocks up to this one are committed already, the last one with this many events.
     pub(crate) done: Option<(i64, u64)>,
+    /// The position behind the last event of those blocks, if it is known.
+    pub(crate) after: Option<Position>,
     /// What is known of those blocks.
     pub(crate) window: Window,
     /// `rollback.depth`.
@@ -42,6 +45,8 @@ pub(crate) struct ReadPlan {
 /// The reader's state.
 pub(crate) struct Reader {
     source: Box<dyn Source>,
+    /// The position that the source is to go on behind.
+    after: Option<Position>,
     /// The last block to let through.
     until: Option<i64>,
     regions: AllowedRegions,
@@ -68,6 +73,7 @@ impl Reader {
         };
         Self {
             source,
+            after: plan.after,
             until: plan.until,
             regions: AllowedRegions::new(plan.region_ids),
             order: Order::new(plan.late, Arc::clone(&stats)),
@@ -97,6 +103,7 @@ impl Reader {
     }
 
     fn read_all(&mut self) -> Result<(), Stop> {
+        self.go_on_behind_position()?;
         let mut event = SourceEvent::default();
         loop {
             let is_ready = self.source.is_ready();
@@ -114,6 +121,17 @@ impl Reader {
                 Next::Rollback { to } => self.rolled_back(to.into())?,
             }
         }
+    }
+
+    /// Lets the source go on behind what is committed, if a position says where that ends and the source can. Else it begins
+    /// at its beginning, and what is committed is left out by comparison.
+    fn go_on_behind_position(&mut self) -> Result<(), SourceError> {
+        let Some(after) = self.after.take() else { return Ok(()) };
+        match self.source.resume(&after)? {
+            Resumed::After => self.resume.go_on_behind(&self.chain),
+            Resumed::FromStart => {}
+        }
+        Ok(())
     }
 
     /// Takes one event: leaves it out if it is committed already, else hands it on.
@@ -222,7 +240,6 @@ mod tests {
 
     use super::*;
     use crate::model::checkpoint::Checkpoint;
-    use crate::source::SourceError;
     use crate::undo::{BlockMark, HistoryBase, HistoryHead, record};
 
     /// What a source gives: block, hash and parent (empty: not known), or a rollback of its own.
@@ -235,9 +252,12 @@ mod tests {
     }
     use Given::{Back, Event, Pause};
 
+    /// A source of these steps. A position is the number of steps before it.
     struct Script {
         steps: Vec<Given>,
         at: usize,
+        /// Whether it can go on after a position.
+        is_log: bool,
     }
 
     impl Source for Script {
@@ -250,6 +270,7 @@ mod tests {
                         (event.block, event.hash, event.parent) = (block, known(hash), known(parent));
                         event.region.replace_range(.., "r");
                         event.json.replace_range(.., "{}");
+                        event.set_position(&self.at.to_string())?;
                         return Ok(Next::Event);
                     }
                     Back(to) => return Ok(Next::Rollback { to }),
@@ -261,6 +282,15 @@ mod tests {
 
         fn is_ready(&self) -> bool {
             !matches!(self.steps.get(self.at), Some(Pause))
+        }
+
+        fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
+            if !self.is_log {
+                return Ok(Resumed::FromStart);
+            }
+            let at = after.as_str().parse().ok().filter(|at| *at <= self.steps.len());
+            self.at = at.ok_or_else(|| SourceError::Other(format!("no position of this script: {after}")))?;
+            Ok(Resumed::After)
         }
     }
 
@@ -278,16 +308,20 @@ mod tests {
 
     fn plan(blocks: &[(i64, &str)], depth: u64) -> ReadPlan {
         let (window, done) = window(blocks, depth);
-        let (late, until) = (Late::Error, None);
-        ReadPlan { late, region_ids: None, done, window, depth: depth.into(), until, known_regions: Vec::new() }
+        let (late, depth) = (Late::Error, depth.into());
+        ReadPlan { late, region_ids: None, done, after: None, window, depth, until: None, known_regions: Vec::new() }
+    }
+
+    fn messages(plan: ReadPlan, source: impl Source + 'static) -> Vec<FromReader> {
+        let (sender, pages) = bounded(64);
+        let (budget, stats) = (ByteBudget::new(1 << 20), Arc::default());
+        Reader::new(Box::new(source), plan, sender, budget, stats, Recorder::new(0)).run();
+        pages.iter().collect()
     }
 
     /// What the reader sends, in words: the blocks of its events, rollbacks, and how it ends.
     fn read(plan: ReadPlan, source: impl Source + 'static) -> String {
-        let (sender, pages) = bounded(64);
-        let (budget, stats) = (ByteBudget::new(1 << 20), Arc::default());
-        Reader::new(Box::new(source), plan, sender, budget, stats, Recorder::new(0)).run();
-        let said = pages.iter().map(|message| match message {
+        let said = messages(plan, source).into_iter().map(|message| match message {
             FromReader::Page(page) => {
                 page.events.iter().map(|event| event.block.to_string()).collect::<Vec<_>>().join(" ")
             }
@@ -299,7 +333,7 @@ mod tests {
     }
 
     fn script(steps: &[Given]) -> Script {
-        Script { steps: steps.to_vec(), at: 0 }
+        Script { steps: steps.to_vec(), at: 0, is_log: false }
     }
 
     const A: Given = Event(1, "a", "z");
@@ -365,6 +399,48 @@ mod tests {
             let refused = read(plan(BLOCKS, 1), script(steps));
             assert!(refused.starts_with("source:0: a fork that cannot be followed: block "), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_source_goes_on_behind_the_position_of_the_checkpoint_if_it_can() {
+        // Of the blocks that are committed nothing is seen again, so what they were in the script does not matter.
+        const OTHER: Given = Event(2, "other", "z");
+        let after = |position: &str| Some(Position::new(position).expect("a position"));
+        for (is_log, steps, said) in [
+            (true, &[OTHER, OTHER, OTHER, D][..], "4, end"),
+            (true, &[OTHER, OTHER, OTHER], "end"),
+            // A fork is followed at once.
+            (true, &[OTHER, OTHER, OTHER, C2, D2, Pause], "back to 2, 3 4, end"),
+            (true, &[OTHER, OTHER, OTHER, Event(4, "d2", "b"), Pause], "back to 2, 4, end"),
+            (true, &[OTHER, OTHER, OTHER, Back(1), Event(2, "b2", "a")], "back to 1, 2, end"),
+            (true, &[OTHER, OTHER, OTHER, Event(9, "", "")], "9, end"),
+            // One that cannot begins at its beginning, and what is committed is left out.
+            (false, &[A, B, C, D], "4, end"),
+        ] {
+            let plan = ReadPlan { after: after("3"), ..plan(BLOCKS, 10) };
+            assert_eq!(read(plan, Script { is_log, ..script(steps) }), said);
+        }
+        for (position, said) in [
+            ("2", "source:0: block 3 was committed with 1 of its events, and the source now has more of it"),
+            ("1", "source:0: block 2 comes after block 2; blocks must not decrease"),
+            ("9", "no position of this script: 9"),
+        ] {
+            let plan = ReadPlan { after: after(position), ..plan(BLOCKS, 10) };
+            let refused = read(plan, Script { is_log: true, ..script(&[A, B, C, D]) });
+            assert!(refused.starts_with(said), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_the_last_position_of_each_of_its_blocks() {
+        let sent = messages(plan(&[], 10), script(&[A, B, B, Pause, B, C, C2]));
+        let positions = sent.iter().filter_map(|message| match message {
+            FromReader::Page(page) => {
+                Some(page.positions.iter().map(|(block, at)| format!("{block}@{at}")).collect::<Vec<_>>().join(" "))
+            }
+            _ => None,
+        });
+        assert_eq!(positions.collect::<Vec<_>>(), ["1@1 2@3", "2@5 3@6", "3@7"]);
     }
 
     #[test]

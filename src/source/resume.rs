@@ -110,7 +110,8 @@ impl HeldBranch {
 }
 
 fn held_bytes(event: &SourceEvent) -> usize {
-    event.json.len() + size_of::<SourceEvent>()
+    let position = event.position.as_ref().map_or(0, |position| position.as_str().len());
+    event.json.len() + position + size_of::<SourceEvent>()
 }
 
 impl Resume {
@@ -141,6 +142,17 @@ impl Resume {
     fn end(&mut self) {
         self.reading = Reading::Past;
         self.seen = Chain::new(self.seen.depth());
+    }
+
+    /// The source goes on behind a position: what comes lies behind the last block of `ours`, and is on no branch that was
+    /// left again. Only more of that block would be seen here.
+    pub(super) fn go_on_behind(&mut self, ours: &Chain) {
+        if let Some(tip) = ours.tip().filter(|_| !self.is_past()) {
+            self.seen.clear();
+            self.seen.push(tip.block, tip.hash.as_deref());
+            self.events = self.done.events;
+            self.reading = Reading::At;
+        }
     }
 
     /// Takes an event, while [`Resume::is_past`] is false. `ours` is what is committed.

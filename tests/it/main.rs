@@ -11,6 +11,7 @@ mod limits;
 mod memory;
 mod native;
 mod overlap;
+mod positions;
 mod postgres;
 mod proxy;
 mod publish;
