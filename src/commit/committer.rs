@@ -6,13 +6,13 @@ use std::time::Instant;
 use super::handoff::Committer;
 use crate::batch::SealedBatch;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::Depth;
 use crate::model::schema::Schema;
 use crate::publish::outbox::Mailbox;
-use crate::rows::changes::RegionChanges;
 use crate::snapshot::{Publication, seq_of};
 use crate::store::{Committed, Store, StoreError};
 use crate::timeline::{Doing, Recorder, Stage};
-use crate::undo::{HistoryError, RegionUndo, Window};
+use crate::undo::{HistoryError, RegionUndo, plan_rollback};
 
 /// What is handed to the commit thread.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ pub(crate) struct StoreCommitter {
     mailbox: Option<Arc<Mailbox>>,
     schema: Arc<Schema>,
     /// `rollback.depth`.
-    depth: u64,
+    depth: Depth,
     recorder: Arc<Recorder>,
 }
 
@@ -69,7 +69,7 @@ impl StoreCommitter {
         depth: u64,
         recorder: Arc<Recorder>,
     ) -> Self {
-        Self { store, mailbox, schema, depth, recorder }
+        Self { store, mailbox, schema, depth: depth.into(), recorder }
     }
 
     fn commit_batch(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, BatchError> {
@@ -86,28 +86,15 @@ impl StoreCommitter {
     /// Brings the state back to what it was as of a block. Nothing is in flight: checkpoint and history are read now, from
     /// one state of the store.
     fn roll_back(&mut self, to: i64) -> Result<Option<RolledBack>, StoreError> {
-        let from = self.store.checkpoint()?;
-        let window = Window::new(from, self.depth, &self.store.history(u64::MAX)?)?;
-        let Some(mut undo) = window.undo(to)? else { return Ok(None) };
-        let first = undo.records_from();
-        for record in self.store.history(first)?.iter().filter(|record| record.batch >= first) {
-            undo.add(&self.schema, record)?;
-        }
-        let plan = undo.into_plan(&self.schema)?;
-        let hash = plan.hash.clone();
-        let mut batch = SealedBatch::of_rollback(plan);
+        let (from, store) = (self.store.checkpoint()?, &mut self.store);
+        let plan = plan_rollback(from, self.depth, &self.schema, to.into(), |rows_from| store.history(rows_from))?;
+        let Some(mut plan) = plan else { return Ok(None) };
         if let Some(encoder) = self.store.encoder() {
-            for (entity, regions) in batch.changes.iter_mut().enumerate() {
-                for region in regions {
-                    let packed =
-                        RegionChanges { region: Arc::clone(&region.region), packed: Vec::new(), rows: Vec::new() };
-                    *region = encoder.encode(entity, std::mem::replace(region, packed))?;
-                }
-            }
+            plan.encode(|entity, rows| encoder.encode(entity, rows))?;
         }
-        let batch = Arc::new(batch);
+        let (hash, regions) = (plan.hash.clone(), plan.undone.regions.clone());
+        let batch = Arc::new(SealedBatch::of_rollback(plan));
         let committed = self.store.commit(&batch)?;
-        let regions = batch.undone.as_ref().map_or_else(Vec::new, |undone| undone.regions.clone());
         Ok(Some(RolledBack {
             from,
             checkpoint: batch.after,

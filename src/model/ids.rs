@@ -45,6 +45,13 @@ number! {
     BlockNo(i64)
 }
 
+impl BlockNo {
+    /// The number before this one, whether or not there is such a block.
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
 number! {
     /// The number of a batch: 1 is the pipeline's first. 0 stands for none.
     BatchNo(u64)

@@ -8,6 +8,7 @@ pub(crate) mod event;
 pub mod ids;
 pub mod limits;
 pub(crate) mod numeric;
+pub(crate) mod position;
 pub mod query;
 pub(crate) mod schema;
 pub(crate) mod text;

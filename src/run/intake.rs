@@ -298,6 +298,7 @@ mod tests {
             origin_no: 0,
             new_regions: Vec::new(),
             hashes: Vec::new(),
+            positions: Vec::new(),
             source_bytes_read: 0,
             lease: None,
         }

@@ -36,6 +36,8 @@ mod memory;
 mod native;
 /// Handlers run while a commit is parked; a failed commit ends the run.
 mod overlap;
+/// A source that is told where to go on.
+mod positions;
 /// What is particular to Postgres: tables, connections, outages, reads.
 mod postgres;
 /// Ready documents in Redis, over every kind of server.

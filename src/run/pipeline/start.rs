@@ -151,7 +151,7 @@ impl Pipeline {
     fn read_store(&self, store: &mut dyn Store) -> Result<Stored, PipelineError> {
         let checkpoint = store.checkpoint()?;
         let window =
-            Window::new(checkpoint, self.rollback_depth, &store.history(u64::MAX)?).map_err(StoreError::from)?;
+            Window::new(checkpoint, self.rollback_depth.into(), &store.history(u64::MAX)?).map_err(StoreError::from)?;
         let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
         let set_back: HashSet<Arc<str>> =
             if self.rollback_depth > 0 { store.set_back_regions()?.into_iter().collect() } else { HashSet::new() };
@@ -249,7 +249,8 @@ impl Pipeline {
             region_ids: self.regions.ids.clone(),
             done: checkpoint.block.map(|block| (block, checkpoint.block_events)),
             window,
-            depth: self.rollback_depth,
+            after: None,
+            depth: self.rollback_depth.into(),
             until: self.until,
             known_regions: regions.names.clone(),
         };
