@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Extent, Publication, PublishError, PublishReceipt, PublishStatus, Publisher};
+use crate::batch::SealedBatch;
+use crate::commit::CommitListener;
 use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};
 use crate::model::timestamp::Timestamp;
-use crate::store::{DueSnapshot, Outbox, StoreError};
+use crate::snapshot::seq_of;
+use crate::store::{Committed, DueSnapshot, Outbox, StoreError};
 use crate::timeline::{Doing, Recorder, Stage};
 
 /// Waits between two tries while something cannot be published.
@@ -41,8 +44,6 @@ struct Waiting {
     bytes: usize,
     /// Something was let go: it is to be read from the store.
     is_incomplete: bool,
-    /// Regions for which Redis knows a higher number than the store does, and that number.
-    floors: BTreeMap<Arc<str>, u64>,
     is_closed: bool,
     /// The last committed block, once all snapshots as of it are there.
     complete: Option<i64>,
@@ -56,12 +57,18 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
+    /// An empty one in which so many bytes may wait, and what wakes who reads it.
+    pub(crate) fn new(bytes_max: usize) -> (Arc<Self>, Receiver<()>) {
+        let (wake, inbox) = bounded(1);
+        (Arc::new(Self { waiting: Mutex::default(), wake, bytes_max }), inbox)
+    }
+
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts snapshots in; an older one of the same region goes. Never blocks.
-    pub(crate) fn put(&self, publications: impl IntoIterator<Item = Publication>) {
+    fn put(&self, publications: impl IntoIterator<Item = Publication>) {
         let mut waiting = self.waiting();
         for one in publications {
             waiting.bytes += one.doc.len();
@@ -75,17 +82,6 @@ impl Mailbox {
         }
         drop(waiting);
         self.wake();
-    }
-
-    /// Lets everything that is unpublished be read from the store. Never blocks.
-    pub(crate) fn ask_for_sweep(&self) {
-        self.waiting().is_incomplete = true;
-        self.wake();
-    }
-
-    /// Regions that the store must number above what Redis has. Never blocks.
-    pub(crate) fn take_floors(&self) -> Vec<(Arc<str>, u64)> {
-        std::mem::take(&mut self.waiting().floors).into_iter().collect()
     }
 
     /// What waits, and whether some of it has to be read from the store.
@@ -107,6 +103,39 @@ impl Mailbox {
         drop(waiting);
         self.wake();
     }
+}
+
+impl CommitListener for Mailbox {
+    fn committed(&self, batch: &SealedBatch, committed: &Committed) {
+        if !committed.snapshots.is_empty() {
+            self.put(publications(batch, committed));
+        }
+    }
+
+    /// Lets everything that is unpublished be read from the store.
+    fn renumbered(&self) {
+        self.waiting().is_incomplete = true;
+        self.wake();
+    }
+}
+
+/// The snapshots of a batch that were stored.
+fn publications<'b>(batch: &'b SealedBatch, committed: &'b Committed) -> impl Iterator<Item = Publication> + 'b {
+    // One receipt for each document, in the same order.
+    let drafts = batch.snapshots.iter().filter_map(|draft| Some((draft, draft.doc.as_ref()?)));
+    drafts.zip(&committed.snapshots).filter_map(|((draft, doc), receipt)| {
+        let id = receipt.id.clone().filter(|_| receipt.region == draft.region)?;
+        Some(Publication {
+            region: Arc::clone(&draft.region),
+            seq: seq_of(&draft.region, &id)?,
+            id,
+            block: Some(draft.block),
+            time: draft.generated_at,
+            hash: draft.hash.clone(),
+            doc: Arc::clone(doc),
+            follows_rollback: false,
+        })
+    })
 }
 
 /// A region whose newest snapshot is not in Redis.
@@ -134,6 +163,13 @@ pub(crate) struct OutboxReport {
     pub(crate) busy: Duration,
 }
 
+/// Regions, and the number of each above which the store must count on.
+pub(crate) type SeqFloors = Vec<(Arc<str>, u64)>;
+
+/// Hands it to whoever writes the store that snapshots are to be numbered anew; gives it back if there is no room or
+/// nobody writes any more. Blocks for [`WAIT_STEP`] at most. That it was done is told to the mailbox.
+pub(crate) type Renumber = Box<dyn Fn(SeqFloors) -> Result<(), SeqFloors> + Send>;
+
 /// The publish thread and the way to it. Dropping it lets it publish what waits and does not wait for it.
 pub(crate) struct PublishThread {
     mailbox: Arc<Mailbox>,
@@ -142,27 +178,22 @@ pub(crate) struct PublishThread {
 }
 
 impl PublishThread {
-    /// Starts the thread. `bytes_max` is what may wait in memory.
+    /// Starts the thread.
     pub(crate) fn spawn(
         publisher: Publisher,
         outbox: Box<dyn Outbox>,
-        bytes_max: usize,
+        (mailbox, inbox): (Arc<Mailbox>, Receiver<()>),
+        renumber: Renumber,
         recorder: Arc<Recorder>,
     ) -> std::io::Result<Self> {
-        let (wake, inbox) = bounded(1);
         let (ended, done) = bounded::<()>(1);
-        let mailbox = Arc::new(Mailbox { waiting: Mutex::default(), wake, bytes_max });
-        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox), recorder);
+        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox), renumber, recorder);
         let thread = std::thread::Builder::new().name("forebay-publish".into()).spawn(move || {
             let worker = worker.run(&inbox);
             drop(ended);
             worker
         })?;
         Ok(Self { mailbox, done, thread: Some(thread) })
-    }
-
-    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
-        Arc::clone(&self.mailbox)
     }
 
     /// Lets what waits be published, tries once more what could not be, and ends the thread; gives back what it knows.
@@ -203,6 +234,9 @@ pub(crate) struct Worker {
     publisher: Publisher,
     outbox: Box<dyn Outbox>,
     mailbox: Arc<Mailbox>,
+    renumber: Renumber,
+    /// Regions that the store must number above what Redis has, of which nobody was told yet.
+    floors: BTreeMap<Arc<str>, u64>,
     /// Whether what Redis has was compared with what the store has marked.
     is_compared: bool,
     failed: BTreeMap<Arc<str>, Failure>,
@@ -230,12 +264,20 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn new(mut publisher: Publisher, outbox: Box<dyn Outbox>, mailbox: Arc<Mailbox>, recorder: Arc<Recorder>) -> Self {
+    fn new(
+        mut publisher: Publisher,
+        outbox: Box<dyn Outbox>,
+        mailbox: Arc<Mailbox>,
+        renumber: Renumber,
+        recorder: Arc<Recorder>,
+    ) -> Self {
         publisher.set_patient(false);
         Self {
             publisher,
             outbox,
             mailbox,
+            renumber,
+            floors: BTreeMap::new(),
             is_compared: false,
             failed: BTreeMap::new(),
             floored: BTreeMap::new(),
@@ -255,8 +297,9 @@ impl Worker {
     }
 
     /// Contract of the publish thread. In: the newest committed snapshot of each region, woken over a channel of depth
-    /// one. Writes: each by one script in Redis, then a mark in the store. Out: a report. Ends: when the mailbox is closed
-    /// and what was in it is decided. What an earlier run left unpublished comes first.
+    /// one. Writes: each by one script in Redis, then a mark in the store. Out: orders to number snapshots anew, to the
+    /// commit thread; at the end a report. Ends: when the mailbox is closed and what was in it is decided. What an earlier
+    /// run left unpublished comes first.
     fn run(mut self, inbox: &Receiver<()>) -> Self {
         loop {
             let is_closed = self.mailbox.waiting().is_closed;
@@ -275,10 +318,28 @@ impl Worker {
             if is_closed {
                 return self;
             }
+            self.order_renumbering();
             let next = self.retry_at.map_or(self.refresh_at, |at| at.min(self.refresh_at));
+            let wait = next.saturating_duration_since(Instant::now());
+            // What was not taken is offered again.
+            let wait = if self.floors.is_empty() { wait } else { wait.min(WAIT_STEP) };
             // A closed channel cannot be: the mailbox holds the other end.
-            let _ = inbox.recv_timeout(next.saturating_duration_since(Instant::now()));
+            let _ = inbox.recv_timeout(wait);
         }
+    }
+
+    /// Lets the store number above what Redis has, where that was found to be needed.
+    fn order_renumbering(&mut self) {
+        if let Some(floors) = self.take_floors()
+            && let Err(back) = (self.renumber)(floors)
+        {
+            self.floors.extend(back);
+        }
+    }
+
+    /// Regions that the store must number above what Redis has; none if there are none that were not handed over.
+    pub(crate) fn take_floors(&mut self) -> Option<SeqFloors> {
+        (!self.floors.is_empty()).then(|| std::mem::take(&mut self.floors).into_iter().collect())
     }
 
     /// Whether the store may hold what Redis does not.
@@ -507,7 +568,7 @@ impl Worker {
             None => complete.is_some(),
         };
         if has_caught_up && receipt.seq < SEQ_MAX {
-            self.mailbox.waiting().floors.insert(Arc::clone(&receipt.region), receipt.seq);
+            self.floors.insert(Arc::clone(&receipt.region), receipt.seq);
             self.floored.insert(Arc::clone(&receipt.region), receipt.seq);
         } else {
             self.report.duplicate += 1;

@@ -628,7 +628,7 @@ impl<'h> Coordinator<'h> {
         self.intake.rolled_back();
         match done {
             Done::RolledBack(Some(done)) => self.begin_anew(to, &done),
-            Done::RolledBack(None) | Done::Committed(_) => Ok(()),
+            Done::RolledBack(None) | Done::Committed(_) | Done::Renumbered => Ok(()),
         }
     }
 

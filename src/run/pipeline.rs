@@ -19,8 +19,8 @@ use super::error::{PipelineError, unopened};
 use super::report::{Progress, Report, Rollback};
 use super::trail::Trail;
 use crate::batch::RegionTouch;
-use crate::commit::StoreCommitter;
-use crate::commit::handoff::CommitThread;
+use crate::commit::handoff::{CommitThread, Committer, Door, Refused};
+use crate::commit::{CommitListener, Order, StoreCommitter};
 use crate::config::{BatchConfig, Config, RegionsConfig, SnapshotsConfig};
 use crate::lane::lua::ScriptFactory;
 use crate::lane::rust::engine::NativeFactory;
@@ -30,15 +30,15 @@ use crate::model::byte_budget::ByteBudget;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::event::RegionNo;
 use crate::model::limits::{
-    DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, publish_waiting_bytes, read_ahead_bytes,
+    DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, WAIT_STEP, publish_waiting_bytes, read_ahead_bytes,
 };
 use crate::model::schema::{Schema, check_pipeline_name};
-use crate::publish::outbox::{OutboxReport, PublishThread};
+use crate::publish::outbox::{Mailbox, OutboxReport, PublishThread, Renumber, SeqFloors};
 use crate::publish::{Publisher, RedisUrl, UnpublishedRegion};
 use crate::snapshot::Schedule;
 use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
 use crate::source::{Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
-use crate::store::{self, Store, StoreError, StorePlan, StoreUrl};
+use crate::store::{self, Outbox, Store, StoreError, StorePlan, StoreUrl};
 use crate::timeline::{Recorder, Timeline};
 use crate::undo::{HistoryBase, Window};
 
@@ -378,12 +378,13 @@ impl Pipeline {
         let hash = window.blocks().pop().filter(|last| Some(last.block) == checkpoint.block).and_then(|last| last.hash);
         let trail = Trail::new(self.rollback_depth, HistoryBase::at(&checkpoint, hash), last_blocks);
         let pages = self.start_reader(source, checkpoint, window, &regions, (&budget, &stats, &recorder))?;
-        let publish = self.start_publish(publisher, store.as_ref(), &recorder)?;
-        let mailbox = publish.as_ref().map(PublishThread::mailbox);
+        let publish = self.prepare_publish(publisher, store.as_ref())?;
+        let listener = publish.as_ref().map(|publish| Arc::clone(&publish.mailbox.0) as Arc<dyn CommitListener>);
         let commits = CommitThread::spawn(
             "forebay-commit",
-            StoreCommitter::new(store, mailbox, Arc::clone(&self.schema), self.rollback_depth, Arc::clone(&recorder)),
+            StoreCommitter::new(store, listener, Arc::clone(&self.schema), self.rollback_depth, Arc::clone(&recorder)),
         )?;
+        let publish = publish.map(|publish| publish.start(commits.door(), &recorder)).transpose()?;
         let schedule = Schedule::new(self.snapshots.every);
         let start = Start { checkpoint, regions: regions.names, unsnapped: regions.pending, trail, rollback, set_back };
         let coordinator = Coordinator::new(
@@ -427,18 +428,17 @@ impl Pipeline {
         Publisher::new(self.snapshots.publish_plan(&self.name, url)).map(Some).map_err(PipelineError::Publish)
     }
 
-    fn start_publish(
+    fn prepare_publish(
         &self,
         publisher: Option<Publisher>,
         store: &dyn Store,
-        recorder: &Arc<Recorder>,
-    ) -> Result<Option<PublishThread>, PipelineError> {
+    ) -> Result<Option<PublishStart>, PipelineError> {
         let Some(publisher) = publisher else { return Ok(None) };
         let outbox = store.outbox().ok_or_else(|| {
             PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
         })?;
-        let bytes_max = publish_waiting_bytes(self.batch.memory_bytes);
-        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max, Arc::clone(recorder))?))
+        let mailbox = Mailbox::new(publish_waiting_bytes(self.batch.memory_bytes));
+        Ok(Some(PublishStart { publisher, outbox, mailbox }))
     }
 
     /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.
@@ -461,8 +461,10 @@ impl Pipeline {
         match publish.finish(complete, || Instant::now() > deadline()) {
             Ok(mut worker) => {
                 if let Some(committer) = &mut committer
-                    && committer.renumber()
+                    && let Some(above) = worker.take_floors()
                 {
+                    // An order like the others, on a thread that has ended. If it fails, that was told.
+                    let _ = committer.commit(Order::Renumber { above });
                     worker.sweep_again(deadline());
                 }
                 worker.end()
@@ -593,6 +595,28 @@ impl Pipeline {
             memory_peak_bytes: super::report::memory_peak_bytes(),
             was_stopped,
         }
+    }
+}
+
+/// What a publish thread is made of: the committer has to know its mailbox, and it the way to the committer.
+struct PublishStart {
+    publisher: Publisher,
+    outbox: Box<dyn Outbox>,
+    mailbox: (Arc<Mailbox>, Receiver<()>),
+}
+
+impl PublishStart {
+    fn start(self, door: Door<StoreCommitter>, recorder: &Arc<Recorder>) -> std::io::Result<PublishThread> {
+        let renumber: Renumber = Box::new(move |above| renumber(&door, above));
+        PublishThread::spawn(self.publisher, self.outbox, self.mailbox, renumber, Arc::clone(recorder))
+    }
+}
+
+/// Hands an order to number snapshots anew to the commit thread; gives it back if it was not taken.
+fn renumber(door: &Door<StoreCommitter>, above: SeqFloors) -> Result<(), SeqFloors> {
+    match door.submit(Order::Renumber { above }, WAIT_STEP) {
+        Err(Refused::Full(Order::Renumber { above }) | Refused::Failed(Order::Renumber { above }, _)) => Err(above),
+        _ => Ok(()),
     }
 }
 
