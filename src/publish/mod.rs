@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `target` | what a target is: the trait |
-//! | `outbox` | the publish thread of a run |
+//! | `mailbox`, `worker`, `regions` | the publish thread of a run: what waits for it; the thread; how each region stands |
 //! | `fields` | id and time taken from a document |
 //! | `documents` | ready documents, read from a text |
 //! | `redis/` | the target Redis: its keys, scripts and connections |
@@ -12,17 +12,22 @@
 
 mod documents;
 mod fields;
-pub(crate) mod outbox;
+mod mailbox;
 mod redis;
+mod regions;
 mod target;
+mod worker;
 
 pub use documents::{Document, Documents, DocumentsError};
 pub use fields::{DocumentFields, FieldPath};
-pub use outbox::UnpublishedRegion;
 pub use redis::{
     Extent, KeptRegion, Keys, KeysError, LatestInRedis, PublishPlan, Published, Publisher, RedisSnapshots, RedisTarget,
     RedisUrl, RedisUrlError,
 };
 pub use target::{Delivery, Known, Patience, PublishError, PublishReceipt, PublishStatus, Target};
+pub use worker::UnpublishedRegion;
+
+pub(crate) use mailbox::Mailbox;
+pub(crate) use worker::{MinSeqs, PublishReport, PublishThread, WorkerPlan};
 
 pub use crate::snapshot::Publication;

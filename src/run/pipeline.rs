@@ -1,8 +1,8 @@
 //! The public [`Pipeline`]: what a run is made of, and starting it.
 
 mod check;
+mod publish;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use super::error::{PipelineError, unopened};
 use super::report::{Progress, Report, Rollback};
 use super::trail::Trail;
 use crate::batch::RegionTouch;
-use crate::commit::handoff::{CommitThread, Committer, Door, Refused};
-use crate::commit::{CommitListener, Order, StoreCommitter};
+use crate::commit::StoreCommitter;
+use crate::commit::handoff::CommitThread;
 use crate::config::{BatchConfig, Config, RegionsConfig, SnapshotsConfig};
 use crate::lane::lua::ScriptFactory;
 use crate::lane::rust::engine::NativeFactory;
@@ -29,22 +29,16 @@ use crate::lane::{Engine, EngineFactory, NoRows};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::event::RegionNo;
-use crate::model::limits::{
-    DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, WAIT_STEP, publish_waiting_bytes, read_ahead_bytes,
-};
+use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, read_ahead_bytes};
 use crate::model::schema::{Schema, check_pipeline_name};
-use crate::publish::outbox::{Mailbox, OutboxReport, PublishThread, Renumber, SeqFloors};
-use crate::publish::{Publisher, RedisUrl, UnpublishedRegion};
+use crate::publish::{PublishReport, RedisUrl, Target};
 use crate::snapshot::Schedule;
 use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
 use crate::source::{Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
-use crate::store::{self, Outbox, Store, StoreError, StorePlan, StoreUrl};
+use crate::store::{self, Store, StoreError, StorePlan, StoreUrl};
 use crate::timeline::{Recorder, Timeline};
 use crate::undo::{HistoryBase, Window};
-
-/// How long publishing may go on after the last commit: a slow Redis must get a backlog of many regions, and one that
-/// stalls ends it earlier.
-const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
+use publish::PublishStart;
 
 /// Is told how a run stands, several times a second, on the thread that runs it.
 pub type ProgressHook = Box<dyn FnMut(&Progress) + Send>;
@@ -84,6 +78,7 @@ pub struct Pipeline {
     regions: RegionsConfig,
     batch: BatchConfig,
     snapshots: SnapshotsConfig,
+    target: Option<Box<dyn Target>>,
     handler_timeout: Duration,
     source_path: Option<String>,
     source: Option<Box<dyn Source>>,
@@ -153,6 +148,7 @@ impl Pipeline {
             regions: RegionsConfig::default(),
             batch: BatchConfig::default(),
             snapshots: SnapshotsConfig::default(),
+            target: None,
             handler_timeout: HANDLER_TIMEOUT,
             source_path: None,
             source: None,
@@ -205,6 +201,30 @@ impl Pipeline {
     #[must_use]
     pub fn snapshots_url(mut self, url: RedisUrl) -> Self {
         self.snapshots.url = Some(url);
+        self.target = None;
+        self
+    }
+
+    /// Publishes snapshots to a target of one's own, instead of a Redis. The store must be one that keeps them
+    /// ([`Store::outbox`]).
+    ///
+    /// ```no_run
+    /// # use forebay::publish::{Delivery, Known, Patience, Publication, PublishError, Target};
+    /// # struct Bucket;
+    /// # impl Target for Bucket {
+    /// #     fn name(&self) -> &str { "bucket" }
+    /// #     fn publish(&mut self, _: &[Publication], _: Patience) -> Delivery { Delivery::default() }
+    /// #     fn read_known(&mut self) -> Result<(), PublishError> { Ok(()) }
+    /// #     fn known(&self, _: &str) -> Option<Known> { None }
+    /// # }
+    /// // `Bucket` implements `forebay::publish::Target`.
+    /// let report = forebay::Pipeline::open("pipeline.toml")?.publish_to(Bucket).run()?;
+    /// println!("{} snapshots published", report.snapshots.published);
+    /// # Ok::<(), forebay::PipelineError>(())
+    /// ```
+    #[must_use]
+    pub fn publish_to(mut self, target: impl Target + 'static) -> Self {
+        self.target = Some(Box::new(target));
         self
     }
 
@@ -335,7 +355,7 @@ impl Pipeline {
 
     fn coordinate(mut self, source: Box<dyn Source>, rollback: Option<i64>) -> Result<Report, PipelineError> {
         self.try_handlers()?;
-        let publisher = self.publisher()?;
+        let target = self.take_target()?;
         let mut store = self.take_store()?;
         let checkpoint = store.checkpoint()?;
         let window =
@@ -378,13 +398,13 @@ impl Pipeline {
         let hash = window.blocks().pop().filter(|last| Some(last.block) == checkpoint.block).and_then(|last| last.hash);
         let trail = Trail::new(self.rollback_depth, HistoryBase::at(&checkpoint, hash), last_blocks);
         let pages = self.start_reader(source, checkpoint, window, &regions, (&budget, &stats, &recorder))?;
-        let publish = self.prepare_publish(publisher, store.as_ref())?;
-        let listener = publish.as_ref().map(|publish| Arc::clone(&publish.mailbox.0) as Arc<dyn CommitListener>);
+        let publish = self.prepare_publish(target, store.as_ref(), &recorder)?;
+        let listener = publish.as_ref().map(PublishStart::listener);
         let commits = CommitThread::spawn(
             "forebay-commit",
             StoreCommitter::new(store, listener, Arc::clone(&self.schema), self.rollback_depth, Arc::clone(&recorder)),
         )?;
-        let publish = publish.map(|publish| publish.start(commits.door(), &recorder)).transpose()?;
+        let publish = publish.map(|publish| publish.start(commits.door())).transpose()?;
         let schedule = Schedule::new(self.snapshots.every);
         let start = Start { checkpoint, regions: regions.names, unsnapped: regions.pending, trail, rollback, set_back };
         let coordinator = Coordinator::new(
@@ -415,61 +435,6 @@ impl Pipeline {
                 Ok(report)
             }
             Err(error) => Err(error),
-        }
-    }
-
-    /// What publishes, if snapshots are to be published. Connects to nothing yet.
-    fn publisher(&self) -> Result<Option<Publisher>, PipelineError> {
-        let Some(url) = self.snapshots.url.clone() else { return Ok(None) };
-        if !self.factory.has_snapshots() {
-            tracing::warn!("nothing is published to {url}: the handlers make no snapshots (on_snapshot)");
-            return Ok(None);
-        }
-        Publisher::new(self.snapshots.publish_plan(&self.name, url)).map(Some).map_err(PipelineError::Publish)
-    }
-
-    fn prepare_publish(
-        &self,
-        publisher: Option<Publisher>,
-        store: &dyn Store,
-    ) -> Result<Option<PublishStart>, PipelineError> {
-        let Some(publisher) = publisher else { return Ok(None) };
-        let outbox = store.outbox().ok_or_else(|| {
-            PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
-        })?;
-        let mailbox = Mailbox::new(publish_waiting_bytes(self.batch.memory_bytes));
-        Ok(Some(PublishStart { publisher, outbox, mailbox }))
-    }
-
-    /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.
-    fn finish_publish(
-        &self,
-        publish: PublishThread,
-        mut committer: Option<StoreCommitter>,
-        complete: Option<i64>,
-    ) -> OutboxReport {
-        let begun = Instant::now();
-        let stopped = Cell::new(None);
-        let deadline = || {
-            if self.stop.0.load(Ordering::Relaxed) {
-                let since = stopped.get().unwrap_or_else(Instant::now);
-                stopped.set(Some(since));
-                return (since + self.drain_timeout).min(begun + PUBLISH_END_MAX);
-            }
-            begun + PUBLISH_END_MAX
-        };
-        match publish.finish(complete, || Instant::now() > deadline()) {
-            Ok(mut worker) => {
-                if let Some(committer) = &mut committer
-                    && let Some(above) = worker.take_floors()
-                {
-                    // An order like the others, on a thread that has ended. If it fails, that was told.
-                    let _ = committer.commit(Order::Renumber { above });
-                    worker.sweep_again(deadline());
-                }
-                worker.end()
-            }
-            Err(cause) => OutboxReport { failed: vec![UnpublishedRegion::all(cause)], ..OutboxReport::default() },
         }
     }
 
@@ -562,7 +527,7 @@ impl Pipeline {
         totals: Totals,
         was_stopped: bool,
         stats: &ReadStats,
-        published: Option<OutboxReport>,
+        published: Option<PublishReport>,
     ) -> Report {
         let published = published.unwrap_or_default();
         let mut times = totals.times;
@@ -595,28 +560,6 @@ impl Pipeline {
             memory_peak_bytes: super::report::memory_peak_bytes(),
             was_stopped,
         }
-    }
-}
-
-/// What a publish thread is made of: the committer has to know its mailbox, and it the way to the committer.
-struct PublishStart {
-    publisher: Publisher,
-    outbox: Box<dyn Outbox>,
-    mailbox: (Arc<Mailbox>, Receiver<()>),
-}
-
-impl PublishStart {
-    fn start(self, door: Door<StoreCommitter>, recorder: &Arc<Recorder>) -> std::io::Result<PublishThread> {
-        let renumber: Renumber = Box::new(move |above| renumber(&door, above));
-        PublishThread::spawn(self.publisher, self.outbox, self.mailbox, renumber, Arc::clone(recorder))
-    }
-}
-
-/// Hands an order to number snapshots anew to the commit thread; gives it back if it was not taken.
-fn renumber(door: &Door<StoreCommitter>, above: SeqFloors) -> Result<(), SeqFloors> {
-    match door.submit(Order::Renumber { above }, WAIT_STEP) {
-        Err(Refused::Full(Order::Renumber { above }) | Refused::Failed(Order::Renumber { above }, _)) => Err(above),
-        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ mod publish_input;
 mod publish_odd;
 mod publish_read;
 mod publish_run;
+mod publish_to;
 mod reads;
 mod redis_server;
 mod resume;
