@@ -1,6 +1,7 @@
 //! The public [`Pipeline`]: what a run is made of, and starting it.
 
 mod check;
+mod publish;
 mod start;
 
 use std::path::Path;
@@ -23,7 +24,7 @@ use crate::lane::{Engine, EngineFactory, NoRows};
 use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
-use crate::publish::RedisUrl;
+use crate::publish::{RedisUrl, Target};
 use crate::source::{Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
 use crate::store::{self, Store, StorePlan, StoreUrl};
 
@@ -64,6 +65,7 @@ pub struct Pipeline {
     source: Option<Box<dyn Source>>,
     store_url: Option<StoreUrl>,
     store: Option<Box<dyn Store>>,
+    target: Option<Box<dyn Target>>,
     until: Option<i64>,
     drain_timeout: Duration,
     stop: StopHandle,
@@ -134,6 +136,7 @@ impl Pipeline {
             source: None,
             store_url: None,
             store: None,
+            target: None,
             until: None,
             drain_timeout: DRAIN_TIMEOUT,
             is_serial: false,
@@ -182,6 +185,30 @@ impl Pipeline {
     #[must_use]
     pub fn snapshots_url(mut self, url: RedisUrl) -> Self {
         self.snapshots.url = Some(url);
+        self.target = None;
+        self
+    }
+
+    /// Publishes snapshots to a target of one's own, instead of a Redis. The store must be one that keeps them
+    /// ([`Store::outbox`]).
+    ///
+    /// ```no_run
+    /// # use forebay::publish::{Delivery, Known, Patience, Publication, PublishError, Target};
+    /// # struct Bucket;
+    /// # impl Target for Bucket {
+    /// #     fn name(&self) -> &str { "bucket" }
+    /// #     fn publish(&mut self, _: &[Publication], _: Patience) -> Delivery { Delivery::default() }
+    /// #     fn read_known(&mut self) -> Result<(), PublishError> { Ok(()) }
+    /// #     fn known(&self, _: &str) -> Option<Known> { None }
+    /// # }
+    /// // `Bucket` implements `forebay::publish::Target`.
+    /// let report = forebay::Pipeline::open("pipeline.toml")?.publish_to(Bucket).run()?;
+    /// println!("{} snapshots published", report.snapshots.published);
+    /// # Ok::<(), forebay::PipelineError>(())
+    /// ```
+    #[must_use]
+    pub fn publish_to(mut self, target: impl Target + 'static) -> Self {
+        self.target = Some(Box::new(target));
         self
     }
 

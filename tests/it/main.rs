@@ -54,6 +54,8 @@ mod publish_isolation;
 mod publish_read;
 /// Publishing beside a run: Redis slow, gone, emptied.
 mod publish_run;
+/// Publishing to a target of one's own.
+mod publish_to;
 /// Reads by column before, during and after a commit.
 mod reads;
 /// Runs that are killed, stopped or have nothing to do, and the next one.

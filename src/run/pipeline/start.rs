@@ -1,6 +1,5 @@
 //! Wiring a run: opens the store, starts the threads, lets the coordinator work, and puts the report together.
 
-use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::Pipeline;
+use super::publish::PublishStart;
 use crate::batch::RegionTouch;
 use crate::batch::block_log::BlockLog;
 use crate::batch::open::OpenBatch;
@@ -19,9 +19,8 @@ use crate::model::byte_budget::ByteBudget;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::event::RegionNo;
 use crate::model::ids::Depth;
-use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN, publish_waiting_bytes, read_ahead_bytes};
-use crate::publish::outbox::{OutboxReport, PublishThread};
-use crate::publish::{Publisher, UnpublishedRegion};
+use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN, read_ahead_bytes};
+use crate::publish::PublishReport;
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
 use crate::run::engines::{EnginePlan, EnginePool};
 use crate::run::error::PipelineError;
@@ -39,10 +38,6 @@ use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
 use crate::store::{OpenReader, Store, StoreError};
 use crate::timeline::Recorder;
 use crate::undo::{HistoryBase, Window};
-
-/// How long publishing may go on after the last commit: a slow Redis must get a backlog of many regions, and one that
-/// stalls ends it earlier.
-const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
 
 /// What the store says before the first event.
 struct Stored {
@@ -83,7 +78,7 @@ impl Pipeline {
         rollback: Option<i64>,
     ) -> Result<Report, PipelineError> {
         self.try_handlers()?;
-        let publisher = self.publisher()?;
+        let target = self.take_target()?;
         let mut store = self.take_store()?;
         let stored = self.read_store(store.as_mut())?;
         let checkpoint = stored.checkpoint;
@@ -97,13 +92,14 @@ impl Pipeline {
         self.meter.attach(&shared.read, &shared.loads, &shared.recorder);
         self.meter.start(checkpoint, source.bytes_total());
         let pages = self.start_reader(source, checkpoint, stored.window, &stored.regions, &shared)?;
-        let publish = self.start_publish(publisher, store.as_ref(), &shared.recorder)?;
-        let mailbox = publish.as_ref().map(PublishThread::mailbox);
+        let publish = self.prepare_publish(target, store.as_ref(), &shared.recorder)?;
+        let listener = publish.as_ref().map(PublishStart::listener);
         let recorder = Arc::clone(&shared.recorder);
         let commits = CommitThread::spawn(
             "forebay-commit",
-            StoreCommitter::new(store, mailbox, Arc::clone(&self.schema), self.rollback_depth, recorder),
+            StoreCommitter::new(store, listener, Arc::clone(&self.schema), self.rollback_depth, recorder),
         )?;
+        let publish = publish.map(|publish| publish.start(commits.door())).transpose()?;
         let depth = Depth::new(self.rollback_depth);
         let StartRegions { names, all, pending } = stored.regions;
         let schedule = Schedule::new(self.snapshots.every);
@@ -182,60 +178,6 @@ impl Pipeline {
         }
     }
 
-    /// What publishes, if snapshots are to be published. Connects to nothing yet.
-    fn publisher(&self) -> Result<Option<Publisher>, PipelineError> {
-        let Some(url) = self.snapshots.url.clone() else { return Ok(None) };
-        if !self.factory.has_snapshots() {
-            tracing::warn!("nothing is published to {url}: the handlers make no snapshots (on_snapshot)");
-            return Ok(None);
-        }
-        Publisher::new(self.snapshots.publish_plan(&self.name, url)).map(Some).map_err(PipelineError::Publish)
-    }
-
-    fn start_publish(
-        &self,
-        publisher: Option<Publisher>,
-        store: &dyn Store,
-        recorder: &Arc<Recorder>,
-    ) -> Result<Option<PublishThread>, PipelineError> {
-        let Some(publisher) = publisher else { return Ok(None) };
-        let outbox = store.outbox().ok_or_else(|| {
-            PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
-        })?;
-        let bytes_max = publish_waiting_bytes(self.batch.memory_bytes);
-        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max, Arc::clone(recorder))?))
-    }
-
-    /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.
-    fn finish_publish(
-        &self,
-        publish: PublishThread,
-        mut committer: Option<StoreCommitter>,
-        complete: Option<i64>,
-    ) -> OutboxReport {
-        let begun = Instant::now();
-        let stopped = Cell::new(None);
-        let deadline = || {
-            if self.stop.0.load(Ordering::Relaxed) {
-                let since = stopped.get().unwrap_or_else(Instant::now);
-                stopped.set(Some(since));
-                return (since + self.drain_timeout).min(begun + PUBLISH_END_MAX);
-            }
-            begun + PUBLISH_END_MAX
-        };
-        match publish.finish(complete, || Instant::now() > deadline()) {
-            Ok(mut worker) => {
-                if let Some(committer) = &mut committer
-                    && committer.renumber()
-                {
-                    worker.sweep_again(deadline());
-                }
-                worker.end()
-            }
-            Err(cause) => OutboxReport { failed: vec![UnpublishedRegion::all(cause)], ..OutboxReport::default() },
-        }
-    }
-
     pub(super) fn start_reader(
         &self,
         source: Box<dyn Source>,
@@ -263,7 +205,7 @@ impl Pipeline {
         Ok(pages)
     }
 
-    fn report(&self, before: &Checkpoint, outcome: Outcome, published: Option<OutboxReport>) -> Report {
+    fn report(&self, before: &Checkpoint, outcome: Outcome, published: Option<PublishReport>) -> Report {
         let Outcome { rollbacks, region_events, was_stopped } = outcome;
         let published = published.unwrap_or_default();
         let reading = self.meter.read();

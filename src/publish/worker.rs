@@ -1,18 +1,19 @@
 //! The publish thread of a run.
 //!
-//! Committed snapshots come through a mailbox that holds the newest of each region; a channel of depth one wakes the
-//! thread. Nobody waits for it: what it cannot publish, or what would take too much memory to hold, is in the store, which
-//! is the outbox, and is read from there in a *sweep*: at the beginning and the end of a run, after something failed, and
-//! so often that no quiet region expires.
+//! What has committed comes through the [mailbox](super::mailbox). What cannot be published, or would take too much memory
+//! to hold, is in the store, which is the outbox, and is read from there in a *sweep*: at the beginning and the end of a
+//! run, after something failed, and so often that no quiet region expires.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use super::{Extent, Publication, PublishError, PublishReceipt, PublishStatus, Publisher};
+use super::mailbox::Mailbox;
+use super::regions::Regions;
+use super::{Delivery, DocumentFields, Patience, Publication, PublishError, PublishReceipt, PublishStatus, Target};
 use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};
 use crate::model::timestamp::Timestamp;
 use crate::store::{DueSnapshot, Outbox, StoreError};
@@ -28,88 +29,10 @@ const REFRESH_STEP_MAX: Duration = Duration::from_secs(3600);
 /// Failures of single regions that are told at once; the others are counted.
 const FAILURES_TOLD_MAX: usize = 10;
 
-/// A summary of more regions than this is written no more often than that.
-const SUMMARY_REGIONS_MAX: usize = 1000;
-const SUMMARY_STEP: Duration = Duration::from_secs(10);
-
 /// Numbers beyond it are none of ours: a store could not count on.
 const SEQ_MAX: u64 = i64::MAX as u64 / 2;
 
-#[derive(Default)]
-struct Waiting {
-    newest: BTreeMap<Arc<str>, Publication>,
-    bytes: usize,
-    /// Something was let go: it is to be read from the store.
-    is_incomplete: bool,
-    /// Regions for which Redis knows a higher number than the store does, and that number.
-    floors: BTreeMap<Arc<str>, u64>,
-    is_closed: bool,
-    /// The last committed block, once all snapshots as of it are there.
-    complete: Option<i64>,
-}
-
-/// Where committed snapshots wait for the publish thread: the newest of each region.
-pub(crate) struct Mailbox {
-    waiting: Mutex<Waiting>,
-    wake: Sender<()>,
-    bytes_max: usize,
-}
-
-impl Mailbox {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts snapshots in; an older one of the same region goes. Never blocks.
-    pub(crate) fn put(&self, publications: impl IntoIterator<Item = Publication>) {
-        let mut waiting = self.waiting();
-        for one in publications {
-            waiting.bytes += one.doc.len();
-            if let Some(older) = waiting.newest.insert(Arc::clone(&one.region), one) {
-                waiting.bytes -= older.doc.len();
-            }
-        }
-        if waiting.bytes > self.bytes_max {
-            waiting.newest.clear();
-            (waiting.bytes, waiting.is_incomplete) = (0, true);
-        }
-        drop(waiting);
-        self.wake();
-    }
-
-    /// Lets everything that is unpublished be read from the store. Never blocks.
-    pub(crate) fn ask_for_sweep(&self) {
-        self.waiting().is_incomplete = true;
-        self.wake();
-    }
-
-    /// Regions that the store must number above what Redis has. Never blocks.
-    pub(crate) fn take_floors(&self) -> Vec<(Arc<str>, u64)> {
-        std::mem::take(&mut self.waiting().floors).into_iter().collect()
-    }
-
-    /// What waits, and whether some of it has to be read from the store.
-    fn take(&self) -> (BTreeMap<Arc<str>, Publication>, bool) {
-        let mut waiting = self.waiting();
-        waiting.bytes = 0;
-        (std::mem::take(&mut waiting.newest), std::mem::take(&mut waiting.is_incomplete))
-    }
-
-    fn wake(&self) {
-        // If it is full, a wake-up is on its way already.
-        let _ = self.wake.try_send(());
-    }
-
-    fn close(&self, complete: Option<i64>) {
-        let mut waiting = self.waiting();
-        waiting.is_closed = true;
-        waiting.complete = waiting.complete.or(complete);
-        drop(waiting);
-        self.wake();
-    }
-}
-
-/// A region whose newest snapshot is not in Redis.
+/// A region whose newest snapshot is not where readers look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnpublishedRegion {
     /// The region.
@@ -127,11 +50,29 @@ impl UnpublishedRegion {
 
 /// What a publish thread did.
 #[derive(Debug, Default)]
-pub(crate) struct OutboxReport {
+pub(crate) struct PublishReport {
     pub(crate) published: u64,
     pub(crate) duplicate: u64,
     pub(crate) failed: Vec<UnpublishedRegion>,
     pub(crate) busy: Duration,
+}
+
+/// Regions, and the number that the target has of each: the store must count on above it.
+pub(crate) type MinSeqs = Vec<(Arc<str>, u64)>;
+
+/// Hands it to whoever writes the store that snapshots are to be numbered anew; gives it back if there is no room or
+/// nobody writes any more. Blocks for [`WAIT_STEP`] at most. That it was done is told to the mailbox.
+pub(crate) type Renumber = Box<dyn Fn(MinSeqs) -> Result<(), MinSeqs> + Send>;
+
+/// What a publish thread is made with.
+pub(crate) struct WorkerPlan {
+    /// Where snapshots go.
+    pub(crate) target: Box<dyn Target>,
+    /// The fields of a document that hold its id and its time.
+    pub(crate) fields: DocumentFields,
+    /// What the store holds unpublished.
+    pub(crate) outbox: Box<dyn Outbox>,
+    pub(crate) recorder: Arc<Recorder>,
 }
 
 /// The publish thread and the way to it. Dropping it lets it publish what waits and does not wait for it.
@@ -142,27 +83,20 @@ pub(crate) struct PublishThread {
 }
 
 impl PublishThread {
-    /// Starts the thread. `bytes_max` is what may wait in memory.
+    /// Starts the thread.
     pub(crate) fn spawn(
-        publisher: Publisher,
-        outbox: Box<dyn Outbox>,
-        bytes_max: usize,
-        recorder: Arc<Recorder>,
+        plan: WorkerPlan,
+        (mailbox, inbox): (Arc<Mailbox>, Receiver<()>),
+        renumber: Renumber,
     ) -> std::io::Result<Self> {
-        let (wake, inbox) = bounded(1);
         let (ended, done) = bounded::<()>(1);
-        let mailbox = Arc::new(Mailbox { waiting: Mutex::default(), wake, bytes_max });
-        let worker = Worker::new(publisher, outbox, Arc::clone(&mailbox), recorder);
+        let worker = Worker::new(plan, Arc::clone(&mailbox), renumber);
         let thread = std::thread::Builder::new().name("forebay-publish".into()).spawn(move || {
             let worker = worker.run(&inbox);
             drop(ended);
             worker
         })?;
         Ok(Self { mailbox, done, thread: Some(thread) })
-    }
-
-    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
-        Arc::clone(&self.mailbox)
     }
 
     /// Lets what waits be published, tries once more what could not be, and ends the thread; gives back what it knows.
@@ -191,27 +125,16 @@ impl Drop for PublishThread {
     }
 }
 
-/// Why a region's newest snapshot is not in Redis.
-struct Failure {
-    cause: String,
-    /// Its server is at fault.
-    is_away: bool,
-}
-
 /// What the publish thread knows.
 pub(crate) struct Worker {
-    publisher: Publisher,
-    outbox: Box<dyn Outbox>,
+    plan: WorkerPlan,
     mailbox: Arc<Mailbox>,
-    /// Whether what Redis has was compared with what the store has marked.
+    renumber: Renumber,
+    regions: Regions,
+    /// Regions that the store must number above what the target has, and whose order was not taken yet.
+    min_seqs: BTreeMap<Arc<str>, u64>,
+    /// Whether what the target has was compared with what the store has marked.
     is_compared: bool,
-    failed: BTreeMap<Arc<str>, Failure>,
-    /// Regions that the store was asked to number anew.
-    floored: BTreeMap<Arc<str>, u64>,
-    /// Regions of which Redis has a newer state than the store.
-    ahead: BTreeSet<Arc<str>>,
-    /// The last number of each region that is known to be in Redis: a sweep may be ahead of the mailbox.
-    done: HashMap<Arc<str>, u64>,
     /// Why nothing can be published at all, and since when.
     away: Option<(String, Instant)>,
     /// Whether the outbox itself could not be read.
@@ -220,46 +143,37 @@ pub(crate) struct Worker {
     refresh_at: Instant,
     retry_at: Option<Instant>,
     delay: Duration,
-    /// When the summary was written last.
-    summed_at: Option<Instant>,
-    /// What the user was told, of each region and of the summary.
-    told: HashMap<Arc<str>, String>,
+    /// What the user was told last of what went wrong beside the regions.
     warned: String,
-    report: OutboxReport,
-    recorder: Arc<Recorder>,
+    report: PublishReport,
 }
 
 impl Worker {
-    fn new(mut publisher: Publisher, outbox: Box<dyn Outbox>, mailbox: Arc<Mailbox>, recorder: Arc<Recorder>) -> Self {
-        publisher.set_patient(false);
+    fn new(plan: WorkerPlan, mailbox: Arc<Mailbox>, renumber: Renumber) -> Self {
         Self {
-            publisher,
-            outbox,
+            plan,
             mailbox,
+            renumber,
+            regions: Regions::default(),
+            min_seqs: BTreeMap::new(),
             is_compared: false,
-            failed: BTreeMap::new(),
-            floored: BTreeMap::new(),
-            ahead: BTreeSet::new(),
-            done: HashMap::new(),
             away: None,
             is_store_away: false,
             refresh_at: Instant::now(),
             retry_at: None,
             delay: DELAY_MIN,
-            summed_at: None,
-            told: HashMap::new(),
             warned: String::new(),
-            report: OutboxReport::default(),
-            recorder,
+            report: PublishReport::default(),
         }
     }
 
     /// Contract of the publish thread. In: the newest committed snapshot of each region, woken over a channel of depth
-    /// one. Writes: each by one script in Redis, then a mark in the store. Out: a report. Ends: when the mailbox is closed
-    /// and what was in it is decided. What an earlier run left unpublished comes first.
+    /// one. Writes: each to the target, then a mark in the store. Out: orders to number snapshots anew, to the
+    /// commit thread; at the end a report. Ends: when the mailbox is closed and what was in it is decided. What an earlier
+    /// run left unpublished comes first.
     fn run(mut self, inbox: &Receiver<()>) -> Self {
         loop {
-            let is_closed = self.mailbox.waiting().is_closed;
+            let is_closed = self.mailbox.is_closed();
             let now = Instant::now();
             if is_closed || self.refresh_at <= now || self.retry_at.is_some_and(|at| at <= now) {
                 // What waits is in the store too.
@@ -268,22 +182,40 @@ impl Worker {
             } else if self.away.is_none() {
                 self.publish_waiting();
             }
-            self.conclude(is_closed);
+            self.flush_summary(is_closed);
             let ended = Instant::now();
             self.report.busy += ended - now;
-            self.recorder.span(Stage::Publish, Doing::Working, 0, now, ended);
+            self.plan.recorder.span(Stage::Publish, Doing::Working, 0, now, ended);
             if is_closed {
                 return self;
             }
+            self.order_renumbering();
             let next = self.retry_at.map_or(self.refresh_at, |at| at.min(self.refresh_at));
+            let wait = next.saturating_duration_since(Instant::now());
+            // What was not taken is offered again.
+            let wait = if self.min_seqs.is_empty() { wait } else { wait.min(WAIT_STEP) };
             // A closed channel cannot be: the mailbox holds the other end.
-            let _ = inbox.recv_timeout(next.saturating_duration_since(Instant::now()));
+            let _ = inbox.recv_timeout(wait);
         }
     }
 
-    /// Whether the store may hold what Redis does not.
+    /// Lets the store number above what the target has, where that was found to be needed.
+    fn order_renumbering(&mut self) {
+        if let Some(min_seqs) = self.take_min_seqs()
+            && let Err(back) = (self.renumber)(min_seqs)
+        {
+            self.min_seqs.extend(back);
+        }
+    }
+
+    /// Regions that the store must number above what the target has; none if none is left whose order was not taken.
+    pub(crate) fn take_min_seqs(&mut self) -> Option<MinSeqs> {
+        (!self.min_seqs.is_empty()).then(|| std::mem::take(&mut self.min_seqs).into_iter().collect())
+    }
+
+    /// Whether the store may hold what the target does not.
     fn is_behind(&self) -> bool {
-        self.away.is_some() || !self.failed.is_empty()
+        self.away.is_some() || self.regions.any_failed()
     }
 
     fn publish_waiting(&mut self) {
@@ -291,16 +223,14 @@ impl Worker {
         if is_incomplete {
             return self.sweep(None);
         }
-        let is_new = |item: &Publication| {
-            let is_done = self.done.get(&item.region).is_some_and(|done| *done >= item.seq);
-            // A region whose server is away is tried again with a sweep, and holds up no other until then.
-            !is_done && self.failed.get(&item.region).is_none_or(|failure| !failure.is_away)
-        };
+        // A region whose server is away is tried again with a sweep, and holds up no other until then.
+        let is_new =
+            |item: &Publication| !self.regions.has(&item.region, item.seq) && !self.regions.is_away(&item.region);
         let items: Vec<Publication> = newest.into_values().filter(is_new).collect();
         if items.is_empty() {
             return;
         }
-        self.publish(items, &|_| false);
+        self.publish(items, &|_| false, Patience::Skip);
         match (self.is_behind(), self.retry_at) {
             (true, None) => self.retry_at = Some(Instant::now() + self.delay),
             (false, _) => (self.retry_at, self.delay) = (None, DELAY_MIN),
@@ -311,13 +241,15 @@ impl Worker {
     /// Publishes what the store holds unpublished, and what was published so long ago that it would expire. Begins no page
     /// after the deadline.
     fn sweep(&mut self, deadline: Option<Instant>) {
+        let refresh_after = self.plan.target.ttl().map(|ttl| ttl / 3);
         match self.compare() {
             Ok(lacking) => {
-                let refreshed = Timestamp::now().saturating_sub(self.publisher.plan().ttl / 3);
+                let refreshed = refresh_after.map_or(Timestamp::MIN, |span| Timestamp::now().saturating_sub(span));
                 self.sweep_pages(refreshed, None, deadline);
                 if !lacking.is_empty() && self.away.is_none() {
                     tracing::info!(
-                        "Redis lacks what was published before, of {} regions ({} for one): they are published again",
+                        "{} lacks what was published before, of {} regions ({} for one): they are published again",
+                        self.plan.target.name(),
                         lacking.len(),
                         shown(lacking.iter().next().map_or("", |region| region))
                     );
@@ -326,8 +258,7 @@ impl Worker {
             }
             Err(cause) => self.set_away(&cause),
         }
-        let step = (self.publisher.plan().ttl / 3).min(REFRESH_STEP_MAX);
-        self.refresh_at = Instant::now() + step;
+        self.refresh_at = Instant::now() + refresh_after.map_or(REFRESH_STEP_MAX, |span| span.min(REFRESH_STEP_MAX));
         self.retry_at = None;
         if self.is_behind() {
             self.retry_at = Some(Instant::now() + self.delay);
@@ -337,16 +268,16 @@ impl Worker {
         }
     }
 
-    /// Compares, once, what Redis has by its summary with what the store has marked: it may have been emptied since, or
+    /// Compares, once, what the target is known to have with what the store has marked: it may have been emptied since, or
     /// restored from a copy. Returns the regions that it lacks, or has older.
     fn compare(&mut self) -> Result<HashSet<Arc<str>>, String> {
         let mut lacking = HashSet::new();
         if self.is_compared {
             return Ok(lacking);
         }
-        match self.publisher.read_summary() {
+        match self.plan.target.read_known() {
             Ok(()) => {}
-            Err(error) if error.is_away() && !self.publisher.plan().url.is_cluster() => return Err(error.to_string()),
+            Err(error) if error.is_away() => return Err(error.to_string()),
             // The regions may be well all the same. The next sweep tries again.
             Err(error) => {
                 self.warn(Some(format!("the summary cannot be read: {error}")));
@@ -355,14 +286,15 @@ impl Worker {
         }
         let mut after = String::new();
         loop {
-            let page = self.outbox.published(&after, OUTBOX_PAGE).map_err(|error| {
+            let page = self.plan.outbox.published(&after, OUTBOX_PAGE).map_err(|error| {
                 self.is_store_away = true;
                 store_text(&error)
             })?;
             let Some((last, _)) = page.last() else { break };
             after = last.to_string();
+            let target = &self.plan.target;
             let is_lacking =
-                |(region, seq): &(Arc<str>, u64)| self.publisher.known(region).is_none_or(|(there, _)| there < *seq);
+                |(region, seq): &(Arc<str>, u64)| target.known(region).is_none_or(|there| there.seq < *seq);
             lacking.extend(page.into_iter().filter(is_lacking).map(|(region, _)| region));
         }
         self.is_compared = true;
@@ -376,11 +308,13 @@ impl Worker {
         deadline: Option<Instant>,
     ) {
         // In the middle of a run there is another try soon; at its end, servers of a cluster that were well are waited for.
-        let is_closed = self.mailbox.waiting().is_closed;
-        self.publisher.set_patient(is_closed && !self.failed.values().any(|failure| failure.is_away));
+        let patience = match self.mailbox.is_closed() && !self.regions.any_away() {
+            true => Patience::Wait,
+            false => Patience::Skip,
+        };
         let mut after = String::new();
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            let page = match self.outbox.due(published_before, &after, OUTBOX_PAGE) {
+            let page = match self.plan.outbox.due(published_before, &after, OUTBOX_PAGE) {
                 Ok(page) => page,
                 Err(error) => {
                     self.is_store_away = true;
@@ -390,7 +324,7 @@ impl Worker {
             };
             self.is_store_away = false;
             if after.is_empty() && lacking.is_none() {
-                self.failed.clear();
+                self.regions.retry();
             }
             let Some(last) = page.last() else {
                 // All of it went through, or was refused one by one.
@@ -398,36 +332,39 @@ impl Worker {
                 break;
             };
             after = last.publication.region.to_string();
-            if !self.publish_page(page, lacking) {
+            if !self.publish_page(page, lacking, patience) {
                 break;
             }
         }
-        self.publisher.set_patient(false);
     }
 
     /// Publishes what a sweep has found; false if nothing can be published now.
-    fn publish_page(&mut self, page: Vec<DueSnapshot>, lacking: Option<&HashSet<Arc<str>>>) -> bool {
+    fn publish_page(
+        &mut self,
+        page: Vec<DueSnapshot>,
+        lacking: Option<&HashSet<Arc<str>>>,
+        patience: Patience,
+    ) -> bool {
         let is_wanted = |due: &DueSnapshot| lacking.is_none_or(|lacking| lacking.contains(&due.publication.region));
         let page: Vec<DueSnapshot> = page.into_iter().filter(is_wanted).collect();
         let refreshes: HashSet<Arc<str>> =
             page.iter().filter(|due| due.was_published).map(|due| Arc::clone(&due.publication.region)).collect();
         let mut items: Vec<Publication> = page.into_iter().map(|due| due.publication).collect();
         items.sort_by_key(|item| (item.time, item.seq));
-        items.is_empty() || self.publish(items, &|region| refreshes.contains(region))
+        items.is_empty() || self.publish(items, &|region| refreshes.contains(region), patience)
     }
 
-    /// Publishes and marks; false if nothing can be published now. `is_refresh` says of which regions the newest was in
-    /// Redis before.
-    fn publish(&mut self, items: Vec<Publication>, is_refresh: &dyn Fn(&str) -> bool) -> bool {
+    /// Publishes and marks; false if nothing can be published now. `is_refresh` says of which regions the newest was
+    /// published before.
+    fn publish(&mut self, items: Vec<Publication>, is_refresh: &dyn Fn(&str) -> bool, patience: Patience) -> bool {
         let stored: HashMap<Arc<str>, (u64, Option<i64>)> =
             items.iter().map(|item| (Arc::clone(&item.region), (item.seq, item.block))).collect();
         let items = self.hold_back(items);
-        let (items, mut refused) = self.publisher.plan().resolve(items);
-        let published = self.publisher.publish(&items, Extent::Part);
-        self.warn(published.warning);
+        let (items, mut refused) = self.plan.fields.resolve(items);
+        let Delivery { receipts, away, warning } = self.plan.target.publish(&items, patience);
+        self.warn(warning);
         let mut done = Vec::new();
-        let mut away = None;
-        for receipt in published.receipts {
+        for receipt in receipts {
             let (seq, block) = stored.get(&receipt.region).copied().unwrap_or_default();
             match &receipt.outcome {
                 Ok(PublishStatus::Stale) if receipt.seq > seq => self.note_stale(&receipt, block),
@@ -437,38 +374,24 @@ impl Worker {
                         _ if is_refresh(&receipt.region) => {}
                         _ => self.report.duplicate += 1,
                     }
-                    self.failed.remove(&receipt.region);
-                    self.floored.remove(&receipt.region);
-                    self.ahead.remove(&receipt.region);
-                    self.told.remove(&receipt.region);
+                    self.regions.published(&receipt.region, seq);
                     done.push((receipt.region, seq));
                 }
-                Err(error) => {
-                    if error.is_away() {
-                        away.get_or_insert_with(|| error.to_string());
-                    }
-                    if !is_refresh(&receipt.region) {
-                        refused.push((receipt.region, error.clone()));
-                    }
-                }
+                Err(_) if is_refresh(&receipt.region) => {}
+                Err(error) => refused.push((receipt.region, error.clone())),
             }
         }
         if !done.is_empty()
-            && let Err(error) = self.outbox.mark(&done, Timestamp::now())
+            && let Err(error) = self.plan.outbox.mark(&done, Timestamp::now())
         {
             // They will be published again, which changes nothing.
             tracing::debug!("published snapshots could not be marked: {}", store_text(&error));
         }
-        // Of a cluster, servers that are well go on.
-        let is_away = done.is_empty()
-            && !items.is_empty()
-            && (published.is_unreachable || !self.publisher.plan().url.is_cluster());
-        match away.filter(|_| is_away) {
+        match away {
             Some(cause) => self.set_away(&cause),
             None if done.is_empty() => {}
             None => self.set_back(),
         }
-        self.done.extend(done);
         self.note_refused(refused);
         self.away.is_none()
     }
@@ -476,20 +399,19 @@ impl Worker {
     /// Leaves out what is older than what readers have: a store that was made anew goes through all blocks again, and its
     /// numbers may be higher all the same. A number and block that the store knows are its own, and it has gone back itself.
     fn hold_back(&mut self, items: Vec<Publication>) -> Vec<Publication> {
-        let complete = self.mailbox.waiting().complete;
+        let complete = self.mailbox.complete();
         let mut kept = Vec::with_capacity(items.len());
         for item in items {
-            let there = self.publisher.known(&item.region).and_then(|(seq, block)| Some((seq, block?)));
+            let there = self.plan.target.known(&item.region).and_then(|there| Some((there.seq, there.block?)));
             let newer = there.filter(|(_, block)| {
                 item.block.is_some_and(|ours| ours < *block) && complete.is_none_or(|complete| complete < *block)
             });
             let is_held =
-                newer.is_some_and(|(seq, block)| !self.outbox.holds(&item.region, seq, block).unwrap_or(false));
+                newer.is_some_and(|(seq, block)| !self.plan.outbox.holds(&item.region, seq, block).unwrap_or(false));
             match is_held {
                 true => {
                     self.report.duplicate += 1;
-                    self.failed.remove(&item.region);
-                    self.ahead.insert(item.region);
+                    self.regions.ahead(&item.region);
                 }
                 false => kept.push(Publication { follows_rollback: newer.is_some(), ..item }),
             }
@@ -497,21 +419,20 @@ impl Worker {
         kept
     }
 
-    /// Redis has a newer snapshot of the region than the store: that was made anew. It is left alone until this run, which
+    /// The target has a newer snapshot of the region than the store: that was made anew. It is left alone until this run, which
     /// alone writes the pipeline, has come as far; then the store must count on from there.
     fn note_stale(&mut self, receipt: &PublishReceipt, block: Option<i64>) {
-        self.failed.remove(&receipt.region);
-        let complete = self.mailbox.waiting().complete;
+        let complete = self.mailbox.complete();
         let has_caught_up = match receipt.block {
             Some(there) => block.is_some_and(|block| there <= block) || complete.is_some_and(|block| there <= block),
             None => complete.is_some(),
         };
         if has_caught_up && receipt.seq < SEQ_MAX {
-            self.mailbox.waiting().floors.insert(Arc::clone(&receipt.region), receipt.seq);
-            self.floored.insert(Arc::clone(&receipt.region), receipt.seq);
+            self.min_seqs.insert(Arc::clone(&receipt.region), receipt.seq);
+            self.regions.renumbering(&receipt.region, receipt.seq);
         } else {
             self.report.duplicate += 1;
-            self.ahead.insert(Arc::clone(&receipt.region));
+            self.regions.ahead(&receipt.region);
         }
     }
 
@@ -521,29 +442,25 @@ impl Worker {
         let is_away = self.away.is_some();
         for (region, error) in refused {
             let cause = error.to_string();
-            let before = self.told.insert(Arc::clone(&region), cause.clone());
-            if !is_away && before.as_deref() != Some(cause.as_str()) {
+            let is_news = self.regions.failed(&region, &cause, error.is_away());
+            if is_news && !is_away {
                 told += 1;
                 match told <= FAILURES_TOLD_MAX {
                     true => tracing::warn!("the snapshot of {} was not published: {}", shown(&region), shown(&cause)),
                     false => untold += 1,
                 }
             }
-            self.failed.insert(region, Failure { cause, is_away: error.is_away() });
         }
         if untold > 0 {
             tracing::warn!("the snapshots of {untold} more regions were not published");
         }
     }
 
-    /// Writes the summary of what was published. A large one not every time.
-    fn conclude(&mut self, is_closed: bool) {
-        let is_small = self.publisher.summary_len() <= SUMMARY_REGIONS_MAX;
-        let is_due = is_closed || is_small || self.summed_at.is_none_or(|at| at.elapsed() > SUMMARY_STEP);
-        if is_due && self.away.is_none() {
-            let warning = self.publisher.conclude();
+    /// Lets the target bring up to date what it says of all regions.
+    fn flush_summary(&mut self, is_last: bool) {
+        if self.away.is_none() {
+            let warning = self.plan.target.flush_summary(is_last);
             self.warn(warning);
-            self.summed_at = Some(Instant::now());
         }
     }
 
@@ -575,54 +492,54 @@ impl Worker {
     pub(crate) fn sweep_again(&mut self, deadline: Instant) {
         let begun = Instant::now();
         self.sweep(Some(deadline));
-        self.conclude(true);
+        self.flush_summary(true);
         let ended = Instant::now();
         self.report.busy += ended - begun;
-        self.recorder.span(Stage::Publish, Doing::Working, 0, begun, ended);
+        self.plan.recorder.span(Stage::Publish, Doing::Working, 0, begun, ended);
     }
 
     /// What was done.
-    pub(crate) fn end(mut self) -> OutboxReport {
-        if let Some(region) = self.ahead.first() {
+    pub(crate) fn end(mut self) -> PublishReport {
+        let target = self.plan.target.name();
+        if let Some(region) = self.regions.all_ahead().next() {
             tracing::warn!(
-                "Redis has newer snapshots than this store, of {} regions ({} for one): they are left there until the \
+                "{target} has newer snapshots than this store, of {} regions ({} for one): they are left there until the \
                  pipeline has come as far",
-                self.ahead.len(),
+                self.regions.all_ahead().count(),
                 shown(region)
             );
         }
-        let mut failed: BTreeMap<String, String> =
-            self.failed.into_iter().map(|(region, failure)| (region.to_string(), failure.cause)).collect();
-        for (region, seq) in self.floored {
-            let cause = format!("Redis has number {seq} of it, and the store could not count on from there");
-            failed.entry(region.to_string()).or_insert(cause);
-        }
-        if let Some((cause, _)) = &self.away {
-            // Whatever was not even tried, too.
-            let mut after = String::new();
-            loop {
-                match self.outbox.due(Timestamp::MIN, &after, OUTBOX_PAGE) {
-                    Ok(page) => {
-                        let Some(last) = page.last() else { break };
-                        after = last.publication.region.to_string();
-                        for due in page {
-                            failed.entry(due.publication.region.to_string()).or_insert_with(|| cause.clone());
-                        }
-                    }
-                    Err(error) => {
-                        let all = UnpublishedRegion::all(store_text(&error));
-                        failed.entry(all.region).or_insert(all.cause);
-                        break;
-                    }
-                }
-            }
-            if self.is_store_away && failed.is_empty() {
-                let all = UnpublishedRegion::all(cause.clone());
-                failed.insert(all.region, all.cause);
-            }
+        let mut failed = self.regions.unpublished(target);
+        if let Some((cause, _)) = self.away.take() {
+            self.add_untried(&cause, &mut failed);
         }
         self.report.failed = failed.into_iter().map(|(region, cause)| UnpublishedRegion { region, cause }).collect();
         self.report
+    }
+
+    /// Adds regions that were not even tried, as nothing could be published.
+    fn add_untried(&mut self, cause: &str, failed: &mut BTreeMap<String, String>) {
+        let mut after = String::new();
+        loop {
+            match self.plan.outbox.due(Timestamp::MIN, &after, OUTBOX_PAGE) {
+                Ok(page) => {
+                    let Some(last) = page.last() else { break };
+                    after = last.publication.region.to_string();
+                    for due in page {
+                        failed.entry(due.publication.region.to_string()).or_insert_with(|| cause.to_owned());
+                    }
+                }
+                Err(error) => {
+                    let all = UnpublishedRegion::all(store_text(&error));
+                    failed.entry(all.region).or_insert(all.cause);
+                    break;
+                }
+            }
+        }
+        if self.is_store_away && failed.is_empty() {
+            let all = UnpublishedRegion::all(cause.to_owned());
+            failed.insert(all.region, all.cause);
+        }
     }
 }
 
