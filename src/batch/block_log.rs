@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::open::{LaneBlocks, RoundSummary};
+use super::round::{LaneBlocks, RoundSummary};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth};
 use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead, RegionUndo};

@@ -13,7 +13,8 @@ use crate::model::schema::{Column, Entity, Schema, SchemaError};
 use crate::model::timestamp::Timestamp;
 use crate::model::value::{ColumnType, Row, Value};
 
-use super::engine::RowAccess;
+use super::access::RowAccess;
+pub use super::error::HandlerError;
 
 /// Code that turns the events of a region into its entities.
 ///
@@ -46,25 +47,6 @@ pub trait Handler: Send + Sync + 'static {
     /// Whether [`Handler::on_snapshot`] ever returns a document. Defaults to false.
     fn has_snapshots(&self) -> bool {
         false
-    }
-}
-
-/// Why a handler did not get to its end. Any error turns into one with `?`.
-#[derive(Debug)]
-pub struct HandlerError {
-    pub(super) message: String,
-}
-
-impl HandlerError {
-    /// A failure with this message.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
-    }
-}
-
-impl<E: std::error::Error> From<E> for HandlerError {
-    fn from(error: E) -> Self {
-        Self::new(error.to_string())
     }
 }
 
