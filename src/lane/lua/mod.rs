@@ -25,6 +25,8 @@ mod layout;
 mod packer;
 mod pieces;
 mod question;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
