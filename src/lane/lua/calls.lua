@@ -2,7 +2,8 @@
 -- parked until the host has supplied it.
 
 local inner = ...
-local host, S, regions, shapes, has_history = inner.host, inner.state, inner.regions, inner.shapes, inner.has_history
+local host, S, regions, shapes, has_history =
+  inner.host, inner.run_state, inner.regions, inner.shapes, inner.has_history
 local want, tell_wants, begin_dry, prune_undo = inner.want, inner.tell_wants, inner.begin_dry, inner.prune_undo
 local failure_text, tick = inner.failure_text, host.tick
 local pcall, min, sunpack = pcall, math.min, string.unpack
@@ -91,16 +92,16 @@ end
 
 -- Runs the coroutine on: DONE with its result, MISSED with rows to load, or FAILED with a message.
 local function go_on(number)
-  local ok, handle, what = co_resume(parked)
+  local ok, answer, what = co_resume(parked)
   if not ok then
     parked, S[MODE] = nil, RUN
-    return FAILED, failure_text(handle)
+    return FAILED, failure_text(answer)
   end
   if co_status(parked) == "dead" then
     parked = nil
-    return DONE, handle
+    return DONE, answer
   end
-  want(handle, what)
+  want(answer, what)
   if S[MODE] == RUN then run_ahead() end
   tell_wants()
   park(number)

@@ -1,7 +1,7 @@
 -- Events on their way in: what comes packed, and what is fetched when a handler asks for it.
 
 local inner = ...
-local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.state, inner.numbers, inner.hidden
+local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.run_state, inner.numbers, inner.hidden
 local setmeta, rawset, rawequal, type, next, ipairs = setmetatable, rawset, rawequal, type, next, ipairs
 local load, sunpack, find, format = load, string.unpack, string.find, string.format
 local concat, unpack, fill = table.concat, table.unpack, inner.fill

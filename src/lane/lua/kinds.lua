@@ -10,7 +10,7 @@
 
 local inner = ...
 local raise, describe, host, numbers, fill = inner.raise, inner.describe, inner.host, inner.numbers, inner.fill
-local S, has_history, decode, clean = inner.state, inner.has_history, inner.decode, inner.clean
+local S, has_history, decode, clean = inner.run_state, inner.has_history, inner.decode, inner.clean
 local slow_get, slow_set, no_entity, no_row = inner.slow_get, inner.slow_set, inner.no_entity, inner.no_row
 local odd_column, mark, note_row, note_new = inner.odd_column, inner.mark, inner.note_row, inner.note_new
 local new_place, is_key = inner.new_place, inner.is_key
@@ -310,13 +310,13 @@ sort(library_names)
 for at, name in ipairs(library_names) do
   library_values[at] = LIBRARY[name]
 end
-local LIBRARY_LINE <const> = "local inner_of, known, " .. concat(library_names, ", ") .. " = ... "
+local LIBRARY_LINE <const> = "local state_of, known, " .. concat(library_names, ", ") .. " = ... "
 
--- Compiles the text of a function. `inner_of` and `known` are the kind's.
-local function compile(source, inner_of, known)
+-- Compiles the text of a function. `state_of` and `known` are the kind's.
+local function compile(source, state_of, known)
   local chunk, problem = load(LIBRARY_LINE .. source, "=kind", "t")
   if not chunk then error(problem) end
-  return chunk(inner_of, known, unpack(library_values))
+  return chunk(state_of, known, unpack(library_values))
 end
 
 -- `read(row, d, at)`: checks the table that a script gave, and then keeps it as cells.
@@ -339,53 +339,53 @@ end
 local function make_get(kind, copy)
   local source = [[
     return function(entity, id)
-      local handle = inner_of[entity] or no_entity("get")
-      local at = handle[$YOUNG][id]
-      if not at or S[$MODE] == $DRY then return slow_get(handle, id) end
-      local d = handle[$SEGMENTS][at >> $SHIFT]
+      local state = state_of[entity] or no_entity("get")
+      local at = state[$YOUNG][id]
+      if not at or S[$MODE] == $DRY then return slow_get(state, id) end
+      local d = state[$SEGMENTS][at >> $SHIFT]
       at = at & $MASK
       return $copy
     end]]
-  return compile(fill(source, { copy = copy }), kind.inner_of)
+  return compile(fill(source, { copy = copy }), kind.state_of)
 end
 
 -- The row is here, or known not to be, and nothing is kept in order beside it; the rest is left to the slow path.
 local function make_set(kind, lines, names)
   local template = [[
     return function(entity, id, row)
-      local handle = inner_of[entity] or no_entity("set")
-      local place = handle[$YOUNG][id]
-      if S[$MODE] ~= $RUN or handle[$INDEXES] or handle[$COUNTS] then return slow_set(handle, id, row) end
+      local state = state_of[entity] or no_entity("set")
+      local place = state[$YOUNG][id]
+      if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] then return slow_set(state, id, row) end
       if place == nil
-        and (not (handle[$WHOLE] or handle[$FILTERED]) or handle[$OLD][id] ~= nil or not is_key(id)) then
-        return slow_set(handle, id, row)
+        and (not (state[$WHOLE] or state[$FILTERED]) or state[$OLD][id] ~= nil or not is_key(id)) then
+        return slow_set(state, id, row)
       end
-      if type(row) ~= "table" then no_row(handle, row) end
+      if type(row) ~= "table" then no_row(state, row) end
       for name in next, row do
-        if not known[name] then odd_column(handle, id, row, name) end
+        if not known[name] then odd_column(state, id, row, name) end
       end
       $check
       local batch, d, at = S[$BATCH]
       if place then
-        d, at = handle[$SEGMENTS][place >> $SHIFT], place & $MASK
+        d, at = state[$SEGMENTS][place >> $SHIFT], place & $MASK
         local changed = $row_batch
         if changed ~= batch and changed ~= -batch then
-          mark(handle, id, place)
+          mark(state, id, place)
           $row_batch = batch
         end
         $note_row
         $keep
       else
         $note_absent
-        place = new_place(handle)
-        d, at = handle[$SEGMENTS][place >> $SHIFT], place & $MASK
+        place = new_place(state)
+        d, at = state[$SEGMENTS][place >> $SHIFT], place & $MASK
         $keep
         $row_id = id
         $row_writer = 0
-        $row_batch = handle[$GONE][id] and batch or -batch
-        handle[$YOUNG][id] = place
-        handle[$ROWS] = handle[$ROWS] + 1
-        mark(handle, id, place)
+        $row_batch = state[$GONE][id] and batch or -batch
+        state[$YOUNG][id] = place
+        state[$ROWS] = state[$ROWS] + 1
+        mark(state, id, place)
       end
       $row_writer = S[$WRITER]
       $note_block
@@ -397,11 +397,11 @@ local function make_set(kind, lines, names)
     row_id = cell(kind.id_at),
     row_writer = cell(kind.writer_at),
     row_batch = cell(kind.batch_at),
-    note_row = has_history and fill("if $block ~= S[$BLOCK] then note_row(handle, id, d, at) end", block) or "",
-    note_absent = has_history and "note_new(handle, id, place)" or "",
+    note_row = has_history and fill("if $block ~= S[$BLOCK] then note_row(state, id, d, at) end", block) or "",
+    note_absent = has_history and "note_new(state, id, place)" or "",
     note_block = has_history and fill("$block = S[$BLOCK]", block) or "",
   })
-  return compile(source, kind.inner_of, kind.known)
+  return compile(source, kind.state_of, kind.known)
 end
 
 ------------------------------------------------------------------------------------------------- across the border
@@ -573,7 +573,7 @@ local function make_kind(number, given)
     names = names,
     known = known,
     indexed = indexed,
-    inner_of = {}, -- `ctx.<entity>` -> handle
+    state_of = {}, -- `ctx.<entity>` -> the table's state
     cells = cells,
     width = width,
     id_at = cells,

@@ -25,7 +25,7 @@ local function raise(form, ...)
   error(host.place() .. message, 0)
 end
 
--- Compiles the function that makes a list such as a handle: `parameters` are its parameters, and `values` says of each
+-- Compiles the function that makes a list such as a table's state: `parameters` are its parameters, and `values` says of each
 -- of the list's names what it is at first, as Lua text. One that is missing or that there is not is an error.
 local function constructor(list, parameters, values)
   local names, is_name, texts = layout.lists[list], {}, {}
@@ -49,7 +49,7 @@ local function fill(template, values)
 end
 
 -- The state of the run.
-local new_state = constructor("run_state", "", {
+local new_run_state = constructor("run_state", "", {
   MODE = tostring(RUN),
   BATCH = "1",
   WRITER = "0",
@@ -66,6 +66,6 @@ return {
   raise = raise,
   constructor = constructor,
   fill = fill,
-  state = new_state(),
+  run_state = new_run_state(),
   has_history = host.history_depth > 0,
 }

@@ -1,7 +1,7 @@
 //! The numbers that the Lua files and the host share, each written here and nowhere else.
 //!
 //! Every Lua file sees them as constants: [`prefix`] declares those that a file uses, on its first line, so that lines keep
-//! their numbers. Lua folds a constant that is declared alone into the instructions: `handle[YOUNG]` costs no look-up.
+//! their numbers. Lua folds a constant that is declared alone into the instructions: `state[YOUNG]` costs no look-up.
 
 use std::fmt::Write as _;
 
@@ -35,15 +35,15 @@ const RUN_STATE: List = List {
         "EVENT",  // that event as the handler sees it
         "REGION", // the region that is being handled
         // Of the event that is run dry, and the event that is parked meanwhile.
-        "DRY_WRITES", // handle -> id -> cells, or false
+        "DRY_WRITES", // table state -> id -> cells, or false
         "DRY_READS",
         "PARKED_WRITER",
     ],
 };
 
-/// What is kept of one table of one region: its handle.
-const HANDLE: List = List {
-    name: "handle",
+/// What is kept of one table of one region.
+const TABLE_STATE: List = List {
+    name: "table_state",
     entries: &[
         "YOUNG", // id -> place of the row, or false if it is known that there is none; used since the last sweep
         "OLD",   // the same, not used since
@@ -71,7 +71,7 @@ const HANDLE: List = List {
 };
 
 /// The lists whose entries have names.
-pub(super) const LISTS: [List; 2] = [RUN_STATE, HANDLE];
+pub(super) const LISTS: [List; 2] = [RUN_STATE, TABLE_STATE];
 
 /// All other constants.
 const NUMBERS: [(&str, i64); 22] = [

@@ -74,14 +74,14 @@ local function conditions(kind, called, where)
 end
 
 -- A column of the row at a place, as it is compared.
-local function column_key(handle, column, place)
-  return handle[KIND].comparable(column, handle[SEGMENTS][place >> SHIFT], place & MASK)
+local function column_key(state, column, place)
+  return state[KIND].comparable(column, state[SEGMENTS][place >> SHIFT], place & MASK)
 end
 
-local function matches(handle, place, tests)
+local function matches(state, place, tests)
   for at = 1, #tests do
     local condition = tests[at]
-    local value = column_key(handle, condition.place, place)
+    local value = column_key(state, condition.place, place)
     if value == nil or not condition.test(value, condition.value) then return false end
   end
   return true

@@ -13,7 +13,7 @@ local function chunk(ids)
 end
 
 local function open(on_event, given)
-  local inner, handle, account, host = harness.open(given)
+  local inner, state, account, host = harness.open(given)
   inner.define_hot({ "id" })
   inner.define_shape(1, { "id" }, "s")
   inner.set_handlers({
@@ -22,7 +22,7 @@ local function open(on_event, given)
       return ctx.account:get("a").seen
     end,
   })
-  return inner, handle, account, host
+  return inner, state, account, host
 end
 
 local function add(event, ctx)
@@ -63,7 +63,7 @@ function tests.several_calls_may_wait()
   equal((inner.resume(1)), DONE)
   equal((inner.resume(2)), DONE)
   equal(account:get("a").seen, 1)
-  equal(inner.regions[2].handles[1][ROWS], 1)
+  equal(inner.regions[2].tables[1][ROWS], 1)
 end
 
 function tests.a_handler_that_fails_says_where()

@@ -9,7 +9,7 @@ end
 
 -- The event is the one that is being handled.
 local function handled(inner, event)
-  inner.state[EVENT] = event
+  inner.run_state[EVENT] = event
   return event
 end
 

@@ -70,8 +70,8 @@ function harness.open(given)
   if given.last then return inner, host end
   inner.define_region(1, "north", { given.is_empty or false })
   inner.begin_batch(1, 0)
-  inner.state[constants.REGION] = inner.regions[1]
-  return inner, inner.regions[1].handles[1], inner.regions[1].ctx[kinds[1].name], host
+  inner.run_state[constants.REGION] = inner.regions[1]
+  return inner, inner.regions[1].tables[1], inner.regions[1].ctx[kinds[1].name], host
 end
 
 -- What was told of one name.
@@ -98,7 +98,7 @@ end
 
 -- The row of an id in packed form, as the host supplies it.
 function harness.packed(inner, id, row)
-  local cells, kind = {}, inner.regions[1].handles[1][constants.KIND]
+  local cells, kind = {}, inner.regions[1].tables[1][constants.KIND]
   kind.read(row, cells, 1)
   return kind.pack(id, constants.WRITTEN, 0, cells, 1)
 end

@@ -22,7 +22,7 @@ end
 
 local function kind_of(columns)
   local inner = harness.open({ kinds = { { name = "thing", columns = columns } } })
-  return inner.regions[1].handles[1][KIND]
+  return inner.regions[1].tables[1][KIND]
 end
 
 function tests.each_type_is_read_copied_packed_and_unpacked()
@@ -63,19 +63,19 @@ function tests.many_columns_take_several_masks_and_a_scratch_list()
 end
 
 function tests.rows_that_are_packed_together_are_as_those_packed_alone()
-  local inner, handle, account = harness.open({ is_empty = true })
-  local kind = handle[KIND]
+  local inner, state, account = harness.open({ is_empty = true })
+  local kind = state[KIND]
   for at = 1, kind.some do
     account:set("a" .. at, { balance = 10 ^ at, seen = at })
   end
   local alone = {}
   for at = 1, kind.some do
-    local d, cell = inner.cells_at(handle, handle[DIRTY][at])
+    local d, cell = inner.cells_at(state, state[DIRTY][at])
     alone[at] = kind.pack("a" .. at, NEW, d[cell + kind.writer_at], d, cell)
   end
-  equal(kind.pack_some(handle[SEGMENTS], handle[DIRTY], 1, 1), table.concat(alone))
+  equal(kind.pack_some(state[SEGMENTS], state[DIRTY], 1, 1), table.concat(alone))
   account:delete("a2")
-  equal(kind.pack_some(handle[SEGMENTS], handle[DIRTY], 1, 1), nil)
+  equal(kind.pack_some(state[SEGMENTS], state[DIRTY], 1, 1), nil)
 end
 
 function tests.times_compare_as_moments()

@@ -24,11 +24,11 @@ function tests.a_list_wants_all_its_names_and_no_other()
 end
 
 function tests.entries_that_are_nil_at_first_are_kept_room_for()
-  local _, handle = harness.open()
-  handle[INDEXES], handle[FOUND] = "indexes", "found"
-  equal(handle[FOUND], "found")
-  equal(handle[COUNTS], nil)
-  equal(#handle, #harness.open({ last = "layout" }).layout.lists.handle)
+  local _, state = harness.open()
+  state[INDEXES], state[FOUND] = "indexes", "found"
+  equal(state[FOUND], "found")
+  equal(state[COUNTS], nil)
+  equal(#state, #harness.open({ last = "layout" }).layout.lists.table_state)
 end
 
 function tests.a_name_that_no_piece_gives_is_an_error()
@@ -43,7 +43,7 @@ end
 
 function tests.a_template_wants_a_value_for_each_name()
   local inner = harness.open({ last = "layout" })
-  equal(inner.fill("handle[$YOUNG] = $value", { value = "{}" }), "handle[" .. YOUNG .. "] = {}")
+  equal(inner.fill("state[$YOUNG] = $value", { value = "{}" }), "state[" .. YOUNG .. "] = {}")
   fails("$valeu: there is no value", inner.fill, "$valeu", { value = 1 })
 end
 

@@ -54,8 +54,8 @@ function tests.a_whole_table_is_searched_here()
 end
 
 function tests.what_changed_here_hides_what_is_committed()
-  local inner, handle, account, host = harness.open()
-  handle[TRIED] = true
+  local inner, state, account, host = harness.open()
+  state[TRIED] = true
   account:set("a", { balance = 1 })
   account:set("c", { balance = 5 })
   local query = coroutine.create(function()
@@ -74,8 +74,8 @@ function tests.what_changed_here_hides_what_is_committed()
 end
 
 function tests.the_larger_page_of_a_question_is_asked_once()
-  local inner, handle, account, host = harness.open()
-  handle[TRIED] = true
+  local inner, state, account, host = harness.open()
+  state[TRIED] = true
   for _, limit in ipairs({ 2, 5, 3 }) do
     local query = coroutine.create(function()
       return account:find({ order = "balance", limit = limit })

@@ -4,7 +4,7 @@ local equal = harness.equal
 local tests = {}
 
 -- The changes in what was handed out: "id change" by id.
-local function changes(handle, host)
+local function changes(state, host)
   local found = {}
   for _, told in ipairs(harness.told(host, "sealed")) do
     local packed, at = told[5], 1
@@ -14,7 +14,7 @@ local function changes(handle, host)
       if change == DELETED then
         at = at + #string.pack("<s4Bi8", id, 0, 0)
       else
-        _, at = handle[KIND].unpack(packed, at, {}, 1)
+        _, at = state[KIND].unpack(packed, at, {}, 1)
       end
     end
   end
@@ -22,7 +22,7 @@ local function changes(handle, host)
 end
 
 function tests.each_row_is_handed_out_as_what_became_of_it()
-  local inner, handle, account, host = harness.open()
+  local inner, state, account, host = harness.open()
   local rows = harness.packed(inner, "changed", { seen = 1 }) .. harness.packed(inner, "deleted", { seen = 2 })
   inner.supply(1, 1, rows, true, "")
   account:set("changed", { seen = 3 })
@@ -31,12 +31,12 @@ function tests.each_row_is_handed_out_as_what_became_of_it()
   account:delete("passing")
   account:delete("deleted")
   inner.seal()
-  local found = changes(handle, host)
+  local found = changes(state, host)
   equal(found.changed, WRITTEN)
   equal(found.new, NEW)
   equal(found.deleted, DELETED)
   equal(found.passing, nil)
-  equal(handle[DIRTY_COUNT], 0)
+  equal(state[DIRTY_COUNT], 0)
   equal(inner.changed_rows(), 0)
 end
 
@@ -50,14 +50,14 @@ function tests.nothing_is_handed_out_twice()
 end
 
 function tests.many_rows_come_in_parts()
-  local inner, handle, account, host = harness.open({ is_empty = true })
+  local inner, state, account, host = harness.open({ is_empty = true })
   local note = ("x"):rep(100)
   for at = 1, 5000 do
     account:set("a" .. at, { note = note })
   end
   inner.seal()
   assert(#harness.told(host, "sealed") > 1)
-  local found, count = changes(handle, host), 0
+  local found, count = changes(state, host), 0
   for _ in next, found do
     count = count + 1
   end

@@ -10,11 +10,11 @@ local function open(given)
 end
 
 local function at_block(inner, block)
-  inner.state[BLOCK] = block
+  inner.run_state[BLOCK] = block
 end
 
 function tests.the_first_write_in_a_block_keeps_what_was()
-  local inner, handle, account, host = open({ is_empty = true })
+  local inner, state, account, host = open({ is_empty = true })
   at_block(inner, 1)
   account:set("a", { seen = 1 })
   account:set("a", { seen = 2 })
@@ -29,9 +29,9 @@ function tests.the_first_write_in_a_block_keeps_what_was()
   local cells = {}
   block, at = string.unpack("<i8", told[1][4], at)
   equal(block, 2)
-  id, at = handle[KIND].unpack(told[1][4], at, cells, 1)
+  id, at = state[KIND].unpack(told[1][4], at, cells, 1)
   equal(id, "a")
-  equal(handle[KIND].copy(cells, 1).seen, 2)
+  equal(state[KIND].copy(cells, 1).seen, 2)
   equal(at, #told[1][4] + 1)
 end
 
@@ -76,14 +76,14 @@ function tests.what_lies_too_far_back_goes()
 end
 
 function tests.a_deleted_row_is_kept_whole()
-  local inner, handle, account, host = open()
+  local inner, state, account, host = open()
   inner.supply(1, 1, harness.packed(inner, "a", { note = "as it was" }), false, "")
   at_block(inner, 5)
   account:delete("a")
   inner.take_undo(0)
   local cells = {}
-  handle[KIND].unpack(harness.told(host, "before")[1][4], 9, cells, 1)
-  equal(handle[KIND].copy(cells, 1).note, "as it was")
+  state[KIND].unpack(harness.told(host, "before")[1][4], 9, cells, 1)
+  equal(state[KIND].copy(cells, 1).note, "as it was")
 end
 
 return tests

@@ -3,32 +3,32 @@ local harness = ...
 local equal, fails = harness.equal, harness.fails
 local tests = {}
 
-local function batch_of(inner, handle, id)
-  local d, at = inner.cells_at(handle, inner.lookup(handle, id))
-  return d[at + handle[KIND].batch_at], d[at + handle[KIND].writer_at]
+local function batch_of(inner, state, id)
+  local d, at = inner.cells_at(state, inner.lookup(state, id))
+  return d[at + state[KIND].batch_at], d[at + state[KIND].writer_at]
 end
 
 function tests.a_row_is_marked_once_a_batch()
-  local inner, handle, account = harness.open({ is_empty = true })
-  inner.state[WRITER] = 77
+  local inner, state, account = harness.open({ is_empty = true })
+  inner.run_state[WRITER] = 77
   account:set("a", { seen = 1 })
   account:set("a", { seen = 2 })
-  equal(handle[DIRTY_COUNT], 1)
+  equal(state[DIRTY_COUNT], 1)
   equal(inner.changed_rows(), 1)
-  local batch, writer = batch_of(inner, handle, "a")
+  local batch, writer = batch_of(inner, state, "a")
   equal(batch, -1)
   equal(writer, 77)
   equal(account:get("a").seen, 2)
 end
 
 function tests.a_row_that_comes_back_is_not_new()
-  local inner, handle, account = harness.open()
+  local inner, state, account = harness.open()
   inner.supply(1, 1, harness.packed(inner, "a", { seen = 1 }), false, "")
   account:delete("a")
-  equal(handle[GONE].a, true)
+  equal(state[GONE].a, true)
   equal(account:get("a"), nil)
   account:set("a", { seen = 2 })
-  equal((batch_of(inner, handle, "a")), 1)
+  equal((batch_of(inner, state, "a")), 1)
 end
 
 function tests.the_fast_and_the_slow_way_write_the_same()
@@ -46,20 +46,20 @@ function tests.the_fast_and_the_slow_way_write_the_same()
 end
 
 function tests.a_refused_row_changes_nothing()
-  local inner, handle, account = harness.open({ is_empty = true })
+  local inner, state, account = harness.open({ is_empty = true })
   fails("account.seen: expected a bigint", account.set, account, "a", { seen = "x" })
   fails('there is no column "senn"', account.set, account, "a", { senn = 1 })
   fails('account:set: expected a table of columns, got the text "x"', account.set, account, "a", "x")
   fails("account:set: expected an id", account.set, account, {}, {})
   fails("call it with a colon", account.set, "a", {})
-  equal(handle[DIRTY_COUNT], 0)
+  equal(state[DIRTY_COUNT], 0)
   equal(inner.changed_rows(), 0)
 end
 
 function tests.a_dry_run_sees_its_own_writes_and_leaves_none()
-  local inner, handle, account = harness.open({ is_empty = true })
+  local inner, state, account = harness.open({ is_empty = true })
   account:set("a", { seen = 1 })
-  inner.state[MODE] = DRY
+  inner.run_state[MODE] = DRY
   inner.begin_dry({})
   account:set("a", { seen = 2 })
   account:set("b", { seen = 3 })
@@ -67,17 +67,17 @@ function tests.a_dry_run_sees_its_own_writes_and_leaves_none()
   equal(account:get("b").seen, 3)
   account:delete("a")
   equal(account:get("a"), nil)
-  inner.state[MODE] = RUN
+  inner.run_state[MODE] = RUN
   equal(account:get("a").seen, 1)
   equal(account:get("b"), nil)
-  equal(handle[ROWS], 1)
+  equal(state[ROWS], 1)
 end
 
 function tests.a_dry_run_ends_at_what_the_call_that_waits_wrote()
   local inner, _, account = harness.open({ is_empty = true })
-  inner.state[WRITER] = 5
+  inner.run_state[WRITER] = 5
   account:set("a", { seen = 1 })
-  inner.state[MODE], inner.state[PARKED_WRITER] = DRY, 5
+  inner.run_state[MODE], inner.run_state[PARKED_WRITER] = DRY, 5
   inner.begin_dry({})
   local ok, reason = pcall(account.get, account, "a")
   equal(ok, false)
@@ -86,7 +86,7 @@ end
 
 function tests.a_snapshot_may_not_write()
   local inner, _, account = harness.open({ is_empty = true })
-  inner.state[MODE] = SNAPSHOT
+  inner.run_state[MODE] = SNAPSHOT
   fails("on_snapshot may read, and not write", account.set, account, "a", {})
   fails("on_snapshot may read, and not write", account.delete, account, "a")
 end
