@@ -12,20 +12,20 @@ local co_create, co_resume, co_status = coroutine.create, coroutine.resume, coro
 local handlers -- of the script: on_event, on_snapshot
 
 -- The events being handled: runs of one shape, each behind the shape's number and its length.
-local packed, position, place, count
+local packed, position, event_no, count
 local read_event, run_left = nil, 0
 
 local function handle_events()
   local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
-  while place < count do
+  while event_no < count do
     if run_left == 0 then
       local shape
       shape, run_left, position = sunpack("<I2I2", packed, position)
       read_event = shapes[shape]
     end
     run_left = run_left - 1
-    place = place + 1
-    tick(place)
+    event_no = event_no + 1
+    tick(event_no)
     local event, block, writer
     event, block, writer, position = read_event(packed, position)
     S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
@@ -39,7 +39,7 @@ local function run_ahead()
   local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
   local event_now, block_now, at, left, read_next = S[EVENT], fields.block, position, run_left, read_event
   S[PARKED_WRITER], S[MODE] = S[WRITER], DRY
-  for ahead = place + 1, min(place + DRY_EVENTS_MAX, count) do
+  for ahead = event_no + 1, min(event_no + DRY_EVENTS_MAX, count) do
     tick(ahead)
     if left == 0 then
       local shape
@@ -56,7 +56,7 @@ local function run_ahead()
   end
   S[MODE], S[DRY_WRITES] = RUN, nil
   S[EVENT], fields.block = event_now, block_now
-  tick(place)
+  tick(event_no)
 end
 
 local parked -- the coroutine that runs now
@@ -69,7 +69,7 @@ local function park(number)
     coroutine = parked,
     packed = packed,
     position = position,
-    place = place,
+    event_no = event_no,
     count = count,
     read_event = read_event,
     run_left = run_left,
@@ -85,7 +85,7 @@ local function unpark(number)
   local call = waiting[number]
   waiting[number] = nil
   parked = call.coroutine
-  packed, position, place, count = call.packed, call.position, call.place, call.count
+  packed, position, event_no, count = call.packed, call.position, call.event_no, call.count
   read_event, run_left = call.read_event, call.run_left
   S[REGION], S[EVENT], S[WRITER], S[BLOCK], S[MODE] = call.region, call.event, call.writer, call.block, call.mode
 end
@@ -111,13 +111,13 @@ end
 -- Goes on with a call that was parked; its rows are here.
 local function resume(number)
   unpark(number)
-  if S[MODE] == RUN then tick(place) end
+  if S[MODE] == RUN then tick(event_no) end
   return go_on(number)
 end
 
 -- Handles a chunk of a region's events.
 local function run(number, region_number, event_count, events)
-  packed, position, place, count, run_left = events, 1, 0, event_count, 0
+  packed, position, event_no, count, run_left = events, 1, 0, event_count, 0
   S[REGION], S[MODE] = regions[region_number], RUN
   if has_history then
     local _, _, block = sunpack("<I2I2i8", packed)

@@ -33,12 +33,12 @@ local function dry_get(state, id)
   local cells = writes and writes[id]
   if cells then return kind.copy(cells, 1) end
   if cells == false then return nil end
-  local place = fetch(state, id)
-  if not place then
+  local slot = fetch(state, id)
+  if not slot then
     if state[GONE][id] then error(DRY_END, 0) end
     return nil
   end
-  local d, at = cells_at(state, place)
+  local d, at = cells_at(state, slot)
   local changed = d[at + kind.batch_at]
   if d[at + kind.writer_at] == S[PARKED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then
     error(DRY_END, 0)

@@ -11,7 +11,7 @@ local need, TRY, take_in, take_question = inner.need, inner.TRY, inner.take_in, 
 local array, state_of, no_entity, begin_read = inner.array, inner.state_of, inner.no_entity, inner.begin_read
 local conditions, ordering, check_query = inner.conditions, inner.ordering, inner.check_query
 local packed_conditions, column_key, matches = inner.packed_conditions, inner.column_key, inner.matches
-local place_of_row, index_of, cells_at = inner.place_of_row, inner.index_of, inner.cells_at
+local slot_of, index_of, cells_at = inner.slot_of, inner.index_of, inner.cells_at
 local bound, each_up, each_down = inner.ordered.bound, inner.ordered.each_up, inner.ordered.each_down
 
 local mtype, next, ipairs, format = math.type, next, ipairs, string.format
@@ -23,7 +23,7 @@ local maxinteger = math.maxinteger
 local function each_in_order(list, plan, check)
   local low, high, low_behind, high_behind = nil, nil, false, true
   for _, condition in ipairs(plan.tests) do
-    if condition.place == plan.place then
+    if condition.column == plan.column then
       local value, operator = condition.value, condition.operator
       if operator:sub(1, 1) == ">" then
         if low == nil or low < value then
@@ -57,14 +57,14 @@ end
 -- Visits the rows that meet a condition, put in the query's order, until `visit` says true.
 local function each_sorted(state, plan, condition, visit)
   local found = {}
-  local list, value, operator = index_of(state, condition.place).values, condition.value, condition.operator
+  local list, value, operator = index_of(state, condition.column).values, condition.value, condition.operator
   local from, inside = 1, 1
   if operator ~= "<" and operator ~= "<=" then
     from, inside = bound(list, value, operator == ">")
   end
   each_up(list, from, inside, function(id, other)
     if (operator == "=" or operator == "<" or operator == "<=") and value < other then return true end
-    local row = place_of_row(state, id)
+    local row = slot_of(state, id)
     if row and matches(state, row, plan.tests) then found[#found + 1] = { id, row } end
     return false
   end)
@@ -81,28 +81,28 @@ end
 
 -- Visits the rows that are here and match, in the query's order, until `visit` says true.
 local function each_match(state, plan, visit)
-  local tests, place = plan.tests, plan.place
+  local tests, column = plan.tests, plan.column
   local equal, ranged
   for _, condition in ipairs(tests) do
     if condition.operator == "=" then
       equal = condition
-    elseif not ranged or condition.place == place then
+    elseif not ranged or condition.column == column then
       ranged = condition
     end
   end
   local function check(id)
-    local row = place_of_row(state, id)
+    local row = slot_of(state, id)
     if row and matches(state, row, tests) then return visit(id, row) end
     return false
   end
-  if not equal and (place or not ranged) then
-    local index = index_of(state, place or 0)
+  if not equal and (column or not ranged) then
+    local index = index_of(state, column or 0)
     if each_in_order(index.values, plan, check) then return end
     -- A condition on the column leaves no nulls.
-    if not (ranged and ranged.place == place) then each_up(index.nulls, 1, 1, check) end
-  elseif equal and not place then
+    if not (ranged and ranged.column == column) then each_up(index.nulls, 1, 1, check) end
+  elseif equal and not column then
     -- Of one value, they lie by id.
-    local list = index_of(state, equal.place).values
+    local list = index_of(state, equal.column).values
     local from, inside = bound(list, equal.value, false)
     each_up(list, from, inside, function(id, other)
       if equal.value < other then return true end
@@ -113,7 +113,7 @@ local function each_match(state, plan, visit)
   end
 end
 
--- The rows that are here and match, `limit` at most: their ids and places.
+-- The rows that are here and match, `limit` at most: their ids and slots.
 local function here(state, plan, limit)
   local ids, rows, count = {}, {}, 0
   if limit > 0 then
@@ -153,15 +153,15 @@ local function supply_found(question_number, packed, count, is_complete)
     counts[question.key] = { tests = question.plan.tests, rows = count }
     return
   end
-  -- A row that did not change stays at its place until the next sweep, and one that did is passed by.
+  -- A row that did not change stays in its slot until the next sweep, and one that did is passed by.
   local ids, rows, at, number = {}, {}, 1, 0
   while at <= #packed do
     local id
     id, at = take_in(state, packed, at)
-    local place = place_of_row(state, id)
-    if place then
+    local slot = slot_of(state, id)
+    if slot then
       number = number + 1
-      ids[number], rows[number] = id, place
+      ids[number], rows[number] = id, slot
     end
   end
   local found = state[FOUND]
@@ -210,10 +210,10 @@ end
 local methods = {}
 local FIND_KEYS <const> = { where = true, order = true, limit = true }
 
-local function make_precedes(state, place, is_down)
+local function make_precedes(state, column, is_down)
   return function(id, row, other_id, other)
-    if place then
-      local left, right = column_key(state, place, row), column_key(state, place, other)
+    if column then
+      local left, right = column_key(state, column, row), column_key(state, column, other)
       -- Null comes last, in either direction.
       if left == nil or right == nil then
         if left ~= nil or right ~= nil then return left ~= nil end
@@ -231,13 +231,13 @@ function methods.find(entity, query)
   local kind = state[KIND]
   query = check_query(kind, "find", query, FIND_KEYS, "where, order, limit")
   local tests = conditions(kind, "find", query.where)
-  local place, is_down = ordering(kind, query.order)
+  local column, is_down = ordering(kind, query.order)
   local limit = query.limit or maxinteger
   if mtype(limit) ~= "integer" or limit < 0 then
     raise("%s:find: limit: expected a count, got %s", kind.name, describe(limit))
   end
   begin_read(state)
-  local plan = { tests = tests, place = place, is_down = is_down, precedes = make_precedes(state, place, is_down) }
+  local plan = { tests = tests, column = column, is_down = is_down, precedes = make_precedes(state, column, is_down) }
   if not state[WHOLE] and not state[TRIED] then need(state, TRY) end
   local ids, rows, count
   if limit == 0 then
@@ -246,7 +246,7 @@ function methods.find(entity, query)
     ids, rows, count = here(state, plan, limit)
   else
     plan.packed = packed_conditions(kind, tests)
-    local key = format("%d%s ", place or 0, is_down and "-" or "+") .. plan.packed
+    local key = format("%d%s ", column or 0, is_down and "-" or "+") .. plan.packed
     while true do
       local base = state[FOUND] and state[FOUND][key]
       if base then

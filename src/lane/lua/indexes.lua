@@ -5,44 +5,44 @@ local ordered, column_key, matches = inner.ordered, inner.column_key, inner.matc
 local add, take_out, list_of = ordered.add, ordered.take_out, ordered.list_of
 local next = next
 
-local function place_of_row(state, id)
-  local place = state[YOUNG][id]
-  if place == nil then place = state[OLD][id] end
-  return place
+local function slot_of(state, id)
+  local slot = state[YOUNG][id]
+  if slot == nil then slot = state[OLD][id] end
+  return slot
 end
 
--- Visits the rows that have to be looked up here, by id and place.
+-- Visits the rows that have to be looked up here, by id and slot.
 local function each_here(state, visit)
   local young, old = state[YOUNG], state[OLD]
   if state[WHOLE] then
-    for id, place in next, young do
-      if place then visit(id, place) end
+    for id, slot in next, young do
+      if slot then visit(id, slot) end
     end
-    for id, place in next, old do
-      if place and young[id] == nil then visit(id, place) end
+    for id, slot in next, old do
+      if slot and young[id] == nil then visit(id, slot) end
     end
   else
     for id in next, state[CHANGED] do
-      local place = place_of_row(state, id)
-      if place then visit(id, place) end
+      local slot = slot_of(state, id)
+      if slot then visit(id, slot) end
     end
   end
 end
 
-local function key_in(state, index, place, id)
-  if index.place == 0 then return id end
-  return column_key(state, index.place, place)
+local function key_in(state, index, slot, id)
+  if index.column == 0 then return id end
+  return column_key(state, index.column, slot)
 end
 
-local function index_of(state, place)
+local function index_of(state, column)
   local indexes = state[INDEXES]
   if not indexes then
     indexes = {}
     state[INDEXES] = indexes
   end
-  local index = indexes[place]
+  local index = indexes[column]
   if index and index.is_whole == state[WHOLE] then return index end
-  index = { place = place, is_whole = state[WHOLE] }
+  index = { column = column, is_whole = state[WHOLE] }
   local values, nulls = {}, {}
   each_here(state, function(id, at)
     local value = key_in(state, index, at, id)
@@ -53,18 +53,18 @@ local function index_of(state, place)
     end
   end)
   index.values, index.nulls = list_of(values), list_of(nulls)
-  indexes[place] = index
+  indexes[column] = index
   return index
 end
 
--- Keep the indexes and counts right. The row at a place, or none if it is false, is about to change or go; it has
+-- Keep the indexes and counts right. The row at a slot, or none if it is false, is about to change or go; it has
 -- changed.
-local function leave(state, id, place)
-  if not place then return end
+local function leave(state, id, slot)
+  if not slot then return end
   local is_first = not state[WHOLE] and state[CHANGED][id] == nil
   for _, index in next, state[INDEXES] or {} do
     if not is_first or index.is_whole then
-      local value = key_in(state, index, place, id)
+      local value = key_in(state, index, slot, id)
       if value == nil then
         take_out(index.nulls, 0, id)
       else
@@ -74,14 +74,14 @@ local function leave(state, id, place)
   end
   if is_first then
     for _, count in next, state[COUNTS] or {} do
-      if matches(state, place, count.tests) then count.rows = count.rows - 1 end
+      if matches(state, slot, count.tests) then count.rows = count.rows - 1 end
     end
   end
 end
 
-local function enter(state, id, place)
+local function enter(state, id, slot)
   for _, index in next, state[INDEXES] or {} do
-    local value = key_in(state, index, place, id)
+    local value = key_in(state, index, slot, id)
     if value == nil then
       add(index.nulls, 0, id)
     else
@@ -101,7 +101,7 @@ local function drop(state)
 end
 
 return {
-  place_of_row = place_of_row,
+  slot_of = slot_of,
   index_of = index_of,
   leave = leave,
   enter = enter,

@@ -45,12 +45,12 @@ const RUN_STATE: List = List {
 const TABLE_STATE: List = List {
     name: "table_state",
     entries: &[
-        "YOUNG", // id -> place of the row, or false if it is known that there is none; used since the last sweep
+        "YOUNG", // id -> slot of the row, or false if it is known that there is none; used since the last sweep
         "OLD",   // the same, not used since
         // id -> the batch that changed it last; of rows that are written it is kept only while the table is not whole and
         // is read.
         "CHANGED",
-        "DIRTY", // places of the rows that the open batch wrote
+        "DIRTY", // slots of the rows that the open batch wrote
         "DIRTY_COUNT",
         "WHOLE", // whether every row of the table is here
         "KIND",
@@ -59,9 +59,9 @@ const TABLE_STATE: List = List {
         "SEGMENTS", // lists of cells
         "FOUND",    // key of a query -> what the store found
         "COUNTS",   // the same for counts
-        "INDEXES",  // place of a column (0 is the id) -> the rows in its order
-        "TOP",      // the last place in use
-        "FREE",     // places below it that are not
+        "INDEXES",  // column (0 is the id) -> the rows in its order
+        "TOP",      // the last slot in use
+        "FREE",     // slots below it that are not
         "FREE_COUNT",
         "GONE",     // ids of rows that the open batch deleted
         "TOUCHED",  // whether the open batch changed anything
@@ -84,7 +84,7 @@ const NUMBERS: [(&str, i64); 22] = [
     ("MISSED", MISSED),
     ("FAILED", FAILED),
     ("SNAPSHOT_CALL", SNAPSHOT_CALL),
-    // A place is the number of a segment, shifted, and that of the row's first cell in it.
+    // A slot is the number of a segment, shifted, and that of the row's first cell in it.
     ("SHIFT", 16),
     ("MASK", 0xffff),
     ("SEGMENT_CELLS", 4096),

@@ -47,8 +47,8 @@ local function posed(state, question)
   questions_count = questions_count + 1
   questions[questions_count] = { state, question }
   local kind, region, plan = state[KIND].number, state[REGION_NUMBER], question.plan
-  local is_count, place, is_down = plan.is_counted or false, plan.place or 0, plan.is_down or false
-  return questions_count, kind, region, is_count, plan.packed, place, is_down, question.limit, question.changed
+  local is_count, column, is_down = plan.is_counted or false, plan.column or 0, plan.is_down or false
+  return questions_count, kind, region, is_count, plan.packed, column, is_down, question.limit, question.changed
 end
 
 -- Waits until what is wanted is here.
@@ -75,15 +75,15 @@ local function is_absent(state, id)
   return false
 end
 
--- The place of an id, or false: waits for the row if it is not here.
+-- The slot of an id, or false: waits for the row if it is not here.
 local function fetch(state, id)
-  local place = lookup(state, id)
-  if place == nil then
+  local slot = lookup(state, id)
+  if slot == nil then
     if is_absent(state, id) then return false end
     need(state, id)
-    place = lookup(state, id) or false
+    slot = lookup(state, id) or false
   end
-  return place
+  return slot
 end
 
 -- The table and the question of that number, which is answered now.

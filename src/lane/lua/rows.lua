@@ -9,65 +9,65 @@ local regions = {} -- by number
 -- `ctx.<entity>` of one region is an empty table; the state of the table is out of a script's reach.
 local state_of = {}
 
--- The segment of a place, and the row's first cell in it.
-local function cells_at(state, place)
-  return state[SEGMENTS][place >> SHIFT], place & MASK
+-- The segment of a slot, and the row's first cell in it.
+local function cells_at(state, slot)
+  return state[SEGMENTS][slot >> SHIFT], slot & MASK
 end
 
--- A place for one more row.
-local function new_place(state)
+-- A slot for one more row.
+local function new_slot(state)
   local count = state[FREE_COUNT]
   if count > 0 then
     state[FREE_COUNT] = count - 1
     return state[FREE][count]
   end
-  local kind, place = state[KIND], state[TOP]
-  if place == 0 or (place & MASK) + 2 * kind.width > kind.rows_max * kind.width + 1 then
+  local kind, slot = state[KIND], state[TOP]
+  if slot == 0 or (slot & MASK) + 2 * kind.width > kind.rows_max * kind.width + 1 then
     local segments = state[SEGMENTS]
     segments[#segments + 1] = {}
-    place = #segments << SHIFT | 1
+    slot = #segments << SHIFT | 1
   else
-    place = place + kind.width
+    slot = slot + kind.width
   end
-  state[TOP] = place
-  return place
+  state[TOP] = slot
+  return slot
 end
 
--- Gives a row's place back.
-local function release(state, place)
-  local d, at, kind, count = state[SEGMENTS][place >> SHIFT], place & MASK, state[KIND], state[FREE_COUNT] + 1
+-- Gives a row's slot back.
+local function release(state, slot)
+  local d, at, kind, count = state[SEGMENTS][slot >> SHIFT], slot & MASK, state[KIND], state[FREE_COUNT] + 1
   d[at + kind.id_at] = false
   local texts = kind.texts
   for number = 1, #texts do
     d[at + texts[number]] = false
   end
-  state[FREE][count], state[FREE_COUNT] = place, count
+  state[FREE][count], state[FREE_COUNT] = slot, count
 end
 
--- Makes a row known that is not; its columns are for the caller to fill in. Returns the place and its cells.
+-- Makes a row known that is not; its columns are for the caller to fill in. Returns the slot and its cells.
 local function add_row(state, id, writer, changed_in)
-  local place = new_place(state)
+  local slot = new_slot(state)
   local kind = state[KIND]
-  local d, at = cells_at(state, place)
+  local d, at = cells_at(state, slot)
   -- In the order of cells, so that a new segment stays a list.
   for cell = at, at + kind.cells - 1 do
     d[cell] = false
   end
   d[at + kind.id_at], d[at + kind.writer_at], d[at + kind.batch_at] = id, writer, changed_in
   if has_history then d[at + kind.block_at] = false end
-  state[YOUNG][id], state[OLD][id] = place, nil
+  state[YOUNG][id], state[OLD][id] = slot, nil
   state[ROWS] = state[ROWS] + 1
-  return place, d, at
+  return slot, d, at
 end
 
--- The place of an id, or false; whichever generation it is in.
+-- The slot of an id, or false; whichever generation it is in.
 local function lookup(state, id)
-  local place = state[YOUNG][id]
-  if place ~= nil then return place end
-  place = state[OLD][id]
-  if place ~= nil then
-    state[YOUNG][id], state[OLD][id] = place, nil
-    return place
+  local slot = state[YOUNG][id]
+  if slot ~= nil then return slot end
+  slot = state[OLD][id]
+  if slot ~= nil then
+    state[YOUNG][id], state[OLD][id] = slot, nil
+    return slot
   end
   if state[WHOLE] then return false end
   return nil
@@ -77,9 +77,9 @@ end
 local function list_changed(state)
   local changed, batch_at = state[CHANGED], state[KIND].batch_at
   for _, map in ipairs { state[YOUNG], state[OLD] } do
-    for id, place in next, map do
-      if place then
-        local d, at = cells_at(state, place)
+    for id, slot in next, map do
+      if slot then
+        local d, at = cells_at(state, slot)
         local changed_in = d[at + batch_at]
         if changed_in ~= 0 then changed[id] = changed_in < 0 and -changed_in or changed_in end
       end
@@ -101,7 +101,7 @@ return {
   regions = regions,
   state_of = state_of,
   cells_at = cells_at,
-  new_place = new_place,
+  new_slot = new_slot,
   release = release,
   add_row = add_row,
   lookup = lookup,

@@ -30,13 +30,13 @@ local function seal_table(state)
       put(sealed)
       from = from + some
     else
-      local place = dirty[from]
-      local d, at = segments[place >> SHIFT], place & MASK
+      local slot = dirty[from]
+      local d, at = segments[slot >> SHIFT], slot & MASK
       local id = d[at + id_at]
       if id then
         put(pack_row(id, d[at + batch_at] == -batch and NEW or WRITTEN, d[at + writer_at], d, at))
       else
-        release(state, place)
+        release(state, slot)
       end
       from = from + 1
     end

@@ -6,28 +6,28 @@ local cells_at, release, list_changed = inner.cells_at, inner.release, inner.lis
 local take_undo, take_touched, drop_found = inner.take_undo, inner.take_touched, inner.drop_found
 local next, ipairs, move, sort = next, ipairs, table.move, table.sort
 
--- Rows of kinds that are never read, to be let go once their batch is committed: state, batch, places, again and
+-- Rows of kinds that are never read, to be let go once their batch is committed: state, batch, slots, again and
 -- again.
 local passing, passing_first, passing_last = {}, 1, 0
 
-local function pass(state, batch, places)
-  passing[passing_last + 1], passing[passing_last + 2], passing[passing_last + 3] = state, batch, places
+local function pass(state, batch, slots)
+  passing[passing_last + 1], passing[passing_last + 2], passing[passing_last + 3] = state, batch, slots
   passing_last = passing_last + 3
 end
 
-local function let_go(state, number, places)
+local function let_go(state, number, slots)
   local kind, young, old, segments, gone = state[KIND], state[YOUNG], state[OLD], state[SEGMENTS], 0
   local changed = state[CHANGED]
   if kind.is_read then return end
   local id_at, batch_at = kind.id_at, kind.batch_at
-  for place_in = 1, #places do
-    local place = places[place_in]
-    local d, at = segments[place >> SHIFT], place & MASK
+  for nth = 1, #slots do
+    local slot = slots[nth]
+    local d, at = segments[slot >> SHIFT], slot & MASK
     -- The row may have been moved meanwhile, and another one be here: that one goes, if that batch changed it last.
     local id, changed_in = d and d[at + id_at], d and d[at + batch_at]
-    if id and (changed_in == number or changed_in == -number) and (young[id] or old[id]) == place then
+    if id and (changed_in == number or changed_in == -number) and (young[id] or old[id]) == slot then
       young[id], old[id], changed[id] = nil, nil, nil
-      release(state, place)
+      release(state, slot)
       gone = gone + 1
     end
   end
@@ -62,7 +62,7 @@ local function forget()
   passing, passing_first, passing_last = {}, 1, 0
 end
 
--- Moves the last rows of a table into the places that are free, so that segments at the end can go. All rows are in
+-- Moves the last rows of a table into the slots that are free, so that segments at the end can go. All rows are in
 -- OLD.
 local function compact(state)
   local kind, segments, free, map = state[KIND], state[SEGMENTS], state[FREE], state[OLD]
@@ -103,14 +103,14 @@ local function compact(state)
     local d, at = cells_at(state, top)
     move(d, at, at + kind.width - 1, hole & MASK, segments[hole >> SHIFT])
     map[d[at + kind.id_at]] = hole
-    -- Who still has the old place finds nothing there.
+    -- Who still has the old slot finds nothing there.
     d[at + kind.id_at] = false
     moved[top] = hole
     drop_top()
     drop_free_top()
   end
-  for at, place_of_row in ipairs(kept) do
-    kept[at] = moved[place_of_row] or place_of_row
+  for at, slot_of in ipairs(kept) do
+    kept[at] = moved[slot_of] or slot_of
   end
   state[DIRTY], state[DIRTY_COUNT], state[TOP], state[FREE], state[FREE_COUNT] = kept, #kept, top, {}, 0
 end
@@ -123,20 +123,20 @@ local function sweep()
       local young, old, changed, batch_at = state[YOUNG], state[OLD], state[CHANGED], state[KIND].batch_at
       local was_whole = state[WHOLE]
       drop_found(state)
-      for id, place_of_row in next, old do
+      for id, slot_of in next, old do
         if young[id] == nil then
           local changed_in
-          if place_of_row then
-            local d, at = cells_at(state, place_of_row)
+          if slot_of then
+            local d, at = cells_at(state, slot_of)
             changed_in = d[at + batch_at]
             if changed_in < 0 then changed_in = -changed_in end
           else
             changed_in = changed[id] or 0
           end
           if changed_in > committed then
-            young[id] = place_of_row
-          elseif place_of_row then
-            release(state, place_of_row)
+            young[id] = slot_of
+          elseif slot_of then
+            release(state, slot_of)
             state[WHOLE], state[ROWS] = false, state[ROWS] - 1
           end
         end

@@ -18,8 +18,8 @@ local function note_before(state, id, what)
   region.undo_count = at + UNDO_HEAD
 end
 
-local function note_new(state, id, place)
-  note_before(state, id, (place == false or state[WHOLE]) and ABSENT or UNKNOWN)
+local function note_new(state, id, slot)
+  note_before(state, id, (slot == false or state[WHOLE]) and ABSENT or UNKNOWN)
 end
 
 local function note_row(state, id, d, at)

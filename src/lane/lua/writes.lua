@@ -23,11 +23,11 @@ local function touch(state)
   end
 end
 
--- Notes that the open batch wrote the row at a place, for the first time.
-local function mark(state, id, place)
+-- Notes that the open batch wrote the row at a slot, for the first time.
+local function mark(state, id, slot)
   local count = state[DIRTY_COUNT] + 1
   state[DIRTY_COUNT] = count
-  state[DIRTY][count] = place
+  state[DIRTY][count] = slot
   changed_rows = changed_rows + 1
   if count == 1 then touch(state) end
   if not state[WHOLE] and state[KIND].is_read then state[CHANGED][id] = S[BATCH] end
@@ -60,7 +60,7 @@ local function slow_set(state, id, row)
   local before = before_write(state, id)
   -- Nothing has changed yet, if a column is refused.
   kind.read(row, taken, 1)
-  local batch, place, d, at = S[BATCH], before
+  local batch, slot, d, at = S[BATCH], before
   if before then
     leave(state, id, before)
     d, at = cells_at(state, before)
@@ -72,14 +72,14 @@ local function slow_set(state, id, row)
     if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(state, id, d, at) end
   else
     if has_history then note_new(state, id, before) end
-    place, d, at =
+    slot, d, at =
       add_row(state, id, 0, (before == false or state[FILTERED]) and not state[GONE][id] and -batch or batch)
-    mark(state, id, place)
+    mark(state, id, slot)
   end
   move(taken, 1, kind.cells, at, d)
   d[at + kind.writer_at] = S[WRITER]
   if has_history then d[at + kind.block_at] = S[BLOCK] end
-  if state[INDEXES] then enter(state, id, place) end
+  if state[INDEXES] then enter(state, id, slot) end
 end
 
 local function delete_row(state, id)
@@ -93,7 +93,7 @@ local function delete_row(state, id)
     local changed = d[at + kind.batch_at]
     if changed ~= -S[BATCH] or not state[WHOLE] then state[GONE][id] = true end
     if changed == S[BATCH] or changed == -S[BATCH] then
-      -- It stays among the rows that the batch wrote; without an id it is passed by, and its place is free after that.
+      -- It stays among the rows that the batch wrote; without an id it is passed by, and its slot is free after that.
       d[at + kind.id_at] = false
     else
       release(state, before)
@@ -114,8 +114,8 @@ local function slow_get(state, id)
   if state[YOUNG][id] == nil then id = key_of(state, id, "get") end
   note_read(state[KIND])
   if S[MODE] == DRY then return dry_get(state, id) end
-  local place = fetch(state, id)
-  if place then return state[KIND].copy(cells_at(state, place)) end
+  local slot = fetch(state, id)
+  if slot then return state[KIND].copy(cells_at(state, slot)) end
   return nil
 end
 

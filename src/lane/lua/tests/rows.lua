@@ -24,17 +24,17 @@ function tests.a_full_segment_is_followed_by_another()
     inner.add_row(state, "a" .. at, 0, 0)
   end
   equal(#state[SEGMENTS], 1)
-  local place = inner.add_row(state, "one more", 0, 0)
-  equal(place, 2 << SHIFT | 1)
+  local slot = inner.add_row(state, "one more", 0, 0)
+  equal(slot, 2 << SHIFT | 1)
   assert(#state[SEGMENTS][1] <= SEGMENT_CELLS)
 end
 
 function tests.a_look_makes_a_row_young()
   local inner, state = harness.open()
-  local place = inner.add_row(state, "a", 0, 0)
+  local slot = inner.add_row(state, "a", 0, 0)
   state[OLD], state[YOUNG] = state[YOUNG], {}
-  equal(inner.lookup(state, "a"), place)
-  equal(state[YOUNG].a, place)
+  equal(inner.lookup(state, "a"), slot)
+  equal(state[YOUNG].a, slot)
   equal(state[OLD].a, nil)
   equal(inner.lookup(state, "b"), nil)
   state[WHOLE] = true

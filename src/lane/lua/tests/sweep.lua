@@ -64,7 +64,7 @@ function tests.rows_move_into_gaps_and_segments_go()
   equal(#state[SEGMENTS], 1)
   equal(state[ROWS], 25)
   equal(state[FREE_COUNT], 0)
-  -- Those that the open batch wrote are still known as such, at their new places.
+  -- Those that the open batch wrote are still known as such, at their new slots.
   equal(state[DIRTY_COUNT], 5)
   for at = 1, 5 do
     local d, cell = inner.cells_at(state, state[DIRTY][at])
