@@ -1,5 +1,5 @@
 -- Calls of handlers: a lane's events, one chunk of them after the other, and snapshots. A call that misses a row is
--- parked until the host has supplied it.
+-- suspended until the host has supplied it.
 
 local inner = ...
 local host, S, regions, shapes, has_history =
@@ -34,11 +34,11 @@ local function handle_events()
   end
 end
 
--- Runs the events behind the one that is parked dry, to learn which rows they will miss.
+-- Dry runs the events behind the one that is suspended, to learn which rows they will miss.
 local function run_ahead()
   local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
   local event_now, block_now, at, left, read_next = S[EVENT], fields.block, position, run_left, read_event
-  S[PARKED_WRITER], S[MODE] = S[WRITER], DRY
+  S[SUSPENDED_WRITER], S[MODE] = S[WRITER], DRY
   for ahead = event_no + 1, min(event_no + DRY_EVENTS_MAX, count) do
     tick(ahead)
     if left == 0 then
@@ -59,14 +59,14 @@ local function run_ahead()
   tick(event_no)
 end
 
-local parked -- the coroutine that runs now
+local running -- the coroutine of the call that runs now
 
 -- Calls that wait for rows, by number: a lane's from 1, a snapshot's is SNAPSHOT_CALL.
 local waiting = {}
 
-local function park(number)
+local function suspend(number)
   waiting[number] = {
-    coroutine = parked,
+    coroutine = running,
     packed = packed,
     position = position,
     event_no = event_no,
@@ -81,10 +81,10 @@ local function park(number)
   }
 end
 
-local function unpark(number)
+local function restore(number)
   local call = waiting[number]
   waiting[number] = nil
-  parked = call.coroutine
+  running = call.coroutine
   packed, position, event_no, count = call.packed, call.position, call.event_no, call.count
   read_event, run_left = call.read_event, call.run_left
   S[REGION], S[EVENT], S[WRITER], S[BLOCK], S[MODE] = call.region, call.event, call.writer, call.block, call.mode
@@ -92,25 +92,25 @@ end
 
 -- Runs the coroutine on: DONE with its result, MISSED with rows to load, or FAILED with a message.
 local function go_on(number)
-  local ok, answer, what = co_resume(parked)
+  local ok, answer, what = co_resume(running)
   if not ok then
-    parked, S[MODE] = nil, RUN
+    running, S[MODE] = nil, RUN
     return FAILED, failure_text(answer)
   end
-  if co_status(parked) == "dead" then
-    parked = nil
+  if co_status(running) == "dead" then
+    running = nil
     return DONE, answer
   end
   want(answer, what)
   if S[MODE] == RUN then run_ahead() end
   tell_wants()
-  park(number)
+  suspend(number)
   return MISSED
 end
 
--- Goes on with a call that was parked; its rows are here.
+-- Goes on with a call that was suspended; its rows are here.
 local function resume(number)
-  unpark(number)
+  restore(number)
   if S[MODE] == RUN then tick(event_no) end
   return go_on(number)
 end
@@ -123,7 +123,7 @@ local function run(number, region_number, event_count, events)
     local _, _, block = sunpack("<I2I2i8", packed)
     prune_undo(block)
   end
-  parked = co_create(handle_events)
+  running = co_create(handle_events)
   return go_on(number)
 end
 
@@ -133,7 +133,7 @@ local function snapshot(region_number, block)
   local ctx, on_snapshot = region.ctx, handlers.on_snapshot
   region.fields.block = block
   S[MODE], S[EVENT] = SNAPSHOT, nil
-  parked = co_create(function()
+  running = co_create(function()
     return on_snapshot(ctx)
   end)
   return go_on(SNAPSHOT_CALL)

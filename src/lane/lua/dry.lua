@@ -6,7 +6,7 @@ local S, DRY_END, fetch, cells_at, note_read =
   inner.run_state, inner.DRY_END, inner.fetch, inner.cells_at, inner.note_read
 local error = error
 
--- Reads of one call that is run dry at most: it may look for what the parked call has not written yet, for ever.
+-- Reads of one call that is run dry at most: it may look for what the suspended call has not written yet, for ever.
 local DRY_READS_MAX <const> = 10000
 
 -- Begins the dry run of an event.
@@ -24,7 +24,7 @@ local function note_dry(state, id, cells)
   writes[id] = cells
 end
 
--- A read of a call that is run dry. One that looks at what the parked call wrote ends here: it must not see half of
+-- A read of a call that is run dry. One that looks at what the suspended call wrote ends here: it must not see half of
 -- that.
 local function dry_get(state, id)
   S[DRY_READS] = S[DRY_READS] + 1
@@ -40,7 +40,7 @@ local function dry_get(state, id)
   end
   local d, at = cells_at(state, slot)
   local changed = d[at + kind.batch_at]
-  if d[at + kind.writer_at] == S[PARKED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then
+  if d[at + kind.writer_at] == S[SUSPENDED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then
     error(DRY_END, 0)
   end
   return kind.copy(d, at)

@@ -14,7 +14,7 @@ pub(super) const DONE: i64 = 0;
 pub(super) const MISSED: i64 = 1;
 const FAILED: i64 = 2;
 
-/// The place of a snapshot among the parked calls; lanes have theirs from 1.
+/// The place of a snapshot among the suspended calls; lanes have theirs from 1.
 pub(super) const SNAPSHOT_CALL: i64 = 0;
 
 /// A list whose entries have names: the first is 1. `layout.lua` makes such lists, and checks that nothing is forgotten.
@@ -34,10 +34,10 @@ const RUN_STATE: List = List {
         "COMMITTED",
         "EVENT",  // that event as the handler sees it
         "REGION", // the region that is being handled
-        // Of the event that is run dry, and the event that is parked meanwhile.
+        // Of the event that is run dry, and the event that is suspended meanwhile.
         "DRY_WRITES", // table state -> id -> cells, or false
         "DRY_READS",
-        "PARKED_WRITER",
+        "SUSPENDED_WRITER",
     ],
 };
 

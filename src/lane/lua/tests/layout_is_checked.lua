@@ -14,7 +14,7 @@ function tests.a_list_wants_all_its_names_and_no_other()
   end
   local list = inner.constructor("run_state", "", values())()
   equal(list[MODE], "MODE")
-  equal(list[PARKED_WRITER], "PARKED_WRITER")
+  equal(list[SUSPENDED_WRITER], "SUSPENDED_WRITER")
   local lacking = values()
   lacking.BLOCK = nil
   fails("run_state: nothing is said of BLOCK", inner.constructor, "run_state", "", lacking)

@@ -77,7 +77,7 @@ function tests.a_dry_run_ends_at_what_the_call_that_waits_wrote()
   local inner, _, account = harness.open({ is_empty = true })
   inner.run_state[WRITER] = 5
   account:set("a", { seen = 1 })
-  inner.run_state[MODE], inner.run_state[PARKED_WRITER] = DRY, 5
+  inner.run_state[MODE], inner.run_state[SUSPENDED_WRITER] = DRY, 5
   inner.begin_dry({})
   local ok, reason = pcall(account.get, account, "a")
   equal(ok, false)
