@@ -375,7 +375,8 @@ impl Pipeline {
         };
         let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
         let stats = Arc::new(ReadStats::default());
-        let hash = window.blocks().pop().filter(|last| Some(last.block) == checkpoint.block).and_then(|last| last.hash);
+        let hash =
+            window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
         let trail = Trail::new(self.rollback_depth, HistoryBase::at(&checkpoint, hash), last_blocks);
         let pages = self.start_reader(source, checkpoint, window, &regions, (&budget, &stats, &recorder))?;
         let publish = self.start_publish(publisher, store.as_ref(), &recorder)?;

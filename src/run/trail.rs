@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::intake::Taken;
 use crate::commit::RolledBack;
 use crate::lane::Round;
-use crate::model::ids::Depth;
+use crate::model::ids::{BlockNo, Depth};
 use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead};
 
 /// The trail of the open batch.
@@ -50,14 +50,14 @@ impl Trail {
     pub(super) fn pass(&mut self, round: &Round, taken: &Taken) {
         for &(block, events) in &taken.blocks {
             match self.blocks.back_mut() {
-                Some(last) if last.block == block => last.events += events,
+                Some(last) if last.block.get() == block => last.events += events,
                 _ => {
                     let hash = self.hashes.remove(&block);
-                    self.blocks.push_back(BlockMark { block, events, hash });
+                    self.blocks.push_back(BlockMark { block: block.into(), events, hash });
                 }
             }
         }
-        let oldest = Depth::new(self.depth).oldest(taken.last_block.into()).get();
+        let oldest = Depth::new(self.depth).oldest(taken.last_block.into());
         // The last block may go on in the next round.
         while self.blocks.len() > 1
             && let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest)
@@ -69,19 +69,19 @@ impl Trail {
         }
     }
 
-    fn touch(&mut self, round: &Round, oldest: i64) {
+    fn touch(&mut self, round: &Round, oldest: BlockNo) {
         while self.touches.pop_front_if(|touch| touch.block <= oldest).is_some() {}
         for (at, lane) in round.lanes.iter().enumerate() {
-            let block_of = |event: usize| round.event(at, event).map(|(event, _)| event.block);
+            let block_of = |event: usize| round.event(at, event).map(|(event, _)| BlockNo::new(event.block));
             let len = lane.events.len();
             // Where the blocks begin that can still be rolled back; from the end, since most are older in a long run.
             let first = (0..len).rev().take_while(|event| block_of(*event).is_some_and(|block| block > oldest)).count();
             let first = len - first;
             let mut before = match first.checked_sub(1) {
                 Some(older) => block_of(older),
-                None => self.last.get(&lane.name).copied(),
+                None => self.last.get(&lane.name).copied().map(BlockNo::new),
             };
-            let blocks: Vec<i64> = (first..len).filter_map(block_of).collect();
+            let blocks: Vec<BlockNo> = (first..len).filter_map(block_of).collect();
             for run in blocks.chunk_by(|a, b| a == b) {
                 let touch =
                     BlockTouch { block: run[0], region: Arc::clone(&lane.name), events: run.len() as u64, before };
@@ -89,14 +89,14 @@ impl Trail {
                 before = Some(run[0]);
             }
             if let Some(last) = before {
-                self.last.insert(Arc::clone(&lane.name), last);
+                self.last.insert(Arc::clone(&lane.name), last.get());
             }
         }
     }
 
     /// The head of the history of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
     pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<HistoryHead> {
-        let oldest = last_block.map_or(i64::MIN, |last| Depth::new(self.depth).oldest(last.into()).get());
+        let oldest = BlockNo::new(last_block.map_or(i64::MIN, |last| Depth::new(self.depth).oldest(last.into()).get()));
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
             self.base.pass(&mark);
         }
@@ -123,7 +123,7 @@ impl Trail {
         self.base = self.sealed.clone();
         while let Some(touch) = self.touches.pop_back() {
             match touch.before.filter(|before| *before < touch.block) {
-                Some(before) => drop(self.last.insert(touch.region, before)),
+                Some(before) => drop(self.last.insert(touch.region, before.get())),
                 None if touch.before.is_none() => drop(self.last.remove(&touch.region)),
                 None => {}
             }
