@@ -7,6 +7,7 @@
 pub mod contract;
 mod open;
 mod postgres;
+mod snapshot_policy;
 mod sql;
 mod sqlite;
 mod url;
@@ -14,4 +15,5 @@ mod url;
 pub use contract::*;
 pub use open::{check_names, open, open_outbox, open_snapshots};
 pub use postgres::PostgresAddress;
+pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};
 pub use url::{StoreUrl, StoreUrlError};

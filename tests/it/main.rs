@@ -27,6 +27,7 @@ mod resume;
 mod rollback;
 mod scripts;
 mod server;
+mod snapshot_policy;
 mod snapshots;
 mod sources;
 mod stored;
