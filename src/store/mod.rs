@@ -1,6 +1,6 @@
 //! Stores: where committed state lives. The only room that holds SQL or a connection to a database.
 //!
-//! A store is opened by [`open`] and is used through the small traits of [`contract`]: [`Store`] (the one writer),
+//! A store is opened by [`open()`] and is used through the small traits of [`contract`]: [`Store`] (the one writer),
 //! [`RowReader`] (rows that a lane misses) and [`SnapshotReader`] (what other commands show). Whoever holds a [`Store`]
 //! holds the pipeline's lock.
 
