@@ -148,7 +148,7 @@ fn publish_store(args: &Publish, config: &Config, plan: PublishPlan, tally: &mut
         after = last.publication.region.to_string();
         publish_page(&mut publisher, outbox.as_mut(), page.into_iter().map(|due| due.publication).collect(), tally);
     }
-    if let Some(warning) = publisher.conclude() {
+    if let Some(warning) = publisher.flush_summary() {
         tracing::warn!("{warning}");
     }
     if tally.stale > 0 {

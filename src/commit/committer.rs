@@ -168,3 +168,70 @@ impl Committer for StoreCommitter {
         done
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::batch::RegionTouch;
+    use crate::store::{OpenReader, RowReader};
+
+    /// A store that numbers anew as long as it is well.
+    struct Fake {
+        is_well: bool,
+    }
+
+    impl Store for Fake {
+        fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+            Ok(Checkpoint::default())
+        }
+        fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
+            Ok(Vec::new())
+        }
+        fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
+            Ok(Vec::new())
+        }
+        fn commit(&mut self, _: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
+            Ok(Committed::default())
+        }
+        fn readers(&self) -> Arc<dyn OpenReader> {
+            Arc::new(NoReader)
+        }
+        fn renumber(&mut self, above: &[(Arc<str>, u64)]) -> Result<(), StoreError> {
+            assert_eq!(above, [("a".into(), 7)]);
+            if self.is_well { Ok(()) } else { Err(StoreError::Other("it is away".into())) }
+        }
+    }
+
+    struct NoReader;
+
+    impl OpenReader for NoReader {
+        fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+            Err(StoreError::Other("there is none".into()))
+        }
+    }
+
+    #[derive(Default)]
+    struct Heard(AtomicUsize);
+
+    impl CommitListener for Heard {
+        fn committed(&self, _: &SealedBatch, _: &Committed) {}
+        fn renumbered(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_order_to_number_anew_that_fails_is_not_told_and_stops_nothing() {
+        for (is_well, expected) in [(true, 1), (false, 0)] {
+            let heard = Arc::new(Heard::default());
+            let listener = Some(Arc::clone(&heard) as Arc<dyn CommitListener>);
+            let schema = Arc::new(Schema::new([]).expect("a schema"));
+            let mut committer = StoreCommitter::new(Box::new(Fake { is_well }), listener, schema, 0, Recorder::new(0));
+            let order = Order::Renumber { above: vec![("a".into(), 7)] };
+            assert!(matches!(committer.commit(order), Ok(Done::Renumbered)));
+            assert_eq!(heard.0.load(Ordering::Relaxed), expected);
+        }
+    }
+}

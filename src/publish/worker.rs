@@ -26,8 +26,8 @@ const DELAY_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked at least whether the time to live of a quiet region has to begin anew.
 const REFRESH_STEP_MAX: Duration = Duration::from_secs(3600);
 
-/// Failures of single regions that are told at once; the others are counted.
-const FAILURES_TOLD_MAX: usize = 10;
+/// Failures of single regions that are reported at once; the others are counted.
+const FAILURES_REPORTED_MAX: usize = 10;
 
 /// Numbers beyond it are none of ours: a store could not count on.
 const SEQ_MAX: u64 = i64::MAX as u64 / 2;
@@ -438,21 +438,21 @@ impl Worker {
 
     /// Notes regions that failed, and tells what is new about them.
     fn note_refused(&mut self, refused: Vec<(Arc<str>, PublishError)>) {
-        let (mut told, mut untold) = (0, 0);
+        let (mut reported, mut unreported) = (0, 0);
         let is_away = self.away.is_some();
         for (region, error) in refused {
             let cause = error.to_string();
             let is_news = self.regions.failed(&region, &cause, error.is_away());
             if is_news && !is_away {
-                told += 1;
-                match told <= FAILURES_TOLD_MAX {
+                reported += 1;
+                match reported <= FAILURES_REPORTED_MAX {
                     true => tracing::warn!("the snapshot of {} was not published: {}", shown(&region), shown(&cause)),
-                    false => untold += 1,
+                    false => unreported += 1,
                 }
             }
         }
-        if untold > 0 {
-            tracing::warn!("the snapshots of {untold} more regions were not published");
+        if unreported > 0 {
+            tracing::warn!("the snapshots of {unreported} more regions were not published");
         }
     }
 
@@ -550,4 +550,78 @@ fn shown(text: &str) -> String {
 
 fn store_text(error: &StoreError) -> String {
     format!("the outbox cannot be read or marked: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::publish::Known;
+
+    /// A target and an outbox that have nothing.
+    struct Nothing;
+
+    impl Target for Nothing {
+        fn name(&self) -> &str {
+            "nothing"
+        }
+        fn publish(&mut self, _: &[Publication], _: Patience) -> Delivery {
+            Delivery::default()
+        }
+        fn read_known(&mut self) -> Result<(), PublishError> {
+            Ok(())
+        }
+        fn known(&self, _: &str) -> Option<Known> {
+            None
+        }
+    }
+
+    impl Outbox for Nothing {
+        fn due(&mut self, _: Timestamp, _: &str, _: usize) -> Result<Vec<DueSnapshot>, StoreError> {
+            Ok(Vec::new())
+        }
+        fn published(&mut self, _: &str, _: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+            Ok(Vec::new())
+        }
+        fn holds(&mut self, _: &str, _: u64, _: i64) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+        fn mark(&mut self, _: &[(Arc<str>, u64)], _: Timestamp) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_order_that_is_not_taken_is_offered_again_and_comes_out_at_the_end() {
+        let plan = WorkerPlan {
+            target: Box::new(Nothing),
+            fields: DocumentFields::default(),
+            outbox: Box::new(Nothing),
+            recorder: Recorder::new(0),
+        };
+        let has_room = Arc::new(Mutex::new(false));
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let (room, orders) = (Arc::clone(&has_room), Arc::clone(&taken));
+        let renumber: Renumber = Box::new(move |min_seqs| match *room.lock().expect("room") {
+            true => {
+                orders.lock().expect("orders").push(min_seqs);
+                Ok(())
+            }
+            false => Err(min_seqs),
+        });
+        let mut worker = Worker::new(plan, Mailbox::new(0).0, renumber);
+        worker.min_seqs.insert("a".into(), 7);
+        worker.order_renumbering();
+        // What is found meanwhile goes with it.
+        worker.min_seqs.insert("b".into(), 3);
+        *has_room.lock().expect("room") = true;
+        worker.order_renumbering();
+        worker.order_renumbering();
+        assert_eq!(*taken.lock().expect("orders"), [vec![("a".into(), 7), ("b".into(), 3)]]);
+        *has_room.lock().expect("room") = false;
+        worker.min_seqs.insert("c".into(), 1);
+        worker.order_renumbering();
+        assert_eq!((worker.take_min_seqs(), worker.take_min_seqs()), (Some(vec![("c".into(), 1)]), None));
+    }
 }

@@ -66,6 +66,8 @@ mod resume;
 mod rollback;
 /// What scripts can rely on.
 mod scripts;
+/// One rule for snapshots over both stores: duplicates, numbers, what is pruned.
+mod snapshot_policy;
 /// When snapshots are made, what counts as a change, how they are read back.
 mod snapshots;
 /// Where events may come from, and in what shapes.

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
 use super::keys::Key;
-use super::node::Node;
+use super::node::{Answer, Node};
 use super::plan::PublishPlan;
 use super::publisher::{Extent, Publisher, millis};
 use super::summary::{Entry, around, entry_text};
@@ -83,7 +83,7 @@ struct RequestEnd {
 }
 
 /// One publish, until each region is decided.
-pub(super) struct Round<'p> {
+pub(super) struct Exchange<'p> {
     publisher: &'p Publisher,
     items: &'p [Publication],
     keys: Vec<Vec<String>>,
@@ -95,7 +95,7 @@ pub(super) struct Round<'p> {
     /// What the summary key held; none if it was not asked for.
     pub(super) prior: Option<Value>,
     wants_prior: bool,
-    pub(super) summed: bool,
+    pub(super) is_summed: bool,
     /// The key under which regions vote, if they do.
     pub(super) votes: Option<String>,
     pub(super) is_unreachable: bool,
@@ -103,7 +103,7 @@ pub(super) struct Round<'p> {
     dead: Mutex<HashMap<String, Break>>,
 }
 
-impl<'p> Round<'p> {
+impl<'p> Exchange<'p> {
     pub(super) fn new(publisher: &'p Publisher, items: &'p [Publication], extent: Extent, begun: Instant) -> Self {
         let PublishPlan { keys, pipeline, .. } = &publisher.plan;
         let may_vote = extent == Extent::Whole { is_clean: true }
@@ -123,7 +123,7 @@ impl<'p> Round<'p> {
             trips: 0,
             prior: None,
             wants_prior: extent != Extent::Part || publisher.summary.is_none(),
-            summed: false,
+            is_summed: false,
             is_unreachable: false,
             dead: Mutex::default(),
             votes: may_vote.then(|| format!("{}:{}", keys.summary(pipeline), token())),
@@ -241,7 +241,7 @@ impl<'p> Round<'p> {
     fn try_once(&mut self, todo: &[usize]) -> Vec<(usize, PublishError, Redirect)> {
         let mut again = Vec::new();
         let requests = self.requests(todo, &mut again);
-        self.dead.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.dead().clear();
         let ends_of = self.send_all(&requests);
         self.trips += ends_of.iter().map(|ends| ends.iter().map(|end| end.trips).sum()).max().unwrap_or(0);
         for end in ends_of.into_iter().flatten() {
@@ -283,7 +283,7 @@ impl<'p> Round<'p> {
         let receipt = &mut self.receipts[at];
         match end {
             End::Done { status, id, seq, is_summed, at: answered } => {
-                self.summed |= is_summed;
+                self.is_summed |= is_summed;
                 (receipt.outcome, receipt.id, receipt.seq) = (Ok(status), id, seq);
                 receipt.took = answered.duration_since(self.begun);
             }
@@ -363,76 +363,29 @@ impl<'p> Round<'p> {
     /// each of them. Ends: when each is decided; a connection that breaks is replaced once without progress, and not
     /// more often than a limit with it.
     fn send(&self, request: &Request) -> RequestEnd {
-        let Request { node, is_asking, mut reads_summary, items } = request.clone();
-        let mut end =
-            RequestEnd { ends: Vec::with_capacity(items.len()), summary: None, trips: 0, doubted: Vec::new() };
-        let mut pending = items;
-        if let Some(broke) = self.dead.lock().unwrap_or_else(PoisonError::into_inner).get(node.name()) {
-            end.ends.extend(pending.into_iter().map(|item| (item, self.lost(&node, broke))));
-            return end;
+        let mut sending = Sending::new(self, request);
+        let dead = self.dead().get(request.node.name()).cloned();
+        if let Some(broke) = dead {
+            sending.give_up(&broke);
+            return sending.end;
         }
-        let (mut breaks, mut stuck, mut forgotten) = (0, 0, 0);
-        loop {
-            let answer = node.ask(self.commands(&pending, is_asking, reads_summary));
-            end.trips += answer.trips;
-            let at = Instant::now();
-            let asked = pending.len();
-            let mut replies = answer.exchange.replies.into_iter();
-            if reads_summary && let Some(reply) = replies.next() {
-                (end.summary, reads_summary) = (Some((Arc::clone(&node), reply)), false);
-            }
-            let mut rest = Vec::new();
-            for item in pending {
-                let reply = if is_asking { replies.nth(1) } else { replies.next() };
-                let is_doubted = self.doubted[item] || end.doubted.contains(&item);
-                match reply.map(|reply| self.end_of(&node, item, reply, is_doubted, at)) {
-                    Some(Some(one)) => end.ends.push((item, one)),
-                    // No reply; or its text was forgotten between two commands, and the next request sends it again.
-                    None | Some(None) => rest.push(item),
-                }
-            }
-            if rest.is_empty() && !reads_summary {
-                return end;
-            }
-            let Some(broke) = answer.exchange.broke else {
-                // Of a slot that has moved the first command was sent elsewhere, and took the script's text along.
-                forgotten = if rest.len() < asked { 0 } else { forgotten + 1 };
-                if forgotten > SCRIPT_LOSSES_MAX {
-                    let error = PublishError::Refused("Redis forgets scripts as fast as it gets them".into());
-                    end.ends.extend(rest.into_iter().map(|item| (item, End::Failed(error.clone()))));
-                    return end;
-                }
-                pending = rest;
-                continue;
-            };
-            breaks += 1;
-            stuck = if rest.len() < asked { 1 } else { stuck + 1 };
-            let is_over = match &broke {
-                // A new connection was tried just now.
-                Break::NoEntry(_) | Break::Crowded(_) => true,
-                Break::Stalled(_) => breaks > 1,
-                Break::Dropped(_) => breaks > PUBLISH_BREAKS_MAX || rest.is_empty() && stuck > 1,
+        while !sending.is_done() {
+            let asked = sending.pending.len();
+            let broke = sending.ask();
+            let is_over = match broke {
+                _ if sending.is_done() => true,
+                None => sending.note_forgotten(asked),
+                Some(broke) => sending.note_break(&broke, asked),
             };
             if is_over {
-                if end.ends.is_empty() && matches!(broke, Break::NoEntry(_) | Break::Stalled(_)) {
-                    let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-                    dead.insert(node.name().to_owned(), broke.clone());
-                }
-                end.ends.extend(rest.into_iter().map(|item| (item, self.lost(&node, &broke))));
-                return end;
+                break;
             }
-            end.doubted.extend(&rest);
-            if stuck > 1 {
-                // Twice the connection broke at this one.
-                let item = rest.remove(0);
-                end.ends.push((item, self.lost(&node, &broke)));
-                stuck = 0;
-                if rest.is_empty() && !reads_summary {
-                    return end;
-                }
-            }
-            pending = rest;
         }
+        sending.end
+    }
+
+    fn dead(&self) -> MutexGuard<'_, HashMap<String, Break>> {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A region whose server does not answer: another one may have taken its place in a cluster.
@@ -554,6 +507,103 @@ impl<'p> Round<'p> {
         };
         let seq = text(seq).parse().unwrap_or(self.items[item].seq);
         End::Done { status, id: text(id), seq, is_summed: *summed == Value::Int(1), at }
+    }
+}
+
+/// A request on its way.
+struct Sending<'s> {
+    exchange: &'s Exchange<'s>,
+    node: Arc<Node>,
+    is_asking: bool,
+    reads_summary: bool,
+    /// What is not decided yet.
+    pending: Vec<usize>,
+    end: RequestEnd,
+    /// Connections that broke, and how many in a row without a reply in between.
+    breaks: u32,
+    stuck: u32,
+    /// How often in a row the script's text was forgotten.
+    forgotten: u32,
+}
+
+impl<'s> Sending<'s> {
+    fn new(exchange: &'s Exchange<'s>, request: &Request) -> Self {
+        let Request { node, is_asking, reads_summary, items } = request.clone();
+        let end = RequestEnd { ends: Vec::with_capacity(items.len()), summary: None, trips: 0, doubted: Vec::new() };
+        Self { exchange, node, is_asking, reads_summary, pending: items, end, breaks: 0, stuck: 0, forgotten: 0 }
+    }
+
+    fn is_done(&self) -> bool {
+        self.pending.is_empty() && !self.reads_summary
+    }
+
+    /// Sends what is pending and takes the replies; says why some did not come.
+    fn ask(&mut self) -> Option<Break> {
+        let commands = self.exchange.commands(&self.pending, self.is_asking, self.reads_summary);
+        let Answer { replies, trips } = self.node.ask(commands);
+        self.end.trips += trips;
+        let at = Instant::now();
+        let mut values = replies.values.into_iter();
+        if self.reads_summary
+            && let Some(reply) = values.next()
+        {
+            (self.end.summary, self.reads_summary) = (Some((Arc::clone(&self.node), reply)), false);
+        }
+        for item in std::mem::take(&mut self.pending) {
+            let reply = if self.is_asking { values.nth(1) } else { values.next() };
+            let is_doubted = self.exchange.doubted[item] || self.end.doubted.contains(&item);
+            match reply.map(|reply| self.exchange.end_of(&self.node, item, reply, is_doubted, at)) {
+                Some(Some(one)) => self.end.ends.push((item, one)),
+                // No reply; or its text was forgotten between two commands, and the next request sends it again.
+                None | Some(None) => self.pending.push(item),
+            }
+        }
+        replies.broke
+    }
+
+    /// Each reply came, and some said that the script is not known; says whether to give up.
+    fn note_forgotten(&mut self, asked: usize) -> bool {
+        // Of a slot that has moved the first command was sent elsewhere, and took the script's text along.
+        self.forgotten = if self.pending.len() < asked { 0 } else { self.forgotten + 1 };
+        if self.forgotten <= SCRIPT_LOSSES_MAX {
+            return false;
+        }
+        let error = PublishError::Refused("Redis forgets scripts as fast as it gets them".into());
+        self.end.ends.extend(self.pending.drain(..).map(|item| (item, End::Failed(error.clone()))));
+        true
+    }
+
+    /// The connection broke; says whether to give up.
+    fn note_break(&mut self, broke: &Break, asked: usize) -> bool {
+        self.breaks += 1;
+        self.stuck = if self.pending.len() < asked { 1 } else { self.stuck + 1 };
+        let is_over = match broke {
+            // A new connection was tried just now.
+            Break::NoEntry(_) | Break::Crowded(_) => true,
+            Break::Stalled(_) => self.breaks > 1,
+            Break::Dropped(_) => self.breaks > PUBLISH_BREAKS_MAX || self.pending.is_empty() && self.stuck > 1,
+        };
+        if is_over {
+            if self.end.ends.is_empty() && matches!(broke, Break::NoEntry(_) | Break::Stalled(_)) {
+                self.exchange.dead().insert(self.node.name().to_owned(), broke.clone());
+            }
+            self.give_up(broke);
+            return true;
+        }
+        self.end.doubted.extend(&self.pending);
+        if self.stuck > 1 {
+            // Twice the connection broke at this one.
+            let item = self.pending.remove(0);
+            self.end.ends.push((item, self.exchange.lost(&self.node, broke)));
+            self.stuck = 0;
+        }
+        false
+    }
+
+    /// Ends what is pending: its server does not answer.
+    fn give_up(&mut self, broke: &Break) {
+        let lost = |item| (item, self.exchange.lost(&self.node, broke));
+        self.end.ends.extend(std::mem::take(&mut self.pending).into_iter().map(lost));
     }
 }
 

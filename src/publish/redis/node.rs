@@ -13,7 +13,7 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::address::RedisUrl;
-use super::wire::{Break, Exchange, Wire};
+use super::wire::{Break, Replies, Wire};
 use crate::publish::PublishError;
 
 /// Connects for the pool.
@@ -61,7 +61,7 @@ impl fmt::Debug for Node {
 
 /// What came of a request to a server.
 pub(super) struct Answer {
-    pub(super) exchange: Exchange,
+    pub(super) replies: Replies,
     /// Round trips it took, connecting included.
     pub(super) trips: u32,
 }
@@ -113,11 +113,11 @@ impl Node {
     pub(super) fn ask(&self, commands: impl IntoIterator<Item = redis::Cmd>) -> Answer {
         let mut wire = match self.take() {
             Ok(wire) => wire,
-            Err(broke) => return Answer { exchange: Exchange { replies: Vec::new(), broke: Some(broke) }, trips: 1 },
+            Err(broke) => return Answer { replies: Replies { values: Vec::new(), broke: Some(broke) }, trips: 1 },
         };
-        let exchange = wire.exchange(&mut commands.into_iter());
+        let replies = wire.exchange(&mut commands.into_iter());
         // One that could not be made says nothing of the others.
-        if exchange.broke.as_ref().is_some_and(Break::was_connected) {
+        if replies.broke.as_ref().is_some_and(Break::was_connected) {
             let _ = self.generation.compare_exchange(
                 wire.generation,
                 wire.generation + 1,
@@ -125,7 +125,7 @@ impl Node {
                 Ordering::Acquire,
             );
         }
-        Answer { exchange, trips: wire.take_connect_trips() + 1 }
+        Answer { replies, trips: wire.take_connect_trips() + 1 }
     }
 
     /// A connection that was made after the last break.

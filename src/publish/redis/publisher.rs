@@ -1,6 +1,6 @@
 //! Publishing many regions at once, and the summary of it.
 //!
-//! [`super::round`] is one publish; here is what lasts from one to the next: connections, threads, what the summary says.
+//! [`super::exchange`] is one publish; here is what lasts from one to the next: connections, threads, what the summary says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use redis::{Cmd, Value};
 
-use super::exchange::Round;
+use super::exchange::Exchange;
 use super::keys::Key;
 use super::node::Node;
 use super::plan::PublishPlan;
@@ -21,14 +21,14 @@ use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
 
 /// How often regions that were not handed over are asked for at most, and how often a summary is written that others
 /// write too.
-const KEEP_PASSES: u32 = 3;
+const REFRESH_PASSES: u32 = 3;
 const SUMMARY_PASSES: u32 = 5;
 
 /// Which regions are handed over for a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Extent {
-    /// Some of the pipeline's regions; nothing is said of others. The summary is written by [`Publisher::conclude`].
+    /// Some of the pipeline's regions; nothing is said of others. The summary is written by [`Publisher::flush_summary`].
     Part,
     /// All of them: what the last summary names besides is kept. The summary is written only if `is_clean`: if nothing
     /// had gone wrong before.
@@ -92,7 +92,7 @@ pub struct Publisher {
     pub(super) plan: PublishPlan,
     pub(super) topology: Topology,
     pub(super) script: Script,
-    keep: Script,
+    refresh: Script,
     replace: Script,
     pub(super) threads: rayon::ThreadPool,
     /// What the summary in Redis says, once it was read; kept up where only some regions are handed over.
@@ -110,6 +110,13 @@ struct SinceSummary {
     has_published: bool,
     has_failed: bool,
     has_tried: bool,
+}
+
+/// What the summary said before a publish.
+struct Prior {
+    summary: Summary,
+    /// Whether that is known, and it may be written over.
+    is_readable: bool,
 }
 
 impl Publisher {
@@ -132,7 +139,7 @@ impl Publisher {
         Ok(Self {
             topology,
             script: Script::publish(),
-            keep: Script::keep(),
+            refresh: Script::refresh(),
             threads,
             replace: Script::replace(),
             summary: None,
@@ -156,9 +163,9 @@ impl Publisher {
     /// Publishes at most one snapshot of each region. Blocks until each of them is decided.
     pub fn publish(&mut self, items: &[Publication], extent: Extent) -> Published {
         let begun = Instant::now();
-        let mut round = Round::new(self, items, extent, begun);
-        round.run();
-        let Round { receipts, trips, mut prior, summed, votes, is_unreachable, .. } = round;
+        let mut exchange = Exchange::new(self, items, extent, begun);
+        exchange.run();
+        let Exchange { receipts, trips, mut prior, is_summed, votes, is_unreachable, .. } = exchange;
         let mut published = Published { receipts, round_trips: trips, is_unreachable, ..Published::default() };
         if let Some(Value::ServerError(error)) = &prior
             && matches!(error.code(), "MOVED" | "ASK")
@@ -167,17 +174,30 @@ impl Publisher {
             let key = self.plan.keys.summary(&self.plan.pipeline);
             prior = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
         }
-        if prior.is_some() {
-            self.stored = None;
+        let Prior { summary: prior, is_readable } = self.read_prior(prior, &mut published);
+        note_blocks(items, &prior, &mut published.receipts);
+        let had_entries = !prior.0.is_empty();
+        let summary = self.merge_summary(items, extent, prior, &mut published);
+        self.drop_votes(votes, &mut published);
+        match extent {
+            Extent::Part => self.note_part(is_readable.then_some(summary), &published),
+            Extent::Whole { is_clean } if is_readable && !is_summed => {
+                let is_due = is_clean && published.failed() == 0 && published.published() > 0;
+                // What is there lives on, whatever failed.
+                if is_due || had_entries {
+                    self.write_summary(summary, is_due, &mut published);
+                }
+            }
+            // It is written already; or Redis is away, and there is nothing to be done.
+            Extent::Whole { .. } => {}
         }
-        self.sum_up(items, extent, &mut published, prior, summed, votes);
         published.wall = begun.elapsed();
         published
     }
 
     /// Writes the summary after one or more publishes of parts, if nothing failed and something was published or it says
     /// less than is known; else begins its time to live anew. Returns what went wrong. Blocks.
-    pub fn conclude(&mut self) -> Option<String> {
+    pub fn flush_summary(&mut self) -> Option<String> {
         let since = std::mem::take(&mut self.since);
         if !since.has_tried {
             return None;
@@ -251,85 +271,82 @@ impl Publisher {
         summary
     }
 
-    /// Keeps the regions that were not handed over, and writes the summary if no script has.
-    fn sum_up(
-        &mut self,
-        items: &[Publication],
-        extent: Extent,
-        published: &mut Published,
-        prior: Option<Value>,
-        is_summed: bool,
-        votes: Option<String>,
-    ) {
-        let (prior, readable) = match prior {
+    /// Reads what the summary's key held before a publish; none if it was not asked for, or Redis is away.
+    fn read_prior(&mut self, prior: Option<Value>, published: &mut Published) -> Prior {
+        if prior.is_some() {
+            self.stored = None;
+        }
+        match prior {
             Some(Value::BulkString(text)) => {
                 let summary = Summary::parse(&text).unwrap_or_default();
                 self.stored = Some(text);
-                (summary, true)
+                Prior { summary, is_readable: true }
             }
             Some(Value::ServerError(error)) => {
                 published.warning = Some(format!("the summary is left alone: {}", server_text(&error)));
-                (Summary::default(), false)
+                Prior { summary: Summary::default(), is_readable: false }
             }
-            Some(_) => (Summary::default(), true),
-            // It was not asked for, or Redis is away.
-            None => (self.summary.clone().unwrap_or_default(), self.summary.is_some()),
+            Some(_) => Prior { summary: Summary::default(), is_readable: true },
+            None => Prior { summary: self.summary.clone().unwrap_or_default(), is_readable: self.summary.is_some() },
+        }
+    }
+
+    /// What the summary says after a publish: what it said of regions that were not handed over, where those are kept, and
+    /// what is the newest of each other region.
+    fn merge_summary(
+        &self,
+        items: &[Publication],
+        extent: Extent,
+        prior: Summary,
+        published: &mut Published,
+    ) -> Summary {
+        let mut summary = match extent {
+            Extent::Part => prior,
+            Extent::Whole { .. } => self.keep_others(items, &prior, published),
         };
-        let prior_is_empty = prior.0.is_empty();
-        let mut summary = Summary::default();
-        for (item, receipt) in items.iter().zip(&mut published.receipts) {
-            // What is there may be another than what was handed over, and the last summary knows of which block.
-            if receipt.outcome.is_ok() && (receipt.id != item.id || receipt.seq != item.seq) {
-                let there = prior.0.get(&*receipt.region).filter(|entry| entry.id == receipt.id);
-                receipt.block = there.and_then(|entry| entry.block);
-            }
-        }
-        if extent == Extent::Part {
-            summary = prior;
-        } else {
-            let given: BTreeSet<&str> = items.iter().map(|item| &*item.region).collect();
-            let missing: Vec<&Entry> =
-                prior.0.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
-            for (entry, is_there) in self.keep(&missing, published) {
-                match is_there {
-                    Ok(id) => {
-                        published.kept.push(KeptRegion { region: entry.region.clone(), id: id.clone() });
-                        summary.note(Entry { id, ..entry.clone() });
-                    }
-                    // The next publish is to keep it.
-                    Err(cause) => {
-                        published.unkept.push((entry.region.clone(), cause));
-                        summary.note(entry.clone());
-                    }
-                }
-            }
-        }
         for receipt in published.receipts.iter().filter(|receipt| receipt.outcome.is_ok()) {
             let (region, id) = (receipt.region.to_string(), receipt.id.clone());
             summary.note(Entry { region, id, seq: receipt.seq, block: receipt.block });
         }
-        let has_failed = published.failed() > 0;
-        if let Some(votes) = votes.filter(|_| has_failed && published.receipts.iter().any(|one| one.outcome.is_ok())) {
+        summary
+    }
+
+    /// Keeps the regions of the last summary that were not handed over; returns what the next one says of them.
+    fn keep_others(&self, items: &[Publication], prior: &Summary, published: &mut Published) -> Summary {
+        let given: BTreeSet<&str> = items.iter().map(|item| &*item.region).collect();
+        let others: Vec<&Entry> = prior.0.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
+        let mut summary = Summary::default();
+        for (entry, is_there) in self.refresh_ttl(&others, published) {
+            match is_there {
+                Ok(id) => {
+                    published.kept.push(KeptRegion { region: entry.region.clone(), id: id.clone() });
+                    summary.note(Entry { id, ..entry.clone() });
+                }
+                // The next publish is to keep it.
+                Err(cause) => {
+                    published.unkept.push((entry.region.clone(), cause));
+                    summary.note(entry.clone());
+                }
+            }
+        }
+        summary
+    }
+
+    /// Removes the votes of regions that will not come to a summary, since others failed.
+    fn drop_votes(&self, votes: Option<String>, published: &mut Published) {
+        let is_mixed = published.failed() > 0 && published.receipts.iter().any(|one| one.outcome.is_ok());
+        if let Some(votes) = votes.filter(|_| is_mixed) {
             self.ask_one(&votes, &redis::cmd("DEL").arg(&votes).take(), published);
         }
-        match extent {
-            Extent::Part => {
-                self.since.has_tried |= !items.is_empty();
-                self.since.has_failed |= has_failed;
-                self.since.has_published |= published.published() > 0;
-                if readable {
-                    self.summary = Some(summary);
-                }
-            }
-            // Redis is away: there is nothing to be done.
-            Extent::Whole { .. } if !readable || is_summed => {}
-            Extent::Whole { is_clean } => {
-                let is_due = is_clean && !has_failed && published.published() > 0;
-                // What is there lives on, whatever failed.
-                if is_due || !prior_is_empty {
-                    self.write_summary(summary, is_due, published);
-                }
-            }
+    }
+
+    /// Notes what came of a publish of some regions, for the summary that is written later.
+    fn note_part(&mut self, summary: Option<Summary>, published: &Published) {
+        self.since.has_tried |= !published.receipts.is_empty();
+        self.since.has_failed |= published.failed() > 0;
+        self.since.has_published |= published.published() > 0;
+        if summary.is_some() {
+            self.summary = summary;
         }
     }
 
@@ -351,7 +368,7 @@ impl Publisher {
             let node = self.topology.node_of(key)?;
             let answer = node.ask([command.clone()]);
             *trips += answer.trips;
-            match (answer.exchange.replies.into_iter().next(), answer.exchange.broke) {
+            match (answer.replies.values.into_iter().next(), answer.replies.broke) {
                 (Some(Value::ServerError(error)), _) => {
                     failure = PublishError::Refused(server_text(&error));
                     if !self.note_moved(&node, &error) {
@@ -385,17 +402,21 @@ impl Publisher {
 
     /// Begins the time to live of regions anew; returns those that have data, with the id of their newest, and those of
     /// which it is not known.
-    fn keep<'e>(&self, missing: &[&'e Entry], published: &mut Published) -> Vec<(&'e Entry, Result<String, String>)> {
+    fn refresh_ttl<'e>(
+        &self,
+        missing: &[&'e Entry],
+        published: &mut Published,
+    ) -> Vec<(&'e Entry, Result<String, String>)> {
         let mut kept = Vec::new();
         let mut todo = missing.to_vec();
-        for pass in 1..=KEEP_PASSES {
+        for pass in 1..=REFRESH_PASSES {
             let mut again = Vec::new();
-            for (entry, reply) in self.keep_once(&todo, published) {
+            for (entry, reply) in self.refresh_ttl_once(&todo, published) {
                 match reply {
                     Ok(Some(id)) => kept.push((entry, Ok(id))),
                     // It has expired, and is not in the next summary.
                     Ok(None) => {}
-                    Err((_, true)) if pass < KEEP_PASSES => again.push(entry),
+                    Err((_, true)) if pass < REFRESH_PASSES => again.push(entry),
                     Err((cause, _)) => kept.push((entry, Err(cause))),
                 }
             }
@@ -407,9 +428,9 @@ impl Publisher {
         kept
     }
 
-    /// As [`Publisher::keep`], once; says of what failed whether it may do better when it is asked again.
+    /// As [`Publisher::refresh_ttl`], once; says of what failed whether it may do better when it is asked again.
     #[allow(clippy::type_complexity, reason = "an id, none, or a cause and whether it may pass")]
-    fn keep_once<'e>(
+    fn refresh_ttl_once<'e>(
         &self,
         todo: &[&'e Entry],
         published: &mut Published,
@@ -427,7 +448,7 @@ impl Publisher {
         let call = |(at, entry): (usize, &&Entry)| {
             let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, &entry.region));
             let arguments = [&entry.region, &ttl, keys.template(Key::Doc), keys.template(Key::At), pipeline];
-            self.keep.call(at > 0, names.iter().map(String::as_str), arguments.map(str::as_bytes))
+            self.refresh.call(at > 0, names.iter().map(String::as_str), arguments.map(str::as_bytes))
         };
         let ask = |(node, entries): (Arc<Node>, Vec<&'e Entry>)| {
             let answer = node.ask(entries.iter().enumerate().map(call));
@@ -437,7 +458,7 @@ impl Publisher {
             self.threads.install(|| of_node.into_values().collect::<Vec<_>>().into_par_iter().map(ask).collect());
         published.round_trips += asked.iter().map(|(_, _, answer)| answer.trips).max().unwrap_or(0);
         for (node, entries, answer) in asked {
-            let mut replies = answer.exchange.replies.into_iter();
+            let mut replies = answer.replies.values.into_iter();
             for entry in entries {
                 let end = match replies.next() {
                     Some(Value::BulkString(id)) => Ok(Some(String::from_utf8_lossy(&id).into_owned())),
@@ -447,7 +468,7 @@ impl Publisher {
                         Err((server_text(&error), may_pass))
                     }
                     _ => {
-                        let broke = answer.exchange.broke.as_ref();
+                        let broke = answer.replies.broke.as_ref();
                         let cause = broke.map_or("no answer came", Break::cause).to_owned();
                         Err((cause, broke.is_some_and(Break::was_connected)))
                     }
@@ -456,6 +477,16 @@ impl Publisher {
             }
         }
         ends
+    }
+}
+
+/// Notes of which block the newest is where it is another than what was handed over: the last summary knows.
+fn note_blocks(items: &[Publication], prior: &Summary, receipts: &mut [PublishReceipt]) {
+    for (item, receipt) in items.iter().zip(receipts) {
+        if receipt.outcome.is_ok() && (receipt.id != item.id || receipt.seq != item.seq) {
+            let there = prior.0.get(&*receipt.region).filter(|entry| entry.id == receipt.id);
+            receipt.block = there.and_then(|entry| entry.block);
+        }
     }
 }
 

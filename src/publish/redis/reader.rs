@@ -11,7 +11,7 @@ use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::Summary;
 use super::topology::{PART_OF_CLUSTER, Topology, redirection};
-use super::wire::{Break, Exchange, server_text};
+use super::wire::{Break, Replies, server_text};
 use crate::model::limits::REGIONS_READ_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::publish::PublishError;
@@ -37,7 +37,7 @@ struct Call {
 }
 
 /// Calls that a server was asked, and what came of it.
-type Asked = (Arc<Node>, Vec<usize>, Exchange);
+type Asked = (Arc<Node>, Vec<usize>, Replies);
 
 /// What each call answered; or that it was refused.
 type Answers = Vec<Result<Value, PublishError>>;
@@ -94,8 +94,8 @@ impl RedisSnapshots {
             let arguments = [limit.as_str()].into_iter().chain(templates).chain([pipeline.as_str()]);
             self.all.call(false, [summary_key.as_str()], arguments.map(str::as_bytes))
         };
-        let answer = node.ask([command]).exchange;
-        let mut parts = match (answer.replies.into_iter().next(), answer.broke) {
+        let answer = node.ask([command]).replies;
+        let mut parts = match (answer.values.into_iter().next(), answer.broke) {
             (Some(Value::Array(parts)), _) => parts,
             (Some(text @ Value::BulkString(_)), _) => vec![text],
             (Some(Value::Nil), _) => Vec::new(),
@@ -189,17 +189,17 @@ impl RedisSnapshots {
             let key = keys.doc(pipeline, region, id);
             let node = self.topology.node_of(&key)?;
             let score = redis::cmd("ZSCORE").arg(keys.of_region(Key::Index, pipeline, region)).arg(id).take();
-            let answer = node.ask([redis::cmd("GET").arg(&key).take(), score]).exchange;
+            let answer = node.ask([redis::cmd("GET").arg(&key).take(), score]).replies;
             if let Some(broke) = &answer.broke {
                 return Err(node.error(broke));
             }
-            if let Some(doc) = answer.replies.first().and_then(text_of) {
+            if let Some(doc) = answer.values.first().and_then(text_of) {
                 return Ok(Some(StoredSnapshot {
                     region: region.clone(),
                     seq: seq_of(region, id),
                     id: id.to_owned(),
                     block: None,
-                    generated_at: answer.replies.get(1).and_then(time_of),
+                    generated_at: answer.values.get(1).and_then(time_of),
                     published_at: None,
                     doc,
                 }));
@@ -215,10 +215,10 @@ impl RedisSnapshots {
         let mut todo: Vec<usize> = (0..calls.len()).collect();
         for pass in 0..READ_PASSES {
             let mut again = Vec::new();
-            for (node, places, exchange) in self.ask_once(script, calls, &todo)? {
-                let mut replies = exchange.replies.into_iter();
+            for (node, places, replies) in self.ask_once(script, calls, &todo)? {
+                let mut values = replies.values.into_iter();
                 for at in places {
-                    let (answer, may_pass) = self.answer(&node, replies.next(), exchange.broke.as_ref());
+                    let (answer, may_pass) = self.answer(&node, values.next(), replies.broke.as_ref());
                     answers[at] = answer;
                     if may_pass {
                         again.push(at);
@@ -273,8 +273,8 @@ impl RedisSnapshots {
                 let Call { keys, arguments } = &calls[*at];
                 script.call(nth > 0, keys.iter().map(String::as_str), arguments.iter().map(String::as_bytes))
             };
-            let exchange = node.ask(places.iter().enumerate().map(call)).exchange;
-            (node, places, exchange)
+            let replies = node.ask(places.iter().enumerate().map(call)).replies;
+            (node, places, replies)
         };
         let mut nodes: Vec<_> = of_node.into_values().collect();
         let last = nodes.pop();

@@ -22,7 +22,7 @@ impl Script {
     }
 
     /// What begins a region's time to live anew.
-    pub(super) fn keep() -> Self {
+    pub(super) fn refresh() -> Self {
         Self::new(include_str!("scripts/keep.lua"))
     }
 

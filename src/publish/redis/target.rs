@@ -66,7 +66,7 @@ impl Target for RedisTarget {
             return None;
         }
         self.flushed_at = Some(Instant::now());
-        self.publisher.conclude()
+        self.publisher.flush_summary()
     }
 
     fn ttl(&self) -> Option<Duration> {

@@ -145,7 +145,7 @@ impl Cluster {
             let node = self.node_at(&host)?;
             let answer = node.ask([redis::cmd("CLUSTER").arg("SLOTS").take()]);
             trips += answer.trips;
-            match (answer.exchange.replies.first(), answer.exchange.broke) {
+            match (answer.replies.values.first(), answer.replies.broke) {
                 (Some(Value::Array(ranges)), _) => {
                     let owners = owners(ranges, &host);
                     if owners.iter().any(Option::is_some) {

@@ -40,9 +40,9 @@ impl Break {
 }
 
 /// What came of a request.
-pub(super) struct Exchange {
-    /// The replies that came, in order.
-    pub(super) replies: Vec<Value>,
+pub(super) struct Replies {
+    /// Those that came, in order.
+    pub(super) values: Vec<Value>,
     /// Why some did not.
     pub(super) broke: Option<Break>,
 }
@@ -111,26 +111,26 @@ impl Wire {
     }
 
     /// Sends the commands at once and reads their replies. Blocks no longer than the time-out while nothing comes.
-    pub(super) fn exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Exchange {
+    pub(super) fn exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Replies {
         match self.try_exchange(commands) {
-            Ok(exchange) => {
-                self.is_spoiled |= exchange.broke.is_some();
-                exchange
+            Ok(replies) => {
+                self.is_spoiled |= replies.broke.is_some();
+                replies
             }
             Err(broke) => {
                 self.is_spoiled = true;
-                Exchange { replies: Vec::new(), broke: Some(broke) }
+                Replies { values: Vec::new(), broke: Some(broke) }
             }
         }
     }
 
-    fn try_exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Result<Exchange, Break> {
+    fn try_exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Result<Replies, Break> {
         let connection = self.connection.as_mut().map_err(|broke| broke.clone())?;
         let greetings = self.greeting.len();
         let mut all = self.greeting.drain(..).chain(commands);
         // What the server said before it hung up may explain why, so its replies are read even then.
         let (sent, count) = send(connection, &mut all);
-        let mut replies = Vec::with_capacity(count.saturating_sub(greetings));
+        let mut values = Vec::with_capacity(count.saturating_sub(greetings));
         let (mut read, mut pushed) = (0, 0);
         while read < count {
             match connection.recv_response() {
@@ -141,7 +141,7 @@ impl Wire {
                 }
                 Ok(Value::Push { .. }) => {
                     let broke = Break::Dropped("it sends what nobody asked for".into());
-                    return Ok(Exchange { replies, broke: Some(broke) });
+                    return Ok(Replies { values, broke: Some(broke) });
                 }
                 Ok(reply) => {
                     if let Value::ServerError(error) = &reply {
@@ -153,18 +153,18 @@ impl Wire {
                         }
                     }
                     if read >= greetings {
-                        replies.push(reply);
+                        values.push(reply);
                     }
                 }
                 Err(error) => {
                     let broke = broke(sent.as_ref().err().unwrap_or(&error));
-                    return Ok(Exchange { replies, broke: Some(broke) });
+                    return Ok(Replies { values, broke: Some(broke) });
                 }
             }
             read += 1;
             self.is_new = false;
         }
-        Ok(Exchange { replies, broke: sent.err().map(|error| broke(&error)) })
+        Ok(Replies { values, broke: sent.err().map(|error| broke(&error)) })
     }
 }
 

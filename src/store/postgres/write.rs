@@ -33,7 +33,7 @@ use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
 use crate::rows::changes::{RegionChanges, RowAt};
 use crate::rows::codec::Change;
-use crate::snapshot::ID_HASH_DIGITS;
+use crate::store::snapshot_policy::{SnapshotPolicy, sql};
 use crate::store::sql::{quoted, signed};
 use crate::store::{CommitTimes, SnapshotReceipt, StorePlan};
 use crate::undo::HistoryRecord;
@@ -410,15 +410,17 @@ impl Statement {
         let blocks = self.param(RawArray::of_int8s(drafts.iter().map(|draft| draft.block)), Type::INT8_ARRAY);
         let times = drafts.iter().map(|draft| draft.generated_at);
         let times = self.param(RawArray::of_times(times), Type::TIMESTAMPTZ_ARRAY);
-        let since = drafts.iter().map(|draft| draft.generated_at.saturating_sub(plan.dedup));
+        let policy = SnapshotPolicy::of(plan);
+        let since = drafts.iter().map(|draft| policy.since(draft));
         let since = self.param(RawArray::of_times(since), Type::TIMESTAMPTZ_ARRAY);
         let hashes = self.param(RawArray::of_texts(drafts.iter().map(|draft| draft.hash.as_str())), Type::TEXT_ARRAY);
         let docs = self.param(docs(drafts), Type::TEXT_ARRAY);
         let touched = self.touched(batch);
+        let (is_new, next_seq) = (sql::IS_NEW, sql::next_seq("seq"));
+        let id = sql::id("region", &next_seq, "hash");
         self.add(&format!(
             ", drafts AS (
-               SELECT d.*, coalesce(r.seq, 0) AS seq, d.doc IS NOT NULL
-                 AND NOT coalesce(n.hash = d.hash AND n.block <= d.block AND n.generated_at > d.since, false) AS is_kept
+               SELECT d.*, coalesce(r.seq, 0) AS seq, {is_new} AS is_kept
                FROM unnest({regions}, {blocks}, {times}, {since}, {hashes}, {docs})
                  d (region, block, generated_at, since, hash, doc)
                LEFT JOIN LATERAL (
@@ -429,8 +431,7 @@ impl Statement {
                WHERE {GATE}),
              stored AS (
                INSERT INTO forebay.snapshots (pipeline, region, id, seq, block, generated_at, hash, doc)
-               SELECT $1, region, region || '.' || (seq + 1) || '.' || left(hash, {ID_HASH_DIGITS}), seq + 1, block,
-                 generated_at, hash, doc::json
+               SELECT $1, region, {id}, {next_seq}, block, generated_at, hash, doc::json
                FROM drafts WHERE is_kept RETURNING region, id),
              regions AS (
                INSERT INTO forebay.regions AS r (pipeline, region, block, events, seq, snapshot_block)
@@ -447,13 +448,15 @@ impl Statement {
 
     /// Removes what is older than the ttl, but never a region's newest, and not more than a commit can bear.
     fn prune(&mut self, plan: &StorePlan) {
-        let oldest = self.param(Moment(Timestamp::now().saturating_sub(plan.ttl)), Type::TIMESTAMPTZ);
+        let oldest = self.param(Moment(SnapshotPolicy::of(plan).oldest(Timestamp::now())), Type::TIMESTAMPTZ);
+        // What the statement stores itself it does not see yet.
+        let is_older = "(s.seq < (SELECT r.seq FROM forebay.regions r WHERE r.pipeline = $1 AND r.region = s.region)
+                      OR s.region IN (SELECT k.region FROM stored k))";
+        let is_pruned = sql::is_pruned("s.generated_at", &oldest, is_older);
         self.add(&format!(
             ", pruned AS (DELETE FROM forebay.snapshots WHERE {GATE} AND (pipeline, region, seq) IN (
                SELECT s.pipeline, s.region, s.seq FROM forebay.snapshots s
-               WHERE s.pipeline = $1 AND s.generated_at < {oldest}
-                 AND (s.seq < (SELECT r.seq FROM forebay.regions r WHERE r.pipeline = $1 AND r.region = s.region)
-                      OR s.region IN (SELECT k.region FROM stored k))
+               WHERE s.pipeline = $1 AND {is_pruned}
                LIMIT {SNAPSHOT_PRUNE_ROWS_MAX}))"
         ));
     }
@@ -478,15 +481,16 @@ impl Statement {
 pub(super) fn renumber(link: &mut Link, pipeline: &str, above: &[(Arc<str>, u64)]) -> Result<(), Fault> {
     let regions = RawArray::of_texts(above.iter().map(|(region, _)| &**region));
     let floors = RawArray::of_int8s(above.iter().map(|(_, floor)| signed(*floor)));
+    let (is_renumbered, next) = (sql::is_renumbered("r.seq", "g.floor"), sql::renumbered("g.floor"));
+    let id = sql::id("s.region", &next, "s.hash");
     let sql = format!(
         "WITH given AS (
            SELECT g.region, g.floor, r.seq FROM unnest($2, $3) g (region, floor)
-           JOIN forebay.regions r ON r.pipeline = $1 AND r.region = g.region AND r.seq <= g.floor),
+           JOIN forebay.regions r ON r.pipeline = $1 AND r.region = g.region AND {is_renumbered}),
          numbered AS (
-           UPDATE forebay.snapshots s SET seq = g.floor + 1, published_at = NULL,
-             id = s.region || '.' || (g.floor + 1) || '.' || left(s.hash, {ID_HASH_DIGITS})
+           UPDATE forebay.snapshots s SET seq = {next}, published_at = NULL, id = {id}
            FROM given g WHERE s.pipeline = $1 AND s.region = g.region AND s.seq = g.seq)
-         UPDATE forebay.regions r SET seq = g.floor + 1 FROM given g WHERE r.pipeline = $1 AND r.region = g.region"
+         UPDATE forebay.regions r SET seq = {next} FROM given g WHERE r.pipeline = $1 AND r.region = g.region"
     );
     let params = [(&pipeline as _, Type::TEXT), (&regions as _, Type::TEXT_ARRAY), (&floors as _, Type::INT8_ARRAY)];
     link.query(&sql, &params).map(drop)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior};
 
 use super::{StoreError, StoreName, StorePlan, history};
 use crate::batch::{RegionTouch, SealedBatch, SnapshotDraft};
@@ -15,6 +15,7 @@ use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Change, Decoder, ValueRef};
 use crate::snapshot::snapshot_id;
+use crate::store::snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered, sql};
 use crate::store::sql::{quoted, signed, unsigned};
 use crate::store::{CommitTimes, Committed, SnapshotReceipt};
 
@@ -201,48 +202,48 @@ fn write_snapshot(
 ) -> rusqlite::Result<Option<String>> {
     let pipeline = &plan.pipeline;
     let region = &*draft.region;
-    let seq: u64 = transaction
+    let last: u64 = transaction
         .prepare_cached("SELECT seq FROM forebay_regions WHERE pipeline = ?1 AND region = ?2")?
         .query_row((pipeline, region), |row| row.get(0))
         .optional()?
         .map_or(0, unsigned);
-    let Some(doc) = &draft.doc else {
-        cover(transaction, pipeline, region, draft.block, seq)?;
+    let newest = if draft.doc.is_some() { newest(transaction, pipeline, region)? } else { None };
+    let verdict = SnapshotPolicy::of(plan).judge(draft, last, newest.as_ref());
+    let (SnapshotVerdict::New { seq, id }, Some(doc)) = (verdict, &draft.doc) else {
+        cover(transaction, pipeline, region, draft.block, last)?;
         return Ok(None);
     };
-    if is_duplicate(transaction, plan, draft)? {
-        cover(transaction, pipeline, region, draft.block, seq)?;
-        return Ok(None);
-    }
-    let id = snapshot_id(region, seq + 1, &draft.hash);
     transaction
         .prepare_cached("INSERT INTO forebay_snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)")?
         .execute((
             pipeline,
             region,
             &id,
-            signed(seq + 1),
+            signed(seq),
             draft.block,
             draft.generated_at.to_millis_text(),
             &draft.hash,
             doc,
         ))?;
-    cover(transaction, pipeline, region, draft.block, seq + 1)?;
+    cover(transaction, pipeline, region, draft.block, seq)?;
     Ok(Some(id))
 }
 
-/// Whether the region's newest snapshot has the same content and is young enough. One of a later block was rolled back.
-fn is_duplicate(transaction: &Transaction<'_>, plan: &StorePlan, draft: &SnapshotDraft) -> rusqlite::Result<bool> {
-    let newest: Option<(String, String, i64)> = transaction
+/// A region's newest snapshot.
+fn newest(transaction: &Transaction<'_>, pipeline: &str, region: &str) -> rusqlite::Result<Option<NewestSnapshot>> {
+    let newest = |row: &Row<'_>| {
+        let time: String = row.get(1)?;
+        // What is no time is as old as can be.
+        let generated_at = time.parse().unwrap_or(Timestamp::MIN);
+        Ok(NewestSnapshot { hash: row.get(0)?, generated_at, block: row.get(2)? })
+    };
+    transaction
         .prepare_cached(
             "SELECT hash, generated_at, block FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2
              ORDER BY seq DESC LIMIT 1",
         )?
-        .query_row((&plan.pipeline, &*draft.region), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    Ok(newest.is_some_and(|(hash, time, block)| {
-        hash == draft.hash && block <= draft.block && time > before(draft.generated_at, plan.dedup)
-    }))
+        .query_row((pipeline, region), newest)
+        .optional()
 }
 
 fn cover(transaction: &Transaction<'_>, pipeline: &str, region: &str, block: i64, seq: u64) -> rusqlite::Result<()> {
@@ -264,8 +265,7 @@ pub(super) fn renumber(connection: &mut Connection, pipeline: &str, above: &[(Ar
             .query_row((pipeline, &**region), |row| row.get(0))
             .optional()?
             .map(unsigned);
-        let Some(seq) = seq.filter(|seq| seq <= floor) else { continue };
-        let next = floor.saturating_add(1);
+        let Some((seq, next)) = seq.and_then(|seq| Some((seq, renumbered(seq, *floor)?))) else { continue };
         let find = "SELECT hash FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2 AND seq = ?3";
         let hash: Option<String> = transaction
             .prepare_cached(find)?
@@ -285,17 +285,14 @@ pub(super) fn renumber(connection: &mut Connection, pipeline: &str, above: &[(Ar
 
 /// Removes what is older than the ttl, but never a region's newest, and not more than a commit can bear.
 fn prune_snapshots(transaction: &Transaction<'_>, plan: &StorePlan, now: Timestamp) -> rusqlite::Result<()> {
+    let is_pruned = sql::is_pruned("s.generated_at", "?2", "s.seq < r.seq");
     let sql = format!(
         "DELETE FROM forebay_snapshots WHERE (pipeline, region, seq) IN (
             SELECT s.pipeline, s.region, s.seq FROM forebay_snapshots s
             JOIN forebay_regions r ON r.pipeline = s.pipeline AND r.region = s.region
-            WHERE s.pipeline = ?1 AND s.generated_at < ?2 AND s.seq < r.seq LIMIT {SNAPSHOT_PRUNE_ROWS_MAX})"
+            WHERE s.pipeline = ?1 AND {is_pruned} LIMIT {SNAPSHOT_PRUNE_ROWS_MAX})"
     );
-    transaction.prepare_cached(&sql)?.execute((&plan.pipeline, before(now, plan.ttl)))?;
+    let oldest = SnapshotPolicy::of(plan).oldest(now).to_millis_text();
+    transaction.prepare_cached(&sql)?.execute((&plan.pipeline, oldest))?;
     Ok(())
-}
-
-/// The moment `span` before `time`, as it would be stored.
-fn before(time: Timestamp, span: std::time::Duration) -> String {
-    time.saturating_sub(span).to_millis_text()
 }
