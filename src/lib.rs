@@ -32,6 +32,7 @@ pub use commit::{BatchError, handoff};
 pub use config::{Config, ConfigError};
 pub use lane::rust::handler::{ColumnValue, Context, EntityRow, EntityTable, Find, Handler, HandlerError};
 pub use lane::{LaneError, Place};
+pub use model::built::NotBuilt;
 pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth};
 pub use model::numeric::{Numeric, NumericError};

@@ -6,6 +6,10 @@
 
 mod assignment;
 mod before;
+#[cfg(feature = "lua")]
+pub(crate) mod lua;
+#[cfg(not(feature = "lua"))]
+#[path = "no_lua.rs"]
 pub(crate) mod lua;
 pub mod rust;
 pub(crate) mod watch;

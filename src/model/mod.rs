@@ -2,6 +2,7 @@
 //!
 //! Imports no other room. Whatever two rooms have to agree on, and that is neither a machine nor a connection, is here.
 
+pub mod built;
 pub(crate) mod byte_budget;
 pub(crate) mod checkpoint;
 pub(crate) mod event;

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::batch::{RegionTouch, SealedBatch};
+use crate::model::built::NotBuilt;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::query::Query;
 use crate::model::schema::Schema;
@@ -443,6 +444,9 @@ pub enum StoreError {
     /// A fault of this program.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// This build has no such store.
+    #[error(transparent)]
+    NotBuilt(#[from] NotBuilt),
     /// Any other cause, of a store of one's own.
     #[error("{0}")]
     Other(String),

@@ -35,19 +35,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use address::PostgresAddress;
-pub(super) use outbox::PostgresOutbox;
-pub(super) use snapshots::PostgresSnapshots;
 pub(super) use tables::check_names;
 
-use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
+use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store};
+use super::{SnapshotReader, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::undo::HistoryRecord;
 use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
 use outage::Outage;
+use outbox::PostgresOutbox;
 use rows::{Readers, ReadersOf};
 use session::{Backend, Link, Purpose, Session};
+use snapshots::PostgresSnapshots;
 use write::Layout;
 
 /// How long one host may take to accept a connection, where the address does not say.
@@ -66,8 +67,23 @@ const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
 const READERS_MAX: usize = 4;
 
+/// See [`super::open`].
+pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    Ok(Box::new(PostgresStore::open(address, plan)?))
+}
+
+/// See [`super::open_outbox`].
+pub(super) fn open_outbox(address: &PostgresAddress, pipeline: &str) -> Result<Box<dyn Outbox>, StoreError> {
+    Ok(Box::new(PostgresOutbox::new(address, pipeline.to_owned())))
+}
+
+/// See [`super::open_snapshots`].
+pub(super) fn open_snapshots(address: &PostgresAddress) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    Ok(Box::new(PostgresSnapshots::open(address)?))
+}
+
 /// The writing half.
-pub(super) struct PostgresStore {
+struct PostgresStore {
     database: Arc<Database>,
     layouts: Arc<[Layout]>,
     /// The connection that holds the lock; none after it was lost.
@@ -80,7 +96,7 @@ pub(super) struct PostgresStore {
 }
 
 impl PostgresStore {
-    pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Self, StoreError> {
+    fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Self, StoreError> {
         let database = Arc::new(Database {
             name: address.to_string(),
             address: address.clone(),

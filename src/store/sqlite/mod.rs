@@ -26,15 +26,14 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use outbox::SqliteOutbox;
-pub(super) use snapshots::SqliteSnapshots;
-
-use super::{Committed, OpenReader, Outbox, RowReader, Store, StoreError, StorePlan};
+use super::{Committed, OpenReader, Outbox, RowReader, SnapshotReader, Store, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::schema::Schema;
 use crate::undo::HistoryRecord;
 use lock::WriterLock;
+use outbox::SqliteOutbox;
+use snapshots::SqliteSnapshots;
 use write::Statements;
 
 /// How long a statement waits for another program that holds the file.
@@ -46,8 +45,23 @@ const BUSY_STEP: Duration = Duration::from_millis(5);
 /// Pages that the cache of a connection holds, in KiB (the negative form of `cache_size`).
 const CACHE_KIB: i64 = 8 * 1024;
 
+/// See [`super::open`].
+pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    Ok(Box::new(SqliteStore::open(path, plan)?))
+}
+
+/// See [`super::open_outbox`].
+pub(super) fn open_outbox(path: &Path, pipeline: &str) -> Result<Box<dyn Outbox>, StoreError> {
+    Ok(Box::new(SqliteOutbox::new(StoreName(path.to_owned()), pipeline.to_owned())))
+}
+
+/// See [`super::open_snapshots`].
+pub(super) fn open_snapshots(path: &Path) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    Ok(Box::new(SqliteSnapshots::open(path)?))
+}
+
 /// The writing half.
-pub(super) struct SqliteStore {
+struct SqliteStore {
     connection: Connection,
     name: StoreName,
     plan: StorePlan,
@@ -97,7 +111,7 @@ fn explain(error: &rusqlite::Error) -> String {
 }
 
 impl SqliteStore {
-    pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Self, StoreError> {
+    fn open(path: &Path, plan: StorePlan) -> Result<Self, StoreError> {
         let name = StoreName(path.to_owned());
         check_place(path, &name)?;
         let lock = WriterLock::take(&one_name(path), &plan.pipeline, &name)?;
@@ -219,11 +233,6 @@ impl Store for SqliteStore {
     fn outbox(&self) -> Option<Box<dyn Outbox>> {
         Some(Box::new(SqliteOutbox::new(self.name.clone(), self.plan.pipeline.clone())))
     }
-}
-
-/// What is yet to be published of a pipeline in a file.
-pub(super) fn outbox(path: &Path, pipeline: &str) -> SqliteOutbox {
-    SqliteOutbox::new(StoreName(path.to_owned()), pipeline.to_owned())
 }
 
 /// Opens connections that read.
