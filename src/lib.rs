@@ -33,6 +33,7 @@ pub use config::{Config, ConfigError};
 pub use lane::rust::handler::{ColumnValue, Context, EntityRow, EntityTable, Find, Handler, HandlerError};
 pub use lane::{LaneError, Place};
 pub use model::built::NotBuilt;
+pub use model::cause::{Cause, Reason};
 pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth};
 pub use model::numeric::{Numeric, NumericError};
@@ -41,6 +42,6 @@ pub use model::timestamp::{Timestamp, TimestampError};
 pub use model::value::{ColumnType, Row, Value};
 pub use model::{limits, query};
 pub use run::{
-    Checked, Pipeline, PipelineError, Progress, ProgressHook, Report, Rollback, RollbackHook, SnapshotCounts,
-    StopHandle, Times, Waits,
+    Checked, ErrorKind, Pipeline, PipelineError, Progress, ProgressHook, Report, Rollback, RollbackHook,
+    SnapshotCounts, StopHandle, Times, Waits,
 };

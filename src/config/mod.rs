@@ -166,7 +166,8 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or says something that is not understood.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::of_file(file, cannot_read(&error)))?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| ConfigError::of_reading(file, cannot_read(&error), error))?;
         Self::parse(file, &text)
     }
 

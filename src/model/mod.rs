@@ -4,6 +4,7 @@
 
 pub mod built;
 pub(crate) mod byte_budget;
+pub mod cause;
 pub(crate) mod checkpoint;
 pub(crate) mod event;
 pub mod ids;

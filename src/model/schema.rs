@@ -56,7 +56,7 @@ pub struct Schema {
 /// A name or a column list that no store could take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct SchemaError(pub String);
+pub struct SchemaError(pub(crate) String);
 
 impl Schema {
     /// A schema of these entities; columns and indexes are put in order.

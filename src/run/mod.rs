@@ -16,6 +16,6 @@ mod pipeline;
 mod report;
 mod trail;
 
-pub use error::PipelineError;
+pub use error::{ErrorKind, PipelineError};
 pub use pipeline::{Checked, Pipeline, ProgressHook, RollbackHook, StopHandle};
 pub use report::{Progress, Report, Rollback, SnapshotCounts, Times, Waits};

@@ -110,6 +110,7 @@ pub enum SourceError {
         /// The file.
         origin: Arc<str>,
         /// What the system said.
+        #[source]
         cause: std::io::Error,
     },
     /// An event that is not as it should be.

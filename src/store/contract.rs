@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::built::NotBuilt;
+use crate::model::cause::{Cause, Reason};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::query::Query;
 use crate::model::schema::Schema;
@@ -257,7 +258,7 @@ pub trait RowReader: Send {
     /// The store does not answer.
     fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let _ = (entity, wanted, found);
-        Err(StoreError::Other("this store cannot find rows by column: RowReader::find".into()))
+        Err(StoreError::other("this store cannot find rows by column: RowReader::find"))
     }
 
     /// Counts the rows of a region that match a query, whatever its order and limit, without those whose id is among
@@ -267,7 +268,7 @@ pub trait RowReader: Send {
     /// The store does not answer.
     fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let _ = (entity, wanted, but);
-        Err(StoreError::Other("this store cannot count rows: RowReader::count".into()))
+        Err(StoreError::other("this store cannot count rows: RowReader::count"))
     }
 }
 
@@ -404,8 +405,9 @@ pub enum StoreError {
     Open {
         /// Which store.
         store: String,
-        /// Why.
-        cause: String,
+        /// Why, and what to do.
+        #[source]
+        cause: Box<Reason>,
     },
     /// There is no such store, and it was only to be read.
     #[error("there is no {store}; it is made by the first `forebay run`")]
@@ -420,8 +422,9 @@ pub enum StoreError {
         store: String,
         /// What it was to do.
         doing: &'static str,
-        /// What it said.
-        cause: String,
+        /// What it said, and what to do.
+        #[source]
+        cause: Box<Reason>,
     },
     /// The database does not take one row of a batch.
     #[error("{0}")]
@@ -436,7 +439,8 @@ pub enum StoreError {
         /// How long it was waited for.
         seconds: u64,
         /// What went wrong last.
-        cause: String,
+        #[source]
+        cause: Box<Reason>,
     },
     /// It cannot be rolled back as it was asked.
     #[error(transparent)]
@@ -448,8 +452,15 @@ pub enum StoreError {
     #[error(transparent)]
     NotBuilt(#[from] NotBuilt),
     /// Any other cause, of a store of one's own.
-    #[error("{0}")]
-    Other(String),
+    #[error(transparent)]
+    Other(Cause),
+}
+
+impl StoreError {
+    /// Any other cause, of a store of one's own: an error, or a text.
+    pub fn other(cause: impl Into<Cause>) -> Self {
+        Self::Other(cause.into())
+    }
 }
 
 /// A row that the database does not take.

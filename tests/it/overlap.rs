@@ -164,8 +164,8 @@ fn parking() -> (Gate, Receiver<()>, Sender<()>) {
     let (go_on, go_on_receiver) = bounded::<()>(1);
     let gate = move |batch: &SealedBatch| {
         if batch.after.batch == 1 {
-            begun_sender.send(()).map_err(|error| StoreError::Other(error.to_string()))?;
-            go_on_receiver.recv_timeout(WAIT).map_err(|error| StoreError::Other(error.to_string()))?;
+            begun_sender.send(()).map_err(StoreError::other)?;
+            go_on_receiver.recv_timeout(WAIT).map_err(StoreError::other)?;
         }
         Ok(())
     };

@@ -118,8 +118,8 @@ struct Parking {
 
 impl Parking {
     fn park(&mut self) -> Result<(), StoreError> {
-        self.begun.send(()).map_err(|error| StoreError::Other(error.to_string()))?;
-        self.go_on.recv_timeout(WAIT).map_err(|error| StoreError::Other(error.to_string()))
+        self.begun.send(()).map_err(StoreError::other)?;
+        self.go_on.recv_timeout(WAIT).map_err(StoreError::other)
     }
 }
 

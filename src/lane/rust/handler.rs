@@ -5,6 +5,7 @@ use std::any::TypeId;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use crate::model::cause::Cause;
 use crate::model::event::RegionNo;
 use crate::model::limits::ID_BYTES_MAX;
 use crate::model::numeric::Numeric;
@@ -49,22 +50,24 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-/// Why a handler did not get to its end. Any error turns into one with `?`.
+/// Why a handler did not get to its end. Any error turns into one with `?`, and is kept as its source
+/// ([`LaneError::Handler`](crate::LaneError)).
 #[derive(Debug)]
 pub struct HandlerError {
     pub(super) message: String,
+    pub(super) source: Option<Cause>,
 }
 
 impl HandlerError {
     /// A failure with this message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self { message: message.into(), source: None }
     }
 }
 
-impl<E: std::error::Error> From<E> for HandlerError {
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self::new(error.to_string())
+        Self { message: error.to_string(), source: Some(error.into()) }
     }
 }
 

@@ -110,8 +110,11 @@ impl PostgresStore {
             match establish(&database, &mut backends) {
                 Ok(session) => break session,
                 Err(Unopened::Refused(error)) => return Err(error),
-                Err(Unopened::Fault(fault)) if fault.remedy() == Remedy::Retry => outage.wait(&fault)?,
-                Err(Unopened::Fault(fault)) => return Err(database.cannot_open(format!("{fault}{}", advice(&fault)))),
+                Err(Unopened::Fault(fault)) if fault.remedy() == Remedy::Retry => outage.wait(fault)?,
+                Err(Unopened::Fault(fault)) => {
+                    let cause = format!("{fault}{}", advice(&fault));
+                    return Err(database.unopened(cause, fault));
+                }
             }
         };
         outage.is_over();
@@ -143,7 +146,7 @@ impl PostgresStore {
                 }
                 Err(fault) => {
                     self.session = None;
-                    outage.wait(&fault)?;
+                    outage.wait(fault)?;
                 }
             }
         }
@@ -201,12 +204,12 @@ impl PostgresStore {
     }
 
     /// The error of a batch that the database refuses: it names the row, if there is one to name.
-    fn refused(&mut self, batch: &Arc<SealedBatch>, fault: &Fault) -> StoreError {
+    fn refused(&mut self, batch: &Arc<SealedBatch>, fault: Fault) -> StoreError {
+        let class = fault.code().and_then(|code| code.code().get(..2)).unwrap_or_default().to_owned();
         let plain = self.database.error("writing a batch", fault);
-        let class = fault.code().and_then(|code| code.code().get(..2)).unwrap_or_default();
         // Wrong data, a rule broken, a limit of the server, a trigger's own word. What is wrong with a table (class 42) is
         // no row's fault.
-        if !matches!(class, "22" | "23" | "44" | "54" | "P0") {
+        if !matches!(class.as_str(), "22" | "23" | "44" | "54" | "P0") {
             return plain;
         }
         let (layouts, given) = (Arc::clone(&self.layouts), Arc::clone(batch));
@@ -310,12 +313,12 @@ impl Store for PostgresStore {
             // Whatever the connection was in the middle of, the next one begins at the checkpoint.
             self.session = None;
             match fault.remedy() {
-                Remedy::Retry => outage.wait(&fault)?,
+                Remedy::Retry => outage.wait(fault)?,
                 Remedy::Duplicate if self.trusts_new => {
                     tracing::debug!("{}: {fault}; the batch is written again, looking at each row", self.database.name);
                     (self.trusts_new, was_redone) = (false, true);
                 }
-                Remedy::Duplicate | Remedy::GiveUp => return Err(self.refused(batch, &fault)),
+                Remedy::Duplicate | Remedy::GiveUp => return Err(self.refused(batch, fault)),
             }
         }
     }
@@ -348,7 +351,7 @@ impl Store for PostgresStore {
             self.reconnected()?.and_then(|session| session.call(move |link| write::renumber(link, &pipeline, &above)));
         renumbered.map_err(|fault| {
             self.session = None;
-            self.database.error(doing, &fault)
+            self.database.error(doing, fault)
         })
     }
 

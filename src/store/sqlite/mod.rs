@@ -28,6 +28,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{Committed, OpenReader, Outbox, RowReader, SnapshotReader, Store, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
+use crate::model::cause::Reason;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::schema::Schema;
 use crate::undo::HistoryRecord;
@@ -84,11 +85,16 @@ impl StoreName {
     /// Turns what SQLite says into an error that says what was being done.
     fn sql(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
         let store = self.text();
-        move |error| StoreError::Sql { store: store.clone(), doing, cause: explain(&error) }
+        move |error| StoreError::Sql { store: store.clone(), doing, cause: Reason::new(explain(&error), error) }
     }
 
     fn cannot_open(&self, cause: impl std::fmt::Display) -> StoreError {
-        StoreError::Open { store: self.text(), cause: cause.to_string() }
+        StoreError::Open { store: self.text(), cause: cause.to_string().into() }
+    }
+
+    /// The same, of what SQLite says.
+    fn unopened(&self, error: rusqlite::Error) -> StoreError {
+        StoreError::Open { store: self.text(), cause: Reason::new(explain(&error), error) }
     }
 }
 
@@ -116,9 +122,8 @@ impl SqliteStore {
         check_place(path, &name)?;
         let lock = WriterLock::take(&one_name(path), &plan.pipeline, &name)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection =
-            Connection::open_with_flags(path, flags).map_err(|error| name.cannot_open(explain(&error)))?;
-        prepare(&connection).map_err(|error| name.cannot_open(explain(&error)))?;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(|error| name.unopened(error))?;
+        prepare(&connection).map_err(|error| name.unopened(error))?;
         tables::prepare(&mut connection, &name, &plan)?;
         let statements = Statements::new(&plan.schema);
         let file = file_number(path).ok_or_else(|| name.cannot_open("it was removed just now"))?;
@@ -255,7 +260,7 @@ fn open_read_only(name: &StoreName) -> Result<Connection, StoreError> {
         return Err(StoreError::Missing { store: name.text() });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&name.0, flags).map_err(|error| name.cannot_open(explain(&error)))?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| name.cannot_open(explain(&error)))?;
+    let connection = Connection::open_with_flags(&name.0, flags).map_err(|error| name.unopened(error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| name.unopened(error))?;
     Ok(connection)
 }
