@@ -5,7 +5,6 @@
 use std::path::Path;
 
 use forebay::publish::{Extent, Publication, PublishPlan, Publisher, RedisUrl};
-use forebay::snapshot::{canonical, snapshot_id};
 use serde_json::json;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,20 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seq = u64::try_from(time.as_micros() / 1000)?;
     let items: Vec<Publication> = ["mena", "europe", "latam"]
         .into_iter()
-        .map(|region| {
-            let (doc, hash) = canonical(json!({ "region": region, "risk": region.len() }), &[]);
-            let id = snapshot_id(region, seq, &hash);
-            Publication {
-                region: region.into(),
-                id,
-                seq,
-                block: None,
-                time,
-                hash,
-                doc: doc.into(),
-                follows_rollback: false,
-            }
-        })
+        .map(|region| Publication::new(region, seq, json!({ "region": region, "risk": region.len() })).with_time(time))
         .collect();
     // Blocks. The publisher keeps its connections: the next publish takes one round trip.
     let published = publisher.publish(&items, Extent::Whole { is_clean: true });

@@ -38,6 +38,7 @@ pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth};
 pub use model::numeric::{Numeric, NumericError};
 pub use model::schema::{Column, Entity, Schema, SchemaError};
+pub use model::setting::SettingError;
 pub use model::timestamp::{Timestamp, TimestampError};
 pub use model::value::{ColumnType, Row, Value};
 pub use model::{limits, query};

@@ -155,6 +155,7 @@ fn publications<'b>(batch: &'b SealedBatch, committed: &'b Committed) -> impl It
 
 /// Why a batch was not committed, or not rolled back.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub struct BatchError {
     /// Which batch.
     pub span: String,

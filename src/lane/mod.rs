@@ -76,6 +76,7 @@ impl Round {
 
 /// What a handler's failure is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Place {
     /// An event.
     Event(Box<EventPlace>),

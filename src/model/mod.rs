@@ -12,6 +12,7 @@ pub mod limits;
 pub(crate) mod numeric;
 pub mod query;
 pub(crate) mod schema;
+pub mod setting;
 pub(crate) mod text;
 pub(crate) mod timestamp;
 pub(crate) mod value;

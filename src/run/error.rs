@@ -7,6 +7,7 @@ use crate::commit::handoff::CommitFailure;
 use crate::config::ConfigError;
 use crate::lane::{LaneError, Place};
 use crate::model::schema::SchemaError;
+use crate::model::setting::SettingError;
 use crate::publish::PublishError;
 use crate::source::SourceError;
 use crate::store::{StoreError, StoreUrlError};
@@ -25,6 +26,9 @@ pub enum PipelineError {
     /// The address of the store.
     #[error(transparent)]
     StoreUrl(#[from] StoreUrlError),
+    /// A setter that refuses its value.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// Something needed was not given.
     #[error("{0}")]
     Incomplete(String),
@@ -115,7 +119,9 @@ impl PipelineError {
     /// What it is about.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Incomplete(_) => ErrorKind::Config,
+            Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Setting(_) | Self::Incomplete(_) => {
+                ErrorKind::Config
+            }
             Self::NeverRan(_) => ErrorKind::Input,
             Self::Source { error: SourceError::Read { .. }, .. } | Self::Thread(_) => ErrorKind::System,
             Self::Source { .. } => ErrorKind::Input,
@@ -133,7 +139,12 @@ impl PipelineError {
     /// `forebay` ends with 2 for, and not with 1. A script that cannot be loaded counts, a source that breaks off does not.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Incomplete(_) | Self::Publish(_) => true,
+            Self::Config(_)
+            | Self::Schema(_)
+            | Self::StoreUrl(_)
+            | Self::Setting(_)
+            | Self::Incomplete(_)
+            | Self::Publish(_) => true,
             Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => {
                 matches!(error, StoreError::SchemaChanged { .. } | StoreError::History(HistoryError::Beyond { .. }))

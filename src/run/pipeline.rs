@@ -33,6 +33,7 @@ use crate::model::limits::{
     DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, publish_waiting_bytes, read_ahead_bytes,
 };
 use crate::model::schema::{Schema, check_pipeline_name};
+use crate::model::setting::SettingError;
 use crate::publish::outbox::{OutboxReport, PublishThread};
 use crate::publish::{Publisher, RedisUrl, UnpublishedRegion};
 use crate::snapshot::Schedule;
@@ -69,6 +70,10 @@ impl StopHandle {
 }
 
 /// A pipeline, ready to run: a source, handlers, a store.
+///
+/// It is made from a pipeline file ([`Pipeline::open`]) or of handlers in Rust ([`Pipeline::new`]), then told what is
+/// different from the defaults, each by a method of its own, then run. A method that can be given a value that cannot be
+/// meant refuses it there and then.
 ///
 /// ```no_run
 /// let report = forebay::Pipeline::open("pipeline.toml")?.run()?;
@@ -245,10 +250,12 @@ impl Pipeline {
 
     /// How long one call of a handler may take. Defaults to 5 s. A handler that exceeds it ends the run; in a program
     /// that goes on, the thread it hangs in is left behind.
-    #[must_use]
-    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
-        self.handler_timeout = timeout;
-        self
+    ///
+    /// # Errors
+    /// The duration is zero.
+    pub fn handler_timeout(mut self, timeout: Duration) -> Result<Self, PipelineError> {
+        self.handler_timeout = SettingError::unless_instant("handler_timeout", timeout)?;
+        Ok(self)
     }
 
     /// Stops after this block. Defaults to the end of the source.
@@ -272,22 +279,23 @@ impl Pipeline {
         self
     }
 
-    /// Calls `hook` several times a second with how the run stands.
+    /// Calls `hook` several times a second with how the run stands, on the thread that runs it: handlers wait for it. A
+    /// second hook takes the place of the first.
     #[must_use]
     pub fn on_progress(mut self, hook: impl FnMut(&Progress) + Send + 'static) -> Self {
         self.hook = Some(Box::new(hook));
         self
     }
 
-    /// How many block numbers back a rollback can go: for so many it is kept what rows were. Defaults to 0.
+    /// How many block numbers back a rollback can go: the undo log keeps what rows were for so many. Defaults to 0.
     #[must_use]
     pub fn rollback_depth(mut self, blocks: u64) -> Self {
         self.rollback_depth = blocks;
         self
     }
 
-    /// Calls `hook` when a rollback has committed: the state is as of the block again, and nothing behind it was handled
-    /// yet.
+    /// Calls `hook` when a rollback has committed, on the thread that runs the pipeline: the state is as of the block again,
+    /// and nothing behind it was handled yet. A second hook takes the place of the first.
     #[must_use]
     pub fn on_rollback(mut self, hook: impl FnMut(&Rollback) + Send + 'static) -> Self {
         self.rollback_hook = Some(Box::new(hook));
@@ -318,6 +326,9 @@ impl Pipeline {
     /// Brings the state back to what it was as of a block, and computes and publishes the snapshots of the regions that
     /// had events since. Takes no event. Blocks until all of it is done. A block that is not in the data means the state
     /// as of the last one before it; where that is the state now, nothing is done, and [`Report::rollbacks`] is empty.
+    ///
+    /// Takes the pipeline as [`Pipeline::run`] does, for its store is open once. To go on after it, make the pipeline again;
+    /// a run that is already going rolls back by itself, when its source says so.
     ///
     /// # Errors
     /// The history that is kept does not reach so far back ([`crate::undo::HistoryError`]); or as

@@ -18,6 +18,7 @@ pub use order::Late;
 
 /// One event as a source gives it. Its buffers are used again for the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceEvent {
     /// The block it belongs to: never less than that of the event before.
     pub block: i64,
@@ -54,6 +55,7 @@ impl Default for SourceEvent {
 
 /// What a source has next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Next {
     /// An event.
     Event,

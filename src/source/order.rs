@@ -2,6 +2,7 @@
 
 /// What to do with an event whose place has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Late {
     /// End the run.
     #[default]

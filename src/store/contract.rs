@@ -10,8 +10,10 @@ use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::built::NotBuilt;
 use crate::model::cause::{Cause, Reason};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::limits::{SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::query::Query;
-use crate::model::schema::Schema;
+use crate::model::schema::{Schema, SchemaError, check_pipeline_name};
+use crate::model::setting::SettingError;
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::CodecError;
@@ -20,6 +22,7 @@ use crate::undo::{HistoryError, HistoryRecord};
 
 /// What a store has to know of a pipeline.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StorePlan {
     /// The pipeline's name.
     pub pipeline: String,
@@ -35,8 +38,54 @@ pub struct StorePlan {
     pub stop: Arc<AtomicBool>,
 }
 
+impl StorePlan {
+    /// What a store has to know of a pipeline of that name and with these tables, everything else at its default.
+    ///
+    /// # Errors
+    /// The name is not usable.
+    pub fn new(pipeline: impl Into<String>, schema: Arc<Schema>) -> Result<Self, SchemaError> {
+        let pipeline = pipeline.into();
+        check_pipeline_name(&pipeline)?;
+        Ok(Self {
+            pipeline,
+            schema,
+            has_snapshots: false,
+            dedup: SNAPSHOTS_DEDUP,
+            ttl: SNAPSHOTS_TTL,
+            stop: Arc::default(),
+        })
+    }
+
+    /// Whether its handlers make snapshots. Defaults to false.
+    #[must_use]
+    pub fn with_snapshots(self, has_snapshots: bool) -> Self {
+        Self { has_snapshots, ..self }
+    }
+
+    /// How long the same content of a region counts as a duplicate; zero for never. Defaults to 15 minutes.
+    #[must_use]
+    pub fn with_dedup(self, dedup: Duration) -> Self {
+        Self { dedup, ..self }
+    }
+
+    /// How long a snapshot is kept that is not its region's newest. Defaults to 90 days.
+    ///
+    /// # Errors
+    /// The duration is zero.
+    pub fn with_ttl(self, ttl: Duration) -> Result<Self, SettingError> {
+        Ok(Self { ttl: SettingError::unless_instant("ttl", ttl)?, ..self })
+    }
+
+    /// The flag that ends a wait for the database: [`crate::StopHandle::flag`]. Defaults to one that nobody sets.
+    #[must_use]
+    pub fn with_stop(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
+    }
+}
+
 /// What became of one snapshot of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SnapshotReceipt {
     /// The region.
     pub region: Arc<str>,
@@ -44,8 +93,16 @@ pub struct SnapshotReceipt {
     pub id: Option<String>,
 }
 
+impl SnapshotReceipt {
+    /// A snapshot that was stored under that id; none for a duplicate.
+    pub fn new(region: impl Into<Arc<str>>, id: Option<String>) -> Self {
+        Self { region: region.into(), id }
+    }
+}
+
 /// Where the time of a commit went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct CommitTimes {
     /// Rows were streamed into the database, beside the tables.
     pub stream: Duration,
@@ -58,6 +115,7 @@ pub struct CommitTimes {
 
 /// What a commit did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Committed {
     /// The number of the batch that is now durable.
     pub batch: u64,
@@ -71,6 +129,25 @@ pub struct Committed {
     pub was_redone: bool,
     /// Where its time went.
     pub times: CommitTimes,
+}
+
+impl Committed {
+    /// What became of a batch: it is durable, with all its rows, and had no snapshot that was stored.
+    pub fn of(batch: &SealedBatch) -> Self {
+        Self { batch: batch.after.batch, rows: batch.rows(), ..Self::default() }
+    }
+
+    /// What became of the snapshots: one receipt for each document of [`SealedBatch::snapshots`], in their order.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: Vec<SnapshotReceipt>) -> Self {
+        Self { snapshots, ..self }
+    }
+
+    /// Where its time went.
+    #[must_use]
+    pub fn with_times(self, times: CommitTimes) -> Self {
+        Self { times, ..self }
+    }
 }
 
 /// The writing half of a store, and the pipeline's lock. Dropping it gives the lock back.
@@ -156,11 +233,19 @@ pub trait Store: Send {
 
 /// A region's newest snapshot that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DueSnapshot {
     /// The snapshot.
     pub publication: Publication,
     /// Whether it was published before: then only its time to live has to begin anew.
     pub was_published: bool,
+}
+
+impl DueSnapshot {
+    /// A snapshot that is to be published, for the first time or again.
+    pub fn new(publication: Publication, was_published: bool) -> Self {
+        Self { publication, was_published }
+    }
 }
 
 /// The snapshots of a pipeline that are yet to be published. Takes no lock and holds no commit up.
@@ -212,6 +297,7 @@ pub trait OpenReader: Send + Sync {
 
 /// How much of a region's table is worth loading whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegionLimit {
     /// Rows at most.
     pub rows: usize,
@@ -221,11 +307,19 @@ pub struct RegionLimit {
 
 /// Rows of one region.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct RegionIds<'a> {
     /// The region.
     pub region: &'a str,
     /// The ids, each once.
     pub ids: &'a [&'a str],
+}
+
+impl<'a> RegionIds<'a> {
+    /// Rows of a region by their ids, each once.
+    pub fn new(region: &'a str, ids: &'a [&'a str]) -> Self {
+        Self { region, ids }
+    }
 }
 
 /// Reads committed rows. What it sees may be newer from one call to the next, never older.
@@ -274,6 +368,7 @@ pub trait RowReader: Send {
 
 /// A query over the rows of one region.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct RegionQuery<'a> {
     /// The region.
     pub region: &'a str,
@@ -283,6 +378,7 @@ pub struct RegionQuery<'a> {
 
 /// A snapshot as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoredSnapshot {
     /// The region.
     pub region: String,
@@ -302,6 +398,7 @@ pub struct StoredSnapshot {
 
 /// How one region stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegionStatus {
     /// The region.
     pub region: String,
@@ -317,6 +414,7 @@ pub struct RegionStatus {
 
 /// How a pipeline stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PipelineStatus {
     /// Its checkpoint.
     pub checkpoint: Checkpoint,
@@ -466,6 +564,7 @@ impl StoreError {
 /// A row that the database does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{store} refused the row {id:?} of {entity} in region {region:?}: {cause}{}", written_text(.event.as_deref()))]
+#[non_exhaustive]
 pub struct RefusedRow {
     /// Which store.
     pub store: String,

@@ -67,6 +67,15 @@ fn sqlite_path(rest: &str, base: &Path) -> Result<StoreUrl, StoreUrlError> {
     Ok(StoreUrl::Sqlite(base.join(path)))
 }
 
+impl std::str::FromStr for StoreUrl {
+    type Err = StoreUrlError;
+
+    /// As [`StoreUrl::parse`], with relative paths taken from the current folder.
+    fn from_str(text: &str) -> Result<Self, StoreUrlError> {
+        Self::parse(text, Path::new(""))
+    }
+}
+
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -329,17 +329,7 @@ fn ten_thousand_regions_and_their_summary() {
 }
 
 fn publication(region: &str, seq: u64, doc: &str) -> Publication {
-    let hash = forebay::snapshot::hash_of(doc, serde_json::from_str(doc).expect("JSON"), &[]);
-    Publication {
-        region: region.into(),
-        id: forebay::snapshot::snapshot_id(region, seq, &hash),
-        seq,
-        block: None,
-        time: forebay::Timestamp::now(),
-        hash,
-        doc: doc.into(),
-        follows_rollback: false,
-    }
+    Publication::new(region, seq, serde_json::from_str(doc).expect("JSON"))
 }
 
 fn plan(url: &str) -> PublishPlan {

@@ -83,11 +83,19 @@ pub trait EntityRow: Sized + 'static {
 
 /// A table as a type of entity describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EntityTable {
     /// The type.
     pub type_id: TypeId,
     /// Its table; the columns in the order of the fields.
     pub entity: Entity,
+}
+
+impl EntityTable {
+    /// The table of a type of entity; the columns in the order of its fields.
+    pub fn of<E: EntityRow>(entity: Entity) -> Self {
+        Self { type_id: TypeId::of::<E>(), entity }
+    }
 }
 
 /// A type of Rust that a column can hold.
@@ -171,17 +179,14 @@ macro_rules! entity {
 
         impl $crate::EntityRow for $name {
             fn table() -> $crate::EntityTable {
-                $crate::EntityTable {
-                    type_id: ::std::any::TypeId::of::<Self>(),
-                    entity: $crate::Entity {
-                        name: $table.to_owned(),
-                        columns: ::std::vec![$($crate::Column {
-                            name: ::std::stringify!($field).to_owned(),
-                            kind: <$type as $crate::ColumnValue>::KIND,
-                        }),*],
-                        indexes: ::std::vec![$($(::std::stringify!($index).to_owned()),+)?],
-                    },
-                }
+                let columns = [$($crate::Column::new(
+                    ::std::stringify!($field),
+                    <$type as $crate::ColumnValue>::KIND,
+                )),*];
+                let indexes: &[&str] = &[$($(::std::stringify!($index)),+)?];
+                $crate::EntityTable::of::<Self>(
+                    $crate::Entity::new($table, columns).with_indexes(indexes.iter().copied()),
+                )
             }
 
             fn into_values(self) -> ::std::vec::Vec<$crate::Value> {
