@@ -17,8 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay::batch::{Checkpoint, RegionChanges, SealedBatch};
-use forebay::rows::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::{Checkpoint, RegionChanges, SealedBatch};
 use forebay::store::{Store, StorePlan, StoreUrl};
 use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
 use postgres::Client;

@@ -75,10 +75,44 @@ impl StopHandle {
 /// different from the defaults, each by a method of its own, then run. A method that can be given a value that cannot be
 /// meant refuses it there and then.
 ///
-/// ```no_run
-/// let report = forebay::Pipeline::open("pipeline.toml")?.run()?;
-/// println!("{} events", report.events);
-/// # Ok::<(), forebay::PipelineError>(())
+/// ```
+/// use std::time::Duration;
+///
+/// use forebay::Pipeline;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let file = |name: &str| folder.path().join(name);
+/// std::fs::write(
+///     file("visits.toml"),
+///     r#"
+///     name = "visits"
+///     source.path = "visits.ndjson"
+///     entities.page.columns = { visits = "bigint" }
+///     handlers.script = "visits.lua"
+///     "#,
+/// )?;
+/// std::fs::write(
+///     file("visits.lua"),
+///     r#"
+///     function on_event(event, ctx)
+///         local page = ctx.page:get(event.page) or { visits = 0 }
+///         page.visits = page.visits + 1
+///         ctx.page:set(event.page, page)
+///     end
+///     "#,
+/// )?;
+/// std::fs::write(file("visits.ndjson"), r#"{"block":7,"region":"eu","page":"/index.html"}"#)?;
+///
+/// let pipeline = Pipeline::open(file("visits.toml"))?.handler_timeout(Duration::from_secs(1))?;
+/// let report = pipeline.on_progress(|progress| println!("block {:?}", progress.block)).run()?;
+/// assert_eq!((report.events, report.entities_written), (1, 1));
+///
+/// // The next run goes on from the checkpoint: there is nothing to do.
+/// let report = Pipeline::open(file("visits.toml"))?.run()?;
+/// assert_eq!((report.events, report.resumed_from), (0, Some(7)));
+/// # Ok(())
+/// # }
 /// ```
 pub struct Pipeline {
     name: String,

@@ -151,6 +151,108 @@ impl Committed {
 }
 
 /// The writing half of a store, and the pipeline's lock. Dropping it gives the lock back.
+///
+/// A store of one's own needs five methods; what has a default adds snapshots that are published, and rollbacks.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::{Arc, Mutex};
+///
+/// use forebay::store::batch::codec::{Change, Decoder};
+/// use forebay::store::batch::{RegionTouch, SealedBatch};
+/// use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowReader, Store, StoreError};
+/// use forebay::{Checkpoint, Schema};
+///
+/// /// Rows in packed form, by the number of their entity, their region and their id.
+/// type Rows = Arc<Mutex<BTreeMap<(usize, String, String), Vec<u8>>>>;
+///
+/// #[derive(Default)]
+/// struct InMemory {
+///     schema: Schema,
+///     checkpoint: Checkpoint,
+///     rows: Rows,
+/// }
+///
+/// impl Store for InMemory {
+///     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+///         Ok(self.checkpoint)
+///     }
+///
+///     fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
+///         Ok(Vec::new())
+///     }
+///
+///     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
+///         let rows = self.rows.lock().unwrap();
+///         let is_empty = |entity| !rows.keys().any(|(of, ..)| *of == entity);
+///         Ok((0..self.schema.entities().len()).map(is_empty).collect())
+///     }
+///
+///     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
+///         if batch.before != self.checkpoint {
+///             return Err(StoreError::CheckpointMoved { store: "memory".into(), expected: batch.before.batch });
+///         }
+///         let mut rows = self.rows.lock().unwrap();
+///         for (entity, regions) in batch.changes.iter().enumerate() {
+///             for region in regions {
+///                 for row in &region.rows {
+///                     let mut decoder = Decoder::new(&self.schema.entities()[entity], &region.packed, row.start);
+///                     let head = decoder.skip()?;
+///                     let key = (entity, region.region.to_string(), head.id.to_owned());
+///                     match head.change {
+///                         Change::Deleted => rows.remove(&key),
+///                         _ => rows.insert(key, region.packed[row.start..decoder.at()].to_vec()),
+///                     };
+///                 }
+///             }
+///         }
+///         self.checkpoint = batch.after;
+///         Ok(Committed::of(batch))
+///     }
+///
+///     fn readers(&self) -> Arc<dyn OpenReader> {
+///         Arc::new(Reader(Arc::clone(&self.rows)))
+///     }
+/// }
+///
+/// struct Reader(Rows);
+///
+/// impl OpenReader for Reader {
+///     fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+///         Ok(Box::new(Reader(Arc::clone(&self.0))))
+///     }
+/// }
+///
+/// impl RowReader for Reader {
+///     fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+///         let rows = self.0.lock().unwrap();
+///         for (wanted, found) in wanted.iter().zip(found) {
+///             for id in wanted.ids {
+///                 found.extend(rows.get(&(entity, wanted.region.into(), (*id).into())).into_iter().flatten());
+///             }
+///         }
+///         Ok(())
+///     }
+///
+///     fn regions(
+///         &mut self,
+///         _: usize,
+///         regions: &[&str],
+///         _: RegionLimit,
+///         _: &mut [Vec<u8>],
+///     ) -> Result<Vec<bool>, StoreError> {
+///         // No region is given whole: rows are asked for by id.
+///         Ok(vec![false; regions.len()])
+///     }
+/// }
+///
+/// let mut store = InMemory::default();
+/// let batch = Arc::new(SealedBatch::new(Checkpoint::default(), Checkpoint::new(1, Some(7))));
+/// store.commit(&batch)?;
+/// assert_eq!(store.checkpoint()?.block, Some(7));
+/// assert!(store.commit(&batch).is_err(), "the checkpoint is compared");
+/// # Ok::<(), StoreError>(())
+/// ```
 pub trait Store: Send {
     /// The checkpoint that is stored now. May block.
     ///

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use forebay::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
-use forebay::rows::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
 use forebay::store::{Store, StorePlan, StoreUrl};
 use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
 

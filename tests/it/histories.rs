@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::config::{BatchConfig, SnapshotsConfig};
 use forebay::query::Comparison;
 use forebay::snapshot::Every;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::store::batch::HistoryRecord;
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::store::{self, Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan, StoreUrl};
-use forebay::undo::HistoryRecord;
 use forebay::{Context, EntityRow, EntityTable, Find, Handler, HandlerError, Pipeline, Schema};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};

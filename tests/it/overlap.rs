@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use forebay::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::config::BatchConfig;
-use forebay::rows::codec::Decoder;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::store::batch::codec::Decoder;
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowReader, Store, StoreError};
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 

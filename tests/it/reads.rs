@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use forebay::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::config::BatchConfig;
 use forebay::query::Comparison;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::store::{
     self, Committed, OpenReader, RegionIds, RegionLimit, RegionQuery, RowEncoder, RowReader, Store, StoreError,
     StorePlan, StoreUrl,
