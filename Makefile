@@ -1,6 +1,6 @@
 # make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
 # make test    runs all tests, over private PostgreSQL and Redis servers too; installs Debian packages that are missing
-# make check   format, lints, documentation, tests, benches compiled: what CI runs
+# make check   format, lints, documentation, tests, benches compiled: what CI runs, but for make run
 # make soak    lives 100,000 histories with seeds of their own; SOAK=N for 4 N
 # make bench   measures, side by side
 
@@ -8,7 +8,7 @@ CARGO ?= cargo
 FOREBAY = target/release/forebay
 QUAKES  = --store sqlite:target/quakes.db
 
-.PHONY: run test check bench soak setup setup-test clean
+.PHONY: run test check format lints documentation benches bench soak setup setup-test clean
 
 run: setup
 	@$(CARGO) build --release --quiet
@@ -20,12 +20,20 @@ run: setup
 test: setup-test
 	$(CARGO) test --quiet
 
-check: setup
+check: format lints documentation benches test
+
+format:
 	$(CARGO) fmt --check
+
+lints: setup
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
+
+documentation: setup
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
-	$(CARGO) bench --no-run --quiet
-	$(MAKE) test
+
+# In the profile of the tests, whose crates are there: that of the measurements would build all of them once more.
+benches: setup
+	$(CARGO) build --benches --quiet
 
 SOAK ?= 25000
 soak: setup-test

@@ -11,9 +11,9 @@
 mod chain;
 #[path = "../examples/erc20/handlers.rs"]
 mod handlers;
-#[path = "../tests/it/proxy.rs"]
+#[path = "../tests/it/support/postgres_proxy.rs"]
 mod proxy;
-#[path = "../tests/it/server.rs"]
+#[path = "../tests/it/support/postgres_server.rs"]
 mod server;
 mod table;
 

@@ -5,7 +5,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]
 
-#[path = "../tests/it/server.rs"]
+#[path = "../tests/it/support/postgres_server.rs"]
 mod server;
 mod table;
 

@@ -6,9 +6,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]
 
-#[path = "../tests/it/proxy.rs"]
+#[path = "../tests/it/support/postgres_proxy.rs"]
 mod proxy;
-#[path = "../tests/it/server.rs"]
+#[path = "../tests/it/support/postgres_server.rs"]
 mod server;
 mod table;
 

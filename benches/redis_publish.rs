@@ -7,12 +7,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]
 
-#[path = "../tests/it/redis_server.rs"]
+#[path = "../tests/it/support/postgres_server.rs"]
+mod postgres_server;
+#[path = "../tests/it/support/redis_server.rs"]
 mod redis_server;
-#[path = "../tests/it/server.rs"]
-mod server;
 mod table;
-#[path = "../tests/it/wire.rs"]
+#[path = "../tests/it/support/redis_proxy.rs"]
 mod wire;
 
 use std::path::Path;

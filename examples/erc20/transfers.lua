@@ -10,7 +10,9 @@ function on_event(event, ctx)
   to.balance = to.balance + value
   account:set(event.to, to)
   ctx.transfer:set(event.block .. "-" .. event.log_index, {
-    from_account = event.from, to_account = event.to, value = value,
+    from_account = event.from,
+    to_account = event.to,
+    value = value,
   })
 end
 

@@ -25,7 +25,7 @@ end
 
 function on_snapshot(ctx)
   local total = ctx.total:get("all")
-  local top = ctx.country:find{ order = "-quakes", limit = 5 }
+  local top = ctx.country:find { order = "-quakes", limit = 5 }
   return {
     quakes = total.quakes,
     countries = ctx.country:count(),

@@ -1,9 +1,13 @@
 //! Batches: what one commit writes.
 //!
-//! Knows rows and the undo log as data. Runs no handler, opens no store.
+//! [`open`] is the batch that handlers fill, in numbers, [`block_log`] the blocks that it holds, [`sealed`] what a commit
+//! gets, frozen. Knows rows and the undo log as data. Runs no handler, opens no store.
 
+pub(crate) mod block_log;
+pub(crate) mod open;
 mod sealed;
+
+pub use sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 
 pub use crate::model::checkpoint::Checkpoint;
 pub use crate::rows::changes::{RegionChanges, RowAt};
-pub use sealed::{RegionTouch, SealedBatch, SnapshotDraft};

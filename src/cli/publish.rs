@@ -94,7 +94,7 @@ fn publish_documents(
     let ignored = args.dedup_ignore.as_deref().unwrap_or(in_file);
     let mut publisher = publisher(plan)?;
     let (name, text) = read(docs)?;
-    let found = Documents::parse(&text, &name, publisher.plan(), &region, ignored).map_err(usage)?;
+    let found = Documents::parse(&text, &name, &publisher.plan().fields(), &region, ignored).map_err(usage)?;
     drop(text);
     let expected: BTreeSet<String> = args.expect.iter().map(|region| region.trim().to_owned()).collect();
     let missing: Vec<&String> = expected

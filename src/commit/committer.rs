@@ -1,4 +1,4 @@
-//! What the commit thread does with an order: commits a batch, or goes back to a block.
+//! What the commit thread does with an order: commits a batch, goes back to a block, or numbers snapshots anew.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,13 +6,11 @@ use std::time::Instant;
 use super::handoff::Committer;
 use crate::batch::SealedBatch;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::Depth;
 use crate::model::schema::Schema;
-use crate::publish::outbox::Mailbox;
-use crate::rows::changes::RegionChanges;
-use crate::snapshot::{Publication, seq_of};
 use crate::store::{Committed, Store, StoreError};
 use crate::timeline::{Doing, Recorder, Stage};
-use crate::undo::{HistoryError, RegionUndo, Window};
+use crate::undo::{HistoryError, RegionUndo, plan_rollback};
 
 /// What is handed to the commit thread.
 #[derive(Debug, Clone)]
@@ -24,6 +22,11 @@ pub(crate) enum Order {
         /// The block.
         to: i64,
     },
+    /// The newest snapshots of these regions get numbers above those given.
+    Renumber {
+        /// Regions, and the number that each has where it is published.
+        above: Vec<(Arc<str>, u64)>,
+    },
 }
 
 /// What came of an order.
@@ -33,6 +36,17 @@ pub(crate) enum Done {
     Committed(Committed),
     /// The state is as of the block; none if it was not behind it.
     RolledBack(Option<RolledBack>),
+    /// Snapshots have new numbers; or not, which was said: nothing depends on it.
+    Renumbered,
+}
+
+/// Is told what has committed, on the thread that commits. Must not block.
+pub(crate) trait CommitListener: Send + Sync {
+    /// A batch is durable.
+    fn committed(&self, batch: &SealedBatch, committed: &Committed);
+
+    /// Snapshots that were committed before have new numbers, and count as unpublished.
+    fn renumbered(&self);
 }
 
 /// What a rollback did.
@@ -50,35 +64,32 @@ pub(crate) struct RolledBack {
     pub(crate) retries: u64,
 }
 
-/// Commits sealed batches to a store, and hands what has committed on to be published.
+/// Commits sealed batches to a store, and tells what has committed.
 pub(crate) struct StoreCommitter {
     store: Box<dyn Store>,
-    mailbox: Option<Arc<Mailbox>>,
+    listener: Option<Arc<dyn CommitListener>>,
     schema: Arc<Schema>,
     /// `rollback.depth`.
-    depth: u64,
+    depth: Depth,
     recorder: Arc<Recorder>,
 }
 
 impl StoreCommitter {
-    /// A committer that owns the store's writing half. Committed snapshots go into the mailbox, if there is one.
+    /// A committer that owns the store's writing half.
     pub(crate) fn new(
         store: Box<dyn Store>,
-        mailbox: Option<Arc<Mailbox>>,
+        listener: Option<Arc<dyn CommitListener>>,
         schema: Arc<Schema>,
         depth: u64,
         recorder: Arc<Recorder>,
     ) -> Self {
-        Self { store, mailbox, schema, depth, recorder }
+        Self { store, listener, schema, depth: depth.into(), recorder }
     }
 
     fn commit_batch(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, BatchError> {
-        self.renumber();
         let committed = self.store.commit(batch).map_err(|error| BatchError { span: batch.span(), error })?;
-        if let Some(mailbox) = &self.mailbox
-            && !committed.snapshots.is_empty()
-        {
-            mailbox.put(publications(batch, &committed));
+        if let Some(listener) = &self.listener {
+            listener.committed(batch, &committed);
         }
         Ok(committed)
     }
@@ -86,28 +97,15 @@ impl StoreCommitter {
     /// Brings the state back to what it was as of a block. Nothing is in flight: checkpoint and history are read now, from
     /// one state of the store.
     fn roll_back(&mut self, to: i64) -> Result<Option<RolledBack>, StoreError> {
-        let from = self.store.checkpoint()?;
-        let window = Window::new(from, self.depth, &self.store.history(u64::MAX)?)?;
-        let Some(mut undo) = window.undo(to)? else { return Ok(None) };
-        let first = undo.records_from();
-        for record in self.store.history(first)?.iter().filter(|record| record.batch >= first) {
-            undo.add(&self.schema, record)?;
-        }
-        let plan = undo.into_plan(&self.schema)?;
-        let hash = plan.hash.clone();
-        let mut batch = SealedBatch::of_rollback(plan);
+        let (from, store) = (self.store.checkpoint()?, &mut self.store);
+        let plan = plan_rollback(from, self.depth, &self.schema, to.into(), |rows_from| store.history(rows_from))?;
+        let Some(mut plan) = plan else { return Ok(None) };
         if let Some(encoder) = self.store.encoder() {
-            for (entity, regions) in batch.changes.iter_mut().enumerate() {
-                for region in regions {
-                    let packed =
-                        RegionChanges { region: Arc::clone(&region.region), packed: Vec::new(), rows: Vec::new() };
-                    *region = encoder.encode(entity, std::mem::replace(region, packed))?;
-                }
-            }
+            plan.encode(|entity, rows| encoder.encode(entity, rows))?;
         }
-        let batch = Arc::new(batch);
+        let (hash, regions) = (plan.hash.clone(), plan.undone.regions.clone());
+        let batch = Arc::new(SealedBatch::of_rollback(plan));
         let committed = self.store.commit(&batch)?;
-        let regions = batch.undone.as_ref().map_or_else(Vec::new, |undone| undone.regions.clone());
         Ok(Some(RolledBack {
             from,
             checkpoint: batch.after,
@@ -118,39 +116,14 @@ impl StoreCommitter {
         }))
     }
 
-    /// Numbers snapshots above what Redis has, where the publish thread found that it must be; says whether it was so.
-    pub(crate) fn renumber(&mut self) -> bool {
-        let Some(mailbox) = &self.mailbox else { return false };
-        let floors = mailbox.take_floors();
-        if floors.is_empty() {
-            return false;
+    /// Numbers snapshots above what readers have. If that fails it will be found again, and no batch depends on it.
+    fn renumber(&mut self, above: &[(Arc<str>, u64)]) {
+        match (self.store.renumber(above), &self.listener) {
+            (Ok(()), Some(listener)) => listener.renumbered(),
+            (Ok(()), None) => {}
+            (Err(error), _) => tracing::warn!("{error}"),
         }
-        // If it fails it will be found again, and the batch does not depend on it.
-        match self.store.renumber(&floors) {
-            Ok(()) => mailbox.ask_for_sweep(),
-            Err(error) => tracing::warn!("{error}"),
-        }
-        true
     }
-}
-
-/// The snapshots of a batch that were stored.
-fn publications<'b>(batch: &'b SealedBatch, committed: &'b Committed) -> impl Iterator<Item = Publication> + 'b {
-    // One receipt for each document, in the same order.
-    let drafts = batch.snapshots.iter().filter_map(|draft| Some((draft, draft.doc.as_ref()?)));
-    drafts.zip(&committed.snapshots).filter_map(|((draft, doc), receipt)| {
-        let id = receipt.id.clone().filter(|_| receipt.region == draft.region)?;
-        Some(Publication {
-            region: Arc::clone(&draft.region),
-            seq: seq_of(&draft.region, &id)?,
-            id,
-            block: Some(draft.block),
-            time: draft.generated_at,
-            hash: draft.hash.clone(),
-            doc: Arc::clone(doc),
-            follows_rollback: false,
-        })
-    })
 }
 
 /// Why a batch was not committed, or not rolled back.
@@ -181,18 +154,18 @@ impl Committer for StoreCommitter {
 
     fn commit(&mut self, order: Order) -> Result<Done, BatchError> {
         let begun = Instant::now();
-        match order {
-            Order::Batch(batch) => {
-                let committed = self.commit_batch(&batch).map(Done::Committed);
-                self.recorder.span(Stage::Commit, Doing::Working, batch.after.batch, begun, Instant::now());
-                committed
-            }
+        let (number, done) = match order {
+            Order::Batch(batch) => (batch.after.batch, self.commit_batch(&batch).map(Done::Committed)),
             Order::Rollback { to } => {
-                let rolled_back = self.roll_back(to);
-                self.recorder.span(Stage::Commit, Doing::Working, 0, begun, Instant::now());
-                let span = || format!("the rollback to block {to}");
-                rolled_back.map(Done::RolledBack).map_err(|error| BatchError { span: span(), error })
+                let failed = |error| BatchError { span: format!("the rollback to block {to}"), error };
+                (0, self.roll_back(to).map(Done::RolledBack).map_err(failed))
             }
-        }
+            Order::Renumber { above } => {
+                self.renumber(&above);
+                (0, Ok(Done::Renumbered))
+            }
+        };
+        self.recorder.span(Stage::Commit, Doing::Working, number, begun, Instant::now());
+        done
     }
 }

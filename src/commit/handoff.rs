@@ -13,7 +13,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -165,7 +165,7 @@ impl<E> Shared<E> {
 
 /// The commit thread and the way to it. Dropping it lets what was handed over be committed and does not wait.
 pub struct CommitThread<C: Committer> {
-    jobs: Option<Sender<Job<C>>>,
+    jobs: Option<Arc<Sender<Job<C>>>>,
     shared: Arc<Shared<C::Error>>,
     thread: Option<JoinHandle<C>>,
     done: Receiver<()>,
@@ -191,7 +191,7 @@ impl<C: Committer> CommitThread<C> {
             drop(ended);
             committer
         })?;
-        Ok(Self { jobs: Some(jobs), shared, thread: Some(thread), done })
+        Ok(Self { jobs: Some(Arc::new(jobs)), shared, thread: Some(thread), done })
     }
 
     /// Hands an item over if there is room. Does not block.
@@ -199,7 +199,7 @@ impl<C: Committer> CommitThread<C> {
     /// # Errors
     /// There is no room, or an earlier commit failed; the item comes back.
     pub fn try_submit(&self, item: C::Item) -> Submitted<C> {
-        self.submit_with(item, |jobs, job| {
+        submit_with(self.jobs.as_deref(), &self.shared, item, |jobs, job| {
             jobs.try_send(job).map_err(|error| match error {
                 TrySendError::Full(job) => (job, true),
                 TrySendError::Disconnected(job) => (job, false),
@@ -212,35 +212,13 @@ impl<C: Committer> CommitThread<C> {
     /// # Errors
     /// There was no room in that time, or an earlier commit failed; the item comes back.
     pub fn submit(&self, item: C::Item, timeout: Duration) -> Submitted<C> {
-        self.submit_with(item, |jobs, job| {
-            jobs.send_timeout(job, timeout).map_err(|error| match error {
-                SendTimeoutError::Timeout(job) => (job, true),
-                SendTimeoutError::Disconnected(job) => (job, false),
-            })
-        })
+        submit_within(self.jobs.as_deref(), &self.shared, item, timeout)
     }
 
-    fn submit_with(
-        &self,
-        item: C::Item,
-        send: impl FnOnce(&Sender<Job<C>>, Job<C>) -> Result<(), (Job<C>, bool)>,
-    ) -> Submitted<C> {
-        if let Some(failure) = self.shared.failure() {
-            return Err(Refused::Failed(item, failure));
-        }
-        let Some(jobs) = &self.jobs else { return Err(Refused::Failed(item, self.shared.failure_or_gone())) };
-        let (answer, ticket) = bounded(1);
-        self.shared.submitted.fetch_add(1, Ordering::AcqRel);
-        match send(jobs, Job { item, answer }) {
-            Ok(()) => Ok(Ticket { answer: ticket, shared: Arc::clone(&self.shared), is_taken: AtomicBool::new(false) }),
-            Err((job, is_full)) => {
-                self.shared.submitted.fetch_sub(1, Ordering::AcqRel);
-                Err(match is_full {
-                    true => Refused::Full(job.item),
-                    false => Refused::Failed(job.item, self.shared.failure_or_gone()),
-                })
-            }
-        }
+    /// A way in for others. It does not keep the thread alive: once this thread is finished or dropped, a door hands
+    /// everything back.
+    pub fn door(&self) -> Door<C> {
+        Door { jobs: self.jobs.as_ref().map_or_else(Weak::new, Arc::downgrade), shared: Arc::clone(&self.shared) }
     }
 
     /// True while no item waits to be committed: the next one would be taken at once or after the current one.
@@ -282,6 +260,60 @@ impl<C: Committer> CommitThread<C> {
     }
 }
 
+/// A second way to a commit thread, for who does not own it. See [`CommitThread::door`].
+pub struct Door<C: Committer> {
+    jobs: Weak<Sender<Job<C>>>,
+    shared: Arc<Shared<C::Error>>,
+}
+
+impl<C: Committer> Door<C> {
+    /// Hands an item over, and waits for room for `timeout` at most. [`CommitThread::finish`] may have to wait as long.
+    ///
+    /// # Errors
+    /// There was no room in that time, an earlier commit failed, or the thread was finished; the item comes back.
+    pub fn submit(&self, item: C::Item, timeout: Duration) -> Submitted<C> {
+        submit_within(self.jobs.upgrade().as_deref(), &self.shared, item, timeout)
+    }
+}
+
+fn submit_within<C: Committer>(
+    jobs: Option<&Sender<Job<C>>>,
+    shared: &Arc<Shared<C::Error>>,
+    item: C::Item,
+    timeout: Duration,
+) -> Submitted<C> {
+    submit_with(jobs, shared, item, |jobs, job| {
+        jobs.send_timeout(job, timeout).map_err(|error| match error {
+            SendTimeoutError::Timeout(job) => (job, true),
+            SendTimeoutError::Disconnected(job) => (job, false),
+        })
+    })
+}
+
+fn submit_with<C: Committer>(
+    jobs: Option<&Sender<Job<C>>>,
+    shared: &Arc<Shared<C::Error>>,
+    item: C::Item,
+    send: impl FnOnce(&Sender<Job<C>>, Job<C>) -> Result<(), (Job<C>, bool)>,
+) -> Submitted<C> {
+    if let Some(failure) = shared.failure() {
+        return Err(Refused::Failed(item, failure));
+    }
+    let Some(jobs) = jobs else { return Err(Refused::Failed(item, shared.failure_or_gone())) };
+    let (answer, ticket) = bounded(1);
+    shared.submitted.fetch_add(1, Ordering::AcqRel);
+    match send(jobs, Job { item, answer }) {
+        Ok(()) => Ok(Ticket { answer: ticket, shared: Arc::clone(shared), is_taken: AtomicBool::new(false) }),
+        Err((job, is_full)) => {
+            shared.submitted.fetch_sub(1, Ordering::AcqRel);
+            Err(match is_full {
+                true => Refused::Full(job.item),
+                false => Refused::Failed(job.item, shared.failure_or_gone()),
+            })
+        }
+    }
+}
+
 /// Contract of the commit thread. In: sealed items, over a channel of depth one, in order. Writes: each item whole,
 /// through the committer, never two at once. Out: one answer for each item. Ends: when the sender is gone and the
 /// channel is empty. After a failure or a panic it commits nothing more and answers everyone with the cause.
@@ -311,5 +343,60 @@ fn commit_one<C: Committer>(
         Ok(Ok(receipt)) => Ok(receipt),
         Ok(Err(error)) => Err(shared.latch(CommitFailure::Failed(Arc::new(error)))),
         Err(panic) => Err(shared.latch(CommitFailure::Panicked(panic_message(panic.as_ref()).into()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(60);
+
+    /// Commits numbers, each when it is let.
+    struct Numbers {
+        go: Receiver<()>,
+        written: Vec<u32>,
+    }
+
+    impl Committer for Numbers {
+        type Item = u32;
+        type Receipt = usize;
+        type Error = String;
+
+        fn commit(&mut self, item: u32) -> Result<usize, String> {
+            self.go.recv_timeout(WAIT).map_err(|error| error.to_string())?;
+            self.written.push(item);
+            Ok(self.written.len())
+        }
+    }
+
+    fn start() -> (CommitThread<Numbers>, Sender<()>) {
+        let (go, held) = bounded(10);
+        (CommitThread::spawn("numbers", Numbers { go: held, written: Vec::new() }).expect("a thread"), go)
+    }
+
+    #[test]
+    fn what_comes_through_a_door_is_committed_in_its_turn() {
+        let (commits, go) = start();
+        let door = commits.door();
+        commits.submit(1, WAIT).expect("room");
+        let ticket = door.submit(2, WAIT).expect("room");
+        assert!(matches!(door.submit(3, Duration::ZERO), Err(Refused::Full(3))));
+        assert!(!commits.has_room() && !commits.is_idle());
+        for _ in 0..2 {
+            go.send(()).expect("the thread");
+        }
+        assert_eq!(ticket.wait(WAIT).expect("committed"), 2);
+        assert_eq!(commits.finish(WAIT).expect("it ends").written, [1, 2]);
+    }
+
+    #[test]
+    fn a_door_does_not_keep_the_thread_alive_and_hands_everything_back_afterwards() {
+        let (commits, go) = start();
+        let door = commits.door();
+        go.send(()).expect("the thread");
+        commits.submit(1, WAIT).expect("room");
+        assert_eq!(commits.finish(WAIT).expect("it ends").written, [1]);
+        assert!(matches!(door.submit(2, WAIT), Err(Refused::Failed(2, CommitFailure::Panicked(_)))));
     }
 }

@@ -6,4 +6,4 @@ mod committer;
 pub mod handoff;
 
 pub use committer::BatchError;
-pub(crate) use committer::{Done, Order, RolledBack, StoreCommitter};
+pub(crate) use committer::{CommitListener, Done, Order, RolledBack, StoreCommitter};

@@ -4,13 +4,13 @@ use crate::model::event::RegionNo;
 
 /// The engine of each region. A new region goes to the engine that has had the fewest events.
 #[derive(Debug)]
-pub(crate) struct Cast {
+pub(crate) struct Assignment {
     engine_of: Vec<Option<usize>>,
     events: Vec<u64>,
 }
 
-impl Cast {
-    /// A cast of that many engines.
+impl Assignment {
+    /// An assignment to that many engines.
     pub(crate) fn new(engines: usize) -> Self {
         Self { engine_of: Vec::new(), events: vec![0; engines.max(1)] }
     }
@@ -35,12 +35,12 @@ mod tests {
 
     #[test]
     fn a_region_stays_where_it_is_and_a_new_one_goes_to_the_idlest() {
-        let mut cast = Cast::new(2);
-        assert_eq!(cast.engine_for(0, 100), 0);
-        assert_eq!(cast.engine_for(1, 10), 1);
-        assert_eq!(cast.engine_for(2, 10), 1);
-        assert_eq!(cast.engine_for(1, 500), 1);
-        assert_eq!(cast.engine_for(3, 1), 0);
-        assert_eq!(cast.engine_for(1, 1), 1);
+        let mut assignment = Assignment::new(2);
+        assert_eq!(assignment.engine_for(0, 100), 0);
+        assert_eq!(assignment.engine_for(1, 10), 1);
+        assert_eq!(assignment.engine_for(2, 10), 1);
+        assert_eq!(assignment.engine_for(1, 500), 1);
+        assert_eq!(assignment.engine_for(3, 1), 0);
+        assert_eq!(assignment.engine_for(1, 1), 1);
     }
 }

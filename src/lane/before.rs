@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Ask, LaneError, Loader, Wanted};
 use crate::model::schema::Schema;
 use crate::rows::codec::Decoder;
-use crate::undo::{RegionHistory, push_absent};
+use crate::undo::{RegionHistory, push_absent, push_row};
 
 /// A row that was written without being here: what is committed is what it was, since no batch that is not committed
 /// has changed it.
@@ -50,10 +50,7 @@ pub(super) fn read_unknown(
             let mut entries = Vec::new();
             for Unknown { id, block, .. } in *of_region {
                 match rows.get(&**id) {
-                    Some(row) => {
-                        entries.extend(block.to_le_bytes());
-                        entries.extend_from_slice(&loaded.packed[row.clone()]);
-                    }
+                    Some(row) => push_row(*block, &loaded.packed[row.clone()], &mut entries),
                     None => push_absent(*block, id, &mut entries),
                 }
             }

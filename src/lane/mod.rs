@@ -28,7 +28,7 @@ use crate::rows::codec::{CodecError, Decoder, ValueRef};
 use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
 use watch::Watch;
 
-pub(crate) use assignment::Cast;
+pub(crate) use assignment::Assignment;
 pub(crate) use before::SealedRows;
 
 /// One event of a round.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::model::byte_budget::Lease;
+use crate::model::position::Position;
 
 /// A region's number: the place in the order in which the run first saw it.
 pub type RegionNo = u32;
@@ -40,6 +41,9 @@ pub struct Page {
     pub new_regions: Vec<Arc<str>>,
     /// The hashes of blocks that begin in this page, where the source gives them.
     pub hashes: Vec<(i64, Arc<str>)>,
+    /// Where the source gives positions: for each block with events in this page, that of the last one of them here. A
+    /// batch ends at the end of a block, so one of these is where a run that begins behind it goes on.
+    pub positions: Vec<(i64, Position)>,
     /// Bytes of the source that were read up to the end of this page, as they lie on disk.
     pub source_bytes_read: u64,
     /// The page's share of the read-ahead; given back when the page is dropped.

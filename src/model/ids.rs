@@ -45,6 +45,13 @@ number! {
     BlockNo(i64)
 }
 
+impl BlockNo {
+    /// The number before this one, whether or not there is such a block.
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
 number! {
     /// The number of a batch: 1 is the pipeline's first. 0 stands for none.
     BatchNo(u64)
@@ -54,6 +61,23 @@ impl BatchNo {
     /// The batch after this one.
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+}
+
+/// Which batch changes belong to, and what is in the store: told to the engines with every order, so that a row that is not
+/// committed is never let go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchClock {
+    /// The batch that handlers fill.
+    pub open: BatchNo,
+    /// The last batch that is committed.
+    pub committed: BatchNo,
+}
+
+impl BatchClock {
+    /// The clock of the pipeline's first batch.
+    pub const fn first() -> Self {
+        Self { open: BatchNo(1), committed: BatchNo(0) }
     }
 }
 

@@ -25,6 +25,9 @@ pub const READ_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// it is gone over to, which is right too, and more work.
 pub const ASIDE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Bytes of a position in a source: it is to be stored with every checkpoint.
+pub const POSITION_BYTES_MAX: usize = 1024;
+
 /// Events that are spread over the lanes at a time. A round ends when its slowest lane ends, so a round should be
 /// long against a thread hand-over (tens of microseconds) and short against a batch.
 pub const ROUND_EVENTS_MAX: usize = 8192;

@@ -10,6 +10,7 @@ pub(crate) mod event;
 pub mod ids;
 pub mod limits;
 pub(crate) mod numeric;
+pub(crate) mod position;
 pub mod query;
 pub(crate) mod schema;
 pub mod setting;

@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use super::fields::FieldPath;
-use super::{Publication, PublishError, PublishPlan};
+use super::fields::{DocumentFields, FieldPath};
+use super::{Publication, PublishError};
 use crate::model::limits::REGION_BYTES_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::snapshot::{hash_of, snapshot_id};
@@ -40,15 +40,15 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// Reads a text that is called `name` in messages; `region` is the field of the region. Where the plan takes no time
-    /// from a document, it is now; the sequence number is the time in milliseconds.
+    /// Reads a text that is called `name` in messages; `region` is the field of the region. Where no field holds the time of
+    /// a document, it is now; the sequence number is the time in milliseconds.
     ///
     /// # Errors
     /// The text is neither NDJSON nor an array of objects, or has two documents of one region.
     pub fn parse(
         text: &[u8],
         name: &str,
-        plan: &PublishPlan,
+        fields: &DocumentFields,
         region: &FieldPath,
         ignored: &[String],
     ) -> Result<Self, DocumentsError> {
@@ -57,7 +57,7 @@ impl Documents {
             let line = text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
             DocumentsError(format!("{name}:{line}: it is not UTF-8 text; expected JSON documents"))
         })?;
-        let reader = DocumentReader { plan, region, ignored, now: Timestamp::now() };
+        let reader = DocumentReader { fields, region, ignored, now: Timestamp::now() };
         let documents = match text.trim_start().starts_with('[') {
             true => reader.array(text, name)?,
             false => reader.lines(text, name),
@@ -83,7 +83,7 @@ impl Documents {
 }
 
 struct DocumentReader<'r> {
-    plan: &'r PublishPlan,
+    fields: &'r DocumentFields,
     region: &'r FieldPath,
     ignored: &'r [String],
     now: Timestamp,
@@ -154,7 +154,7 @@ impl DocumentReader<'_> {
     }
 
     fn publication(&self, text: &str, doc: Json, region: &Arc<str>) -> Result<Publication, PublishError> {
-        let (id, time) = self.plan.carried(&doc)?;
+        let (id, time) = self.fields.carried(&doc)?;
         let time = time.unwrap_or(self.now);
         let seq = u64::try_from(time.as_micros().div_euclid(1000)).map_err(|_| {
             PublishError::Document(format!("the time {time} is before 1970; it is the sequence number"))

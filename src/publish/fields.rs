@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::{Publication, PublishError, PublishPlan};
+use super::{Publication, PublishError};
 use crate::model::timestamp::Timestamp;
 
 /// Numbers below it are seconds since 1970, others milliseconds: as seconds it is the year 5138, as milliseconds 1973.
@@ -62,11 +62,20 @@ impl fmt::Display for FieldPath {
     }
 }
 
-impl PublishPlan {
-    /// Snapshots of a store as they are published: with id and time that their documents carry, where the plan says so;
-    /// and those whose documents do not.
+/// The fields of a document that hold its id and its time, for readers who know them from there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DocumentFields {
+    /// The field of its id. Defaults to none: `<region>.<seq>.<hash>`.
+    pub id: Option<FieldPath>,
+    /// The field of its time. Defaults to none: when it was computed.
+    pub time: Option<FieldPath>,
+}
+
+impl DocumentFields {
+    /// Snapshots of a store as they are published: with id and time that their documents carry, where there are such
+    /// fields; and those whose documents lack them.
     pub fn resolve(&self, items: Vec<Publication>) -> (Vec<Publication>, Vec<(Arc<str>, PublishError)>) {
-        if self.id_field.is_none() && self.time_field.is_none() {
+        if self.id.is_none() && self.time.is_none() {
             return (items, Vec::new());
         }
         let (mut resolved, mut refused) = (Vec::with_capacity(items.len()), Vec::new());
@@ -90,10 +99,10 @@ impl PublishPlan {
         }
     }
 
-    /// Id and time that a document carries, where the plan says so.
+    /// Id and time that a document carries, where there are such fields.
     pub(super) fn carried(&self, doc: &Json) -> Result<(Option<String>, Option<Timestamp>), PublishError> {
-        let id = self.id_field.as_ref().map(|field| field.text(doc)).transpose();
-        let time = self.time_field.as_ref().map(|field| field.time(doc)).transpose();
+        let id = self.id.as_ref().map(|field| field.text(doc)).transpose();
+        let time = self.time.as_ref().map(|field| field.time(doc)).transpose();
         match (id, time) {
             (Ok(id), Ok(time)) => Ok((id, time)),
             (Err(message), _) | (_, Err(message)) => Err(PublishError::Document(message)),

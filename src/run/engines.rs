@@ -8,13 +8,14 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::lane::watch::{Watch, Watcher};
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, LoadStats, Place};
+use crate::model::ids::BatchClock;
 use crate::model::limits::{ENGINES_PER_THREAD, LANE_THREADS_MAX, WAIT_STEP};
 use crate::model::schema::Schema;
 use crate::model::text::panic_message;
 use crate::store::OpenReader;
 
 /// What the engines are made with.
-pub(super) struct CrewPlan {
+pub(super) struct EnginePlan {
     pub(super) factory: Arc<dyn EngineFactory>,
     pub(super) schema: Arc<Schema>,
     pub(super) is_empty: Arc<[bool]>,
@@ -26,12 +27,10 @@ pub(super) struct CrewPlan {
 }
 
 /// The engines. An engine is made when the first region is assigned to it.
-pub(super) struct Crew {
-    plan: CrewPlan,
+pub(super) struct EnginePool {
+    plan: EnginePlan,
     pool: rayon::ThreadPool,
     slots: Vec<Slot>,
-    batch: u64,
-    committed: u64,
 }
 
 struct Slot {
@@ -39,8 +38,8 @@ struct Slot {
     watch: Arc<Watch>,
     memory_bytes: usize,
     changed_rows: u64,
-    /// The batch numbers it was told last.
-    told: (u64, u64),
+    /// The clock that it was told last.
+    clock: BatchClock,
 }
 
 /// Work for one engine.
@@ -52,8 +51,8 @@ struct Back<T> {
     result: Result<(Box<dyn Engine>, T), LaneError>,
 }
 
-impl Crew {
-    pub(super) fn new(plan: CrewPlan) -> std::io::Result<Self> {
+impl EnginePool {
+    pub(super) fn new(plan: EnginePlan) -> std::io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(LANE_THREADS_MAX);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -65,15 +64,10 @@ impl Crew {
             watch: Arc::new(Watch::default()),
             memory_bytes: 0,
             changed_rows: 0,
-            told: (0, 0),
+            clock: BatchClock::default(),
         };
         let slots = (0..threads * ENGINES_PER_THREAD).map(slot).collect();
-        Ok(Self { plan, pool, slots, batch: 1, committed: 0 })
-    }
-
-    /// How often rows were loaded, and how long lanes waited for them.
-    pub(super) fn loads(&self) -> &LoadStats {
-        &self.plan.loads
+        Ok(Self { plan, pool, slots })
     }
 
     /// How many engines there may be.
@@ -84,11 +78,6 @@ impl Crew {
     /// The numbers of the engines that were made.
     pub(super) fn made(&self) -> Vec<usize> {
         (0..self.slots.len()).filter(|at| self.slots[*at].engine.is_some()).collect()
-    }
-
-    /// Changes from now on belong to batch `batch`; batches up to `committed` are in the store.
-    pub(super) fn begin_batch(&mut self, batch: u64, committed: u64) {
-        (self.batch, self.committed) = (batch, committed);
     }
 
     /// Bytes that all engines took when they were last at work.
@@ -102,33 +91,38 @@ impl Crew {
     }
 
     /// Lets each engine give back memory down to `permille` thousandths of what it takes.
-    pub(super) fn trim(&mut self, permille: usize) -> Result<(), LaneError> {
+    pub(super) fn trim(&mut self, clock: BatchClock, permille: usize) -> Result<(), LaneError> {
         let job = |slot: usize| {
             let target = self.slots[slot].memory_bytes / 1000 * permille;
             (slot, Box::new(move |engine: &mut dyn Engine| engine.trim(target)) as Job<()>)
         };
         let jobs = self.made().into_iter().map(job).collect();
-        self.each(jobs).map(drop)
+        self.each(clock, jobs).map(drop)
     }
 
     /// Lets every engine let go of all rows: the store was rolled back.
-    pub(super) fn forget(&mut self) -> Result<(), LaneError> {
+    pub(super) fn forget(&mut self, clock: BatchClock) -> Result<(), LaneError> {
         self.plan.is_empty = vec![false; self.plan.is_empty.len()].into();
         let job = |slot: usize| (slot, Box::new(|engine: &mut dyn Engine| engine.forget()) as Job<()>);
         let jobs = self.made().into_iter().map(job).collect();
-        self.each(jobs).map(drop)
+        self.each(clock, jobs).map(drop)
     }
 
-    /// Runs each job on its engine, in parallel, and waits for all. Jobs name different engines.
+    /// Runs each job on its engine, in parallel, and waits for all. Jobs name different engines. Before its job an engine is
+    /// told the clock, if it is another one than it knows.
     ///
     /// # Errors
     /// The error that stands first in the source; or that a handler has hung. Then its thread is left behind.
-    pub(super) fn each<T: Send + 'static>(&mut self, jobs: Vec<(usize, Job<T>)>) -> Result<Vec<(usize, T)>, LaneError> {
+    pub(super) fn each<T: Send + 'static>(
+        &mut self,
+        clock: BatchClock,
+        jobs: Vec<(usize, Job<T>)>,
+    ) -> Result<Vec<(usize, T)>, LaneError> {
         let (sender, backs) = bounded(jobs.len());
         let mut waiting: Vec<(usize, Watcher)> = Vec::with_capacity(jobs.len());
         for (slot, job) in jobs {
             waiting.push((slot, Watcher::new(Arc::clone(&self.slots[slot].watch))));
-            self.start(slot, job, sender.clone());
+            self.start(slot, clock, job, sender.clone());
         }
         drop(sender);
         let mut done = Vec::with_capacity(waiting.len());
@@ -155,12 +149,11 @@ impl Crew {
         first_error.map_or(Ok(done), Err)
     }
 
-    fn start<T: Send + 'static>(&mut self, at: usize, job: Job<T>, sender: Sender<Back<T>>) {
-        let numbers = (self.batch, self.committed);
+    fn start<T: Send + 'static>(&mut self, at: usize, clock: BatchClock, job: Job<T>, sender: Sender<Back<T>>) {
         let slot = &mut self.slots[at];
         let engine = slot.engine.take();
-        let is_told = engine.is_some() && slot.told == numbers;
-        slot.told = numbers;
+        let knows = engine.is_some() && slot.clock == clock;
+        slot.clock = clock;
         let factory = Arc::clone(&self.plan.factory);
         let context = EngineContext {
             schema: Arc::clone(&self.plan.schema),
@@ -179,8 +172,8 @@ impl Crew {
                     Some(engine) => engine,
                     None => factory.build(context)?,
                 };
-                if !is_told {
-                    engine.begin_batch(numbers.0, numbers.1)?;
+                if !knows {
+                    engine.begin_batch(clock.open.get(), clock.committed.get())?;
                 }
                 let result = job(engine.as_mut())?;
                 Ok((engine, result))

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::batch::open::{LaneBlocks, RoundSummary, Upcoming, WholeBlocks};
 use crate::lane::{EventAt, Lane, Round};
 use crate::model::event::{EventRef, Page, RegionNo};
 use crate::model::limits::ROUND_EVENTS_MAX;
@@ -41,19 +42,35 @@ struct Cut {
     is_boundary: bool,
 }
 
-/// What a round adds to its batch.
+/// A round's share of what came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Taken {
-    pub(super) events: u64,
-    pub(super) new_blocks: u64,
-    pub(super) first_block: i64,
-    pub(super) last_block: i64,
-    pub(super) last_block_events: u64,
-    /// The blocks in order, and the events of each that were taken.
-    pub(super) blocks: Vec<(i64, u64)>,
-    /// Whether the last block is complete, so that the batch could end here.
-    pub(super) is_boundary: bool,
+    pub(super) summary: RoundSummary,
+    /// Whether the last block is whole, so that the batch could end here.
+    pub(super) is_whole: bool,
     pub(super) source_bytes_read: u64,
+}
+
+impl LaneBlocks for Round {
+    fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    fn region(&self, lane: usize) -> RegionNo {
+        self.lanes[lane].region
+    }
+
+    fn name(&self, lane: usize) -> &Arc<str> {
+        &self.lanes[lane].name
+    }
+
+    fn events(&self, lane: usize) -> usize {
+        self.lanes[lane].events.len()
+    }
+
+    fn block(&self, lane: usize, event: usize) -> Option<i64> {
+        self.event(lane, event).map(|(event, _)| event.block)
+    }
 }
 
 /// A page, as far as its events count.
@@ -152,8 +169,18 @@ impl Intake {
 
     /// Whether the last block that was taken is known to be complete.
     pub(super) fn is_at_boundary(&self) -> bool {
-        let next = || self.upcoming().next();
-        !self.is_cut && self.begun.is_none_or(|begun| next().map_or(self.is_complete(), |next| next.block != begun))
+        self.whole_blocks().is_some()
+    }
+
+    /// The proof that what was taken is whole blocks, if it is.
+    pub(super) fn whole_blocks(&self) -> Option<WholeBlocks> {
+        let upcoming = match self.upcoming().next() {
+            _ if self.is_cut => Upcoming::Unknown,
+            Some(next) => Upcoming::Block(next.block),
+            None if self.is_complete() => Upcoming::End,
+            None => Upcoming::Unknown,
+        };
+        WholeBlocks::prove(self.begun, upcoming)
     }
 
     fn upcoming(&self) -> impl Iterator<Item = &EventRef> {
@@ -197,28 +224,21 @@ impl Intake {
         let mut lanes = Lanes { lanes: Vec::new(), lane_of: vec![None; names.len()] };
         let mut blocks: Vec<(i64, u64)> = Vec::new();
         let mut pages = Vec::new();
-        let mut taken = Taken {
-            events: cut.events as u64,
-            new_blocks: 0,
-            first_block: 0,
-            last_block: 0,
-            last_block_events: 0,
-            blocks: Vec::new(),
-            is_boundary: cut.is_boundary,
-            source_bytes_read: 0,
-        };
+        let mut source_bytes_read = 0;
+        let first_block = self.upcoming().next().map_or(0, |event| event.block);
+        let mut summary = RoundSummary { events: cut.events as u64, first_block, ..RoundSummary::default() };
         let (mut left, mut block) = (cut.events, self.begun);
-        taken.first_block = self.upcoming().next().map_or(0, |event| event.block);
         while left > 0 {
             let Some(queued) = self.pages.front() else { break };
             let (page, from, end) = (Arc::clone(&queued.page), self.next, queued.end);
             let to = end.min(from + left);
             for (at, event) in page.events.iter().enumerate().take(to).skip(from) {
                 if block != Some(event.block) {
-                    (block, taken.new_blocks, taken.last_block_events) = (Some(event.block), taken.new_blocks + 1, 0);
+                    (block, summary.new_blocks) = (Some(event.block), summary.new_blocks + 1);
+                    summary.last_block_events = 0;
                 }
-                taken.last_block = event.block;
-                taken.last_block_events += 1;
+                summary.last_block = event.block;
+                summary.last_block_events += 1;
                 match blocks.last_mut() {
                     Some((last, events)) if *last == event.block => *events += 1,
                     _ => blocks.push((event.block, 1)),
@@ -230,7 +250,7 @@ impl Intake {
                 }
             }
             left -= to - from;
-            taken.source_bytes_read = page.source_bytes_read;
+            source_bytes_read = page.source_bytes_read;
             self.next = to;
             if to == end {
                 self.pages.pop_front();
@@ -240,8 +260,8 @@ impl Intake {
         }
         self.events -= cut.events;
         self.begun = if cut.is_boundary { None } else { block };
-        taken.blocks = blocks;
-        Some((Round { pages, lanes: lanes.lanes }, taken))
+        summary.blocks = blocks;
+        Some((Round { pages, lanes: lanes.lanes }, Taken { summary, is_whole: cut.is_boundary, source_bytes_read }))
     }
 }
 
@@ -278,6 +298,7 @@ mod tests {
             origin_no: 0,
             new_regions: Vec::new(),
             hashes: Vec::new(),
+            positions: Vec::new(),
             source_bytes_read: 0,
             lease: None,
         }
@@ -285,7 +306,7 @@ mod tests {
 
     fn take(intake: &mut Intake, reach: Reach) -> Option<Taken> {
         intake.take(reach, &[Arc::from("r")], None).map(|(round, taken)| {
-            assert_eq!(round.lanes[0].events.len() as u64, taken.events);
+            assert_eq!(round.lanes[0].events.len() as u64, taken.summary.events);
             taken
         })
     }
@@ -295,13 +316,13 @@ mod tests {
         let mut intake = Intake::default();
         intake.push(page(&[1, 1, 2]));
         let taken = take(&mut intake, Reach::ANY).expect("block 1");
-        assert_eq!((taken.events, taken.new_blocks, taken.last_block), (2, 1, 1));
+        assert_eq!((taken.summary.events, taken.summary.new_blocks, taken.summary.last_block), (2, 1, 1));
         assert!(take(&mut intake, Reach::ANY).is_none());
         intake.push(page(&[2]));
         assert!(take(&mut intake, Reach::ANY).is_none());
         intake.end();
         let taken = take(&mut intake, Reach::ANY).expect("block 2");
-        assert_eq!((taken.events, taken.last_block_events), (2, 2));
+        assert_eq!((taken.summary.events, taken.summary.last_block_events), (2, 2));
         assert!(take(&mut intake, Reach::ANY).is_none());
     }
 
@@ -310,9 +331,12 @@ mod tests {
         let mut intake = Intake::default();
         intake.push(page(&[1, 2, 2, 3, 4]));
         intake.end();
-        assert_eq!(take(&mut intake, Reach { events: 2, ..Reach::ANY }).expect("round").last_block, 2);
-        assert_eq!(take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("round").last_block, 3);
-        assert_eq!(take(&mut intake, Reach { events: 0, blocks: 5, ..Reach::ANY }).expect("round").last_block, 4);
+        assert_eq!(take(&mut intake, Reach { events: 2, ..Reach::ANY }).expect("round").summary.last_block, 2);
+        assert_eq!(take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("round").summary.last_block, 3);
+        assert_eq!(
+            take(&mut intake, Reach { events: 0, blocks: 5, ..Reach::ANY }).expect("round").summary.last_block,
+            4
+        );
     }
 
     #[test]
@@ -321,12 +345,12 @@ mod tests {
         let blocks = vec![7; ROUND_EVENTS_MAX + 10];
         intake.push(page(&blocks));
         let first = take(&mut intake, Reach::ANY).expect("a piece");
-        assert!(!first.is_boundary && !intake.is_at_boundary());
-        assert_eq!((first.events, first.new_blocks), (ROUND_EVENTS_MAX as u64, 1));
+        assert!(!first.is_whole && !intake.is_at_boundary());
+        assert_eq!((first.summary.events, first.summary.new_blocks), (ROUND_EVENTS_MAX as u64, 1));
         intake.push(page(&[8]));
         let second = take(&mut intake, Reach::ANY).expect("the rest");
-        assert!(second.is_boundary && intake.is_at_boundary());
-        assert_eq!((second.events, second.new_blocks), (10, 0));
+        assert!(second.is_whole && intake.is_at_boundary());
+        assert_eq!((second.summary.events, second.summary.new_blocks), (10, 0));
     }
 
     #[test]
@@ -336,11 +360,11 @@ mod tests {
         intake.push(page(&[2, 3, 4]));
         intake.push(page(&[4, 5]));
         let taken = take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("block 1");
-        assert_eq!(taken.blocks, [(1, 1)]);
+        assert_eq!(taken.summary.blocks, [(1, 1)]);
         intake.push_rollback(3);
         assert!(!intake.wants_more() && intake.due_rollback().is_none());
         let taken = take(&mut intake, Reach::ANY).expect("blocks 2 and 3");
-        assert_eq!((taken.events, taken.blocks), (4, vec![(2, 3), (3, 1)]));
+        assert_eq!((taken.summary.events, taken.summary.blocks), (4, vec![(2, 3), (3, 1)]));
         assert!(intake.is_at_boundary());
         assert_eq!(intake.due_rollback(), Some(3));
         intake.rolled_back();
@@ -369,6 +393,6 @@ mod tests {
         take(&mut intake, Reach::ANY).expect("a piece");
         intake.push(page(&[8]));
         let rest = take(&mut intake, Reach::ANY).expect("the rest");
-        assert_eq!((rest.events, rest.is_boundary), (1, true));
+        assert_eq!((rest.summary.events, rest.is_whole), (1, true));
     }
 }

@@ -7,15 +7,34 @@
 //! | `forebay-lane-N` | run handlers |
 //! | `forebay-commit` | commits |
 //! | `forebay-publish`, `forebay-publish-N` | publish what has committed, if there is a Redis |
+//!
+//! | file | holds |
+//! |---|---|
+//! | `pipeline`, `error` | the public [`Pipeline`] and why a run ended early |
+//! | `pipeline/start`, `pipeline/check` | wiring a run; trying a pipeline without writing |
+//! | `coordinator` | the loop |
+//! | `intake` | pages that have come, and cutting them into rounds |
+//! | `engines`, `sealing` | the engines on their threads; taking out what a batch changed |
+//! | `in_flight` | what was handed over to be committed |
+//! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what has to go, when a batch ends, which snapshots it carries |
+//! | `meter`, `hooks`, `report` | the live numbers, who is told, what is left at the end |
 
 mod coordinator;
 mod engines;
 mod error;
+mod hooks;
+mod in_flight;
 mod intake;
+mod memory;
+mod meter;
 mod pipeline;
 mod report;
-mod trail;
+mod seal_policy;
+mod sealing;
+mod snapshot_duty;
 
 pub use error::{ErrorKind, PipelineError};
-pub use pipeline::{Checked, Pipeline, ProgressHook, RollbackHook, StopHandle};
+pub use hooks::{ProgressHook, RollbackHook};
+pub use meter::{Meter, Reading};
+pub use pipeline::{Checked, Pipeline, StopHandle};
 pub use report::{Progress, Report, Rollback, SnapshotCounts, Times, Waits};

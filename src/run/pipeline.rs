@@ -1,57 +1,33 @@
 //! The public [`Pipeline`]: what a run is made of, and starting it.
 
 mod check;
+mod publish;
+mod start;
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, bounded};
+use std::time::Duration;
 
 pub use check::Checked;
 
-use super::coordinator::{Coordinator, CoordinatorPlan, Start, Totals};
-use super::engines::{Crew, CrewPlan, Job};
+use super::engines::{EnginePool, Job};
 use super::error::{PipelineError, unopened};
+use super::hooks::{ProgressHook, RollbackHook};
+use super::meter::Meter;
 use super::report::{Progress, Report, Rollback};
-use super::trail::Trail;
-use crate::batch::RegionTouch;
-use crate::commit::StoreCommitter;
-use crate::commit::handoff::CommitThread;
 use crate::config::{BatchConfig, Config, RegionsConfig, SnapshotsConfig};
 use crate::lane::lua::ScriptFactory;
 use crate::lane::rust::engine::NativeFactory;
 use crate::lane::rust::handler::{Handler, schema_of};
 use crate::lane::{Engine, EngineFactory, NoRows};
-use crate::model::byte_budget::ByteBudget;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::event::RegionNo;
-use crate::model::limits::{
-    DRAIN_TIMEOUT, HANDLER_TIMEOUT, PAGES_WAITING_MAX, publish_waiting_bytes, read_ahead_bytes,
-};
+use crate::model::ids::BatchClock;
+use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
-use crate::publish::outbox::{OutboxReport, PublishThread};
-use crate::publish::{Publisher, RedisUrl, UnpublishedRegion};
-use crate::snapshot::Schedule;
-use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
+use crate::publish::{RedisUrl, Target};
 use crate::source::{Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
-use crate::store::{self, Store, StoreError, StorePlan, StoreUrl};
-use crate::timeline::{Recorder, Timeline};
-use crate::undo::{HistoryBase, Window};
-
-/// How long publishing may go on after the last commit: a slow Redis must get a backlog of many regions, and one that
-/// stalls ends it earlier.
-const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
-
-/// Is told how a run stands, several times a second, on the thread that runs it.
-pub type ProgressHook = Box<dyn FnMut(&Progress) + Send>;
-
-/// Is told that a rollback has committed, on the thread that runs the pipeline and before anything behind it is handled.
-pub type RollbackHook = Box<dyn FnMut(&Rollback) + Send>;
+use crate::store::{self, Store, StorePlan, StoreUrl};
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
 #[derive(Debug, Clone, Default)]
@@ -128,9 +104,11 @@ pub struct Pipeline {
     source: Option<Box<dyn Source>>,
     store_url: Option<StoreUrl>,
     store: Option<Box<dyn Store>>,
+    target: Option<Box<dyn Target>>,
     until: Option<i64>,
     drain_timeout: Duration,
     stop: StopHandle,
+    meter: Meter,
     hook: Option<ProgressHook>,
     rollback_depth: u64,
     rollback_hook: Option<RollbackHook>,
@@ -197,10 +175,12 @@ impl Pipeline {
             source: None,
             store_url: None,
             store: None,
+            target: None,
             until: None,
             drain_timeout: DRAIN_TIMEOUT,
             is_serial: false,
             stop: StopHandle::default(),
+            meter: Meter::default(),
             hook: None,
             rollback_depth: 0,
             rollback_hook: None,
@@ -244,6 +224,30 @@ impl Pipeline {
     #[must_use]
     pub fn snapshots_url(mut self, url: RedisUrl) -> Self {
         self.snapshots.url = Some(url);
+        self.target = None;
+        self
+    }
+
+    /// Publishes snapshots to a target of one's own, instead of a Redis. The store must be one that keeps them
+    /// ([`Store::outbox`]).
+    ///
+    /// ```no_run
+    /// # use forebay::publish::{Delivery, Known, Patience, Publication, PublishError, Target};
+    /// # struct Bucket;
+    /// # impl Target for Bucket {
+    /// #     fn name(&self) -> &str { "bucket" }
+    /// #     fn publish(&mut self, _: &[Publication], _: Patience) -> Delivery { Delivery::default() }
+    /// #     fn read_known(&mut self) -> Result<(), PublishError> { Ok(()) }
+    /// #     fn known(&self, _: &str) -> Option<Known> { None }
+    /// # }
+    /// // `Bucket` implements `forebay::publish::Target`.
+    /// let report = forebay::Pipeline::open("pipeline.toml")?.publish_to(Bucket).run()?;
+    /// println!("{} snapshots published", report.snapshots.published);
+    /// # Ok::<(), forebay::PipelineError>(())
+    /// ```
+    #[must_use]
+    pub fn publish_to(mut self, target: impl Target + 'static) -> Self {
+        self.target = Some(Box::new(target));
         self
     }
 
@@ -341,6 +345,11 @@ impl Pipeline {
         self.stop.clone()
     }
 
+    /// What reads the live numbers of the run, from any thread.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
     /// The tables.
     pub fn schema(&self) -> &Schema {
         &self.schema
@@ -376,144 +385,6 @@ impl Pipeline {
             }
         }
         self.coordinate(Box::new(NoEvents), Some(to))
-    }
-
-    fn coordinate(mut self, source: Box<dyn Source>, rollback: Option<i64>) -> Result<Report, PipelineError> {
-        self.try_handlers()?;
-        let publisher = self.publisher()?;
-        let mut store = self.take_store()?;
-        let checkpoint = store.checkpoint()?;
-        let window =
-            Window::new(checkpoint, self.rollback_depth, &store.history(u64::MAX)?).map_err(StoreError::from)?;
-        let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
-        let set_back: HashSet<Arc<str>> =
-            if self.rollback_depth > 0 { store.set_back_regions()?.into_iter().collect() } else { HashSet::new() };
-        let regions = StartRegions::new(&store.pending_regions()?, &window, self.regions.all.as_deref());
-        let set_back: Vec<RegionNo> =
-            (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(*name)).map(|(no, _)| no).collect();
-        let is_empty: Arc<[bool]> = store.empty_entities()?.into();
-        let crew = Crew::new(CrewPlan {
-            factory: Arc::clone(&self.factory),
-            schema: Arc::clone(&self.schema),
-            is_empty,
-            readers: store.readers(),
-            history_depth: self.rollback_depth,
-            memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
-            timeout: self.handler_timeout,
-            loads: Arc::default(),
-        })?;
-        let recorder = Recorder::new(checkpoint.batch);
-        let plan = CoordinatorPlan {
-            schema: Arc::clone(&self.schema),
-            depth: self.rollback_depth,
-            batch_events: self.batch.events,
-            memory_bytes: self.batch.memory_bytes,
-            has_snapshots: self.factory.has_snapshots(),
-            dedup_ignore: self.snapshots.dedup_ignore.clone(),
-            all: regions.all,
-            drain_timeout: self.drain_timeout,
-            stop: self.stop.flag(),
-            source_bytes_total: source.bytes_total(),
-            encoder: store.encoder(),
-            is_serial: self.is_serial,
-            recorder: Arc::clone(&recorder),
-        };
-        let budget = ByteBudget::new(read_ahead_bytes(self.batch.memory_bytes));
-        let stats = Arc::new(ReadStats::default());
-        let hash = window.blocks().pop().filter(|last| Some(last.block) == checkpoint.block).and_then(|last| last.hash);
-        let trail = Trail::new(self.rollback_depth, HistoryBase::at(&checkpoint, hash), last_blocks);
-        let pages = self.start_reader(source, checkpoint, window, &regions, (&budget, &stats, &recorder))?;
-        let publish = self.start_publish(publisher, store.as_ref(), &recorder)?;
-        let mailbox = publish.as_ref().map(PublishThread::mailbox);
-        let commits = CommitThread::spawn(
-            "forebay-commit",
-            StoreCommitter::new(store, mailbox, Arc::clone(&self.schema), self.rollback_depth, Arc::clone(&recorder)),
-        )?;
-        let schedule = Schedule::new(self.snapshots.every);
-        let start = Start { checkpoint, regions: regions.names, unsnapped: regions.pending, trail, rollback, set_back };
-        let coordinator = Coordinator::new(
-            plan,
-            crew,
-            start,
-            pages,
-            budget,
-            commits,
-            schedule,
-            self.hook.as_mut(),
-            self.rollback_hook.as_mut(),
-        );
-        let (outcome, committer) = coordinator.run();
-        stats.stop.store(true, Ordering::Relaxed);
-        // Also after an error: what has committed is to be seen. The lock is held until then.
-        let complete = outcome.as_ref().ok().and_then(|(totals, _)| totals.checkpoint.block);
-        let publishing = Instant::now();
-        let published = publish.map(|publish| self.finish_publish(publish, committer, complete));
-        let for_publish = if published.is_some() { publishing.elapsed() } else { Duration::ZERO };
-        match outcome {
-            Ok((totals, was_stopped)) => {
-                // The signal may have come while the last snapshots were published.
-                let was_stopped = was_stopped || self.stop.0.load(Ordering::Relaxed);
-                let mut report = self.report(&checkpoint, totals, was_stopped, &stats, published);
-                report.times.waits.publish = for_publish;
-                report.timeline = recorder.timeline();
-                Ok(report)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// What publishes, if snapshots are to be published. Connects to nothing yet.
-    fn publisher(&self) -> Result<Option<Publisher>, PipelineError> {
-        let Some(url) = self.snapshots.url.clone() else { return Ok(None) };
-        if !self.factory.has_snapshots() {
-            tracing::warn!("nothing is published to {url}: the handlers make no snapshots (on_snapshot)");
-            return Ok(None);
-        }
-        Publisher::new(self.snapshots.publish_plan(&self.name, url)).map(Some).map_err(PipelineError::Publish)
-    }
-
-    fn start_publish(
-        &self,
-        publisher: Option<Publisher>,
-        store: &dyn Store,
-        recorder: &Arc<Recorder>,
-    ) -> Result<Option<PublishThread>, PipelineError> {
-        let Some(publisher) = publisher else { return Ok(None) };
-        let outbox = store.outbox().ok_or_else(|| {
-            PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
-        })?;
-        let bytes_max = publish_waiting_bytes(self.batch.memory_bytes);
-        Ok(Some(PublishThread::spawn(publisher, outbox, bytes_max, Arc::clone(recorder))?))
-    }
-
-    /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.
-    fn finish_publish(
-        &self,
-        publish: PublishThread,
-        mut committer: Option<StoreCommitter>,
-        complete: Option<i64>,
-    ) -> OutboxReport {
-        let begun = Instant::now();
-        let stopped = Cell::new(None);
-        let deadline = || {
-            if self.stop.0.load(Ordering::Relaxed) {
-                let since = stopped.get().unwrap_or_else(Instant::now);
-                stopped.set(Some(since));
-                return (since + self.drain_timeout).min(begun + PUBLISH_END_MAX);
-            }
-            begun + PUBLISH_END_MAX
-        };
-        match publish.finish(complete, || Instant::now() > deadline()) {
-            Ok(mut worker) => {
-                if let Some(committer) = &mut committer
-                    && committer.renumber()
-                {
-                    worker.sweep_again(deadline());
-                }
-                worker.end()
-            }
-            Err(cause) => OutboxReport { failed: vec![UnpublishedRegion::all(cause)], ..OutboxReport::default() },
-        }
     }
 
     /// Refuses names that the store keeps for itself.
@@ -555,89 +426,16 @@ impl Pipeline {
 
     /// Loads the handlers once, before anything is opened or written, and lets them go again.
     fn try_handlers(&self) -> Result<(), PipelineError> {
-        let mut crew = self.trial_crew()?;
-        crew.each(vec![(0, Box::new(|_: &mut dyn Engine| Ok(())) as Job<()>)]).map(drop).map_err(unopened)
+        let mut engines = self.trial_engines()?;
+        let job = Box::new(|_: &mut dyn Engine| Ok(())) as Job<()>;
+        engines.each(BatchClock::first(), vec![(0, job)]).map(drop).map_err(unopened)
     }
 
-    /// A crew over no rows, to try handlers with.
-    fn trial_crew(&self) -> Result<Crew, PipelineError> {
-        let plan = CrewPlan {
-            factory: Arc::clone(&self.factory),
-            schema: Arc::clone(&self.schema),
-            is_empty: vec![true; self.schema.entities().len()].into(),
-            readers: Arc::new(NoRows),
-            history_depth: self.rollback_depth,
-            memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
-            timeout: self.handler_timeout,
-            loads: Arc::default(),
-        };
-        Ok(Crew::new(plan)?)
-    }
-
-    fn start_reader(
-        &self,
-        source: Box<dyn Source>,
-        checkpoint: Checkpoint,
-        window: Window,
-        regions: &StartRegions,
-        (budget, stats, recorder): (&Arc<ByteBudget>, &Arc<ReadStats>, &Arc<Recorder>),
-    ) -> Result<Receiver<FromReader>, PipelineError> {
-        let plan = ReadPlan {
-            late: self.late,
-            region_ids: self.regions.ids.clone(),
-            done: checkpoint.block.map(|block| (block, checkpoint.block_events)),
-            window,
-            depth: self.rollback_depth,
-            until: self.until,
-            known_regions: regions.names.clone(),
-        };
-        let (sender, pages) = bounded(PAGES_WAITING_MAX);
-        let reader = Reader::new(source, plan, sender, Arc::clone(budget), Arc::clone(stats), Arc::clone(recorder));
-        // Left to itself: it ends at the end of the source, or when nobody takes pages any more. If it dies, the
-        // channel closes without a last word, which the coordinator notices.
-        std::thread::Builder::new().name("forebay-read".into()).spawn(move || reader.run())?;
-        Ok(pages)
-    }
-
-    fn report(
-        &self,
-        before: &Checkpoint,
-        totals: Totals,
-        was_stopped: bool,
-        stats: &ReadStats,
-        published: Option<OutboxReport>,
-    ) -> Report {
-        let published = published.unwrap_or_default();
-        let mut times = totals.times;
-        times.read = stats.busy();
-        times.read_blocked = stats.blocked();
-        times.publish = published.busy;
-        let mut snapshots = totals.snapshots;
-        snapshots.published = published.published;
-        snapshots.duplicate += published.duplicate;
-        snapshots.failed = published.failed.len() as u64;
-        Report {
-            pipeline: self.name.clone(),
-            events: totals.events,
-            blocks: totals.blocks,
-            batches: totals.batches,
-            entities_written: totals.rows,
-            checkpoint: totals.checkpoint,
-            resumed_from: before.block,
-            rollbacks: totals.rollbacks,
-            late_skipped: stats.late.load(Ordering::Relaxed),
-            snapshots,
-            unpublished: published.failed,
-            times,
-            commit_min: totals.commit_min.unwrap_or_default(),
-            largest_region_events: totals.region_events.iter().copied().max().unwrap_or(0),
-            timeline: Timeline::default(),
-            commit_retries: totals.retries,
-            commits_redone: totals.redone,
-            loads: totals.loads,
-            memory_peak_bytes: super::report::memory_peak_bytes(),
-            was_stopped,
-        }
+    /// Engines over no rows, to try handlers with.
+    fn trial_engines(&self) -> Result<EnginePool, PipelineError> {
+        let is_empty = vec![true; self.schema.entities().len()].into();
+        let plan = self.engine_plan(is_empty, Arc::new(NoRows), &Arc::default());
+        Ok(EnginePool::new(plan)?)
     }
 }
 
@@ -647,32 +445,5 @@ struct NoEvents;
 impl Source for NoEvents {
     fn next(&mut self, _: &mut SourceEvent) -> Result<Next, SourceError> {
         Ok(Next::End)
-    }
-}
-
-/// Regions that have their numbers before the first event.
-struct StartRegions {
-    names: Vec<Arc<str>>,
-    /// The region that every event also runs in.
-    all: Option<RegionNo>,
-    /// Regions with events after their last snapshot, and the last block of those.
-    pending: BTreeMap<RegionNo, i64>,
-}
-
-impl StartRegions {
-    fn new(pending: &[RegionTouch], window: &Window, all: Option<&str>) -> Self {
-        let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
-        let numbered = (0..).zip(pending).map(|(no, touch)| (no, touch.block)).collect();
-        // A rollback may concern regions that no event of this run does.
-        let known: BTreeSet<Arc<str>> = names.iter().cloned().collect();
-        names.extend(window.regions().filter(|region| !known.contains(*region)).cloned().collect::<BTreeSet<_>>());
-        let all = all.map(|all| {
-            let at = names.iter().position(|name| **name == *all).unwrap_or_else(|| {
-                names.push(Arc::from(all));
-                names.len() - 1
-            });
-            RegionNo::try_from(at).unwrap_or(RegionNo::MAX)
-        });
-        Self { names, all, pending: numbered }
     }
 }

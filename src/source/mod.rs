@@ -1,17 +1,24 @@
 //! Sources: where events come from, in order.
 //!
-//! A source yields one event at a time and knows no lane and no store. The reader thread checks the order, leaves out
-//! what is committed already, and hands pages of events over a bounded channel, within a budget of bytes.
+//! A source yields one event at a time and knows no lane and no store. The reader thread (`reader`) checks the order
+//! (`order`), leaves out what is committed already (`resume`), follows forks (`forks` judges, `chain` holds the blocks), and
+//! hands pages of events over a bounded channel, within a budget of bytes (`pages`).
 
 mod chain;
 mod files;
+mod forks;
 mod head;
 mod ndjson;
 mod order;
+mod pages;
 pub(crate) mod reader;
+mod regions;
+mod resume;
+mod stats;
 
 use std::sync::Arc;
 
+pub use crate::model::position::{Position, PositionError};
 pub use files::SourcePath;
 pub use ndjson::{Fields, NdjsonSource};
 pub use order::Late;
@@ -36,6 +43,25 @@ pub struct SourceEvent {
     pub hash: Option<String>,
     /// The hash of the block before its block, where that is known.
     pub parent: Option<String>,
+    /// The position behind this event, where the source can go on after one: see [`Source::resume`]. A source that has
+    /// positions gives one with each event, with [`SourceEvent::set_position`].
+    pub position: Option<Position>,
+}
+
+impl SourceEvent {
+    /// Sets the position behind this event, in the buffer of the last one.
+    ///
+    /// # Errors
+    /// The text is no position: see [`Position::new`].
+    pub fn set_position(&mut self, text: &str) -> Result<(), PositionError> {
+        match &mut self.position {
+            Some(position) => position.set(text),
+            none => {
+                *none = Some(Position::new(text)?);
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Default for SourceEvent {
@@ -49,6 +75,7 @@ impl Default for SourceEvent {
             line: 0,
             hash: None,
             parent: None,
+            position: None,
         }
     }
 }
@@ -69,13 +96,86 @@ pub enum Next {
     End,
 }
 
+/// Where a source goes on when it was told to go on after a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumed {
+    /// After the position: what is next lies behind it.
+    After,
+    /// At its beginning: it cannot go on after a position. The reader leaves out what is committed.
+    FromStart,
+}
+
 /// Yields events in the order of their blocks.
+///
+/// A source is read by one thread, from its beginning: what is committed already comes again, and the reader leaves it out by
+/// block and hash. A source that knows its places gives a [`Position`] with each event, and can be told to go on after one.
+///
+/// # Examples
+///
+/// A log whose entries have numbers:
+///
+/// ```
+/// use std::fmt::Write;
+///
+/// use forebay::source::{Next, Position, Resumed, Source, SourceError, SourceEvent};
+///
+/// /// What a meter has counted, once an hour.
+/// struct MeterLog {
+///     entries: Vec<u32>,
+///     next: usize,
+/// }
+///
+/// impl Source for MeterLog {
+///     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+///         let Some(count) = self.entries.get(self.next) else { return Ok(Next::End) };
+///         self.next += 1;
+///         event.block = self.next as i64;
+///         // The buffers of the last event are used again.
+///         event.region.replace_range(.., "cellar");
+///         event.json.clear();
+///         let _ = write!(event.json, r#"{{"block":{},"count":{count}}}"#, event.block);
+///         event.set_position(&self.next.to_string())?;
+///         Ok(Next::Event)
+///     }
+///
+///     fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
+///         let next = after.as_str().parse().ok().filter(|next| *next <= self.entries.len());
+///         self.next = next.ok_or_else(|| SourceError::Other(format!("the log has no entry {after}")))?;
+///         Ok(Resumed::After)
+///     }
+/// }
+///
+/// let open = || MeterLog { entries: vec![3, 5, 8], next: 0 };
+/// let (mut log, mut event) = (open(), SourceEvent::default());
+/// log.next(&mut event)?;
+/// log.next(&mut event)?;
+/// let position = event.position.clone().expect("each entry has one");
+///
+/// // Later, maybe in another process.
+/// let mut log = open();
+/// assert_eq!(log.resume(&position)?, Resumed::After);
+/// log.next(&mut event)?;
+/// assert_eq!((event.block, event.json.as_str()), (3, r#"{"block":3,"count":8}"#));
+/// # Ok::<(), SourceError>(())
+/// ```
+///
+/// It is read by [`Pipeline::source`](crate::Pipeline::source).
 pub trait Source: Send {
     /// Says what is next, and puts it into `event` if it is an event. May block.
     ///
     /// # Errors
     /// The input cannot be read or understood. It ends the run.
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError>;
+
+    /// Goes on after a position that this source, or one that read the same, has given with an event. Called before the first
+    /// [`Source::next`], if at all. May block. Defaults to [`Resumed::FromStart`]: it cannot.
+    ///
+    /// # Errors
+    /// It is no position of this source, or what lay behind it is not there any more. It ends the run.
+    fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
+        let _ = after;
+        Ok(Resumed::FromStart)
+    }
 
     /// Whether the next event is there without waiting. What was read so far is handed on before a wait.
     /// Defaults to true.
@@ -135,6 +235,9 @@ pub enum SourceError {
         /// Both hashes, and what to do.
         message: String,
     },
+    /// A position that cannot be stored.
+    #[error(transparent)]
+    Position(#[from] PositionError),
     /// Any other cause, of a source of one's own.
     #[error("{0}")]
     Other(String),

@@ -1,27 +1,27 @@
 //! The reader thread: turns a source into pages, in order, within a budget of bytes.
+//!
+//! Holds the chain of blocks that are handed on or committed, and goes over to another branch of it. What is committed is
+//! left out by `resume`, how blocks stand to each other is judged by `forks`, the rule of order is `order`'s, and `pages`
+//! hands over.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{SendTimeoutError, Sender};
-use foldhash::fast::RandomState;
+use crossbeam_channel::Sender;
 
-use super::chain::{Chain, Held, Link, Named};
-use super::order::Late;
-use super::{Next, Source, SourceError, SourceEvent};
+use super::chain::Chain;
+use super::forks::{Named, Verdict, judge, too_deep, warn_before_all};
+use super::order::{Late, Order};
+pub(crate) use super::pages::FromReader;
+use super::pages::{PageSink, PageWriter, Stop};
+use super::regions::AllowedRegions;
+use super::resume::{HeldBranch, Resume, Step};
+pub(crate) use super::stats::ReadStats;
+use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
-use crate::model::event::{EventRef, Page, RegionNo};
-use crate::model::limits::{ASIDE_BYTES_MAX, PAGE_BYTES, WAIT_STEP};
-use crate::timeline::{Doing, Recorder, Stage};
+use crate::model::ids::{BlockNo, Depth};
+use crate::model::position::Position;
+use crate::timeline::Recorder;
 use crate::undo::Window;
-
-/// Regions that a message names at most.
-const REGIONS_NAMED_MAX: usize = 20;
-
-/// A shorter wait is none.
-const WAIT_NOTED_MIN: Duration = Duration::from_micros(20);
 
 /// What the reader lets through.
 pub(crate) struct ReadPlan {
@@ -30,125 +30,33 @@ pub(crate) struct ReadPlan {
     pub(crate) region_ids: Option<Vec<String>>,
     /// Blocks up to this one are committed already, the last one with this many events.
     pub(crate) done: Option<(i64, u64)>,
+    /// The position behind the last event of those blocks, if it is known.
+    pub(crate) after: Option<Position>,
     /// What is known of those blocks.
     pub(crate) window: Window,
     /// `rollback.depth`.
-    pub(crate) depth: u64,
+    pub(crate) depth: Depth,
     /// The last block to let through.
     pub(crate) until: Option<i64>,
     /// Regions that have their numbers already.
     pub(crate) known_regions: Vec<Arc<str>>,
 }
 
-/// What the reader sends.
-pub(crate) enum FromReader {
-    Page(Page),
-    /// What came of blocks behind this one is to be undone before anything else.
-    Rollback {
-        to: i64,
-    },
-    End,
-    Failed(SourceError),
-}
-
-/// What the reader shares while it runs.
-#[derive(Debug, Default)]
-pub(crate) struct ReadStats {
-    /// Time spent reading, without the waits for room.
-    pub(crate) busy_nanos: AtomicU64,
-    /// Time spent waiting for room.
-    pub(crate) blocked_nanos: AtomicU64,
-    /// Events left out because their place had passed.
-    pub(crate) late: AtomicU64,
-    /// Set from outside to end the thread.
-    pub(crate) stop: AtomicBool,
-}
-
-impl ReadStats {
-    pub(crate) fn busy(&self) -> Duration {
-        Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn blocked(&self) -> Duration {
-        Duration::from_nanos(self.blocked_nanos.load(Ordering::Relaxed))
-    }
-}
-
-type Regions = HashMap<Arc<str>, RegionNo, RandomState>;
-
 /// The reader's state.
 pub(crate) struct Reader {
     source: Box<dyn Source>,
-    /// The closed list of regions, to look one up.
-    ids: Option<HashSet<String, RandomState>>,
-    plan: ReadPlan,
-    pages: Sender<FromReader>,
-    budget: Arc<ByteBudget>,
-    stats: Arc<ReadStats>,
-    recorder: Arc<Recorder>,
-    /// Since when it reads without having waited.
-    working_since: Instant,
-    regions: Regions,
-    page: Page,
+    /// The position that the source is to go on behind.
+    after: Option<Position>,
+    /// The last block to let through.
+    until: Option<i64>,
+    regions: AllowedRegions,
+    order: Order,
     /// Blocks that are handed on or committed.
     chain: Chain,
-    /// While what comes may be committed already.
-    skip: Option<Skip>,
-    /// The source has rolled back to this block: what comes lies behind it.
-    closed: Option<i64>,
-    last: Option<(i64, Option<i64>)>,
-    last_origin: Option<Arc<str>>,
-    waited: Duration,
+    resume: Resume,
+    pages: PageWriter,
     has_warned: bool,
 }
-
-/// What is known while events are left out that are committed already.
-struct Skip {
-    /// The last committed block and its events.
-    done: (i64, u64),
-    /// The blocks of the source so far.
-    seen: Chain,
-    /// Whether the source has come to the last committed block, and how many events of it.
-    is_there: bool,
-    events: u64,
-    aside: Option<Aside>,
-}
-
-/// Events of another branch than the one that is committed. A source that is read from its beginning again has the branches
-/// that were left again in it too; so it is not gone over to before it is known to be the one that counts.
-struct Aside {
-    /// The block where it left ours, or why it cannot be gone over to.
-    from: Result<i64, SourceError>,
-    /// Its first block.
-    first: i64,
-    events: Vec<SourceEvent>,
-    bytes: usize,
-}
-
-impl Aside {
-    fn new(from: Result<i64, SourceError>, event: &SourceEvent) -> Self {
-        let mut aside = Self { from, first: event.block, events: Vec::new(), bytes: 0 };
-        aside.push(event);
-        aside
-    }
-
-    fn push(&mut self, event: &SourceEvent) {
-        if self.from.is_ok() {
-            self.bytes += event.json.len() + size_of::<SourceEvent>();
-            self.events.push(event.clone());
-        }
-    }
-
-    /// What is left of it when the source leaves it after block `to`.
-    fn cut(mut self, to: i64) -> Option<Self> {
-        self.events.retain(|event| event.block <= to);
-        self.bytes = self.events.iter().map(|event| event.json.len() + size_of::<SourceEvent>()).sum();
-        (self.first <= to).then_some(self)
-    }
-}
-
-/// Nobody takes pages any more.
-struct Gone;
 
 impl Reader {
     pub(crate) fn new(
@@ -159,471 +67,392 @@ impl Reader {
         stats: Arc<ReadStats>,
         recorder: Arc<Recorder>,
     ) -> Self {
-        let regions = plan.known_regions.iter().zip(0..).map(|(region, no)| (Arc::clone(region), no)).collect();
-        let page = empty_page(&Arc::from("source"), 0);
-        let ids = plan.region_ids.as_ref().map(|ids| ids.iter().cloned().collect());
         let chain = match plan.done {
-            Some((tip, _)) => Chain::of_store(&plan.window, tip, plan.depth),
+            Some((tip, _)) => Chain::of_store(&plan.window, tip.into(), plan.depth),
             None => Chain::new(plan.depth),
         };
-        let seen = || Chain::new(plan.depth);
-        let skip = plan.done.map(|done| Skip { done, seen: seen(), is_there: false, events: 0, aside: None });
         Self {
             source,
-            ids,
-            plan,
-            pages,
-            budget,
-            stats,
-            recorder,
-            working_since: Instant::now(),
-            regions,
-            page,
+            after: plan.after,
+            until: plan.until,
+            regions: AllowedRegions::new(plan.region_ids),
+            order: Order::new(plan.late, Arc::clone(&stats)),
             chain,
-            skip,
-            closed: None,
-            last: None,
-            last_origin: None,
-            waited: Duration::ZERO,
+            resume: Resume::new(plan.done, plan.depth),
+            pages: PageWriter::new(PageSink { pages, budget, stats, recorder }, &plan.known_regions),
             has_warned: false,
         }
     }
 
     /// Contract of the reader thread. In: a source. Out: pages of events whose order is checked, over a bounded
     /// channel and within a budget of bytes, and rollbacks in their place among them; then `End` or `Failed`, once. Writes
-    /// nothing. Ends: at the end of the
-    /// source, at its first error, past the last block wanted, or when nobody takes pages any more.
+    /// nothing. Ends: at the end of the source, at its first error, past the last block wanted, or when nobody takes
+    /// pages any more.
     pub(crate) fn run(mut self) {
-        let begun = Instant::now();
-        self.working_since = begun;
-        let result = self.read_all();
-        let message = match result {
-            Ok(Ok(())) => FromReader::End,
-            Ok(Err(Gone)) => return,
-            Err(error) => FromReader::Failed(error),
+        self.pages.start();
+        let last = match self.read_all() {
+            Ok(()) => FromReader::End,
+            Err(Stop::Gone) => return,
+            Err(Stop::Failed(error)) => FromReader::Failed(error),
         };
-        self.note_busy(begun);
+        self.pages.note_busy();
         if self.flush().is_ok() {
             // If the other side is gone, nobody wants to know.
-            let _ = self.send(message);
+            let _ = self.pages.send(last);
         }
     }
 
-    fn read_all(&mut self) -> Result<Result<(), Gone>, SourceError> {
-        let begun = Instant::now();
+    fn read_all(&mut self) -> Result<(), Stop> {
+        self.go_on_behind_position()?;
         let mut event = SourceEvent::default();
         loop {
-            if self.page.text.len() >= PAGE_BYTES || !self.source.is_ready() {
-                if !self.source.is_ready() && self.settle(false)?.is_err() {
-                    return Ok(Err(Gone));
-                }
-                self.note_busy(begun);
-                if self.flush().is_err() {
-                    return Ok(Err(Gone));
-                }
+            let is_ready = self.source.is_ready();
+            if !is_ready {
+                self.settle(false)?;
             }
-            let passed = match self.source.next(&mut event)? {
+            if !is_ready || self.pages.is_full() {
+                self.pages.note_busy();
+                self.flush()?;
+            }
+            match self.source.next(&mut event)? {
                 Next::End => return self.settle(true),
-                Next::Event if self.plan.until.is_some_and(|until| event.block > until) => return self.settle(true),
-                Next::Event => self.pass(&event)?,
-                Next::Rollback { to } => self.rolled_back(to),
-            };
-            if passed.is_err() {
-                return Ok(Err(Gone));
+                Next::Event if self.until.is_some_and(|until| event.block > until) => return self.settle(true),
+                Next::Event => self.take(&event)?,
+                Next::Rollback { to } => self.rolled_back(to.into())?,
             }
         }
+    }
+
+    /// Lets the source go on behind what is committed, if a position says where that ends and the source can. Else it begins
+    /// at its beginning, and what is committed is left out by comparison.
+    fn go_on_behind_position(&mut self) -> Result<(), SourceError> {
+        let Some(after) = self.after.take() else { return Ok(()) };
+        match self.source.resume(&after)? {
+            Resumed::After => self.resume.go_on_behind(&self.chain),
+            Resumed::FromStart => {}
+        }
+        Ok(())
     }
 
     /// Takes one event: leaves it out if it is committed already, else hands it on.
-    fn pass(&mut self, event: &SourceEvent) -> Result<Result<(), Gone>, SourceError> {
-        if self.skip.is_some() && !self.is_past(event)? {
-            return self.settle_if_decided(event);
+    fn take(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+        if !self.resume.is_past() {
+            match self.resume.take(event, &self.chain, &mut self.order)? {
+                Step::Kept => {
+                    let branch = self.resume.take_decided(event.block.into());
+                    return branch.map_or(Ok(()), |branch| self.switch_to(branch));
+                }
+                Step::Past => {
+                    let is_linked = self.resume.finish();
+                    self.chain.learn(is_linked);
+                }
+            }
         }
         self.go_on(event)
     }
 
     /// Takes an event behind what is committed.
-    fn go_on(&mut self, event: &SourceEvent) -> Result<Result<(), Gone>, SourceError> {
-        if let Some(skip) = self.skip.take() {
-            self.chain.learn(&skip.seen);
+    fn go_on(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+        if let Some(closed) = self.order.closed_to(event) {
+            return Ok(self.order.late_after_rollback(event, closed)?);
         }
-        if let Some(closed) = self.closed.filter(|closed| event.block <= *closed) {
-            let message = || format!("block {} comes after a rollback to block {closed}", event.block);
-            return self.late(event, message).map(|_| Ok(()));
+        if self.follow(event)? && self.order.is_in_place(event)? {
+            self.regions.check(event)?;
+            self.pages.push(event, &*self.source)?;
         }
-        match self.chain.judge(named(event)) {
-            Link::Same => {}
-            Link::Next => self.chain.push(event.block, event.hash.as_deref()),
-            Link::Late => return self.late_block(event).map(|_| Ok(())),
-            Link::Fork { to } if self.chain.allows(to) => {
-                if self.roll_back(to).is_err() {
-                    return Ok(Err(Gone));
-                }
-                self.chain.push(event.block, event.hash.as_deref());
+        Ok(())
+    }
+
+    /// Follows the source to the block of an event, on another branch too; false if the place of the block has passed.
+    fn follow(&mut self, event: &SourceEvent) -> Result<bool, Stop> {
+        let named = Named::of(event);
+        match judge(&self.chain, named) {
+            Verdict::Same => return Ok(true),
+            Verdict::Next { links_gap } => self.chain.learn(links_gap),
+            Verdict::Late => return self.leave_out(event),
+            Verdict::Fork { to } if self.chain.allows(to) => self.roll_back(to)?,
+            Verdict::Fork { .. } => {
+                return Err(too_deep(&self.chain, event, self.chain.beside(named.block)).into());
             }
-            Link::Fork { .. } => return Err(self.too_deep(event, self.chain.beside(event.block))),
-            Link::Lost(_) if self.plan.late == Late::Skip && self.is_before_window(event.block) => {
+            Verdict::Unreachable(_) if self.order.leaves_out() && self.chain.begins_after(named.block) => {
                 if !std::mem::replace(&mut self.has_warned, true) {
-                    tracing::warn!(
-                        "{}:{}: block {} lies before all that is held, so whether it is on another branch cannot be told; it \
-                         is left out (late = \"skip\")",
-                        event.origin,
-                        event.line,
-                        event.block
-                    );
+                    warn_before_all(event);
                 }
-                return self.late_block(event).map(|_| Ok(()));
+                return self.leave_out(event);
             }
-            Link::Lost(held) => return Err(self.too_deep(event, held)),
+            Verdict::Unreachable(held) => return Err(too_deep(&self.chain, event, held.as_ref()).into()),
         }
-        if !self.is_in_place(event)? {
-            return Ok(Ok(()));
-        }
-        self.check_region(event)?;
-        self.push(event)
-    }
-
-    fn is_before_window(&self, block: i64) -> bool {
-        self.chain.first().is_some_and(|first| block < first.block)
-    }
-
-    /// Checks the place within the block, and notes where the event stands; false if its place has passed.
-    fn is_in_place(&mut self, event: &SourceEvent) -> Result<bool, SourceError> {
-        if let Some((block, Some(seq))) = self.last
-            && block == event.block
-            && event.seq.is_some_and(|this| this <= seq)
-        {
-            return self.late(event, || {
-                format!(
-                    "place {} of block {block} comes after place {seq}; places must grow (late = \"skip\" leaves such events out)",
-                    event.seq.unwrap_or(0)
-                )
-            });
-        }
-        self.last = Some((event.block, event.seq));
-        if self.last_origin.as_ref().is_none_or(|origin| !Arc::ptr_eq(origin, &event.origin)) {
-            self.last_origin = Some(Arc::clone(&event.origin));
-        }
+        self.chain.push(named.block, named.hash);
         Ok(true)
     }
 
-    /// Whether an event lies behind what is committed. What does not is left out, or, if it is on another branch than what
-    /// is committed, put aside until it is known which branch the source goes on with.
-    fn is_past(&mut self, event: &SourceEvent) -> Result<bool, SourceError> {
-        let Some(skip) = &mut self.skip else { return Ok(true) };
-        let (done, done_events) = skip.done;
-        let has_hash = event.hash.is_some() && self.chain.tip().is_some_and(|tip| tip.hash.is_some());
-        let link = skip.seen.judge(named(event));
-        // A fork may be left again, too: it is put aside like any other.
-        if skip.is_there && !matches!(link, Link::Same | Link::Fork { .. }) {
-            return Ok(true);
-        }
-        match link {
-            Link::Same => {}
-            Link::Next => skip.seen.push(event.block, event.hash.as_deref()),
-            Link::Late => return self.late_block(event),
-            Link::Fork { to } => {
-                skip.seen.truncate(to);
-                skip.aside = skip.aside.take().and_then(|aside| aside.cut(to));
-                skip.is_there = false;
-                self.last = None;
-                skip.seen.push(event.block, event.hash.as_deref());
-            }
-            Link::Lost(_) => {
-                (skip.aside, self.last) = (None, None);
-                skip.seen.clear();
-                skip.seen.push(event.block, event.hash.as_deref());
-            }
-        }
-        let is_tip = event.block == done
-            && (!has_hash || self.chain.tip().is_some_and(|tip| tip.hash.as_deref() == event.hash.as_deref()));
-        let (is_new, is_before) =
-            (link != Link::Same, self.chain.first().is_some_and(|first| event.block < first.block));
-        if is_tip {
-            skip.events = if is_new { 1 } else { skip.events + 1 };
-            (skip.is_there, skip.aside) = (true, None);
-            if skip.events > done_events {
-                return self.late(event, || {
-                    format!(
-                        "block {done} was committed with {done_events} of its events, and the source now has more of it; \
-                         a block must be complete when it is read"
-                    )
-                });
-            }
-        } else if !has_hash || is_before {
-            if event.block > done {
-                return Ok(true);
-            }
-            skip.aside = None;
-        } else if let Some(aside) = &mut skip.aside {
-            aside.push(event);
-        } else {
-            // What the source had before, where that is held too: if it goes on from there past blocks that are held, it is
-            // on another branch, even if it does not name its parents.
-            let common = skip.seen.before_tip().filter(|before| self.chain.holds(before)).map(|before| before.block);
-            let link = match (self.chain.judge(named(event)), common) {
-                (Link::Next, _) if self.chain.is_child(named(event)) => Link::Next,
-                (Link::Fork { to }, _) if self.chain.is_known_child(named(event)) => Link::Fork { to },
-                (Link::Next, Some(common)) => Link::Fork { to: common },
-                (Link::Fork { to }, Some(common)) => Link::Fork { to: common.min(to) },
-                // It has left ours, or gone past it, from a block that is too old to be held.
-                (Link::Next | Link::Fork { .. }, None) if skip.seen.before_tip().is_some() => {
-                    Link::Lost(self.chain.tip().cloned())
-                }
-                (link, _) => link,
-            };
-            let from = match link {
-                Link::Next => return Ok(true),
-                Link::Same | Link::Late => None,
-                Link::Fork { to } if self.chain.allows(to) => Some(Ok(to)),
-                Link::Fork { .. } => Some(Err(self.too_deep(event, self.chain.beside(event.block)))),
-                Link::Lost(held) => Some(Err(self.too_deep(event, held))),
-            };
-            if let Some((skip, from)) = self.skip.as_mut().zip(from) {
-                skip.aside = Some(Aside::new(from, event));
-            }
-        }
-        self.is_in_place(event).map(|_| false)
+    /// Leaves out an event of a block whose place has passed.
+    fn leave_out(&self, event: &SourceEvent) -> Result<bool, Stop> {
+        let is_blind = event.hash.is_some() && self.chain.is_blind_at(event.block.into());
+        self.order.late_block(event, is_blind)?;
+        Ok(false)
     }
 
-    /// Decides for the branch that was put aside, once the source has gone on with it for longer than the one that is
-    /// committed.
-    fn settle_if_decided(&mut self, event: &SourceEvent) -> Result<Result<(), Gone>, SourceError> {
-        let Some(Skip { aside: Some(aside), .. }) = &self.skip else { return Ok(Ok(())) };
-        let is_decided = match &aside.from {
-            // A branch that was left again was never longer than a rollback can go.
-            Ok(from) => event.block.saturating_sub_unsigned(self.plan.depth) > *from || aside.bytes > ASIDE_BYTES_MAX,
-            Err(_) => event.block.saturating_sub_unsigned(self.plan.depth) >= aside.first,
-        };
-        if is_decided { self.decide() } else { Ok(Ok(())) }
+    /// Decides for the branch that is held, since nothing more comes for now; at the end also for one that cannot be
+    /// followed.
+    fn settle(&mut self, is_end: bool) -> Result<(), Stop> {
+        let branch = self.resume.take_settled(is_end);
+        branch.map_or(Ok(()), |branch| self.switch_to(branch))
     }
 
-    /// Decides for the branch that was put aside, since nothing more comes for now; at the end also for one that cannot be
-    /// gone over to.
-    fn settle(&mut self, is_end: bool) -> Result<Result<(), Gone>, SourceError> {
-        match &self.skip {
-            Some(Skip { aside: Some(aside), .. }) if is_end || aside.from.is_ok() => self.decide(),
-            _ => Ok(Ok(())),
-        }
-    }
-
-    /// Goes over to the branch that was put aside.
-    fn decide(&mut self) -> Result<Result<(), Gone>, SourceError> {
-        let Some(aside) = self.skip.take().and_then(|skip| skip.aside) else { return Ok(Ok(())) };
-        let to = aside.from?;
-        self.last = None;
-        if self.roll_back(to).is_err() {
-            return Ok(Err(Gone));
-        }
-        for event in &aside.events {
-            if self.go_on(event)?.is_err() {
-                return Ok(Err(Gone));
-            }
-        }
-        Ok(Ok(()))
+    /// Goes over to the branch that was held.
+    fn switch_to(&mut self, branch: HeldBranch) -> Result<(), Stop> {
+        let (to, events) = branch.open()?;
+        self.roll_back(to)?;
+        events.iter().try_for_each(|event| self.go_on(event))
     }
 
     /// The source itself has said that blocks behind `to` do not count any more.
-    fn rolled_back(&mut self, to: i64) -> Result<(), Gone> {
-        if let Some(skip) = &mut self.skip {
-            if !skip.is_there {
-                skip.seen.truncate(to);
-                skip.aside = skip.aside.take().and_then(|aside| aside.cut(to));
-                self.last = None;
-                return Ok(());
-            }
-            self.skip = None;
+    fn rolled_back(&mut self, to: BlockNo) -> Result<(), Stop> {
+        if self.resume.rolled_back(to) {
+            self.order.forget_last();
+            return Ok(());
         }
         if self.chain.tip().is_none_or(|tip| tip.block <= to) {
             return Ok(());
         }
         self.roll_back(to)?;
-        self.closed = Some(to);
+        self.order.close(to);
         Ok(())
     }
 
     /// Lets the blocks behind `to` be undone.
-    fn roll_back(&mut self, to: i64) -> Result<(), Gone> {
+    fn roll_back(&mut self, to: BlockNo) -> Result<(), Stop> {
         self.flush()?;
         self.chain.truncate(to);
-        (self.last, self.closed) = (None, None);
-        self.send(FromReader::Rollback { to })
+        self.order.begin_anew();
+        self.pages.send(FromReader::Rollback { to: to.get() })
     }
 
-    /// The error of a fork that cannot be followed.
-    fn too_deep(&self, event: &SourceEvent, held: Option<Held>) -> SourceError {
-        let hash =
-            |hash: Option<&str>| hash.map_or_else(|| "a hash that is not known".into(), |hash| format!("hash {hash}"));
-        let held = held.or_else(|| self.chain.tip().cloned());
-        let ours = held.map_or_else(String::new, |held| {
-            format!("; block {} is held with {}", held.block, hash(held.hash.as_deref()))
-        });
-        let parent = event.parent.as_deref().map_or_else(String::new, |parent| format!(" on parent {parent}"));
-        let oldest = self.chain.oldest().map_or_else(String::new, |oldest| {
-            format!(
-                ", and the oldest block that can be rolled back to is {oldest} (rollback.depth = {})",
-                self.plan.depth
-            )
-        });
-        SourceError::Fork {
-            origin: Arc::clone(&event.origin),
-            line: event.line,
-            message: format!(
-                "a fork that cannot be followed: block {} comes with {}{parent}{ours}{oldest}. Either blocks are missing, or it \
-                 left ours before what is held: let the source deliver the branch from a block that can be rolled back to, or \
-                 index into a new store with a larger rollback.depth",
-                event.block,
-                hash(event.hash.as_deref())
-            ),
-        }
-    }
-
-    /// Refuses an event of a region that is not in the list.
-    fn check_region(&self, event: &SourceEvent) -> Result<(), SourceError> {
-        if self.ids.as_ref().is_none_or(|ids| ids.contains(&event.region)) {
-            return Ok(());
-        }
-        let ids = self.plan.region_ids.as_deref().unwrap_or_default();
-        let some = ids.iter().take(REGIONS_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let more = if ids.len() > REGIONS_NAMED_MAX { ", …" } else { "" };
-        let message = format!("region {:?} is not in [regions] ids; expected one of {some}{more}", event.region);
-        Err(SourceError::of_event(event, message))
-    }
-
-    /// An event of a block whose place has passed.
-    fn late_block(&mut self, event: &SourceEvent) -> Result<bool, SourceError> {
-        let other_file = self.last_origin.clone().filter(|origin| *origin != event.origin);
-        let last = self.last.map_or(event.block, |(block, _)| block);
-        // A block that is held without a hash may be on another branch: to leave this one out would be no advice.
-        let is_blind = event.hash.is_some() && self.skip.is_none() && self.chain.is_blind_at(event.block);
-        self.late(event, || match is_blind {
-            true => format!(
-                "block {} comes after block {last}, and block {0} is held without a hash: whether it is a fork cannot be told. \
-                 Roll back to a block before it (forebay rollback --to), then run again",
-                event.block
-            ),
-            false => late_message(last, event, other_file.as_deref()),
-        })
-    }
-
-    fn late(&mut self, event: &SourceEvent, message: impl FnOnce() -> String) -> Result<bool, SourceError> {
-        match self.plan.late {
-            Late::Error => Err(SourceError::of_event(event, message())),
-            Late::Skip => {
-                self.stats.late.fetch_add(1, Ordering::Relaxed);
-                Ok(false)
-            }
-        }
-    }
-
-    fn push(&mut self, event: &SourceEvent) -> Result<Result<(), Gone>, SourceError> {
-        if !Arc::ptr_eq(&self.page.origin, &event.origin) {
-            if self.flush().is_err() {
-                return Ok(Err(Gone));
-            }
-            self.page.origin = Arc::clone(&event.origin);
-            self.page.origin_no = self.page.origin_no.saturating_add(1);
-        }
-        let region = self.region_no(&event.region);
-        let too_long = || SourceError::of_event(event, "the event is longer than 4 GiB");
-        let start = u32::try_from(self.page.text.len()).map_err(|_| too_long())?;
-        let len = u32::try_from(event.json.len()).map_err(|_| too_long())?;
-        if let Some(hash) = &event.hash
-            && self.page.hashes.last().is_none_or(|(block, _)| *block != event.block)
-        {
-            self.page.hashes.push((event.block, Arc::from(hash.as_str())));
-        }
-        self.page.text.push_str(&event.json);
-        self.page.events.push(EventRef { start, len, line: event.line, block: event.block, region });
-        Ok(Ok(()))
-    }
-
-    fn region_no(&mut self, region: &str) -> RegionNo {
-        if let Some(no) = self.regions.get(region) {
-            return *no;
-        }
-        let name: Arc<str> = Arc::from(region);
-        let no = RegionNo::try_from(self.regions.len()).unwrap_or(RegionNo::MAX);
-        self.regions.insert(Arc::clone(&name), no);
-        self.page.new_regions.push(name);
-        no
-    }
-
-    /// Hands the page over, if there is anything in it.
-    fn flush(&mut self) -> Result<(), Gone> {
-        if self.page.events.is_empty() {
-            return Ok(());
-        }
-        let waiting = Instant::now();
-        self.recorder.span(Stage::Read, Doing::Working, 0, self.working_since, waiting);
-        let bytes = self.page.text.len() + self.page.events.len() * size_of::<EventRef>();
-        let lease = loop {
-            if self.stats.stop.load(Ordering::Relaxed) {
-                return Err(Gone);
-            }
-            if let Some(lease) = self.budget.take(bytes, WAIT_STEP) {
-                break lease;
-            }
-        };
-        let empty = empty_page(&self.page.origin, self.page.origin_no);
-        let mut page = std::mem::replace(&mut self.page, empty);
-        page.source_bytes_read = self.source.bytes_read();
-        page.lease = Some(lease);
-        let sent = self.send(FromReader::Page(page));
-        let waited = waiting.elapsed();
-        self.waited += waited;
-        self.working_since = waiting + waited;
-        if waited > WAIT_NOTED_MIN {
-            self.recorder.span(Stage::Read, Doing::WaitingForRoom, 0, waiting, self.working_since);
-        }
-        sent
-    }
-
-    fn send(&self, mut message: FromReader) -> Result<(), Gone> {
-        loop {
-            match self.pages.send_timeout(message, WAIT_STEP) {
-                Ok(()) => return Ok(()),
-                Err(SendTimeoutError::Disconnected(_)) => return Err(Gone),
-                Err(SendTimeoutError::Timeout(_)) if self.stats.stop.load(Ordering::Relaxed) => return Err(Gone),
-                Err(SendTimeoutError::Timeout(back)) => message = back,
-            }
-        }
-    }
-
-    fn note_busy(&self, begun: Instant) {
-        let busy = begun.elapsed().saturating_sub(self.waited);
-        self.stats.blocked_nanos.store(u64::try_from(self.waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.stats.busy_nanos.store(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn flush(&mut self) -> Result<(), Stop> {
+        self.pages.flush(&*self.source)
     }
 }
 
-fn empty_page(origin: &Arc<str>, origin_no: u16) -> Page {
-    Page {
-        text: String::with_capacity(PAGE_BYTES + PAGE_BYTES / 8),
-        events: Vec::new(),
-        origin: Arc::clone(origin),
-        origin_no,
-        new_regions: Vec::new(),
-        hashes: Vec::new(),
-        source_bytes_read: 0,
-        lease: None,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
 
-fn late_message(block: i64, event: &SourceEvent, other_file: Option<&str>) -> String {
-    if let Some(other) = other_file {
-        return format!(
-            "block {} comes after block {block} of {other}: files are read in the order of their names; name them so \
-             that it is the order of their blocks",
-            event.block
+    use super::*;
+    use crate::model::checkpoint::Checkpoint;
+    use crate::undo::{BlockMark, HistoryBase, HistoryHead, record};
+
+    /// What a source gives: block, hash and parent (empty: not known), or a rollback of its own.
+    #[derive(Clone, Copy)]
+    enum Given {
+        Event(i64, &'static str, &'static str),
+        Back(i64),
+        /// Nothing is there for now.
+        Pause,
+    }
+    use Given::{Back, Event, Pause};
+
+    /// A source of these steps. A position is the number of steps before it.
+    struct Script {
+        steps: Vec<Given>,
+        at: usize,
+        /// Whether it can go on after a position.
+        is_log: bool,
+    }
+
+    impl Source for Script {
+        fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+            let known = |hash: &str| Some(hash.to_owned()).filter(|hash| !hash.is_empty());
+            while let Some(step) = self.steps.get(self.at) {
+                self.at += 1;
+                match *step {
+                    Event(block, hash, parent) => {
+                        (event.block, event.hash, event.parent) = (block, known(hash), known(parent));
+                        event.region.replace_range(.., "r");
+                        event.json.replace_range(.., "{}");
+                        event.set_position(&self.at.to_string())?;
+                        return Ok(Next::Event);
+                    }
+                    Back(to) => return Ok(Next::Rollback { to }),
+                    Pause => {}
+                }
+            }
+            Ok(Next::End)
+        }
+
+        fn is_ready(&self) -> bool {
+            !matches!(self.steps.get(self.at), Some(Pause))
+        }
+
+        fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
+            if !self.is_log {
+                return Ok(Resumed::FromStart);
+            }
+            let at = after.as_str().parse().ok().filter(|at| *at <= self.steps.len());
+            self.at = at.ok_or_else(|| SourceError::Other(format!("no position of this script: {after}")))?;
+            Ok(Resumed::After)
+        }
+    }
+
+    /// The window of a store that has these blocks, one event each, and none before them.
+    fn window(blocks: &[(i64, &str)], depth: u64) -> (Window, Option<(i64, u64)>) {
+        let mark = |(block, hash): &(i64, &str)| BlockMark { block: *block, events: 1, hash: Some(Arc::from(*hash)) };
+        let blocks: Vec<BlockMark> = blocks.iter().map(mark).collect();
+        let Some(last) = blocks.last().map(|last| last.block) else { return (Window::default(), None) };
+        let counts = blocks.len() as u64;
+        let head = HistoryHead { base: HistoryBase::default(), blocks, touches: Vec::new() };
+        let checkpoint = Checkpoint { batch: 1, block: Some(last), block_events: 1, blocks: counts, events: counts };
+        let records = [record(1, 0, Some(last), &head, Vec::new())];
+        (Window::new(checkpoint, depth.into(), &records).expect("a window"), Some((last, 1)))
+    }
+
+    fn plan(blocks: &[(i64, &str)], depth: u64) -> ReadPlan {
+        let (window, done) = window(blocks, depth);
+        let (late, depth) = (Late::Error, depth.into());
+        ReadPlan { late, region_ids: None, done, after: None, window, depth, until: None, known_regions: Vec::new() }
+    }
+
+    fn messages(plan: ReadPlan, source: impl Source + 'static) -> Vec<FromReader> {
+        let (sender, pages) = bounded(64);
+        let (budget, stats) = (ByteBudget::new(1 << 20), Arc::default());
+        Reader::new(Box::new(source), plan, sender, budget, stats, Recorder::new(0)).run();
+        pages.iter().collect()
+    }
+
+    /// What the reader sends, in words: the blocks of its events, rollbacks, and how it ends.
+    fn read(plan: ReadPlan, source: impl Source + 'static) -> String {
+        let said = messages(plan, source).into_iter().map(|message| match message {
+            FromReader::Page(page) => {
+                page.events.iter().map(|event| event.block.to_string()).collect::<Vec<_>>().join(" ")
+            }
+            FromReader::Rollback { to } => format!("back to {to}"),
+            FromReader::End => "end".into(),
+            FromReader::Failed(error) => error.to_string(),
+        });
+        said.collect::<Vec<_>>().join(", ")
+    }
+
+    fn script(steps: &[Given]) -> Script {
+        Script { steps: steps.to_vec(), at: 0, is_log: false }
+    }
+
+    const A: Given = Event(1, "a", "z");
+    const B: Given = Event(2, "b", "a");
+    const C: Given = Event(3, "c", "b");
+    const D: Given = Event(4, "d", "c");
+    const C2: Given = Event(3, "c2", "b");
+    const D2: Given = Event(4, "d2", "c2");
+    const E2: Given = Event(5, "e2", "d2");
+    const BLOCKS: &[(i64, &str)] = &[(1, "a"), (2, "b"), (3, "c")];
+
+    #[test]
+    fn a_fork_is_a_rollback_in_its_place_among_the_pages() {
+        for (steps, said) in [
+            (&[A, B, C, D][..], "1 2 3 4, end"),
+            (&[A, B, C, C2, D2], "1 2 3, back to 2, 3 4, end"),
+            (&[A, B, C, C2, C, D], "1 2 3, back to 2, 3, back to 2, 3 4, end"),
+            (&[A, B, Back(1), Event(2, "b2", "a")], "1 2, back to 1, 2, end"),
+            (&[A, Back(1), B], "1 2, end"),
+        ] {
+            assert_eq!(read(plan(&[], 10), script(steps)), said);
+        }
+        let closed = read(plan(&[], 10), script(&[A, B, Back(1), Event(1, "a", "z")]));
+        assert_eq!(closed, "1 2, back to 1, source:0: block 1 comes after a rollback to block 1");
+    }
+
+    #[test]
+    fn what_is_committed_is_left_out_and_a_branch_that_was_left_again_too() {
+        for (steps, said) in [
+            (&[A, B, C][..], "end"),
+            (&[A, B, C, D], "4, end"),
+            (&[C, D], "4, end"),
+            (&[D], "4, end"),
+            (&[A, B, C2, D2, C, D], "4, end"),
+            (&[A, B, C2, Back(2), C, D], "4, end"),
+            (&[A, B, C, Back(2), C2], "back to 2, 3, end"),
+            // Without hashes by their numbers alone.
+            (&[Event(2, "", ""), Event(3, "", ""), Event(4, "", "")], "4, end"),
+        ] {
+            assert_eq!(read(plan(BLOCKS, 10), script(steps)), said);
+        }
+        let more = read(plan(BLOCKS, 10), script(&[A, B, C, C]));
+        assert!(
+            more.starts_with("source:0: block 3 was committed with 1 of its events, and the source now has"),
+            "{more}"
         );
     }
-    format!(
-        "block {} comes after block {block}; blocks must not decrease (late = \"skip\" leaves such events out)",
-        event.block
-    )
-}
 
-fn named(event: &SourceEvent) -> Named<'_> {
-    Named { block: event.block, hash: event.hash.as_deref(), parent: event.parent.as_deref() }
+    #[test]
+    fn a_branch_that_the_source_stays_on_is_switched_to() {
+        for (depth, steps, said) in [
+            // At the end of the source, at a pause, and when it is longer than a rollback can go.
+            (10, &[A, B, C2, D2][..], "back to 2, 3 4, end"),
+            (10, &[A, B, C2, Pause, D2], "back to 2, 3, 4, end"),
+            (2, &[A, B, C2, D2, E2, Back(4)], "back to 2, 3 4 5, back to 4, end"),
+            (3, &[A, B, C2, D2, E2, Back(4)], "back to 2, 3 4, end"),
+            // It is left again before that.
+            (10, &[A, B, C2, D2, C, Pause, D], "4, end"),
+        ] {
+            assert_eq!(read(plan(BLOCKS, depth), script(steps)), said);
+        }
+        for steps in [&[A, Event(2, "b2", "a"), Event(3, "c2", "b2")][..], &[Event(1, "a2", "z")]] {
+            let refused = read(plan(BLOCKS, 1), script(steps));
+            assert!(refused.starts_with("source:0: a fork that cannot be followed: block "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_source_goes_on_behind_the_position_of_the_checkpoint_if_it_can() {
+        // Of the blocks that are committed nothing is seen again, so what they were in the script does not matter.
+        const OTHER: Given = Event(2, "other", "z");
+        let after = |position: &str| Some(Position::new(position).expect("a position"));
+        for (is_log, steps, said) in [
+            (true, &[OTHER, OTHER, OTHER, D][..], "4, end"),
+            (true, &[OTHER, OTHER, OTHER], "end"),
+            // A fork is followed at once.
+            (true, &[OTHER, OTHER, OTHER, C2, D2, Pause], "back to 2, 3 4, end"),
+            (true, &[OTHER, OTHER, OTHER, Event(4, "d2", "b"), Pause], "back to 2, 4, end"),
+            (true, &[OTHER, OTHER, OTHER, Back(1), Event(2, "b2", "a")], "back to 1, 2, end"),
+            (true, &[OTHER, OTHER, OTHER, Event(9, "", "")], "9, end"),
+            // One that cannot begins at its beginning, and what is committed is left out.
+            (false, &[A, B, C, D], "4, end"),
+        ] {
+            let plan = ReadPlan { after: after("3"), ..plan(BLOCKS, 10) };
+            assert_eq!(read(plan, Script { is_log, ..script(steps) }), said);
+        }
+        for (position, said) in [
+            ("2", "source:0: block 3 was committed with 1 of its events, and the source now has more of it"),
+            ("1", "source:0: block 2 comes after block 2; blocks must not decrease"),
+            ("9", "no position of this script: 9"),
+        ] {
+            let plan = ReadPlan { after: after(position), ..plan(BLOCKS, 10) };
+            let refused = read(plan, Script { is_log: true, ..script(&[A, B, C, D]) });
+            assert!(refused.starts_with(said), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_the_last_position_of_each_of_its_blocks() {
+        let sent = messages(plan(&[], 10), script(&[A, B, B, Pause, B, C, C2]));
+        let positions = sent.iter().filter_map(|message| match message {
+            FromReader::Page(page) => {
+                Some(page.positions.iter().map(|(block, at)| format!("{block}@{at}")).collect::<Vec<_>>().join(" "))
+            }
+            _ => None,
+        });
+        assert_eq!(positions.collect::<Vec<_>>(), ["1@1 2@3", "2@5 3@6", "3@7"]);
+    }
+
+    #[test]
+    fn nothing_behind_the_last_block_wanted_is_let_through() {
+        let plan = ReadPlan { until: Some(2), ..plan(&[], 10) };
+        assert_eq!(read(plan, script(&[A, B, C, Event(9, "", "")])), "1 2, end");
+    }
+
+    #[test]
+    fn a_region_that_is_not_in_the_list_is_refused() {
+        let plan = ReadPlan { region_ids: Some(vec!["east".into(), "west".into()]), ..plan(&[], 10) };
+        let refused = read(plan, script(&[A]));
+        assert_eq!(refused, "source:0: region \"r\" is not in [regions] ids; expected one of east, west");
+    }
 }

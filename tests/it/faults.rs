@@ -13,8 +13,8 @@ use forebay::store::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch,
 use forebay::store::{Store, StorePlan, StoreUrl};
 use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
 
-use crate::proxy::{Fault, Proxy};
-use crate::server::{Server, query};
+use crate::support::postgres_proxy::{Fault, Proxy};
+use crate::support::postgres_server::{Server, query};
 
 fn schema() -> Arc<Schema> {
     let column = |name: &str, kind| Column::new(name, kind);

@@ -1,39 +1,74 @@
-//! Tests of the built binary and of the library, from outside.
+//! Tests of the built binary and of the library, from outside. `support` is the harness; each other module says what it
+//! covers. Run one of them with `cargo test --test it NAME::`.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+/// Servers, proxies, a project in a folder, tables of cases: no tests.
+mod support;
+
+/// What a run says limited it: each limit is made true, and must be the one that is named.
+mod bottleneck;
+/// Values that a column cannot hold.
+mod errors_column_value;
+/// Command lines that are wrong, and questions about what is not there.
+mod errors_command_line;
+/// What an error leaves behind: whole batches, and nothing half done.
+mod errors_keep_commits;
+/// Pipeline files with a wrong syntax, key, type or name.
+mod errors_pipeline_file;
+/// Pipeline files that ask for what is not there, and passwords that must not come out.
+mod errors_pipeline_values;
+/// Scripts that cannot be loaded, and handlers that fail or do not end.
+mod errors_script;
+/// Events that are malformed, out of place, or break off.
+mod errors_source;
+/// Real events against answers that were computed independently.
 mod expected;
+/// Faults at each round trip of a commit to Postgres.
 mod faults;
+/// The hand-off to the commit thread on its own.
 mod handoff;
+/// Whole histories by chance, with forks, failures and rollbacks, against a model.
 mod histories;
-mod limits;
+/// The memory budget: rows are let go and come back, and the state is the same.
 mod memory;
+/// Handlers in Rust.
 mod native;
+/// Handlers run while a commit is parked; a failed commit ends the run.
 mod overlap;
+/// A source that is told where to go on.
+mod positions;
+/// What is particular to Postgres: tables, connections, outages, reads.
 mod postgres;
-mod proxy;
+/// Ready documents in Redis, over every kind of server.
 mod publish;
+/// A Redis Cluster: slots that move, a server that dies.
 mod publish_cluster;
+/// Faults at each step of a publish.
 mod publish_faults;
+/// What `forebay publish` is given.
 mod publish_input;
-mod publish_odd;
+/// What fails for one region, server or publisher spreads to no other.
+mod publish_isolation;
+/// Snapshots read back from Redis.
 mod publish_read;
+/// Publishing beside a run: Redis slow, gone, emptied.
 mod publish_run;
+/// Publishing to a target of one's own.
+mod publish_to;
+/// Reads by column before, during and after a commit.
 mod reads;
-mod redis_server;
+/// Runs that are killed, stopped or have nothing to do, and the next one.
 mod resume;
+/// Rollbacks and forks.
 mod rollback;
+/// What scripts can rely on.
 mod scripts;
-mod server;
+/// When snapshots are made, what counts as a change, how they are read back.
 mod snapshots;
+/// Where events may come from, and in what shapes.
 mod sources;
-mod stored;
-mod wire;
-mod wrong;
-mod wrong_config;
-mod wrong_file;
-mod wrong_script;
-mod wrong_source;
-mod wrong_usage;
-mod wrong_value;
+/// Tables that change, a second writer, a disk that is full.
+mod store_safety;
+/// The pictures of a run.
+mod timeline;

@@ -1,6 +1,6 @@
 //! The memory budget: whatever a table's size, the state is the same, and rows are let go and come back.
 
-use crate::common::Project;
+use crate::support::project::Project;
 
 fn pipeline(more: &str) -> String {
     format!(

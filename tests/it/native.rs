@@ -8,8 +8,8 @@ use forebay::snapshot::Every;
 use forebay::source::Fields;
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Numeric, Pipeline, Report};
 
-use crate::common::{Project, data, expected};
-use crate::expected::check_balances;
+use crate::support::project::Project;
+use crate::support::real_events::{check_balances, data, expected};
 
 forebay::entity! {
     /// An account of a token.

@@ -65,6 +65,23 @@ impl Source for Blocks {
     }
 }
 
+/// The same, of which all but the first two come when it is said that they may.
+struct Held(Blocks, Receiver<()>);
+
+impl Source for Held {
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        if *self.0.0.start() == 3 {
+            self.1.recv_timeout(WAIT).map_err(|error| SourceError::Other(error.to_string()))?;
+        }
+        self.0.next(event)
+    }
+
+    /// So that each event is handed over at once.
+    fn is_ready(&self) -> bool {
+        false
+    }
+}
+
 /// What a commit is to do.
 type Gate = Box<dyn FnMut(&SealedBatch) -> Result<(), StoreError> + Send>;
 
@@ -194,6 +211,29 @@ fn handlers_run_and_see_what_is_staged_while_a_commit_is_parked() {
     assert_eq!(log[2], Checkpoint::new(3, Some(200)).with_counts(1, 200, 200));
 }
 
+/// Most events come when the first commit has begun, and it goes on when their handlers have run.
+#[test]
+fn a_trace_shows_handlers_at_work_while_a_commit_is_parked() {
+    let (gate, begun, go_on) = parking();
+    let batch = BatchConfig::default().with_events(1).expect("events");
+    let Setup { pipeline, seen, .. } = setup(0, batch, 0, gate);
+    let pipeline = pipeline.source(Held(Blocks(1..=200), begun));
+    let run = std::thread::spawn(move || pipeline.run());
+    while seen.recv_timeout(WAIT).expect("a handler").0 < 200 {}
+    go_on.send(()).expect("the commit waits");
+    let report = run.join().expect("the run").expect("it succeeds");
+    let trace = report.timeline.to_trace("counting");
+    let spans = |category: &'static str| {
+        let events = trace["traceEvents"].as_array().expect("events").iter();
+        let number = |event: &serde_json::Value, name: &str| event[name].as_f64().expect("a number");
+        events
+            .filter(move |event| event["cat"] == category)
+            .map(move |event| (number(event, "ts"), number(event, "ts") + number(event, "dur")))
+    };
+    let (begun, ended) = spans("commit").next().expect("the first commit");
+    assert!(spans("handlers").any(|(from, to)| begun < to && from < ended), "{trace:#}");
+}
+
 #[test]
 fn the_open_batch_waits_for_memory_only() {
     const EVENTS: i64 = 64;
@@ -209,9 +249,9 @@ fn the_open_batch_waits_for_memory_only() {
     });
     let run = std::thread::spawn(move || pipeline.run());
     begun.recv_timeout(WAIT).expect("the first commit begins");
-    // The run stands still when it says the same number again and again.
+    // The run stands still when it says the same number again and again, and has got somewhere.
     let (mut last, mut same) = (0, 0);
-    while same < 5 {
+    while same < 5 || seen.len() < 3 {
         let events = told.recv_timeout(WAIT).expect("progress");
         same = if events == last && events > 1 { same + 1 } else { 0 };
         last = events;

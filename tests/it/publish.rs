@@ -6,9 +6,10 @@ use std::time::Duration;
 use forebay::publish::{Extent, Publication, PublishPlan, PublishStatus, Publisher, RedisUrl};
 use serde_json::{Value as Json, json};
 
-use crate::common::{Outcome, Project};
-use crate::redis_server::{Redis, RedisCluster};
-use crate::wire::{Break, Wire};
+use crate::support::project::{Outcome, Project};
+use crate::support::publishing::{pairs, statuses};
+use crate::support::redis_proxy::{Break, Wire};
+use crate::support::redis_server::{Redis, RedisCluster};
 
 /// A server and how it is reached.
 pub struct Target {
@@ -55,7 +56,7 @@ impl Target {
             names.iter().zip(files).flat_map(|(name, file)| [(*name).to_owned(), file]).collect()
         });
         // The plain port stays for what the test itself asks.
-        let port = crate::server::free_port();
+        let port = crate::support::postgres_server::free_port();
         let _: String = server.ask(&["CONFIG", "SET", "tls-port", &port.to_string()]);
         let url = format!("rediss://localhost:{port}?sslrootcert={}", project.path("ca.crt").display());
         Self { url, server: Kind::One(server), project }
@@ -111,18 +112,6 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
     }
-}
-
-/// Region and status of each line but the last, and the last.
-pub fn statuses(outcome: &Outcome) -> (Vec<(String, String)>, Json) {
-    let mut lines = outcome.json_lines();
-    let last = lines.pop().expect("a summary");
-    let text = |line: &Json, name: &str| line[name].as_str().unwrap_or("null").to_owned();
-    (lines.iter().map(|line| (text(line, "region"), text(line, "status"))).collect(), last)
-}
-
-pub fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected.iter().map(|(region, status)| ((*region).to_owned(), (*status).to_owned())).collect()
 }
 
 /// The time to live of a key, in seconds.
@@ -341,7 +330,7 @@ fn a_warm_publish_takes_one_round_trip() {
     let server = Redis::start(&[]);
     let way = Wire::start(server.port);
     // So far that no connection is free again before all are wanted.
-    way.set_latency(Duration::from_millis(50));
+    way.set_latency(Duration::from_millis(250));
     let mut publisher = Publisher::new(plan(&way.url())).expect("a publisher");
     for (seq, trips) in [(1, 2), (2, 1), (3, 1)] {
         let items: Vec<Publication> =

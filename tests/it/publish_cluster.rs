@@ -1,8 +1,8 @@
 //! A Redis Cluster: regions over its servers, slots that move, a server that dies.
 
-use crate::common::Project;
-use crate::publish::{pairs, statuses};
-use crate::redis_server::{Redis, RedisCluster};
+use crate::support::project::Project;
+use crate::support::publishing::{pairs, statuses};
+use crate::support::redis_server::{Redis, RedisCluster};
 
 fn docs(regions: usize, value: u64) -> String {
     (0..regions).map(|at| format!("{{\"region\":\"r{at}\",\"v\":{value}}}\n")).collect()

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use crate::common::{Outcome, Project};
-use crate::publish::statuses;
-use crate::redis_server::Redis;
-use crate::wire::{Break, Wire};
+use crate::support::project::{Outcome, Project};
+use crate::support::publishing::statuses;
+use crate::support::redis_proxy::{Break, Wire};
+use crate::support::redis_server::Redis;
 
 const REGIONS: usize = 6;
 
@@ -144,7 +144,7 @@ fn a_forgotten_script_is_sent_again() {
         scope.spawn(|| {
             let mut connection = server.connection();
             while !is_over.load(std::sync::atomic::Ordering::Acquire) {
-                let _: String = crate::redis_server::ask(&mut connection, &["SCRIPT", "FLUSH"]);
+                let _: String = crate::support::redis_server::ask(&mut connection, &["SCRIPT", "FLUSH"]);
             }
         });
         let docs: String = (0..500).map(|at| format!("{{\"region\":\"r{at}\",\"v\":1}}\n")).collect();

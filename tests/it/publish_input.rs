@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::common::{Outcome, Project};
-use crate::publish::{pairs, statuses};
-use crate::redis_server::Redis;
+use crate::support::project::{Outcome, Project};
+use crate::support::publishing::{pairs, statuses};
+use crate::support::redis_server::Redis;
 
 struct Bench {
     server: Redis,

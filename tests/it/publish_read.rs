@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::common::{Outcome, Project};
-use crate::publish::{pairs, statuses};
-use crate::redis_server::{Redis, RedisCluster};
-use crate::wire::Wire;
+use crate::support::project::{Outcome, Project};
+use crate::support::publishing::{pairs, statuses};
+use crate::support::redis_proxy::Wire;
+use crate::support::redis_server::{Redis, RedisCluster};
 
 fn docs(value: u64) -> String {
     (0..8).map(|at| format!("{{\"region\":\"r{at}\",\"v\":{value}}}\n")).collect()

@@ -14,7 +14,7 @@ use forebay::store::{
 };
 use forebay::{Context, EntityRow, EntityTable, Find, Handler, HandlerError, Numeric, Pipeline, Schema, Timestamp};
 
-use crate::common::{Project, Stores};
+use crate::support::project::{Project, Stores};
 
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -352,7 +352,7 @@ crate::both_stores! {
 /// The same finds again and again ask the store once.
 #[test]
 fn repeated_finds_do_not_ask_again() {
-    crate::common::with_store(Stores::Sqlite, || {
+    crate::support::project::with_store(Stores::Sqlite, || {
         let project = Project::new();
         run(store(&project), many(), 10_000);
         let steps: Vec<_> =

@@ -1,10 +1,11 @@
 //! Whatever ends a run, the next one goes on, and the end is the same.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::common::{Project, data};
-use crate::expected::{QUAKES_PIPELINE, QUAKES_SCRIPT};
+use crate::support::project::Project;
+use crate::support::real_events::{QUAKES_PIPELINE, QUAKES_SCRIPT, data};
+use crate::support::{signal, wait_until};
 
 const STATE: &str = "SELECT * FROM total ORDER BY region, id";
 
@@ -28,7 +29,7 @@ fn chance(state: &mut u64) -> u64 {
 
 crate::both_stores! {
     fn kill_9_at_random_moments_loses_and_doubles_nothing() {
-        let source = crate::common::quakes("quakes.ndjson.gz");
+        let source = crate::support::real_events::quakes("quakes.ndjson.gz");
         let answer = undisturbed(&source);
         let project = Project::with("", QUAKES_SCRIPT, "");
         small_batches(&project);
@@ -40,9 +41,7 @@ crate::both_stores! {
             // Wait for something to happen rather than for time to pass: a number of batches that grows by itself.
             let before = batches(&project);
             let wanted = before + 1 + i64::try_from(chance(&mut state) % 40).expect("small");
-            while batches(&project) < wanted && child.try_wait().expect("the child").is_none() {
-                std::thread::yield_now();
-            }
+            wait_until(|| batches(&project) >= wanted || child.try_wait().expect("the child").is_some());
             let _ = child.kill();
             was_killed += u32::from(child.wait().expect("the child").code().is_none());
             check_prefix(&project);
@@ -96,7 +95,7 @@ fn check_prefix(project: &Project) {
 
 crate::both_stores! {
     fn a_run_that_is_stopped_by_a_signal_drains_and_goes_on() {
-        for signal in ["-INT", "-TERM"] {
+        for name in ["INT", "TERM"] {
             let project = Project::with("", QUAKES_SCRIPT, "");
             small_batches(&project);
             let args = ["run", "pipeline.toml", "--source", "-", "--json"];
@@ -108,12 +107,12 @@ crate::both_stores! {
             }
             stdin.flush().expect("stdin");
             // SIGINT comes in the middle of it, SIGTERM when all that is complete has been committed.
-            let is_ready = |block: i64| if signal == "-INT" { block > 0 } else { block == 49 };
-            while !is_ready(committed_block(&project)) {
+            let is_ready = |block: i64| if name == "INT" { block > 0 } else { block == 49 };
+            wait_until(|| {
                 assert!(child.try_wait().expect("the child").is_none(), "it ended before it was stopped");
-                std::thread::yield_now();
-            }
-            Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+                is_ready(committed_block(&project))
+            });
+            signal::send(name, child.id());
             let outcome = project.finish(child, &args).ends_with(130);
             drop(stdin);
             let report = outcome.json();
@@ -139,14 +138,11 @@ fn a_second_signal_ends_at_once() {
     let mut line = String::new();
     BufReader::new(stderr).read_line(&mut line).expect("stderr");
     assert!(line.contains("begun"), "{line}");
-    let pid = child.id().to_string();
     // The first is noted, the second ends the process; more do no harm, should the first two fall together.
-    for _ in 0..3 {
-        Command::new("kill").args(["-INT", &pid]).stderr(Stdio::null()).status().expect("kill");
-        for _ in 0..10_000 {
-            std::thread::yield_now();
-        }
-    }
+    wait_until(|| {
+        signal::send("INT", child.id());
+        child.try_wait().expect("the child").is_some()
+    });
     project.finish(child, &args).ends_with(130);
 }
 

@@ -9,9 +9,9 @@ use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline, 
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use crate::common::{Project, data, expected};
-use crate::expected::{EVM_PIPELINE, EVM_SCRIPT, check_balances};
-use crate::redis_server::Redis;
+use crate::support::project::Project;
+use crate::support::real_events::{EVM_PIPELINE, EVM_SCRIPT, check_balances, data, expected};
+use crate::support::redis_server::Redis;
 
 fn evm(pipeline: &str) -> Project {
     Project::with(&EVM_PIPELINE.replace("seq = \"seq\"", pipeline), EVM_SCRIPT, "")
@@ -505,7 +505,7 @@ fn a_source_may_say_that_it_goes_back() {
             .source(Scripted(steps.into_iter()))
             .run()
     };
-    let sum = || crate::common::query(&project.path("s.db"), "SELECT v FROM sum");
+    let sum = || crate::support::project::query(&project.path("s.db"), "SELECT v FROM sum");
     let first = vec![Ok((1, 1)), Ok((2, 10)), Ok((5, 100)), Err(3), Ok((4, 1000)), Err(9), Ok((6, 5)), Err(6), Err(2)];
     run(first.clone(), 10).expect("a run");
     assert_eq!(sum(), [["11"]]);

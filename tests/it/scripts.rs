@@ -3,7 +3,7 @@
 
 use forebay::Numeric;
 
-use crate::common::Project;
+use crate::support::project::Project;
 
 fn pipeline(entities: &str, more: &str) -> String {
     format!(

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::common::Project;
+use crate::support::project::Project;
 
 const SCRIPT: &str = r#"
 function on_event(event, ctx)

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::common::Project;
+use crate::support::project::Project;
 
 const PIPELINE: &str = r#"
 name = "count"

@@ -11,6 +11,6 @@ end
 function on_snapshot(ctx)
   return {
     products = ctx.product:count(),
-    best_sellers = ctx.product:find{ order = "-sold", limit = 3 },
+    best_sellers = ctx.product:find { order = "-sold", limit = 3 },
   }
 end

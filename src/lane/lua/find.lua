@@ -1,323 +1,82 @@
 -- Reads by column: `find` and `count`.
 --
--- What is here and changed since the last sweep is looked up here, in indexes that each write keeps; of a table that is
--- wholly here that is all of it. What is committed and did not change is asked from the store, once for each query: rows
--- that did not change stay as they are until the next sweep, so the answer is good until then, whatever commits in
--- between. The two are merged, and a row that changed here counts as it is here.
+-- What is here and changed since the last sweep is looked up here, in indexes that each write keeps; of a table that
+-- is wholly here that is all of it. What is committed and did not change is asked from the store, once for each query:
+-- rows that did not change stay as they are until the next sweep, so the answer is good until then, whatever commits
+-- in between. The two are merged, and a row that changed here counts as it is here.
 
-local prelude = ...
-local raise, describe, name_text, host = prelude.raise, prelude.describe, prelude.name_text, prelude.host
--- Fields of a handle: as in `prelude.lua`, which says what the others are.
-local YOUNG <const>, OLD <const>, CHANGED <const>, WHOLE <const>, KIND <const>, REGION <const>, TRIED <const> = 1, 2, 3, 6, 7, 8, 9
-local SEGMENTS <const>, FOUND <const>, COUNTS <const>, INDEXES <const>, ROWS <const> = 10, 11, 12, 13, 18
--- FOUND: key of a query -> what the store found. COUNTS: the same for counts. INDEXES: place of a column (0 is the id) ->
--- the rows in its order.
-local need, array, handle_of, take_in = prelude.need, prelude.array, prelude.handle_of, prelude.take_in
-local SHIFT <const>, MASK <const> = 16, 0xffff
+local inner = ...
+local raise, describe = inner.raise, inner.describe
+local need, TRY, take_in, take_question = inner.need, inner.TRY, inner.take_in, inner.take_question
+local array, handle_of, no_entity, begin_read = inner.array, inner.handle_of, inner.no_entity, inner.begin_read
+local conditions, ordering, check_query = inner.conditions, inner.ordering, inner.check_query
+local packed_conditions, column_key, matches = inner.packed_conditions, inner.column_key, inner.matches
+local place_of_row, index_of, cells_at = inner.place_of_row, inner.index_of, inner.cells_at
+local bound, each_up, each_down = inner.ordered.bound, inner.ordered.each_up, inner.ordered.each_down
 
-local mtype, type, next, ipairs, rawmeta, format = math.type, type, next, ipairs, getmetatable, string.format
-local spack, concat, sort, insert, remove = string.pack, table.concat, table.sort, table.insert, table.remove
+local mtype, next, ipairs, format = math.type, next, ipairs, string.format
+local spack, concat, sort = string.pack, table.concat, table.sort
 local maxinteger = math.maxinteger
 
-------------------------------------------------------------------------------------------------------- ordered lists
-
--- Pairs of a value and an id, ordered, in chunks.
-local CHUNK <const> = 128
-
-local function is_before(value, id, other, other_id)
-  if value == other then return id < other_id end
-  return value < other
-end
-
--- The first chunk whose last pair is not before the one given.
-local function chunk_of(list, value, id)
-  local low, high = 1, #list
-  while low < high do
-    local middle = (low + high) // 2
-    local values, ids = list[middle].values, list[middle].ids
-    local last = #ids
-    if is_before(values[last], ids[last], value, id) then low = middle + 1 else high = middle end
-  end
-  return low
-end
-
--- The first place in a chunk whose pair is not before the one given.
-local function place_of(chunk, value, id)
-  local values, ids = chunk.values, chunk.ids
-  local low, high = 1, #ids + 1
-  while low < high do
-    local middle = (low + high) // 2
-    if is_before(values[middle], ids[middle], value, id) then low = middle + 1 else high = middle end
-  end
-  return low
-end
-
-local function add(list, value, id)
-  if #list == 0 then
-    list[1], list.size = { values = { value }, ids = { id } }, 1
-    return
-  end
-  local at = chunk_of(list, value, id)
-  local chunk = list[at]
-  local values, ids = chunk.values, chunk.ids
-  local place = place_of(chunk, value, id)
-  if ids[place] == id and values[place] == value then return end
-  insert(values, place, value)
-  insert(ids, place, id)
-  list.size = list.size + 1
-  if #ids > 2 * CHUNK then
-    local half = { values = table.move(values, CHUNK + 1, #values, 1, {}), ids = table.move(ids, CHUNK + 1, #ids, 1, {}) }
-    for tail = #ids, CHUNK + 1, -1 do values[tail], ids[tail] = nil, nil end
-    insert(list, at + 1, half)
-  end
-end
-
-local function take_out(list, value, id)
-  if #list == 0 then return end
-  local at = chunk_of(list, value, id)
-  local chunk = list[at]
-  local place = place_of(chunk, value, id)
-  if chunk.ids[place] ~= id or chunk.values[place] ~= value then return end
-  remove(chunk.values, place)
-  remove(chunk.ids, place)
-  list.size = list.size - 1
-  if #chunk.ids == 0 then remove(list, at) end
-end
-
-local function list_of(pairs_given)
-  sort(pairs_given, function(a, b) return is_before(a[1], a[2], b[1], b[2]) end)
-  local list = { size = #pairs_given }
-  for first = 1, #pairs_given, CHUNK do
-    local values, ids = {}, {}
-    for at = first, math.min(first + CHUNK - 1, #pairs_given) do
-      values[#values + 1], ids[#ids + 1] = pairs_given[at][1], pairs_given[at][2]
-    end
-    list[#list + 1] = { values = values, ids = ids }
-  end
-  return list
-end
-
--- Where the values begin that are not below the one given, or with `is_behind` those above it: chunk and place.
-local function bound(list, value, is_behind)
-  local function is_below(other) return other < value or (is_behind and other == value) end
-  local low, high = 1, #list + 1
-  while low < high do
-    local middle = (low + high) // 2
-    local values = list[middle].values
-    if is_below(values[#values]) then low = middle + 1 else high = middle end
-  end
-  local chunk = list[low]
-  if not chunk then return low, 1 end
-  local first, last = 1, #chunk.values + 1
-  while first < last do
-    local middle = (first + last) // 2
-    if is_below(chunk.values[middle]) then first = middle + 1 else last = middle end
-  end
-  return low, first
-end
-
--- Visits ids from a place on, until `visit` says true; and returns whether it did.
-local function each_up(list, from, place, visit)
-  for at = from, #list do
-    local chunk = list[at]
-    for inside = at == from and place or 1, #chunk.ids do
-      if visit(chunk.ids[inside], chunk.values[inside]) then return true end
-    end
-  end
-  return false
-end
-
--- The same downwards from before a place; ids of the same value still come upwards.
-local function each_down(list, to, place, visit)
-  while true do
-    if place == 1 then
-      to = to - 1
-      if to < 1 then return false end
-      place = #list[to].ids + 1
-    end
-    local value = list[to].values[place - 1]
-    local from, first = bound(list, value, false)
-    local at, inside = from, first
-    while at < to or (at == to and inside < place) do
-      local chunk = list[at]
-      if inside > #chunk.ids then
-        at, inside = at + 1, 1
-      else
-        if visit(chunk.ids[inside], value) then return true end
-        inside = inside + 1
+-- Visits the ids of an index in the order of its column, as far as the conditions on the column go; returns whether
+-- `check` said true or there are no more that meet them.
+local function each_in_order(list, plan, check)
+  local low, high, low_behind, high_behind = nil, nil, false, true
+  for _, condition in ipairs(plan.tests) do
+    if condition.place == plan.place then
+      local value, operator = condition.value, condition.operator
+      if operator:sub(1, 1) == ">" then
+        if low == nil or low < value then
+          low, low_behind = value, operator == ">"
+        end
+      elseif high == nil or value < high then
+        high, high_behind = value, operator == "<="
       end
     end
-    to, place = from, first
   end
-end
-
--------------------------------------------------------------------------------------------------------------- queries
-
-local OPERATORS <const> = {
-  ["="] = function(a, b) return a == b end,
-  ["<"] = function(a, b) return a < b end,
-  ["<="] = function(a, b) return a <= b end,
-  [">"] = function(a, b) return a > b end,
-  [">="] = function(a, b) return a >= b end,
-}
-local OPERATOR_CODES <const> = { ["="] = 0, ["<"] = 1, ["<="] = 2, [">"] = 3, [">="] = 4 }
-
-local function indexed(kind, called, column, what)
-  local at = column ~= nil and kind.indexed[column]
-  if at then return at end
-  if kind.known[column] then
-    raise(format("%s:%s: %s by %q needs the line indexes = [%q] in [entities.%s]", kind.name, called, what, column, column, kind.name))
-  end
-  if column == "id" then
-    raise(format("%s:%s: %s by id: get(id) finds a row by its id, and rows that are alike otherwise come in the order of their ids", kind.name, called, what))
-  end
-  local nearest = type(column) == "string" and #column > 0 and host.nearest(column, kind.names) or ""
-  raise(format("%s:%s: there is no column %s%s", kind.name, called, name_text(column), nearest))
-end
-
-local function conditions(kind, called, where)
-  local tests = {}
-  local function wrong()
-    raise(kind.name .. ":" .. called .. ": where: expected a list of conditions such as {{\"" .. (kind.names[1] or "column") .. "\", \">\", 1}}")
-  end
-  if where == nil then return tests end
-  if type(where) ~= "table" or (next(where) ~= nil and #where == 0) then wrong() end
-  for at, condition in ipairs(where) do
-    if type(condition) ~= "table" then wrong() end
-    local column, operator, value = condition[1], condition[2], condition[3]
-    local place = indexed(kind, called, column, "a condition")
-    local test = OPERATORS[operator]
-    if not test then raise(format("%s:%s: %s is no operator; expected one of = < <= > >=", kind.name, called, describe(operator))) end
-    if value == nil then raise(format("%s:%s: the condition on %q compares with nil, which nothing matches", kind.name, called, column)) end
-    -- The value as the column would hold it.
-    local cells = {}
-    kind.read({ [column] = value }, cells, 1)
-    tests[at] = { place = place, operator = operator, test = test, value = kind.comparable(place, cells, 1), cells = cells }
-  end
-  return tests
-end
-
--- A column of the row at a place, as it is compared.
-local function key_of(handle, column, place)
-  return handle[KIND].comparable(column, handle[SEGMENTS][place >> SHIFT], place & MASK)
-end
-
-local function matches(handle, place, tests)
-  for at = 1, #tests do
-    local condition = tests[at]
-    local value = key_of(handle, condition.place, place)
-    if value == nil or not condition.test(value, condition.value) then return false end
-  end
-  return true
-end
-
-local function ordering(kind, order)
-  if order == nil then return nil, false end
-  if type(order) ~= "string" then raise(format("%s:find: order: expected a column such as \"-quakes\", got %s", kind.name, describe(order))) end
-  local is_down = order:sub(1, 1) == "-"
-  return indexed(kind, "find", is_down and order:sub(2) or order, "an order"), is_down
-end
-
--- Conditions as the host takes them: place, operator, and a row that holds the value.
-local function packed_conditions(kind, tests)
-  local parts = {}
-  for at, condition in ipairs(tests) do
-    parts[at] = spack("<I2Bs4", condition.place - 1, OPERATOR_CODES[condition.operator], kind.pack("", 1, 0, condition.cells, 1))
-  end
-  return concat(parts)
-end
-
-local function check_query(kind, what, query, known, names)
-  if query == nil then return {} end
-  if type(query) ~= "table" then raise(format("%s:%s: expected a table such as { limit = 5 }, got %s", kind.name, what, describe(query))) end
-  for key in next, query do
-    if not known[key] then raise(format("%s:%s: unknown key %s; expected %s", kind.name, what, name_text(key), names)) end
-  end
-  return query
-end
-
--------------------------------------------------------------------------------------------------------- what is here
-
-local function place_of_row(handle, id)
-  local place = handle[YOUNG][id]
-  if place == nil then place = handle[OLD][id] end
-  return place
-end
-
--- Visits the rows that have to be looked up here, by id and place.
-local function each_here(handle, visit)
-  local young, old = handle[YOUNG], handle[OLD]
-  if handle[WHOLE] then
-    for id, place in next, young do
-      if place then visit(id, place) end
+  if plan.is_down then
+    local to, inside = #list + 1, 1
+    if high ~= nil then
+      to, inside = bound(list, high, high_behind)
     end
-    for id, place in next, old do
-      if place and young[id] == nil then visit(id, place) end
-    end
-  else
-    for id in next, handle[CHANGED] do
-      local place = place_of_row(handle, id)
-      if place then visit(id, place) end
-    end
+    return each_down(list, to, inside, function(id, value)
+      if low ~= nil and value < low then return true end
+      return check(id)
+    end)
   end
-end
-
-local function key_in(handle, index, place, id)
-  if index.place == 0 then return id end
-  return key_of(handle, index.place, place)
-end
-
-local function index_of(handle, place)
-  local indexes = handle[INDEXES]
-  if not indexes then
-    indexes = {}
-    handle[INDEXES] = indexes
+  local from, inside = 1, 1
+  if low ~= nil then
+    from, inside = bound(list, low, low_behind)
   end
-  local index = indexes[place]
-  if index and index.is_whole == handle[WHOLE] then return index end
-  index = { place = place, is_whole = handle[WHOLE] }
-  local values, nulls = {}, {}
-  each_here(handle, function(id, at)
-    local value = key_in(handle, index, at, id)
-    if value == nil then nulls[#nulls + 1] = { 0, id } else values[#values + 1] = { value, id } end
+  return each_up(list, from, inside, function(id, value)
+    if high ~= nil and high < value then return true end
+    return check(id)
   end)
-  index.values, index.nulls = list_of(values), list_of(nulls)
-  indexes[place] = index
-  return index
 end
 
--- Keep the indexes and counts right. The row at a place, or none if it is false, is about to change or go; it has changed.
-local function leave(handle, id, place)
-  if not place then return end
-  local is_first = not handle[WHOLE] and handle[CHANGED][id] == nil
-  for _, index in next, handle[INDEXES] or {} do
-    if not is_first or index.is_whole then
-      local value = key_in(handle, index, place, id)
-      if value == nil then take_out(index.nulls, 0, id) else take_out(index.values, value, id) end
-    end
+-- Visits the rows that meet a condition, put in the query's order, until `visit` says true.
+local function each_sorted(handle, plan, condition, visit)
+  local found = {}
+  local list, value, operator = index_of(handle, condition.place).values, condition.value, condition.operator
+  local from, inside = 1, 1
+  if operator ~= "<" and operator ~= "<=" then
+    from, inside = bound(list, value, operator == ">")
   end
-  if is_first then
-    for _, count in next, handle[COUNTS] or {} do
-      if matches(handle, place, count.tests) then count.rows = count.rows - 1 end
-    end
+  each_up(list, from, inside, function(id, other)
+    if (operator == "=" or operator == "<" or operator == "<=") and value < other then return true end
+    local row = place_of_row(handle, id)
+    if row and matches(handle, row, plan.tests) then found[#found + 1] = { id, row } end
+    return false
+  end)
+  if not plan.is_counted then
+    local precedes = plan.precedes
+    sort(found, function(a, b)
+      return precedes(a[1], a[2], b[1], b[2])
+    end)
   end
-end
-
-local function enter(handle, id, place)
-  for _, index in next, handle[INDEXES] or {} do
-    local value = key_in(handle, index, place, id)
-    if value == nil then add(index.nulls, 0, id) else add(index.values, value, id) end
+  for _, one in ipairs(found) do
+    if visit(one[1], one[2]) then return end
   end
-end
-
--- Whether a write must know what the row was.
-local function needs_before(handle)
-  return handle[COUNTS] ~= nil and not handle[WHOLE]
-end
-
--- Forgets what was found: rows are let go.
-local function drop(handle)
-  handle[FOUND], handle[COUNTS], handle[INDEXES] = nil, nil, nil
 end
 
 -- Visits the rows that are here and match, in the query's order, until `visit` says true.
@@ -325,8 +84,11 @@ local function each_match(handle, plan, visit)
   local tests, place = plan.tests, plan.place
   local equal, ranged
   for _, condition in ipairs(tests) do
-    if condition.operator == "=" then equal = condition
-    elseif not ranged or condition.place == place then ranged = condition end
+    if condition.operator == "=" then
+      equal = condition
+    elseif not ranged or condition.place == place then
+      ranged = condition
+    end
   end
   local function check(id)
     local row = place_of_row(handle, id)
@@ -334,37 +96,11 @@ local function each_match(handle, plan, visit)
     return false
   end
   if not equal and (place or not ranged) then
-    -- In the order of the index, as far as the conditions on its column go.
     local index = index_of(handle, place or 0)
-    local list, low, high, low_behind, high_behind = index.values, nil, nil, false, true
-    for _, condition in ipairs(tests) do
-      if condition.place == place then
-        local value, operator = condition.value, condition.operator
-        if operator:sub(1, 1) == ">" then
-          if low == nil or low < value then low, low_behind = value, operator == ">" end
-        elseif high == nil or value < high then high, high_behind = value, operator == "<=" end
-      end
-    end
-    if plan.is_down then
-      local to, inside = #list + 1, 1
-      if high ~= nil then to, inside = bound(list, high, high_behind) end
-      if each_down(list, to, inside, function(id, value)
-        if low ~= nil and value < low then return true end
-        return check(id)
-      end) then return end
-    else
-      local from, inside = 1, 1
-      if low ~= nil then from, inside = bound(list, low, low_behind) end
-      if each_up(list, from, inside, function(id, value)
-        if high ~= nil and high < value then return true end
-        return check(id)
-      end) then return end
-    end
+    if each_in_order(index.values, plan, check) then return end
     -- A condition on the column leaves no nulls.
     if not (ranged and ranged.place == place) then each_up(index.nulls, 1, 1, check) end
-    return
-  end
-  if equal and not place then
+  elseif equal and not place then
     -- Of one value, they lie by id.
     local list = index_of(handle, equal.place).values
     local from, inside = bound(list, equal.value, false)
@@ -372,25 +108,8 @@ local function each_match(handle, plan, visit)
       if equal.value < other then return true end
       return check(id)
     end)
-    return
-  end
-  -- Those of one value or range, put in order.
-  local condition, found = equal or ranged, {}
-  local index = index_of(handle, condition.place)
-  local list, value, operator = index.values, condition.value, condition.operator
-  local from, inside = 1, 1
-  if operator ~= "<" and operator ~= "<=" then from, inside = bound(list, value, operator == ">") end
-  each_up(list, from, inside, function(id, other)
-    if (operator == "=" or operator == "<" or operator == "<=") and value < other then return true end
-    local row = place_of_row(handle, id)
-    if row and matches(handle, row, tests) then found[#found + 1] = { id, row } end
-    return false
-  end)
-  if not plan.is_counted then
-    sort(found, function(a, b) return plan.precedes(a[1], a[2], b[1], b[2]) end)
-  end
-  for _, one in ipairs(found) do
-    if visit(one[1], one[2]) then return end
+  else
+    each_sorted(handle, plan, equal or ranged, visit)
   end
 end
 
@@ -414,18 +133,17 @@ local function ask(handle, plan, key, limit)
   local changed = ""
   if plan.is_counted then
     local ids = {}
-    for id in next, handle[CHANGED] do ids[#ids + 1] = spack("<s4", id) end
+    for id in next, handle[CHANGED] do
+      ids[#ids + 1] = spack("<s4", id)
+    end
     changed = concat(ids)
   end
-  local place = plan.place or 0
-  return {
-    key = (plan.is_counted and "#" or "") .. key, plan = plan,
-    given = { handle[KIND].number, handle[REGION], plan.is_counted or false, plan.packed, place, plan.is_down or false, limit, changed },
-  }
+  return { key = (plan.is_counted and "#" or "") .. key, plan = plan, limit = limit, changed = changed }
 end
 
--- Takes in what the store found: rows in order, or their number.
-local function supply(handle, question, packed, count, is_complete)
+-- Takes in what the store found for the question of that number: rows in order, or how many.
+local function supply_found(question_number, packed, count, is_complete)
+  local handle, question = take_question(question_number)
   if question.plan.is_counted then
     local counts = handle[COUNTS]
     if not counts then
@@ -460,10 +178,14 @@ local function merge(handle, plan, base, limit)
   local changed, precedes = handle[CHANGED], plan.precedes
   local merged_ids, merged_rows, merged = {}, {}, 0
   -- What has changed stays so until the next sweep.
-  while base.first <= base.count and changed[base.ids[base.first]] ~= nil do base.first = base.first + 1 end
+  while base.first <= base.count and changed[base.ids[base.first]] ~= nil do
+    base.first = base.first + 1
+  end
   local mine, theirs = 1, base.first
   while merged < limit do
-    while theirs <= base.count and changed[base.ids[theirs]] ~= nil do theirs = theirs + 1 end
+    while theirs <= base.count and changed[base.ids[theirs]] ~= nil do
+      theirs = theirs + 1
+    end
     if theirs > base.count and not base.is_complete then return nil end
     local takes_mine = mine <= count
     if takes_mine and theirs <= base.count then
@@ -491,7 +213,7 @@ local FIND_KEYS <const> = { where = true, order = true, limit = true }
 local function make_precedes(handle, place, is_down)
   return function(id, row, other_id, other)
     if place then
-      local left, right = key_of(handle, place, row), key_of(handle, place, other)
+      local left, right = column_key(handle, place, row), column_key(handle, place, other)
       -- Null comes last, in either direction.
       if left == nil or right == nil then
         if left ~= nil or right ~= nil then return left ~= nil end
@@ -505,16 +227,18 @@ local function make_precedes(handle, place, is_down)
 end
 
 function methods.find(entity, query)
-  local handle = handle_of[entity] or prelude.no_entity("find")
+  local handle = handle_of[entity] or no_entity("find")
   local kind = handle[KIND]
   query = check_query(kind, "find", query, FIND_KEYS, "where, order, limit")
   local tests = conditions(kind, "find", query.where)
   local place, is_down = ordering(kind, query.order)
   local limit = query.limit or maxinteger
-  if mtype(limit) ~= "integer" or limit < 0 then raise(format("%s:find: limit: expected a count, got %s", kind.name, describe(limit))) end
-  prelude.begin_read(handle)
+  if mtype(limit) ~= "integer" or limit < 0 then
+    raise("%s:find: limit: expected a count, got %s", kind.name, describe(limit))
+  end
+  begin_read(handle)
   local plan = { tests = tests, place = place, is_down = is_down, precedes = make_precedes(handle, place, is_down) }
-  if not handle[WHOLE] and not handle[TRIED] then need(handle, prelude.TRY) end
+  if not handle[WHOLE] and not handle[TRIED] then need(handle, TRY) end
   local ids, rows, count
   if limit == 0 then
     ids, rows, count = {}, {}, 0
@@ -530,7 +254,7 @@ function methods.find(entity, query)
         if ids then break end
       end
       -- Some more than are wanted: those that change here will not count.
-      local page = -1
+      local page = NO_LIMIT
       if limit < 1 << 20 then
         local hidden = 0
         for at = 1, base and base.count or 0 do
@@ -543,8 +267,7 @@ function methods.find(entity, query)
   end
   local result = array({})
   for at = 1, count do
-    local place = rows[at]
-    local row = kind.copy(handle[SEGMENTS][place >> SHIFT], place & MASK)
+    local row = kind.copy(cells_at(handle, rows[at]))
     row.id = ids[at]
     result[at] = row
   end
@@ -554,18 +277,18 @@ end
 local COUNT_KEYS <const> = { where = true }
 
 function methods.count(entity, query)
-  local handle = handle_of[entity] or prelude.no_entity("count")
+  local handle = handle_of[entity] or no_entity("count")
   local kind = handle[KIND]
   query = check_query(kind, "count", query, COUNT_KEYS, "where")
   local plan = { tests = conditions(kind, "count", query.where), is_counted = true }
-  prelude.begin_read(handle)
-  if not handle[WHOLE] and not handle[TRIED] then need(handle, prelude.TRY) end
+  begin_read(handle)
+  if not handle[WHOLE] and not handle[TRIED] then need(handle, TRY) end
   local count = 0
   if handle[WHOLE] and #plan.tests == 0 then return handle[ROWS] end
   if not handle[WHOLE] then
     plan.packed = packed_conditions(kind, plan.tests)
     local counts, key = handle[COUNTS], "#" .. plan.packed
-    if not (counts and counts[key]) then need(handle, ask(handle, plan, plan.packed, -1)) end
+    if not (counts and counts[key]) then need(handle, ask(handle, plan, plan.packed, NO_LIMIT)) end
     count = handle[WHOLE] and 0 or handle[COUNTS][key].rows
   end
   if handle[WHOLE] and #plan.tests == 0 then return handle[ROWS] end
@@ -577,4 +300,4 @@ function methods.count(entity, query)
   return count
 end
 
-return { methods = methods, leave = leave, enter = enter, needs_before = needs_before, drop = drop, supply = supply }
+return { methods = methods, supply_found = supply_found }

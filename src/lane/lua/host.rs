@@ -1,4 +1,4 @@
-//! The functions of the host that the inner side (`prelude.lua`) calls.
+//! The functions of the host that the inner side (the Lua files) calls.
 //!
 //! They answer a bad value with nil and a message, so that the inner side can name the script's line.
 
@@ -14,10 +14,10 @@ use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::{EventPlace, RegionNo};
-use crate::model::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
+use crate::model::value::ColumnType;
 use crate::rows::codec::{Change, Head, Writer, encode_values};
 use crate::rows::existence::KnownRows;
 
@@ -115,8 +115,7 @@ impl Host {
     /// The table of all functions.
     pub(super) fn table(&self, lua: &Lua) -> LuaResult<LuaTable> {
         let table = lua.create_table()?;
-        table.raw_set("dry_events_max", DRY_EVENTS_MAX)?;
-        table.raw_set("id_bytes_max", ID_BYTES_MAX)?;
+        table.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
         table.raw_set("history_depth", i64::try_from(self.history_depth).unwrap_or(i64::MAX))?;
         let watch = Arc::clone(&self.watch);
         table.raw_set(

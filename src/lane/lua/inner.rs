@@ -1,9 +1,9 @@
-//! The functions of the inner side (`prelude.lua`) that the host calls.
+//! The functions of the inner side (the Lua files) that the host calls.
 
 use mlua::WeakLua;
 use mlua::prelude::*;
 
-/// What the prelude returns.
+/// What the host calls of it.
 pub(super) struct Inner {
     pub(super) run: LuaFunction,
     pub(super) resume: LuaFunction,
@@ -19,38 +19,39 @@ pub(super) struct Inner {
     pub(super) define_hot: LuaFunction,
     pub(super) define_shape: LuaFunction,
     pub(super) define_texts: LuaFunction,
-    pub(super) load: LuaFunction,
+    pub(super) load_script: LuaFunction,
+    /// What an encoder should look at instead of a table with a metatable.
+    pub(super) plain: LuaFunction,
     /// Makes an exact number from its canonical text.
     pub(super) numeric: LuaFunction,
     pub(super) numeric_meta: LuaTable,
     pub(super) array_meta: LuaTable,
-    border: LuaTable,
     // Weak: the VM's own functions hold this, and would otherwise keep the VM alive for ever.
     lua: WeakLua,
 }
 
 impl Inner {
-    pub(super) fn new(lua: &Lua, border: LuaTable) -> LuaResult<Self> {
+    pub(super) fn new(lua: &Lua, inner: &LuaTable) -> LuaResult<Self> {
         Ok(Self {
-            run: border.raw_get("run")?,
-            resume: border.raw_get("resume")?,
-            snapshot: border.raw_get("snapshot")?,
-            seal: border.raw_get("seal")?,
-            changed_rows: border.raw_get("changed_rows")?,
-            sweep: border.raw_get("sweep")?,
-            forget: border.raw_get("forget")?,
-            supply: border.raw_get("supply")?,
-            supply_found: border.raw_get("supply_found")?,
-            begin_batch: border.raw_get("begin_batch")?,
-            define_region: border.raw_get("define_region")?,
-            define_hot: border.raw_get("define_hot")?,
-            define_shape: border.raw_get("define_shape")?,
-            define_texts: border.raw_get("define_texts")?,
-            load: border.raw_get("load")?,
-            numeric: border.raw_get("numeric")?,
-            numeric_meta: border.raw_get("numeric_meta")?,
-            array_meta: border.raw_get("array_meta")?,
-            border,
+            run: inner.get("run")?,
+            resume: inner.get("resume")?,
+            snapshot: inner.get("snapshot")?,
+            seal: inner.get("seal")?,
+            changed_rows: inner.get("changed_rows")?,
+            sweep: inner.get("sweep")?,
+            forget: inner.get("forget")?,
+            supply: inner.get("supply")?,
+            supply_found: inner.get("supply_found")?,
+            begin_batch: inner.get("begin_batch")?,
+            define_region: inner.get("define_region")?,
+            define_hot: inner.get("define_hot")?,
+            define_shape: inner.get("define_shape")?,
+            define_texts: inner.get("define_texts")?,
+            load_script: inner.get("load_script")?,
+            plain: inner.get("plain")?,
+            numeric: inner.get("numeric")?,
+            numeric_meta: inner.get("numeric_meta")?,
+            array_meta: inner.get("array_meta")?,
             lua: lua.weak(),
         })
     }
@@ -58,10 +59,5 @@ impl Inner {
     /// Packed bytes as a text of the VM.
     pub(super) fn supply_text(&self, bytes: &[u8]) -> LuaResult<LuaString> {
         self.lua.try_upgrade().ok_or_else(|| LuaError::runtime("the VM is gone"))?.create_string(bytes)
-    }
-
-    /// What an encoder should look at instead of a table with a metatable. There once the script is loaded.
-    pub(super) fn plain(&self) -> Option<LuaFunction> {
-        self.border.raw_get("plain").ok()
     }
 }

@@ -160,8 +160,8 @@ fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize) -> Re
         return Ok(Json::String(text));
     }
     let is_marked = meta.as_ref() == Some(&inner.array_meta);
-    let plain = match (&meta, is_marked, inner.plain()) {
-        (Some(_), false, Some(plain)) => plain.call::<LuaTable>(table).map_err(fault)?,
+    let plain = match (&meta, is_marked) {
+        (Some(_), false) => inner.plain.call::<LuaTable>(table).map_err(fault)?,
         _ => table.clone(),
     };
     let len = if is_marked { last_index(&plain)? } else { plain.raw_len() };

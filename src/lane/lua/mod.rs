@@ -2,10 +2,17 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `prelude.lua` | the inner side: events, rows, what the host calls |
-//! | `kinds.lua` | what is compiled for each kind of entity: how rows are kept, read, written and packed |
-//! | `numeric.lua`, `sandbox.lua` | exact numbers, and what a script may see |
-//! | `find.lua`, `question` | reads by column: the inner side, and what it asks the store |
+//! | `layout` | the numbers that the Lua files and the host share |
+//! | `pieces` | the Lua files: their order, and how they are put together |
+//! | `layout.lua` | what all of them stand on: names that are checked |
+//! | `values.lua`, `arguments.lua`, `numeric.lua` | values, what scripts pass, exact numbers |
+//! | `events.lua` | events on their way in |
+//! | `rows.lua`, `kinds.lua` | rows that are here; what is compiled for each kind of entity |
+//! | `misses.lua`, `dry.lua` | rows that are not, and calls that run dry to learn which |
+//! | `find.lua`, `queries.lua`, `indexes.lua`, `ordered.lua` | reads by column |
+//! | `question` | what they ask the store |
+//! | `writes.lua`, `undo.lua`, `seal.lua`, `sweep.lua` | what a batch writes, what was there before, handing it out, letting go |
+//! | `calls.lua`, `context.lua`, `sandbox.lua` | calls of handlers, `ctx`, and what else a script may see |
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
 //! | `packer` | events on their way in |
@@ -14,7 +21,9 @@
 mod host;
 mod inner;
 mod json;
+mod layout;
 mod packer;
+mod pieces;
 mod question;
 
 use std::collections::BTreeMap;
@@ -38,14 +47,8 @@ use crate::rows::existence::{KnownRows, is_new};
 use crate::undo::{RegionHistory, push_absent};
 use host::{Host, Shared, Want};
 use inner::Inner;
+use layout::{DONE, MISSED, SNAPSHOT_CALL};
 use packer::Packer;
-
-/// What the inner side's functions answer.
-const DONE: i64 = 0;
-const MISSED: i64 = 1;
-
-/// The place of a snapshot among the parked calls; lanes have theirs from 1.
-const SNAPSHOT: i64 = 0;
 
 /// Some events of a lane that cross into the VM together.
 #[derive(Debug, Clone, Copy)]
@@ -192,20 +195,13 @@ impl ScriptEngine {
     fn load(&mut self, text: &str) -> LuaResult<Result<bool, String>> {
         let table = self.host.table(&self.lua)?;
         let kinds = kinds_table(&self.lua, &self.host.schema)?;
-        let prelude = self.lua.load(include_str!("prelude.lua")).set_name("=prelude");
-        let border: LuaTable = prelude.call((
-            table,
-            kinds,
-            text,
-            include_str!("numeric.lua"),
-            include_str!("sandbox.lua"),
-            include_str!("kinds.lua"),
-            include_str!("find.lua"),
-            self.name.as_str(),
-        ))?;
+        let inner = pieces::inner_table(&self.lua, table, kinds, &self.name)?;
+        for piece in pieces::PIECES.iter() {
+            pieces::load(&self.lua, &inner, piece)?;
+        }
         // Set once, here.
-        let _ = self.host.inner.set(Inner::new(&self.lua, border)?);
-        let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load.call(())?;
+        let _ = self.host.inner.set(Inner::new(&self.lua, &inner)?);
+        let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load_script.call(text)?;
         Ok(has_snapshots.ok_or_else(|| problem.unwrap_or_else(|| "the script cannot be loaded".into())))
     }
 
@@ -385,7 +381,7 @@ impl ScriptEngine {
                 Err(message) => return Ok(Err(message)),
             }
             self.supply()?;
-            (status, answer) = self.host.inner()?.resume.call(SNAPSHOT)?;
+            (status, answer) = self.host.inner()?.resume.call(SNAPSHOT_CALL)?;
         }
     }
 
@@ -575,7 +571,7 @@ fn bug(error: LuaError) -> LaneError {
     LaneError::Bug(error.to_string())
 }
 
-/// The entities as the prelude takes them.
+/// The entities as `kinds.lua` takes them.
 fn kinds_table(lua: &Lua, schema: &Schema) -> LuaResult<LuaTable> {
     let kinds = lua.create_table()?;
     for entity in schema.entities() {

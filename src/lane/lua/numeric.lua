@@ -4,9 +4,9 @@
 -- Any other is {false, text}, its canonical text, and is computed by the host. A number has one form only, so that
 -- equal numbers have equal fields. Numbers are immutable.
 
-local host, raise = ...
+local inner = ...
+local host, raise = inner.host, inner.raise
 
-local BASE <const> = 1000000000000000000
 local SMALL <const> = 3037000499 -- its square fits 63 bits
 local rawmeta, setmeta, mtype, type = getmetatable, setmetatable, math.type, type
 local tonumber, find, sub, format = tonumber, string.find, string.sub, string.format
@@ -16,7 +16,11 @@ local parse
 
 local function text_of(high, low)
   if high < 0 then
-    if low > 0 then high, low = -high - 1, BASE - low else high = -high end
+    if low > 0 then
+      high, low = -high - 1, LIMB - low
+    else
+      high = -high
+    end
     if high == 0 then return format("-%d", low) end
     return format("-%d%018d", high, low)
   end
@@ -25,14 +29,14 @@ local function text_of(high, low)
 end
 
 local function make(high, low)
-  if high >= BASE or high < -BASE or (high == -BASE and low == 0) then
+  if high >= LIMB or high < -LIMB or (high == -LIMB and low == 0) then
     return setmeta({ false, text_of(high, low) }, meta)
   end
   return setmeta({ high, low }, meta)
 end
 
 local function negate(high, low)
-  if low > 0 then return -high - 1, BASE - low end
+  if low > 0 then return -high - 1, LIMB - low end
   return -high, 0
 end
 
@@ -44,7 +48,9 @@ local function from_digits(digits, negative)
   else
     high, low = tonumber(sub(digits, 1, -19)), tonumber(sub(digits, -18))
   end
-  if negative then high, low = negate(high, low) end
+  if negative then
+    high, low = negate(high, low)
+  end
   return setmeta({ high, low }, meta)
 end
 
@@ -52,15 +58,13 @@ local function from_canonical(text)
   local first, last = find(text, "^%-?%d+$")
   if first then
     local negative = sub(text, 1, 1) == "-"
-    if last <= (negative and 37 or 36) then
-      return from_digits(negative and sub(text, 2) or text, negative)
-    end
+    if last <= (negative and 37 or 36) then return from_digits(negative and sub(text, 2) or text, negative) end
   end
   return setmeta({ false, text }, meta)
 end
 
 local function from_integer(value)
-  return setmeta({ value // BASE, value % BASE }, meta)
+  return setmeta({ value // LIMB, value % LIMB }, meta)
 end
 
 -- A number from a text, an integer or a float; nil and a message if it is none.
@@ -83,8 +87,10 @@ function parse(value)
 end
 
 -- Texts of the current event that are whole numbers, each before its limbs, which came along. NaN equals nothing.
-local NONE <const> = 0 / 0
-local hints = { NONE, 0, 0, NONE, 0, 0, NONE, 0, 0, NONE, 0, 0 }
+local hints = {}
+for at = 1, 3 * HINTS_MAX, 3 do
+  hints[at], hints[at + 1], hints[at + 2] = 0 / 0, 0, 0
+end
 
 local function operand(value)
   if rawmeta(value) == meta then return value end
@@ -107,26 +113,38 @@ end
 
 -- These two are most of what handlers compute: all in one function.
 function meta.__add(a, b)
-  if rawmeta(a) ~= meta then a = operand(a) elseif rawmeta(b) ~= meta then b = operand(b) end
+  if rawmeta(a) ~= meta then
+    a = operand(a)
+  elseif rawmeta(b) ~= meta then
+    b = operand(b)
+  end
   local high, other = a[1], b[1]
   if high and other then
     local low = a[2] + b[2]
     high = high + other
-    if low >= BASE then high, low = high + 1, low - BASE end
-    if high < BASE and high > -BASE then return setmeta({ high, low }, meta) end
+    if low >= LIMB then
+      high, low = high + 1, low - LIMB
+    end
+    if high < LIMB and high > -LIMB then return setmeta({ high, low }, meta) end
     return make(high, low)
   end
   return by_host("+", a, b)
 end
 
 function meta.__sub(a, b)
-  if rawmeta(a) ~= meta then a = operand(a) elseif rawmeta(b) ~= meta then b = operand(b) end
+  if rawmeta(a) ~= meta then
+    a = operand(a)
+  elseif rawmeta(b) ~= meta then
+    b = operand(b)
+  end
   local high, other = a[1], b[1]
   if high and other then
     local low = a[2] - b[2]
     high = high - other
-    if low < 0 then high, low = high - 1, low + BASE end
-    if high < BASE and high > -BASE then return setmeta({ high, low }, meta) end
+    if low < 0 then
+      high, low = high - 1, low + LIMB
+    end
+    if high < LIMB and high > -LIMB then return setmeta({ high, low }, meta) end
     return make(high, low)
   end
   return by_host("-", a, b)
@@ -134,13 +152,13 @@ end
 
 function meta.__mul(a, b)
   a, b = operand(a), operand(b)
-  if a[1] == 0 and b[1] == 0 and a[2] <= SMALL and b[2] <= SMALL then
-    return from_integer(a[2] * b[2])
-  end
+  if a[1] == 0 and b[1] == 0 and a[2] <= SMALL and b[2] <= SMALL then return from_integer(a[2] * b[2]) end
   return by_host("*", a, b)
 end
 
-function meta.__div(a, b) return by_host("/", operand(a), operand(b)) end
+function meta.__div(a, b)
+  return by_host("/", operand(a), operand(b))
+end
 
 function meta.__idiv(a, b)
   a, b = operand(a), operand(b)
@@ -185,9 +203,11 @@ function meta.__concat(a, b)
   return a .. b
 end
 
-function meta.__newindex() raise("numeric: a number cannot be changed") end
+function meta.__newindex()
+  raise("numeric: a number cannot be changed")
+end
 
-return {
+local numbers = {
   meta = meta,
   parse = parse,
   text = text,
@@ -201,7 +221,7 @@ return {
   -- The function `numeric` of scripts.
   new = function(value)
     if value == hints[1] then return setmeta({ hints[2], hints[3] }, meta) end
-    for at = 4, 10, 3 do
+    for at = 4, 3 * HINTS_MAX, 3 do
       if value == hints[at] then return setmeta({ hints[at + 1], hints[at + 2] }, meta) end
     end
     local number, problem = parse(value)
@@ -209,3 +229,5 @@ return {
     return number
   end,
 }
+
+return { numbers = numbers, numeric_meta = meta, numeric = from_canonical }

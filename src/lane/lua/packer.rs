@@ -37,7 +37,7 @@ const LIMB: i64 = NUMERIC_LIMB as i64;
 const DIGITS_MAX: usize = 2 * LIMB_DIGITS;
 
 /// Fields of one event whose limbs come along at most: as many as the VM keeps at hand.
-const DECIMALS_MAX: usize = 4;
+pub(super) const DECIMALS_MAX: usize = 4;
 
 /// A new shape: its number and the kinds of the hot fields, one letter each.
 pub(super) struct NewShape {

@@ -1,7 +1,11 @@
 -- The world that a script sees: no files, no processes, no chance, no clock; and globals that cannot change once the
 -- script is loaded, because state outside entities would not survive a restart.
 
-local host, raise, metatable_of, is_event, open_event, numbers, array, hidden = ...
+local inner = ...
+local host, raise, metatable_of, hidden = inner.host, inner.raise, inner.metatable_of, inner.hidden
+local is_event, open_event, numbers, array = inner.is_event, inner.open_event, inner.numbers, inner.array
+local script_name <const> = inner.script_name
+local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 
 local rawmeta, setmeta, next, type, load, pcall, sort = getmetatable, setmetatable, next, type, load, pcall, table.sort
 
@@ -14,18 +18,23 @@ local function refuse_write(_, key)
 end
 
 -- Metamethods that a stand-in answers itself; the others see the table it stands for.
-local OWN <const> = { __index = true, __newindex = true, __len = true, __pairs = true, __metatable = true, __gc = true, __mode = true }
+local OWN <const> =
+  { __index = true, __newindex = true, __len = true, __pairs = true, __metatable = true, __gc = true, __mode = true }
 
 local function stand_in_meta(original)
   local meta = {
     __index = original,
     __newindex = refuse_write,
-    __len = function() return #original end,
+    __len = function()
+      return #original
+    end,
     __metatable = false,
   }
   for name, method in next, metatable_of(original) or {} do
     if type(method) == "function" and not OWN[name] then
-      meta[name] = function(a, b, ...) return method(frozen[a] or a, frozen[b] or b, ...) end
+      meta[name] = function(a, b, ...)
+        return method(frozen[a] or a, frozen[b] or b, ...)
+      end
     end
   end
   return meta
@@ -36,7 +45,9 @@ local function freeze(original)
   local stand_in = {}
   stand_ins[original], frozen[stand_in] = stand_in, original
   for key, value in next, original do
-    if type(value) == "table" and not hidden[rawmeta(value)] and not frozen[value] then original[key] = freeze(value) end
+    if type(value) == "table" and not hidden[rawmeta(value)] and not frozen[value] then
+      original[key] = freeze(value)
+    end
   end
   return setmeta(stand_in, stand_in_meta(original))
 end
@@ -119,7 +130,9 @@ end
 -- The texts of tables and functions without their addresses.
 local raw_format, find, select = string.format, string.find, select
 local function script_format(form, ...)
-  if type(form) == "string" and find(form, "%%[-+ #0-9.]*p") then raise("string.format: %p would differ in each process") end
+  if type(form) == "string" and find(form, "%%[-+ #0-9.]*p") then
+    raise("string.format: %p would differ in each process")
+  end
   for at = 1, select("#", ...) do
     local kind = type((select(at, ...)))
     if kind == "table" or kind == "function" then
@@ -147,14 +160,20 @@ local function merge(from, to, first, middle, last, is_less)
   end
 end
 
-local function natural(a, b) return a < b end
+local function natural(a, b)
+  return a < b
+end
 
 local function script_sort(tab, is_less)
   if type(tab) ~= "table" then raise("table.sort: expected a table, got a " .. type(tab)) end
-  if is_less ~= nil and type(is_less) ~= "function" then raise("table.sort: expected a function to compare with, got a " .. type(is_less)) end
+  if is_less ~= nil and type(is_less) ~= "function" then
+    raise("table.sort: expected a function to compare with, got a " .. type(is_less))
+  end
   is_less = is_less or natural
   local count, from, to = #tab, {}, {}
-  for place = 1, count do from[place] = tab[place] end
+  for place = 1, count do
+    from[place] = tab[place]
+  end
   local width = 1
   while width < count do
     for first = 1, count, 2 * width do
@@ -162,17 +181,35 @@ local function script_sort(tab, is_less)
     end
     from, to, width = to, from, 2 * width
   end
-  for place = 1, count do tab[place] = from[place] end
+  for place = 1, count do
+    tab[place] = from[place]
+  end
 end
 table.sort = script_sort
 
 local world = {
-  assert = assert, error = error, ipairs = ipairs, next = script_next, pairs = script_pairs, pcall = pcall,
-  rawequal = rawequal, rawlen = rawlen, select = select, 
-  setmetatable = script_setmetatable, getmetatable = script_getmetatable,
-  tonumber = script_tonumber, tostring = script_tostring, type = type, xpcall = xpcall, _VERSION = _VERSION,
-  math = math, string = string, table = table, utf8 = utf8,
-  numeric = numbers.new, array = array,
+  assert = assert,
+  error = error,
+  ipairs = ipairs,
+  next = script_next,
+  pairs = script_pairs,
+  pcall = pcall,
+  rawequal = rawequal,
+  rawlen = rawlen,
+  select = select,
+  setmetatable = script_setmetatable,
+  getmetatable = script_getmetatable,
+  tonumber = script_tonumber,
+  tostring = script_tostring,
+  type = type,
+  xpcall = xpcall,
+  _VERSION = _VERSION,
+  math = math,
+  string = string,
+  table = table,
+  utf8 = utf8,
+  numeric = numbers.new,
+  array = array,
 }
 
 -- A handler that draws lots, or that reads memory addresses, would not come to the same state twice.
@@ -181,7 +218,9 @@ string.dump = nil
 
 function world.print(...)
   local parts = table.pack(...)
-  for at = 1, parts.n do parts[at] = script_tostring(parts[at]) end
+  for at = 1, parts.n do
+    parts[at] = script_tostring(parts[at])
+  end
   host.print(table.concat(parts, "\t"))
 end
 
@@ -197,9 +236,9 @@ local globals = setmeta({}, {
 })
 world._G, frozen[globals] = globals, world
 
--- Runs the script's text; returns its handlers and the read-only tables, or nil and a message.
-return function(text, chunk_name)
-  local chunk, problem = load(text, chunk_name, "t", globals)
+-- Runs the script's text. What it raises is for the caller.
+local function run_script(text)
+  local chunk, problem = load(text, "@" .. script_name, "t", globals) -- as host.place() looks for it
   if not chunk then return nil, problem end
   local ok, failure = pcall(chunk)
   if not ok then return nil, failure end
@@ -207,5 +246,28 @@ return function(text, chunk_name)
   for name, value in next, world do
     if type(value) == "table" and value ~= globals and not hidden[rawmeta(value)] then world[name] = freeze(value) end
   end
-  return { on_event = world.on_event, on_snapshot = world.on_snapshot }, frozen
+  return { on_event = world.on_event, on_snapshot = world.on_snapshot }
 end
+
+-- Loads the script; returns whether it has on_snapshot, or nil and a message.
+local function load_script(text)
+  local found, problem = run_script(text)
+  if not found then return nil, failure_text(problem) end
+  if type(found.on_event) ~= "function" then
+    return nil, script_name .. ": there is no function on_event(event, ctx)"
+  end
+  if found.on_snapshot ~= nil and type(found.on_snapshot) ~= "function" then
+    return nil,
+      script_name .. ": on_snapshot is a " .. type(found.on_snapshot) .. "; expected a function on_snapshot(ctx)"
+  end
+  set_handlers(found)
+  return found.on_snapshot ~= nil
+end
+
+-- What an encoder should look at instead of this table.
+local function plain(tab)
+  if is_event(rawmeta(tab)) then return open_event(tab) end
+  return frozen[tab] or tab
+end
+
+return { load_script = load_script, plain = plain }

@@ -16,6 +16,7 @@ use crate::lane::before::{Gathered, Unknown, read_unknown};
 use crate::lane::watch::Activity;
 use crate::lane::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
 use crate::model::event::RegionNo;
+use crate::model::ids::Depth;
 use crate::model::limits::DRY_EVENTS_MAX;
 use crate::model::query::Query;
 use crate::model::schema::Schema;
@@ -26,7 +27,7 @@ use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Change, Decoder, Head, ValueRef, Writer, encode_values};
 use crate::rows::existence::{KnownRows, is_new};
 use crate::store::RegionQuery;
-use crate::undo::push_absent;
+use crate::undo::{begin_entry, push_absent};
 
 /// Makes engines that run a Rust handler.
 pub(crate) struct NativeFactory<H> {
@@ -60,7 +61,7 @@ impl<H: Handler> EngineFactory for NativeFactory<H> {
             block: 0,
             undo: BTreeMap::new(),
             undo_bytes: 0,
-            history_depth: context.history_depth,
+            history_depth: Depth::new(context.history_depth),
             missed: Missed::default(),
             is_snapshot: false,
             batch: 1,
@@ -177,7 +178,7 @@ struct Rows {
     /// For each region, what rows were before blocks that can still be rolled back, in order.
     undo: BTreeMap<RegionNo, VecDeque<UndoEntry>>,
     undo_bytes: usize,
-    history_depth: u64,
+    history_depth: Depth,
     missed: Missed,
     is_snapshot: bool,
     batch: u64,
@@ -214,7 +215,7 @@ impl Rows {
             *changed_rows += (table.changed_rows() - changed) as u64;
             before
         };
-        if self.history_depth == 0 {
+        if self.history_depth.is_none() {
             for (entity, id, row) in self.writes.drain(..) {
                 set(entity, &id, row);
             }
@@ -229,7 +230,7 @@ impl Rows {
             }
         }
         // What lies too far behind to be rolled back goes at once, while it is still in the processor's cache.
-        let oldest = change.block.saturating_sub_unsigned(self.history_depth);
+        let oldest = self.history_depth.oldest(change.block.into()).get();
         while let Some(entry) = undo.pop_front_if(|entry| entry.block <= oldest) {
             self.undo_bytes -= entry.memory_bytes();
         }
@@ -250,7 +251,7 @@ impl Rows {
                     Before::Row(row) => {
                         let entries = gathered.entries(entity, region);
                         let head = Head { id: &id, change: Change::Written, writer: Writer::default() };
-                        entries.extend(block.to_le_bytes());
+                        begin_entry(block, entries);
                         encode_values(&schema.entities()[entity], head, &row, entries);
                     }
                 }

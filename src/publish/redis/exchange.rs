@@ -12,6 +12,7 @@ use redis::{Cmd, Value};
 
 use super::keys::Key;
 use super::node::Node;
+use super::plan::PublishPlan;
 use super::publisher::{Extent, Publisher, millis};
 use super::summary::{Entry, around, entry_text};
 use super::topology::{Host, PART_OF_CLUSTER, redirection};
@@ -22,7 +23,7 @@ use crate::model::limits::{
 };
 use crate::model::timestamp::Timestamp;
 use crate::model::wait::pause;
-use crate::publish::{Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus};
+use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
 
 /// How often a script may be forgotten within one request before its regions fail.
 const SCRIPT_LOSSES_MAX: u32 = 2;
@@ -117,14 +118,7 @@ impl<'p> Round<'p> {
             asked: HashMap::new(),
             receipts: items
                 .iter()
-                .map(|item| PublishReceipt {
-                    region: Arc::clone(&item.region),
-                    id: item.id.clone(),
-                    seq: item.seq,
-                    block: item.block,
-                    outcome: Err(PublishError::Refused("it was not tried".into())),
-                    took: Duration::ZERO,
-                })
+                .map(|item| PublishReceipt::of(item, Err(PublishError::Refused("it was not tried".into()))))
                 .collect(),
             trips: 0,
             prior: None,

@@ -2,7 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `address` | where Redis is |
+//! | `address`, `plan` | where Redis is; how snapshots are published there |
+//! | `target` | Redis as the publish thread sees it |
 //! | `keys` | the names of the keys, and templates for them |
 //! | `script`, `scripts/` | what runs in Redis |
 //! | `wire`, `node`, `topology` | one connection; the pool of one server; the servers of a cluster |
@@ -15,14 +16,18 @@ mod address;
 mod exchange;
 mod keys;
 mod node;
+mod plan;
 mod publisher;
 mod reader;
 mod script;
 mod summary;
+mod target;
 mod topology;
 mod wire;
 
 pub use address::{RedisUrl, RedisUrlError};
 pub use keys::{Keys, KeysError};
+pub use plan::PublishPlan;
 pub use publisher::{Extent, KeptRegion, Published, Publisher};
 pub use reader::{LatestInRedis, RedisSnapshots};
+pub use target::RedisTarget;

@@ -12,11 +12,12 @@ use redis::{Cmd, Value};
 use super::exchange::Round;
 use super::keys::Key;
 use super::node::Node;
+use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::{Entry, Summary};
 use super::topology::{Topology, redirection};
 use super::wire::{Break, server_text};
-use crate::publish::{Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus};
+use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
 
 /// How often regions that were not handed over are asked for at most, and how often a summary is written that others
 /// write too.

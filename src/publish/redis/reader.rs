@@ -7,13 +7,14 @@ use redis::Value;
 
 use super::keys::Key;
 use super::node::Node;
+use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::Summary;
 use super::topology::{PART_OF_CLUSTER, Topology, redirection};
 use super::wire::{Break, Exchange, server_text};
 use crate::model::limits::REGIONS_READ_MAX;
 use crate::model::timestamp::Timestamp;
-use crate::publish::{PublishError, PublishPlan};
+use crate::publish::PublishError;
 use crate::snapshot::seq_of;
 use crate::store::StoredSnapshot;
 

@@ -8,8 +8,9 @@ use redis::Value;
 
 use super::keys::slot_of;
 use super::node::Node;
+use super::plan::PublishPlan;
 use super::wire::server_text;
-use crate::publish::{PublishError, PublishPlan};
+use crate::publish::PublishError;
 
 pub(super) type Host = (String, u16);
 

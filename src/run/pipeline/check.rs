@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::{Pipeline, ProgressHook, StartRegions};
-use crate::lane::{Cast, Engine};
-use crate::model::byte_budget::ByteBudget;
+use super::start::{SharedParts, StartRegions};
+use super::{Pipeline, ProgressHook};
+use crate::lane::{Assignment, Engine};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::BatchClock;
 use crate::model::limits::WAIT_STEP;
 use crate::run::engines::Job;
 use crate::run::error::{PipelineError, unopened};
 use crate::run::intake::{Intake, Reach};
-use crate::source::reader::{FromReader, ReadStats};
-use crate::timeline::Recorder;
+use crate::source::reader::FromReader;
 use crate::undo::Window;
 
 /// Events of the source that are tried.
@@ -48,10 +48,8 @@ impl Pipeline {
         }
         let source = self.take_source()?;
         let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
-        let budget = ByteBudget::new(crate::model::limits::read_ahead_bytes(self.batch.memory_bytes));
-        let stats = Arc::new(ReadStats::default());
-        let shared = (&budget, &stats, &Recorder::new(0));
-        let pages = self.start_reader(source, Checkpoint::default(), Window::default(), &start, shared)?;
+        let shared = SharedParts::new(self.batch.memory_bytes, 0);
+        let pages = self.start_reader(source, Checkpoint::default(), Window::default(), &start, &shared)?;
         let mut intake = Intake::default();
         let (mut names, mut seen) = (start.names.clone(), 0);
         // A silent source is waited for, as in a run, until the stop handle says otherwise.
@@ -72,7 +70,7 @@ impl Pipeline {
                 Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
             }
         }
-        stats.stop.store(true, Ordering::Relaxed);
+        shared.read.stop.store(true, Ordering::Relaxed);
         drop(pages);
         intake.end();
         let events = self.try_events(&mut intake, &names, start.all)?;
@@ -82,23 +80,23 @@ impl Pipeline {
 
     /// Handles the sample, and computes each region's snapshot.
     fn try_events(&self, intake: &mut Intake, names: &[Arc<str>], all: Option<u32>) -> Result<u64, PipelineError> {
-        let mut crew = self.trial_crew()?;
-        let mut cast = Cast::new(crew.len());
+        let mut engines = self.trial_engines()?;
+        let mut assignment = Assignment::new(engines.len());
         let mut events = 0;
         while events < SAMPLE_EVENTS {
             let reach = Reach { events: SAMPLE_EVENTS - events, ..Reach::ANY };
             let Some((round, taken)) = intake.take(reach, names, all) else { break };
-            events += taken.events;
+            events += taken.summary.events;
             let round = Arc::new(round);
             for lane in 0..round.lanes.len() {
-                let engine = cast.engine_for(round.lanes[lane].region, 1);
+                let engine = assignment.engine_for(round.lanes[lane].region, 1);
                 let (round, name, region) =
                     (Arc::clone(&round), Arc::clone(&round.lanes[lane].name), round.lanes[lane].region);
                 let run = move |engine: &mut dyn Engine| {
                     engine.run(&round, &[lane])?;
-                    engine.snapshot(region, &name, taken.last_block).map(drop)
+                    engine.snapshot(region, &name, taken.summary.last_block).map(drop)
                 };
-                crew.each(vec![(engine, Box::new(run) as Job<()>)]).map_err(unopened)?;
+                engines.each(BatchClock::first(), vec![(engine, Box::new(run) as Job<()>)]).map_err(unopened)?;
             }
         }
         Ok(events)

@@ -3,18 +3,18 @@
 local failure
 local function read(key, command, ...)
   local value = redis.pcall(command, key, ...)
-  if type(value) == 'table' then
-    failure = failure or (value.err .. ': ' .. key)
+  if type(value) == "table" then
+    failure = failure or (value.err .. ": " .. key)
     return nil
   end
   return value or nil
 end
-local id = read(KEYS[1], 'GET')
+local id = read(KEYS[1], "GET")
 if failure then return redis.error_reply(failure) end
 if not id then return false end
 local names = { pipeline = ARGV[3], region = ARGV[1], id = id }
-local document = read((string.gsub(ARGV[2], '<(%a+)>', names)), 'GET')
-local seq, moment = read(KEYS[2], 'GET'), read(KEYS[3], 'ZSCORE', id)
+local document = read((string.gsub(ARGV[2], "<(%a+)>", names)), "GET")
+local seq, moment = read(KEYS[2], "GET"), read(KEYS[3], "ZSCORE", id)
 if failure then return redis.error_reply(failure) end
 if not document then return false end
-return { id, seq or '', moment or '', document }
+return { id, seq or "", moment or "", document }

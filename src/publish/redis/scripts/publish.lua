@@ -7,44 +7,51 @@
 local region, id, seq, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time, ttl, window, oldest = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local doc_template, at_template, pipeline = ARGV[9], ARGV[10], ARGV[11]
-local voters, entry, head, tail = tonumber(ARGV[13] or '0'), ARGV[14], ARGV[15], ARGV[16]
-local latest_key, seq_key, doc_key, index_key, dedup_key, live_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local at_key = at_template ~= '' and KEYS[7] or nil
+local voters, entry, head, tail = tonumber(ARGV[13] or "0"), ARGV[14], ARGV[15], ARGV[16]
+local latest_key, seq_key, doc_key, index_key, dedup_key, live_key =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local at_key = at_template ~= "" and KEYS[7] or nil
 
 local function name(template, of_id, of_time)
-  return (string.gsub(template, '<(%a+)>', { pipeline = pipeline, region = region, id = of_id, timestamp = of_time }))
+  return (string.gsub(template, "<(%a+)>", { pipeline = pipeline, region = region, id = of_id, timestamp = of_time }))
 end
 
-local found = redis.call('MGET', latest_key, seq_key, dedup_key)
-local newest, known, twin = found[1], found[2], window ~= '0' and found[3]
+local found = redis.call("MGET", latest_key, seq_key, dedup_key)
+local newest, known, twin = found[1], found[2], window ~= "0" and found[3]
 -- MGET does not tell a key of another type from none. (What is at the dedup key is written over, whatever it is.)
 if not (newest and known) then
-  if redis.call('EXISTS', latest_key, seq_key) ~= (newest and 1 or 0) + (known and 1 or 0) then
+  if redis.call("EXISTS", latest_key, seq_key) ~= (newest and 1 or 0) + (known and 1 or 0) then
     for _, key in ipairs({ latest_key, seq_key }) do
-      local value = redis.pcall('GET', key)
-      if type(value) == 'table' then return redis.error_reply(value.err .. ': ' .. key) end
+      local value = redis.pcall("GET", key)
+      if type(value) == "table" then return redis.error_reply(value.err .. ": " .. key) end
     end
   end
 end
-if known and not string.find(known, '^[1-9]%d*$') and known ~= '0' then
-  return redis.error_reply('FOREIGN the key does not hold a number of ours: ' .. seq_key)
+if known and not string.find(known, "^[1-9]%d*$") and known ~= "0" then
+  return redis.error_reply("FOREIGN the key does not hold a number of ours: " .. seq_key)
 end
 
 -- What is older than the time to live, looked up before anything is written.
 local past = {}
 if newest then
-  past = redis.pcall('ZRANGEBYSCORE', index_key, '-inf', '(' .. oldest, 'LIMIT', 0, 1000)
-  if past.err then return redis.error_reply(past.err .. ': ' .. index_key) end
+  past = redis.pcall("ZRANGEBYSCORE", index_key, "-inf", "(" .. oldest, "LIMIT", 0, 1000)
+  if past.err then return redis.error_reply(past.err .. ": " .. index_key) end
 end
 
-if ARGV[12] == '1' and redis.acl_check_cmd then
+if ARGV[12] == "1" and redis.acl_check_cmd then
   local needed = {
-    { 'SET', doc_key, '' }, { 'ZADD', index_key, '0', '' }, { 'PEXPIRE', index_key, '1' }, { 'SET', latest_key, '' },
-    { 'SET', seq_key, '' }, { 'DEL', live_key }, { 'SET', dedup_key, '' }, { 'SET', at_key or doc_key, '' },
+    { "SET", doc_key, "" },
+    { "ZADD", index_key, "0", "" },
+    { "PEXPIRE", index_key, "1" },
+    { "SET", latest_key, "" },
+    { "SET", seq_key, "" },
+    { "DEL", live_key },
+    { "SET", dedup_key, "" },
+    { "SET", at_key or doc_key, "" },
   }
   for _, command in ipairs(needed) do
     if not redis.acl_check_cmd(unpack(command)) then
-      return redis.error_reply('NOPERM the user may not ' .. command[1] .. ' ' .. command[2])
+      return redis.error_reply("NOPERM the user may not " .. command[1] .. " " .. command[2])
     end
   end
 end
@@ -57,51 +64,53 @@ end
 
 local status
 if known and newest and above(known, seq) then
-  status = 'stale'
+  status = "stale"
 elseif newest == id then
   -- An id that was given may come again with another content. What Redis has let go is written again too.
-  if (known == seq or twin == id) and redis.call('GET', doc_key) == document then
-    status = known == seq and 'same' or 'duplicate'
+  if (known == seq or twin == id) and redis.call("GET", doc_key) == document then
+    status = known == seq and "same" or "duplicate"
   end
-elseif newest and twin == newest and redis.call('EXISTS', name(doc_template, newest)) == 1 then
-  status = 'duplicate'
+elseif newest and twin == newest and redis.call("EXISTS", name(doc_template, newest)) == 1 then
+  status = "duplicate"
 end
 
 if status then
   -- The same may be what an attempt has left that was cut short by the server itself.
-  if status == 'same' then redis.call('DEL', live_key) end
+  if status == "same" then redis.call("DEL", live_key) end
   if newest then
-    local moment = at_key and redis.call('ZSCORE', index_key, newest)
-    redis.call('PEXPIRE', latest_key, ttl)
+    local moment = at_key and redis.call("ZSCORE", index_key, newest)
+    redis.call("PEXPIRE", latest_key, ttl)
     -- What Redis has let go alone is made again.
-    if redis.call('PEXPIRE', index_key, ttl) == 0 then
-      redis.pcall('ZADD', index_key, time, newest)
-      redis.call('PEXPIRE', index_key, ttl)
+    if redis.call("PEXPIRE", index_key, ttl) == 0 then
+      redis.pcall("ZADD", index_key, time, newest)
+      redis.call("PEXPIRE", index_key, ttl)
     end
-    redis.call('PEXPIRE', name(doc_template, newest), ttl)
-    if moment then redis.call('PEXPIRE', name(at_template, newest, string.format('%.0f', moment)), ttl) end
+    redis.call("PEXPIRE", name(doc_template, newest), ttl)
+    if moment then redis.call("PEXPIRE", name(at_template, newest, string.format("%.0f", moment)), ttl) end
   end
-  if redis.call('PEXPIRE', seq_key, ttl) == 0 then redis.pcall('SET', seq_key, seq, 'PX', ttl) end
+  if redis.call("PEXPIRE", seq_key, ttl) == 0 then redis.pcall("SET", seq_key, seq, "PX", ttl) end
 else
-  local added = redis.pcall('ZADD', index_key, time, id)
-  if type(added) == 'table' then return redis.error_reply(added.err .. ': ' .. index_key) end
-  redis.call('SET', doc_key, document, 'PX', ttl)
-  if at_key then redis.call('SET', at_key, document, 'PX', ttl) end
-  redis.call('PEXPIRE', index_key, ttl)
-  redis.call('DEL', live_key)
-  redis.call('SET', latest_key, id, 'PX', ttl)
-  redis.call('SET', seq_key, seq, 'PX', ttl)
+  local added = redis.pcall("ZADD", index_key, time, id)
+  if type(added) == "table" then return redis.error_reply(added.err .. ": " .. index_key) end
+  redis.call("SET", doc_key, document, "PX", ttl)
+  if at_key then redis.call("SET", at_key, document, "PX", ttl) end
+  redis.call("PEXPIRE", index_key, ttl)
+  redis.call("DEL", live_key)
+  redis.call("SET", latest_key, id, "PX", ttl)
+  redis.call("SET", seq_key, seq, "PX", ttl)
   for _, old in ipairs(past) do
     -- While a slot moves, a key that has gone ahead is left to the next time.
-    if old ~= id and type(redis.pcall('DEL', name(doc_template, old))) == 'number' then
-      redis.pcall('ZREM', index_key, old)
+    if old ~= id and type(redis.pcall("DEL", name(doc_template, old))) == "number" then
+      redis.pcall("ZREM", index_key, old)
     end
   end
-  if window ~= '0' then redis.call('SET', dedup_key, id, 'PX', window) end
+  if window ~= "0" then redis.call("SET", dedup_key, id, "PX", window) end
 end
 
 local now_id, now_seq = id, seq
-if status then now_id, now_seq = newest or id, known or seq end
+if status then
+  now_id, now_seq = newest or id, known or seq
+end
 
 -- The last of the regions of one publish writes the summary, so that it costs no round trip. A region that fails does
 -- not vote, and then nobody writes it.
@@ -109,41 +118,43 @@ local summed = 0
 if voters > 0 then
   local summary_key, votes_key = KEYS[#KEYS - 1], KEYS[#KEYS]
   if status then
-    entry = '{"region":' .. cjson.encode(region) .. ',"id":' .. cjson.encode(now_id) .. ',"seq":' .. now_seq .. '}'
+    entry = '{"region":' .. cjson.encode(region) .. ',"id":' .. cjson.encode(now_id) .. ',"seq":' .. now_seq .. "}"
   end
-  local vote = redis.pcall('HSETNX', votes_key, region, (status and '0' or '1') .. entry)
+  local vote = redis.pcall("HSETNX", votes_key, region, (status and "0" or "1") .. entry)
   local votes = {}
-  if type(vote) == 'number' then
-    redis.pcall('PEXPIRE', votes_key, 60000)
-    if redis.pcall('HLEN', votes_key) == voters then votes = redis.pcall('HGETALL', votes_key) end
+  if type(vote) == "number" then
+    redis.pcall("PEXPIRE", votes_key, 60000)
+    if redis.pcall("HLEN", votes_key) == voters then votes = redis.pcall("HGETALL", votes_key) end
   end
   if #votes == 2 * voters then
     local entries, has_published, regions = {}, false, {}
     for at = 1, #votes, 2 do
       regions[votes[at]] = tonumber(string.match(votes[at + 1], '"seq":(%d+)')) or 0
-      has_published = has_published or string.sub(votes[at + 1], 1, 1) == '1'
+      has_published = has_published or string.sub(votes[at + 1], 1, 1) == "1"
       entries[#entries + 1] = string.sub(votes[at + 1], 2)
     end
-    redis.pcall('DEL', votes_key)
-    local before = redis.pcall('GET', summary_key)
+    redis.pcall("DEL", votes_key)
+    local before = redis.pcall("GET", summary_key)
     local is_known = before == false
-    if type(before) == 'string' then
+    if type(before) == "string" then
       local is_json, content = pcall(cjson.decode, before)
-      is_known = is_json and type(content) == 'table' and type(content.regions) == 'table'
+      is_known = is_json and type(content) == "table" and type(content.regions) == "table"
       for _, one in ipairs(is_known and content.regions or {}) do
-        is_known = is_known and type(one) == 'table' and regions[one.region] ~= nil
+        is_known = is_known
+          and type(one) == "table"
+          and regions[one.region] ~= nil
           and (tonumber(one.seq) or 0) <= regions[one.region]
       end
     end
     if not has_published then
-      redis.pcall('PEXPIRE', summary_key, ttl)
+      redis.pcall("PEXPIRE", summary_key, ttl)
       summed = 1
     elseif is_known then
       table.sort(entries)
-      local text = head .. table.concat(entries, ',') .. tail
-      if not redis.pcall('SET', summary_key, text, 'PX', ttl).err then summed = 1 end
+      local text = head .. table.concat(entries, ",") .. tail
+      if not redis.pcall("SET", summary_key, text, "PX", ttl).err then summed = 1 end
     end
   end
 end
 
-return { status or 'published', now_id, now_seq, summed }
+return { status or "published", now_id, now_seq, summed }

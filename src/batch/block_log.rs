@@ -1,0 +1,148 @@
+//! What the open batch will leave in the undo log beside rows: its blocks and hashes, and which regions they touched.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::open::{LaneBlocks, RoundSummary};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::{BlockNo, Depth};
+use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead, RegionUndo};
+
+/// The blocks of the open batch, as far as they can be rolled back.
+#[derive(Debug, Default)]
+pub(crate) struct BlockLog {
+    depth: Depth,
+    /// Hashes of blocks that have come and are not handled yet.
+    hashes: BTreeMap<i64, Arc<str>>,
+    /// The last block of the batches that are sealed.
+    sealed: HistoryBase,
+    /// The last block that is too old, or in an earlier batch.
+    base: HistoryBase,
+    /// The blocks behind it.
+    blocks: VecDeque<BlockMark>,
+    touches: VecDeque<BlockTouch>,
+    /// The last block in which each region had an event. Only where rows can be rolled back.
+    last: HashMap<Arc<str>, i64>,
+}
+
+impl BlockLog {
+    /// A log that begins where the store stands. `last` are its regions and the last block of each.
+    pub(crate) fn new(depth: Depth, sealed: HistoryBase, last: Vec<(Arc<str>, i64)>) -> Self {
+        Self {
+            depth,
+            hashes: BTreeMap::new(),
+            base: sealed.clone(),
+            sealed,
+            blocks: VecDeque::new(),
+            touches: VecDeque::new(),
+            last: last.into_iter().collect(),
+        }
+    }
+
+    /// Takes the hashes of blocks that come.
+    pub(super) fn note_hashes(&mut self, hashes: Vec<(i64, Arc<str>)>) {
+        self.hashes.extend(hashes);
+    }
+
+    /// Goes on by the events of a round.
+    pub(super) fn pass(&mut self, round: &RoundSummary, lanes: &impl LaneBlocks) {
+        for &(block, events) in &round.blocks {
+            match self.blocks.back_mut() {
+                Some(last) if last.block == block => last.events += events,
+                _ => {
+                    let hash = self.hashes.remove(&block);
+                    self.blocks.push_back(BlockMark { block, events, hash });
+                }
+            }
+        }
+        let oldest = self.oldest(round.last_block);
+        // The last block may go on in the next round.
+        while self.blocks.len() > 1
+            && let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest)
+        {
+            self.base.pass(&mark);
+        }
+        if !self.depth.is_none() {
+            self.touch(lanes, oldest);
+        }
+    }
+
+    fn oldest(&self, tip: i64) -> i64 {
+        self.depth.oldest(BlockNo::new(tip)).get()
+    }
+
+    fn touch(&mut self, lanes: &impl LaneBlocks, oldest: i64) {
+        while self.touches.pop_front_if(|touch| touch.block <= oldest).is_some() {}
+        for lane in 0..lanes.lanes() {
+            let (name, len) = (lanes.name(lane), lanes.events(lane));
+            let block_of = |event: usize| lanes.block(lane, event);
+            // Where the blocks begin that can still be rolled back; from the end, since most are older in a long run.
+            let first = (0..len).rev().take_while(|event| block_of(*event).is_some_and(|block| block > oldest)).count();
+            let first = len - first;
+            let mut before = match first.checked_sub(1) {
+                Some(older) => block_of(older),
+                None => self.last.get(name).copied(),
+            };
+            let blocks: Vec<i64> = (first..len).filter_map(block_of).collect();
+            for run in blocks.chunk_by(|a, b| a == b) {
+                let touch = BlockTouch { block: run[0], region: Arc::clone(name), events: run.len() as u64, before };
+                self.touches.push_back(touch);
+                before = Some(run[0]);
+            }
+            if let Some(last) = before {
+                self.last.insert(Arc::clone(name), last);
+            }
+        }
+    }
+
+    /// The head of the undo record of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
+    pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<HistoryHead> {
+        let oldest = last_block.map_or(i64::MIN, |last| self.oldest(last));
+        while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
+            self.base.pass(&mark);
+        }
+        let base = self.base.clone();
+        let blocks: Vec<BlockMark> = std::mem::take(&mut self.blocks).into();
+        let touches = std::mem::take(&mut self.touches).into_iter().filter(|touch| touch.block > oldest).collect();
+        blocks.iter().for_each(|mark| self.base.pass(mark));
+        self.sealed = self.base.clone();
+        let is_kept = !self.depth.is_none() || self.base.hash.is_some();
+        is_kept.then_some(HistoryHead { base, blocks, touches })
+    }
+
+    /// Lets the hashes of blocks go that will not be handled.
+    pub(super) fn drop_hashes(&mut self, to: i64) {
+        if let Some(first) = to.checked_add(1) {
+            self.hashes.split_off(&first);
+        }
+    }
+
+    /// Forgets the open batch, which is not to be committed.
+    pub(super) fn discard(&mut self) {
+        self.hashes.clear();
+        self.blocks.clear();
+        self.base = self.sealed.clone();
+        while let Some(touch) = self.touches.pop_back() {
+            match touch.before.filter(|before| *before < touch.block) {
+                Some(before) => drop(self.last.insert(touch.region, before)),
+                None if touch.before.is_none() => drop(self.last.remove(&touch.region)),
+                None => {}
+            }
+        }
+    }
+
+    /// Begins anew where a rollback has ended.
+    pub(super) fn set_back(&mut self, to: &Checkpoint, hash: Option<Arc<str>>, regions: &[RegionUndo]) {
+        self.hashes.clear();
+        self.blocks.clear();
+        self.touches.clear();
+        self.base = HistoryBase::at(to, hash);
+        self.sealed = self.base.clone();
+        for undo in regions {
+            match undo.block {
+                Some(block) => drop(self.last.insert(Arc::clone(&undo.region), block)),
+                None => drop(self.last.remove(&undo.region)),
+            }
+        }
+    }
+}

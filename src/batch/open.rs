@@ -1,0 +1,364 @@
+//! The open batch: what handlers have done since the last one was sealed, in numbers. Its rows are in the engines.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::block_log::BlockLog;
+use super::sealed::{RegionTouch, SealedBatch, SnapshotDraft};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::event::RegionNo;
+use crate::model::ids::{BatchNo, BlockNo, Depth};
+use crate::rows::changes::RegionChanges;
+use crate::undo::{RegionUndo, record};
+
+/// What a round adds to the open batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct RoundSummary {
+    pub(crate) events: u64,
+    /// Blocks that begin in the round.
+    pub(crate) new_blocks: u64,
+    pub(crate) first_block: i64,
+    pub(crate) last_block: i64,
+    /// Events of the last block that are in the round.
+    pub(crate) last_block_events: u64,
+    /// The blocks in order, and the events of each that are in the round.
+    pub(crate) blocks: Vec<(i64, u64)>,
+}
+
+/// The lanes of a round, as far as a batch has to know them: one lane is one region's events, in order.
+pub(crate) trait LaneBlocks {
+    /// How many lanes there are.
+    fn lanes(&self) -> usize;
+    /// The region of a lane.
+    fn region(&self, lane: usize) -> RegionNo;
+    /// Its name.
+    fn name(&self, lane: usize) -> &Arc<str>;
+    /// How many events a lane has.
+    fn events(&self, lane: usize) -> usize;
+    /// The block of one of them.
+    fn block(&self, lane: usize, event: usize) -> Option<i64>;
+}
+
+/// What comes behind the events that were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upcoming {
+    /// An event of this block.
+    Block(i64),
+    /// Nothing that belongs to what was taken.
+    End,
+    /// It is not known yet, or the rest of a block will never come.
+    Unknown,
+}
+
+/// Proof that the open batch ends with a whole block. A batch can be sealed with it only.
+#[derive(Debug)]
+pub(crate) struct WholeBlocks(());
+
+impl WholeBlocks {
+    /// The proof, if there is one. `begun` is the block that the last round may have left incomplete.
+    pub(crate) fn prove(begun: Option<i64>, upcoming: Upcoming) -> Option<Self> {
+        let is_whole = match (begun, upcoming) {
+            (None, _) | (Some(_), Upcoming::End) => true,
+            (Some(begun), Upcoming::Block(next)) => next != begun,
+            (Some(_), Upcoming::Unknown) => false,
+        };
+        is_whole.then_some(Self(()))
+    }
+}
+
+/// What the engines hand out when a batch is sealed.
+#[derive(Debug, Default)]
+pub(crate) struct BatchContents {
+    /// For each entity of the schema, the changed rows, ordered by region.
+    pub(crate) changes: Vec<Vec<RegionChanges>>,
+    pub(crate) snapshots: Vec<SnapshotDraft>,
+    /// The before-images, in the sections of an undo record.
+    pub(crate) before_images: Vec<u8>,
+}
+
+/// How much an open batch has grown since it was last looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Growth {
+    pub(crate) events: u64,
+    /// Rows that the batch had not changed before.
+    pub(crate) rows: u64,
+}
+
+/// The batch that handlers fill. Sealing consumes it, and wants the proof that it is whole blocks.
+#[derive(Debug, Default)]
+pub(crate) struct OpenBatch {
+    /// The checkpoint that it follows on.
+    before: Checkpoint,
+    depth: Depth,
+    events: u64,
+    blocks: u64,
+    first_block: Option<i64>,
+    last_block: Option<i64>,
+    last_block_events: u64,
+    /// The last block of each region that had an event, and how many it had.
+    touched: HashMap<RegionNo, (i64, u64)>,
+    log: BlockLog,
+    opened_at: Option<Instant>,
+    last_growth: Growth,
+}
+
+impl OpenBatch {
+    /// An empty batch behind a checkpoint.
+    pub(crate) fn new(before: Checkpoint, depth: Depth, log: BlockLog) -> Self {
+        Self { before, depth, log, ..Self::default() }
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> BatchNo {
+        BatchNo::new(self.before.batch).next()
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        self.events > 0
+    }
+
+    pub(crate) fn events(&self) -> u64 {
+        self.events
+    }
+
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Blocks of the pipeline up to its end.
+    pub(crate) fn blocks_total(&self) -> u64 {
+        self.before.blocks + self.blocks
+    }
+
+    /// Blocks of the pipeline before it.
+    pub(crate) fn blocks_before(&self) -> u64 {
+        self.before.blocks
+    }
+
+    /// Its first and last block so far; none if it has no event.
+    pub(crate) fn span(&self) -> Option<(i64, i64)> {
+        self.first_block.zip(self.last_block)
+    }
+
+    /// Its last block; none if it has no event.
+    pub(crate) fn last_block(&self) -> Option<i64> {
+        self.last_block
+    }
+
+    /// The last block of the state that handlers see: its own or that of the checkpoint.
+    pub(crate) fn tip(&self) -> Option<i64> {
+        self.last_block.or(self.before.block)
+    }
+
+    /// The block behind which before-images are kept when it is sealed now; none if none are.
+    pub(crate) fn undo_floor(&self) -> Option<i64> {
+        let tip = self.tip().filter(|_| !self.depth.is_none())?;
+        Some(self.depth.oldest(BlockNo::new(tip)).get())
+    }
+
+    /// How long it has been open; none before its first event.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.opened_at.map(|opened_at| opened_at.elapsed())
+    }
+
+    /// How much it has grown since the last call. `rows` are those that it has changed in all.
+    pub(crate) fn growth(&mut self, rows: u64) -> Growth {
+        let last = std::mem::replace(&mut self.last_growth, Growth { events: self.events, rows });
+        Growth { events: self.events - last.events.min(self.events), rows: rows.saturating_sub(last.rows) }
+    }
+
+    /// Takes the hashes of blocks that come.
+    pub(crate) fn note_hashes(&mut self, hashes: Vec<(i64, Arc<str>)>) {
+        self.log.note_hashes(hashes);
+    }
+
+    /// Lets the hashes of blocks behind `to` go: those blocks will not be handled.
+    pub(crate) fn drop_hashes(&mut self, to: i64) {
+        self.log.drop_hashes(to);
+    }
+
+    /// Goes on by the events of a round.
+    pub(crate) fn take(&mut self, round: &RoundSummary, lanes: &impl LaneBlocks) {
+        self.log.pass(round, lanes);
+        self.opened_at.get_or_insert_with(Instant::now);
+        self.events += round.events;
+        self.blocks += round.new_blocks;
+        self.first_block.get_or_insert(round.first_block);
+        let goes_on = self.last_block == Some(round.last_block) && round.new_blocks == 0;
+        self.last_block_events = round.last_block_events + if goes_on { self.last_block_events } else { 0 };
+        self.last_block = Some(round.last_block);
+        for lane in 0..lanes.lanes() {
+            let events = lanes.events(lane);
+            let Some(block) = events.checked_sub(1).and_then(|last| lanes.block(lane, last)) else { continue };
+            let touch = self.touched.entry(lanes.region(lane)).or_insert((block, 0));
+            *touch = (block, touch.1 + events as u64);
+        }
+    }
+
+    /// Seals it: nothing in it changes any more. The second is the next batch, empty.
+    pub(crate) fn seal(
+        mut self,
+        _whole: WholeBlocks,
+        contents: BatchContents,
+        names: &[Arc<str>],
+        origins: &Arc<Vec<Arc<str>>>,
+    ) -> (SealedBatch, Self) {
+        let BatchContents { changes, snapshots, before_images } = contents;
+        let before = self.before;
+        let after = Checkpoint {
+            batch: self.number().get(),
+            block: self.tip(),
+            block_events: if self.last_block.is_some() { self.last_block_events } else { before.block_events },
+            blocks: self.blocks_total(),
+            events: before.events + self.events,
+        };
+        let head = self.log.seal(after.block);
+        let history = head.map(|head| record(after.batch, before.batch, after.block, &head, before_images));
+        let floor = after.block.map(|last| self.depth.oldest(BlockNo::new(last)).get());
+        let batch = SealedBatch {
+            before,
+            after,
+            first_block: self.first_block,
+            changes,
+            touched: self.touches(names),
+            origins: Arc::clone(origins),
+            snapshots,
+            history_floor: history.as_ref().and(floor),
+            history,
+            undone: None,
+        };
+        (batch, Self::new(after, self.depth, self.log))
+    }
+
+    fn touches(&self, names: &[Arc<str>]) -> Vec<RegionTouch> {
+        let touch = |(region, (block, events)): (&RegionNo, &(i64, u64))| RegionTouch {
+            region: Arc::clone(&names[*region as usize]),
+            block: *block,
+            events: *events,
+        };
+        let mut touched: Vec<RegionTouch> = self.touched.iter().map(touch).collect();
+        touched.sort_by(|a, b| a.region.cmp(&b.region));
+        touched
+    }
+
+    /// Lets it go: nothing of it may be committed. Returns an empty batch behind the same checkpoint.
+    pub(crate) fn discard(mut self) -> Self {
+        self.log.discard();
+        Self::new(self.before, self.depth, self.log)
+    }
+
+    /// Lets it go, since the state was rolled back to a checkpoint. Returns an empty batch behind that.
+    pub(crate) fn set_back(mut self, to: Checkpoint, hash: Option<Arc<str>>, regions: &[RegionUndo]) -> Self {
+        self.log.set_back(&to, hash, regions);
+        Self::new(to, self.depth, self.log)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_whole_when_its_last_block_cannot_go_on() {
+        use Upcoming::{Block, End, Unknown};
+        for (begun, upcoming, is_whole) in [
+            (None, Unknown, true),
+            (None, Block(7), true),
+            (Some(7), Block(7), false),
+            (Some(7), Block(8), true),
+            (Some(7), End, true),
+            (Some(7), Unknown, false),
+        ] {
+            assert_eq!(WholeBlocks::prove(begun, upcoming).is_some(), is_whole, "{begun:?} {upcoming:?}");
+        }
+    }
+
+    fn round(blocks: &[(i64, u64)], new_blocks: u64) -> RoundSummary {
+        let (first_block, _) = blocks[0];
+        let (last_block, last_block_events) = blocks[blocks.len() - 1];
+        let events = blocks.iter().map(|(_, events)| events).sum();
+        RoundSummary { events, new_blocks, first_block, last_block, last_block_events, blocks: blocks.to_vec() }
+    }
+
+    /// One lane, by the blocks of its events.
+    struct OneLane(Arc<str>, Vec<i64>);
+
+    impl LaneBlocks for OneLane {
+        fn lanes(&self) -> usize {
+            1
+        }
+
+        fn region(&self, _: usize) -> RegionNo {
+            0
+        }
+
+        fn name(&self, _: usize) -> &Arc<str> {
+            &self.0
+        }
+
+        fn events(&self, _: usize) -> usize {
+            self.1.len()
+        }
+
+        fn block(&self, _: usize, event: usize) -> Option<i64> {
+            self.1.get(event).copied()
+        }
+    }
+
+    fn take(batch: &mut OpenBatch, blocks: &[(i64, u64)], new_blocks: u64) {
+        let events = |(block, events): &(i64, u64)| std::iter::repeat_n(*block, *events as usize);
+        let lane = OneLane(Arc::from("r"), blocks.iter().flat_map(events).collect());
+        batch.take(&round(blocks, new_blocks), &lane);
+    }
+
+    fn sealed(batch: OpenBatch) -> (SealedBatch, OpenBatch) {
+        let whole = WholeBlocks::prove(None, Upcoming::End).expect("whole");
+        batch.seal(whole, BatchContents::default(), &[Arc::from("r")], &Arc::default())
+    }
+
+    #[test]
+    fn a_sealed_batch_counts_its_blocks_and_the_next_one_goes_on() {
+        let depth = Depth::new(10);
+        let mut batch = OpenBatch::new(Checkpoint::default(), depth, BlockLog::new(depth, Default::default(), vec![]));
+        take(&mut batch, &[(1, 2), (2, 3)], 2);
+        take(&mut batch, &[(2, 1)], 0);
+        assert_eq!((batch.number(), batch.span(), batch.events()), (BatchNo::new(1), Some((1, 2)), 6));
+        let (first, mut batch) = sealed(batch);
+        assert_eq!(first.after, Checkpoint { batch: 1, block: Some(2), block_events: 4, blocks: 2, events: 6 });
+        assert_eq!((first.touched[0].block, first.touched[0].events, first.history_floor), (2, 6, Some(-8)));
+        assert_eq!((batch.has_events(), batch.tip(), batch.span()), (false, Some(2), None));
+        take(&mut batch, &[(5, 1)], 1);
+        let (second, _) = sealed(batch);
+        assert_eq!(second.before, first.after);
+        assert_eq!(second.after, Checkpoint { batch: 2, block: Some(5), block_events: 1, blocks: 3, events: 7 });
+    }
+
+    #[test]
+    fn a_batch_without_events_keeps_the_block_of_its_checkpoint() {
+        let before = Checkpoint { batch: 4, block: Some(9), block_events: 3, blocks: 5, events: 50 };
+        let batch = OpenBatch::new(before, Depth::default(), BlockLog::default());
+        let (batch, _) = sealed(batch);
+        assert_eq!(batch.after, Checkpoint { batch: 5, ..before });
+        assert!(batch.first_block.is_none() && batch.history.is_none() && batch.history_floor.is_none());
+    }
+
+    #[test]
+    fn what_is_discarded_leaves_nothing() {
+        let before = Checkpoint { batch: 4, block: Some(9), block_events: 3, blocks: 5, events: 50 };
+        let mut batch = OpenBatch::new(before, Depth::default(), BlockLog::default());
+        take(&mut batch, &[(10, 2)], 1);
+        let (sealed, _) = sealed(batch.discard());
+        assert_eq!(sealed.after, Checkpoint { batch: 5, ..before });
+        assert!(sealed.touched.is_empty());
+    }
+
+    #[test]
+    fn growth_is_counted_from_the_last_look() {
+        let mut batch = OpenBatch::default();
+        take(&mut batch, &[(1, 4)], 1);
+        assert_eq!(batch.growth(3), Growth { events: 4, rows: 3 });
+        take(&mut batch, &[(1, 2)], 0);
+        assert_eq!(batch.growth(3), Growth { events: 2, rows: 0 });
+    }
+}

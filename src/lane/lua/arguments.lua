@@ -1,0 +1,66 @@
+-- What scripts pass to the methods of entities, checked.
+
+local inner = ...
+local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
+local type, next, tostring, mtype = type, next, tostring, math.type
+local utf8_len, find, format = utf8.len, string.find, string.format
+
+-- Whether an id may be one as it is.
+local function is_key(id)
+  return type(id) == "string" and #id <= ID_BYTES_MAX and utf8_len(id) and not find(id, "\0", 1, true)
+end
+
+-- The id that a script means.
+local function key_of(handle, id, what)
+  if is_key(id) then return id end
+  if mtype(id) == "integer" then return format("%d", id) end
+  if type(id) ~= "string" then
+    raise("%s:%s: expected an id (text or an integer), got %s", handle[KIND].name, what, describe(id))
+  end
+  if #id > ID_BYTES_MAX then
+    raise(
+      "%s:%s: an id of %d bytes; expected at most %d, which is what an index takes",
+      handle[KIND].name,
+      what,
+      #id,
+      ID_BYTES_MAX
+    )
+  end
+  local problem = utf8_len(id) and "it holds a NUL, which no database keeps"
+    or "it is not UTF-8; a bytes column takes any bytes"
+  raise("%s:%s: id: expected text, got %s (%s)", handle[KIND].name, what, describe(id), problem)
+end
+
+-- A method was called with something that is no entity.
+local function no_entity(what)
+  raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)")
+end
+
+-- `set` was called without a row.
+local function no_row(handle, row)
+  raise("%s:set: expected a table of columns, got %s", handle[KIND].name, describe(row))
+end
+
+-- A name in a row that is no column. A row of `find` carries its id, and may come back with it.
+local function odd_column(handle, id, row, name)
+  if name == "id" and row.id == id then return end
+  local kind = handle[KIND]
+  raise("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names))
+end
+
+local function check_columns(handle, id, row)
+  if type(row) ~= "table" then no_row(handle, row) end
+  local known = handle[KIND].known
+  for name in next, row do
+    if not known[name] then odd_column(handle, id, row, name) end
+  end
+end
+
+return {
+  is_key = is_key,
+  key_of = key_of,
+  no_entity = no_entity,
+  no_row = no_row,
+  odd_column = odd_column,
+  check_columns = check_columns,
+}

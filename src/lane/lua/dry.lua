@@ -1,0 +1,56 @@
+-- Calls that are run dry: while one call waits for rows, those behind it run to learn what they will ask for. What they
+-- write is kept apart and forgotten.
+
+local inner = ...
+local S, DRY_END, fetch, cells_at, note_read = inner.state, inner.DRY_END, inner.fetch, inner.cells_at, inner.note_read
+local error = error
+
+-- Reads of one call that is run dry at most: it may look for what the parked call has not written yet, for ever.
+local DRY_READS_MAX <const> = 10000
+
+-- Begins the dry run of an event.
+local function begin_dry(event)
+  S[EVENT], S[DRY_WRITES], S[DRY_READS] = event, {}, 0
+end
+
+-- Keeps what a call that is run dry wrote: cells, or false.
+local function note_dry(handle, id, cells)
+  local writes = S[DRY_WRITES][handle]
+  if not writes then
+    writes = {}
+    S[DRY_WRITES][handle] = writes
+  end
+  writes[id] = cells
+end
+
+-- A read of a call that is run dry. One that looks at what the parked call wrote ends here: it must not see half of
+-- that.
+local function dry_get(handle, id)
+  S[DRY_READS] = S[DRY_READS] + 1
+  if S[DRY_READS] > DRY_READS_MAX then error(DRY_END, 0) end
+  local writes, kind = S[DRY_WRITES][handle], handle[KIND]
+  local cells = writes and writes[id]
+  if cells then return kind.copy(cells, 1) end
+  if cells == false then return nil end
+  local place = fetch(handle, id)
+  if not place then
+    if handle[GONE][id] then error(DRY_END, 0) end
+    return nil
+  end
+  local d, at = cells_at(handle, place)
+  local changed = d[at + kind.batch_at]
+  if d[at + kind.writer_at] == S[PARKED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then
+    error(DRY_END, 0)
+  end
+  return kind.copy(d, at)
+end
+
+-- A call that is run dry sees what it wrote itself only by id: what it would find is not told to it.
+local function begin_read(handle)
+  note_read(handle[KIND])
+  if S[MODE] ~= DRY then return end
+  S[DRY_READS] = S[DRY_READS] + 1
+  if S[DRY_WRITES][handle] or S[DRY_READS] > DRY_READS_MAX then error(DRY_END, 0) end
+end
+
+return { begin_dry = begin_dry, note_dry = note_dry, dry_get = dry_get, begin_read = begin_read }

@@ -1,0 +1,235 @@
+-- Events on their way in: what comes packed, and what is fetched when a handler asks for it.
+
+local inner = ...
+local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.state, inner.numbers, inner.hidden
+local setmeta, rawset, rawequal, type, next, ipairs = setmetatable, rawset, rawequal, type, next, ipairs
+local load, sunpack, find, format = load, string.unpack, string.find, string.format
+local concat, unpack, fill = table.concat, table.unpack, inner.fill
+
+local event_meta = { __name = "event" }
+local hot = {} -- the fields that come with each event; the others are fetched when a handler asks
+
+-- Fields that an event did not bring along and that were fetched: one that is nil now was removed by the handler.
+local fetched = setmeta({}, { __mode = "k" })
+
+local function note_fetched(event, key)
+  local keys = fetched[event]
+  if not keys then
+    keys = {}
+    fetched[event] = keys
+  end
+  keys[key] = true
+end
+
+local function fetch_field(event, key)
+  if not rawequal(event, S[EVENT]) then raise("an event can be read only while it is handled") end
+  if type(key) ~= "string" then return nil end
+  -- The host notes what it cannot read, and ends the run for it unless this is a dry run.
+  local value, problem = host.field(key, S[MODE] ~= DRY)
+  if problem then raise("event." .. key .. ": " .. problem) end
+  if value ~= nil then rawset(event, key, value) end
+  note_fetched(event, key)
+  return value
+end
+
+function event_meta.__index(event, key)
+  if hot[key] and rawequal(event, S[EVENT]) then return nil end
+  local keys = fetched[event]
+  if keys and keys[key] and rawequal(event, S[EVENT]) then return nil end
+  return fetch_field(event, key)
+end
+
+-- A handler may keep notes in its event; a field that it removes before it was ever read is removed too.
+function event_meta.__newindex(event, key, value)
+  if value == nil then
+    note_fetched(event, key)
+  else
+    rawset(event, key, value)
+  end
+end
+
+-- An event of which a hot field did not come along, because it cannot be read: whoever asks for it is told.
+local spoiled_meta = { __name = "event", __index = fetch_field, __newindex = event_meta.__newindex }
+local is_spoiled = false
+
+-- A nested value of an event; one that cannot be read spoils the event.
+local function decode_field(json)
+  local value, problem = host.decode(json)
+  if problem then is_spoiled = true end
+  return value
+end
+
+local function is_event(meta)
+  return meta ~= nil and (meta == event_meta or meta == spoiled_meta)
+end
+
+local function finish_event(event)
+  if is_spoiled then
+    is_spoiled = false
+    return setmeta(event, spoiled_meta)
+  end
+  return event
+end
+
+-- Makes all fields of an event plain ones.
+local function open_event(event)
+  if not rawequal(event, S[EVENT]) then raise("an event can be read only while it is handled") end
+  local fields, problem = host.all_fields(S[MODE] ~= DRY)
+  if problem then raise("event: " .. problem) end
+  local keys = fetched[event] or {}
+  setmeta(event, nil)
+  for key, value in next, fields do
+    -- What came along and is nil now was removed.
+    if event[key] == nil and not hot[key] and not keys[key] then event[key] = value end
+  end
+  return event
+end
+
+-- Texts that occur again and again cross once and are named by a number.
+local texts, clean = {}, {} -- clean: those that a column takes
+local shapes = {}
+
+local FIELD_FORMATS <const> = {
+  i = "i8",
+  d = "d",
+  s = "s4",
+  r = "I4",
+  N = "s4",
+  m = "s4i8i8",
+  j = "s4",
+  t = "",
+  f = "",
+  n = "",
+  x = "",
+}
+local FIELD_VALUES <const> = {
+  i = "%s",
+  d = "%s",
+  s = "%s",
+  r = "texts[%s]",
+  N = "canonical(%s)",
+  m = "%s",
+  j = "decode(%s)",
+  t = "true",
+  f = "false",
+}
+
+-- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block,
+-- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along.
+local function define_shape(number, names, field_kinds)
+  local format_parts, locals, fields, hints = { "i8i8" }, { "block", "writer" }, {}, {}
+  local is_spoiled_shape = false
+  for at, name in ipairs(names) do
+    local kind = field_kinds:sub(at, at)
+    local slot = "v" .. at
+    if FIELD_FORMATS[kind] ~= "" then
+      format_parts[#format_parts + 1] = FIELD_FORMATS[kind]
+      locals[#locals + 1] = slot
+    end
+    if kind == "m" then
+      locals[#locals + 1], locals[#locals + 2] = "h" .. at, "l" .. at
+      local place = 3 * #hints + 1
+      if #hints < HINTS_MAX then
+        hints[#hints + 1] =
+          format("hints[%d], hints[%d], hints[%d] = %s, h%d, l%d", place, place + 1, place + 2, slot, at, at)
+      end
+    end
+    if kind == "x" then is_spoiled_shape = true end
+    if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, slot) end
+  end
+  locals[#locals + 1] = "at"
+  local template = [[
+    local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ...
+    return function(packed, at)
+      local $locals = unpack($form, packed, at)
+      $hints
+      return $event, block, writer, at
+    end]]
+  local source = fill(template, {
+    locals = concat(locals, ", "),
+    form = format("%q", "<" .. concat(format_parts)),
+    hints = concat(hints, " "),
+    event = format(
+      field_kinds:find("j", 1, true) and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)",
+      concat(fields, ", ")
+    ),
+  })
+  local meta = is_spoiled_shape and spoiled_meta or event_meta
+  local given = { sunpack, setmeta, meta, texts, numbers.canonical, decode_field, finish_event, numbers.hints }
+  shapes[number] = load(source, "=shape", "t")(unpack(given))
+end
+
+-- Events with a rare mix of kinds bring their kinds along.
+local hot_names = {}
+shapes[0] = function(packed, at)
+  local event, meta, block, writer = {}, event_meta
+  block, writer, at = sunpack("<i8i8", packed, at)
+  for place = 1, #hot_names do
+    local kind
+    kind, at = sunpack("c1", packed, at)
+    local value, _
+    if kind == "t" then
+      value = true
+    elseif kind == "f" then
+      value = false
+    elseif kind == "x" then
+      meta = spoiled_meta
+    elseif kind ~= "n" then
+      if kind == "m" then
+        value, _, _, at = sunpack("<s4i8i8", packed, at)
+      else
+        value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at)
+      end
+      if kind == "r" then
+        value = texts[value]
+      elseif kind == "N" then
+        value = numbers.canonical(value)
+      elseif kind == "j" then
+        value = decode_field(value)
+      end
+    end
+    event[hot_names[place]] = value
+  end
+  return finish_event(setmeta(event, meta)), block, writer, at
+end
+
+local function define_hot(names)
+  hot, hot_names = {}, names
+  for _, name in ipairs(names) do
+    hot[name] = true
+  end
+  for number in next, shapes do
+    if number ~= 0 then shapes[number] = nil end
+  end
+end
+
+local function define_texts(packed, first)
+  if first == 1 then
+    for at in next, texts do
+      texts[at] = nil
+    end
+    for text in next, clean do
+      clean[text] = nil
+    end
+  end
+  local at = 1
+  while at <= #packed do
+    local text
+    text, at = sunpack("<s4", packed, at)
+    texts[first], clean[text] = text, not find(text, "\0", 1, true)
+    first = first + 1
+  end
+end
+
+hidden[event_meta], hidden[spoiled_meta] = true, true
+
+return {
+  event_meta = event_meta,
+  is_event = is_event,
+  open_event = open_event,
+  clean = clean,
+  shapes = shapes,
+  define_hot = define_hot,
+  define_shape = define_shape,
+  define_texts = define_texts,
+}

@@ -1,0 +1,71 @@
+-- What all pieces stand on: names that are checked, and lists whose entries have names.
+--
+-- A piece is a file. It gets `inner`, the table of what the pieces before it returned, and returns what it adds. The
+-- constants in capitals (`YOUNG`, `SHIFT`) that no file declares come from `layout.rs`.
+
+local inner = ...
+local host, layout = inner.host, inner.layout
+local setmeta, next, ipairs, error, load, tostring = setmetatable, next, ipairs, error, load, tostring
+local concat, format, gsub = table.concat, string.format, string.gsub
+
+-- Makes it an error to ask a table for a name that it does not have.
+local function strict(tab, what)
+  return setmeta(tab, {
+    __index = function(_, name)
+      error(format("%s: there is no %s", what, name), 2)
+    end,
+  })
+end
+strict(inner, "inner")
+strict(host, "host")
+
+-- Raises an error at the place in the script that is to blame: a message, or what `string.format` takes.
+local function raise(form, ...)
+  local message = ... == nil and form or format(form, ...)
+  error(host.place() .. message, 0)
+end
+
+-- Compiles the function that makes a list such as a handle: `parameters` are its parameters, and `values` says of each
+-- of the list's names what it is at first, as Lua text. One that is missing or that there is not is an error.
+local function constructor(list, parameters, values)
+  local names, is_name, texts = layout.lists[list], {}, {}
+  for at, name in ipairs(names) do
+    is_name[name] = true
+    texts[at] = values[name] or error(format("%s: nothing is said of %s", list, name))
+  end
+  for name in next, values do
+    if not is_name[name] then error(format("%s: there is no %s", list, name)) end
+  end
+  local source = format("return function(%s) return { %s } end", parameters, concat(texts, ", "))
+  return load(source, "=" .. list, "t")()
+end
+
+-- Lua text with each `$name` replaced: by the value of that name, or by the constant.
+local function fill(template, values)
+  local filled = gsub(template, "%$([%a_]+)", function(name)
+    return values[name] or layout.constants[name] or error(format("$%s: there is no value of that name", name))
+  end)
+  return filled
+end
+
+-- The state of the run.
+local new_state = constructor("run_state", "", {
+  MODE = tostring(RUN),
+  BATCH = "1",
+  WRITER = "0",
+  BLOCK = "0",
+  COMMITTED = "0",
+  EVENT = "nil",
+  REGION = "nil",
+  DRY_WRITES = "nil",
+  DRY_READS = "0",
+  PARKED_WRITER = "0",
+})
+
+return {
+  raise = raise,
+  constructor = constructor,
+  fill = fill,
+  state = new_state(),
+  has_history = host.history_depth > 0,
+}

@@ -1,0 +1,128 @@
+//! The numbers that the Lua files and the host share, each written here and nowhere else.
+//!
+//! Every Lua file sees them as constants: [`prefix`] declares those that a file uses, on its first line, so that lines keep
+//! their numbers. Lua folds a constant that is declared alone into the instructions: `handle[YOUNG]` costs no look-up.
+
+use std::fmt::Write as _;
+
+use super::packer::DECIMALS_MAX;
+use crate::model::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
+use crate::rows::codec::{COLUMNS_PER_MASK, Change, NUMERIC_LIMB};
+
+/// What a call into the VM answers: it is done, or it misses rows, or the handler failed.
+pub(super) const DONE: i64 = 0;
+pub(super) const MISSED: i64 = 1;
+const FAILED: i64 = 2;
+
+/// The place of a snapshot among the parked calls; lanes have theirs from 1.
+pub(super) const SNAPSHOT_CALL: i64 = 0;
+
+/// A list whose entries have names: the first is 1. `layout.lua` makes such lists, and checks that nothing is forgotten.
+pub(super) struct List {
+    pub(super) name: &'static str,
+    pub(super) entries: &'static [&'static str],
+}
+
+/// What is kept of the run as a whole.
+const RUN_STATE: List = List {
+    name: "run_state",
+    entries: &[
+        "MODE",   // RUN, DRY or SNAPSHOT
+        "BATCH",  // the open one
+        "WRITER", // the event that is being handled: its file and line, as a number; a row carries it
+        "BLOCK",  // the block of that event
+        "COMMITTED",
+        "EVENT",  // that event as the handler sees it
+        "REGION", // the region that is being handled
+        // Of the event that is run dry, and the event that is parked meanwhile.
+        "DRY_WRITES", // handle -> id -> cells, or false
+        "DRY_READS",
+        "PARKED_WRITER",
+    ],
+};
+
+/// What is kept of one table of one region: its handle.
+const HANDLE: List = List {
+    name: "handle",
+    entries: &[
+        "YOUNG", // id -> place of the row, or false if it is known that there is none; used since the last sweep
+        "OLD",   // the same, not used since
+        // id -> the batch that changed it last; of rows that are written it is kept only while the table is not whole and
+        // is read.
+        "CHANGED",
+        "DIRTY", // places of the rows that the open batch wrote
+        "DIRTY_COUNT",
+        "WHOLE", // whether every row of the table is here
+        "KIND",
+        "REGION_NUMBER",
+        "TRIED",    // whether the host was asked for the whole table
+        "SEGMENTS", // lists of cells
+        "FOUND",    // key of a query -> what the store found
+        "COUNTS",   // the same for counts
+        "INDEXES",  // place of a column (0 is the id) -> the rows in its order
+        "TOP",      // the last place in use
+        "FREE",     // places below it that are not
+        "FREE_COUNT",
+        "GONE",     // ids of rows that the open batch deleted
+        "TOUCHED",  // whether the open batch changed anything
+        "ROWS",     // how many rows are here
+        "FILTERED", // whether the host knows which rows there may be: one that is not here may be known to be new
+    ],
+};
+
+/// The lists whose entries have names.
+pub(super) const LISTS: [List; 2] = [RUN_STATE, HANDLE];
+
+/// All other constants.
+const NUMBERS: [(&str, i64); 22] = [
+    // Modes.
+    ("RUN", 1),
+    ("DRY", 2),
+    ("SNAPSHOT", 3),
+    // What a call answers.
+    ("DONE", DONE),
+    ("MISSED", MISSED),
+    ("FAILED", FAILED),
+    ("SNAPSHOT_CALL", SNAPSHOT_CALL),
+    // A place is the number of a segment, shifted, and that of the row's first cell in it.
+    ("SHIFT", 16),
+    ("MASK", 0xffff),
+    ("SEGMENT_CELLS", 4096),
+    // The packed form of rows.
+    ("DELETED", Change::Deleted as i64),
+    ("WRITTEN", Change::Written as i64),
+    ("NEW", Change::New as i64),
+    ("COLUMNS_PER_MASK", COLUMNS_PER_MASK as i64),
+    ("LIMB", NUMERIC_LIMB as i64),
+    // What a row was before a block.
+    ("ABSENT", 0),
+    ("ROW", 1),
+    ("UNKNOWN", 2), // what is committed decides
+    ("NO_LIMIT", -1),
+    // Limits.
+    ("HINTS_MAX", DECIMALS_MAX as i64),
+    ("DRY_EVENTS_MAX", DRY_EVENTS_MAX as i64),
+    ("ID_BYTES_MAX", ID_BYTES_MAX as i64),
+];
+
+/// All constants by name.
+pub(super) fn constants() -> impl Iterator<Item = (&'static str, i64)> {
+    let entries = LISTS.iter().flat_map(|list| list.entries.iter().copied().zip(1..));
+    entries.chain(NUMBERS)
+}
+
+/// Declares the constants that a Lua file uses, in one line without its end.
+pub(super) fn prefix(text: &str) -> String {
+    let mut words: Vec<&str> = text
+        .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .filter(|word| word.starts_with(|letter: char| letter.is_ascii_uppercase()))
+        .collect();
+    words.sort_unstable();
+    words.dedup();
+    let mut declared = String::new();
+    for (name, value) in constants().filter(|(name, _)| words.binary_search(name).is_ok()) {
+        // One at a time: of several that are declared together, Lua folds only the last.
+        let _ = write!(declared, "local {name} <const> = {value} ");
+    }
+    declared
+}

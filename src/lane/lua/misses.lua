@@ -1,0 +1,163 @@
+-- Rows that are missed: what is wanted of the host, and what it supplies.
+
+local inner = ...
+local host, S, regions = inner.host, inner.state, inner.regions
+local add_row, cells_at, lookup = inner.add_row, inner.cells_at, inner.lookup
+local next, ipairs, type, error = next, ipairs, type, error
+local co_yield, co_yieldable = coroutine.yield, coroutine.isyieldable
+local spack, sunpack, concat, move = string.pack, string.unpack, table.concat, table.move
+
+local DRY_END <const> = {} -- what ends a dry run at a row that is not here
+
+local wants, wants_list = {}, {}
+
+local TRY <const> = {} -- the whole table, if it is small
+
+-- Notes what is wanted: the row of an id, the whole table if it is small, or what `find.lua` asks.
+local function want(handle, what)
+  local wanted = wants[handle]
+  if not wanted then
+    wanted = { ids = {}, set = {}, asked = {}, questions = {}, has_rows = false }
+    wants[handle] = wanted
+    wants_list[#wants_list + 1] = handle
+  end
+  if what == TRY then
+    wanted.has_rows = true
+  elseif type(what) == "table" then
+    -- The larger page of the same question.
+    local known = wanted.asked[what.key]
+    if known then
+      local limit, more = known.limit, what.limit
+      if limit ~= NO_LIMIT and (more == NO_LIMIT or more > limit) then known.limit = more end
+    else
+      wanted.asked[what.key] = what
+      wanted.questions[#wanted.questions + 1] = what
+    end
+  elseif not wanted.set[what] then
+    wanted.set[what], wanted.has_rows = true, true
+    wanted.ids[#wanted.ids + 1] = what
+  end
+end
+
+-- What was asked of each table and is not answered yet: by number.
+local questions, questions_count = {}, 0
+
+-- A question as the host takes it: its number, then what is asked.
+local function posed(handle, question)
+  questions_count = questions_count + 1
+  questions[questions_count] = { handle, question }
+  local kind, region, plan = handle[KIND].number, handle[REGION_NUMBER], question.plan
+  local is_count, place, is_down = plan.is_counted or false, plan.place or 0, plan.is_down or false
+  return questions_count, kind, region, is_count, plan.packed, place, is_down, question.limit, question.changed
+end
+
+-- Waits until what is wanted is here.
+local function need(handle, what)
+  if S[MODE] == DRY then
+    want(handle, what)
+    error(DRY_END, 0)
+  elseif co_yieldable() then
+    co_yield(handle, what)
+  elseif what ~= TRY and type(what) == "table" then
+    -- Within a comparison of table.sort and the like: one at a time.
+    host.ask(posed(handle, what))
+  else
+    host.load(handle[KIND].number, handle[REGION_NUMBER], what ~= TRY and what or nil, not handle[TRIED])
+  end
+end
+
+-- Whether it is known that there is no row of an id that is not here.
+local function is_absent(handle, id)
+  if handle[FILTERED] and host.is_absent(handle[KIND].number, handle[REGION_NUMBER], id) then
+    handle[YOUNG][id] = false
+    return true
+  end
+  return false
+end
+
+-- The place of an id, or false: waits for the row if it is not here.
+local function fetch(handle, id)
+  local place = lookup(handle, id)
+  if place == nil then
+    if is_absent(handle, id) then return false end
+    need(handle, id)
+    place = lookup(handle, id) or false
+  end
+  return place
+end
+
+-- The table and the question of that number, which is answered now.
+local function take_question(number)
+  local handle, question = questions[number][1], questions[number][2]
+  questions[number] = nil
+  if next(questions) == nil then questions_count = 0 end
+  return handle, question
+end
+
+local taken = {} -- the cells of the row that is being taken in
+
+-- Takes in a row that the host found, if nothing is known of it here; returns its id and where the next one begins.
+local function take_in(handle, packed, from)
+  local kind, id = handle[KIND]
+  id, from = kind.unpack(packed, from, taken, 1)
+  if handle[YOUNG][id] == nil and handle[OLD][id] == nil then
+    local _, d, at = add_row(handle, id, 0, 0)
+    move(taken, 1, kind.cells, at, d)
+  end
+  return id, from
+end
+
+-- The rows the host found, of the ids that are given or of the whole table.
+local function supply(kind_number, region_number, packed, is_whole, ids)
+  local handle = regions[region_number].handles[kind_number]
+  local young, old = handle[YOUNG], handle[OLD]
+  local at, _ = 1
+  while at <= #packed do
+    _, at = take_in(handle, packed, at)
+  end
+  handle[TRIED] = true
+  if is_whole and not handle[WHOLE] then
+    handle[WHOLE] = true
+    -- A row that was written without being here may have been there before.
+    local batch_at = handle[KIND].batch_at
+    for dirty_at = 1, handle[DIRTY_COUNT] do
+      local d, cell = cells_at(handle, handle[DIRTY][dirty_at])
+      if d[cell + batch_at] == -S[BATCH] then d[cell + batch_at] = S[BATCH] end
+    end
+  end
+  at = 1
+  while at <= #ids do
+    local id
+    id, at = sunpack("<s4", ids, at)
+    if young[id] == nil and old[id] == nil then young[id] = false end
+  end
+end
+
+-- Tells the host all that is wanted.
+local function tell_wants()
+  for _, handle in ipairs(wants_list) do
+    local wanted, ids = wants[handle], {}
+    for at, id in ipairs(wanted.ids) do
+      ids[at] = spack("<s4", id)
+    end
+    if wanted.has_rows then host.want(handle[KIND].number, handle[REGION_NUMBER], not handle[TRIED], concat(ids)) end
+    for _, question in ipairs(wanted.questions) do
+      host.want_answer(posed(handle, question))
+    end
+  end
+  wants, wants_list = {}, {}
+end
+
+return {
+  DRY_END = DRY_END,
+  TRY = TRY,
+  want = want,
+  tell_wants = tell_wants,
+  take_question = take_question,
+  need = need,
+  is_absent = is_absent,
+  fetch = fetch,
+  taken = taken,
+  take_in = take_in,
+  supply = supply,
+}

@@ -1,0 +1,81 @@
+//! The Lua files of the inner side: their order, and how they are put together.
+
+use std::sync::LazyLock;
+
+use mlua::prelude::*;
+
+use super::layout;
+
+/// A Lua file, as the VM takes it.
+pub(super) struct Piece {
+    pub(super) name: &'static str,
+    /// Its text behind the constants that it uses.
+    pub(super) source: String,
+}
+
+/// In the order in which they are loaded: each asks only for what those before it give.
+const FILES: [(&str, &str); 20] = [
+    ("layout", include_str!("layout.lua")),
+    ("numeric", include_str!("numeric.lua")),
+    ("values", include_str!("values.lua")),
+    ("events", include_str!("events.lua")),
+    ("rows", include_str!("rows.lua")),
+    ("misses", include_str!("misses.lua")),
+    ("undo", include_str!("undo.lua")),
+    ("arguments", include_str!("arguments.lua")),
+    ("dry", include_str!("dry.lua")),
+    ("ordered", include_str!("ordered.lua")),
+    ("queries", include_str!("queries.lua")),
+    ("indexes", include_str!("indexes.lua")),
+    ("find", include_str!("find.lua")),
+    ("writes", include_str!("writes.lua")),
+    ("kinds", include_str!("kinds.lua")),
+    ("context", include_str!("context.lua")),
+    ("sweep", include_str!("sweep.lua")),
+    ("seal", include_str!("seal.lua")),
+    ("calls", include_str!("calls.lua")),
+    // The last, as it changes the library that all share.
+    ("sandbox", include_str!("sandbox.lua")),
+];
+
+/// All of them, made once a process.
+pub(super) static PIECES: LazyLock<Vec<Piece>> = LazyLock::new(|| {
+    FILES.into_iter().map(|(name, text)| Piece { name, source: format!("{}{text}", layout::prefix(text)) }).collect()
+});
+
+/// The table that the pieces share, with what they need from outside.
+pub(super) fn inner_table(lua: &Lua, host: LuaTable, kinds: LuaTable, script_name: &str) -> LuaResult<LuaTable> {
+    let (constants, lists) = (lua.create_table()?, lua.create_table()?);
+    for (name, value) in layout::constants() {
+        constants.raw_set(name, value)?;
+    }
+    for list in layout::LISTS {
+        lists.raw_set(list.name, list.entries)?;
+    }
+    let layout = lua.create_table()?;
+    layout.raw_set("constants", constants)?;
+    layout.raw_set("lists", lists)?;
+    let inner = lua.create_table()?;
+    inner.raw_set("layout", layout)?;
+    inner.raw_set("host", host)?;
+    inner.raw_set("kinds_given", kinds)?;
+    inner.raw_set("script_name", script_name)?;
+    Ok(inner)
+}
+
+/// Loads one piece and adds what it returns to `inner`.
+///
+/// # Errors
+/// It asks for a name that nobody gives, gives one that is there already, or does not fit the layout.
+pub(super) fn load(lua: &Lua, inner: &LuaTable, piece: &Piece) -> LuaResult<()> {
+    let chunk = lua.load(piece.source.as_str()).set_name(format!("=inner:{}", piece.name));
+    let given: LuaTable = chunk.call(inner)?;
+    for pair in given.pairs::<String, LuaValue>() {
+        let (name, value) = pair?;
+        if inner.raw_get::<LuaValue>(name.as_str())? != LuaValue::Nil {
+            return Err(LuaError::runtime(format!("{}.lua gives {name}, which is there already", piece.name)));
+        }
+        inner.raw_set(name, value)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+-- Queries as scripts write them, checked, and as the host takes them.
+
+local inner = ...
+local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
+local type, next, ipairs, spack, concat = type, next, ipairs, string.pack, table.concat
+
+local OPERATORS <const> = {
+  ["="] = function(a, b)
+    return a == b
+  end,
+  ["<"] = function(a, b)
+    return a < b
+  end,
+  ["<="] = function(a, b)
+    return a <= b
+  end,
+  [">"] = function(a, b)
+    return a > b
+  end,
+  [">="] = function(a, b)
+    return a >= b
+  end,
+}
+local OPERATOR_CODES <const> = { ["="] = 0, ["<"] = 1, ["<="] = 2, [">"] = 3, [">="] = 4 }
+
+local function indexed(kind, called, column, what)
+  local at = column ~= nil and kind.indexed[column]
+  if at then return at end
+  if kind.known[column] then
+    raise(
+      "%s:%s: %s by %q needs the line indexes = [%q] in [entities.%s]",
+      kind.name,
+      called,
+      what,
+      column,
+      column,
+      kind.name
+    )
+  end
+  if column == "id" then
+    local advice = "get(id) finds a row by its id, and rows that are alike otherwise come in the order of their ids"
+    raise("%s:%s: %s by id: %s", kind.name, called, what, advice)
+  end
+  local nearest = type(column) == "string" and #column > 0 and host.nearest(column, kind.names) or ""
+  raise("%s:%s: there is no column %s%s", kind.name, called, name_text(column), nearest)
+end
+
+local function conditions(kind, called, where)
+  local tests = {}
+  local function wrong()
+    local column = kind.names[1] or "column"
+    raise('%s:%s: where: expected a list of conditions such as {{"%s", ">", 1}}', kind.name, called, column)
+  end
+  if where == nil then return tests end
+  if type(where) ~= "table" or (next(where) ~= nil and #where == 0) then wrong() end
+  for at, condition in ipairs(where) do
+    if type(condition) ~= "table" then wrong() end
+    local column, operator, value = condition[1], condition[2], condition[3]
+    local place = indexed(kind, called, column, "a condition")
+    local test = OPERATORS[operator]
+    if not test then
+      raise("%s:%s: %s is no operator; expected one of = < <= > >=", kind.name, called, describe(operator))
+    end
+    if value == nil then
+      raise("%s:%s: the condition on %q compares with nil, which nothing matches", kind.name, called, column)
+    end
+    -- The value as the column would hold it.
+    local cells = {}
+    kind.read({ [column] = value }, cells, 1)
+    tests[at] =
+      { place = place, operator = operator, test = test, value = kind.comparable(place, cells, 1), cells = cells }
+  end
+  return tests
+end
+
+-- A column of the row at a place, as it is compared.
+local function column_key(handle, column, place)
+  return handle[KIND].comparable(column, handle[SEGMENTS][place >> SHIFT], place & MASK)
+end
+
+local function matches(handle, place, tests)
+  for at = 1, #tests do
+    local condition = tests[at]
+    local value = column_key(handle, condition.place, place)
+    if value == nil or not condition.test(value, condition.value) then return false end
+  end
+  return true
+end
+
+local function ordering(kind, order)
+  if order == nil then return nil, false end
+  if type(order) ~= "string" then
+    raise('%s:find: order: expected a column such as "-quakes", got %s', kind.name, describe(order))
+  end
+  local is_down = order:sub(1, 1) == "-"
+  return indexed(kind, "find", is_down and order:sub(2) or order, "an order"), is_down
+end
+
+-- Conditions as the host takes them: place, operator, and a row that holds the value.
+local function packed_conditions(kind, tests)
+  local parts = {}
+  for at, condition in ipairs(tests) do
+    parts[at] = spack(
+      "<I2Bs4",
+      condition.place - 1,
+      OPERATOR_CODES[condition.operator],
+      kind.pack("", WRITTEN, 0, condition.cells, 1)
+    )
+  end
+  return concat(parts)
+end
+
+local function check_query(kind, what, query, known, names)
+  if query == nil then return {} end
+  if type(query) ~= "table" then
+    raise("%s:%s: expected a table such as { limit = 5 }, got %s", kind.name, what, describe(query))
+  end
+  for key in next, query do
+    if not known[key] then raise("%s:%s: unknown key %s; expected %s", kind.name, what, name_text(key), names) end
+  end
+  return query
+end
+
+return {
+  conditions = conditions,
+  ordering = ordering,
+  check_query = check_query,
+  packed_conditions = packed_conditions,
+  column_key = column_key,
+  matches = matches,
+}

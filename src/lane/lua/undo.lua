@@ -1,0 +1,104 @@
+-- What rows were before blocks, kept as far back as the store can be rolled back.
+
+local inner = ...
+local host, S = inner.host, inner.state
+local history_depth <const> = host.history_depth
+local next, ipairs, spack, concat, move = next, ipairs, string.pack, table.concat, table.move
+
+-- Keeps what rows were before the current block: see `seal_undo`. Entries lie one behind the other: block, handle, id,
+-- what the row was, and if it was one, its cells.
+local UNDO_HEAD <const> = 4
+local logged = {} -- regions of which something is kept
+
+local function note_before(handle, id, what)
+  local region = S[REGION]
+  local undo, at = region.undo, region.undo_count
+  if at == 0 then logged[#logged + 1] = region end
+  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = S[BLOCK], handle, id, what
+  region.undo_count = at + UNDO_HEAD
+end
+
+local function note_new(handle, id, place)
+  note_before(handle, id, (place == false or handle[WHOLE]) and ABSENT or UNKNOWN)
+end
+
+local function note_row(handle, id, d, at)
+  note_before(handle, id, ROW)
+  local region = S[REGION]
+  local cells, count = handle[KIND].cells, region.undo_count
+  move(d, at, at + cells - 1, count + 1, region.undo)
+  region.undo_count = count + cells
+end
+
+-- Where the entry behind that one begins.
+local function next_undo(undo, at)
+  return at + UNDO_HEAD + (undo[at + 3] == ROW and undo[at + 1][KIND].cells or 0)
+end
+
+-- Lets go of what lies too far back to be rolled back, now that `block` has come.
+local function prune_undo(block)
+  local region = S[REGION]
+  local undo, count, oldest = region.undo, region.undo_count, block - history_depth
+  if count == 0 or oldest > block or undo[1] > oldest then return end
+  local from = 1
+  while from <= count and undo[from] <= oldest do
+    from = next_undo(undo, from)
+  end
+  -- Moving costs as much as what stays, so it waits until that is less than what goes.
+  if from - 1 < count // 2 then return end
+  local kept = count - from + 1
+  move(undo, from, count, 1)
+  for at = count, kept + 1, -1 do
+    undo[at] = nil
+  end
+  region.undo_count = kept
+end
+
+-- Hands out what rows of a region were before the blocks behind `after`.
+local function seal_undo(region, after)
+  local undo, outs, unseen = region.undo, {}, {}
+  local at, count = 1, region.undo_count
+  while at <= count do
+    local block, handle, id, what = undo[at], undo[at + 1], undo[at + 2], undo[at + 3]
+    if block > after then
+      local kind = handle[KIND]
+      local out_of = what == UNKNOWN and unseen or outs
+      local out = out_of[kind.number]
+      if not out then
+        out = {}
+        out_of[kind.number] = out
+      end
+      if what == UNKNOWN then
+        out[#out + 1] = spack("<i8s4", block, id)
+      elseif what == ROW then
+        out[#out + 1] = spack("<i8", block) .. kind.pack(id, WRITTEN, 0, undo, at + UNDO_HEAD)
+      else
+        out[#out + 1] = spack("<i8s4Bi8", block, id, DELETED, 0)
+      end
+    end
+    at = next_undo(undo, at)
+  end
+  for number, out in next, outs do
+    host.before(number, region.number, concat(out))
+  end
+  for number, out in next, unseen do
+    host.unseen(number, region.number, concat(out))
+  end
+end
+
+-- Hands out what rows of all regions were before the blocks behind `after`, if that is given; and forgets it.
+local function take_undo(after)
+  for _, region in ipairs(logged) do
+    if after then seal_undo(region, after) end
+    region.undo, region.undo_count = {}, 0
+  end
+  logged = {}
+end
+
+return {
+  note_before = note_before,
+  note_new = note_new,
+  note_row = note_row,
+  prune_undo = prune_undo,
+  take_undo = take_undo,
+}

@@ -1,0 +1,73 @@
+-- Values as scripts and messages see them.
+
+local inner = ...
+local host, raise, numeric_meta = inner.host, inner.raise, inner.numbers.meta
+local script_name <const> = inner.script_name
+local rawmeta, setmeta, type, pcall, tostring = getmetatable, setmetatable, type, pcall, tostring
+local mtype, format = math.type, string.format
+
+-- The metatable of a value. What `getmetatable` gives may be anything: its `__metatable` field.
+local function metatable_of(value)
+  local meta = rawmeta(value)
+  return type(meta) == "table" and meta or nil
+end
+
+-- A name that is not known, as a message shows it.
+local function name_text(name)
+  return type(name) == "string" and format("%q", name) or "a " .. type(name)
+end
+
+-- A value as a message shows it.
+local function describe(value)
+  local kind = type(value)
+  if kind == "string" then return format("the text %q", #value > 40 and value:sub(1, 40) .. "…" or value) end
+  if kind == "number" or kind == "boolean" then return format("%s %s", mtype(value) or kind, tostring(value)) end
+  if rawmeta(value) == numeric_meta then return "the number " .. tostring(value) end
+  return "a " .. kind
+end
+
+-- What went wrong, with the script's name where Lua gives no place.
+local function failure_text(failure)
+  local text = failure
+  local meta = metatable_of(failure)
+  if type(failure) == "table" and meta and meta.__tostring then
+    local ok, made = pcall(tostring, failure)
+    text = ok and made
+  elseif type(failure) == "number" then
+    text = tostring(failure)
+  end
+  if type(text) ~= "string" then text = "it raised a " .. type(failure) .. ", and no message" end
+  if text:sub(1, #script_name + 1) ~= script_name .. ":" then text = script_name .. ": " .. text end
+  return text
+end
+
+-- A value from its JSON.
+local function decode(json)
+  local value, problem = host.decode(json)
+  if problem then raise(problem) end
+  return value
+end
+
+local array_meta = { __name = "array" }
+
+-- The function `array` of scripts: marks a table as a list, so that an empty one is `[]` in JSON.
+local function array(tab)
+  if type(tab) ~= "table" or (rawmeta(tab) ~= nil and rawmeta(tab) ~= array_meta) then
+    raise("array: expected a plain table")
+  end
+  return setmeta(tab, array_meta)
+end
+
+-- Metatables that are out of a script's reach.
+local hidden = setmeta({ [array_meta] = true, [numeric_meta] = true }, { __mode = "k" })
+
+return {
+  metatable_of = metatable_of,
+  name_text = name_text,
+  describe = describe,
+  failure_text = failure_text,
+  decode = decode,
+  array = array,
+  array_meta = array_meta,
+  hidden = hidden,
+}

@@ -1,0 +1,60 @@
+//! Where and how snapshots are published to Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::address::RedisUrl;
+use super::keys::Keys;
+use crate::model::limits::{PUBLISH_POOL, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
+use crate::publish::{DocumentFields, FieldPath, Publication, PublishError};
+
+/// Where and how snapshots are published to Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishPlan {
+    /// The pipeline's name, which the keys carry.
+    pub pipeline: String,
+    /// Where Redis is.
+    pub url: RedisUrl,
+    /// The names of the keys.
+    pub keys: Keys,
+    /// The field of a document that holds its id. Defaults to none: `<region>.<seq>.<hash>`.
+    pub id_field: Option<FieldPath>,
+    /// The field of a document that holds its time. Defaults to none: when it was computed.
+    pub time_field: Option<FieldPath>,
+    /// How long a snapshot is kept. Defaults to 90 days.
+    pub ttl: Duration,
+    /// How long the same content counts as a duplicate. Defaults to 15 minutes; zero for never.
+    pub dedup: Duration,
+    /// Connections at most, and threads that publish. Defaults to 8.
+    pub pool: usize,
+    /// How long connecting may take, and how long the server may be silent while an answer is waited for. Defaults to 5 s.
+    pub timeout: Duration,
+}
+
+impl PublishPlan {
+    /// A plan with everything at its default.
+    pub fn new(pipeline: &str, url: RedisUrl) -> Self {
+        Self {
+            pipeline: pipeline.to_owned(),
+            url,
+            keys: Keys::default(),
+            id_field: None,
+            time_field: None,
+            ttl: SNAPSHOTS_TTL,
+            dedup: SNAPSHOTS_DEDUP,
+            pool: PUBLISH_POOL,
+            timeout: PUBLISH_TIMEOUT,
+        }
+    }
+
+    /// The fields of a document that hold its id and its time.
+    pub fn fields(&self) -> DocumentFields {
+        DocumentFields { id: self.id_field.clone(), time: self.time_field.clone() }
+    }
+
+    /// Snapshots of a store as they are published: with id and time that their documents carry, where the plan says so;
+    /// and those whose documents do not.
+    pub fn resolve(&self, items: Vec<Publication>) -> (Vec<Publication>, Vec<(Arc<str>, PublishError)>) {
+        self.fields().resolve(items)
+    }
+}

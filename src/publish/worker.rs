@@ -1,0 +1,553 @@
+//! The publish thread of a run.
+//!
+//! What has committed comes through the [mailbox](super::mailbox). What cannot be published, or would take too much memory
+//! to hold, is in the store, which is the outbox, and is read from there in a *sweep*: at the beginning and the end of a
+//! run, after something failed, and so often that no quiet region expires.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+
+use super::mailbox::Mailbox;
+use super::regions::Regions;
+use super::{Delivery, DocumentFields, Patience, Publication, PublishError, PublishReceipt, PublishStatus, Target};
+use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};
+use crate::model::timestamp::Timestamp;
+use crate::store::{DueSnapshot, Outbox, StoreError};
+use crate::timeline::{Doing, Recorder, Stage};
+
+/// Waits between two tries while something cannot be published.
+const DELAY_MIN: Duration = Duration::from_millis(100);
+const DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is looked at least whether the time to live of a quiet region has to begin anew.
+const REFRESH_STEP_MAX: Duration = Duration::from_secs(3600);
+
+/// Failures of single regions that are told at once; the others are counted.
+const FAILURES_TOLD_MAX: usize = 10;
+
+/// Numbers beyond it are none of ours: a store could not count on.
+const SEQ_MAX: u64 = i64::MAX as u64 / 2;
+
+/// A region whose newest snapshot is not where readers look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnpublishedRegion {
+    /// The region.
+    pub region: String,
+    /// Why.
+    pub cause: String,
+}
+
+impl UnpublishedRegion {
+    /// What stands for all regions, where it is not known which.
+    pub(crate) fn all(cause: String) -> Self {
+        Self { region: "every region".into(), cause }
+    }
+}
+
+/// What a publish thread did.
+#[derive(Debug, Default)]
+pub(crate) struct PublishReport {
+    pub(crate) published: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) failed: Vec<UnpublishedRegion>,
+    pub(crate) busy: Duration,
+}
+
+/// Regions, and the number that the target has of each: the store must count on above it.
+pub(crate) type MinSeqs = Vec<(Arc<str>, u64)>;
+
+/// Hands it to whoever writes the store that snapshots are to be numbered anew; gives it back if there is no room or
+/// nobody writes any more. Blocks for [`WAIT_STEP`] at most. That it was done is told to the mailbox.
+pub(crate) type Renumber = Box<dyn Fn(MinSeqs) -> Result<(), MinSeqs> + Send>;
+
+/// What a publish thread is made with.
+pub(crate) struct WorkerPlan {
+    /// Where snapshots go.
+    pub(crate) target: Box<dyn Target>,
+    /// The fields of a document that hold its id and its time.
+    pub(crate) fields: DocumentFields,
+    /// What the store holds unpublished.
+    pub(crate) outbox: Box<dyn Outbox>,
+    pub(crate) recorder: Arc<Recorder>,
+}
+
+/// The publish thread and the way to it. Dropping it lets it publish what waits and does not wait for it.
+pub(crate) struct PublishThread {
+    mailbox: Arc<Mailbox>,
+    done: Receiver<()>,
+    thread: Option<JoinHandle<Worker>>,
+}
+
+impl PublishThread {
+    /// Starts the thread.
+    pub(crate) fn spawn(
+        plan: WorkerPlan,
+        (mailbox, inbox): (Arc<Mailbox>, Receiver<()>),
+        renumber: Renumber,
+    ) -> std::io::Result<Self> {
+        let (ended, done) = bounded::<()>(1);
+        let worker = Worker::new(plan, Arc::clone(&mailbox), renumber);
+        let thread = std::thread::Builder::new().name("forebay-publish".into()).spawn(move || {
+            let worker = worker.run(&inbox);
+            drop(ended);
+            worker
+        })?;
+        Ok(Self { mailbox, done, thread: Some(thread) })
+    }
+
+    /// Lets what waits be published, tries once more what could not be, and ends the thread; gives back what it knows.
+    /// `complete` is the last committed block, if all snapshots as of it are there. Blocks until `is_over` says so.
+    ///
+    /// # Errors
+    /// It did not end in that time, or died.
+    pub(crate) fn finish(mut self, complete: Option<i64>, is_over: impl Fn() -> bool) -> Result<Worker, String> {
+        self.mailbox.close(complete);
+        while let Err(RecvTimeoutError::Timeout) = self.done.recv_timeout(WAIT_STEP) {
+            if is_over() {
+                return Err("publishing did not end in time; the next run goes on with it".into());
+            }
+        }
+        let Some(thread) = self.thread.take() else { return Err("the publish thread has ended before".into()) };
+        thread.join().map_err(|panic| {
+            let text = crate::model::text::panic_message(panic.as_ref());
+            format!("the publish thread panicked: {text}; this is a bug in forebay, please report it")
+        })
+    }
+}
+
+impl Drop for PublishThread {
+    fn drop(&mut self) {
+        self.mailbox.close(None);
+    }
+}
+
+/// What the publish thread knows.
+pub(crate) struct Worker {
+    plan: WorkerPlan,
+    mailbox: Arc<Mailbox>,
+    renumber: Renumber,
+    regions: Regions,
+    /// Regions that the store must number above what the target has, and whose order was not taken yet.
+    min_seqs: BTreeMap<Arc<str>, u64>,
+    /// Whether what the target has was compared with what the store has marked.
+    is_compared: bool,
+    /// Why nothing can be published at all, and since when.
+    away: Option<(String, Instant)>,
+    /// Whether the outbox itself could not be read.
+    is_store_away: bool,
+    /// When to look through the store for quiet regions, and when for what failed.
+    refresh_at: Instant,
+    retry_at: Option<Instant>,
+    delay: Duration,
+    /// What the user was told last of what went wrong beside the regions.
+    warned: String,
+    report: PublishReport,
+}
+
+impl Worker {
+    fn new(plan: WorkerPlan, mailbox: Arc<Mailbox>, renumber: Renumber) -> Self {
+        Self {
+            plan,
+            mailbox,
+            renumber,
+            regions: Regions::default(),
+            min_seqs: BTreeMap::new(),
+            is_compared: false,
+            away: None,
+            is_store_away: false,
+            refresh_at: Instant::now(),
+            retry_at: None,
+            delay: DELAY_MIN,
+            warned: String::new(),
+            report: PublishReport::default(),
+        }
+    }
+
+    /// Contract of the publish thread. In: the newest committed snapshot of each region, woken over a channel of depth
+    /// one. Writes: each to the target, then a mark in the store. Out: orders to number snapshots anew, to the
+    /// commit thread; at the end a report. Ends: when the mailbox is closed and what was in it is decided. What an earlier
+    /// run left unpublished comes first.
+    fn run(mut self, inbox: &Receiver<()>) -> Self {
+        loop {
+            let is_closed = self.mailbox.is_closed();
+            let now = Instant::now();
+            if is_closed || self.refresh_at <= now || self.retry_at.is_some_and(|at| at <= now) {
+                // What waits is in the store too.
+                self.mailbox.take();
+                self.sweep(None);
+            } else if self.away.is_none() {
+                self.publish_waiting();
+            }
+            self.flush_summary(is_closed);
+            let ended = Instant::now();
+            self.report.busy += ended - now;
+            self.plan.recorder.span(Stage::Publish, Doing::Working, 0, now, ended);
+            if is_closed {
+                return self;
+            }
+            self.order_renumbering();
+            let next = self.retry_at.map_or(self.refresh_at, |at| at.min(self.refresh_at));
+            let wait = next.saturating_duration_since(Instant::now());
+            // What was not taken is offered again.
+            let wait = if self.min_seqs.is_empty() { wait } else { wait.min(WAIT_STEP) };
+            // A closed channel cannot be: the mailbox holds the other end.
+            let _ = inbox.recv_timeout(wait);
+        }
+    }
+
+    /// Lets the store number above what the target has, where that was found to be needed.
+    fn order_renumbering(&mut self) {
+        if let Some(min_seqs) = self.take_min_seqs()
+            && let Err(back) = (self.renumber)(min_seqs)
+        {
+            self.min_seqs.extend(back);
+        }
+    }
+
+    /// Regions that the store must number above what the target has; none if none is left whose order was not taken.
+    pub(crate) fn take_min_seqs(&mut self) -> Option<MinSeqs> {
+        (!self.min_seqs.is_empty()).then(|| std::mem::take(&mut self.min_seqs).into_iter().collect())
+    }
+
+    /// Whether the store may hold what the target does not.
+    fn is_behind(&self) -> bool {
+        self.away.is_some() || self.regions.any_failed()
+    }
+
+    fn publish_waiting(&mut self) {
+        let (newest, is_incomplete) = self.mailbox.take();
+        if is_incomplete {
+            return self.sweep(None);
+        }
+        // A region whose server is away is tried again with a sweep, and holds up no other until then.
+        let is_new =
+            |item: &Publication| !self.regions.has(&item.region, item.seq) && !self.regions.is_away(&item.region);
+        let items: Vec<Publication> = newest.into_values().filter(is_new).collect();
+        if items.is_empty() {
+            return;
+        }
+        self.publish(items, &|_| false, Patience::Skip);
+        match (self.is_behind(), self.retry_at) {
+            (true, None) => self.retry_at = Some(Instant::now() + self.delay),
+            (false, _) => (self.retry_at, self.delay) = (None, DELAY_MIN),
+            (true, Some(_)) => {}
+        }
+    }
+
+    /// Publishes what the store holds unpublished, and what was published so long ago that it would expire. Begins no page
+    /// after the deadline.
+    fn sweep(&mut self, deadline: Option<Instant>) {
+        let refresh_after = self.plan.target.ttl().map(|ttl| ttl / 3);
+        match self.compare() {
+            Ok(lacking) => {
+                let refreshed = refresh_after.map_or(Timestamp::MIN, |span| Timestamp::now().saturating_sub(span));
+                self.sweep_pages(refreshed, None, deadline);
+                if !lacking.is_empty() && self.away.is_none() {
+                    tracing::info!(
+                        "{} lacks what was published before, of {} regions ({} for one): they are published again",
+                        self.plan.target.name(),
+                        lacking.len(),
+                        shown(lacking.iter().next().map_or("", |region| region))
+                    );
+                    self.sweep_pages(Timestamp::MAX, Some(&lacking), deadline);
+                }
+            }
+            Err(cause) => self.set_away(&cause),
+        }
+        self.refresh_at = Instant::now() + refresh_after.map_or(REFRESH_STEP_MAX, |span| span.min(REFRESH_STEP_MAX));
+        self.retry_at = None;
+        if self.is_behind() {
+            self.retry_at = Some(Instant::now() + self.delay);
+            self.delay = (self.delay * 2).min(DELAY_MAX);
+        } else {
+            self.delay = DELAY_MIN;
+        }
+    }
+
+    /// Compares, once, what the target is known to have with what the store has marked: it may have been emptied since, or
+    /// restored from a copy. Returns the regions that it lacks, or has older.
+    fn compare(&mut self) -> Result<HashSet<Arc<str>>, String> {
+        let mut lacking = HashSet::new();
+        if self.is_compared {
+            return Ok(lacking);
+        }
+        match self.plan.target.read_known() {
+            Ok(()) => {}
+            Err(error) if error.is_away() => return Err(error.to_string()),
+            // The regions may be well all the same. The next sweep tries again.
+            Err(error) => {
+                self.warn(Some(format!("the summary cannot be read: {error}")));
+                return Ok(lacking);
+            }
+        }
+        let mut after = String::new();
+        loop {
+            let page = self.plan.outbox.published(&after, OUTBOX_PAGE).map_err(|error| {
+                self.is_store_away = true;
+                store_text(&error)
+            })?;
+            let Some((last, _)) = page.last() else { break };
+            after = last.to_string();
+            let target = &self.plan.target;
+            let is_lacking =
+                |(region, seq): &(Arc<str>, u64)| target.known(region).is_none_or(|there| there.seq < *seq);
+            lacking.extend(page.into_iter().filter(is_lacking).map(|(region, _)| region));
+        }
+        self.is_compared = true;
+        Ok(lacking)
+    }
+
+    fn sweep_pages(
+        &mut self,
+        published_before: Timestamp,
+        lacking: Option<&HashSet<Arc<str>>>,
+        deadline: Option<Instant>,
+    ) {
+        // In the middle of a run there is another try soon; at its end, servers of a cluster that were well are waited for.
+        let patience = match self.mailbox.is_closed() && !self.regions.any_away() {
+            true => Patience::Wait,
+            false => Patience::Skip,
+        };
+        let mut after = String::new();
+        while deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            let page = match self.plan.outbox.due(published_before, &after, OUTBOX_PAGE) {
+                Ok(page) => page,
+                Err(error) => {
+                    self.is_store_away = true;
+                    self.set_away(&store_text(&error));
+                    break;
+                }
+            };
+            self.is_store_away = false;
+            if after.is_empty() && lacking.is_none() {
+                self.regions.retry();
+            }
+            let Some(last) = page.last() else {
+                // All of it went through, or was refused one by one.
+                self.set_back();
+                break;
+            };
+            after = last.publication.region.to_string();
+            if !self.publish_page(page, lacking, patience) {
+                break;
+            }
+        }
+    }
+
+    /// Publishes what a sweep has found; false if nothing can be published now.
+    fn publish_page(
+        &mut self,
+        page: Vec<DueSnapshot>,
+        lacking: Option<&HashSet<Arc<str>>>,
+        patience: Patience,
+    ) -> bool {
+        let is_wanted = |due: &DueSnapshot| lacking.is_none_or(|lacking| lacking.contains(&due.publication.region));
+        let page: Vec<DueSnapshot> = page.into_iter().filter(is_wanted).collect();
+        let refreshes: HashSet<Arc<str>> =
+            page.iter().filter(|due| due.was_published).map(|due| Arc::clone(&due.publication.region)).collect();
+        let mut items: Vec<Publication> = page.into_iter().map(|due| due.publication).collect();
+        items.sort_by_key(|item| (item.time, item.seq));
+        items.is_empty() || self.publish(items, &|region| refreshes.contains(region), patience)
+    }
+
+    /// Publishes and marks; false if nothing can be published now. `is_refresh` says of which regions the newest was
+    /// published before.
+    fn publish(&mut self, items: Vec<Publication>, is_refresh: &dyn Fn(&str) -> bool, patience: Patience) -> bool {
+        let stored: HashMap<Arc<str>, (u64, Option<i64>)> =
+            items.iter().map(|item| (Arc::clone(&item.region), (item.seq, item.block))).collect();
+        let items = self.hold_back(items);
+        let (items, mut refused) = self.plan.fields.resolve(items);
+        let Delivery { receipts, away, warning } = self.plan.target.publish(&items, patience);
+        self.warn(warning);
+        let mut done = Vec::new();
+        for receipt in receipts {
+            let (seq, block) = stored.get(&receipt.region).copied().unwrap_or_default();
+            match &receipt.outcome {
+                Ok(PublishStatus::Stale) if receipt.seq > seq => self.note_stale(&receipt, block),
+                Ok(status) => {
+                    match status {
+                        PublishStatus::Published => self.report.published += 1,
+                        _ if is_refresh(&receipt.region) => {}
+                        _ => self.report.duplicate += 1,
+                    }
+                    self.regions.published(&receipt.region, seq);
+                    done.push((receipt.region, seq));
+                }
+                Err(_) if is_refresh(&receipt.region) => {}
+                Err(error) => refused.push((receipt.region, error.clone())),
+            }
+        }
+        if !done.is_empty()
+            && let Err(error) = self.plan.outbox.mark(&done, Timestamp::now())
+        {
+            // They will be published again, which changes nothing.
+            tracing::debug!("published snapshots could not be marked: {}", store_text(&error));
+        }
+        match away {
+            Some(cause) => self.set_away(&cause),
+            None if done.is_empty() => {}
+            None => self.set_back(),
+        }
+        self.note_refused(refused);
+        self.away.is_none()
+    }
+
+    /// Leaves out what is older than what readers have: a store that was made anew goes through all blocks again, and its
+    /// numbers may be higher all the same. A number and block that the store knows are its own, and it has gone back itself.
+    fn hold_back(&mut self, items: Vec<Publication>) -> Vec<Publication> {
+        let complete = self.mailbox.complete();
+        let mut kept = Vec::with_capacity(items.len());
+        for item in items {
+            let there = self.plan.target.known(&item.region).and_then(|there| Some((there.seq, there.block?)));
+            let newer = there.filter(|(_, block)| {
+                item.block.is_some_and(|ours| ours < *block) && complete.is_none_or(|complete| complete < *block)
+            });
+            let is_held =
+                newer.is_some_and(|(seq, block)| !self.plan.outbox.holds(&item.region, seq, block).unwrap_or(false));
+            match is_held {
+                true => {
+                    self.report.duplicate += 1;
+                    self.regions.ahead(&item.region);
+                }
+                false => kept.push(Publication { follows_rollback: newer.is_some(), ..item }),
+            }
+        }
+        kept
+    }
+
+    /// The target has a newer snapshot of the region than the store: that was made anew. It is left alone until this run, which
+    /// alone writes the pipeline, has come as far; then the store must count on from there.
+    fn note_stale(&mut self, receipt: &PublishReceipt, block: Option<i64>) {
+        let complete = self.mailbox.complete();
+        let has_caught_up = match receipt.block {
+            Some(there) => block.is_some_and(|block| there <= block) || complete.is_some_and(|block| there <= block),
+            None => complete.is_some(),
+        };
+        if has_caught_up && receipt.seq < SEQ_MAX {
+            self.min_seqs.insert(Arc::clone(&receipt.region), receipt.seq);
+            self.regions.renumbering(&receipt.region, receipt.seq);
+        } else {
+            self.report.duplicate += 1;
+            self.regions.ahead(&receipt.region);
+        }
+    }
+
+    /// Notes regions that failed, and tells what is new about them.
+    fn note_refused(&mut self, refused: Vec<(Arc<str>, PublishError)>) {
+        let (mut told, mut untold) = (0, 0);
+        let is_away = self.away.is_some();
+        for (region, error) in refused {
+            let cause = error.to_string();
+            let is_news = self.regions.failed(&region, &cause, error.is_away());
+            if is_news && !is_away {
+                told += 1;
+                match told <= FAILURES_TOLD_MAX {
+                    true => tracing::warn!("the snapshot of {} was not published: {}", shown(&region), shown(&cause)),
+                    false => untold += 1,
+                }
+            }
+        }
+        if untold > 0 {
+            tracing::warn!("the snapshots of {untold} more regions were not published");
+        }
+    }
+
+    /// Lets the target bring up to date what it says of all regions.
+    fn flush_summary(&mut self, is_last: bool) {
+        if self.away.is_none() {
+            let warning = self.plan.target.flush_summary(is_last);
+            self.warn(warning);
+        }
+    }
+
+    /// Tells what went wrong beside the regions, if it is another thing than the last time.
+    fn warn(&mut self, warning: Option<String>) {
+        if let Some(warning) = warning.filter(|warning| self.away.is_none() && *warning != self.warned) {
+            tracing::warn!("snapshots: {warning}");
+            self.warned = warning;
+        }
+    }
+
+    fn set_away(&mut self, cause: &str) {
+        match &mut self.away {
+            Some((known, _)) => cause.clone_into(known),
+            None => {
+                tracing::warn!("{cause}; snapshots stay in the store and are published when it is back");
+                self.away = Some((cause.to_owned(), Instant::now()));
+            }
+        }
+    }
+
+    fn set_back(&mut self) {
+        if let Some((_, since)) = self.away.take() {
+            tracing::info!("snapshots are published again after {:.1} s", since.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Publishes what the store has numbered anew. Blocks; begins nothing after the deadline.
+    pub(crate) fn sweep_again(&mut self, deadline: Instant) {
+        let begun = Instant::now();
+        self.sweep(Some(deadline));
+        self.flush_summary(true);
+        let ended = Instant::now();
+        self.report.busy += ended - begun;
+        self.plan.recorder.span(Stage::Publish, Doing::Working, 0, begun, ended);
+    }
+
+    /// What was done.
+    pub(crate) fn end(mut self) -> PublishReport {
+        let target = self.plan.target.name();
+        if let Some(region) = self.regions.all_ahead().next() {
+            tracing::warn!(
+                "{target} has newer snapshots than this store, of {} regions ({} for one): they are left there until the \
+                 pipeline has come as far",
+                self.regions.all_ahead().count(),
+                shown(region)
+            );
+        }
+        let mut failed = self.regions.unpublished(target);
+        if let Some((cause, _)) = self.away.take() {
+            self.add_untried(&cause, &mut failed);
+        }
+        self.report.failed = failed.into_iter().map(|(region, cause)| UnpublishedRegion { region, cause }).collect();
+        self.report
+    }
+
+    /// Adds regions that were not even tried, as nothing could be published.
+    fn add_untried(&mut self, cause: &str, failed: &mut BTreeMap<String, String>) {
+        let mut after = String::new();
+        loop {
+            match self.plan.outbox.due(Timestamp::MIN, &after, OUTBOX_PAGE) {
+                Ok(page) => {
+                    let Some(last) = page.last() else { break };
+                    after = last.publication.region.to_string();
+                    for due in page {
+                        failed.entry(due.publication.region.to_string()).or_insert_with(|| cause.to_owned());
+                    }
+                }
+                Err(error) => {
+                    let all = UnpublishedRegion::all(store_text(&error));
+                    failed.entry(all.region).or_insert(all.cause);
+                    break;
+                }
+            }
+        }
+        if self.is_store_away && failed.is_empty() {
+            let all = UnpublishedRegion::all(cause.to_owned());
+            failed.insert(all.region, all.cause);
+        }
+    }
+}
+
+/// A text of the data without control characters.
+fn shown(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+fn store_text(error: &StoreError) -> String {
+    format!("the outbox cannot be read or marked: {error}")
+}

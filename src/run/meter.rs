@@ -1,0 +1,345 @@
+//! The live numbers of a run, in one place.
+//!
+//! Whoever works on the run counts here; whoever shows it (the progress bar, the report, a page) reads a copy at any time and
+//! stops nobody. Counting takes a lock for a few additions, once a round or commit and never once an event.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::report::{Progress, SnapshotCounts, Times};
+use crate::lane::LoadStats;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::BatchNo;
+use crate::source::reader::ReadStats;
+use crate::store::{CommitTimes, Committed};
+use crate::timeline::{Doing, Recorder, Stage};
+
+/// Waits shorter than this are not recorded.
+const WAIT_RECORDED_MIN: Duration = Duration::from_micros(20);
+
+/// How a run stands at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Reading {
+    /// Events handled.
+    pub events: u64,
+    /// The last block handled.
+    pub block: Option<i64>,
+    /// Bytes of the source read, as they lie on disk.
+    pub source_bytes_read: u64,
+    /// Bytes of the source in all, if that is known.
+    pub source_bytes_total: Option<u64>,
+    /// Batches sealed and not committed.
+    pub batches_waiting: u64,
+    /// The checkpoint that is committed.
+    pub checkpoint: Checkpoint,
+    /// Events committed in this run.
+    pub events_committed: u64,
+    /// Blocks committed in this run.
+    pub blocks_committed: u64,
+    /// Batches committed in this run.
+    pub batches: u64,
+    /// Rows written or deleted.
+    pub rows: u64,
+    /// Snapshots by what became of them in the store.
+    pub snapshots: SnapshotCounts,
+    /// Rollbacks committed.
+    pub rollbacks: u64,
+    /// Events left out because their place had passed.
+    pub late_skipped: u64,
+    /// How often a commit was tried again.
+    pub commit_retries: u64,
+    /// Batches that were written a second time.
+    pub commits_redone: u64,
+    /// How often rows were asked for that were not in memory.
+    pub loads: u64,
+    /// Where the time went so far.
+    pub times: Times,
+    /// The shortest commit; none before the first.
+    pub commit_min: Option<Duration>,
+}
+
+/// Reads the live numbers of a run, from any thread. Cloning it is cheap. Numbers are those of the pipeline that gave it; before
+/// its run they are zero, after it they stay as they were at the end.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    counts: Mutex<Counts>,
+    parts: OnceLock<Parts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    reading: Reading,
+    /// When the first event was handled or the first batch sealed.
+    began: Option<Instant>,
+    last_commit: Option<Instant>,
+}
+
+/// What rooms count by themselves while a run goes on.
+#[derive(Debug)]
+struct Parts {
+    read: Arc<ReadStats>,
+    loads: Arc<LoadStats>,
+    recorder: Arc<Recorder>,
+}
+
+/// What the handler thread does for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// Running handlers.
+    Handling,
+    /// Letting rows go.
+    Trimming,
+    /// Sealing a batch.
+    Sealing,
+    /// Waiting for events.
+    WaitingForSource,
+    /// Waiting for room to hand a batch over.
+    WaitingForCommit,
+    /// Waiting until commits give memory back.
+    WaitingForMemory,
+}
+
+impl Activity {
+    /// How it is drawn; none if it is not.
+    fn doing(self) -> Option<Doing> {
+        match self {
+            Self::Handling => Some(Doing::Working),
+            Self::Trimming => None,
+            Self::Sealing => Some(Doing::Sealing),
+            Self::WaitingForSource => Some(Doing::WaitingForSource),
+            Self::WaitingForCommit => Some(Doing::WaitingForCommit),
+            Self::WaitingForMemory => Some(Doing::WaitingForMemory),
+        }
+    }
+
+    fn is_wait(self) -> bool {
+        matches!(self, Self::WaitingForSource | Self::WaitingForCommit | Self::WaitingForMemory)
+    }
+
+    fn add(self, took: Duration, times: &mut Times) {
+        match self {
+            Self::Handling | Self::Trimming => times.handlers += took,
+            Self::Sealing => {
+                times.handlers += took;
+                times.sealing += took;
+            }
+            Self::WaitingForSource => times.waits.source += took,
+            Self::WaitingForCommit => {
+                times.handlers_blocked += took;
+                times.waits.commit += took;
+            }
+            Self::WaitingForMemory => {
+                times.handlers_blocked += took;
+                times.waits.memory += took;
+            }
+        }
+    }
+}
+
+/// An activity that goes on; it ends, and counts, when this is dropped.
+#[derive(Debug)]
+pub(super) struct Timed {
+    meter: Meter,
+    activity: Activity,
+    batch: BatchNo,
+    began: Instant,
+    /// What others had counted when a wait for the source began: a batch that is sealed meanwhile counts as that.
+    worked_before: Duration,
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        let ended = Instant::now();
+        let mut took = ended - self.began;
+        let is_recorded = !self.activity.is_wait() || took > WAIT_RECORDED_MIN;
+        if let Some(doing) = self.activity.doing().filter(|_| is_recorded) {
+            self.meter.record(doing, self.batch, self.began, ended);
+        }
+        let mut counts = self.meter.lock();
+        let times = &mut counts.reading.times;
+        if self.activity == Activity::WaitingForSource {
+            took = took.saturating_sub((times.handlers + times.handlers_blocked).saturating_sub(self.worked_before));
+        }
+        self.activity.add(took, times);
+    }
+}
+
+impl Meter {
+    /// How the run stands now. Does not block.
+    pub fn read(&self) -> Reading {
+        let mut reading = self.lock().reading;
+        if let Some(parts) = self.0.parts.get() {
+            reading.late_skipped = parts.read.late();
+            reading.loads = parts.loads.loads();
+            reading.times.read = parts.read.busy();
+            reading.times.read_blocked = parts.read.blocked();
+            reading.times.preload = parts.loads.waited();
+        }
+        reading
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what other threads count by themselves.
+    pub(super) fn attach(&self, read: &Arc<ReadStats>, loads: &Arc<LoadStats>, recorder: &Arc<Recorder>) {
+        let parts = Parts { read: Arc::clone(read), loads: Arc::clone(loads), recorder: Arc::clone(recorder) };
+        // A pipeline runs once, so there is nothing attached yet.
+        let _ = self.0.parts.set(parts);
+    }
+
+    /// A run begins behind that checkpoint.
+    pub(super) fn start(&self, checkpoint: Checkpoint, source_bytes_total: Option<u64>) {
+        self.lock().reading = Reading { block: checkpoint.block, checkpoint, source_bytes_total, ..Reading::default() };
+    }
+
+    /// Counts an activity from now until what is returned is dropped.
+    pub(super) fn time(&self, activity: Activity, batch: BatchNo) -> Timed {
+        let began = Instant::now();
+        let mut counts = self.lock();
+        if matches!(activity, Activity::Handling | Activity::Sealing) {
+            counts.began.get_or_insert(began);
+        }
+        let Times { handlers, handlers_blocked, .. } = counts.reading.times;
+        Timed { meter: self.clone(), activity, batch, began, worked_before: handlers + handlers_blocked }
+    }
+
+    /// As [`Meter::time`], once the first event was handled: what comes before that is not the run's.
+    pub(super) fn time_if_began(&self, activity: Activity, batch: BatchNo) -> Option<Timed> {
+        let has_begun = self.lock().began.is_some();
+        has_begun.then(|| self.time(activity, batch))
+    }
+
+    fn record(&self, doing: Doing, batch: BatchNo, began: Instant, ended: Instant) {
+        if let Some(parts) = self.0.parts.get() {
+            parts.recorder.span(Stage::Handlers, doing, batch.get(), began, ended);
+        }
+    }
+
+    /// Events were handed to the handlers.
+    pub(super) fn handled(&self, events: u64, last_block: i64, source_bytes_read: u64) {
+        let reading = &mut self.lock().reading;
+        reading.events += events;
+        reading.block = Some(last_block);
+        reading.source_bytes_read = source_bytes_read;
+    }
+
+    /// So many batches are sealed and not committed.
+    pub(super) fn waiting(&self, batches: usize) {
+        self.lock().reading.batches_waiting = batches as u64;
+    }
+
+    /// A batch has committed.
+    pub(super) fn committed(&self, before: &Checkpoint, after: Checkpoint, committed: &Committed) {
+        let mut counts = self.lock();
+        counts.last_commit = Some(Instant::now());
+        let reading = &mut counts.reading;
+        reading.checkpoint = after;
+        reading.events_committed += after.events - before.events;
+        reading.blocks_committed += after.blocks - before.blocks;
+        reading.batches += 1;
+        reading.rows += committed.rows;
+        reading.commit_retries += committed.retries;
+        reading.commits_redone += u64::from(committed.was_redone);
+        let CommitTimes { stream, merge, commit } = committed.times;
+        let parts = &mut reading.times.commit_parts;
+        *parts =
+            CommitTimes { stream: parts.stream + stream, merge: parts.merge + merge, commit: parts.commit + commit };
+        let took = stream + merge + commit;
+        reading.commit_min = Some(reading.commit_min.map_or(took, |min| min.min(took)));
+        let stored = committed.snapshots.iter().filter(|snapshot| snapshot.id.is_some()).count() as u64;
+        reading.snapshots.stored += stored;
+        reading.snapshots.duplicate += committed.snapshots.len() as u64 - stored;
+    }
+
+    /// A rollback has committed.
+    pub(super) fn rolled_back(&self, to: Checkpoint, retries: u64) {
+        let mut counts = self.lock();
+        counts.last_commit = Some(Instant::now());
+        let reading = &mut counts.reading;
+        reading.checkpoint = to;
+        reading.block = to.block;
+        reading.rollbacks += 1;
+        reading.commit_retries += retries;
+    }
+
+    /// The wait for the last commits began then; it ended with the last of them. `commit_busy` is how long commits took in
+    /// all.
+    pub(super) fn finish(&self, batch: BatchNo, waiting_since: Instant, commit_busy: Duration) {
+        let mut counts = self.lock();
+        let (began, last_commit) = (counts.began, counts.last_commit);
+        let times = &mut counts.reading.times;
+        if let (Some(began), Some(ended)) = (began, last_commit) {
+            times.wall = ended.saturating_duration_since(began);
+            times.commit = commit_busy;
+            times.commit_idle = times.wall.saturating_sub(times.commit);
+        }
+        let Some(last_commit) = last_commit else { return };
+        times.waits.last_commits += last_commit.saturating_duration_since(waiting_since);
+        drop(counts);
+        self.record(Doing::WaitingForCommit, batch, waiting_since, last_commit);
+    }
+
+    /// What the progress hook is told.
+    pub(super) fn progress(&self) -> Progress {
+        let Reading { events, block, batches_waiting, source_bytes_read, source_bytes_total, .. } = self.lock().reading;
+        Progress { events, block, batches_waiting, source_bytes_read, source_bytes_total }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SnapshotReceipt;
+
+    fn checkpoint(batch: u64, block: i64, events: u64) -> Checkpoint {
+        Checkpoint { batch, block: Some(block), block_events: 1, blocks: events, events }
+    }
+
+    #[test]
+    fn a_reading_is_what_was_counted_until_then() {
+        let meter = Meter::default();
+        let reader = meter.clone();
+        assert_eq!(reader.read(), Reading::default());
+        meter.start(checkpoint(3, 30, 30), Some(100));
+        meter.handled(7, 37, 70);
+        meter.waiting(1);
+        let reading = reader.read();
+        assert_eq!((reading.events, reading.block, reading.source_bytes_read), (7, Some(37), 70));
+        assert_eq!((reading.batches_waiting, reading.checkpoint.block, reading.events_committed), (1, Some(30), 0));
+        let receipt = |id: Option<&str>| SnapshotReceipt { region: Arc::from("r"), id: id.map(str::to_owned) };
+        let snapshots = vec![receipt(Some("r.1.a")), receipt(None)];
+        let committed = Committed { batch: 4, rows: 5, retries: 2, snapshots, ..Committed::default() };
+        meter.committed(&checkpoint(3, 30, 30), checkpoint(4, 37, 37), &committed);
+        let reading = reader.read();
+        assert_eq!((reading.checkpoint.block, reading.events_committed, reading.batches), (Some(37), 7, 1));
+        assert_eq!((reading.rows, reading.commit_retries), (5, 2));
+        assert_eq!((reading.snapshots.stored, reading.snapshots.duplicate), (1, 1));
+        meter.rolled_back(checkpoint(5, 32, 32), 0);
+        let reading = reader.read();
+        assert_eq!((reading.block, reading.checkpoint.batch, reading.rollbacks), (Some(32), 5, 1));
+    }
+
+    #[test]
+    fn an_activity_counts_when_it_ends_and_a_wait_without_what_was_done_in_it() {
+        let meter = Meter::default();
+        let (batch, began) = (BatchNo::new(1), Instant::now());
+        assert!(meter.time_if_began(Activity::WaitingForSource, batch).is_none());
+        drop(meter.time(Activity::Handling, batch));
+        let handled = meter.read().times.handlers;
+        assert!(handled > Duration::ZERO);
+        let waiting = meter.time_if_began(Activity::WaitingForSource, batch).expect("the run has begun");
+        drop(meter.time(Activity::Sealing, batch));
+        let times = meter.read().times;
+        assert_eq!((times.handlers - handled, times.waits.source), (times.sealing, Duration::ZERO));
+        drop(waiting);
+        let whole = meter.read().times;
+        assert_eq!(whole.sealing, times.sealing);
+        assert!(whole.handlers + whole.waits.source <= began.elapsed());
+    }
+}

@@ -1,0 +1,121 @@
+//! Publishing as part of a run: where to, how it starts, how it ends.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::{Pipeline, PipelineError};
+use crate::commit::handoff::{Committer, Door, Refused};
+use crate::commit::{CommitListener, Order, StoreCommitter};
+use crate::config::SnapshotsConfig;
+use crate::model::limits::{WAIT_STEP, publish_waiting_bytes};
+use crate::publish::{
+    DocumentFields, Mailbox, MinSeqs, PublishReport, PublishThread, RedisTarget, Target, UnpublishedRegion, WorkerPlan,
+};
+use crate::store::Store;
+use crate::timeline::Recorder;
+
+/// How long publishing may go on after the last commit: a slow Redis must get a backlog of many regions, and one that
+/// stalls ends it earlier.
+const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
+
+/// A publish thread that is yet to start: the committer has to know its mailbox, and it the way to the committer.
+pub(super) struct PublishStart {
+    plan: WorkerPlan,
+    mailbox: Arc<Mailbox>,
+    inbox: Receiver<()>,
+}
+
+impl PublishStart {
+    /// Who is to be told what has committed.
+    pub(super) fn listener(&self) -> Arc<dyn CommitListener> {
+        Arc::clone(&self.mailbox) as Arc<dyn CommitListener>
+    }
+
+    /// Starts the thread. Its orders go through this door.
+    pub(super) fn start(self, door: Door<StoreCommitter>) -> std::io::Result<PublishThread> {
+        let renumber = Box::new(move |above| renumber(&door, above));
+        PublishThread::spawn(self.plan, (self.mailbox, self.inbox), renumber)
+    }
+}
+
+/// Hands an order to number snapshots anew to the commit thread; gives it back if it was not taken.
+fn renumber(door: &Door<StoreCommitter>, above: MinSeqs) -> Result<(), MinSeqs> {
+    match door.submit(Order::Renumber { above }, WAIT_STEP) {
+        Err(Refused::Full(Order::Renumber { above }) | Refused::Failed(Order::Renumber { above }, _)) => Err(above),
+        // What comes of it is told to the mailbox.
+        _ => Ok(()),
+    }
+}
+
+impl Pipeline {
+    /// Where snapshots are to be published, if anywhere. Connects to nothing yet.
+    pub(super) fn take_target(&mut self) -> Result<Option<Box<dyn Target>>, PipelineError> {
+        let (own, url) = (self.target.take(), self.snapshots.url.clone());
+        if !self.factory.has_snapshots() {
+            if let Some(place) = own.map(|own| own.name().to_owned()).or(url.map(|url| url.to_string())) {
+                tracing::warn!("nothing is published to {place}: the handlers make no snapshots (on_snapshot)");
+            }
+            return Ok(None);
+        }
+        match (own, url) {
+            (None, Some(url)) => {
+                let redis = RedisTarget::new(self.snapshots.publish_plan(&self.name, url));
+                Ok(Some(Box::new(redis.map_err(PipelineError::Publish)?)))
+            }
+            (own, _) => Ok(own),
+        }
+    }
+
+    /// What a publish thread is made with, if there is a target.
+    pub(super) fn prepare_publish(
+        &self,
+        target: Option<Box<dyn Target>>,
+        store: &dyn Store,
+        recorder: &Arc<Recorder>,
+    ) -> Result<Option<PublishStart>, PipelineError> {
+        let Some(target) = target else { return Ok(None) };
+        let outbox = store.outbox().ok_or_else(|| {
+            PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
+        })?;
+        let SnapshotsConfig { id_field: id, time_field: time, .. } = self.snapshots.clone();
+        let (mailbox, inbox) = Mailbox::new(publish_waiting_bytes(self.batch.memory_bytes));
+        let plan = WorkerPlan { target, fields: DocumentFields { id, time }, outbox, recorder: Arc::clone(recorder) };
+        Ok(Some(PublishStart { plan, mailbox, inbox }))
+    }
+
+    /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.
+    pub(super) fn finish_publish(
+        &self,
+        publish: PublishThread,
+        mut committer: Option<StoreCommitter>,
+        complete: Option<i64>,
+    ) -> PublishReport {
+        let begun = Instant::now();
+        let stopped = Cell::new(None);
+        let deadline = || {
+            if self.stop.0.load(Ordering::Relaxed) {
+                let since = stopped.get().unwrap_or_else(Instant::now);
+                stopped.set(Some(since));
+                return (since + self.drain_timeout).min(begun + PUBLISH_END_MAX);
+            }
+            begun + PUBLISH_END_MAX
+        };
+        match publish.finish(complete, || Instant::now() > deadline()) {
+            Ok(mut worker) => {
+                if let Some(committer) = &mut committer
+                    && let Some(above) = worker.take_min_seqs()
+                {
+                    // An order like the others, on a thread that has ended. If it fails, that was told.
+                    let _ = committer.commit(Order::Renumber { above });
+                    worker.sweep_again(deadline());
+                }
+                worker.end()
+            }
+            Err(cause) => PublishReport { failed: vec![UnpublishedRegion::all(cause)], ..PublishReport::default() },
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Wiring a run: opens the store, starts the threads, lets the coordinator work, and puts the report together.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::Pipeline;
+use super::publish::PublishStart;
+use crate::batch::RegionTouch;
+use crate::batch::block_log::BlockLog;
+use crate::batch::open::OpenBatch;
+use crate::commit::StoreCommitter;
+use crate::commit::handoff::CommitThread;
+use crate::lane::{Assignment, LoadStats};
+use crate::model::byte_budget::ByteBudget;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::event::RegionNo;
+use crate::model::ids::Depth;
+use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN, read_ahead_bytes};
+use crate::publish::PublishReport;
+use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
+use crate::run::engines::{EnginePlan, EnginePool};
+use crate::run::error::PipelineError;
+use crate::run::hooks::Hooks;
+use crate::run::in_flight::{InFlight, Stopping};
+use crate::run::intake::Intake;
+use crate::run::memory::MemoryBudget;
+use crate::run::report::{Report, memory_peak_bytes};
+use crate::run::seal_policy::SealPolicy;
+use crate::run::sealing::Sealer;
+use crate::run::snapshot_duty::SnapshotDuty;
+use crate::snapshot::Schedule;
+use crate::source::Source;
+use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
+use crate::store::{OpenReader, Store, StoreError};
+use crate::timeline::Recorder;
+use crate::undo::{HistoryBase, Window};
+
+/// What the store says before the first event.
+struct Stored {
+    checkpoint: Checkpoint,
+    window: Window,
+    regions: StartRegions,
+    /// Regions that an earlier run has set back without coming to their snapshots.
+    set_back: Vec<RegionNo>,
+    log: BlockLog,
+    is_empty: Arc<[bool]>,
+}
+
+/// What threads of a run share.
+pub(super) struct SharedParts {
+    pub(super) budget: Arc<ByteBudget>,
+    pub(super) read: Arc<ReadStats>,
+    pub(super) loads: Arc<LoadStats>,
+    pub(super) recorder: Arc<Recorder>,
+}
+
+impl SharedParts {
+    /// Parts of a run with that memory budget behind batch `batch`.
+    pub(super) fn new(memory_bytes: u64, batch: u64) -> Self {
+        Self {
+            budget: ByteBudget::new(read_ahead_bytes(memory_bytes)),
+            read: Arc::default(),
+            loads: Arc::default(),
+            recorder: Recorder::new(batch),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Runs over a source, or goes back to a block.
+    pub(super) fn coordinate(
+        mut self,
+        source: Box<dyn Source>,
+        rollback: Option<i64>,
+    ) -> Result<Report, PipelineError> {
+        self.try_handlers()?;
+        let target = self.take_target()?;
+        let mut store = self.take_store()?;
+        let stored = self.read_store(store.as_mut())?;
+        let checkpoint = stored.checkpoint;
+        let shared = SharedParts::new(self.batch.memory_bytes, checkpoint.batch);
+        let engines = EnginePool::new(self.engine_plan(Arc::clone(&stored.is_empty), store.readers(), &shared.loads))?;
+        let sealer = Sealer {
+            schema: Arc::clone(&self.schema),
+            encoder: store.encoder(),
+            dedup_ignore: self.snapshots.dedup_ignore.clone().into(),
+        };
+        self.meter.attach(&shared.read, &shared.loads, &shared.recorder);
+        self.meter.start(checkpoint, source.bytes_total());
+        let pages = self.start_reader(source, checkpoint, stored.window, &stored.regions, &shared)?;
+        let publish = self.prepare_publish(target, store.as_ref(), &shared.recorder)?;
+        let listener = publish.as_ref().map(PublishStart::listener);
+        let recorder = Arc::clone(&shared.recorder);
+        let commits = CommitThread::spawn(
+            "forebay-commit",
+            StoreCommitter::new(store, listener, Arc::clone(&self.schema), self.rollback_depth, recorder),
+        )?;
+        let publish = publish.map(|publish| publish.start(commits.door())).transpose()?;
+        let depth = Depth::new(self.rollback_depth);
+        let StartRegions { names, all, pending } = stored.regions;
+        let schedule = Schedule::new(self.snapshots.every);
+        let has_snapshots = self.factory.has_snapshots();
+        let stopping = Stopping::new(self.stop.flag(), self.drain_timeout);
+        let coordinator = Coordinator {
+            plan: CoordinatorPlan {
+                depth,
+                memory_bytes: self.batch.memory_bytes,
+                all,
+                is_serial: self.is_serial,
+                sealer,
+                rollback,
+            },
+            incoming: Incoming { pages, budget: Arc::clone(&shared.budget), regions: names },
+            intake: Intake::default(),
+            assignment: Assignment::new(engines.len()),
+            engines,
+            open: OpenBatch::new(checkpoint, depth, stored.log),
+            engines_at_open: 0,
+            in_flight: InFlight::new(commits, checkpoint, stopping, self.meter.clone()),
+            memory: MemoryBudget::new(self.batch.memory_bytes),
+            policy: SealPolicy::new(self.batch.events),
+            duty: SnapshotDuty::new(schedule, has_snapshots, pending, stored.set_back, checkpoint.block),
+            meter: self.meter.clone(),
+            hooks: Hooks::new(self.hook.as_mut(), self.rollback_hook.as_mut()),
+            round_events: ROUND_EVENTS_MIN as usize,
+            origins: Arc::default(),
+            outcome: Outcome::default(),
+        };
+        let (outcome, committer) = coordinator.run();
+        shared.read.stop.store(true, Ordering::Relaxed);
+        // Also after an error: what has committed is to be seen. The lock is held until then.
+        let complete = outcome.as_ref().ok().and_then(|_| self.meter.read().checkpoint.block);
+        let publishing = Instant::now();
+        let published = publish.map(|publish| self.finish_publish(publish, committer, complete));
+        let for_publish = if published.is_some() { publishing.elapsed() } else { Duration::ZERO };
+        let mut report = self.report(&checkpoint, outcome?, published);
+        report.times.waits.publish = for_publish;
+        report.timeline = shared.recorder.timeline();
+        Ok(report)
+    }
+
+    /// Reads what the store says before the first event.
+    fn read_store(&self, store: &mut dyn Store) -> Result<Stored, PipelineError> {
+        let checkpoint = store.checkpoint()?;
+        let window =
+            Window::new(checkpoint, self.rollback_depth.into(), &store.history(u64::MAX)?).map_err(StoreError::from)?;
+        let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
+        let set_back: HashSet<Arc<str>> =
+            if self.rollback_depth > 0 { store.set_back_regions()?.into_iter().collect() } else { HashSet::new() };
+        let regions = StartRegions::new(&store.pending_regions()?, &window, self.regions.all.as_deref());
+        let set_back: Vec<RegionNo> =
+            (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(*name)).map(|(no, _)| no).collect();
+        let hash = window.blocks().pop().filter(|last| Some(last.block) == checkpoint.block).and_then(|last| last.hash);
+        let log = BlockLog::new(Depth::new(self.rollback_depth), HistoryBase::at(&checkpoint, hash), last_blocks);
+        Ok(Stored { checkpoint, window, regions, set_back, log, is_empty: store.empty_entities()?.into() })
+    }
+
+    /// What engines over those rows are made with.
+    pub(super) fn engine_plan(
+        &self,
+        is_empty: Arc<[bool]>,
+        readers: Arc<dyn OpenReader>,
+        loads: &Arc<LoadStats>,
+    ) -> EnginePlan {
+        EnginePlan {
+            factory: Arc::clone(&self.factory),
+            schema: Arc::clone(&self.schema),
+            is_empty,
+            readers,
+            history_depth: self.rollback_depth,
+            memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
+            timeout: self.handler_timeout,
+            loads: Arc::clone(loads),
+        }
+    }
+
+    pub(super) fn start_reader(
+        &self,
+        source: Box<dyn Source>,
+        checkpoint: Checkpoint,
+        window: Window,
+        regions: &StartRegions,
+        shared: &SharedParts,
+    ) -> Result<Receiver<FromReader>, PipelineError> {
+        let plan = ReadPlan {
+            late: self.late,
+            region_ids: self.regions.ids.clone(),
+            done: checkpoint.block.map(|block| (block, checkpoint.block_events)),
+            window,
+            after: None,
+            depth: self.rollback_depth.into(),
+            until: self.until,
+            known_regions: regions.names.clone(),
+        };
+        let (sender, pages) = bounded(PAGES_WAITING_MAX);
+        let SharedParts { budget, read, recorder, .. } = shared;
+        let reader = Reader::new(source, plan, sender, Arc::clone(budget), Arc::clone(read), Arc::clone(recorder));
+        // Left to itself: it ends at the end of the source, or when nobody takes pages any more. If it dies, the
+        // channel closes without a last word, which the coordinator notices.
+        std::thread::Builder::new().name("forebay-read".into()).spawn(move || reader.run())?;
+        Ok(pages)
+    }
+
+    fn report(&self, before: &Checkpoint, outcome: Outcome, published: Option<PublishReport>) -> Report {
+        let Outcome { rollbacks, region_events, was_stopped } = outcome;
+        let published = published.unwrap_or_default();
+        let reading = self.meter.read();
+        let mut times = reading.times;
+        times.publish = published.busy;
+        let mut snapshots = reading.snapshots;
+        snapshots.published = published.published;
+        snapshots.duplicate += published.duplicate;
+        snapshots.failed = published.failed.len() as u64;
+        Report {
+            pipeline: self.name.clone(),
+            events: reading.events_committed,
+            blocks: reading.blocks_committed,
+            batches: reading.batches,
+            entities_written: reading.rows,
+            checkpoint: reading.checkpoint,
+            resumed_from: before.block,
+            rollbacks,
+            late_skipped: reading.late_skipped,
+            snapshots,
+            unpublished: published.failed,
+            times,
+            commit_min: reading.commit_min.unwrap_or_default(),
+            largest_region_events: region_events.iter().copied().max().unwrap_or(0),
+            timeline: crate::timeline::Timeline::default(),
+            commit_retries: reading.commit_retries,
+            commits_redone: reading.commits_redone,
+            loads: reading.loads,
+            memory_peak_bytes: memory_peak_bytes(),
+            // The signal may have come while the last snapshots were published.
+            was_stopped: was_stopped || self.stop.0.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Regions that have their numbers before the first event.
+pub(super) struct StartRegions {
+    pub(super) names: Vec<Arc<str>>,
+    /// The region that every event also runs in.
+    pub(super) all: Option<RegionNo>,
+    /// Regions with events after their last snapshot.
+    pending: BTreeSet<RegionNo>,
+}
+
+impl StartRegions {
+    pub(super) fn new(pending: &[RegionTouch], window: &Window, all: Option<&str>) -> Self {
+        let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
+        let numbered = (0..).zip(pending).map(|(no, _)| no).collect();
+        // A rollback may concern regions that no event of this run does.
+        let known: BTreeSet<Arc<str>> = names.iter().cloned().collect();
+        names.extend(window.regions().filter(|region| !known.contains(*region)).cloned().collect::<BTreeSet<_>>());
+        let all = all.map(|all| {
+            let at = names.iter().position(|name| **name == *all).unwrap_or_else(|| {
+                names.push(Arc::from(all));
+                names.len() - 1
+            });
+            RegionNo::try_from(at).unwrap_or(RegionNo::MAX)
+        });
+        Self { names, all, pending: numbered }
+    }
+}

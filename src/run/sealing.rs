@@ -1,0 +1,134 @@
+//! Taking out of the engines what a batch changed, and the snapshots as of its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::engines::{EnginePool, Job};
+use crate::batch::SnapshotDraft;
+use crate::batch::open::BatchContents;
+use crate::lane::{Assignment, Engine, LaneError, SealedRows};
+use crate::model::event::RegionNo;
+use crate::model::ids::BatchClock;
+use crate::model::schema::Schema;
+use crate::model::timestamp::Timestamp;
+use crate::rows::changes::RegionChanges;
+use crate::snapshot::canonical;
+use crate::store::RowEncoder;
+use crate::undo::push_section;
+
+/// What is to be taken out.
+#[derive(Debug)]
+pub(super) struct SealRequest {
+    /// Regions of which a snapshot is computed.
+    pub(super) snapshots: Vec<(RegionNo, Arc<str>)>,
+    /// The block as of which.
+    pub(super) block: i64,
+    /// What readers have of them was rolled back: that there is nothing to say as of the block has to be said.
+    pub(super) is_again: bool,
+    /// The block behind which before-images are kept; none if none are.
+    pub(super) undo_floor: Option<i64>,
+}
+
+/// Seals engines: the same way for each batch of a run.
+#[derive(Clone)]
+pub(super) struct Sealer {
+    pub(super) schema: Arc<Schema>,
+    /// What brings sealed rows into the store's form.
+    pub(super) encoder: Option<Arc<dyn RowEncoder>>,
+    /// Top-level fields that do not count when documents are compared.
+    pub(super) dedup_ignore: Arc<[String]>,
+}
+
+/// What one engine hands out: snapshots, rows, before-images.
+type FromEngine = (Vec<SnapshotDraft>, Vec<(usize, RegionChanges)>, Vec<u8>);
+
+impl Sealer {
+    /// Lets every engine compute its snapshots and hand out its changes.
+    ///
+    /// # Errors
+    /// A handler failed, or rows could not be read.
+    pub(super) fn seal(
+        &self,
+        engines: &mut EnginePool,
+        clock: BatchClock,
+        assignment: &mut Assignment,
+        request: SealRequest,
+    ) -> Result<BatchContents, LaneError> {
+        let SealRequest { snapshots, block, is_again, undo_floor } = request;
+        let mut regions_of: BTreeMap<usize, Vec<(RegionNo, Arc<str>)>> =
+            engines.made().into_iter().map(|at| (at, Vec::new())).collect();
+        for (region, name) in snapshots {
+            let engine = assignment.engine_for(region, 0);
+            regions_of.entry(engine).or_default().push((region, name));
+        }
+        let job = |(engine, regions): (usize, Vec<(RegionNo, Arc<str>)>)| {
+            let sealer = self.clone();
+            let seal = move |engine: &mut dyn Engine| {
+                let draft =
+                    |(region, name): &(RegionNo, Arc<str>)| sealer.draft(engine, *region, name, block, is_again);
+                let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, LaneError>>()?;
+                let (changes, before_images) = sealer.rows(engine, undo_floor)?;
+                Ok((drafts, changes, before_images))
+            };
+            (engine, Box::new(seal) as Job<_>)
+        };
+        let jobs = regions_of.into_iter().map(job).collect();
+        let sealed = engines.each::<FromEngine>(clock, jobs)?;
+        Ok(self.gather(sealed.into_iter().map(|(_, sealed)| sealed)))
+    }
+
+    fn draft(
+        &self,
+        engine: &mut dyn Engine,
+        region: RegionNo,
+        name: &Arc<str>,
+        block: i64,
+        is_again: bool,
+    ) -> Result<SnapshotDraft, LaneError> {
+        let document = engine.snapshot(region, name, block)?;
+        let document = document.or(is_again.then_some(serde_json::Value::Null));
+        let (doc, hash) = document.map(|document| canonical(document, &self.dedup_ignore)).unzip();
+        Ok(SnapshotDraft {
+            region: Arc::clone(name),
+            block,
+            generated_at: Timestamp::now(),
+            hash: hash.unwrap_or_default(),
+            doc: doc.map(|doc: String| Arc::from(doc)),
+        })
+    }
+
+    fn rows(
+        &self,
+        engine: &mut dyn Engine,
+        undo_floor: Option<i64>,
+    ) -> Result<(Vec<(usize, RegionChanges)>, Vec<u8>), LaneError> {
+        let SealedRows { mut changes, history } = engine.seal(undo_floor)?;
+        if let Some(encoder) = &self.encoder {
+            let encode = |(entity, rows)| Ok::<_, LaneError>((entity, encoder.encode(entity, rows)?));
+            changes = changes.into_iter().map(encode).collect::<Result<_, _>>()?;
+        }
+        let mut before_images = Vec::new();
+        for (entity, region) in history {
+            push_section(&self.schema.entities()[entity], &region, &mut before_images);
+        }
+        Ok((changes, before_images))
+    }
+
+    /// Puts together what engines hand out, ordered by region.
+    fn gather(&self, sealed: impl Iterator<Item = FromEngine>) -> BatchContents {
+        let mut contents =
+            BatchContents { changes: vec![Vec::new(); self.schema.entities().len()], ..BatchContents::default() };
+        for (drafts, changes, before_images) in sealed {
+            contents.snapshots.extend(drafts);
+            contents.before_images.extend(before_images);
+            for (entity, region) in changes {
+                contents.changes[entity].push(region);
+            }
+        }
+        contents.snapshots.sort_by(|a, b| a.region.cmp(&b.region));
+        for regions in &mut contents.changes {
+            regions.sort_by(|a, b| a.region.cmp(&b.region));
+        }
+        contents
+    }
+}

@@ -1,0 +1,207 @@
+//! The page writer: packs events into pages, numbers regions, and hands pages over within the budget of bytes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{SendTimeoutError, Sender};
+use foldhash::fast::RandomState;
+
+use super::stats::ReadStats;
+use super::{Source, SourceError, SourceEvent};
+use crate::model::byte_budget::ByteBudget;
+use crate::model::event::{EventRef, Page, RegionNo};
+use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
+use crate::model::position::Position;
+use crate::timeline::{Doing, Recorder, Stage};
+
+/// Waits shorter than this are not recorded.
+const WAIT_NOTED_MIN: Duration = Duration::from_micros(20);
+
+/// What the reader sends.
+pub(crate) enum FromReader {
+    Page(Page),
+    /// What came of blocks behind this one is to be undone before anything else.
+    Rollback {
+        to: i64,
+    },
+    End,
+    Failed(SourceError),
+}
+
+/// Why the reader stops before the end of its source.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Nobody takes pages any more.
+    Gone,
+    /// The source, or what it gave.
+    Failed(SourceError),
+}
+
+impl From<SourceError> for Stop {
+    fn from(error: SourceError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Where pages go: a bounded channel, within a budget of bytes.
+pub(super) struct PageSink {
+    pub(super) pages: Sender<FromReader>,
+    pub(super) budget: Arc<ByteBudget>,
+    pub(super) stats: Arc<ReadStats>,
+    pub(super) recorder: Arc<Recorder>,
+}
+
+/// Packs events into pages and hands them over.
+pub(super) struct PageWriter {
+    sink: PageSink,
+    page: Page,
+    regions: HashMap<Arc<str>, RegionNo, RandomState>,
+    started_at: Instant,
+    /// Since when the reader works without having waited.
+    working_since: Instant,
+    /// How long it has waited for room.
+    waited: Duration,
+}
+
+impl PageWriter {
+    /// A writer with an empty page. `known_regions` have their numbers already.
+    pub(super) fn new(sink: PageSink, known_regions: &[Arc<str>]) -> Self {
+        let now = Instant::now();
+        Self {
+            sink,
+            page: empty_page(&Arc::from("source"), 0),
+            regions: known_regions.iter().zip(0..).map(|(region, no)| (Arc::clone(region), no)).collect(),
+            started_at: now,
+            working_since: now,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// The reader's thread begins to work.
+    pub(super) fn start(&mut self) {
+        self.started_at = Instant::now();
+        self.working_since = self.started_at;
+    }
+
+    /// Whether the page is to be handed over before more goes in.
+    pub(super) fn is_full(&self) -> bool {
+        self.page.text.len() >= PAGE_BYTES
+    }
+
+    /// Appends an event. Hands the page over first if the event is of another file.
+    ///
+    /// # Errors
+    /// Nobody takes pages any more, or the event is too long.
+    pub(super) fn push(&mut self, event: &SourceEvent, source: &dyn Source) -> Result<(), Stop> {
+        if !Arc::ptr_eq(&self.page.origin, &event.origin) {
+            self.flush(source)?;
+            self.page.origin = Arc::clone(&event.origin);
+            self.page.origin_no = self.page.origin_no.saturating_add(1);
+        }
+        let region = self.region_no(&event.region);
+        let too_long = || SourceError::of_event(event, "the event is longer than 4 GiB");
+        let start = u32::try_from(self.page.text.len()).map_err(|_| too_long())?;
+        let len = u32::try_from(event.json.len()).map_err(|_| too_long())?;
+        if let Some(hash) = &event.hash
+            && self.page.hashes.last().is_none_or(|(block, _)| *block != event.block)
+        {
+            self.page.hashes.push((event.block, Arc::from(hash.as_str())));
+        }
+        if let Some(position) = &event.position {
+            self.note_position(event.block, position);
+        }
+        self.page.text.push_str(&event.json);
+        self.page.events.push(EventRef { start, len, line: event.line, block: event.block, region });
+        Ok(())
+    }
+
+    /// Of each block the last position counts: its buffer is used again.
+    fn note_position(&mut self, block: i64, position: &Position) {
+        match self.page.positions.last_mut() {
+            Some((last, noted)) if *last == block => noted.clone_from(position),
+            _ => self.page.positions.push((block, position.clone())),
+        }
+    }
+
+    fn region_no(&mut self, region: &str) -> RegionNo {
+        if let Some(no) = self.regions.get(region) {
+            return *no;
+        }
+        let name: Arc<str> = Arc::from(region);
+        let no = RegionNo::try_from(self.regions.len()).unwrap_or(RegionNo::MAX);
+        self.regions.insert(Arc::clone(&name), no);
+        self.page.new_regions.push(name);
+        no
+    }
+
+    /// Hands the page over, if there is anything in it. Waits for room.
+    ///
+    /// # Errors
+    /// Nobody takes pages any more.
+    pub(super) fn flush(&mut self, source: &dyn Source) -> Result<(), Stop> {
+        if self.page.events.is_empty() {
+            return Ok(());
+        }
+        let waiting = Instant::now();
+        self.sink.recorder.span(Stage::Read, Doing::Working, 0, self.working_since, waiting);
+        let bytes = self.page.text.len() + self.page.events.len() * size_of::<EventRef>();
+        let lease = loop {
+            if self.sink.stats.stop.load(Ordering::Relaxed) {
+                return Err(Stop::Gone);
+            }
+            if let Some(lease) = self.sink.budget.take(bytes, WAIT_STEP) {
+                break lease;
+            }
+        };
+        let empty = empty_page(&self.page.origin, self.page.origin_no);
+        let mut page = std::mem::replace(&mut self.page, empty);
+        page.source_bytes_read = source.bytes_read();
+        page.lease = Some(lease);
+        let sent = self.send(FromReader::Page(page));
+        let waited = waiting.elapsed();
+        self.waited += waited;
+        self.working_since = waiting + waited;
+        if waited > WAIT_NOTED_MIN {
+            self.sink.recorder.span(Stage::Read, Doing::WaitingForRoom, 0, waiting, self.working_since);
+        }
+        sent
+    }
+
+    /// Sends a message behind the pages. Waits for room in the channel.
+    ///
+    /// # Errors
+    /// Nobody takes pages any more.
+    pub(super) fn send(&self, mut message: FromReader) -> Result<(), Stop> {
+        loop {
+            match self.sink.pages.send_timeout(message, WAIT_STEP) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Timeout(back)) if !self.sink.stats.stop.load(Ordering::Relaxed) => message = back,
+                Err(_) => return Err(Stop::Gone),
+            }
+        }
+    }
+
+    /// Shares how long the reader has worked and waited.
+    pub(super) fn note_busy(&self) {
+        let busy = self.started_at.elapsed().saturating_sub(self.waited);
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.sink.stats.blocked_nanos.store(nanos(self.waited), Ordering::Relaxed);
+        self.sink.stats.busy_nanos.store(nanos(busy), Ordering::Relaxed);
+    }
+}
+
+fn empty_page(origin: &Arc<str>, origin_no: u16) -> Page {
+    Page {
+        text: String::with_capacity(PAGE_BYTES + PAGE_BYTES / 8),
+        events: Vec::new(),
+        origin: Arc::clone(origin),
+        origin_no,
+        new_regions: Vec::new(),
+        hashes: Vec::new(),
+        positions: Vec::new(),
+        source_bytes_read: 0,
+        lease: None,
+    }
+}

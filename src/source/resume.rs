@@ -1,0 +1,343 @@
+//! Resuming: leaves out what is committed already, and holds a branch back until it is known to be the one that counts.
+//!
+//! Without hashes, events up to the last committed block are left out by their numbers. Where hashes are known, that goes
+//! on until the source has come to the block *and hash* of the checkpoint: a source that is read from its beginning again
+//! has the branches that were left again in it too. Events of another branch than the committed one are held, within a bound
+//! of bytes, until the source stays on that branch for longer than a rollback can go, pauses or ends. Decides nothing
+//! about the chain that is committed: the reader does.
+
+use super::chain::Chain;
+use super::forks::{Named, Verdict, judge, judge_branch, too_deep};
+use super::order::Order;
+use super::{SourceError, SourceEvent};
+use crate::model::ids::{BlockNo, Depth};
+use crate::model::limits::ASIDE_BYTES_MAX;
+
+/// What becomes of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is committed already, or held: it goes no further for now.
+    Kept,
+    /// It lies behind what is committed, and so does all that follows.
+    Past,
+}
+
+/// The last committed block.
+#[derive(Debug, Clone, Copy)]
+struct Done {
+    block: BlockNo,
+    events: u64,
+}
+
+/// Where the source stands.
+#[derive(Debug)]
+enum Reading {
+    /// It has not come to the last committed block.
+    Before,
+    /// It is in the last committed block.
+    At,
+    /// It is on another branch than the one that is committed.
+    Aside {
+        branch: HeldBranch,
+        /// The last committed block began without a hash and then named another one than ours: what comes behind that
+        /// block is judged as if no branch were held.
+        was_at: bool,
+    },
+    /// It is behind what is committed.
+    Past,
+}
+
+/// What is known while events are left out that are committed already.
+#[derive(Debug)]
+pub(super) struct Resume {
+    done: Done,
+    /// The blocks of the source so far.
+    seen: Chain,
+    /// Events that the source had of the last committed block.
+    events: u64,
+    reading: Reading,
+}
+
+/// Events of another branch than the committed one. A source that is read from its beginning again has the branches that
+/// were left again in it too; so we switch to one only when it is known to count.
+#[derive(Debug)]
+pub(super) struct HeldBranch {
+    /// The block where it left ours, or why it cannot be followed.
+    from: Result<BlockNo, SourceError>,
+    /// Its first block.
+    first: BlockNo,
+    events: Vec<SourceEvent>,
+    bytes: usize,
+}
+
+impl HeldBranch {
+    fn new(from: Result<BlockNo, SourceError>, event: &SourceEvent) -> Self {
+        let mut branch = Self { from, first: event.block.into(), events: Vec::new(), bytes: 0 };
+        branch.push(event);
+        branch
+    }
+
+    fn push(&mut self, event: &SourceEvent) {
+        if self.from.is_ok() {
+            self.bytes += held_bytes(event);
+            self.events.push(event.clone());
+        }
+    }
+
+    /// What is left of it when the source leaves it after block `to`.
+    fn cut(mut self, to: BlockNo) -> Option<Self> {
+        self.events.retain(|event| event.block <= to.get());
+        self.bytes = self.events.iter().map(held_bytes).sum();
+        (self.first <= to).then_some(self)
+    }
+
+    /// Whether the source has stayed on it for so long that it is the one that counts.
+    fn is_decided(&self, block: BlockNo, depth: Depth) -> bool {
+        match &self.from {
+            // A branch that was left again was never longer than a rollback can go.
+            Ok(from) => depth.oldest(block) > *from || self.bytes > ASIDE_BYTES_MAX,
+            Err(_) => depth.oldest(block) >= self.first,
+        }
+    }
+
+    /// The block where it left ours, and its events.
+    ///
+    /// # Errors
+    /// It cannot be followed.
+    pub(super) fn open(self) -> Result<(BlockNo, Vec<SourceEvent>), SourceError> {
+        Ok((self.from?, self.events))
+    }
+}
+
+fn held_bytes(event: &SourceEvent) -> usize {
+    let position = event.position.as_ref().map_or(0, |position| position.as_str().len());
+    event.json.len() + position + size_of::<SourceEvent>()
+}
+
+impl Resume {
+    /// Resumes behind the last committed block, of which so many events are committed; behind nothing if there is none.
+    pub(super) fn new(done: Option<(i64, u64)>, depth: Depth) -> Self {
+        let (block, events) = done.unwrap_or_default();
+        Self {
+            done: Done { block: block.into(), events },
+            seen: Chain::new(depth),
+            events: 0,
+            reading: if done.is_some() { Reading::Before } else { Reading::Past },
+        }
+    }
+
+    /// Whether all that comes lies behind what is committed.
+    pub(super) fn is_past(&self) -> bool {
+        matches!(self.reading, Reading::Past)
+    }
+
+    /// All that comes lies behind what is committed. Says whether the source's parents were seen to be the blocks before
+    /// across gaps.
+    pub(super) fn finish(&mut self) -> bool {
+        let is_linked = self.seen.is_linked();
+        self.end();
+        is_linked
+    }
+
+    fn end(&mut self) {
+        self.reading = Reading::Past;
+        self.seen = Chain::new(self.seen.depth());
+    }
+
+    /// The source goes on behind a position: what comes lies behind the last block of `ours`, and is on no branch that was
+    /// left again. Only more of that block would be seen here.
+    pub(super) fn go_on_behind(&mut self, ours: &Chain) {
+        if let Some(tip) = ours.tip().filter(|_| !self.is_past()) {
+            self.seen.clear();
+            self.seen.push(tip.block, tip.hash.as_deref());
+            self.events = self.done.events;
+            self.reading = Reading::At;
+        }
+    }
+
+    /// Takes an event, while [`Resume::is_past`] is false. `ours` is what is committed.
+    ///
+    /// # Errors
+    /// Its place has passed, and that is an error.
+    pub(super) fn take(&mut self, event: &SourceEvent, ours: &Chain, order: &mut Order) -> Result<Step, SourceError> {
+        let named = Named::of(event);
+        let verdict = judge(&self.seen, named);
+        self.seen.learn(verdict.links_gap());
+        // A fork may be left again, too: it is held like any other.
+        if self.was_at() && !matches!(verdict, Verdict::Same | Verdict::Fork { .. }) {
+            return Ok(Step::Past);
+        }
+        if verdict == Verdict::Late {
+            return order.late_block(event, false).map(|()| Step::Kept);
+        }
+        self.follow(&verdict, named, order);
+        if is_last_committed(ours, self.done, named) {
+            let is_first = verdict != Verdict::Same;
+            if !self.count(event, is_first, order)? {
+                return Ok(Step::Kept);
+            }
+        } else if self.compare(event, ours) == Step::Past {
+            return Ok(Step::Past);
+        }
+        order.is_in_place(event).map(|_| Step::Kept)
+    }
+
+    /// Whether the source was in the last committed block.
+    fn was_at(&self) -> bool {
+        matches!(self.reading, Reading::At | Reading::Aside { was_at: true, .. })
+    }
+
+    /// Follows the source on its own way, whatever is committed.
+    fn follow(&mut self, verdict: &Verdict, named: Named<'_>, order: &mut Order) {
+        match verdict {
+            Verdict::Same | Verdict::Late => return,
+            Verdict::Next { .. } => {}
+            Verdict::Fork { to } => {
+                self.go_back(*to);
+                order.forget_last();
+            }
+            Verdict::Unreachable(_) => {
+                self.reading = Reading::Before;
+                self.seen.clear();
+                order.forget_last();
+            }
+        }
+        self.seen.push(named.block, named.hash);
+    }
+
+    /// The source has left what it had behind block `to`.
+    fn go_back(&mut self, to: BlockNo) {
+        self.seen.truncate(to);
+        self.reading = match std::mem::replace(&mut self.reading, Reading::Before) {
+            Reading::Aside { branch, .. } => {
+                branch.cut(to).map_or(Reading::Before, |branch| Reading::Aside { branch, was_at: false })
+            }
+            _ => Reading::Before,
+        };
+    }
+
+    /// Counts an event of the last committed block; false if there are more than were committed.
+    fn count(&mut self, event: &SourceEvent, is_first: bool, order: &Order) -> Result<bool, SourceError> {
+        self.events = if is_first { 1 } else { self.events + 1 };
+        self.reading = Reading::At;
+        if self.events <= self.done.events {
+            return Ok(true);
+        }
+        let Done { block, events } = self.done;
+        let message = || {
+            format!(
+                "block {block} was committed with {events} of its events, and the source now has more of it; a block must be \
+                 complete when it is read"
+            )
+        };
+        order.late(event, message).map(|()| false)
+    }
+
+    /// Compares an event that is not of the last committed block with what is committed.
+    fn compare(&mut self, event: &SourceEvent, ours: &Chain) -> Step {
+        let named = Named::of(event);
+        if !has_hash(ours, named) || ours.begins_after(named.block) {
+            if named.block > self.done.block {
+                return Step::Past;
+            }
+            self.reading = Reading::Before;
+            return Step::Kept;
+        }
+        if let Reading::Aside { branch, .. } = &mut self.reading {
+            branch.push(event);
+            return Step::Kept;
+        }
+        let from = match judge_branch(ours, &self.seen, named) {
+            Verdict::Next { .. } => return Step::Past,
+            Verdict::Same | Verdict::Late => return Step::Kept,
+            Verdict::Fork { to } if ours.allows(to) => Ok(to),
+            Verdict::Fork { .. } => Err(too_deep(ours, event, ours.beside(named.block))),
+            Verdict::Unreachable(held) => Err(too_deep(ours, event, held.as_ref())),
+        };
+        self.reading = Reading::Aside { branch: HeldBranch::new(from, event), was_at: self.was_at() };
+        Step::Kept
+    }
+
+    /// Takes out the held branch once the source, at this block, has gone on with it for longer than with the one that is
+    /// committed.
+    pub(super) fn take_decided(&mut self, block: BlockNo) -> Option<HeldBranch> {
+        let depth = self.seen.depth();
+        self.take_branch_if(|branch| branch.is_decided(block, depth))
+    }
+
+    /// Takes out the held branch because nothing more comes for now; at the end also one that cannot be followed.
+    pub(super) fn take_settled(&mut self, is_end: bool) -> Option<HeldBranch> {
+        self.take_branch_if(|branch| is_end || branch.from.is_ok())
+    }
+
+    fn take_branch_if(&mut self, is_due: impl FnOnce(&HeldBranch) -> bool) -> Option<HeldBranch> {
+        if let Reading::Aside { branch, .. } = &self.reading
+            && is_due(branch)
+            && let Reading::Aside { branch, .. } = std::mem::replace(&mut self.reading, Reading::Past)
+        {
+            self.end();
+            return Some(branch);
+        }
+        None
+    }
+
+    /// The source itself has rolled back to block `to`. Whether that concerns only what is left out here.
+    pub(super) fn rolled_back(&mut self, to: BlockNo) -> bool {
+        if self.is_past() || self.was_at() {
+            self.end();
+            return false;
+        }
+        self.go_back(to);
+        true
+    }
+}
+
+/// Whether hashes say whether the event is on the branch that is committed.
+fn has_hash(ours: &Chain, named: Named<'_>) -> bool {
+    named.hash.is_some() && ours.tip().is_some_and(|tip| tip.hash.is_some())
+}
+
+fn is_last_committed(ours: &Chain, done: Done, named: Named<'_>) -> bool {
+    let is_same_hash = || ours.tip().is_some_and(|tip| tip.hash.as_deref() == named.hash);
+    named.block == done.block && (!has_hash(ours, named) || is_same_hash())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_branch_is_decided_by_its_length_or_its_bytes() {
+        let first = SourceEvent { block: 8, ..SourceEvent::default() };
+        let refused = || Err(SourceError::Other("too deep".into()));
+        for (from, bytes, depth, block, is_decided) in [
+            (Ok(7), 0, 3, 10, false),
+            (Ok(7), 0, 3, 11, true),
+            (Ok(7), ASIDE_BYTES_MAX, 3, 10, false),
+            (Ok(7), ASIDE_BYTES_MAX + 1, 3, 10, true),
+            (refused(), 0, 3, 10, false),
+            (refused(), 0, 3, 11, true),
+        ] {
+            let mut branch = HeldBranch::new(from.map(BlockNo::new), &first);
+            branch.bytes = bytes;
+            assert_eq!(branch.is_decided(BlockNo::new(block), Depth::new(depth)), is_decided, "{branch:?} at {block}");
+        }
+    }
+
+    #[test]
+    fn a_held_branch_keeps_what_the_source_did_not_leave() {
+        let event = |block| SourceEvent { block, json: "{}".into(), ..SourceEvent::default() };
+        let held = || {
+            let mut branch = HeldBranch::new(Ok(BlockNo::new(6)), &event(7));
+            branch.push(&event(8));
+            branch
+        };
+        assert_eq!(held().bytes, 2 * held_bytes(&event(7)));
+        let cut = held().cut(BlockNo::new(7)).expect("a part");
+        assert_eq!((cut.bytes, cut.events), (held_bytes(&event(7)), vec![event(7)]));
+        assert!(held().cut(BlockNo::new(6)).is_none());
+        // Of one that cannot be followed nothing is held.
+        let refused = HeldBranch::new(Err(SourceError::Other("too deep".into())), &event(7));
+        assert_eq!((refused.events.len(), refused.bytes), (0, 0));
+    }
+}

@@ -1,0 +1,347 @@
+//! The format of the undo log: records, their sections and entries.
+//!
+//! A batch leaves one record, written in its own transaction. Of its blocks only those can still be rolled back that lie
+//! within `rollback.depth` of its last one, so only those are in it. A record has two parts: a small *head* (JSON: which
+//! blocks, with which hashes, which regions had events) and the *rows* as they were before (packed). Records follow each
+//! other by the numbers of their batches; where one is missing, the log begins anew.
+//!
+//! The rows part is a sequence of sections, one for each region and table: the name of the table, its columns as they were
+//! then (`name type, name type`), the region and the section's entries, each text or bytes behind its length of 4 bytes. An
+//! entry is the block that changed the row (8 bytes) and its before-image in packed form ([`crate::rows::codec`]), a row that
+//! was not there as a deleted one.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::HistoryError;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::BlockNo;
+use crate::model::schema::{Column, Entity, Schema, parse_columns};
+use crate::model::value::ColumnType;
+use crate::rows::codec::{Change, CodecError, Decoder, put_bytes};
+
+/// Bytes of an entry before its row: the block.
+const BLOCK_BYTES: usize = size_of::<i64>();
+
+/// A block of the data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockMark {
+    /// Its number.
+    pub block: i64,
+    /// Its events.
+    pub events: u64,
+    /// Its hash, where the source gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Arc<str>>,
+}
+
+/// That a region had events in a block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockTouch {
+    /// The block.
+    pub block: i64,
+    /// The region.
+    pub region: Arc<str>,
+    /// How many.
+    pub events: u64,
+    /// The block before it in which the region had any.
+    pub before: Option<i64>,
+}
+
+/// The last block before those of a record, and the counts as of its end.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HistoryBase {
+    /// The block; none if the record's blocks are the first ones.
+    pub block: Option<i64>,
+    /// Events of that block.
+    pub block_events: u64,
+    /// Blocks up to it.
+    pub blocks: u64,
+    /// Events up to it.
+    pub events: u64,
+    /// Its hash, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Arc<str>>,
+}
+
+impl HistoryBase {
+    /// The end of what a checkpoint covers.
+    pub fn at(checkpoint: &Checkpoint, hash: Option<Arc<str>>) -> Self {
+        let Checkpoint { block, block_events, blocks, events, .. } = *checkpoint;
+        Self { block, block_events, blocks, events, hash }
+    }
+
+    /// Goes on by one block.
+    pub fn pass(&mut self, mark: &BlockMark) {
+        self.block = Some(mark.block);
+        self.block_events = mark.events;
+        self.blocks += 1;
+        self.events += mark.events;
+        self.hash.clone_from(&mark.hash);
+    }
+
+    pub(super) fn checkpoint(&self, batch: u64) -> Checkpoint {
+        let Self { block, block_events, blocks, events, .. } = *self;
+        Checkpoint { batch, block, block_events, blocks, events }
+    }
+}
+
+/// The head of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HistoryHead {
+    /// The block that the record can go back to at most.
+    pub base: HistoryBase,
+    /// The blocks behind it, in order.
+    pub blocks: Vec<BlockMark>,
+    /// The regions that had events in them, for each region in the order of blocks.
+    pub touches: Vec<BlockTouch>,
+}
+
+impl HistoryHead {
+    /// The last block of the record, and the counts as of its end.
+    pub(super) fn end(&self) -> HistoryBase {
+        let mut end = self.base.clone();
+        self.blocks.iter().for_each(|mark| end.pass(mark));
+        end
+    }
+}
+
+/// What a batch leaves so that it can be rolled back, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRecord {
+    /// The batch.
+    pub batch: u64,
+    /// The batch before it.
+    pub before: u64,
+    /// The checkpoint's block after it.
+    pub last_block: Option<i64>,
+    /// The head, as JSON.
+    pub head: String,
+    /// The before-images, packed. Empty where only heads were asked for.
+    pub rows: Vec<u8>,
+}
+
+/// A record as it is stored.
+pub fn record(batch: u64, before: u64, last_block: Option<i64>, head: &HistoryHead, rows: Vec<u8>) -> HistoryRecord {
+    // Texts and numbers always have a JSON form.
+    let head = serde_json::to_string(head).unwrap_or_default();
+    HistoryRecord { batch, before, last_block, head, rows }
+}
+
+/// A stored record whose head is read.
+#[derive(Debug, Clone)]
+pub(super) struct Logged {
+    pub(super) batch: u64,
+    pub(super) before: u64,
+    pub(super) head: HistoryHead,
+}
+
+impl Logged {
+    /// # Errors
+    /// The head is not the JSON that it should be.
+    pub(super) fn read(record: &HistoryRecord) -> Result<Self, HistoryError> {
+        let head = serde_json::from_str(&record.head)
+            .map_err(|error| HistoryError::Malformed { batch: record.batch, cause: error.to_string() })?;
+        Ok(Self { batch: record.batch, before: record.before, head })
+    }
+
+    /// Whether this record begins where the older one ends.
+    pub(super) fn follows(&self, older: &Self) -> bool {
+        let (base, end) = (&self.head.base, older.head.end());
+        (base.block, base.blocks, base.events) == (end.block, end.blocks, end.events)
+    }
+
+    /// Whether the state as of block `to` can be made from this record and later ones.
+    pub(super) fn reaches(&self, to: BlockNo) -> bool {
+        self.head.base.block.is_none_or(|base| base <= to.get())
+    }
+}
+
+/// Before-images of one region's rows in one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionHistory {
+    /// The region.
+    pub region: Arc<str>,
+    /// Entries: the block (8 bytes) and the row before it, packed. In the order of blocks for each id.
+    pub entries: Vec<u8>,
+}
+
+/// Begins an entry: the packed row follows.
+pub fn begin_entry(block: i64, entries: &mut Vec<u8>) {
+    entries.extend(block.to_le_bytes());
+}
+
+/// Appends an entry: the packed row before a block changed it.
+pub fn push_row(block: i64, packed: &[u8], entries: &mut Vec<u8>) {
+    begin_entry(block, entries);
+    entries.extend_from_slice(packed);
+}
+
+/// Appends an entry: there was no such row before the block wrote it.
+pub fn push_absent(block: i64, id: &str, entries: &mut Vec<u8>) {
+    begin_entry(block, entries);
+    put_bytes(entries, id.as_bytes());
+    entries.push(Change::Deleted as u8);
+    entries.extend([0; 8]);
+}
+
+/// Appends a section to the rows of a record.
+pub fn push_section(entity: &Entity, region: &RegionHistory, rows: &mut Vec<u8>) {
+    if region.entries.is_empty() {
+        return;
+    }
+    put_bytes(rows, entity.name.as_bytes());
+    put_bytes(rows, entity.columns_text().as_bytes());
+    put_bytes(rows, region.region.as_bytes());
+    put_bytes(rows, &region.entries);
+}
+
+/// A section of a record's rows.
+#[derive(Debug)]
+pub(super) struct Section<'r> {
+    /// The number of the table in the schema.
+    pub(super) entity: usize,
+    /// The table as it was when the section was written.
+    pub(super) then: Entity,
+    pub(super) region: Arc<str>,
+    pub(super) entries: &'r [u8],
+}
+
+/// The sections of a record's rows. Nothing follows an error.
+pub(super) fn sections<'r>(
+    schema: &'r Schema,
+    record: &'r HistoryRecord,
+) -> impl Iterator<Item = Result<Section<'r>, HistoryError>> {
+    let mut rest = record.rows.as_slice();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let section = take_section(schema, &mut rest);
+        if section.is_err() {
+            rest = &[];
+        }
+        Some(section.map_err(|cause| HistoryError::Malformed { batch: record.batch, cause: cause.to_owned() }))
+    })
+}
+
+fn take_section<'r>(schema: &Schema, rest: &mut &'r [u8]) -> Result<Section<'r>, &'static str> {
+    let mut take = || {
+        let (len, after) = rest.split_first_chunk::<4>()?;
+        let (bytes, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        *rest = after;
+        Some(bytes)
+    };
+    let (Some(entity), Some(columns), Some(region), Some(entries)) = (take(), take(), take(), take()) else {
+        return Err("a section breaks off");
+    };
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| "a name is not UTF-8");
+    let (name, columns, region) = (text(entity)?, text(columns)?, Arc::from(text(region)?));
+    // A table that is not in the schema any more cannot be: the store would have refused it.
+    let entity = schema.entity(name).ok_or("a table that is not known")?;
+    let then = entity_then(name, columns).ok_or("a column of a type that is not known")?;
+    Ok(Section { entity, then, region, entries })
+}
+
+/// The table as it was when a section was written.
+fn entity_then(name: &str, columns: &str) -> Option<Entity> {
+    let column =
+        |(name, kind): (&str, &str)| Some(Column { name: name.to_owned(), kind: ColumnType::from_name(kind)? });
+    let columns = parse_columns(columns).into_iter().map(column).collect::<Option<Vec<_>>>()?;
+    Some(Entity { name: name.to_owned(), columns, indexes: Vec::new() })
+}
+
+/// The entries of a section: the block of each, and where its row lies.
+pub(super) fn entries_of<'e>(
+    entity: &'e Entity,
+    entries: &'e [u8],
+) -> impl Iterator<Item = Result<(BlockNo, Range<usize>), CodecError>> + 'e {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at + BLOCK_BYTES;
+        let block = i64::from_le_bytes(entries.get(at..start)?.try_into().ok()?);
+        let mut decoder = Decoder::new(entity, entries, start);
+        let skipped = decoder.skip();
+        at = if skipped.is_ok() { decoder.at() } else { entries.len() };
+        Some(skipped.map(|_| (BlockNo::new(block), start..at)))
+    })
+}
+
+/// The entries of blocks up to `to`.
+pub(super) fn entries_up_to(entity: &Entity, entries: &[u8], to: BlockNo) -> Result<Vec<u8>, CodecError> {
+    let mut kept = Vec::new();
+    for entry in entries_of(entity, entries) {
+        let (block, at) = entry?;
+        if block <= to {
+            kept.extend_from_slice(&entries[at.start - BLOCK_BYTES..at.end]);
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{entity, entry, mark, records};
+    use super::*;
+
+    #[test]
+    fn a_head_lies_on_disk_as_this_json() {
+        let base = HistoryBase { block: Some(-5), block_events: 1, blocks: 3, events: 7, hash: None };
+        let touch = BlockTouch { block: 10, region: Arc::from("r"), events: 2, before: None };
+        let head = HistoryHead { base, blocks: vec![mark(10)], touches: vec![touch] };
+        let stored = record(4, 3, Some(10), &head, Vec::new());
+        assert_eq!(
+            stored.head,
+            r#"{"base":{"block":-5,"block_events":1,"blocks":3,"events":7},"blocks":[{"block":10,"events":2,"hash":"h10"}],"touches":[{"block":10,"region":"r","events":2,"before":null}]}"#
+        );
+        assert_eq!(Logged::read(&stored).expect("a head").head, head);
+    }
+
+    #[test]
+    fn what_is_pushed_is_read_back() {
+        let (then, mut entries) = (entity(&["v"]), Vec::new());
+        entry(&then, 7, "a", Some(1), &mut entries);
+        let first = entries.len();
+        entry(&then, 9, "b", None, &mut entries);
+        let mut rows = Vec::new();
+        push_section(&then, &RegionHistory { region: Arc::from("r"), entries: entries.clone() }, &mut rows);
+        push_section(&then, &RegionHistory { region: Arc::from("nothing"), entries: Vec::new() }, &mut rows);
+        let record = HistoryRecord { batch: 4, before: 3, last_block: Some(9), head: String::new(), rows };
+        // The table has another column now, and stands elsewhere.
+        let other = Entity { name: "other".into(), ..entity(&["v"]) };
+        let schema = Schema::new([other, entity(&["v", "new"])]).expect("a schema");
+        let read: Vec<Section<'_>> = sections(&schema, &record).collect::<Result<_, _>>().expect("sections");
+        let [section] = &read[..] else { panic!("{read:?}") };
+        assert_eq!((section.entity, &section.then, &*section.region), (1, &then, "r"));
+        assert_eq!(section.entries, entries);
+        let found: Vec<_> = entries_of(&then, &entries).collect::<Result<_, _>>().expect("entries");
+        assert_eq!(found, [(BlockNo::new(7), 8..first), (BlockNo::new(9), first + 8..entries.len())]);
+        assert_eq!(entries_up_to(&then, &entries, BlockNo::new(8)).expect("entries"), entries[..first]);
+    }
+
+    #[test]
+    fn rows_that_do_not_follow_the_format_are_refused() {
+        let good = records(&entity(&["v"])).remove(0);
+        let section = |texts: [&[u8]; 4]| {
+            let mut rows = Vec::new();
+            texts.iter().for_each(|text| put_bytes(&mut rows, text));
+            rows
+        };
+        let broken = good.rows[..good.rows.len() - 1].to_vec();
+        let schema = Schema::new([entity(&["v"])]).expect("a schema");
+        for (rows, expected) in [
+            (broken, "a section breaks off"),
+            (section([b"\xff", b"v bigint", b"r", b""]), "a name is not UTF-8"),
+            (section([b"gone", b"v bigint", b"r", b""]), "a table that is not known"),
+            (section([b"thing", b"v uuid", b"r", b""]), "a column of a type that is not known"),
+        ] {
+            let record = HistoryRecord { rows, ..good.clone() };
+            let read: Vec<_> = sections(&schema, &record).collect();
+            let malformed = HistoryError::Malformed { batch: 5, cause: expected.to_owned() };
+            assert_eq!(read.last().expect("one").as_ref().err(), Some(&malformed));
+            assert_eq!(read.iter().filter(|section| section.is_err()).count(), 1);
+        }
+    }
+}

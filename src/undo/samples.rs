@@ -1,0 +1,53 @@
+//! Records that the tests of this room share.
+
+use std::sync::Arc;
+
+use super::log::{
+    BlockMark, BlockTouch, HistoryBase, HistoryHead, HistoryRecord, RegionHistory, begin_entry, push_absent,
+    push_section, record,
+};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::schema::{Column, Entity};
+use crate::model::value::{ColumnType, Value};
+use crate::rows::codec::{Change, Head, Writer, encode_values};
+
+pub(super) fn entity(columns: &[&str]) -> Entity {
+    let column = |name: &&str| Column { name: (*name).to_owned(), kind: ColumnType::Bigint };
+    Entity { name: "thing".into(), columns: columns.iter().map(column).collect(), indexes: Vec::new() }
+}
+
+pub(super) fn entry(entity: &Entity, block: i64, id: &str, value: Option<i64>, entries: &mut Vec<u8>) {
+    let Some(value) = value else { return push_absent(block, id, entries) };
+    begin_entry(block, entries);
+    let head = Head { id, change: Change::Written, writer: Writer::default() };
+    encode_values(entity, head, &[Value::Bigint(value)], entries);
+}
+
+pub(super) fn mark(block: i64) -> BlockMark {
+    BlockMark { block, events: 2, hash: Some(Arc::from(format!("h{block}"))) }
+}
+
+/// Two batches, the newest first: blocks 15 and 20, and before them 10 and 12.
+pub(super) fn records(entity: &Entity) -> Vec<HistoryRecord> {
+    let mut base = HistoryBase { block: Some(5), block_events: 1, blocks: 3, events: 7, hash: None };
+    let mut records = Vec::new();
+    for (batch, blocks) in [(4, [10, 12]), (5, [15, 20])] {
+        let touch = |block| BlockTouch { block, region: Arc::from("r"), events: 2, before: Some(block - 1) };
+        let head =
+            HistoryHead { base: base.clone(), blocks: blocks.map(mark).to_vec(), touches: blocks.map(touch).to_vec() };
+        blocks.iter().for_each(|block| base.pass(&mark(*block)));
+        let mut entries = Vec::new();
+        entry(entity, blocks[0], "a", Some(blocks[0] * 10), &mut entries);
+        entry(entity, blocks[1], "a", None, &mut entries);
+        entry(entity, blocks[1], "b", Some(1), &mut entries);
+        let mut rows = Vec::new();
+        push_section(entity, &RegionHistory { region: Arc::from("r"), entries }, &mut rows);
+        records.insert(0, record(batch, batch - 1, Some(blocks[1]), &head, rows));
+    }
+    records
+}
+
+/// The checkpoint after them.
+pub(super) fn checkpoint() -> Checkpoint {
+    Checkpoint { batch: 5, block: Some(20), block_events: 2, blocks: 7, events: 15 }
+}

@@ -1,0 +1,195 @@
+//! Where a history is lived: its source, a store whose commits fail when they are told to, and what it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay::config::{BatchConfig, SnapshotsConfig};
+use forebay::snapshot::Every;
+use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::store::batch::HistoryRecord;
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
+use forebay::store::{self, Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan, StoreUrl};
+use forebay::{EntityRow, Pipeline, Schema};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use serde_json::Value as Json;
+
+use super::items::{Histories, Item, Note, Region};
+use super::model::{Block, Model, State};
+use super::plan::Plan;
+use crate::support::postgres_server::{self, Server};
+use crate::support::project;
+
+/// A source over delivered blocks.
+pub struct Delivered {
+    pub blocks: std::vec::IntoIter<Block>,
+    pub current: Option<(Block, usize)>,
+    pub names_parents: bool,
+}
+
+impl Source for Delivered {
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        loop {
+            if let Some((block, at)) = &mut self.current
+                && let Some((region, json)) = block.events.get(*at)
+            {
+                event.block = block.number;
+                event.region.clone_from(region);
+                event.json.clone_from(json);
+                event.hash = Some(block.hash.clone());
+                event.parent = block.parent.clone().filter(|_| self.names_parents);
+                *at += 1;
+                return Ok(Next::Event);
+            }
+            match self.blocks.next() {
+                Some(block) => self.current = Some((block, 0)),
+                None => return Ok(Next::End),
+            }
+        }
+    }
+}
+
+/// A store of which a commit fails, before it is durable or after.
+pub struct Failing {
+    pub inner: Box<dyn Store>,
+    pub left: Option<(u8, bool)>,
+}
+
+impl Store for Failing {
+    fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+        self.inner.checkpoint()
+    }
+    fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
+        self.inner.pending_regions()
+    }
+    fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
+        self.inner.empty_entities()
+    }
+    fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
+        match &mut self.left {
+            Some((0, false)) => Err(StoreError::Other("a commit fails".into())),
+            Some((0, true)) => {
+                self.inner.commit(batch)?;
+                Err(StoreError::Other("a commit is lost".into()))
+            }
+            Some((left, _)) => {
+                *left -= 1;
+                self.inner.commit(batch)
+            }
+            None => self.inner.commit(batch),
+        }
+    }
+    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
+        self.inner.history(rows_from)
+    }
+    fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
+        self.inner.region_blocks()
+    }
+    fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        self.inner.set_back_regions()
+    }
+    fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {
+        self.inner.encoder()
+    }
+    fn readers(&self) -> Arc<dyn OpenReader> {
+        self.inner.readers()
+    }
+}
+
+/// Where a history is stored, and how its state is read back.
+pub struct Place {
+    pub url: String,
+    pub file: Option<PathBuf>,
+    pub database: Option<String>,
+    /// A pipeline file, if the handlers are the script's.
+    pub script: Option<PathBuf>,
+}
+
+impl Place {
+    pub fn query(&self, sql: &str) -> Vec<Vec<String>> {
+        match (&self.file, &self.database) {
+            (Some(file), _) => project::query(file, sql),
+            (None, Some(database)) => postgres_server::query(&mut Server::shared().client(database), "hist", sql),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    pub fn pipeline(&self, plan: &Plan, fails: Option<(u8, bool)>) -> Pipeline {
+        let memory_bytes = if plan.evicts && self.script.is_none() { 1 } else { 64 << 20 };
+        let every = if plan.every_batch { Every::Batch } else { Every::End };
+        let snapshots = SnapshotsConfig::default().with_every(every).expect("every");
+        let batch = BatchConfig::default().with_events(plan.batch_events);
+        let batch = batch.and_then(|batch| batch.with_memory_bytes(memory_bytes)).expect("a batch");
+        let pipeline = match &self.script {
+            Some(file) => Pipeline::open(file).expect("the pipeline file"),
+            None => Pipeline::new("hist", Histories).expect("a pipeline"),
+        };
+        let schema = Arc::new(Schema::new([Item::table().entity, Note::table().entity]).expect("a schema"));
+        let store = StorePlan::new("hist", schema).expect("a plan").with_snapshots(true);
+        let store = store.with_ttl(Duration::from_secs(86_400)).expect("a plan");
+        let url = StoreUrl::parse(&self.url, Path::new("")).expect("an address");
+        let inner = store::open(&url, store).expect("the store");
+        pipeline.store(Failing { inner, left: fails }).batch(batch).snapshots(snapshots).rollback_depth(plan.depth)
+    }
+}
+
+pub type Stored = (BTreeMap<(String, String), Item>, BTreeMap<(String, String), String>);
+
+pub fn stored(place: &Place) -> Stored {
+    let number = |text: &String| text.parse::<i64>().ok();
+    let items = place.query("SELECT region, id, v, tag FROM item");
+    let items = items.into_iter().map(|row| {
+        let item = Item { v: number(&row[2]), tag: row[3].clone() };
+        ((row[0].clone(), row[1].clone()), item)
+    });
+    let notes = place.query("SELECT region, id, text FROM note");
+    let notes = notes.into_iter().map(|row| ((row[0].clone(), row[1].clone()), row[2].clone()));
+    (items.collect(), notes.collect())
+}
+
+pub fn modelled(state: &State) -> Stored {
+    let mut rows = Stored::default();
+    for (name, region) in state {
+        rows.0.extend(region.items.iter().map(|(id, item)| ((name.clone(), id.clone()), item.clone())));
+        rows.1.extend(region.notes.iter().map(|(id, text)| ((name.clone(), id.clone()), text.clone())));
+    }
+    rows
+}
+
+/// The store holds what the model says.
+pub fn check(place: &Place, model: &Model, when: &str) -> Result<(), TestCaseError> {
+    let empty = Arc::default();
+    let (state, blocks, total) = match model.chain.last() {
+        Some(last) => (&last.state, last.blocks, last.total),
+        None => (&empty, 0, 0),
+    };
+    prop_assert_eq!(stored(place), modelled(state), "rows, {}", when);
+    let counts = place.query("SELECT blocks, events FROM forebay_pipelines");
+    prop_assert_eq!(&counts, &[[blocks.to_string(), total.to_string()]], "counts, {}", when);
+    let regions = place.query("SELECT region, events, block FROM forebay_regions WHERE events > 0 ORDER BY region");
+    let expected: Vec<Vec<String>> = state
+        .iter()
+        .map(|(name, region)| vec![name.clone(), region.events.to_string(), region.last_block.to_string()])
+        .collect();
+    prop_assert_eq!(regions, expected, "regions, {}", when);
+    let mut newest = place.query("SELECT region, doc FROM forebay_snapshots ORDER BY region, seq DESC");
+    newest.dedup_by(|later, first| later[0] == first[0]);
+    let known: BTreeSet<&String> = newest.iter().map(|row| &row[0]).collect();
+    prop_assert!(state.keys().all(|name| known.contains(name)), "a region lacks a snapshot, {}", when);
+    for row in &newest {
+        let doc: Json = serde_json::from_str(&row[1]).expect("a document");
+        let expected = state.get(&row[0]).map_or_else(|| Region::default().doc(), Region::doc);
+        prop_assert_eq!(doc, expected, "the snapshot of {}, {}", row[0], when);
+    }
+    Ok(())
+}
+
+/// What the store holds after a failed run is the state as of some block that has come.
+pub fn check_some(place: &Place, model: &Model) -> Result<(), TestCaseError> {
+    let now = stored(place);
+    let is_known = now == Stored::default() || model.delivered.iter().any(|block| modelled(&block.state) == now);
+    prop_assert!(is_known, "after a failed commit the store holds a state that never was: {:?}", now);
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The harness: what tests are run over and read with. It holds no tests.
+
+/// Tables of cases of what is refused, checked together.
+pub mod cases;
+/// A proxy before Postgres that counts round trips and breaks them.
+pub mod postgres_proxy;
+/// Private PostgreSQL servers, and PgBouncer before them.
+pub mod postgres_server;
+/// A folder with a pipeline, the built binary, and what came of it.
+pub mod project;
+/// What `forebay publish --json` says.
+pub mod publishing;
+/// Real events, and answers that were computed independently.
+pub mod real_events;
+/// A proxy before Redis that counts steps, delays and breaks them.
+pub mod redis_proxy;
+/// Private Redis servers and clusters.
+pub mod redis_server;
+/// Signals to processes.
+pub mod signal;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use postgres_proxy::Proxy;
+use postgres_server::Server;
+
+/// The longest wait for something that is to happen.
+pub const WAIT: Duration = Duration::from_secs(60);
+
+/// Waits until something is so, and looks again every few milliseconds: a loop without a pause takes the core from
+/// what it waits for.
+#[track_caller]
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < WAIT, "it does not come within {WAIT:?}");
+        std::thread::park_timeout(Duration::from_millis(3));
+    }
+}
+
+/// A new database of the shared server, a round trip of so many milliseconds away; and its address.
+pub fn distant_database(millis: u64) -> (Proxy, String) {
+    let server = Server::shared();
+    let proxy = Proxy::start(server.port);
+    proxy.set_latency(Duration::from_millis(millis));
+    let url = format!("postgres://forebay@127.0.0.1:{}/{}?sslmode=disable", proxy.port, server.make_database());
+    (proxy, url)
+}
+
+/// A folder in memory, where there is such a place: no disk makes its files slow.
+pub fn folder_in_memory() -> tempfile::TempDir {
+    let shared = Path::new("/dev/shm");
+    let made = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() };
+    made.expect("a folder")
+}
