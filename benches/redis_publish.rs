@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use forebay::publish::{Extent, Publication, PublishPlan, Publisher, RedisUrl};
+use forebay::publish::{Extent, Publication, PublishPlan, Publisher};
 use redis::Connection;
 use redis_server::Redis;
 use wire::Wire;
@@ -233,8 +233,7 @@ impl Bench<'_> {
 }
 
 fn plan(url: &str) -> PublishPlan {
-    let timeout = Duration::from_secs(30);
-    PublishPlan { timeout, ..PublishPlan::new("bench", RedisUrl::parse(url, Path::new("")).unwrap()) }
+    PublishPlan::new("bench", url.parse().unwrap()).with_timeout(Duration::from_secs(30)).unwrap()
 }
 
 /// Documents a second without a way: plain SET in pipelines of 16, and ours.

@@ -2,14 +2,12 @@
 //!
 //! `cargo run --example publish -- redis://localhost`
 
-use std::path::Path;
-
-use forebay::publish::{Extent, Publication, PublishPlan, Publisher, RedisUrl};
+use forebay::publish::{Extent, Publication, PublishPlan, Publisher};
 use serde_json::json;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).ok_or("expected the address of a Redis server, such as redis://localhost")?;
-    let mut publisher = Publisher::new(PublishPlan::new("example", RedisUrl::parse(&url, Path::new(""))?))?;
+    let mut publisher = Publisher::new(PublishPlan::new("example", url.parse()?))?;
     let time = forebay::Timestamp::now();
     // It must grow from one publish to the next; the time does.
     let seq = u64::try_from(time.as_micros() / 1000)?;

@@ -17,4 +17,5 @@ pub mod setting;
 pub(crate) mod text;
 pub(crate) mod timestamp;
 pub(crate) mod value;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod wait;

@@ -98,6 +98,7 @@ pub enum Next {
 
 /// Where a source goes on when it was told to go on after a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resumed {
     /// After the position: what is next lies behind it.
     After,

@@ -6,6 +6,7 @@
 
 pub mod batch;
 mod contract;
+mod error;
 mod open;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -22,6 +23,7 @@ mod sqlite;
 mod url;
 
 pub use contract::*;
+pub use error::{RefusedRow, StoreError};
 pub use open::{check_names, open, open_outbox, open_snapshots};
 pub use postgres::PostgresAddress;
 pub use url::{StoreUrl, StoreUrlError};

@@ -1,6 +1,7 @@
 //! Which store an address names, and opening it.
 
-use super::contract::{Outbox, SnapshotReader, Store, StoreError, StorePlan};
+use super::contract::{Outbox, SnapshotReader, Store, StorePlan};
+use super::error::StoreError;
 use super::url::StoreUrl;
 use super::{postgres, sqlite};
 use crate::model::schema::{Schema, SchemaError};

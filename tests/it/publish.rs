@@ -350,7 +350,8 @@ fn a_warm_publish_takes_one_round_trip() {
 fn a_late_reply_is_not_taken_for_the_next_one() {
     let server = Redis::start(&[]);
     let way = Wire::start(server.port);
-    let plan = PublishPlan { pool: 1, timeout: Duration::from_millis(150), ..plan(&way.url()) };
+    let plan = plan(&way.url()).with_pool(1).and_then(|plan| plan.with_timeout(Duration::from_millis(150)));
+    let plan = plan.expect("a plan");
     let mut publisher = Publisher::new(plan).expect("a publisher");
     let part =
         |publisher: &mut Publisher, item: Publication| publisher.publish(&[item], Extent::Part).receipts.remove(0);

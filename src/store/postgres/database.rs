@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::address::PostgresAddress;
 use super::fault::Fault;
 use super::session::{Purpose, Session};
-use crate::store::contract::{StoreError, StorePlan};
+use crate::store::{StoreError, StorePlan};
 
 /// A database and what it is used for.
 pub(super) struct Database {
