@@ -99,7 +99,7 @@ impl Job {
 /// What a process with Rust handlers does.
 fn child() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let fields = Fields { region: "token".into(), seq: Some("log_index".into()), ..Fields::default() };
+    let fields = Fields::default().with_region("token").unwrap().with_seq("log_index").unwrap();
     let report = Pipeline::new("erc20", Erc20 { keeps_transfers: arguments[2] == "true" })
         .unwrap()
         .source(NdjsonSource::open(&arguments[0], fields).unwrap())

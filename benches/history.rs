@@ -100,7 +100,7 @@ impl Source for Blocks {
 
 fn pipeline(url: &str, depth: u64) -> Pipeline {
     let pipeline = Pipeline::new("bench", Transfers).unwrap().store_url(url).unwrap().rollback_depth(depth);
-    pipeline.batch(BatchConfig { events: 10_000, ..BatchConfig::default() })
+    pipeline.batch(BatchConfig::default().with_events(10_000).unwrap())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

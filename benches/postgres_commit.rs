@@ -17,8 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay::batch::{Checkpoint, RegionChanges, SealedBatch};
-use forebay::rows::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::{Checkpoint, RegionChanges, SealedBatch};
 use forebay::store::{Store, StorePlan, StoreUrl};
 use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
 use postgres::Client;
@@ -29,7 +29,7 @@ const REPEATS: usize = 11;
 
 /// (region, id, four numbers, one timestamp).
 fn schema() -> Arc<Schema> {
-    let column = |name: &str, kind| Column { name: name.into(), kind };
+    let column = |name: &str, kind| Column::new(name, kind);
     let columns = vec![
         column("a", ColumnType::Bigint),
         column("b", ColumnType::Bigint),
@@ -37,18 +37,11 @@ fn schema() -> Arc<Schema> {
         column("d", ColumnType::Double),
         column("t", ColumnType::Timestamptz),
     ];
-    Arc::new(Schema::new([Entity { name: "thing".into(), columns, indexes: Vec::new() }]).unwrap())
+    Arc::new(Schema::new([Entity::new("thing", columns)]).unwrap())
 }
 
 fn open(url: &str, schema: &Arc<Schema>) -> Box<dyn Store> {
-    let plan = StorePlan {
-        pipeline: "bench".into(),
-        schema: Arc::clone(schema),
-        has_snapshots: false,
-        dedup: Duration::ZERO,
-        ttl: Duration::from_secs(86_400),
-        stop: Arc::default(),
-    };
+    let plan = StorePlan::new("bench", Arc::clone(schema)).unwrap();
     forebay::store::open(&StoreUrl::parse(url, Path::new("")).unwrap(), plan).unwrap()
 }
 
@@ -73,18 +66,10 @@ fn batch(schema: &Schema, before: Checkpoint, rows: &[(u32, Change)]) -> SealedB
         RegionChanges::new(entity, format!("region{region}").into(), packed).unwrap()
     });
     let number = before.batch + 1;
-    SealedBatch {
-        before,
-        after: Checkpoint { batch: number, block: Some(number as i64), ..before },
-        first_block: Some(number as i64),
-        changes: vec![changes.collect()],
-        touched: Vec::new(),
-        origins: Arc::default(),
-        snapshots: Vec::new(),
-        history: None,
-        history_floor: None,
-        undone: None,
-    }
+    let mut batch = SealedBatch::new(before, Checkpoint::new(number, Some(number as i64)));
+    batch.first_block = Some(number as i64);
+    batch.changes = vec![changes.collect()];
+    batch
 }
 
 /// One way to write a batch, with a database of its own.

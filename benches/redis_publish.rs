@@ -19,8 +19,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use forebay::publish::{Extent, Publication, PublishPlan, Publisher, RedisUrl};
-use forebay::snapshot::snapshot_id;
+use forebay::publish::{Extent, Publication, PublishPlan, Publisher};
 use redis::Connection;
 use redis_server::Redis;
 use wire::Wire;
@@ -36,19 +35,8 @@ fn documents(regions: usize, bytes: usize, seq: u64) -> Vec<Publication> {
         let region = format!("r{at:05}");
         let pad: String =
             (0..bytes.saturating_sub(60)).map(|place| char::from(b'a' + ((place * 7 + at) % 26) as u8)).collect();
-        let doc = format!("{{\"n\":{seq},\"pad\":\"{pad}\",\"region\":\"{region}\"}}");
-        // What the hash is taken from is no part of publishing.
-        let hash = format!("{:064x}", (seq as u128) << 64 | at as u128);
-        Publication {
-            id: snapshot_id(&region, seq, &format!("{at:08x}{seq:08x}")),
-            region: region.into(),
-            seq,
-            block: None,
-            time: forebay::Timestamp::now(),
-            hash,
-            doc: doc.into(),
-            follows_rollback: false,
-        }
+        let doc = serde_json::json!({ "n": seq, "pad": pad, "region": region });
+        Publication::new(region, seq, doc)
     };
     (0..regions).map(one).collect()
 }
@@ -245,8 +233,7 @@ impl Bench<'_> {
 }
 
 fn plan(url: &str) -> PublishPlan {
-    let timeout = Duration::from_secs(30);
-    PublishPlan { timeout, ..PublishPlan::new("bench", RedisUrl::parse(url, Path::new("")).unwrap()) }
+    PublishPlan::new("bench", url.parse().unwrap()).with_timeout(Duration::from_secs(30)).unwrap()
 }
 
 /// Documents a second without a way: plain SET in pipelines of 16, and ours.

@@ -2,34 +2,18 @@
 //!
 //! `cargo run --example publish -- redis://localhost`
 
-use std::path::Path;
-
-use forebay::publish::{Extent, Publication, PublishPlan, Publisher, RedisUrl};
-use forebay::snapshot::{canonical, snapshot_id};
+use forebay::publish::{Extent, Publication, PublishPlan, Publisher};
 use serde_json::json;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).ok_or("expected the address of a Redis server, such as redis://localhost")?;
-    let mut publisher = Publisher::new(PublishPlan::new("example", RedisUrl::parse(&url, Path::new(""))?))?;
+    let mut publisher = Publisher::new(PublishPlan::new("example", url.parse()?))?;
     let time = forebay::Timestamp::now();
     // It must grow from one publish to the next; the time does.
     let seq = u64::try_from(time.as_micros() / 1000)?;
     let items: Vec<Publication> = ["mena", "europe", "latam"]
         .into_iter()
-        .map(|region| {
-            let (doc, hash) = canonical(json!({ "region": region, "risk": region.len() }), &[]);
-            let id = snapshot_id(region, seq, &hash);
-            Publication {
-                region: region.into(),
-                id,
-                seq,
-                block: None,
-                time,
-                hash,
-                doc: doc.into(),
-                follows_rollback: false,
-            }
-        })
+        .map(|region| Publication::new(region, seq, json!({ "region": region, "risk": region.len() })).with_time(time))
         .collect();
     // Blocks. The publisher keeps its connections: the next publish takes one round trip.
     let published = publisher.publish(&items, Extent::Whole { is_clean: true });

@@ -9,37 +9,72 @@
 //! # Ok::<(), forebay::PipelineError>(())
 //! ```
 //!
-//! With handlers in Rust: [`Pipeline::new`] and [`Handler`]. Only the hand-off to a commit thread, with a store of
-//! one's own: [`handoff`]. Everything blocks; there is no async runtime.
+//! | to | look at |
+//! |---|---|
+//! | run a pipeline, with handlers in Lua or in Rust | [`Pipeline`], [`Handler`], [`Report`] |
+//! | read events from a place of one's own | [`source`] |
+//! | keep rows in a database of one's own | [`store`], and what it is handed: [`store::batch`] |
+//! | publish snapshots, also ready ones without a pipeline | [`publish`], [`snapshot`] |
+//! | have only the hand-off to a thread that commits | [`handoff`] |
+//! | read a pipeline file | [`config`] |
+//! | see where the time of a run went | [`timeline`] |
+//! | decide what to do about an error | [`PipelineError::kind`] |
+//!
+//! Everything blocks; there is no async runtime. Unix only: files are told apart by device and inode, and Redis may be
+//! behind a socket.
+//!
+//! # Cargo features
+//!
+//! All are on by default. A pipeline file that asks for what is not built in is refused, with the name of the feature.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `cli` | the program `forebay`; nothing to the library |
+//! | `lua` | handlers in Lua, which a pipeline file needs |
+//! | `sqlite` | the store in a SQLite file |
+//! | `postgres` | the store in a Postgres database |
+//! | `redis` | publishing to Redis |
+//!
+//! # Rust
+//!
+//! Needs Rust 1.95 (edition 2024), which `rust-version` in `Cargo.toml` says and `tests/features.sh` checks. A later one is
+//! asked for only by a new minor version.
 
 #![forbid(unsafe_code)]
 
-pub mod batch;
+mod batch;
 mod commit;
 pub mod config;
 mod lane;
 mod model;
 pub mod publish;
-pub mod rows;
+mod rows;
 mod run;
 pub mod snapshot;
 pub mod source;
 pub mod store;
 pub mod timeline;
-pub mod undo;
+mod undo;
 
 pub use commit::{BatchError, handoff};
 pub use config::{Config, ConfigError};
 pub use lane::rust::handler::{ColumnValue, Context, EntityRow, EntityTable, Find, Handler, HandlerError};
 pub use lane::{LaneError, Place};
+pub use model::built::NotBuilt;
+pub use model::cause::{Cause, Reason};
+pub use model::checkpoint::Checkpoint;
 pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth};
+// The program takes two of the bounds for its messages; none of them is a promise.
+#[doc(hidden)]
+pub use model::limits;
 pub use model::numeric::{Numeric, NumericError};
+pub use model::query;
 pub use model::schema::{Column, Entity, Schema, SchemaError};
+pub use model::setting::SettingError;
 pub use model::timestamp::{Timestamp, TimestampError};
 pub use model::value::{ColumnType, Row, Value};
-pub use model::{limits, query};
 pub use run::{
-    Checked, Meter, Pipeline, PipelineError, Progress, ProgressHook, Reading, Report, Rollback, RollbackHook,
-    SnapshotCounts, StopHandle, Times, Waits,
+    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, Reading, Report, Rollback,
+    RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
 };

@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             out.flush()?;
         }
         Command::Run { file, store, rows, timeline } => {
-            let fields = Fields { region: "token".into(), seq: Some("log_index".into()), ..Fields::default() };
+            let fields = Fields::default().with_region("token")?.with_seq("log_index")?;
             let report = Pipeline::new("erc20", Erc20 { keeps_transfers: rows })?
                 .source(NdjsonSource::open(&file, fields)?)
                 .store_url(&store)?

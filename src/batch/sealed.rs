@@ -10,6 +10,7 @@ use crate::undo::{HistoryRecord, RollbackPlan, Undone};
 
 /// What a batch did to a region.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegionTouch {
     /// The region.
     pub region: Arc<str>,
@@ -19,8 +20,16 @@ pub struct RegionTouch {
     pub events: u64,
 }
 
+impl RegionTouch {
+    /// A region that had so many events, the last of them in that block.
+    pub fn new(region: impl Into<Arc<str>>, block: i64, events: u64) -> Self {
+        Self { region: region.into(), block, events }
+    }
+}
+
 /// A region's document as of the end of a batch, before the store has given it a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SnapshotDraft {
     /// The region.
     pub region: Arc<str>,
@@ -34,8 +43,16 @@ pub struct SnapshotDraft {
     pub doc: Option<Arc<str>>,
 }
 
+impl SnapshotDraft {
+    /// A region's document as of a block, with the hash of its content.
+    pub fn new(region: impl Into<Arc<str>>, block: i64, generated_at: Timestamp, hash: String, doc: Arc<str>) -> Self {
+        Self { region: region.into(), block, generated_at, hash, doc: Some(doc) }
+    }
+}
+
 /// A batch that is handed to the commit thread. Nothing in it changes any more.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SealedBatch {
     /// The checkpoint that must be in the store before this batch.
     pub before: Checkpoint,
@@ -60,6 +77,22 @@ pub struct SealedBatch {
 }
 
 impl SealedBatch {
+    /// A batch that moves the checkpoint and holds nothing yet: to try a store with. A run makes its own.
+    pub fn new(before: Checkpoint, after: Checkpoint) -> Self {
+        Self {
+            before,
+            after,
+            first_block: None,
+            changes: Vec::new(),
+            touched: Vec::new(),
+            origins: Arc::default(),
+            snapshots: Vec::new(),
+            history: None,
+            history_floor: None,
+            undone: None,
+        }
+    }
+
     /// The batch that carries out a rollback.
     pub fn of_rollback(plan: RollbackPlan) -> Self {
         let RollbackPlan { before, after, hash: _, changes, record, undone } = plan;

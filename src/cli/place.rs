@@ -57,7 +57,7 @@ impl Reader {
     ) -> Result<(Vec<StoredSnapshot>, Vec<String>), ReadError> {
         Ok(match self {
             Self::Redis(reader) => {
-                let LatestInRedis { found, refused } = reader.latest(regions)?;
+                let LatestInRedis { found, refused, .. } = reader.latest(regions)?;
                 (found, refused.into_iter().map(|(region, error)| format!("{}: {error}", plain(&region))).collect())
             }
             Self::Store(reader) => (reader.latest(pipeline, regions)?, Vec::new()),

@@ -139,7 +139,7 @@ fn publish_store(args: &Publish, config: &Config, plan: PublishPlan, tally: &mut
     if !open_snapshots(&url)?.pipelines()?.contains(&config.name) {
         return Err(Failure::new(Code::Failed, format!("{url} knows no pipeline {}", config.name)));
     }
-    let mut outbox = open_outbox(&url, &config.name);
+    let mut outbox = open_outbox(&url, &config.name)?;
     let mut publisher = publisher(plan)?;
     let mut after = String::new();
     loop {

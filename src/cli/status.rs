@@ -165,7 +165,7 @@ fn redis(args: &Status, config: &Config) -> Result<Option<RedisSnapshots>, Failu
 
 /// How the regions stand in Redis alone, where there is no store.
 fn of_redis(reader: &RedisSnapshots, args: &Status, global: &Global, config: &Config) -> Result<Code, Failure> {
-    let LatestInRedis { found, refused } = reader.latest(&[])?;
+    let LatestInRedis { found, refused, .. } = reader.latest(&[])?;
     for (region, error) in &refused {
         tracing::error!("{}: {error}", plain(region));
     }

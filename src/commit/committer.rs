@@ -128,6 +128,7 @@ impl StoreCommitter {
 
 /// Why a batch was not committed, or not rolled back.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub struct BatchError {
     /// Which batch.
     pub span: String,

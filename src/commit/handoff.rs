@@ -73,7 +73,15 @@ impl<E: fmt::Display> fmt::Display for CommitFailure<E> {
     }
 }
 
-impl<E: fmt::Debug + fmt::Display> std::error::Error for CommitFailure<E> {}
+impl<E: std::error::Error> std::error::Error for CommitFailure<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // It is told as the error itself is.
+            Self::Failed(error) => error.source(),
+            _ => None,
+        }
+    }
+}
 
 /// A commit's answer, to wait on.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use crate::model::limits::{
     SNAPSHOTS_DEDUP, SNAPSHOTS_TTL,
 };
 use crate::model::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
+use crate::model::setting::SettingError;
 use crate::model::text::nearest;
 use crate::model::value::ColumnType;
 use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
@@ -26,6 +27,7 @@ use crate::source::Late;
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceConfig {
     /// A file, a glob, a folder, or `-`; none if it comes from elsewhere.
     pub path: Option<String>,
@@ -45,6 +47,7 @@ pub struct SourceConfig {
 
 /// Which regions there are.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct RegionsConfig {
     /// The closed list of regions. Defaults to none: any region is taken.
     pub ids: Option<Vec<String>>,
@@ -52,8 +55,29 @@ pub struct RegionsConfig {
     pub all: Option<String>,
 }
 
+impl RegionsConfig {
+    /// A closed list of regions: an event of another one is refused.
+    ///
+    /// # Errors
+    /// The list is empty, a name is, or one is given twice.
+    pub fn with_ids(self, ids: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, SettingError> {
+        let ids: Vec<String> = ids.into_iter().map(Into::into).collect();
+        check_region_list(&ids)?;
+        Ok(Self { ids: Some(ids), ..self })
+    }
+
+    /// A region that every event also runs in.
+    ///
+    /// # Errors
+    /// The name is empty.
+    pub fn with_all(self, region: impl Into<String>) -> Result<Self, SettingError> {
+        Ok(Self { all: Some(SettingError::unless_empty("all", region)?), ..self })
+    }
+}
+
 /// The handlers of a pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HandlersConfig {
     /// The script.
     pub script: PathBuf,
@@ -63,11 +87,31 @@ pub struct HandlersConfig {
 
 /// When a batch is sealed, and how much memory may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BatchConfig {
     /// Events of a batch to aim for. Defaults to 10,000.
     pub events: u64,
     /// Bytes for staged and cached rows and what is read ahead. Defaults to 512 MiB.
     pub memory_bytes: u64,
+}
+
+impl BatchConfig {
+    /// Events of a batch to aim for.
+    ///
+    /// # Errors
+    /// None are not enough.
+    pub fn with_events(self, events: u64) -> Result<Self, SettingError> {
+        Ok(Self { events: SettingError::unless_zero("events", events)?, ..self })
+    }
+
+    /// Bytes for staged and cached rows and what is read ahead. A script needs 16 MiB of them; handlers in
+    /// Rust are slower with fewer, and no batch is wrong.
+    ///
+    /// # Errors
+    /// None are not enough.
+    pub fn with_memory_bytes(self, bytes: u64) -> Result<Self, SettingError> {
+        Ok(Self { memory_bytes: SettingError::unless_zero("memory", bytes)?, ..self })
+    }
 }
 
 impl Default for BatchConfig {
@@ -78,6 +122,7 @@ impl Default for BatchConfig {
 
 /// When snapshots are computed and how long they are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SnapshotsConfig {
     /// When they are computed. Defaults to every 10 s.
     pub every: Every,
@@ -102,6 +147,80 @@ pub struct SnapshotsConfig {
 }
 
 impl SnapshotsConfig {
+    /// When snapshots are computed.
+    ///
+    /// # Errors
+    /// Every 0 blocks is never.
+    pub fn with_every(self, every: Every) -> Result<Self, SettingError> {
+        match every {
+            Every::Blocks(0) => Err(SettingError::new("every: expected at least 1 block")),
+            every => Ok(Self { every, ..self }),
+        }
+    }
+
+    /// How long a snapshot is kept that is not its region's newest.
+    ///
+    /// # Errors
+    /// The duration is zero.
+    pub fn with_ttl(self, ttl: Duration) -> Result<Self, SettingError> {
+        Ok(Self { ttl: SettingError::unless_instant("ttl", ttl)?, ..self })
+    }
+
+    /// How long the same content counts as a duplicate; zero for never.
+    #[must_use]
+    pub fn with_dedup(self, dedup: Duration) -> Self {
+        Self { dedup, ..self }
+    }
+
+    /// Top-level fields that do not count as a change.
+    #[must_use]
+    pub fn with_dedup_ignore(self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { dedup_ignore: fields.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// The Redis to which they are also published.
+    #[must_use]
+    pub fn with_url(self, url: RedisUrl) -> Self {
+        Self { url: Some(url), ..self }
+    }
+
+    /// The names of the keys there.
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The field of a document that holds its id there.
+    #[must_use]
+    pub fn with_id_field(self, field: FieldPath) -> Self {
+        Self { id_field: Some(field), ..self }
+    }
+
+    /// The field of a document that holds its time there.
+    #[must_use]
+    pub fn with_time_field(self, field: FieldPath) -> Self {
+        Self { time_field: Some(field), ..self }
+    }
+
+    /// Connections to Redis, and threads that publish.
+    ///
+    /// # Errors
+    /// There are none, or more than 256.
+    pub fn with_pool(self, pool: usize) -> Result<Self, SettingError> {
+        match pool {
+            1..=PUBLISH_POOL_MAX => Ok(Self { pool, ..self }),
+            _ => Err(SettingError::new(format!("pool: expected 1 to {PUBLISH_POOL_MAX}, got {pool}"))),
+        }
+    }
+
+    /// How long connecting to Redis may take, and how long it may be silent.
+    ///
+    /// # Errors
+    /// The duration is zero.
+    pub fn with_timeout(self, timeout: Duration) -> Result<Self, SettingError> {
+        Ok(Self { timeout: SettingError::unless_instant("timeout", timeout)?, ..self })
+    }
+
     /// How snapshots of that pipeline are published to `url`.
     pub fn publish_plan(&self, pipeline: &str, url: RedisUrl) -> PublishPlan {
         PublishPlan {
@@ -137,6 +256,7 @@ impl Default for SnapshotsConfig {
 
 /// A pipeline file, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// The file itself.
     pub file: PathBuf,
@@ -166,7 +286,8 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or says something that is not understood.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::of_file(file, cannot_read(&error)))?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| ConfigError::of_reading(file, cannot_read(&error), error))?;
         Self::parse(file, &text)
     }
 
@@ -294,15 +415,15 @@ fn read_regions(mut section: Section<'_, '_>) -> Result<RegionsConfig, ConfigErr
     Ok(config)
 }
 
-fn check_region_list(ids: &[String]) -> Result<(), String> {
+fn check_region_list(ids: &[String]) -> Result<(), SettingError> {
     if ids.is_empty() {
-        return Err("ids: expected at least one region; leave the key out to take any".into());
+        return Err(SettingError::new("ids: expected at least one region; leave the key out to take any"));
     }
     if ids.iter().any(String::is_empty) {
-        return Err("ids: a region's name may not be empty".into());
+        return Err(SettingError::new("ids: a region's name may not be empty"));
     }
     match ids.iter().enumerate().find(|(at, id)| ids[..*at].contains(id)) {
-        Some((_, twice)) => Err(format!("ids: region {twice:?} is given twice")),
+        Some((_, twice)) => Err(SettingError::new(format!("ids: region {twice:?} is given twice"))),
         None => Ok(()),
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -14,11 +15,13 @@ use crate::model::text::nearest;
 use crate::snapshot::Every;
 
 /// What is wrong with a pipeline file, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub struct ConfigError {
     file: PathBuf,
     place: Option<(usize, usize)>,
     message: String,
+    /// Why the file cannot be read.
+    source: Option<Arc<std::io::Error>>,
 }
 
 impl fmt::Display for ConfigError {
@@ -33,7 +36,12 @@ impl fmt::Display for ConfigError {
 impl ConfigError {
     /// An error of the file as a whole.
     pub fn of_file(file: &Path, message: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), place: None, message: message.to_string() }
+        Self { file: file.to_owned(), place: None, message: message.to_string(), source: None }
+    }
+
+    /// An error of a file that cannot be read.
+    pub(super) fn of_reading(file: &Path, message: impl fmt::Display, error: std::io::Error) -> Self {
+        Self { source: Some(Arc::new(error)), ..Self::of_file(file, message) }
     }
 }
 
@@ -74,7 +82,7 @@ impl<'t> Document<'t> {
         let before = self.text.get(..at.start).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let place = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
-        ConfigError { file: self.file.to_owned(), place: Some(place), message: message.to_string() }
+        ConfigError { file: self.file.to_owned(), place: Some(place), message: message.to_string(), source: None }
     }
 }
 

@@ -6,6 +6,10 @@
 
 mod assignment;
 mod before;
+#[cfg(feature = "lua")]
+pub(crate) mod lua;
+#[cfg(not(feature = "lua"))]
+#[path = "no_lua.rs"]
 pub(crate) mod lua;
 pub mod rust;
 pub(crate) mod watch;
@@ -15,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
+use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
 use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::schema::Schema;
@@ -71,6 +76,7 @@ impl Round {
 
 /// What a handler's failure is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Place {
     /// An event.
     Event(Box<EventPlace>),
@@ -109,6 +115,8 @@ pub enum LaneError {
         message: String,
         /// What it was handling.
         place: Place,
+        /// The error that a handler in Rust passed on with `?`.
+        source: Option<Cause>,
     },
     /// The handler took too long.
     #[error("{handler} did not return within {limit_ms} ms (handlers.timeout)\n  at {place}")]

@@ -11,6 +11,10 @@ use super::{Place, Round};
 use crate::model::limits::WAIT_STEP;
 
 /// What the engine is at.
+#[cfg_attr(
+    not(feature = "lua"),
+    expect(dead_code, reason = "only a script is loaded, and takes its changes out, under the watch")
+)]
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Activity {
     /// Nothing of the user's.

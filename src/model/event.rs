@@ -60,6 +60,7 @@ impl Page {
 
 /// Where an event stands, for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EventPlace {
     /// The file.
     pub origin: Arc<str>,

@@ -2,7 +2,9 @@
 //!
 //! Imports no other room. Whatever two rooms have to agree on, and that is neither a machine nor a connection, is here.
 
+pub mod built;
 pub(crate) mod byte_budget;
+pub mod cause;
 pub(crate) mod checkpoint;
 pub(crate) mod event;
 pub mod ids;
@@ -11,7 +13,9 @@ pub(crate) mod numeric;
 pub(crate) mod position;
 pub mod query;
 pub(crate) mod schema;
+pub mod setting;
 pub(crate) mod text;
 pub(crate) mod timestamp;
 pub(crate) mod value;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod wait;

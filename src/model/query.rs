@@ -10,6 +10,7 @@ use crate::model::value::{ColumnType, Row, Value};
 
 /// How a condition compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Comparison {
     /// `=`
     Equal,
@@ -52,6 +53,7 @@ impl Comparison {
 
 /// A condition on a column.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Condition {
     /// The place of the column in the row.
     pub column: usize,
@@ -63,6 +65,7 @@ pub struct Condition {
 
 /// The order of the rows that are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OrderBy {
     /// The place of the column in the row.
     pub column: usize,
@@ -72,6 +75,7 @@ pub struct OrderBy {
 
 /// A read by column.
 #[derive(Clone, Debug, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Query {
     /// All of them must hold.
     pub conditions: Vec<Condition>,

@@ -9,6 +9,7 @@ use crate::model::value::ColumnType;
 
 /// A column of an entity.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Column {
     /// Its name in the table and in handlers.
     pub name: String,
@@ -16,8 +17,16 @@ pub struct Column {
     pub kind: ColumnType,
 }
 
+impl Column {
+    /// A column of that name and type.
+    pub fn new(name: impl Into<String>, kind: ColumnType) -> Self {
+        Self { name: name.into(), kind }
+    }
+}
+
 /// A kind of entity: one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entity {
     /// The name of the table.
     pub name: String,
@@ -28,6 +37,18 @@ pub struct Entity {
 }
 
 impl Entity {
+    /// An entity of these columns, without an index. [`Schema::new`] says whether it can be a table.
+    pub fn new(name: impl Into<String>, columns: impl IntoIterator<Item = Column>) -> Self {
+        Self { name: name.into(), columns: columns.into_iter().collect(), indexes: Vec::new() }
+    }
+
+    /// The same with columns that a query may filter or order by.
+    #[must_use]
+    pub fn with_indexes(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.indexes = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// The position of a column.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
@@ -56,7 +77,7 @@ pub struct Schema {
 /// A name or a column list that no store could take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct SchemaError(pub String);
+pub struct SchemaError(pub(crate) String);
 
 impl Schema {
     /// A schema of these entities; columns and indexes are put in order.

@@ -7,6 +7,7 @@ use crate::model::timestamp::Timestamp;
 
 /// The type of a column. Every column may be null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ColumnType {
     /// UTF-8 text without NUL.
     Text,
@@ -67,6 +68,7 @@ impl fmt::Display for ColumnType {
 
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Value {
     /// No value.
     Null,

@@ -23,6 +23,7 @@ pub struct DocumentsError(String);
 
 /// One document.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Document {
     /// Where it stands: `file:line`, or `file[n]` of an array.
     pub place: String,
@@ -34,6 +35,7 @@ pub struct Document {
 
 /// Documents, in their order.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Documents {
     /// The documents.
     pub documents: Vec<Document>,

@@ -64,6 +64,7 @@ impl fmt::Display for FieldPath {
 
 /// The fields of a document that hold its id and its time, for readers who know them from there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct DocumentFields {
     /// The field of its id. Defaults to none: `<region>.<seq>.<hash>`.
     pub id: Option<FieldPath>,

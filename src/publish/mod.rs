@@ -13,6 +13,10 @@
 mod documents;
 mod fields;
 mod mailbox;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "no_redis.rs"]
 mod redis;
 mod regions;
 mod target;

@@ -45,7 +45,7 @@ use super::Publication;
 ///     }
 ///
 ///     fn known(&self, region: &str) -> Option<Known> {
-///         self.0.get(region).map(|there| Known { seq: there.seq, block: there.block })
+///         self.0.get(region).map(|there| Known::new(there.seq, there.block))
 ///     }
 /// }
 /// ```
@@ -91,6 +91,7 @@ pub enum Patience {
 
 /// The newest snapshot of a region that a target has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Known {
     /// Its number.
     pub seq: u64,
@@ -98,8 +99,16 @@ pub struct Known {
     pub block: Option<i64>,
 }
 
+impl Known {
+    /// A snapshot of that number, and as of that block, if it is known.
+    pub fn new(seq: u64, block: Option<i64>) -> Self {
+        Self { seq, block }
+    }
+}
+
 /// What came of a publish.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Delivery {
     /// What became of each snapshot.
     pub receipts: Vec<PublishReceipt>,
@@ -137,6 +146,7 @@ pub enum PublishStatus {
 
 /// What became of one region's snapshot.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PublishReceipt {
     /// The region.
     pub region: Arc<str>,

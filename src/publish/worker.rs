@@ -34,6 +34,7 @@ const SEQ_MAX: u64 = i64::MAX as u64 / 2;
 
 /// A region whose newest snapshot is not where readers look.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnpublishedRegion {
     /// The region.
     pub region: String,

@@ -101,11 +101,6 @@ impl Table {
         self.is_whole || !self.is_filtered
     }
 
-    /// Whether every row of the table is here, so that a row that is not here does not exist.
-    pub fn is_whole(&self) -> bool {
-        self.is_whole
-    }
-
     /// Whether rows were supplied before.
     pub fn was_tried(&self) -> bool {
         self.was_tried
@@ -431,7 +426,7 @@ mod tests {
         for _ in 0..5 {
             table.sweep(6);
         }
-        assert!(matches!(table.get("a"), Found::Row(_)) && table.is_whole());
+        assert!(matches!(table.get("a"), Found::Row(_)) && table.is_whole);
         table.sweep(7);
         table.sweep(7);
         assert_eq!(table.get("a"), Found::Missing);

@@ -7,6 +7,7 @@ use crate::commit::handoff::CommitFailure;
 use crate::config::ConfigError;
 use crate::lane::{LaneError, Place};
 use crate::model::schema::SchemaError;
+use crate::model::setting::SettingError;
 use crate::publish::PublishError;
 use crate::source::SourceError;
 use crate::store::{StoreError, StoreUrlError};
@@ -25,6 +26,9 @@ pub enum PipelineError {
     /// The address of the store.
     #[error(transparent)]
     StoreUrl(#[from] StoreUrlError),
+    /// A setter that refuses its value.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// Something needed was not given.
     #[error("{0}")]
     Incomplete(String),
@@ -55,10 +59,10 @@ pub enum PipelineError {
     },
     /// The Redis to which snapshots are published cannot be used as it is given.
     #[error("snapshots: {0}")]
-    Publish(PublishError),
+    Publish(#[source] PublishError),
     /// A commit.
     #[error("{0}")]
-    Commit(CommitFailure<BatchError>),
+    Commit(#[source] CommitFailure<BatchError>),
     /// There is nothing to roll back.
     #[error("pipeline {0:?} never ran: there is nothing to roll back")]
     NeverRan(String),
@@ -89,11 +93,58 @@ impl From<SourceError> for PipelineError {
     }
 }
 
+/// What an error is about, for a program that has to decide what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// How the pipeline is put together: its file, its tables, an address, what was left out, how far it keeps history.
+    Config,
+    /// The source cannot be found, or an event is not as it should be.
+    Input,
+    /// A handler failed, took too long or took too much memory.
+    Handler,
+    /// The store does not answer, refuses something, or is held by another run.
+    Store,
+    /// Snapshots cannot be published as it is given.
+    Publish,
+    /// It was stopped, and what was in flight did not commit in time.
+    Stopped,
+    /// A fault of forebay.
+    Bug,
+    /// The system: a file cannot be read to its end, there is no thread.
+    System,
+}
+
 impl PipelineError {
-    /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler.
+    /// What it is about.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Setting(_) | Self::Incomplete(_) => {
+                ErrorKind::Config
+            }
+            Self::NeverRan(_) => ErrorKind::Input,
+            Self::Source { error: SourceError::Read { .. }, .. } | Self::Thread(_) => ErrorKind::System,
+            Self::Source { .. } => ErrorKind::Input,
+            Self::Store(error) => kind_of_store(error),
+            Self::Lane { error, .. } => kind_of_lane(error),
+            Self::Publish(_) => ErrorKind::Publish,
+            Self::Commit(CommitFailure::Failed(failed)) => kind_of_store(&failed.error),
+            Self::Commit(CommitFailure::TimedOut(_)) => ErrorKind::Store,
+            Self::Commit(_) | Self::ReaderGone => ErrorKind::Bug,
+            Self::DrainTimeout(_) => ErrorKind::Stopped,
+        }
+    }
+
+    /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler: what the program
+    /// `forebay` ends with 2 for, and not with 1. A script that cannot be loaded counts, a source that breaks off does not.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Incomplete(_) | Self::Publish(_) => true,
+            Self::Config(_)
+            | Self::Schema(_)
+            | Self::StoreUrl(_)
+            | Self::Setting(_)
+            | Self::Incomplete(_)
+            | Self::Publish(_) => true,
             Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => {
                 matches!(error, StoreError::SchemaChanged { .. } | StoreError::History(HistoryError::Beyond { .. }))
@@ -113,7 +164,55 @@ impl PipelineError {
     }
 }
 
+fn kind_of_store(error: &StoreError) -> ErrorKind {
+    match error {
+        StoreError::SchemaChanged { .. }
+        | StoreError::NotBuilt(_)
+        | StoreError::History(HistoryError::Beyond { .. }) => ErrorKind::Config,
+        StoreError::Codec(_) => ErrorKind::Bug,
+        _ => ErrorKind::Store,
+    }
+}
+
+fn kind_of_lane(error: &LaneError) -> ErrorKind {
+    match error {
+        LaneError::Handler { .. } | LaneError::Timeout { .. } | LaneError::Memory { .. } => ErrorKind::Handler,
+        LaneError::Unusable(_) => ErrorKind::Config,
+        LaneError::Event(..) => ErrorKind::Input,
+        LaneError::Store(error) => kind_of_store(error),
+        LaneError::Codec(_) | LaneError::Bug(_) => ErrorKind::Bug,
+    }
+}
+
 /// An error of the handlers before any batch was open.
 pub(super) fn unopened(error: LaneError) -> PipelineError {
     PipelineError::Lane { error, batch: 0, discarded: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::cause::Reason;
+
+    #[test]
+    fn the_driver_s_error_is_found_behind_a_commit_that_failed() {
+        let driver = std::io::Error::other("the disk is on fire");
+        let error = StoreError::Sql {
+            store: "s".into(),
+            doing: "writing rows",
+            cause: Reason::new(format!("{driver}; run again"), driver),
+        };
+        let failed = CommitFailure::Failed(Arc::new(BatchError { span: "batch 1".into(), error }));
+        let error = PipelineError::Commit(failed);
+        assert_eq!(error.to_string(), "batch 1 was not committed: s: writing rows: the disk is on fire; run again");
+        assert_eq!(error.kind(), ErrorKind::Store);
+        let mut source = error.source();
+        while let Some(inner) = source.filter(|inner| !inner.is::<std::io::Error>()) {
+            source = inner.source();
+        }
+        assert!(source.is_some_and(|found| found.to_string() == "the disk is on fire"));
+    }
 }

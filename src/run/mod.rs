@@ -33,7 +33,7 @@ mod seal_policy;
 mod sealing;
 mod snapshot_duty;
 
-pub use error::PipelineError;
+pub use error::{ErrorKind, PipelineError};
 pub use hooks::{ProgressHook, RollbackHook};
 pub use meter::{Meter, Reading};
 pub use pipeline::{Checked, Pipeline, StopHandle};

@@ -24,6 +24,7 @@ use crate::lane::{Engine, EngineFactory, NoRows};
 use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
+use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
 use crate::source::{Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
 use crate::store::{self, Store, StorePlan, StoreUrl};
@@ -46,10 +47,48 @@ impl StopHandle {
 
 /// A pipeline, ready to run: a source, handlers, a store.
 ///
-/// ```no_run
-/// let report = forebay::Pipeline::open("pipeline.toml")?.run()?;
-/// println!("{} events", report.events);
-/// # Ok::<(), forebay::PipelineError>(())
+/// It is made from a pipeline file ([`Pipeline::open`]) or of handlers in Rust ([`Pipeline::new`]), then told what is
+/// different from the defaults, each by a method of its own, then run. A method that can be given a value that cannot be
+/// meant refuses it there and then.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use forebay::Pipeline;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let file = |name: &str| folder.path().join(name);
+/// std::fs::write(
+///     file("visits.toml"),
+///     r#"
+///     name = "visits"
+///     source.path = "visits.ndjson"
+///     entities.page.columns = { visits = "bigint" }
+///     handlers.script = "visits.lua"
+///     "#,
+/// )?;
+/// std::fs::write(
+///     file("visits.lua"),
+///     r#"
+///     function on_event(event, ctx)
+///         local page = ctx.page:get(event.page) or { visits = 0 }
+///         page.visits = page.visits + 1
+///         ctx.page:set(event.page, page)
+///     end
+///     "#,
+/// )?;
+/// std::fs::write(file("visits.ndjson"), r#"{"block":7,"region":"eu","page":"/index.html"}"#)?;
+///
+/// let pipeline = Pipeline::open(file("visits.toml"))?.handler_timeout(Duration::from_secs(1))?;
+/// let report = pipeline.on_progress(|progress| println!("block {:?}", progress.block)).run()?;
+/// assert_eq!((report.events, report.entities_written), (1, 1));
+///
+/// // The next run goes on from the checkpoint: there is nothing to do.
+/// let report = Pipeline::open(file("visits.toml"))?.run()?;
+/// assert_eq!((report.events, report.resumed_from), (0, Some(7)));
+/// # Ok(())
+/// # }
 /// ```
 pub struct Pipeline {
     name: String,
@@ -249,10 +288,12 @@ impl Pipeline {
 
     /// How long one call of a handler may take. Defaults to 5 s. A handler that exceeds it ends the run; in a program
     /// that goes on, the thread it hangs in is left behind.
-    #[must_use]
-    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
-        self.handler_timeout = timeout;
-        self
+    ///
+    /// # Errors
+    /// The duration is zero.
+    pub fn handler_timeout(mut self, timeout: Duration) -> Result<Self, PipelineError> {
+        self.handler_timeout = SettingError::unless_instant("handler_timeout", timeout)?;
+        Ok(self)
     }
 
     /// Stops after this block. Defaults to the end of the source.
@@ -276,22 +317,23 @@ impl Pipeline {
         self
     }
 
-    /// Calls `hook` several times a second with how the run stands.
+    /// Calls `hook` several times a second with how the run stands, on the thread that runs it: handlers wait for it. A
+    /// second hook takes the place of the first.
     #[must_use]
     pub fn on_progress(mut self, hook: impl FnMut(&Progress) + Send + 'static) -> Self {
         self.hook = Some(Box::new(hook));
         self
     }
 
-    /// How many block numbers back a rollback can go: for so many it is kept what rows were. Defaults to 0.
+    /// How many block numbers back a rollback can go: the undo log keeps what rows were for so many. Defaults to 0.
     #[must_use]
     pub fn rollback_depth(mut self, blocks: u64) -> Self {
         self.rollback_depth = blocks;
         self
     }
 
-    /// Calls `hook` when a rollback has committed: the state is as of the block again, and nothing behind it was handled
-    /// yet.
+    /// Calls `hook` when a rollback has committed, on the thread that runs the pipeline: the state is as of the block again,
+    /// and nothing behind it was handled yet. A second hook takes the place of the first.
     #[must_use]
     pub fn on_rollback(mut self, hook: impl FnMut(&Rollback) + Send + 'static) -> Self {
         self.rollback_hook = Some(Box::new(hook));
@@ -327,6 +369,9 @@ impl Pipeline {
     /// Brings the state back to what it was as of a block, and computes and publishes the snapshots of the regions that
     /// had events since. Takes no event. Blocks until all of it is done. A block that is not in the data means the state
     /// as of the last one before it; where that is the state now, nothing is done, and [`Report::rollbacks`] is empty.
+    ///
+    /// Takes the pipeline as [`Pipeline::run`] does, for its store is open once. To go on after it, make the pipeline again;
+    /// a run that is already going rolls back by itself, when its source says so.
     ///
     /// # Errors
     /// The history that is kept does not reach so far back ([`crate::undo::HistoryError`]); or as

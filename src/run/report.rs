@@ -11,6 +11,7 @@ use crate::timeline::limits::{Facts, Limit, Limits};
 
 /// Snapshots of a run by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct SnapshotCounts {
     /// Written to the store.
     pub stored: u64,
@@ -24,6 +25,7 @@ pub struct SnapshotCounts {
 
 /// Where the time went. A stage's time is the time in which it was busy, by the clock, not added up over its threads.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Times {
     /// From the first event handled to the last commit.
     pub wall: Duration,
@@ -53,6 +55,7 @@ pub struct Times {
 
 /// What the thread that runs handlers waited for, from the first event to the last commit.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Waits {
     /// Events.
     pub source: Duration,
@@ -68,6 +71,7 @@ pub struct Waits {
 
 /// A rollback that has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rollback {
     /// The block as of which the state is.
     pub to: i64,
@@ -200,6 +204,7 @@ pub(super) fn memory_peak_bytes() -> u64 {
 
 /// How a run stands, for whoever shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Progress {
     /// Events handled.
     pub events: u64,

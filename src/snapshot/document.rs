@@ -45,6 +45,7 @@ fn sha256_hex(bytes: &[u8]) -> String {
 
 /// A snapshot to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Publication {
     /// The region.
     pub region: Arc<str>,
@@ -62,6 +63,28 @@ pub struct Publication {
     pub doc: Arc<str>,
     /// Whether readers have one of a later block, which was rolled back: then it is no duplicate, whatever it holds.
     pub follows_rollback: bool,
+}
+
+impl Publication {
+    /// A document of a region, computed now, in its canonical form and with the id that follows from its number and hash.
+    pub fn new(region: impl Into<Arc<str>>, seq: u64, doc: Json) -> Self {
+        let (region, (doc, hash)) = (region.into(), canonical(doc, &[]));
+        let id = snapshot_id(&region, seq, &hash);
+        let (block, time, doc) = (None, Timestamp::now(), doc.into());
+        Self { region, id, seq, block, time, hash, doc, follows_rollback: false }
+    }
+
+    /// The block as of which it was computed.
+    #[must_use]
+    pub fn with_block(self, block: i64) -> Self {
+        Self { block: Some(block), ..self }
+    }
+
+    /// When it was computed.
+    #[must_use]
+    pub fn with_time(self, time: Timestamp) -> Self {
+        Self { time, ..self }
+    }
 }
 
 /// The sequence number that an id of [`snapshot_id`] holds.

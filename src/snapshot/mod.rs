@@ -5,6 +5,8 @@
 mod document;
 mod schedule;
 
+#[cfg(feature = "postgres")]
 pub(crate) use document::ID_HASH_DIGITS;
 pub use document::{Publication, canonical, hash_of, seq_of, snapshot_id};
-pub use schedule::{Every, Schedule};
+pub use schedule::Every;
+pub(crate) use schedule::Schedule;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 /// When snapshots are computed. Always also at the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Every {
     /// At the end of each batch.
     Batch,
@@ -17,19 +18,19 @@ pub enum Every {
 
 /// Says when snapshots are due.
 #[derive(Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     every: Every,
     last: Instant,
 }
 
 impl Schedule {
     /// A schedule that begins now.
-    pub fn new(every: Every) -> Self {
+    pub(crate) fn new(every: Every) -> Self {
         Self { every, last: Instant::now() }
     }
 
     /// Whether snapshots are due at the end of a batch after which `blocks` have been handled in all.
-    pub fn is_due(&self, blocks: u64) -> bool {
+    pub(crate) fn is_due(&self, blocks: u64) -> bool {
         match self.every {
             Every::Batch => true,
             Every::Blocks(count) => blocks.is_multiple_of(count.max(1)),
@@ -39,12 +40,12 @@ impl Schedule {
     }
 
     /// Whether time alone has made them due, without a new block.
-    pub fn is_due_by_time(&self) -> bool {
+    pub(crate) fn is_due_by_time(&self) -> bool {
         matches!(self.every, Every::Time(_)) && self.is_due(0)
     }
 
     /// How many more blocks may join a batch, after `blocks` in all, before it has to end for its snapshots.
-    pub fn blocks_until_due(&self, blocks: u64) -> u64 {
+    pub(crate) fn blocks_until_due(&self, blocks: u64) -> u64 {
         match self.every {
             Every::Blocks(count) => count.max(1) - blocks % count.max(1),
             _ => u64::MAX,
@@ -52,7 +53,7 @@ impl Schedule {
     }
 
     /// Notes that they were computed.
-    pub fn done(&mut self) {
+    pub(crate) fn done(&mut self) {
         self.last = Instant::now();
     }
 }

@@ -25,6 +25,7 @@ pub use order::Late;
 
 /// One event as a source gives it. Its buffers are used again for the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceEvent {
     /// The block it belongs to: never less than that of the event before.
     pub block: i64,
@@ -81,6 +82,7 @@ impl Default for SourceEvent {
 
 /// What a source has next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Next {
     /// An event.
     Event,
@@ -96,6 +98,7 @@ pub enum Next {
 
 /// Where a source goes on when it was told to go on after a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resumed {
     /// After the position: what is next lies behind it.
     After,
@@ -210,6 +213,7 @@ pub enum SourceError {
         /// The file.
         origin: Arc<str>,
         /// What the system said.
+        #[source]
         cause: std::io::Error,
     },
     /// An event that is not as it should be.

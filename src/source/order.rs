@@ -9,6 +9,7 @@ use crate::model::ids::BlockNo;
 
 /// What to do with an event whose place has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Late {
     /// End the run.
     #[default]

@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::error::StoreError;
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::limits::{SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::query::Query;
-use crate::model::schema::Schema;
+use crate::model::schema::{Schema, SchemaError, check_pipeline_name};
+use crate::model::setting::SettingError;
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::CodecError;
 use crate::snapshot::Publication;
-use crate::undo::{HistoryError, HistoryRecord};
+use crate::undo::HistoryRecord;
 
 /// What a store has to know of a pipeline.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StorePlan {
     /// The pipeline's name.
     pub pipeline: String,
@@ -33,8 +37,54 @@ pub struct StorePlan {
     pub stop: Arc<AtomicBool>,
 }
 
+impl StorePlan {
+    /// What a store has to know of a pipeline of that name and with these tables, everything else at its default.
+    ///
+    /// # Errors
+    /// The name is not usable.
+    pub fn new(pipeline: impl Into<String>, schema: Arc<Schema>) -> Result<Self, SchemaError> {
+        let pipeline = pipeline.into();
+        check_pipeline_name(&pipeline)?;
+        Ok(Self {
+            pipeline,
+            schema,
+            has_snapshots: false,
+            dedup: SNAPSHOTS_DEDUP,
+            ttl: SNAPSHOTS_TTL,
+            stop: Arc::default(),
+        })
+    }
+
+    /// Whether its handlers make snapshots. Defaults to false.
+    #[must_use]
+    pub fn with_snapshots(self, has_snapshots: bool) -> Self {
+        Self { has_snapshots, ..self }
+    }
+
+    /// How long the same content of a region counts as a duplicate; zero for never. Defaults to 15 minutes.
+    #[must_use]
+    pub fn with_dedup(self, dedup: Duration) -> Self {
+        Self { dedup, ..self }
+    }
+
+    /// How long a snapshot is kept that is not its region's newest. Defaults to 90 days.
+    ///
+    /// # Errors
+    /// The duration is zero.
+    pub fn with_ttl(self, ttl: Duration) -> Result<Self, SettingError> {
+        Ok(Self { ttl: SettingError::unless_instant("ttl", ttl)?, ..self })
+    }
+
+    /// The flag that ends a wait for the database: [`crate::StopHandle::flag`]. Defaults to one that nobody sets.
+    #[must_use]
+    pub fn with_stop(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
+    }
+}
+
 /// What became of one snapshot of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SnapshotReceipt {
     /// The region.
     pub region: Arc<str>,
@@ -42,8 +92,16 @@ pub struct SnapshotReceipt {
     pub id: Option<String>,
 }
 
+impl SnapshotReceipt {
+    /// A snapshot that was stored under that id; none for a duplicate.
+    pub fn new(region: impl Into<Arc<str>>, id: Option<String>) -> Self {
+        Self { region: region.into(), id }
+    }
+}
+
 /// Where the time of a commit went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct CommitTimes {
     /// Rows were streamed into the database, beside the tables.
     pub stream: Duration,
@@ -56,6 +114,7 @@ pub struct CommitTimes {
 
 /// What a commit did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Committed {
     /// The number of the batch that is now durable.
     pub batch: u64,
@@ -71,7 +130,128 @@ pub struct Committed {
     pub times: CommitTimes,
 }
 
+impl Committed {
+    /// What became of a batch: it is durable, with all its rows, and had no snapshot that was stored.
+    pub fn of(batch: &SealedBatch) -> Self {
+        Self { batch: batch.after.batch, rows: batch.rows(), ..Self::default() }
+    }
+
+    /// What became of the snapshots: one receipt for each document of [`SealedBatch::snapshots`], in their order.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: Vec<SnapshotReceipt>) -> Self {
+        Self { snapshots, ..self }
+    }
+
+    /// Where its time went.
+    #[must_use]
+    pub fn with_times(self, times: CommitTimes) -> Self {
+        Self { times, ..self }
+    }
+}
+
 /// The writing half of a store, and the pipeline's lock. Dropping it gives the lock back.
+///
+/// A store of one's own needs five methods; what has a default adds snapshots that are published, and rollbacks.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::{Arc, Mutex};
+///
+/// use forebay::store::batch::codec::{Change, Decoder};
+/// use forebay::store::batch::{RegionTouch, SealedBatch};
+/// use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowReader, Store, StoreError};
+/// use forebay::{Checkpoint, Schema};
+///
+/// /// Rows in packed form, by the number of their entity, their region and their id.
+/// type Rows = Arc<Mutex<BTreeMap<(usize, String, String), Vec<u8>>>>;
+///
+/// #[derive(Default)]
+/// struct InMemory {
+///     schema: Schema,
+///     checkpoint: Checkpoint,
+///     rows: Rows,
+/// }
+///
+/// impl Store for InMemory {
+///     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+///         Ok(self.checkpoint)
+///     }
+///
+///     fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
+///         Ok(Vec::new())
+///     }
+///
+///     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
+///         let rows = self.rows.lock().unwrap();
+///         let is_empty = |entity| !rows.keys().any(|(of, ..)| *of == entity);
+///         Ok((0..self.schema.entities().len()).map(is_empty).collect())
+///     }
+///
+///     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
+///         if batch.before != self.checkpoint {
+///             return Err(StoreError::CheckpointMoved { store: "memory".into(), expected: batch.before.batch });
+///         }
+///         let mut rows = self.rows.lock().unwrap();
+///         for (entity, regions) in batch.changes.iter().enumerate() {
+///             for region in regions {
+///                 for row in &region.rows {
+///                     let mut decoder = Decoder::new(&self.schema.entities()[entity], &region.packed, row.start);
+///                     let head = decoder.skip()?;
+///                     let key = (entity, region.region.to_string(), head.id.to_owned());
+///                     match head.change {
+///                         Change::Deleted => rows.remove(&key),
+///                         _ => rows.insert(key, region.packed[row.start..decoder.at()].to_vec()),
+///                     };
+///                 }
+///             }
+///         }
+///         self.checkpoint = batch.after;
+///         Ok(Committed::of(batch))
+///     }
+///
+///     fn readers(&self) -> Arc<dyn OpenReader> {
+///         Arc::new(Reader(Arc::clone(&self.rows)))
+///     }
+/// }
+///
+/// struct Reader(Rows);
+///
+/// impl OpenReader for Reader {
+///     fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+///         Ok(Box::new(Reader(Arc::clone(&self.0))))
+///     }
+/// }
+///
+/// impl RowReader for Reader {
+///     fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+///         let rows = self.0.lock().unwrap();
+///         for (wanted, found) in wanted.iter().zip(found) {
+///             for id in wanted.ids {
+///                 found.extend(rows.get(&(entity, wanted.region.into(), (*id).into())).into_iter().flatten());
+///             }
+///         }
+///         Ok(())
+///     }
+///
+///     fn regions(
+///         &mut self,
+///         _: usize,
+///         regions: &[&str],
+///         _: RegionLimit,
+///         _: &mut [Vec<u8>],
+///     ) -> Result<Vec<bool>, StoreError> {
+///         // No region is given whole: rows are asked for by id.
+///         Ok(vec![false; regions.len()])
+///     }
+/// }
+///
+/// let mut store = InMemory::default();
+/// let batch = Arc::new(SealedBatch::new(Checkpoint::default(), Checkpoint::new(1, Some(7))));
+/// store.commit(&batch)?;
+/// assert_eq!(store.checkpoint()?.block, Some(7));
+/// assert!(store.commit(&batch).is_err(), "the checkpoint is compared");
+/// # Ok::<(), StoreError>(())
+/// ```
 pub trait Store: Send {
     /// The checkpoint that is stored now. May block.
     ///
@@ -154,11 +334,19 @@ pub trait Store: Send {
 
 /// A region's newest snapshot that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DueSnapshot {
     /// The snapshot.
     pub publication: Publication,
     /// Whether it was published before: then only its time to live has to begin anew.
     pub was_published: bool,
+}
+
+impl DueSnapshot {
+    /// A snapshot that is to be published, for the first time or again.
+    pub fn new(publication: Publication, was_published: bool) -> Self {
+        Self { publication, was_published }
+    }
 }
 
 /// The snapshots of a pipeline that are yet to be published. Takes no lock and holds no commit up.
@@ -210,6 +398,7 @@ pub trait OpenReader: Send + Sync {
 
 /// How much of a region's table is worth loading whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegionLimit {
     /// Rows at most.
     pub rows: usize,
@@ -219,11 +408,19 @@ pub struct RegionLimit {
 
 /// Rows of one region.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct RegionIds<'a> {
     /// The region.
     pub region: &'a str,
     /// The ids, each once.
     pub ids: &'a [&'a str],
+}
+
+impl<'a> RegionIds<'a> {
+    /// Rows of a region by their ids, each once.
+    pub fn new(region: &'a str, ids: &'a [&'a str]) -> Self {
+        Self { region, ids }
+    }
 }
 
 /// Reads committed rows. What it sees may be newer from one call to the next, never older.
@@ -256,7 +453,7 @@ pub trait RowReader: Send {
     /// The store does not answer.
     fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let _ = (entity, wanted, found);
-        Err(StoreError::Other("this store cannot find rows by column: RowReader::find".into()))
+        Err(StoreError::other("this store cannot find rows by column: RowReader::find"))
     }
 
     /// Counts the rows of a region that match a query, whatever its order and limit, without those whose id is among
@@ -266,12 +463,13 @@ pub trait RowReader: Send {
     /// The store does not answer.
     fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let _ = (entity, wanted, but);
-        Err(StoreError::Other("this store cannot count rows: RowReader::count".into()))
+        Err(StoreError::other("this store cannot count rows: RowReader::count"))
     }
 }
 
 /// A query over the rows of one region.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct RegionQuery<'a> {
     /// The region.
     pub region: &'a str,
@@ -281,6 +479,7 @@ pub struct RegionQuery<'a> {
 
 /// A snapshot as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoredSnapshot {
     /// The region.
     pub region: String,
@@ -300,6 +499,7 @@ pub struct StoredSnapshot {
 
 /// How one region stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegionStatus {
     /// The region.
     pub region: String,
@@ -315,6 +515,7 @@ pub struct RegionStatus {
 
 /// How a pipeline stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PipelineStatus {
     /// Its checkpoint.
     pub checkpoint: Checkpoint,
@@ -363,109 +564,4 @@ pub trait SnapshotReader {
     /// # Errors
     /// The store does not answer.
     fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError>;
-}
-
-/// Why a store could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Another run writes to this pipeline.
-    #[error("pipeline {pipeline:?} is being written by {holder}; wait until it ends, or stop it")]
-    Held {
-        /// The pipeline.
-        pipeline: String,
-        /// Who holds the lock: name, process id, host, since when.
-        holder: String,
-    },
-    /// The tables in the store are not those of the pipeline file.
-    #[error(
-        "{store} holds other tables than the pipeline file says: {differences}. A new column or a new entity is added by \
-         itself; for anything else restore the pipeline file, or index into a new store"
-    )]
-    SchemaChanged {
-        /// Which store.
-        store: String,
-        /// What differs.
-        differences: String,
-    },
-    /// The checkpoint is not the one that the batch follows on: someone else has written.
-    #[error(
-        "the checkpoint in {store} is not the one this run continues (expected batch {expected}): another program wrote to it"
-    )]
-    CheckpointMoved {
-        /// Which store.
-        store: String,
-        /// The batch that was expected to be the last.
-        expected: u64,
-    },
-    /// The store cannot be opened.
-    #[error("cannot open {store}: {cause}")]
-    Open {
-        /// Which store.
-        store: String,
-        /// Why.
-        cause: String,
-    },
-    /// There is no such store, and it was only to be read.
-    #[error("there is no {store}; it is made by the first `forebay run`")]
-    Missing {
-        /// Which store.
-        store: String,
-    },
-    /// The database refused a statement.
-    #[error("{store}: {doing}: {cause}")]
-    Sql {
-        /// Which store.
-        store: String,
-        /// What it was to do.
-        doing: &'static str,
-        /// What it said.
-        cause: String,
-    },
-    /// The database does not take one row of a batch.
-    #[error("{0}")]
-    Row(Box<RefusedRow>),
-    /// The database went away and did not come back in time.
-    #[error("{store} did not come back within {seconds} s ({doing}): {cause}")]
-    Outage {
-        /// Which store.
-        store: String,
-        /// What was to be done.
-        doing: &'static str,
-        /// How long it was waited for.
-        seconds: u64,
-        /// What went wrong last.
-        cause: String,
-    },
-    /// It cannot be rolled back as it was asked.
-    #[error(transparent)]
-    History(#[from] HistoryError),
-    /// A fault of this program.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// Any other cause, of a store of one's own.
-    #[error("{0}")]
-    Other(String),
-}
-
-/// A row that the database does not take.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{store} refused the row {id:?} of {entity} in region {region:?}: {cause}{}", written_text(.event.as_deref()))]
-pub struct RefusedRow {
-    /// Which store.
-    pub store: String,
-    /// The table.
-    pub entity: String,
-    /// The row's region.
-    pub region: String,
-    /// The row's id.
-    pub id: String,
-    /// The event that wrote it, as `file:line`; none if it is not known.
-    pub event: Option<String>,
-    /// What the database said.
-    pub cause: String,
-}
-
-fn written_text(event: Option<&str>) -> String {
-    event.map_or_else(String::new, |event| format!("\n  the event at {event} wrote it"))
 }

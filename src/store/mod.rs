@@ -1,18 +1,30 @@
 //! Stores: where committed state lives. The only room that holds SQL or a connection to a database.
 //!
-//! A store is opened by [`open()`] and is used through the small traits of [`contract`]: [`Store`] (the one writer),
-//! [`RowReader`] (rows that a lane misses) and [`SnapshotReader`] (what other commands show). Whoever holds a [`Store`]
+//! A store is opened by [`open`] and is used through small traits: [`Store`] (the one writer), [`RowReader`] (rows that a
+//! lane misses), [`Outbox`] (what is to be published) and [`SnapshotReader`] (what other commands show). Whoever holds a [`Store`]
 //! holds the pipeline's lock.
 
-pub mod contract;
+pub mod batch;
+mod contract;
+mod error;
 mod open;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(not(feature = "postgres"))]
+#[path = "no_postgres.rs"]
 mod postgres;
 mod snapshot_policy;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(not(feature = "sqlite"))]
+#[path = "no_sqlite.rs"]
 mod sqlite;
 mod url;
 
 pub use contract::*;
+pub use error::{RefusedRow, StoreError};
 pub use open::{check_names, open, open_outbox, open_snapshots};
 pub use postgres::PostgresAddress;
 pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};

@@ -1,6 +1,7 @@
 //! Which store an address names, and opening it.
 
-use super::contract::{Outbox, SnapshotReader, Store, StoreError, StorePlan};
+use super::contract::{Outbox, SnapshotReader, Store, StorePlan};
+use super::error::StoreError;
 use super::url::StoreUrl;
 use super::{postgres, sqlite};
 use crate::model::schema::{Schema, SchemaError};
@@ -11,8 +12,8 @@ use crate::model::schema::{Schema, SchemaError};
 /// The store cannot be opened, is held by another run, or holds other tables.
 pub fn open(url: &StoreUrl, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
     match url {
-        StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteStore::open(path, plan)?)),
-        StoreUrl::Postgres(address) => Ok(Box::new(postgres::PostgresStore::open(address, plan)?)),
+        StoreUrl::Sqlite(path) => sqlite::open(path, plan),
+        StoreUrl::Postgres(address) => postgres::open(address, plan),
     }
 }
 
@@ -27,11 +28,14 @@ pub fn check_names(url: &StoreUrl, pipeline: &str, schema: &Schema) -> Result<()
     }
 }
 
-/// The snapshots of a pipeline in a store, to be published without a run. Does not block.
-pub fn open_outbox(url: &StoreUrl, pipeline: &str) -> Box<dyn Outbox> {
+/// The snapshots of a pipeline in a store, to be published without a run. Does not block: it connects when it is asked.
+///
+/// # Errors
+/// This build has no such store.
+pub fn open_outbox(url: &StoreUrl, pipeline: &str) -> Result<Box<dyn Outbox>, StoreError> {
     match url {
-        StoreUrl::Sqlite(path) => Box::new(sqlite::outbox(path, pipeline)),
-        StoreUrl::Postgres(address) => Box::new(postgres::PostgresOutbox::new(address, pipeline.to_owned())),
+        StoreUrl::Sqlite(path) => sqlite::open_outbox(path, pipeline),
+        StoreUrl::Postgres(address) => postgres::open_outbox(address, pipeline),
     }
 }
 
@@ -41,7 +45,7 @@ pub fn open_outbox(url: &StoreUrl, pipeline: &str) -> Box<dyn Outbox> {
 /// The store is not there or cannot be opened.
 pub fn open_snapshots(url: &StoreUrl) -> Result<Box<dyn SnapshotReader>, StoreError> {
     match url {
-        StoreUrl::Sqlite(path) => Ok(Box::new(sqlite::SqliteSnapshots::open(path)?)),
-        StoreUrl::Postgres(address) => Ok(Box::new(postgres::PostgresSnapshots::open(address)?)),
+        StoreUrl::Sqlite(path) => sqlite::open_snapshots(path),
+        StoreUrl::Postgres(address) => postgres::open_snapshots(address),
     }
 }

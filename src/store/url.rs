@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::postgres::PostgresAddress;
+use crate::model::built::NotBuilt;
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub enum StoreUrlError {
     /// Options, which are not known.
     #[error("expected a file without options, such as sqlite:events.db")]
     Options,
+    /// This build has no such store.
+    #[error(transparent)]
+    NotBuilt(#[from] NotBuilt),
 }
 
 impl StoreUrl {
@@ -42,6 +46,7 @@ impl StoreUrl {
     pub fn parse(text: &str, base: &Path) -> Result<Self, StoreUrlError> {
         let Some((scheme, rest)) = text.split_once(':') else { return Err(StoreUrlError::Scheme) };
         match scheme {
+            "sqlite" if cfg!(not(feature = "sqlite")) => Err(NotBuilt::SQLITE.into()),
             "sqlite" => sqlite_path(rest, base),
             "postgres" | "postgresql" if rest.starts_with("//") => {
                 PostgresAddress::parse(text, base).map(|address| Self::Postgres(Box::new(address)))
@@ -60,6 +65,15 @@ fn sqlite_path(rest: &str, base: &Path) -> Result<StoreUrl, StoreUrlError> {
         return Err(StoreUrlError::Options);
     }
     Ok(StoreUrl::Sqlite(base.join(path)))
+}
+
+impl std::str::FromStr for StoreUrl {
+    type Err = StoreUrlError;
+
+    /// As [`StoreUrl::parse`], with relative paths taken from the current folder.
+    fn from_str(text: &str) -> Result<Self, StoreUrlError> {
+        Self::parse(text, Path::new(""))
+    }
 }
 
 impl fmt::Display for StoreUrl {

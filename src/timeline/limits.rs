@@ -16,6 +16,7 @@ const LARGER: u64 = 5;
 
 /// What limited a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Limit {
     /// There was nothing to do.
     Nothing,
@@ -47,6 +48,7 @@ impl Limit {
 
 /// What could be otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// Events come at once.
     FasterSource,
@@ -99,6 +101,7 @@ impl fmt::Display for Change {
 
 /// By how much a change would have made the run shorter at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WhatIf {
     /// The change.
     pub change: Change,
@@ -108,7 +111,7 @@ pub struct WhatIf {
 
 /// What a run waited for, and what its batches were like.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// From the first event handled to the last commit.
     pub wall: Duration,
     /// Reading was busy.
@@ -139,6 +142,7 @@ pub struct Facts {
 
 /// What limited a run, and what would help.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// What limited it.
     pub by: Limit,
@@ -148,7 +152,7 @@ pub struct Limits {
 
 impl Limits {
     /// Works it out.
-    pub fn of(facts: &Facts) -> Self {
+    pub(crate) fn of(facts: &Facts) -> Self {
         let Facts { wall, read, handlers, preload, commit, for_source, for_commit, for_memory, for_publish, .. } =
             *facts;
         let working = handlers.saturating_sub(preload);
@@ -193,7 +197,7 @@ impl Limits {
     }
 
     /// The limit and what would help, as a sentence.
-    pub fn sentence(&self, facts: &Facts) -> String {
+    pub(crate) fn sentence(&self, facts: &Facts) -> String {
         let share = |time: Duration| match facts.wall.as_secs_f64() {
             0.0 => 0.0,
             wall => (100.0 * time.as_secs_f64() / wall).min(100.0),

@@ -25,6 +25,7 @@ const GAP: Duration = Duration::from_millis(2);
 
 /// A stage of the pipeline: it does one thing at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Stage {
     /// The reader thread.
     Read,
@@ -53,6 +54,7 @@ impl Stage {
 
 /// What a stage does in a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Doing {
     /// Its work.
     Working,
@@ -89,6 +91,7 @@ impl Doing {
 
 /// A span of time in which a stage did one thing; in a long run, neighbours that have become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Span {
     /// From the beginning of the run.
     pub start: Duration,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use forebay::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
-use forebay::rows::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
 use forebay::store::{Store, StorePlan, StoreUrl};
 use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
 
@@ -17,26 +17,20 @@ use crate::support::postgres_proxy::{Fault, Proxy};
 use crate::support::postgres_server::{Server, query};
 
 fn schema() -> Arc<Schema> {
-    let column = |name: &str, kind| Column { name: name.into(), kind };
+    let column = |name: &str, kind| Column::new(name, kind);
     let columns = vec![
         column("n", ColumnType::Bigint),
         column("sum", ColumnType::Numeric),
         column("at", ColumnType::Timestamptz),
         column("note", ColumnType::Text),
     ];
-    let entity = Entity { name: "account".into(), columns, indexes: vec!["n".into()] };
+    let entity = Entity::new("account", columns).with_indexes(["n"]);
     Arc::new(Schema::new([entity]).expect("a schema"))
 }
 
 fn plan(schema: &Arc<Schema>) -> StorePlan {
-    StorePlan {
-        pipeline: "faults".into(),
-        schema: Arc::clone(schema),
-        has_snapshots: true,
-        dedup: Duration::from_secs(900),
-        ttl: Duration::from_secs(86_400),
-        stop: Arc::default(),
-    }
+    let plan = StorePlan::new("faults", Arc::clone(schema)).expect("a plan").with_snapshots(true);
+    plan.with_ttl(Duration::from_secs(86_400)).expect("a plan")
 }
 
 /// A row of a batch: which one, and what becomes of it.
@@ -71,33 +65,22 @@ fn sealed(schema: &Schema, before: Checkpoint, rows: &[Row], with_snapshots: boo
         RegionChanges::new(entity, Arc::clone(region), packed).expect("rows")
     });
     let block = number as i64 * 10;
-    let touch = |region: &Arc<str>| RegionTouch { region: Arc::clone(region), block, events: 5 };
-    let draft = |region: &Arc<str>| SnapshotDraft {
-        region: Arc::clone(region),
-        block,
-        generated_at: Timestamp::from_micros(1_600_000_000_000_000 + block * 1_000_000).expect("a time"),
+    let touch = |region: &Arc<str>| RegionTouch::new(Arc::clone(region), block, 5);
+    let draft = |region: &Arc<str>| {
+        let time = Timestamp::from_micros(1_600_000_000_000_000 + block * 1_000_000).expect("a time");
         // Region b never changes.
-        hash: format!("{:064}", if **region == *"a" { number } else { 7 }),
-        doc: Some(format!("{{\"n\":{number}}}").into()),
+        let hash = format!("{:064}", if **region == *"a" { number } else { 7 });
+        SnapshotDraft::new(Arc::clone(region), block, time, hash, format!("{{\"n\":{number}}}").into())
     };
-    SealedBatch {
-        before,
-        after: Checkpoint {
-            batch: number,
-            block: Some(block),
-            block_events: 1,
-            blocks: number * 2,
-            events: number * 10,
-        },
-        first_block: Some(block - 5),
-        changes: vec![changes.collect()],
-        touched: regions.iter().map(touch).collect(),
-        origins: Arc::default(),
-        snapshots: if with_snapshots { regions.iter().map(draft).collect() } else { Vec::new() },
-        history: None,
-        history_floor: None,
-        undone: None,
+    let after = Checkpoint::new(number, Some(block)).with_counts(1, number * 2, number * 10);
+    let mut batch = SealedBatch::new(before, after);
+    batch.first_block = Some(block - 5);
+    batch.changes = vec![changes.collect()];
+    batch.touched = regions.iter().map(touch).collect();
+    if with_snapshots {
+        batch.snapshots = regions.iter().map(draft).collect();
     }
+    batch
 }
 
 /// The batches of every run, in the form that the store wants.

@@ -68,9 +68,9 @@ impl Handler for Balances {
 
 fn run(project: &Project, batch: BatchConfig, until: i64) -> Report {
     let store = project.store("p.db");
-    let snapshots = SnapshotsConfig { every: Every::End, ..SnapshotsConfig::default() };
+    let snapshots = SnapshotsConfig::default().with_every(Every::End).expect("every");
     let pipeline = Pipeline::new("erc20", Balances).expect("pipeline").store_url(&store).expect("store");
-    let fields = Fields { seq: Some("seq".into()), ..Fields::default() };
+    let fields = Fields::default().with_seq("seq").expect("a field");
     let pipeline =
         pipeline.source_path(&data("evm-ethereum.ndjson.gz")).fields(fields).batch(batch).snapshots(snapshots);
     pipeline.until(until).run().expect("it succeeds")
@@ -84,7 +84,7 @@ crate::both_stores! {
         let answer = expected("expected-evm-ethereum.json");
         let report = run(&one, BatchConfig::default(), i64::MAX);
         assert_eq!((report.events, report.snapshots.stored), (1412, 191));
-        let small = BatchConfig { events: 5, ..BatchConfig::default() };
+        let small = BatchConfig::default().with_events(5).expect("events");
         for until in [4_369_999, 17_173_049, 18_600_300, 18_603_000, 18_605_743, i64::MAX] {
             run(&many, small, until);
         }

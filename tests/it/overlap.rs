@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use forebay::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::config::BatchConfig;
-use forebay::rows::codec::Decoder;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::store::batch::codec::Decoder;
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowReader, Store, StoreError};
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 
@@ -125,7 +125,7 @@ impl Store for GatedStore {
         apply(&self.rows, batch);
         self.checkpoint = batch.after;
         self.log.lock().expect("log").push(batch.after);
-        Ok(Committed { batch: batch.after.batch, rows: batch.rows(), ..Committed::default() })
+        Ok(Committed::of(batch))
     }
     fn readers(&self) -> Arc<dyn OpenReader> {
         Arc::new(Reading(Arc::clone(&self.rows)))
@@ -181,8 +181,8 @@ fn parking() -> (Gate, Receiver<()>, Sender<()>) {
     let (go_on, go_on_receiver) = bounded::<()>(1);
     let gate = move |batch: &SealedBatch| {
         if batch.after.batch == 1 {
-            begun_sender.send(()).map_err(|error| StoreError::Other(error.to_string()))?;
-            go_on_receiver.recv_timeout(WAIT).map_err(|error| StoreError::Other(error.to_string()))?;
+            begun_sender.send(()).map_err(StoreError::other)?;
+            go_on_receiver.recv_timeout(WAIT).map_err(StoreError::other)?;
         }
         Ok(())
     };
@@ -192,7 +192,7 @@ fn parking() -> (Gate, Receiver<()>, Sender<()>) {
 #[test]
 fn handlers_run_and_see_what_is_staged_while_a_commit_is_parked() {
     let (gate, begun, go_on) = parking();
-    let batch = BatchConfig { events: 1, ..BatchConfig::default() };
+    let batch = BatchConfig::default().with_events(1).expect("events");
     let Setup { pipeline, seen, log } = setup(200, batch, 0, gate);
     let run = std::thread::spawn(move || pipeline.run());
     begun.recv_timeout(WAIT).expect("the first commit begins");
@@ -208,14 +208,14 @@ fn handlers_run_and_see_what_is_staged_while_a_commit_is_parked() {
     let log = log.lock().expect("log");
     assert_eq!(log.len(), 3, "one parked, one waiting, one open: {log:?}");
     assert_eq!(log.iter().map(|checkpoint| checkpoint.batch).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(log[2], Checkpoint { batch: 3, block: Some(200), block_events: 1, blocks: 200, events: 200 });
+    assert_eq!(log[2], Checkpoint::new(3, Some(200)).with_counts(1, 200, 200));
 }
 
 /// Most events come when the first commit has begun, and it goes on when their handlers have run.
 #[test]
 fn a_trace_shows_handlers_at_work_while_a_commit_is_parked() {
     let (gate, begun, go_on) = parking();
-    let batch = BatchConfig { events: 1, ..BatchConfig::default() };
+    let batch = BatchConfig::default().with_events(1).expect("events");
     let Setup { pipeline, seen, .. } = setup(0, batch, 0, gate);
     let pipeline = pipeline.source(Held(Blocks(1..=200), begun));
     let run = std::thread::spawn(move || pipeline.run());
@@ -239,7 +239,8 @@ fn the_open_batch_waits_for_memory_only() {
     const EVENTS: i64 = 64;
     let (gate, begun, go_on) = parking();
     // Rows of 1 MiB, and a budget of 16.
-    let batch = BatchConfig { events: 1, memory_bytes: 16 << 20 };
+    let batch =
+        BatchConfig::default().with_events(1).and_then(|batch| batch.with_memory_bytes(16 << 20)).expect("a batch");
     let Setup { pipeline, seen, log } = setup(EVENTS, batch, 1 << 20, gate);
     let (tell, told) = bounded(100_000);
     let pipeline = pipeline.on_progress(move |progress| {
@@ -274,7 +275,7 @@ fn a_failed_commit_ends_the_run_and_nothing_is_committed_after_it() {
             number if number > failing => panic!("batch {number} was committed after {failing} had failed"),
             _ => Ok(()),
         };
-        let batch = BatchConfig { events: 1, ..BatchConfig::default() };
+        let batch = BatchConfig::default().with_events(1).expect("events");
         let Setup { pipeline, log, .. } = setup(5_000, batch, 0, Box::new(gate));
         let error = pipeline.run().expect_err("a commit fails").to_string();
         assert!(error.contains("the disk is on fire") && error.contains(&format!("batch {failing} (")), "{error}");
@@ -286,7 +287,8 @@ fn a_failed_commit_ends_the_run_and_nothing_is_committed_after_it() {
 #[test]
 fn a_commit_that_panics_ends_the_run_with_its_message() {
     let gate = |batch: &SealedBatch| if batch.after.batch == 2 { panic!("a fault of the store") } else { Ok(()) };
-    let Setup { pipeline, .. } = setup(5_000, BatchConfig { events: 10, ..BatchConfig::default() }, 0, Box::new(gate));
+    let Setup { pipeline, .. } =
+        setup(5_000, BatchConfig::default().with_events(10).expect("events"), 0, Box::new(gate));
     let error = pipeline.run().expect_err("a commit panics").to_string();
     assert!(error.contains("the commit thread panicked: a fault of the store"), "{error}");
 }
@@ -301,7 +303,7 @@ fn a_hot_row_is_written_once_a_batch() {
         Ok(())
     };
     let Setup { pipeline, .. } =
-        setup(50_000, BatchConfig { events: 100, ..BatchConfig::default() }, 0, Box::new(gate));
+        setup(50_000, BatchConfig::default().with_events(100).expect("events"), 0, Box::new(gate));
     let report = pipeline.run().expect("it succeeds");
     let rows = rows.lock().expect("rows");
     assert!(rows.values().all(|rows| *rows == 1), "{rows:?}");

@@ -106,7 +106,7 @@ impl Source for Log {
 }
 
 fn run(project: &Project, log: Log, until: Option<i64>) -> Report {
-    let batch = BatchConfig { events: 5, ..BatchConfig::default() };
+    let batch = BatchConfig::default().with_events(5).expect("events");
     let pipeline =
         Pipeline::new("log", Sums).expect("a pipeline").store_url(&project.store("log.db")).expect("a store");
     let pipeline = pipeline.source(log).batch(batch).rollback_depth(10);

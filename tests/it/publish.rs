@@ -318,17 +318,7 @@ fn ten_thousand_regions_and_their_summary() {
 }
 
 fn publication(region: &str, seq: u64, doc: &str) -> Publication {
-    let hash = forebay::snapshot::hash_of(doc, serde_json::from_str(doc).expect("JSON"), &[]);
-    Publication {
-        region: region.into(),
-        id: forebay::snapshot::snapshot_id(region, seq, &hash),
-        seq,
-        block: None,
-        time: forebay::Timestamp::now(),
-        hash,
-        doc: doc.into(),
-        follows_rollback: false,
-    }
+    Publication::new(region, seq, serde_json::from_str(doc).expect("JSON"))
 }
 
 fn plan(url: &str) -> PublishPlan {
@@ -360,7 +350,8 @@ fn a_warm_publish_takes_one_round_trip() {
 fn a_late_reply_is_not_taken_for_the_next_one() {
     let server = Redis::start(&[]);
     let way = Wire::start(server.port);
-    let plan = PublishPlan { pool: 1, timeout: Duration::from_millis(500), ..plan(&way.url()) };
+    let plan = plan(&way.url()).with_pool(1).and_then(|plan| plan.with_timeout(Duration::from_millis(500)));
+    let plan = plan.expect("a plan");
     let mut publisher = Publisher::new(plan).expect("a publisher");
     let part =
         |publisher: &mut Publisher, item: Publication| publisher.publish(&[item], Extent::Part).receipts.remove(0);

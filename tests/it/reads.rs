@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use forebay::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::config::BatchConfig;
 use forebay::query::Comparison;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::store::{
     self, Committed, OpenReader, RegionIds, RegionLimit, RegionQuery, RowEncoder, RowReader, Store, StoreError,
     StorePlan, StoreUrl,
@@ -118,8 +118,8 @@ struct Parking {
 
 impl Parking {
     fn park(&mut self) -> Result<(), StoreError> {
-        self.begun.send(()).map_err(|error| StoreError::Other(error.to_string()))?;
-        self.go_on.recv_timeout(WAIT).map_err(|error| StoreError::Other(error.to_string()))
+        self.begun.send(()).map_err(StoreError::other)?;
+        self.go_on.recv_timeout(WAIT).map_err(StoreError::other)
     }
 }
 
@@ -196,14 +196,8 @@ impl RowReader for InterposedReader {
 }
 
 fn store(project: &Project) -> Box<dyn Store> {
-    let plan = StorePlan {
-        pipeline: "reads".into(),
-        schema: Arc::new(Schema::new([Thing::table().entity]).expect("a schema")),
-        has_snapshots: false,
-        dedup: WAIT,
-        ttl: WAIT,
-        stop: Arc::default(),
-    };
+    let schema = Arc::new(Schema::new([Thing::table().entity]).expect("a schema"));
+    let plan = StorePlan::new("reads", schema).expect("a plan");
     let url = StoreUrl::parse(&project.store("r.db"), std::path::Path::new("")).expect("an address");
     store::open(&url, plan).expect("the store")
 }
@@ -215,7 +209,7 @@ fn step(block: i64, op: &str, v: i64) -> (i64, String) {
 fn run(store: Box<dyn Store>, steps: Vec<(i64, String)>, events: u64) -> Vec<(i64, Vec<String>)> {
     let (sender, seen) = bounded(10_000);
     let pipeline = Pipeline::new("reads", Reads { seen: Mutex::new(sender) }).expect("a pipeline");
-    let batch = BatchConfig { events, ..BatchConfig::default() };
+    let batch = BatchConfig::default().with_events(events).expect("events");
     let pipeline = pipeline.store(Wrapped(store)).batch(batch).source(Steps(steps.into_iter()));
     pipeline.run().expect("a run");
     // A call may have been made more than once; the last one counts.
@@ -282,7 +276,7 @@ crate::both_stores! {
             let store = Parking { inner, parked, begun: begun_sender, go_on: go_on_receiver, has_parked: false, readers };
             let (sender, seen) = bounded(10_000);
             let pipeline = Pipeline::new("reads", Reads { seen: Mutex::new(sender) }).expect("a pipeline");
-            let batch = BatchConfig { events: 1, ..BatchConfig::default() };
+            let batch = BatchConfig::default().with_events(1).expect("events");
             let pipeline = pipeline.store(store).batch(batch).source(Steps([vec![step(1, "skip", 0)], steps.clone()].concat().into_iter()));
             let running = std::thread::spawn(move || pipeline.run());
             begun.recv_timeout(WAIT).expect("a commit begins");

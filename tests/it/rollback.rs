@@ -500,7 +500,7 @@ fn a_source_may_say_that_it_goes_back() {
         let pipeline = Pipeline::new("sums", Sums).expect("a pipeline").store_url(&store).expect("a store");
         pipeline
             .rollback_depth(depth)
-            .batch(forebay::config::BatchConfig { events: 1, ..Default::default() })
+            .batch(forebay::config::BatchConfig::default().with_events(1).expect("events"))
             .on_rollback(move |rollback| told.lock().expect("told").push(rollback.clone()))
             .source(Scripted(steps.into_iter()))
             .run()

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::batch::{Checkpoint, SealedBatch, SnapshotDraft};
+use forebay::store::batch::{Checkpoint, SealedBatch, SnapshotDraft};
 use forebay::store::{
     self, NewestSnapshot, SnapshotPolicy, SnapshotReceipt, SnapshotVerdict, Store, StorePlan, StoreUrl, renumbered,
 };
@@ -85,7 +85,7 @@ impl Model {
                 SnapshotVerdict::Nothing | SnapshotVerdict::Duplicate => None,
             };
             if verdict != SnapshotVerdict::Nothing {
-                receipts.push(SnapshotReceipt { region: Arc::clone(&draft.region), id });
+                receipts.push(SnapshotReceipt::new(Arc::clone(&draft.region), id));
             }
         }
         for Region { seq, stored } in self.regions.values_mut() {
@@ -124,37 +124,27 @@ fn batches(now: Timestamp) -> Vec<Vec<SnapshotDraft>> {
         let hash = content.map_or_else(String::new, |content| content.repeat(64));
         let doc = content.map(|content| format!("\"{content}\"").into());
         let generated_at = now.saturating_sub(before);
-        Some(SnapshotDraft { region: case.name.into(), block, generated_at, hash, doc })
+        let mut draft = SnapshotDraft::new(case.name, block, generated_at, hash, "".into());
+        draft.doc = doc;
+        Some(draft)
     };
     (0..longest).map(|at| regions.iter().filter_map(|case| draft(case, at)).collect()).collect()
 }
 
 fn sealed(before: Checkpoint, snapshots: Vec<SnapshotDraft>) -> Arc<SealedBatch> {
-    let after = Checkpoint { batch: before.batch + 1, block: Some(before.batch as i64 + 1), ..before };
-    Arc::new(SealedBatch {
-        before,
-        after,
-        first_block: after.block,
-        changes: vec![Vec::new()],
-        touched: Vec::new(),
-        origins: Arc::default(),
-        snapshots,
-        history: None,
-        history_floor: None,
-        undone: None,
-    })
+    let mut after = before;
+    (after.batch, after.block) = (before.batch + 1, Some(before.batch as i64 + 1));
+    let mut batch = SealedBatch::new(before, after);
+    batch.first_block = after.block;
+    batch.changes = vec![Vec::new()];
+    batch.snapshots = snapshots;
+    Arc::new(batch)
 }
 
 fn open(url: &StoreUrl, policy: SnapshotPolicy) -> Box<dyn Store> {
-    let entity = Entity { name: "thing".into(), columns: Vec::new(), indexes: Vec::new() };
-    let plan = StorePlan {
-        pipeline: "p".into(),
-        schema: Arc::new(Schema::new([entity]).expect("a schema")),
-        has_snapshots: true,
-        dedup: policy.dedup,
-        ttl: policy.ttl,
-        stop: Arc::default(),
-    };
+    let schema = Schema::new([Entity::new("thing", [])]).expect("a schema");
+    let plan = StorePlan::new("p", Arc::new(schema)).expect("a plan").with_snapshots(true).with_dedup(policy.dedup);
+    let plan = plan.with_ttl(policy.ttl).expect("a plan");
     store::open(url, plan).expect("a store")
 }
 

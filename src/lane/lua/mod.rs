@@ -431,7 +431,7 @@ impl ScriptEngine {
         if message.ends_with(OUT_OF_MEMORY) {
             return self.out_of_memory();
         }
-        LaneError::Handler { message, place: self.context.watch.place() }
+        LaneError::Handler { message, place: self.context.watch.place(), source: None }
     }
 
     fn out_of_memory(&self) -> LaneError {

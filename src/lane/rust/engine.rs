@@ -68,7 +68,7 @@ enum Called {
     Done,
     /// Rows have to be loaded, then it is to be made again.
     Missed,
-    Failed(String),
+    Failed(HandlerError),
     /// The event is not what the handler takes.
     Unreadable(String),
 }
@@ -101,8 +101,11 @@ impl<H: Handler> RustEngine<H> {
         match result {
             _ if !self.rows.missed.is_empty() => Called::Missed,
             Ok(Ok(())) => Called::Done,
-            Ok(Err(error)) => Called::Failed(error.message),
-            Err(panic) => Called::Failed(format!("the handler panicked: {}", panic_message(panic.as_ref()))),
+            Ok(Err(error)) => Called::Failed(error),
+            Err(panic) => {
+                let message = format!("the handler panicked: {}", panic_message(panic.as_ref()));
+                Called::Failed(HandlerError::new(message))
+            }
         }
     }
 
@@ -133,7 +136,7 @@ impl<H: Handler> RustEngine<H> {
                     self.run_ahead(round, lane, at);
                     return Ok(Some(at));
                 }
-                Called::Failed(message) => return Err(self.handler_error(message)),
+                Called::Failed(error) => return Err(self.handler_error(error)),
                 Called::Unreadable(message) => return Err(unreadable(round, lane, at, message)),
             }
         }
@@ -211,8 +214,9 @@ impl<H: Handler> RustEngine<H> {
         Ok(())
     }
 
-    fn handler_error(&self, message: String) -> LaneError {
-        LaneError::Handler { message, place: self.context.watch.place() }
+    fn handler_error(&self, error: HandlerError) -> LaneError {
+        let HandlerError { message, source } = error;
+        LaneError::Handler { message, place: self.context.watch.place(), source }
     }
 }
 
@@ -263,7 +267,8 @@ impl<H: Handler> Engine for RustEngine<H> {
                     let missed = std::mem::take(&mut self.rows.missed);
                     self.load_missed(missed)?;
                 }
-                Called::Failed(message) | Called::Unreadable(message) => return Err(self.handler_error(message)),
+                Called::Failed(error) => return Err(self.handler_error(error)),
+                Called::Unreadable(message) => return Err(self.handler_error(HandlerError::new(message))),
                 Called::Done => {
                     self.context.watch.begin(Activity::Idle);
                     return Ok(document);

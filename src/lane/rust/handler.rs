@@ -22,6 +22,71 @@ pub use super::error::HandlerError;
 /// for the events of a region in order, for different regions at the same time. A call may be made again (when rows
 /// have to be loaded first), and then what the first one wrote is gone; so it should do nothing but read and write
 /// entities.
+///
+/// ```
+/// use forebay::{Context, EntityRow, EntityTable, Find, Handler, HandlerError, Pipeline};
+///
+/// forebay::entity! {
+///     /// What is known of one account.
+///     struct Account in "account" {
+///         balance: i64,
+///         transfers: i64,
+///     }
+///     index balance
+/// }
+///
+/// /// What serde takes from an event; other fields are passed by.
+/// #[derive(serde::Deserialize)]
+/// struct Transfer<'e> {
+///     to: &'e str,
+///     amount: i64,
+/// }
+///
+/// struct Balances;
+///
+/// impl Handler for Balances {
+///     type Event<'e> = Transfer<'e>;
+///
+///     fn entities(&self) -> Vec<EntityTable> {
+///         vec![Account::table()]
+///     }
+///
+///     fn on_event(&self, transfer: Transfer<'_>, ctx: &mut Context<'_>) -> Result<(), HandlerError> {
+///         let mut account = ctx.get(transfer.to)?.unwrap_or(Account { balance: 0, transfers: 0 });
+///         account.balance += transfer.amount;
+///         account.transfers += 1;
+///         ctx.set(transfer.to, account)
+///     }
+///
+///     fn has_snapshots(&self) -> bool {
+///         true
+///     }
+///
+///     fn on_snapshot(&self, ctx: &mut Context<'_>) -> Result<Option<serde_json::Value>, HandlerError> {
+///         let richest = ctx.find::<Account>(&Find::all().descending("balance").limit(1))?;
+///         let ids: Vec<&str> = richest.iter().map(|(id, _)| id.as_str()).collect();
+///         Ok(Some(serde_json::json!({ "accounts": ctx.count::<Account>()?, "richest": ids })))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let (events, store) = (folder.path().join("events.ndjson"), folder.path().join("bank.db"));
+/// # let (events, store) = (events.to_string_lossy(), format!("sqlite:{}", store.display()));
+/// std::fs::write(
+///     &*events,
+///     r#"{"block":1,"region":"eu","to":"ann","amount":5}
+///        {"block":1,"region":"eu","to":"bob","amount":7}
+///        {"block":2,"region":"eu","to":"ann","amount":4}"#,
+/// )?;
+/// let report = Pipeline::new("bank", Balances)?.source_path(&events).store_url(&store)?.run()?;
+/// assert_eq!((report.events, report.checkpoint.block), (3, Some(2)));
+///
+/// let newest = forebay::store::open_snapshots(&store.parse()?)?.latest("bank", &[])?;
+/// assert_eq!(newest[0].doc, r#"{"accounts":2,"richest":["ann"]}"#);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Handler: Send + Sync + 'static {
     /// An event, read from its JSON by serde. It may borrow from it.
     type Event<'e>: Deserialize<'e>;
@@ -62,11 +127,19 @@ pub trait EntityRow: Sized + 'static {
 
 /// A table as a type of entity describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EntityTable {
     /// The type.
     pub type_id: TypeId,
     /// Its table; the columns in the order of the fields.
     pub entity: Entity,
+}
+
+impl EntityTable {
+    /// The table of a type of entity; the columns in the order of its fields.
+    pub fn of<E: EntityRow>(entity: Entity) -> Self {
+        Self { type_id: TypeId::of::<E>(), entity }
+    }
 }
 
 /// A type of Rust that a column can hold.
@@ -150,17 +223,14 @@ macro_rules! entity {
 
         impl $crate::EntityRow for $name {
             fn table() -> $crate::EntityTable {
-                $crate::EntityTable {
-                    type_id: ::std::any::TypeId::of::<Self>(),
-                    entity: $crate::Entity {
-                        name: $table.to_owned(),
-                        columns: ::std::vec![$($crate::Column {
-                            name: ::std::stringify!($field).to_owned(),
-                            kind: <$type as $crate::ColumnValue>::KIND,
-                        }),*],
-                        indexes: ::std::vec![$($(::std::stringify!($index).to_owned()),+)?],
-                    },
-                }
+                let columns = [$($crate::Column::new(
+                    ::std::stringify!($field),
+                    <$type as $crate::ColumnValue>::KIND,
+                )),*];
+                let indexes: &[&str] = &[$($(::std::stringify!($index)),+)?];
+                $crate::EntityTable::of::<Self>(
+                    $crate::Entity::new($table, columns).with_indexes(indexes.iter().copied()),
+                )
             }
 
             fn into_values(self) -> ::std::vec::Vec<$crate::Value> {

@@ -221,6 +221,15 @@ impl RedisUrl {
     }
 }
 
+impl std::str::FromStr for RedisUrl {
+    type Err = RedisUrlError;
+
+    /// As [`RedisUrl::parse`], with relative paths taken from the current folder.
+    fn from_str(text: &str) -> Result<Self, RedisUrlError> {
+        Self::parse(text, Path::new(""))
+    }
+}
+
 impl fmt::Display for RedisUrl {
     /// The address without a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

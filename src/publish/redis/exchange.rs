@@ -12,8 +12,9 @@ use redis::{Cmd, Value};
 
 use super::keys::Key;
 use super::node::{Answer, Node};
+use super::outcome::Extent;
 use super::plan::PublishPlan;
-use super::publisher::{Extent, Publisher, millis};
+use super::publisher::{Publisher, millis};
 use super::summary::{Entry, around, entry_text};
 use super::topology::{Host, PART_OF_CLUSTER, redirection};
 use super::wire::{Break, server_text};

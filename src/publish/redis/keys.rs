@@ -9,6 +9,7 @@ const PLACES: [&str; 5] = ["pipeline", "region", "id", "hash", "timestamp"];
 /// Templates that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {message}")]
+#[non_exhaustive]
 pub struct KeysError {
     /// Which template.
     pub name: &'static str,

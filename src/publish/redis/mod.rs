@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `address`, `plan` | where Redis is; how snapshots are published there |
+//! | `outcome` | what publishing and reading come to |
 //! | `target` | Redis as the publish thread sees it |
 //! | `keys` | the names of the keys, and templates for them |
 //! | `script`, `scripts/` | what runs in Redis |
@@ -16,6 +17,7 @@ mod address;
 mod exchange;
 mod keys;
 mod node;
+mod outcome;
 mod plan;
 mod publisher;
 mod reader;
@@ -27,7 +29,8 @@ mod wire;
 
 pub use address::{RedisUrl, RedisUrlError};
 pub use keys::{Keys, KeysError};
+pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
 pub use plan::PublishPlan;
-pub use publisher::{Extent, KeptRegion, Published, Publisher};
-pub use reader::{LatestInRedis, RedisSnapshots};
+pub use publisher::Publisher;
+pub use reader::RedisSnapshots;
 pub use target::RedisTarget;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::address::RedisUrl;
 use super::keys::Keys;
-use crate::model::limits::{PUBLISH_POOL, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
+use crate::model::limits::{PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
+use crate::model::setting::SettingError;
 use crate::publish::{DocumentFields, FieldPath, Publication, PublishError};
 
 /// Where and how snapshots are published to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PublishPlan {
     /// The pipeline's name, which the keys carry.
     pub pipeline: String,
@@ -45,6 +47,57 @@ impl PublishPlan {
             pool: PUBLISH_POOL,
             timeout: PUBLISH_TIMEOUT,
         }
+    }
+
+    /// The names of the keys.
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The field of a document that holds its id.
+    #[must_use]
+    pub fn with_id_field(self, field: FieldPath) -> Self {
+        Self { id_field: Some(field), ..self }
+    }
+
+    /// The field of a document that holds its time.
+    #[must_use]
+    pub fn with_time_field(self, field: FieldPath) -> Self {
+        Self { time_field: Some(field), ..self }
+    }
+
+    /// How long a snapshot is kept.
+    ///
+    /// # Errors
+    /// The duration is zero.
+    pub fn with_ttl(self, ttl: Duration) -> Result<Self, SettingError> {
+        Ok(Self { ttl: SettingError::unless_instant("ttl", ttl)?, ..self })
+    }
+
+    /// How long the same content counts as a duplicate; zero for never.
+    #[must_use]
+    pub fn with_dedup(self, dedup: Duration) -> Self {
+        Self { dedup, ..self }
+    }
+
+    /// Connections at most, and threads that publish.
+    ///
+    /// # Errors
+    /// There are none, or more than 256.
+    pub fn with_pool(self, pool: usize) -> Result<Self, SettingError> {
+        match pool {
+            1..=PUBLISH_POOL_MAX => Ok(Self { pool, ..self }),
+            _ => Err(SettingError::new(format!("pool: expected 1 to {PUBLISH_POOL_MAX}, got {pool}"))),
+        }
+    }
+
+    /// How long connecting may take, and how long the server may be silent.
+    ///
+    /// # Errors
+    /// The duration is zero.
+    pub fn with_timeout(self, timeout: Duration) -> Result<Self, SettingError> {
+        Ok(Self { timeout: SettingError::unless_instant("timeout", timeout)?, ..self })
     }
 
     /// The fields of a document that hold its id and its time.

@@ -12,82 +12,44 @@ use redis::{Cmd, Value};
 use super::exchange::Exchange;
 use super::keys::Key;
 use super::node::Node;
+use super::outcome::{Extent, KeptRegion, Published};
 use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::{Entry, Summary};
 use super::topology::{Topology, redirection};
 use super::wire::{Break, server_text};
-use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
+use crate::publish::{Publication, PublishError, PublishReceipt};
 
 /// How often regions that were not handed over are asked for at most, and how often a summary is written that others
 /// write too.
 const REFRESH_PASSES: u32 = 3;
 const SUMMARY_PASSES: u32 = 5;
 
-/// Which regions are handed over for a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Extent {
-    /// Some of the pipeline's regions; nothing is said of others. The summary is written by [`Publisher::flush_summary`].
-    Part,
-    /// All of them: what the last summary names besides is kept. The summary is written only if `is_clean`: if nothing
-    /// had gone wrong before.
-    Whole {
-        /// Whether nothing had gone wrong before.
-        is_clean: bool,
-    },
-}
-
-/// A region that was not handed over, whose data were kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptRegion {
-    /// The region.
-    pub region: String,
-    /// The id of its newest snapshot.
-    pub id: String,
-}
-
-/// What came of a publish.
-#[derive(Debug, Clone, Default)]
-pub struct Published {
-    /// What became of each snapshot, in the order in which they were handed over.
-    pub receipts: Vec<PublishReceipt>,
-    /// Regions of the last summary that were not handed over; their time to live began anew.
-    pub kept: Vec<KeptRegion>,
-    /// Round trips one after another, connecting included: what the distance to the server is multiplied with.
-    pub round_trips: u32,
-    /// How long it took.
-    pub wall: Duration,
-    /// Regions of the last summary whose time to live could not begin anew, and why.
-    pub unkept: Vec<(String, String)>,
-    /// Why the summary could not be read or written.
-    pub warning: Option<String>,
-    /// Whether no server answered at all.
-    pub is_unreachable: bool,
-}
-
-impl Published {
-    /// How many snapshots were published.
-    pub fn published(&self) -> usize {
-        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Published)))
-    }
-
-    /// How many were there already, or are older than what is there.
-    pub fn duplicate(&self) -> usize {
-        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Duplicate | PublishStatus::Stale)))
-    }
-
-    /// How many failed.
-    pub fn failed(&self) -> usize {
-        self.count(Result::is_err)
-    }
-
-    fn count(&self, is_counted: impl Fn(&Result<PublishStatus, PublishError>) -> bool) -> usize {
-        self.receipts.iter().filter(|receipt| is_counted(&receipt.outcome)).count()
-    }
-}
-
 /// Publishes to one server or cluster. Keeps its connections between two publishes.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use forebay::publish::{Extent, Publication, PublishPlan, PublishStatus, Publisher};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let plan = PublishPlan::new("risk", "redis://localhost".parse()?).with_timeout(Duration::from_secs(1))?;
+/// let mut publisher = Publisher::new(plan)?;
+/// let items = [
+///     Publication::new("europe", 1, serde_json::json!({ "risk": 3 })),
+///     Publication::new("latam", 1, serde_json::json!({ "risk": 5 })),
+/// ];
+/// let published = publisher.publish(&items, Extent::Whole { is_clean: true });
+/// for receipt in &published.receipts {
+///     match &receipt.outcome {
+///         Ok(PublishStatus::Published) => println!("{} is there", receipt.id),
+///         Ok(status) => println!("{}: {status:?}", receipt.region),
+///         Err(error) => println!("{}: {error}", receipt.region),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Publisher {
     pub(super) plan: PublishPlan,
     pub(super) topology: Topology,

@@ -7,6 +7,7 @@ use redis::Value;
 
 use super::keys::Key;
 use super::node::Node;
+use super::outcome::LatestInRedis;
 use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::Summary;
@@ -296,15 +297,6 @@ impl RedisSnapshots {
             _ => PublishError::Refused(text),
         }
     }
-}
-
-/// The newest snapshots that Redis has.
-#[derive(Debug, Clone, Default)]
-pub struct LatestInRedis {
-    /// The snapshots.
-    pub found: Vec<StoredSnapshot>,
-    /// Regions that could not be read, and why.
-    pub refused: Vec<(String, PublishError)>,
 }
 
 fn away(node: &Node, cause: String) -> PublishError {

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::outcome::Extent;
 use super::plan::PublishPlan;
-use super::publisher::{Extent, Publisher};
+use super::publisher::Publisher;
 use crate::publish::{Delivery, Known, Patience, Publication, PublishError, Target};
 
 /// A summary of more regions than this is written no more often than that.

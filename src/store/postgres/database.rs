@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::address::PostgresAddress;
 use super::fault::Fault;
 use super::session::{Purpose, Session};
-use crate::store::contract::{StoreError, StorePlan};
+use crate::store::{StoreError, StorePlan};
 
 /// A database and what it is used for.
 pub(super) struct Database {
@@ -20,7 +20,7 @@ pub(super) struct Database {
 }
 
 impl Database {
-    pub(super) fn error(&self, doing: &'static str, fault: &Fault) -> StoreError {
+    pub(super) fn error(&self, doing: &'static str, fault: Fault) -> StoreError {
         error_of(&self.name, doing, fault)
     }
 
@@ -34,12 +34,18 @@ impl Database {
     }
 
     pub(super) fn cannot_open(&self, cause: impl std::fmt::Display) -> StoreError {
-        StoreError::Open { store: self.name.clone(), cause: cause.to_string() }
+        StoreError::Open { store: self.name.clone(), cause: cause.to_string().into() }
+    }
+
+    /// The same, of a fault that is told as `cause`.
+    pub(super) fn unopened(&self, cause: String, fault: Fault) -> StoreError {
+        StoreError::Open { store: self.name.clone(), cause: fault.into_reason(cause) }
     }
 }
 
-pub(super) fn error_of(store: &str, doing: &'static str, fault: &Fault) -> StoreError {
-    StoreError::Sql { store: store.to_owned(), doing, cause: format!("{fault}{}", advice(fault)) }
+pub(super) fn error_of(store: &str, doing: &'static str, fault: Fault) -> StoreError {
+    let cause = format!("{fault}{}", advice(&fault));
+    StoreError::Sql { store: store.to_owned(), doing, cause: fault.into_reason(cause) }
 }
 
 /// The next step, where there is one.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use postgres::error::SqlState;
 
+use crate::model::cause::Reason;
+
 /// Why a call to the database did not come to its end.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -65,6 +67,20 @@ impl Fault {
             },
             Self::Stalled(_) | Self::Gone | Self::ReadOnly(_) | Self::Busy(_) => Remedy::Retry,
             Self::Unusable(_) | Self::Foreign(_) => Remedy::GiveUp,
+        }
+    }
+
+    /// The reason of an error that says no more than the fault itself.
+    pub(super) fn told(self) -> Box<Reason> {
+        let text = self.to_string();
+        self.into_reason(text)
+    }
+
+    /// The reason of an error that tells it as `text`. The driver's own error is behind it, if it was one.
+    pub(super) fn into_reason(self, text: String) -> Box<Reason> {
+        match self {
+            Self::Sql(error) => Reason::new(text, error),
+            _ => text.into(),
         }
     }
 

@@ -35,19 +35,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use address::PostgresAddress;
-pub(super) use outbox::PostgresOutbox;
-pub(super) use snapshots::PostgresSnapshots;
 pub(super) use tables::check_names;
 
-use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store, StoreError, StorePlan};
+use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store};
+use super::{SnapshotReader, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::undo::HistoryRecord;
 use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
 use outage::Outage;
+use outbox::PostgresOutbox;
 use rows::{Readers, ReadersOf};
 use session::{Backend, Link, Purpose, Session};
+use snapshots::PostgresSnapshots;
 use write::Layout;
 
 /// How long one host may take to accept a connection, where the address does not say.
@@ -66,8 +67,23 @@ const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
 const READERS_MAX: usize = 4;
 
+/// See [`super::open`].
+pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    Ok(Box::new(PostgresStore::open(address, plan)?))
+}
+
+/// See [`super::open_outbox`].
+pub(super) fn open_outbox(address: &PostgresAddress, pipeline: &str) -> Result<Box<dyn Outbox>, StoreError> {
+    Ok(Box::new(PostgresOutbox::new(address, pipeline.to_owned())))
+}
+
+/// See [`super::open_snapshots`].
+pub(super) fn open_snapshots(address: &PostgresAddress) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    Ok(Box::new(PostgresSnapshots::open(address)?))
+}
+
 /// The writing half.
-pub(super) struct PostgresStore {
+struct PostgresStore {
     database: Arc<Database>,
     layouts: Arc<[Layout]>,
     /// The connection that holds the lock; none after it was lost.
@@ -80,7 +96,7 @@ pub(super) struct PostgresStore {
 }
 
 impl PostgresStore {
-    pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Self, StoreError> {
+    fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Self, StoreError> {
         let database = Arc::new(Database {
             name: address.to_string(),
             address: address.clone(),
@@ -94,8 +110,11 @@ impl PostgresStore {
             match establish(&database, &mut backends) {
                 Ok(session) => break session,
                 Err(Unopened::Refused(error)) => return Err(error),
-                Err(Unopened::Fault(fault)) if fault.remedy() == Remedy::Retry => outage.wait(&fault)?,
-                Err(Unopened::Fault(fault)) => return Err(database.cannot_open(format!("{fault}{}", advice(&fault)))),
+                Err(Unopened::Fault(fault)) if fault.remedy() == Remedy::Retry => outage.wait(fault)?,
+                Err(Unopened::Fault(fault)) => {
+                    let cause = format!("{fault}{}", advice(&fault));
+                    return Err(database.unopened(cause, fault));
+                }
             }
         };
         outage.is_over();
@@ -127,7 +146,7 @@ impl PostgresStore {
                 }
                 Err(fault) => {
                     self.session = None;
-                    outage.wait(&fault)?;
+                    outage.wait(fault)?;
                 }
             }
         }
@@ -185,12 +204,12 @@ impl PostgresStore {
     }
 
     /// The error of a batch that the database refuses: it names the row, if there is one to name.
-    fn refused(&mut self, batch: &Arc<SealedBatch>, fault: &Fault) -> StoreError {
+    fn refused(&mut self, batch: &Arc<SealedBatch>, fault: Fault) -> StoreError {
+        let class = fault.code().and_then(|code| code.code().get(..2)).unwrap_or_default().to_owned();
         let plain = self.database.error("writing a batch", fault);
-        let class = fault.code().and_then(|code| code.code().get(..2)).unwrap_or_default();
         // Wrong data, a rule broken, a limit of the server, a trigger's own word. What is wrong with a table (class 42) is
         // no row's fault.
-        if !matches!(class, "22" | "23" | "44" | "54" | "P0") {
+        if !matches!(class.as_str(), "22" | "23" | "44" | "54" | "P0") {
             return plain;
         }
         let (layouts, given) = (Arc::clone(&self.layouts), Arc::clone(batch));
@@ -294,12 +313,12 @@ impl Store for PostgresStore {
             // Whatever the connection was in the middle of, the next one begins at the checkpoint.
             self.session = None;
             match fault.remedy() {
-                Remedy::Retry => outage.wait(&fault)?,
+                Remedy::Retry => outage.wait(fault)?,
                 Remedy::Duplicate if self.trusts_new => {
                     tracing::debug!("{}: {fault}; the batch is written again, looking at each row", self.database.name);
                     (self.trusts_new, was_redone) = (false, true);
                 }
-                Remedy::Duplicate | Remedy::GiveUp => return Err(self.refused(batch, &fault)),
+                Remedy::Duplicate | Remedy::GiveUp => return Err(self.refused(batch, fault)),
             }
         }
     }
@@ -332,7 +351,7 @@ impl Store for PostgresStore {
             self.reconnected()?.and_then(|session| session.call(move |link| write::renumber(link, &pipeline, &above)));
         renumbered.map_err(|fault| {
             self.session = None;
-            self.database.error(doing, &fault)
+            self.database.error(doing, fault)
         })
     }
 

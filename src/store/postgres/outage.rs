@@ -67,7 +67,7 @@ impl Outage {
     }
 
     /// Waits before the next try, unless the fault is not one that goes over, or it has lasted too long.
-    pub(super) fn wait(&mut self, fault: &Fault) -> Result<(), StoreError> {
+    pub(super) fn wait(&mut self, fault: Fault) -> Result<(), StoreError> {
         if fault.remedy() != Remedy::Retry {
             return Err(self.database.error(self.doing, fault));
         }
@@ -77,13 +77,14 @@ impl Outage {
         let name = &self.database.name;
         if since.elapsed() + self.delay > self.limit || self.is_stopped() {
             if self.is_at_start {
-                return Err(self.database.cannot_open(format!("{fault}; tried for {} s", since.elapsed().as_secs())));
+                let cause = format!("{fault}; tried for {} s", since.elapsed().as_secs());
+                return Err(self.database.unopened(cause, fault));
             }
             return Err(StoreError::Outage {
                 store: name.clone(),
                 doing: self.doing,
                 seconds: since.elapsed().as_secs(),
-                cause: fault.to_string(),
+                cause: fault.told(),
             });
         }
         let is_new = is_first && !self.database.is_told.swap(true, Ordering::AcqRel);

@@ -46,7 +46,7 @@ impl PostgresOutbox {
             self.session = Some(session);
             Ok(answer)
         });
-        answer.map_err(|fault| error_of(&self.name, doing, &fault))
+        answer.map_err(|fault| error_of(&self.name, doing, fault))
     }
 }
 

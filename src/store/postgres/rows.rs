@@ -86,7 +86,7 @@ impl Readers {
                 Ok(place) => place,
                 Err(RecvTimeoutError::Timeout) if !database.plan.stop.load(Ordering::Relaxed) => continue,
                 Err(_) => {
-                    outage.wait(&Fault::Gone)?;
+                    outage.wait(Fault::Gone)?;
                     continue;
                 }
             };
@@ -107,7 +107,7 @@ impl Readers {
                 }
                 Err(fault) => {
                     let _ = self.back.try_send(None);
-                    outage.wait(&fault)?;
+                    outage.wait(fault)?;
                 }
             }
         }

@@ -31,7 +31,7 @@ impl PostgresSnapshots {
             Ok((session, found.as_deref() == Some("t")))
         });
         let (session, has_tables) =
-            opened.map_err(|fault| StoreError::Open { store: name.clone(), cause: fault.to_string() })?;
+            opened.map_err(|fault| StoreError::Open { store: name.clone(), cause: fault.told() })?;
         if session.is_exposed(address) {
             super::database::warn_exposed(&name);
         }
@@ -47,7 +47,7 @@ impl PostgresSnapshots {
         if !self.has_tables {
             return Ok(T::default());
         }
-        self.session.call(work).map_err(|fault| error_of(&self.name, doing, &fault))
+        self.session.call(work).map_err(|fault| error_of(&self.name, doing, fault))
     }
 }
 

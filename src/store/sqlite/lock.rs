@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{StoreError, StoreName};
+use crate::model::cause::Reason;
 use crate::model::timestamp::Timestamp;
 
 /// How often a lock file that vanished under our hands is made anew.
@@ -26,7 +27,10 @@ impl WriterLock {
         let mut path = database.as_os_str().to_owned();
         path.push(format!(".{pipeline}.lock"));
         let path = PathBuf::from(path);
-        let cannot = |error: std::io::Error| name.cannot_open(format!("cannot lock {}: {error}", path.display()));
+        let cannot = |error: std::io::Error| StoreError::Open {
+            store: name.text(),
+            cause: Reason::new(format!("cannot lock {}: {error}", path.display()), error),
+        };
         for _ in 0..TRIES_MAX {
             let mut file =
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(cannot)?;

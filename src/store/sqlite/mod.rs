@@ -26,15 +26,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use outbox::SqliteOutbox;
-pub(super) use snapshots::SqliteSnapshots;
-
-use super::{Committed, OpenReader, Outbox, RowReader, Store, StoreError, StorePlan};
+use super::{Committed, OpenReader, Outbox, RowReader, SnapshotReader, Store, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
+use crate::model::cause::Reason;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::schema::Schema;
 use crate::undo::HistoryRecord;
 use lock::WriterLock;
+use outbox::SqliteOutbox;
+use snapshots::SqliteSnapshots;
 use write::Statements;
 
 /// How long a statement waits for another program that holds the file.
@@ -46,8 +46,23 @@ const BUSY_STEP: Duration = Duration::from_millis(5);
 /// Pages that the cache of a connection holds, in KiB (the negative form of `cache_size`).
 const CACHE_KIB: i64 = 8 * 1024;
 
+/// See [`super::open`].
+pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    Ok(Box::new(SqliteStore::open(path, plan)?))
+}
+
+/// See [`super::open_outbox`].
+pub(super) fn open_outbox(path: &Path, pipeline: &str) -> Result<Box<dyn Outbox>, StoreError> {
+    Ok(Box::new(SqliteOutbox::new(StoreName(path.to_owned()), pipeline.to_owned())))
+}
+
+/// See [`super::open_snapshots`].
+pub(super) fn open_snapshots(path: &Path) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    Ok(Box::new(SqliteSnapshots::open(path)?))
+}
+
 /// The writing half.
-pub(super) struct SqliteStore {
+struct SqliteStore {
     connection: Connection,
     name: StoreName,
     plan: StorePlan,
@@ -70,11 +85,16 @@ impl StoreName {
     /// Turns what SQLite says into an error that says what was being done.
     fn sql(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
         let store = self.text();
-        move |error| StoreError::Sql { store: store.clone(), doing, cause: explain(&error) }
+        move |error| StoreError::Sql { store: store.clone(), doing, cause: Reason::new(explain(&error), error) }
     }
 
     fn cannot_open(&self, cause: impl std::fmt::Display) -> StoreError {
-        StoreError::Open { store: self.text(), cause: cause.to_string() }
+        StoreError::Open { store: self.text(), cause: cause.to_string().into() }
+    }
+
+    /// The same, of what SQLite says.
+    fn unopened(&self, error: rusqlite::Error) -> StoreError {
+        StoreError::Open { store: self.text(), cause: Reason::new(explain(&error), error) }
     }
 }
 
@@ -97,14 +117,13 @@ fn explain(error: &rusqlite::Error) -> String {
 }
 
 impl SqliteStore {
-    pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Self, StoreError> {
+    fn open(path: &Path, plan: StorePlan) -> Result<Self, StoreError> {
         let name = StoreName(path.to_owned());
         check_place(path, &name)?;
         let lock = WriterLock::take(&one_name(path), &plan.pipeline, &name)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection =
-            Connection::open_with_flags(path, flags).map_err(|error| name.cannot_open(explain(&error)))?;
-        prepare(&connection).map_err(|error| name.cannot_open(explain(&error)))?;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(|error| name.unopened(error))?;
+        prepare(&connection).map_err(|error| name.unopened(error))?;
         tables::prepare(&mut connection, &name, &plan)?;
         let statements = Statements::new(&plan.schema);
         let file = file_number(path).ok_or_else(|| name.cannot_open("it was removed just now"))?;
@@ -221,11 +240,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// What is yet to be published of a pipeline in a file.
-pub(super) fn outbox(path: &Path, pipeline: &str) -> SqliteOutbox {
-    SqliteOutbox::new(StoreName(path.to_owned()), pipeline.to_owned())
-}
-
 /// Opens connections that read.
 struct Readers {
     name: StoreName,
@@ -246,7 +260,7 @@ fn open_read_only(name: &StoreName) -> Result<Connection, StoreError> {
         return Err(StoreError::Missing { store: name.text() });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&name.0, flags).map_err(|error| name.cannot_open(explain(&error)))?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| name.cannot_open(explain(&error)))?;
+    let connection = Connection::open_with_flags(&name.0, flags).map_err(|error| name.unopened(error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| name.unopened(error))?;
     Ok(connection)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{BUSY_TIMEOUT, StoreError, StoreName, explain};
+use super::{BUSY_TIMEOUT, StoreError, StoreName};
 use crate::model::limits::PUBLISH_REQUEST_BYTES_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::snapshot::Publication;
@@ -44,7 +44,7 @@ fn open(name: &StoreName) -> Result<Connection, StoreError> {
         connection.execute_batch("PRAGMA synchronous = NORMAL")?;
         Ok(connection)
     });
-    opened.map_err(|error| name.cannot_open(explain(&error)))
+    opened.map_err(|error| name.unopened(error))
 }
 
 impl Outbox for SqliteOutbox {

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use forebay::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::config::{BatchConfig, SnapshotsConfig};
 use forebay::snapshot::Every;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::store::batch::HistoryRecord;
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::store::{self, Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan, StoreUrl};
-use forebay::undo::HistoryRecord;
 use forebay::{EntityRow, Pipeline, Schema};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -119,29 +118,20 @@ impl Place {
 
     pub fn pipeline(&self, plan: &Plan, fails: Option<(u8, bool)>) -> Pipeline {
         let memory_bytes = if plan.evicts && self.script.is_none() { 1 } else { 64 << 20 };
-        let snapshots = SnapshotsConfig {
-            every: if plan.every_batch { Every::Batch } else { Every::End },
-            ..SnapshotsConfig::default()
-        };
+        let every = if plan.every_batch { Every::Batch } else { Every::End };
+        let snapshots = SnapshotsConfig::default().with_every(every).expect("every");
+        let batch = BatchConfig::default().with_events(plan.batch_events);
+        let batch = batch.and_then(|batch| batch.with_memory_bytes(memory_bytes)).expect("a batch");
         let pipeline = match &self.script {
             Some(file) => Pipeline::open(file).expect("the pipeline file"),
             None => Pipeline::new("hist", Histories).expect("a pipeline"),
         };
-        let store = StorePlan {
-            pipeline: "hist".into(),
-            schema: Arc::new(Schema::new([Item::table().entity, Note::table().entity]).expect("a schema")),
-            has_snapshots: true,
-            dedup: Duration::from_secs(900),
-            ttl: Duration::from_secs(86_400),
-            stop: Arc::new(AtomicBool::new(false)),
-        };
+        let schema = Arc::new(Schema::new([Item::table().entity, Note::table().entity]).expect("a schema"));
+        let store = StorePlan::new("hist", schema).expect("a plan").with_snapshots(true);
+        let store = store.with_ttl(Duration::from_secs(86_400)).expect("a plan");
         let url = StoreUrl::parse(&self.url, Path::new("")).expect("an address");
         let inner = store::open(&url, store).expect("the store");
-        pipeline
-            .store(Failing { inner, left: fails })
-            .batch(BatchConfig { events: plan.batch_events, memory_bytes })
-            .snapshots(snapshots)
-            .rollback_depth(plan.depth)
+        pipeline.store(Failing { inner, left: fails }).batch(batch).snapshots(snapshots).rollback_depth(plan.depth)
     }
 }
 

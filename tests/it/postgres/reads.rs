@@ -79,7 +79,7 @@ fn a_distant_database_is_not_read_when_its_tables_fit_in_memory() {
         })
         .collect();
     project.write("events.ndjson", lines);
-    let batch = BatchConfig { events: 1000, ..BatchConfig::default() };
+    let batch = BatchConfig::default().with_events(1000).expect("events");
     let pipeline = Pipeline::new("far", Moves).expect("pipeline").store_url(&url).expect("store").batch(batch);
     let report = pipeline.source_path(&project.path("events.ndjson").to_string_lossy()).run().expect("it succeeds");
     assert_eq!((report.loads, report.times.preload), (0, Duration::ZERO));

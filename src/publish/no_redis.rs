@@ -1,0 +1,136 @@
+//! Stands for Redis in a build without the cargo feature `redis`: there is no address, so there is nothing to publish to.
+
+#[path = "no_redis_address.rs"]
+mod address;
+#[allow(dead_code, reason = "templates are read and checked, and no key is made of them")]
+#[path = "redis/keys.rs"]
+mod keys;
+#[path = "redis/outcome.rs"]
+mod outcome;
+#[path = "redis/plan.rs"]
+mod plan;
+
+use std::convert::Infallible;
+
+use super::{Delivery, Known, Patience, Publication, PublishError, Target};
+use crate::model::timestamp::Timestamp;
+use crate::store::StoredSnapshot;
+
+pub use address::{RedisUrl, RedisUrlError};
+pub use keys::{Keys, KeysError};
+pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
+pub use plan::PublishPlan;
+
+/// Publishes to one server or cluster. This build has no Redis, so there is no value of it.
+pub struct Publisher(Infallible);
+
+impl Publisher {
+    /// Makes the threads.
+    ///
+    /// # Errors
+    /// Never: there is no plan to give it.
+    pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
+        plan.url.absurd()
+    }
+
+    /// Whether slots that move and servers that are gone are waited for.
+    pub fn set_patient(&mut self, _: bool) {
+        match self.0 {}
+    }
+
+    /// The plan it was made with.
+    pub fn plan(&self) -> &PublishPlan {
+        match self.0 {}
+    }
+
+    /// Publishes at most one snapshot of each region.
+    pub fn publish(&mut self, _: &[Publication], _: Extent) -> Published {
+        match self.0 {}
+    }
+
+    /// Writes the summary.
+    pub fn conclude(&mut self) -> Option<String> {
+        match self.0 {}
+    }
+
+    /// Reads the summary.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn read_summary(&mut self) -> Result<(), PublishError> {
+        match self.0 {}
+    }
+
+    /// Regions of which the summary says something.
+    pub fn summary_len(&self) -> usize {
+        match self.0 {}
+    }
+}
+
+/// One Redis server, or a cluster, as a target. This build has no Redis, so there is no value of it.
+pub struct RedisTarget(Infallible);
+
+impl RedisTarget {
+    /// Makes the threads.
+    ///
+    /// # Errors
+    /// Never: there is no plan to give it.
+    pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
+        plan.url.absurd()
+    }
+}
+
+impl Target for RedisTarget {
+    fn name(&self) -> &str {
+        match self.0 {}
+    }
+
+    fn publish(&mut self, _: &[Publication], _: Patience) -> Delivery {
+        match self.0 {}
+    }
+
+    fn read_known(&mut self) -> Result<(), PublishError> {
+        match self.0 {}
+    }
+
+    fn known(&self, _: &str) -> Option<Known> {
+        match self.0 {}
+    }
+}
+
+/// Reads the snapshots of one pipeline. This build has no Redis, so there is no value of it.
+pub struct RedisSnapshots(Infallible);
+
+impl RedisSnapshots {
+    /// Connects to nothing.
+    ///
+    /// # Errors
+    /// Never: there is no plan to give it.
+    pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
+        plan.url.absurd()
+    }
+
+    /// The newest snapshots of those regions.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn latest(&self, _: &[String]) -> Result<LatestInRedis, PublishError> {
+        match self.0 {}
+    }
+
+    /// A region's snapshots, newest first.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn history(&self, _: &str, _: usize, _: Option<Timestamp>) -> Result<Vec<StoredSnapshot>, PublishError> {
+        match self.0 {}
+    }
+
+    /// The snapshot of that id.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn show(&self, _: &str) -> Result<Option<StoredSnapshot>, PublishError> {
+        match self.0 {}
+    }
+}

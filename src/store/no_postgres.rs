@@ -1,0 +1,42 @@
+//! Stands for the Postgres store in a build without the cargo feature `postgres`: there is no address, so there is nothing
+//! to open.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::path::Path;
+
+use super::{Outbox, SnapshotReader, Store, StoreError, StorePlan, StoreUrlError};
+use crate::model::built::NotBuilt;
+use crate::model::schema::{Entity, SchemaError};
+
+/// A database server, and how to reach it. This build has no Postgres, so there is no value of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresAddress(Infallible);
+
+impl PostgresAddress {
+    pub(in crate::store) fn parse(_: &str, _: &Path) -> Result<Self, StoreUrlError> {
+        Err(NotBuilt::POSTGRES.into())
+    }
+}
+
+impl fmt::Display for PostgresAddress {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {}
+    }
+}
+
+pub(super) fn check_names(_: &str, _: &[Entity]) -> Result<(), SchemaError> {
+    Ok(())
+}
+
+pub(super) fn open(address: &PostgresAddress, _: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    match address.0 {}
+}
+
+pub(super) fn open_outbox(address: &PostgresAddress, _: &str) -> Result<Box<dyn Outbox>, StoreError> {
+    match address.0 {}
+}
+
+pub(super) fn open_snapshots(address: &PostgresAddress) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    match address.0 {}
+}

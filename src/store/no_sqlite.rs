@@ -1,0 +1,18 @@
+//! Stands for the SQLite store in a build without the cargo feature `sqlite`: says so to whoever opens one.
+
+use std::path::Path;
+
+use super::{Outbox, SnapshotReader, Store, StoreError, StorePlan};
+use crate::model::built::NotBuilt;
+
+pub(super) fn open(_: &Path, _: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    Err(NotBuilt::SQLITE.into())
+}
+
+pub(super) fn open_outbox(_: &Path, _: &str) -> Result<Box<dyn Outbox>, StoreError> {
+    Err(NotBuilt::SQLITE.into())
+}
+
+pub(super) fn open_snapshots(_: &Path) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    Err(NotBuilt::SQLITE.into())
+}
