@@ -41,8 +41,8 @@ pub struct Page {
     pub new_regions: Vec<Arc<str>>,
     /// The hashes of blocks that begin in this page, where the source gives them.
     pub hashes: Vec<(i64, Arc<str>)>,
-    /// Where the source gives positions: for each block with events in this page, that of the last one of them here. A
-    /// batch ends at the end of a block, so one of these is where a run that begins behind it goes on.
+    /// If the source has positions: for each block in this page, the position after its last event here. Batches end with
+    /// a block, so one of these is where a run resumes.
     pub positions: Vec<(i64, Position)>,
     /// Bytes of the source that were read up to the end of this page, as they lie on disk.
     pub source_bytes_read: u64,

@@ -1,10 +1,10 @@
-//! A place in a source: only the source that gave it knows what it means.
+//! A place in a source. Only the source that gave it knows what it means.
 
 use std::fmt;
 
 use super::limits::POSITION_BYTES_MAX;
 
-/// A place in a source, behind one of its events: an offset, a cursor, the id of an entry. A text that only its source reads.
+/// A place in a source, after one of its events: an offset, a cursor, the id of an entry. A text that only its source reads.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position(String);
 

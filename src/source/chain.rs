@@ -35,7 +35,7 @@ impl Chain {
         Self { blocks: VecDeque::new(), depth, floor: None, begins_later: false, is_linked: false }
     }
 
-    /// What a store holds whose last block is `tip`.
+    /// The chain of a store whose last block is `tip`.
     pub(super) fn of_store(window: &Window, tip: BlockNo, depth: Depth) -> Self {
         let header = |mark: BlockMark| Header { block: mark.block, hash: mark.hash };
         let mut blocks: VecDeque<Header> = window.blocks().into_iter().map(header).collect();
@@ -117,12 +117,12 @@ impl Chain {
     /// The oldest block that a rollback can go to; none if there is no block.
     pub(super) fn oldest(&self) -> Option<BlockNo> {
         let by_depth = self.depth.oldest(self.tip()?.block);
-        // What lay too far behind an earlier tip is not kept any more.
+        // Blocks too far below an earlier tip were dropped.
         let first = self.first().filter(|_| self.begins_later).map(|first| first.block);
         Some(by_depth.max(self.floor.unwrap_or(by_depth)).max(first.unwrap_or(by_depth)))
     }
 
-    /// Goes on with a new block.
+    /// Appends a new block, and drops those that are too old to be rolled back to.
     pub(super) fn push(&mut self, block: BlockNo, hash: Option<&str>) {
         self.blocks.push_back(Header { block, hash: hash.map(Arc::from) });
         let oldest = self.depth.oldest(block);
@@ -132,19 +132,19 @@ impl Chain {
         }
     }
 
-    /// Takes in that a parent was, or was not yet, seen to be the block before across a gap.
+    /// Notes whether a parent was seen to be the block before across a gap; once seen, it stays so.
     pub(super) fn learn(&mut self, is_linked: bool) {
         self.is_linked |= is_linked;
     }
 
-    /// Lets the blocks behind `to` go.
+    /// Drops the blocks after `to`.
     pub(super) fn truncate(&mut self, to: BlockNo) {
         while self.blocks.back().is_some_and(|last| last.block > to) {
             self.blocks.pop_back();
         }
     }
 
-    /// Begins anew: nothing is known of what was before.
+    /// Drops all blocks: nothing is known of what came before.
     pub(super) fn clear(&mut self) {
         self.blocks.clear();
         self.begins_later = true;

@@ -2,8 +2,8 @@
 //!
 //! A block is on another branch if its parent is not the block that is held before it, or if its number is held with
 //! another hash. Numbers may leave gaps, and a source that leaves blocks without events out names parents that nobody
-//! holds; so across a gap a parent that is not known says nothing, unless this source's parents were seen to be the blocks
-//! before across gaps. That a verdict shows so is part of it ([`Verdict::links_gap`]); whoever goes on tells the chain.
+//! holds; so across a gap an unknown parent says nothing, unless this source's parents were seen to be the blocks before
+//! across gaps. A verdict says whether it shows that ([`Verdict::links_gap`]); the caller notes it in the chain.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl<'e> Named<'e> {
 pub(super) enum Verdict {
     /// It is the last block.
     Same,
-    /// It is a new block behind the last one.
+    /// It is a new block after the last one.
     Next {
         /// It names the last block as its parent, across a gap.
         links_gap: bool,
@@ -98,10 +98,10 @@ fn judge_replacing(chain: &Chain, Named { block, parent, .. }: Named<'_>) -> Ver
     }
 }
 
-/// Judges how the last block of what a source had so far, `seen`, stands to the chain that is committed, `ours`.
+/// Judges how the last block of `seen`, the blocks that the source has given, stands to `ours`, the committed chain.
 ///
-/// What the source had just before counts, where it is held too: if the source goes on from there past blocks that are
-/// held, it is on another branch, even if it does not name its parents.
+/// The block that the source gave just before counts too, if we hold it: a source that skips from there over blocks that
+/// we hold is on another branch, even if it does not name its parents.
 pub(super) fn judge_branch(ours: &Chain, seen: &Chain, named: Named<'_>) -> Verdict {
     let before = seen.before_tip();
     let common = before.filter(|before| ours.holds(before)).map(|before| before.block);
@@ -303,7 +303,7 @@ mod tests {
             // It had nothing before.
             (&[(4, "d")], (4, "d", "", NEXT)),
             (&[(3, "c2")], (3, "c2", "", fork(2))),
-            // It is where ours is, or behind.
+            // It is the last block of ours, or an earlier one.
             (&[(2, "b"), (3, "c")], (3, "c", "b", SAME)),
             (&[(1, "a"), (2, "b")], (2, "b", "a", LATE)),
         ] {

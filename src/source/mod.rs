@@ -43,13 +43,13 @@ pub struct SourceEvent {
     pub hash: Option<String>,
     /// The hash of the block before its block, where that is known.
     pub parent: Option<String>,
-    /// The position behind this event, where the source can go on after one: see [`Source::resume`]. A source that has
-    /// positions gives one with each event, with [`SourceEvent::set_position`].
+    /// The position after this event, if the source has positions: see [`Source::resume`]. Such a source sets one with
+    /// each event, with [`SourceEvent::set_position`].
     pub position: Option<Position>,
 }
 
 impl SourceEvent {
-    /// Sets the position behind this event, in the buffer of the last one.
+    /// Sets the position after this event, reusing the buffer of the last one.
     ///
     /// # Errors
     /// The text is no position: see [`Position::new`].
@@ -86,8 +86,8 @@ impl Default for SourceEvent {
 pub enum Next {
     /// An event.
     Event,
-    /// What came of blocks behind this one does not count any more: the state is to be as of it again, and what comes next
-    /// lies behind it.
+    /// The blocks after this one no longer count: the state goes back to what it was as of this block, and the next event
+    /// lies after it.
     Rollback {
         /// The block. It need not be one of the data.
         to: i64,
@@ -96,20 +96,20 @@ pub enum Next {
     End,
 }
 
-/// Where a source goes on when it was told to go on after a position.
+/// Where a source continues when it is asked to resume after a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resumed {
-    /// After the position: what is next lies behind it.
+    /// After the position: the next event is the one that follows it.
     After,
-    /// At its beginning: it cannot go on after a position. The reader leaves out what is committed.
+    /// At its beginning: it cannot resume. The reader skips what is committed.
     FromStart,
 }
 
 /// Yields events in the order of their blocks.
 ///
-/// A source is read by one thread, from its beginning: what is committed already comes again, and the reader leaves it out by
-/// block and hash. A source that knows its places gives a [`Position`] with each event, and can be told to go on after one.
+/// One thread reads a source, from its beginning: events that are committed come again, and the reader skips them by block
+/// and hash. A source that can do better gives a [`Position`] with each event, and resumes after one when asked to.
 ///
 /// # Examples
 ///
@@ -168,11 +168,11 @@ pub trait Source: Send {
     /// The input cannot be read or understood. It ends the run.
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError>;
 
-    /// Goes on after a position that this source, or one that read the same, has given with an event. Called before the first
-    /// [`Source::next`], if at all. May block. Defaults to [`Resumed::FromStart`]: it cannot.
+    /// Resumes after a position that this source, or another one over the same data, has given with an event. Called at most
+    /// once, before the first [`Source::next`]. May block. Defaults to [`Resumed::FromStart`]: it cannot.
     ///
     /// # Errors
-    /// It is no position of this source, or what lay behind it is not there any more. It ends the run.
+    /// It is no position of this source, or the events after it are gone. It ends the run.
     fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
         let _ = after;
         Ok(Resumed::FromStart)

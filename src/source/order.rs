@@ -26,7 +26,7 @@ pub(super) struct Order {
     /// Block and place of the last event.
     last: Option<(i64, Option<i64>)>,
     last_origin: Option<Arc<str>>,
-    /// The source has rolled back to this block: what comes lies behind it.
+    /// The source itself has rolled back to this block: its next events must lie after it.
     closed: Option<BlockNo>,
 }
 
@@ -40,13 +40,13 @@ impl Order {
         self.late == Late::Skip
     }
 
-    /// Forgets the last event: what comes may lie before it.
+    /// Forgets the last event: the next one may lie before it.
     pub(super) fn forget_last(&mut self) {
         self.last = None;
     }
 
-    /// Begins anew behind a rollback.
-    pub(super) fn begin_anew(&mut self) {
+    /// Starts afresh after a rollback.
+    pub(super) fn start_afresh(&mut self) {
         (self.last, self.closed) = (None, None);
     }
 
@@ -55,7 +55,7 @@ impl Order {
         self.closed = Some(to);
     }
 
-    /// The block that the source has rolled back to, if the event does not lie behind it.
+    /// The block that the source has rolled back to, if the event does not lie after it.
     pub(super) fn closed_to(&self, event: &SourceEvent) -> Option<BlockNo> {
         self.closed.filter(|closed| event.block <= closed.get())
     }
@@ -184,7 +184,7 @@ mod tests {
         order.close(BlockNo::new(5));
         assert_eq!(order.closed_to(&event(6, None, "f")), None);
         assert_eq!(order.closed_to(&event(5, None, "f")), Some(BlockNo::new(5)));
-        order.begin_anew();
+        order.start_afresh();
         assert_eq!(order.closed_to(&event(5, None, "f")), None);
     }
 }

@@ -22,7 +22,7 @@ const WAIT_NOTED_MIN: Duration = Duration::from_micros(20);
 /// What the reader sends.
 pub(crate) enum FromReader {
     Page(Page),
-    /// What came of blocks behind this one is to be undone before anything else.
+    /// Everything after this block is to be undone before anything else.
     Rollback {
         to: i64,
     },
@@ -57,6 +57,8 @@ pub(super) struct PageSink {
 pub(super) struct PageWriter {
     sink: PageSink,
     page: Page,
+    /// Bytes of the page's positions.
+    position_bytes: usize,
     regions: HashMap<Arc<str>, RegionNo, RandomState>,
     started_at: Instant,
     /// Since when the reader works without having waited.
@@ -72,6 +74,7 @@ impl PageWriter {
         Self {
             sink,
             page: empty_page(&Arc::from("source"), 0),
+            position_bytes: 0,
             regions: known_regions.iter().zip(0..).map(|(region, no)| (Arc::clone(region), no)).collect(),
             started_at: now,
             working_since: now,
@@ -87,7 +90,7 @@ impl PageWriter {
 
     /// Whether the page is to be handed over before more goes in.
     pub(super) fn is_full(&self) -> bool {
-        self.page.text.len() >= PAGE_BYTES
+        self.page.text.len() + self.position_bytes >= PAGE_BYTES
     }
 
     /// Appends an event. Hands the page over first if the event is of another file.
@@ -120,9 +123,16 @@ impl PageWriter {
     /// Of each block the last position counts: its buffer is used again.
     fn note_position(&mut self, block: i64, position: &Position) {
         match self.page.positions.last_mut() {
-            Some((last, noted)) if *last == block => noted.clone_from(position),
-            _ => self.page.positions.push((block, position.clone())),
+            Some((last, noted)) if *last == block => {
+                self.position_bytes -= noted.as_str().len();
+                noted.clone_from(position);
+            }
+            _ => {
+                self.position_bytes += size_of::<(i64, Position)>();
+                self.page.positions.push((block, position.clone()));
+            }
         }
+        self.position_bytes += position.as_str().len();
     }
 
     fn region_no(&mut self, region: &str) -> RegionNo {
@@ -146,7 +156,7 @@ impl PageWriter {
         }
         let waiting = Instant::now();
         self.sink.recorder.span(Stage::Read, Doing::Working, 0, self.working_since, waiting);
-        let bytes = self.page.text.len() + self.page.events.len() * size_of::<EventRef>();
+        let bytes = self.page.text.len() + self.page.events.len() * size_of::<EventRef>() + self.position_bytes;
         let lease = loop {
             if self.sink.stats.stop.load(Ordering::Relaxed) {
                 return Err(Stop::Gone);
@@ -157,6 +167,7 @@ impl PageWriter {
         };
         let empty = empty_page(&self.page.origin, self.page.origin_no);
         let mut page = std::mem::replace(&mut self.page, empty);
+        self.position_bytes = 0;
         page.source_bytes_read = source.bytes_read();
         page.lease = Some(lease);
         let sent = self.send(FromReader::Page(page));
@@ -169,7 +180,7 @@ impl PageWriter {
         sent
     }
 
-    /// Sends a message behind the pages. Waits for room in the channel.
+    /// Sends a message after the pages. Waits for room in the channel.
     ///
     /// # Errors
     /// Nobody takes pages any more.
@@ -203,5 +214,95 @@ fn empty_page(origin: &Arc<str>, origin_no: u16) -> Page {
         positions: Vec::new(),
         source_bytes_read: 0,
         lease: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+    use crate::model::limits::POSITION_BYTES_MAX;
+    use crate::source::Next;
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn next(&mut self, _: &mut SourceEvent) -> Result<Next, SourceError> {
+            Ok(Next::End)
+        }
+
+        fn bytes_read(&self) -> u64 {
+            7
+        }
+    }
+
+    fn writer() -> (PageWriter, Receiver<FromReader>) {
+        let (pages, sent) = bounded(8);
+        let (budget, stats, recorder) = (ByteBudget::new(1 << 20), Arc::default(), Recorder::new(0));
+        (PageWriter::new(PageSink { pages, budget, stats, recorder }, &[Arc::from("known")]), sent)
+    }
+
+    fn event(block: i64, region: &str, origin: &Arc<str>) -> SourceEvent {
+        let (region, json, origin) = (region.into(), "{}".into(), Arc::clone(origin));
+        SourceEvent { block, region, json, origin, hash: Some(format!("h{block}")), ..SourceEvent::default() }
+    }
+
+    fn pages(sent: &Receiver<FromReader>) -> Vec<Page> {
+        let page = |message| match message {
+            FromReader::Page(page) => Some(page),
+            _ => None,
+        };
+        sent.try_iter().filter_map(page).collect()
+    }
+
+    #[test]
+    fn a_page_is_of_one_file_and_numbers_new_regions() {
+        let (mut writer, sent) = writer();
+        let files: [Arc<str>; 2] = [Arc::from("f"), Arc::from("g")];
+        for (block, region, file) in [(1, "new", 0), (1, "known", 0), (2, "new", 0), (2, "last", 1)] {
+            writer.push(&event(block, region, &files[file]), &Nothing).expect("it is taken");
+        }
+        writer.flush(&Nothing).expect("it is taken");
+        writer.flush(&Nothing).expect("there is nothing");
+        let pages = pages(&sent);
+        let [first, second] = &pages[..] else { panic!("{pages:?}") };
+        assert_eq!((&*first.origin, first.origin_no, &*second.origin, second.origin_no), ("f", 1, "g", 2));
+        assert_eq!(first.events.iter().map(|event| event.region).collect::<Vec<_>>(), [1, 0, 1]);
+        assert_eq!(
+            (&first.new_regions[..], &second.new_regions[..]),
+            (&[Arc::from("new")][..], &[Arc::from("last")][..])
+        );
+        assert_eq!(first.hashes, [(1, Arc::from("h1")), (2, Arc::from("h2"))]);
+        assert_eq!((first.json(&first.events[1]), first.source_bytes_read), ("{}", 7));
+        assert!(first.positions.is_empty() && first.lease.is_some());
+    }
+
+    #[test]
+    fn positions_count_as_bytes_of_their_page() {
+        let (mut writer, sent) = writer();
+        let (mut event, long) = (event(0, "r", &Arc::from("f")), "p".repeat(POSITION_BYTES_MAX));
+        while !writer.is_full() {
+            event.block += 1;
+            event.set_position(&long).expect("a position");
+            writer.push(&event, &Nothing).expect("it is taken");
+        }
+        writer.flush(&Nothing).expect("it is taken");
+        assert!(!writer.is_full());
+        let positions = pages(&sent).remove(0).positions;
+        assert!((200..=256).contains(&positions.len()), "{}", positions.len());
+        // Those of one block take the room of one.
+        for _ in 0..2 * positions.len() {
+            writer.push(&event, &Nothing).expect("it is taken");
+        }
+        assert!(!writer.is_full());
+    }
+
+    #[test]
+    fn nothing_is_handed_over_when_nobody_takes_it() {
+        let (mut writer, sent) = writer();
+        drop(sent);
+        writer.push(&event(1, "r", &Arc::from("f")), &Nothing).expect("it is in the page");
+        assert!(matches!(writer.flush(&Nothing), Err(Stop::Gone)));
     }
 }

@@ -1,8 +1,7 @@
 //! The reader thread: turns a source into pages, in order, within a budget of bytes.
 //!
-//! Holds the chain of blocks that are handed on or committed, and goes over to another branch of it. What is committed is
-//! left out by `resume`, how blocks stand to each other is judged by `forks`, the rule of order is `order`'s, and `pages`
-//! hands over.
+//! Holds the chain of blocks that are committed or handed on, and switches branches. `resume` skips what is committed,
+//! `forks` judges how a block stands to the chain, `order` keeps the rule of late events, `pages` hands pages over.
 
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ pub(crate) struct ReadPlan {
     pub(crate) region_ids: Option<Vec<String>>,
     /// Blocks up to this one are committed already, the last one with this many events.
     pub(crate) done: Option<(i64, u64)>,
-    /// The position behind the last event of those blocks, if it is known.
+    /// The position after the last event of those blocks, if it is known.
     pub(crate) after: Option<Position>,
     /// What is known of those blocks.
     pub(crate) window: Window,
@@ -45,7 +44,7 @@ pub(crate) struct ReadPlan {
 /// The reader's state.
 pub(crate) struct Reader {
     source: Box<dyn Source>,
-    /// The position that the source is to go on behind.
+    /// The position that the source is to resume after.
     after: Option<Position>,
     /// The last block to let through.
     until: Option<i64>,
@@ -103,7 +102,7 @@ impl Reader {
     }
 
     fn read_all(&mut self) -> Result<(), Stop> {
-        self.go_on_behind_position()?;
+        self.resume_source()?;
         let mut event = SourceEvent::default();
         loop {
             let is_ready = self.source.is_ready();
@@ -123,12 +122,12 @@ impl Reader {
         }
     }
 
-    /// Lets the source go on behind what is committed, if a position says where that ends and the source can. Else it begins
-    /// at its beginning, and what is committed is left out by comparison.
-    fn go_on_behind_position(&mut self) -> Result<(), SourceError> {
+    /// Lets the source resume after what is committed, if the position is known and the source can. Otherwise it starts from
+    /// its beginning, and what is committed is skipped by comparison.
+    fn resume_source(&mut self) -> Result<(), SourceError> {
         let Some(after) = self.after.take() else { return Ok(()) };
         match self.source.resume(&after)? {
-            Resumed::After => self.resume.go_on_behind(&self.chain),
+            Resumed::After => self.resume.start_after(&self.chain),
             Resumed::FromStart => {}
         }
         Ok(())
@@ -151,7 +150,7 @@ impl Reader {
         self.go_on(event)
     }
 
-    /// Takes an event behind what is committed.
+    /// Takes an event that lies after what is committed.
     fn go_on(&mut self, event: &SourceEvent) -> Result<(), Stop> {
         if let Some(closed) = self.order.closed_to(event) {
             return Ok(self.order.late_after_rollback(event, closed)?);
@@ -200,14 +199,14 @@ impl Reader {
         branch.map_or(Ok(()), |branch| self.switch_to(branch))
     }
 
-    /// Goes over to the branch that was held.
+    /// Switches to the branch that was held.
     fn switch_to(&mut self, branch: HeldBranch) -> Result<(), Stop> {
         let (to, events) = branch.open()?;
         self.roll_back(to)?;
         events.iter().try_for_each(|event| self.go_on(event))
     }
 
-    /// The source itself has said that blocks behind `to` do not count any more.
+    /// The source itself says that the blocks after `to` no longer count.
     fn rolled_back(&mut self, to: BlockNo) -> Result<(), Stop> {
         if self.resume.rolled_back(to) {
             self.order.forget_last();
@@ -221,11 +220,11 @@ impl Reader {
         Ok(())
     }
 
-    /// Lets the blocks behind `to` be undone.
+    /// Has the blocks after `to` undone.
     fn roll_back(&mut self, to: BlockNo) -> Result<(), Stop> {
         self.flush()?;
         self.chain.truncate(to);
-        self.order.begin_anew();
+        self.order.start_afresh();
         self.pages.send(FromReader::Rollback { to: to.get() })
     }
 
@@ -406,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_goes_on_behind_the_position_of_the_checkpoint_if_it_can() {
+    fn a_source_resumes_after_the_position_of_the_checkpoint_if_it_can() {
         // Of the blocks that are committed nothing is seen again, so what they were in the script does not matter.
         const OTHER: Given = Event(2, "other", "z");
         let after = |position: &str| Some(Position::new(position).expect("a position"));
@@ -448,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_behind_the_last_block_wanted_is_let_through() {
+    fn nothing_after_the_last_block_wanted_is_let_through() {
         let plan = ReadPlan { until: Some(2), ..plan(&[], 10) };
         assert_eq!(read(plan, script(&[A, B, C, Event(9, "", "")])), "1 2, end");
     }

@@ -1,10 +1,10 @@
-//! Resuming: leaves out what is committed already, and holds a branch back until it is known to be the one that counts.
+//! Resuming: skips what is committed already, and holds a branch until it is known to be the one that counts.
 //!
-//! Without hashes, events up to the last committed block are left out by their numbers. Where hashes are known, that goes
-//! on until the source has come to the block *and hash* of the checkpoint: a source that is read from its beginning again
-//! has the branches that were left again in it too. Events of another branch than the committed one are held, within a bound
-//! of bytes, until the source stays on that branch for longer than a rollback can go, pauses or ends. Decides nothing
-//! about the chain that is committed: the reader does.
+//! Without hashes, events up to the last committed block are skipped by number. With hashes, skipping goes on until the
+//! source reaches the block *and hash* of the checkpoint: a source that is read from its beginning again still contains the
+//! branches that it abandoned. Events of a branch other than the committed one are held, within a bound of bytes, until the
+//! source has stayed on that branch for longer than a rollback can go, pauses or ends. The committed chain itself is the
+//! reader's: nothing here changes it.
 
 use super::chain::Chain;
 use super::forks::{Named, Verdict, judge, judge_branch, too_deep};
@@ -16,9 +16,9 @@ use crate::model::limits::ASIDE_BYTES_MAX;
 /// What becomes of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It is committed already, or held: it goes no further for now.
+    /// It is committed already, late, or held: it goes no further for now.
     Kept,
-    /// It lies behind what is committed, and so does all that follows.
+    /// It lies after what is committed, and so does everything that follows.
     Past,
 }
 
@@ -32,34 +32,34 @@ struct Done {
 /// Where the source stands.
 #[derive(Debug)]
 enum Reading {
-    /// It has not come to the last committed block.
+    /// It has not reached the last committed block.
     Before,
     /// It is in the last committed block.
     At,
     /// It is on another branch than the one that is committed.
     Aside {
         branch: HeldBranch,
-        /// The last committed block began without a hash and then named another one than ours: what comes behind that
-        /// block is judged as if no branch were held.
+        /// The last committed block began without a hash and then named another one than ours: events after that block
+        /// are judged as if no branch were held.
         was_at: bool,
     },
-    /// It is behind what is committed.
+    /// It is past what is committed.
     Past,
 }
 
-/// What is known while events are left out that are committed already.
+/// What is known while committed events are skipped.
 #[derive(Debug)]
 pub(super) struct Resume {
     done: Done,
-    /// The blocks of the source so far.
+    /// The blocks that the source has given.
     seen: Chain,
-    /// Events that the source had of the last committed block.
+    /// Events of the last committed block that the source has given.
     events: u64,
     reading: Reading,
 }
 
-/// Events of another branch than the committed one. A source that is read from its beginning again has the branches that
-/// were left again in it too; so we switch to one only when it is known to count.
+/// Events of a branch other than the committed one. A source that is read from its beginning again still contains the
+/// branches that it abandoned, so we switch to one only once it is known to count.
 #[derive(Debug)]
 pub(super) struct HeldBranch {
     /// The block where it left ours, or why it cannot be followed.
@@ -84,7 +84,7 @@ impl HeldBranch {
         }
     }
 
-    /// What is left of it when the source leaves it after block `to`.
+    /// What remains of it when the source abandons the blocks after `to`.
     fn cut(mut self, to: BlockNo) -> Option<Self> {
         self.events.retain(|event| event.block <= to.get());
         self.bytes = self.events.iter().map(held_bytes).sum();
@@ -94,7 +94,7 @@ impl HeldBranch {
     /// Whether the source has stayed on it for so long that it is the one that counts.
     fn is_decided(&self, block: BlockNo, depth: Depth) -> bool {
         match &self.from {
-            // A branch that was left again was never longer than a rollback can go.
+            // An abandoned branch was never longer than a rollback can go.
             Ok(from) => depth.oldest(block) > *from || self.bytes > ASIDE_BYTES_MAX,
             Err(_) => depth.oldest(block) >= self.first,
         }
@@ -115,7 +115,7 @@ fn held_bytes(event: &SourceEvent) -> usize {
 }
 
 impl Resume {
-    /// Resumes behind the last committed block, of which so many events are committed; behind nothing if there is none.
+    /// Resumes after the last committed block, given with its number of events; with none there is nothing to skip.
     pub(super) fn new(done: Option<(i64, u64)>, depth: Depth) -> Self {
         let (block, events) = done.unwrap_or_default();
         Self {
@@ -126,13 +126,12 @@ impl Resume {
         }
     }
 
-    /// Whether all that comes lies behind what is committed.
+    /// Whether everything from here on lies after what is committed.
     pub(super) fn is_past(&self) -> bool {
         matches!(self.reading, Reading::Past)
     }
 
-    /// All that comes lies behind what is committed. Says whether the source's parents were seen to be the blocks before
-    /// across gaps.
+    /// Stops skipping. Returns whether the source's parents were seen to be the blocks before across gaps.
     pub(super) fn finish(&mut self) -> bool {
         let is_linked = self.seen.is_linked();
         self.end();
@@ -144,9 +143,9 @@ impl Resume {
         self.seen = Chain::new(self.seen.depth());
     }
 
-    /// The source goes on behind a position: what comes lies behind the last block of `ours`, and is on no branch that was
-    /// left again. Only more of that block would be seen here.
-    pub(super) fn go_on_behind(&mut self, ours: &Chain) {
+    /// The source has resumed after the last block of `ours`: it repeats no abandoned branch, so a fork is followed at once.
+    /// More events of that last block are still noticed here.
+    pub(super) fn start_after(&mut self, ours: &Chain) {
         if let Some(tip) = ours.tip().filter(|_| !self.is_past()) {
             self.seen.clear();
             self.seen.push(tip.block, tip.hash.as_deref());
@@ -163,7 +162,7 @@ impl Resume {
         let named = Named::of(event);
         let verdict = judge(&self.seen, named);
         self.seen.learn(verdict.links_gap());
-        // A fork may be left again, too: it is held like any other.
+        // A fork may be abandoned too: it is held like any other.
         if self.was_at() && !matches!(verdict, Verdict::Same | Verdict::Fork { .. }) {
             return Ok(Step::Past);
         }
@@ -187,7 +186,7 @@ impl Resume {
         matches!(self.reading, Reading::At | Reading::Aside { was_at: true, .. })
     }
 
-    /// Follows the source on its own way, whatever is committed.
+    /// Tracks the source's own chain, whatever is committed.
     fn follow(&mut self, verdict: &Verdict, named: Named<'_>, order: &mut Order) {
         match verdict {
             Verdict::Same | Verdict::Late => return,
@@ -205,7 +204,7 @@ impl Resume {
         self.seen.push(named.block, named.hash);
     }
 
-    /// The source has left what it had behind block `to`.
+    /// The source has abandoned the blocks after `to`.
     fn go_back(&mut self, to: BlockNo) {
         self.seen.truncate(to);
         self.reading = match std::mem::replace(&mut self.reading, Reading::Before) {
@@ -258,14 +257,13 @@ impl Resume {
         Step::Kept
     }
 
-    /// Takes out the held branch once the source, at this block, has gone on with it for longer than with the one that is
-    /// committed.
+    /// Takes out the held branch if the source, now at this block, has stayed on it long enough.
     pub(super) fn take_decided(&mut self, block: BlockNo) -> Option<HeldBranch> {
         let depth = self.seen.depth();
         self.take_branch_if(|branch| branch.is_decided(block, depth))
     }
 
-    /// Takes out the held branch because nothing more comes for now; at the end also one that cannot be followed.
+    /// Takes out the held branch because the source pauses or ends; at the end also one that cannot be followed.
     pub(super) fn take_settled(&mut self, is_end: bool) -> Option<HeldBranch> {
         self.take_branch_if(|branch| is_end || branch.from.is_ok())
     }
@@ -281,7 +279,7 @@ impl Resume {
         None
     }
 
-    /// The source itself has rolled back to block `to`. Whether that concerns only what is left out here.
+    /// The source itself has rolled back to block `to`. Returns whether only skipped events are affected.
     pub(super) fn rolled_back(&mut self, to: BlockNo) -> bool {
         if self.is_past() || self.was_at() {
             self.end();
@@ -325,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_branch_keeps_what_the_source_did_not_leave() {
+    fn a_held_branch_keeps_what_the_source_did_not_abandon() {
         let event = |block| SourceEvent { block, json: "{}".into(), ..SourceEvent::default() };
         let held = || {
             let mut branch = HeldBranch::new(Ok(BlockNo::new(6)), &event(7));

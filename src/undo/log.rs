@@ -6,7 +6,7 @@
 //! other by the numbers of their batches; where one is missing, the log begins anew.
 //!
 //! The rows part is a sequence of sections, one for each region and table: the name of the table, its columns as they were
-//! then (`name type, name type`), the region and the section's entries, each text or bytes behind its length of 4 bytes. An
+//! then (`name type, name type`), the region and the section's entries, each text or bytes after its length of 4 bytes. An
 //! entry is the block that changed the row (8 bytes) and its before-image in packed form ([`crate::rows::codec`]), a row that
 //! was not there as a deleted one.
 
@@ -93,7 +93,7 @@ impl HistoryBase {
 pub struct HistoryHead {
     /// The block that the record can go back to at most.
     pub base: HistoryBase,
-    /// The blocks behind it, in order.
+    /// The blocks after it, in order.
     pub blocks: Vec<BlockMark>,
     /// The regions that had events in them, for each region in the order of blocks.
     pub touches: Vec<BlockTouch>,

@@ -70,12 +70,12 @@ impl RollbackPlan {
     }
 }
 
-/// Plans the way back from a checkpoint to block `to`; none if the checkpoint is not behind it. `read` gives the records
-/// that are stored, newest first, with the rows of batches from the given number on. Both reads must see the state of the
-/// checkpoint.
+/// Plans a rollback from a checkpoint to block `to`; none if the checkpoint is not past it. `read` returns the stored records,
+/// newest first, with the rows of batches from the given number on. It is called twice and must see the state of the
+/// checkpoint both times.
 ///
 /// # Errors
-/// The undo log does not reach so far back, a record does not follow the format, or `read` failed.
+/// The undo log does not reach that far back, a record does not follow the format, or `read` failed.
 pub fn plan_rollback<E: From<HistoryError>>(
     checkpoint: Checkpoint,
     depth: Depth,

@@ -75,10 +75,10 @@ impl Window {
         self.checkpoint
     }
 
-    /// The records that a rollback to block `to` needs, newest first; none if the checkpoint is not behind it.
+    /// The records that a rollback to block `to` needs, newest first; none if the checkpoint is not past it.
     ///
     /// # Errors
-    /// The undo log does not reach so far back.
+    /// The undo log does not reach that far back.
     pub(super) fn records_to(&self, to: BlockNo) -> Result<Option<&[Logged]>, HistoryError> {
         if self.checkpoint.block.is_some_and(|tip| tip <= to.get()) {
             return Ok(None);
