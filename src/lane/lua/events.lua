@@ -4,7 +4,7 @@ local inner = ...
 local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.run_state, inner.numbers, inner.hidden
 local setmeta, rawset, rawequal, type, next, ipairs = setmetatable, rawset, rawequal, type, next, ipairs
 local load, sunpack, find, format = load, string.unpack, string.find, string.format
-local concat, unpack, fill = table.concat, table.unpack, inner.fill
+local concat, unpack = table.concat, table.unpack
 
 local event_meta = { __name = "event" }
 local hot = {} -- the fields that come with each event; the others are fetched when a handler asks
@@ -114,6 +114,14 @@ local FIELD_VALUES <const> = {
   f = "false",
 }
 
+local reader_source = inner.template([[
+  local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ...
+  return function(packed, at)
+    local $locals = unpack($form, packed, at)
+    $hints
+    return $event, block, writer, at
+  end]])
+
 -- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block,
 -- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along.
 local function define_shape(number, names, field_kinds)
@@ -138,14 +146,7 @@ local function define_shape(number, names, field_kinds)
     if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value) end
   end
   locals[#locals + 1] = "at"
-  local template = [[
-    local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ...
-    return function(packed, at)
-      local $locals = unpack($form, packed, at)
-      $hints
-      return $event, block, writer, at
-    end]]
-  local source = fill(template, {
+  local source = reader_source({
     locals = concat(locals, ", "),
     form = format("%q", "<" .. concat(format_parts)),
     hints = concat(hints, " "),
