@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::packer::DECIMALS_MAX;
+use super::encoder::DECIMALS_MAX;
 use crate::model::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
 use crate::rows::codec::{COLUMNS_PER_MASK, Change, NUMERIC_LIMB};
 
