@@ -4,10 +4,10 @@ local inner = ...
 local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.run_state, inner.numbers, inner.hidden
 local setmeta, rawset, rawequal, type, next, ipairs = setmetatable, rawset, rawequal, type, next, ipairs
 local load, sunpack, find, format = load, string.unpack, string.find, string.format
-local concat, unpack, fill = table.concat, table.unpack, inner.fill
+local concat, unpack = table.concat, table.unpack
 
 local event_meta = { __name = "event" }
-local hot = {} -- the fields that come with each event; the others are fetched when a handler asks
+local projected = {} -- the fields that come with each event; the others are fetched when a handler asks
 
 -- Fields that an event did not bring along and that were fetched: one that is nil now was removed by the handler.
 local fetched = setmeta({}, { __mode = "k" })
@@ -33,7 +33,7 @@ local function fetch_field(event, key)
 end
 
 function event_meta.__index(event, key)
-  if hot[key] and rawequal(event, S[EVENT]) then return nil end
+  if projected[key] and rawequal(event, S[EVENT]) then return nil end
   local keys = fetched[event]
   if keys and keys[key] and rawequal(event, S[EVENT]) then return nil end
   return fetch_field(event, key)
@@ -48,7 +48,7 @@ function event_meta.__newindex(event, key, value)
   end
 end
 
--- An event of which a hot field did not come along, because it cannot be read: whoever asks for it is told.
+-- An event of which a projected field did not come along, because it cannot be read: whoever asks for it is told.
 local spoiled_meta = { __name = "event", __index = fetch_field, __newindex = event_meta.__newindex }
 local is_spoiled = false
 
@@ -80,7 +80,7 @@ local function open_event(event)
   setmeta(event, nil)
   for key, value in next, fields do
     -- What came along and is nil now was removed.
-    if event[key] == nil and not hot[key] and not keys[key] then event[key] = value end
+    if event[key] == nil and not projected[key] and not keys[key] then event[key] = value end
   end
   return event
 end
@@ -114,6 +114,14 @@ local FIELD_VALUES <const> = {
   f = "false",
 }
 
+local reader_source = inner.template([[
+  local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ...
+  return function(packed, at)
+    local $locals = unpack($form, packed, at)
+    $hints
+    return $event, block, writer, at
+  end]])
+
 -- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block,
 -- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along.
 local function define_shape(number, names, field_kinds)
@@ -138,14 +146,7 @@ local function define_shape(number, names, field_kinds)
     if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value) end
   end
   locals[#locals + 1] = "at"
-  local template = [[
-    local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ...
-    return function(packed, at)
-      local $locals = unpack($form, packed, at)
-      $hints
-      return $event, block, writer, at
-    end]]
-  local source = fill(template, {
+  local source = reader_source({
     locals = concat(locals, ", "),
     form = format("%q", "<" .. concat(format_parts)),
     hints = concat(hints, " "),
@@ -160,11 +161,11 @@ local function define_shape(number, names, field_kinds)
 end
 
 -- Events with a rare mix of kinds bring their kinds along.
-local hot_names = {}
+local projected_names = {}
 shapes[0] = function(packed, at)
   local event, meta, block, writer = {}, event_meta
   block, writer, at = sunpack("<i8i8", packed, at)
-  for place = 1, #hot_names do
+  for place = 1, #projected_names do
     local kind
     kind, at = sunpack("c1", packed, at)
     local value, _
@@ -188,15 +189,15 @@ shapes[0] = function(packed, at)
         value = decode_field(value)
       end
     end
-    event[hot_names[place]] = value
+    event[projected_names[place]] = value
   end
   return finish_event(setmeta(event, meta)), block, writer, at
 end
 
-local function define_hot(names)
-  hot, hot_names = {}, names
+local function define_projection(names)
+  projected, projected_names = {}, names
   for _, name in ipairs(names) do
-    hot[name] = true
+    projected[name] = true
   end
   for number in next, shapes do
     if number ~= 0 then shapes[number] = nil end
@@ -229,7 +230,7 @@ return {
   open_event = open_event,
   clean = clean,
   shapes = shapes,
-  define_hot = define_hot,
+  define_projection = define_projection,
   define_shape = define_shape,
   define_texts = define_texts,
 }

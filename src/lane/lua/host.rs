@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mlua::prelude::*;
 
+use super::encoder::{integer, lossy, raw_field};
 use super::inner::Inner;
 use super::json::{from_lua, object_to_lua, to_lua};
-use super::packer::{integer, lossy, raw_field};
 use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
@@ -77,7 +77,7 @@ pub(super) struct Shared {
     pub(super) before: Vec<Sealed>,
     pub(super) unseen: Vec<Unseen>,
     /// Fields that were asked for and did not come along.
-    pub(super) cold: Vec<String>,
+    pub(super) unprojected: Vec<String>,
     /// The first event that holds what cannot be read, and what that is.
     pub(super) unreadable: Option<(Box<EventPlace>, String)>,
     /// What the store said when it was asked from within a handler.
@@ -145,7 +145,7 @@ impl Host {
             match &value.1 {
                 Some(problem) if counts => host.note_unreadable(format!("field {name:?}: {problem}")),
                 Some(_) => {}
-                None => host.lock().cold.push(name),
+                None => host.lock().unprojected.push(name),
             }
             Ok(value)
         };

@@ -9,7 +9,7 @@
 -- first cell.
 
 local inner = ...
-local raise, describe, host, numbers, fill = inner.raise, inner.describe, inner.host, inner.numbers, inner.fill
+local raise, describe, host, numbers, template = inner.raise, inner.describe, inner.host, inner.numbers, inner.template
 local S, has_history, decode, clean = inner.run_state, inner.has_history, inner.decode, inner.clean
 local slow_get, slow_set, no_entity, no_row = inner.slow_get, inner.slow_set, inner.no_entity, inner.no_row
 local odd_column, mark, note_row, note_new = inner.odd_column, inner.mark, inner.note_row, inner.note_new
@@ -203,6 +203,7 @@ for _, name in ipairs(host.column_types) do
   for _, part in ipairs({ "check", "value", "form", "zero", "cells" }) do
     if known[part] == nil then error("kinds.lua: the column type " .. name .. " lacks " .. part) end
   end
+  known.check, known.value = template(known.check), template(known.value)
 end
 
 --------------------------------------------------------------------------------------------------------------- cells
@@ -221,6 +222,8 @@ end
 local function cell(offset)
   return offset == 0 and "d[at]" or format("d[at + %d]", offset)
 end
+
+local check_line = template("v = row[$name] if v == nil then $targets = $nulls else $check $targets = $values end")
 
 -- The lines that check the table `row` into locals c0, c1, ..., and what they are called; of a wide kind, into the list
 -- `scratch`, and nothing.
@@ -244,12 +247,12 @@ local function check_lines(kind, columns, first, cells)
     if column.type == "numeric" then
       targets, nulls, values = targets .. ", " .. target(offset + 1), "false, false", "v[1], v[2]"
     end
-    lines[#lines + 1] = fill("v = row[$name] if v == nil then $targets = $nulls else $check $targets = $values end", {
+    lines[#lines + 1] = check_line({
       name = format("%q", column.name),
       targets = targets,
       nulls = nulls,
       values = values,
-      check = fill(TYPES[column.type].check, { column = format("%q", kind .. "." .. column.name) }),
+      check = TYPES[column.type].check({ column = format("%q", kind .. "." .. column.name) }),
     })
   end
   return concat(lines, " "), not is_wide and names or nil
@@ -328,7 +331,7 @@ end
 local function copy_text(columns, first)
   local fields = {}
   for at, column in ipairs(columns) do
-    local value = fill(TYPES[column.type].value, { v = cell(first[at]), w = cell(first[at] + 1) })
+    local value = TYPES[column.type].value({ v = cell(first[at]), w = cell(first[at] + 1) })
     fields[at] = format("[%q] = %s", column.name, value)
   end
   return "{" .. concat(fields, ", ") .. "}"
@@ -336,70 +339,74 @@ end
 
 -------------------------------------------------------------------------------------------------- what scripts call
 
+local get_source = template([[
+  return function(entity, id)
+    local state = state_of[entity] or no_entity("get")
+    local at = state[$YOUNG][id]
+    if not at or S[$MODE] == $DRY then return slow_get(state, id) end
+    local d = state[$SEGMENTS][at >> $SHIFT]
+    at = at & $MASK
+    return $copy
+  end]])
+
 local function make_get(kind, copy)
-  local source = [[
-    return function(entity, id)
-      local state = state_of[entity] or no_entity("get")
-      local at = state[$YOUNG][id]
-      if not at or S[$MODE] == $DRY then return slow_get(state, id) end
-      local d = state[$SEGMENTS][at >> $SHIFT]
-      at = at & $MASK
-      return $copy
-    end]]
-  return compile(fill(source, { copy = copy }), kind.state_of)
+  return compile(get_source({ copy = copy }), kind.state_of)
 end
 
 -- The row is here, or known not to be, and nothing is kept in order beside it; the rest is left to the slow path.
-local function make_set(kind, lines, names)
-  local template = [[
-    return function(entity, id, row)
-      local state = state_of[entity] or no_entity("set")
-      local slot = state[$YOUNG][id]
-      if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] then return slow_set(state, id, row) end
-      if slot == nil
-        and (not (state[$WHOLE] or state[$FILTERED]) or state[$OLD][id] ~= nil or not is_key(id)) then
-        return slow_set(state, id, row)
-      end
-      if type(row) ~= "table" then no_row(state, row) end
-      for name in next, row do
-        if not known[name] then odd_column(state, id, row, name) end
-      end
-      $check
-      local batch, d, at = S[$BATCH]
-      if slot then
-        d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
-        local changed = $row_batch
-        if changed ~= batch and changed ~= -batch then
-          mark(state, id, slot)
-          $row_batch = batch
-        end
-        $note_row
-        $keep
-      else
-        $note_absent
-        slot = new_slot(state)
-        d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
-        $keep
-        $row_id = id
-        $row_writer = 0
-        $row_batch = state[$GONE][id] and batch or -batch
-        state[$YOUNG][id] = slot
-        state[$ROWS] = state[$ROWS] + 1
+local set_source = template([[
+  return function(entity, id, row)
+    local state = state_of[entity] or no_entity("set")
+    local slot = state[$YOUNG][id]
+    if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] then return slow_set(state, id, row) end
+    if slot == nil
+      and (not (state[$WHOLE] or state[$FILTERED]) or state[$OLD][id] ~= nil or not is_key(id)) then
+      return slow_set(state, id, row)
+    end
+    if type(row) ~= "table" then no_row(state, row) end
+    for name in next, row do
+      if not known[name] then odd_column(state, id, row, name) end
+    end
+    $check
+    local batch, d, at = S[$BATCH]
+    if slot then
+      d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
+      local changed = $row_batch
+      if changed ~= batch and changed ~= -batch then
         mark(state, id, slot)
+        $row_batch = batch
       end
-      $row_writer = S[$WRITER]
-      $note_block
-    end]]
+      $note_row
+      $keep
+    else
+      $note_absent
+      slot = new_slot(state)
+      d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
+      $keep
+      $row_id = id
+      $row_writer = 0
+      $row_batch = state[$GONE][id] and batch or -batch
+      state[$YOUNG][id] = slot
+      state[$ROWS] = state[$ROWS] + 1
+      mark(state, id, slot)
+    end
+    $row_writer = S[$WRITER]
+    $note_block
+  end]])
+local row_note = template("if $block ~= S[$BLOCK] then note_row(state, id, d, at) end")
+local block_note = template("$block = S[$BLOCK]")
+
+local function make_set(kind, lines, names)
   local block = { block = cell(kind.block_at) }
-  local source = fill(template, {
+  local source = set_source({
     check = lines,
     keep = keep_lines(names, kind.cells),
     row_id = cell(kind.id_at),
     row_writer = cell(kind.writer_at),
     row_batch = cell(kind.batch_at),
-    note_row = has_history and fill("if $block ~= S[$BLOCK] then note_row(state, id, d, at) end", block) or "",
+    note_row = has_history and row_note(block) or "",
     note_absent = has_history and "note_new(state, id, slot)" or "",
-    note_block = has_history and fill("$block = S[$BLOCK]", block) or "",
+    note_block = has_history and block_note(block) or "",
   })
   return compile(source, kind.state_of, kind.known)
 end
@@ -415,6 +422,11 @@ local function group_of(columns, start)
   return group
 end
 
+local pack_line = template("local $a = $v if not $a then $m = $m | $bit $a = $zero end")
+local pack_numeric = template([[
+  local $a, $b, $t = $v, $w, ''
+  if not $a then $a, $t = 0, $b or '' if not $b then $m = $m | $bit end $b = 0 end]])
+
 -- The lines that bring a group of columns of the row at `at` in the list `d` into locals, with the mask of nulls; the
 -- format, and the locals in its order. `tag` tells the locals of several rows apart.
 local function pack_lines(group, first, tag)
@@ -424,24 +436,26 @@ local function pack_lines(group, first, tag)
     local parts = { a = a, m = "m" .. tag, bit = 1 << (bit - 1), v = cell(offset), zero = known.zero }
     form = form .. known.form
     values[#values + 1] = a
-    local line = "local $a = $v if not $a then $m = $m | $bit $a = $zero end"
+    local line = pack_line
     if column.type == "numeric" then
       parts.b, parts.t, parts.w = "b" .. bit .. tag, "t" .. bit .. tag, cell(offset + 1)
-      line = "local $a, $b, $t = $v, $w, '' "
-        .. "if not $a then $a, $t = 0, $b or '' if not $b then $m = $m | $bit end $b = 0 end"
+      line = pack_numeric
       values[#values + 1], values[#values + 2] = parts.b, parts.t
     end
-    lines[#lines + 1] = fill(line, parts)
+    lines[#lines + 1] = line(parts)
   end
   return concat(lines, " "), form, values
 end
+
+local pack_group = template("local $p do $lines $p = spack($form, $head$values) end")
+local pack_source = template("return function(id, change, writer, d, at) $body return $result end")
 
 -- `pack(id, change, writer, d, at)`: the row in packed form.
 local function make_pack(columns, first)
   local body, packs = {}, {}
   for start = 1, #columns, COLUMNS_PER_MASK do
     local lines, form, values = pack_lines(group_of(columns, start), first, "")
-    body[#body + 1] = fill("local $p do $lines $p = spack($form, $head$values) end", {
+    body[#body + 1] = pack_group({
       p = "p" .. start,
       lines = lines,
       form = format("%q", "<" .. (start == 1 and "s4Bi8" or "") .. form),
@@ -451,9 +465,22 @@ local function make_pack(columns, first)
     packs[#packs + 1] = "p" .. start
   end
   local result = #packs > 0 and concat(packs, " .. ") or "spack('<s4Bi8', id, change, writer)"
-  local source = "return function(id, change, writer, d, at) $body return $result end"
-  return compile(fill(source, { body = concat(body, " "), result = result }))
+  return compile(pack_source({ body = concat(body, " "), result = result }))
 end
+
+local some_row = template([[
+  slot = slots[from + $nth]
+  d, at = segments[slot >> $SHIFT], slot & $MASK
+  local $i, $c, $w = $id, $batch == new and $NEW or $WRITTEN, $writer
+  if not $i then return nil end
+  $lines]])
+local some_source = template([[
+  return function(segments, slots, from, batch)
+    local slot, d, at
+    local new = -batch
+    $rows
+    return spack($form, $values)
+  end]])
 
 -- `pack_some(segments, slots, from, batch)`: the rows of the `some` slots from there on, in packed form; nil if one
 -- of them is gone. To pack many in one call costs half. Nothing for kinds that are too wide for it.
@@ -462,17 +489,11 @@ local function make_pack_some(kind, columns, first)
   local _, _, values_of_one = pack_lines(group_of(columns, 1), first, "")
   local some = min(PACKED_TOGETHER, PACKED_VALUES_MAX // (#values_of_one + 3))
   if some < 2 then return nil, 0 end
-  local template = [[
-      slot = slots[from + $nth]
-      d, at = segments[slot >> $SHIFT], slot & $MASK
-      local $i, $c, $w = $id, $batch == new and $NEW or $WRITTEN, $writer
-      if not $i then return nil end
-      $lines]]
   local rows, forms, values = {}, {}, {}
   for row = 1, some do
     local tag = "_" .. row
     local lines, form, row_values = pack_lines(group_of(columns, 1), first, tag)
-    rows[row] = fill(template, {
+    rows[row] = some_row({
       nth = row - 1,
       i = "i" .. tag,
       c = "c" .. tag,
@@ -483,22 +504,28 @@ local function make_pack_some(kind, columns, first)
       lines = lines,
     })
     forms[row] = "s4Bi8" .. form
-    values[row] = fill("i$tag, c$tag, w$tag, $values", { tag = tag, values = concat(row_values, ", ") })
+    values[row] = format("i%s, c%s, w%s, %s", tag, tag, tag, concat(row_values, ", "))
   end
-  template = [[
-    return function(segments, slots, from, batch)
-      local slot, d, at
-      local new = -batch
-      $rows
-      return spack($form, $values)
-    end]]
-  local source = fill(template, {
+  local source = some_source({
     rows = concat(rows, " "),
     form = format("%q", "<" .. concat(forms)),
     values = concat(values, ", "),
   })
   return compile(source), some
 end
+
+local unpack_line = template("if m & $bit ~= 0 then $a = false end $v = $a")
+local unpack_numeric = template([[
+  if m & $bit ~= 0 then $a, $b = false, false else $a, $b = limbs($a, $b, $t) end
+  $v, $w = $a, $b]])
+local unpack_group = template("do local m, $names m, $names, from = sunpack($form, packed, from) $code end")
+local unpack_source = template([[
+  return function(packed, from, d, at)
+    local id, _
+    id, _, _, from = sunpack("<s4Bi8", packed, from)
+    $body
+    return id, from
+  end]])
 
 -- `unpack(packed, from, d, at)`: takes a packed row in as cells; returns its id and where the next one begins.
 local function make_unpack(columns, first)
@@ -509,28 +536,21 @@ local function make_unpack(columns, first)
       local offset, a, b, t = first[column.at], "a" .. bit, "b" .. bit, "t" .. bit
       form = form .. TYPES[column.type].form
       names[#names + 1] = a
-      local line = "if m & $bit ~= 0 then $a = false end $v = $a"
+      local line = unpack_line
       if column.type == "numeric" then
         names[#names + 1], names[#names + 2] = b, t
-        line = "if m & $bit ~= 0 then $a, $b = false, false else $a, $b = limbs($a, $b, $t) end $v, $w = $a, $b"
+        line = unpack_numeric
       end
       local parts = { bit = 1 << (bit - 1), a = a, b = b, t = t, v = cell(offset), w = cell(offset + 1) }
-      code[#code + 1] = fill(line, parts)
+      code[#code + 1] = line(parts)
     end
-    body[#body + 1] = fill("do local m, $names m, $names, from = sunpack($form, packed, from) $code end", {
+    body[#body + 1] = unpack_group({
       names = concat(names, ", "),
       form = format("%q", "<I4" .. form),
       code = concat(code, " "),
     })
   end
-  local source = [[
-    return function(packed, from, d, at)
-      local id, _
-      id, _, _, from = sunpack("<s4Bi8", packed, from)
-      $body
-      return id, from
-    end]]
-  return compile(fill(source, { body = concat(body, " ") }))
+  return compile(unpack_source({ body = concat(body, " ") }))
 end
 
 ----------------------------------------------------------------------------------------------------------- the kind

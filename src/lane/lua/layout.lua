@@ -6,7 +6,8 @@
 local inner = ...
 local host, layout = inner.host, inner.layout
 local setmeta, next, ipairs, error, load, tostring = setmetatable, next, ipairs, error, load, tostring
-local concat, format, gsub = table.concat, string.format, string.gsub
+local concat, move, format = table.concat, table.move, string.format
+local gmatch, sub, find = string.gmatch, string.sub, string.find
 
 -- Makes it an error to ask a table for a name that it does not have.
 local function strict(tab, what)
@@ -40,12 +41,27 @@ local function constructor(list, parameters, values)
   return load(source, "=" .. list, "t")()
 end
 
--- Lua text with each `$name` replaced: by the value of that name, or by the constant.
-local function fill(template, values)
-  local filled = gsub(template, "%$([%a_]+)", function(name)
-    return values[name] or layout.constants[name] or error(format("$%s: there is no value of that name", name))
-  end)
-  return filled
+-- Makes a function that fills in a template: `$name` is the value of that name, or the constant if it is in capitals.
+local function template(text)
+  local parts, holes, from = {}, {}, 1
+  for first, name, behind in gmatch(text, "()%$([%a_]+)()") do
+    local at = #parts + 2
+    parts[at - 1], parts[at] = sub(text, from, first - 1), name
+    if find(name, "^%u") then
+      parts[at] = layout.constants[name] or error(format("$%s: there is no such constant", name))
+    else
+      holes[at] = name
+    end
+    from = behind
+  end
+  parts[#parts + 1] = sub(text, from)
+  return function(values)
+    local filled = move(parts, 1, #parts, 1, {})
+    for at, name in next, holes do
+      filled[at] = values[name] or error(format("$%s: there is no value of that name", name))
+    end
+    return concat(filled)
+  end
 end
 
 -- The state of the run.
@@ -65,7 +81,7 @@ local new_run_state = constructor("run_state", "", {
 return {
   raise = raise,
   constructor = constructor,
-  fill = fill,
+  template = template,
   run_state = new_run_state(),
   has_history = host.history_depth > 0,
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::packer::DECIMALS_MAX;
+use super::encoder::DECIMALS_MAX;
 use crate::model::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
 use crate::rows::codec::{COLUMNS_PER_MASK, Change, NUMERIC_LIMB};
 
@@ -113,14 +113,16 @@ pub(super) fn constants() -> impl Iterator<Item = (&'static str, i64)> {
 
 /// Declares the constants that a Lua file uses, in one line without its end.
 pub(super) fn prefix(text: &str) -> String {
-    let mut words: Vec<&str> = text
-        .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
-        .filter(|word| word.starts_with(|letter: char| letter.is_ascii_uppercase()))
+    let is_capital = |letter: &u8| letter.is_ascii_uppercase() || *letter == b'_';
+    let mut words: Vec<&[u8]> = text
+        .as_bytes()
+        .split(|letter| !letter.is_ascii_alphanumeric() && *letter != b'_')
+        .filter(|word| word.len() > 1 && word.iter().all(is_capital))
         .collect();
     words.sort_unstable();
     words.dedup();
     let mut declared = String::new();
-    for (name, value) in constants().filter(|(name, _)| words.binary_search(name).is_ok()) {
+    for (name, value) in constants().filter(|(name, _)| words.binary_search(&name.as_bytes()).is_ok()) {
         // One at a time: of several that are declared together, Lua folds only the last.
         let _ = write!(declared, "local {name} <const> = {value} ");
     }

@@ -15,14 +15,14 @@
 //! | `calls.lua`, `context.lua`, `sandbox.lua` | calls of handlers, `ctx`, and what else a script may see |
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
-//! | `packer` | events on their way in |
+//! | `encoder` | events on their way in |
 //! | `json` | JSON on its way in and out |
 
+mod encoder;
 mod host;
 mod inner;
 mod json;
 mod layout;
-mod packer;
 mod pieces;
 mod question;
 #[cfg(test)]
@@ -47,10 +47,10 @@ use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
 use crate::rows::existence::{KnownRows, is_new};
 use crate::undo::{RegionHistory, push_absent};
+use encoder::EventEncoder;
 use host::{Host, Shared, Want};
 use inner::Inner;
 use layout::{DONE, MISSED, SNAPSHOT_CALL};
-use packer::Packer;
 
 /// Some events of a lane that cross into the VM together.
 #[derive(Debug, Clone, Copy)]
@@ -79,13 +79,13 @@ fn step_of(status: i64, answer: LuaValue) -> Result<Step, String> {
 }
 
 /// Packs a chunk.
-fn pack(packer: &mut Packer, round: &Round, chunk: Chunk, packed: &mut Vec<u8>) -> Result<(), LaneError> {
+fn pack(encoder: &mut EventEncoder, round: &Round, chunk: Chunk, packed: &mut Vec<u8>) -> Result<(), LaneError> {
     let Chunk { lane, base, count } = chunk;
     packed.clear();
     for at in base..base + count {
         let Some((event, page)) = round.event(lane, at) else { break };
         let writer = Writer::new(page.origin_no, event.line);
-        if let Err(problem) = packer.push(page.json(event), event.block, writer, packed) {
+        if let Err(problem) = encoder.push(page.json(event), event.block, writer, packed) {
             let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
             return Err(LaneError::Event(Box::new(place), problem));
         }
@@ -144,7 +144,7 @@ struct ScriptEngine {
     host: Host,
     context: EngineContext,
     has_snapshots: bool,
-    packer: Packer,
+    encoder: EventEncoder,
     /// The chunk that is being handled, and the one behind it.
     packed: Vec<u8>,
     ahead: Vec<u8>,
@@ -166,7 +166,7 @@ impl ScriptEngine {
                 sealed: Vec::new(),
                 before: Vec::new(),
                 unseen: Vec::new(),
-                cold: Vec::new(),
+                unprojected: Vec::new(),
                 unreadable: None,
                 store_error: None,
             })),
@@ -181,7 +181,7 @@ impl ScriptEngine {
             host,
             context,
             has_snapshots: false,
-            packer: Packer::new(),
+            encoder: EventEncoder::new(),
             packed: Vec::new(),
             ahead: Vec::new(),
         };
@@ -272,7 +272,7 @@ impl ScriptEngine {
                 return Ok(None);
             }
             chunk.count = (events - chunk.base).min(CHUNK_EVENTS_MAX);
-            if is_alone && self.heat().map_err(|error| self.failure(&error))? {
+            if is_alone && self.project().map_err(|error| self.failure(&error))? {
                 // It was packed without the fields that come along now.
                 ahead = None;
             }
@@ -282,8 +282,8 @@ impl ScriptEngine {
                     packed?;
                 }
                 None => {
-                    self.packer.begin_chunk(is_alone);
-                    pack(&mut self.packer, round, chunk, &mut self.packed)?;
+                    self.encoder.begin_chunk(is_alone);
+                    pack(&mut self.encoder, round, chunk, &mut self.packed)?;
                     self.tell_news().map_err(|error| self.failure(&error))?;
                 }
             }
@@ -308,18 +308,18 @@ impl ScriptEngine {
         chunk: Chunk,
         next: Chunk,
     ) -> (LuaResult<(i64, LuaValue)>, Result<(), LaneError>) {
-        let mut packer = std::mem::take(&mut self.packer);
+        let mut encoder = std::mem::take(&mut self.encoder);
         let mut ahead = std::mem::take(&mut self.ahead);
         let both = {
             let engine = &*self;
-            // While it waits for the packer, this thread may work for another engine: that is not this handler's time.
+            // While it waits for the encoder, this thread may work for another engine: that is not this handler's time.
             let run = || {
                 let answer = engine.enter(round, chunk, |engine| engine.run_packed(round, chunk));
                 (answer, engine.host.watch.pause())
             };
             let mut pack = || {
-                packer.begin_chunk(false);
-                pack(&mut packer, round, next, &mut ahead)
+                encoder.begin_chunk(false);
+                pack(&mut encoder, round, next, &mut ahead)
             };
             let ((answer, pause), packed) = match rayon::current_thread_index() {
                 Some(_) => rayon::join(run, pack),
@@ -329,29 +329,29 @@ impl ScriptEngine {
             drop(pause);
             (answer, packed)
         };
-        (self.packer, self.ahead) = (packer, ahead);
+        (self.encoder, self.ahead) = (encoder, ahead);
         both
     }
 
     /// Makes the fields that were asked for on their own come along from now on; false if there are none.
-    fn heat(&mut self) -> LuaResult<bool> {
-        let cold = std::mem::take(&mut self.host.lock().cold);
-        if cold.iter().filter(|name| self.packer.heat(name)).count() == 0 {
+    fn project(&mut self) -> LuaResult<bool> {
+        let unprojected = std::mem::take(&mut self.host.lock().unprojected);
+        if unprojected.iter().filter(|name| self.encoder.project(name)).count() == 0 {
             return Ok(false);
         }
-        self.host.inner()?.define_hot.call::<()>(self.packer.hot_names())?;
+        self.host.inner()?.define_projection.call::<()>(self.encoder.projected_names())?;
         Ok(true)
     }
 
     /// Tells the VM what it has to know before the chunk that was packed last.
     fn tell_news(&mut self) -> LuaResult<()> {
-        let news = self.packer.take_news();
+        let news = self.encoder.take_news();
         let inner = self.host.inner()?;
         if !news.texts.is_empty() {
             inner.define_texts.call::<()>((inner.supply_text(&news.texts)?, news.first_text))?;
         }
         for shape in news.shapes {
-            inner.define_shape.call::<()>((shape.number, self.packer.hot_names(), shape.kinds))?;
+            inner.define_shape.call::<()>((shape.number, self.encoder.projected_names(), shape.kinds))?;
         }
         Ok(())
     }
@@ -540,7 +540,7 @@ impl Engine for ScriptEngine {
 
     fn memory_bytes(&self) -> usize {
         let known: usize = self.host.lock().known.iter().flatten().map(KnownRows::memory_bytes).sum();
-        self.lua.used_memory() + self.packer.memory_bytes() + known
+        self.lua.used_memory() + self.encoder.memory_bytes() + known
     }
 
     fn changed_rows(&self) -> u64 {
@@ -549,7 +549,7 @@ impl Engine for ScriptEngine {
     }
 
     fn trim(&mut self, target: usize) -> Result<(), LaneError> {
-        self.packer.forget();
+        self.encoder.forget();
         let collect = |lua: &Lua| lua.gc_collect().map_err(|error| self.failure(&error));
         collect(&self.lua)?;
         // The first sweep makes the rows old, the second lets those go that nobody asked for in between; when memory

@@ -14,7 +14,7 @@ end
 
 local function open(on_event, given)
   local inner, state, account, host = harness.open(given)
-  inner.define_hot({ "id" })
+  inner.define_projection({ "id" })
   inner.define_shape(1, { "id" }, "s")
   inner.set_handlers({
     on_event = on_event,

@@ -16,7 +16,7 @@ end
 function tests.a_shape_reads_each_kind_of_field()
   local inner = open()
   local names = { "t", "i", "d", "s", "r", "m", "n", "j" }
-  inner.define_hot(names)
+  inner.define_projection(names)
   inner.define_texts(string.pack("<s4s4", "first", "second"), 1)
   inner.define_shape(1, names, "tidsrmnj")
   local packed = string.pack("<i8i8" .. "i8ds4I4s4i8i8s4", 9, 77, -5, 0.5, "text", 2, "1234567", 0, 1234567, "{}")
@@ -39,7 +39,7 @@ end
 
 function tests.a_loose_event_brings_its_kinds_along()
   local inner = open()
-  inner.define_hot({ "a", "b", "c" })
+  inner.define_projection({ "a", "b", "c" })
   local packed = string.pack("<i8i8c1i8c1c1s4", 9, 77, "i", 5, "n", "s", "x")
   local event = handled(inner, inner.shapes[0](packed, 1))
   equal(event.a, 5)
@@ -76,7 +76,7 @@ function tests.who_asks_for_a_field_that_cannot_be_read_is_told()
       return nil, "out of range"
     end,
   })
-  inner.define_hot({ "odd" })
+  inner.define_projection({ "odd" })
   inner.define_shape(1, { "odd" }, "x")
   local event = handled(inner, inner.shapes[1](string.pack("<i8i8", 1, 1), 1))
   fails("event.odd: out of range", function()
@@ -94,10 +94,10 @@ function tests.texts_begin_anew()
   equal(inner.clean.b, true)
 end
 
-function tests.new_hot_fields_make_the_shapes_void()
+function tests.newly_projected_fields_make_the_shapes_void()
   local inner = open()
   inner.define_shape(1, {}, "")
-  inner.define_hot({ "a" })
+  inner.define_projection({ "a" })
   equal(inner.shapes[1], nil)
   assert(inner.shapes[0])
 end

@@ -42,9 +42,11 @@ function tests.a_name_that_no_piece_gives_is_an_error()
 end
 
 function tests.a_template_wants_a_value_for_each_name()
-  local inner = harness.open({ last = "layout" })
-  equal(inner.fill("state[$YOUNG] = $value", { value = "{}" }), "state[" .. YOUNG .. "] = {}")
-  fails("$valeu: there is no value", inner.fill, "$valeu", { value = 1 })
+  local template = harness.open({ last = "layout" }).template
+  equal(template("state[$YOUNG] = $value")({ value = "{}" }), "state[" .. YOUNG .. "] = {}")
+  equal(template("$a$a$b")({ a = 1, b = 2 }), "112")
+  fails("$valeu: there is no value", template("$valeu"), { value = 1 })
+  fails("$YUONG: there is no such constant", template, "state[$YUONG]")
 end
 
 function tests.a_message_names_the_line_that_is_to_blame()

@@ -1,8 +1,8 @@
-//! Packs events for a VM: only the fields that its handlers read, many events in one text.
+//! Encodes events for a VM: only the fields that its handlers read, many events in one text.
 //!
-//! Which fields are read is learnt: a field that a handler asks for the first time is fetched on its own, and from the
-//! next chunk on it comes along ("hot"). A text that occurs again and again crosses once and is then a number. The
-//! kinds of an event's fields are its *shape*; the VM has a reader for each shape, compiled once.
+//! Which fields are read is learnt: a field that a handler asks for the first time is fetched on its own, and is
+//! *projected* from the next chunk on: it comes along. A text that occurs again and again crosses once and is then a
+//! number. The kinds of an event's fields are its *shape*; the VM has a reader for each shape, compiled once.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 use super::json::{Scalar, scalar};
 use crate::rows::codec::{NUMERIC_LIMB, Writer};
 
-/// Hot fields at most; a reader of more would not compile (200 locals in Lua). The rest is fetched on demand.
-const HOT_FIELDS_MAX: usize = 100;
+/// Projected fields at most; a reader of more would not compile (200 locals in Lua). The rest is fetched on demand.
+const PROJECTED_FIELDS_MAX: usize = 100;
 /// Shapes at most. Events of yet another one carry the kinds of their fields along.
 const SHAPES_MAX: usize = 200;
 /// Texts that are remembered at most, and the longest that is.
@@ -39,7 +39,7 @@ const DIGITS_MAX: usize = 2 * LIMB_DIGITS;
 /// Fields of one event whose limbs come along at most: as many as the VM keeps at hand.
 pub(super) const DECIMALS_MAX: usize = 4;
 
-/// A new shape: its number and the kinds of the hot fields, one letter each.
+/// A new shape: its number and the kinds of the projected fields, one letter each.
 pub(super) struct NewShape {
     pub(super) number: u16,
     pub(super) kinds: String,
@@ -54,11 +54,11 @@ pub(super) struct News {
     pub(super) first_text: usize,
 }
 
-/// The packer of one VM.
+/// The encoder of one VM.
 #[derive(Default)]
-pub(super) struct Packer {
-    hot: Vec<HotField>,
-    /// Where the raw JSON of each hot field lies, of the event that is being packed.
+pub(super) struct EventEncoder {
+    projected: Vec<ProjectedField>,
+    /// Where the raw JSON of each projected field lies, of the event that is being packed.
     spans: Vec<Option<Range<usize>>>,
     run: Option<Run>,
     /// Fields of that event whose limbs come along.
@@ -78,37 +78,37 @@ struct Run {
     len: u16,
 }
 
-struct HotField {
+struct ProjectedField {
     name: String,
     seen: u32,
     recurred: u32,
 }
 
-impl HotField {
+impl ProjectedField {
     /// Whether it is worth remembering this field's texts: as long as it is not known that most occur once.
     fn recurs(&self) -> bool {
         self.seen < TRIAL || self.recurred * 2 > self.seen
     }
 }
 
-impl Packer {
+impl EventEncoder {
     pub(super) fn new() -> Self {
         Self { news: News { first_text: 1, ..News::default() }, ..Self::default() }
     }
 
     /// Makes a field come along from the next chunk on; false if it does already or there are too many.
-    pub(super) fn heat(&mut self, name: &str) -> bool {
-        if self.hot.len() >= HOT_FIELDS_MAX || self.hot.iter().any(|field| field.name == name) {
+    pub(super) fn project(&mut self, name: &str) -> bool {
+        if self.projected.len() >= PROJECTED_FIELDS_MAX || self.projected.iter().any(|field| field.name == name) {
             return false;
         }
-        self.hot.push(HotField { name: name.to_owned(), seen: 0, recurred: 0 });
+        self.projected.push(ProjectedField { name: name.to_owned(), seen: 0, recurred: 0 });
         self.shapes.clear();
         true
     }
 
-    /// The names of the hot fields.
-    pub(super) fn hot_names(&self) -> Vec<&str> {
-        self.hot.iter().map(|field| field.name.as_str()).collect()
+    /// The names of the projected fields.
+    pub(super) fn projected_names(&self) -> Vec<&str> {
+        self.projected.iter().map(|field| field.name.as_str()).collect()
     }
 
     /// To be called before each chunk: forgets the texts when there are too many, if it `may_forget`: no packed event
@@ -132,7 +132,7 @@ impl Packer {
         self.text_bytes
     }
 
-    /// What is new since [`Packer::begin_chunk`].
+    /// What is new since [`EventEncoder::begin_chunk`].
     pub(super) fn take_news(&mut self) -> News {
         std::mem::take(&mut self.news)
     }
@@ -143,16 +143,16 @@ impl Packer {
     /// The text is no JSON object.
     pub(super) fn push(&mut self, json: &str, block: i64, writer: Writer, packed: &mut Vec<u8>) -> Result<(), String> {
         self.spans.clear();
-        self.spans.resize(self.hot.len(), None);
+        self.spans.resize(self.projected.len(), None);
         let mut parser = serde_json::Deserializer::from_str(json);
-        let values = HotValues { hot: &self.hot, json, spans: &mut self.spans };
+        let values = ProjectedValues { projected: &self.projected, json, spans: &mut self.spans };
         values.deserialize(&mut parser).map_err(|error| error.to_string())?;
         let start = packed.len();
         packed.extend(block.to_le_bytes());
         packed.extend(writer.0.to_le_bytes());
         self.kinds.clear();
         self.decimals = 0;
-        for at in 0..self.hot.len() {
+        for at in 0..self.projected.len() {
             let kind = self.push_value(at, self.raw(json, at), packed);
             self.kinds.push(kind);
         }
@@ -164,7 +164,7 @@ impl Packer {
         Ok(())
     }
 
-    /// The raw JSON of a hot field of the event that is being packed.
+    /// The raw JSON of a projected field of the event that is being packed.
     fn raw<'j>(&self, json: &'j str, at: usize) -> Option<&'j str> {
         json.get(self.spans.get(at)?.clone()?)
     }
@@ -202,7 +202,7 @@ impl Packer {
     fn push_loose(&mut self, start: usize, json: &str, packed: &mut Vec<u8>) {
         packed.truncate(start + EVENT_HEAD_BYTES);
         self.decimals = 0;
-        for at in 0..self.hot.len() {
+        for at in 0..self.projected.len() {
             let kind_at = packed.len();
             packed.push(0);
             packed[kind_at] = self.push_value(at, self.raw(json, at), packed);
@@ -248,7 +248,7 @@ impl Packer {
             packed.extend(low.to_le_bytes());
             return b'm';
         }
-        let field = &mut self.hot[at];
+        let field = &mut self.projected[at];
         if text.len() <= TEXT_BYTES_MAX && field.recurs() {
             field.seen = field.seen.saturating_add(1);
             if let Some(number) = self.texts.get(text) {
@@ -293,21 +293,21 @@ fn put_text(packed: &mut Vec<u8>, text: &str) {
     packed.extend(text.as_bytes());
 }
 
-/// Finds where the raw values of the hot fields lie in an object.
-struct HotValues<'h, 's, 'j> {
-    hot: &'h [HotField],
+/// Finds where the raw values of the projected fields lie in an object.
+struct ProjectedValues<'h, 's, 'j> {
+    projected: &'h [ProjectedField],
     json: &'j str,
     spans: &'s mut [Option<Range<usize>>],
 }
 
-impl<'j> DeserializeSeed<'j> for HotValues<'_, '_, 'j> {
+impl<'j> DeserializeSeed<'j> for ProjectedValues<'_, '_, 'j> {
     type Value = ();
     fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'j> Visitor<'j> for HotValues<'_, '_, 'j> {
+impl<'j> Visitor<'j> for ProjectedValues<'_, '_, 'j> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -315,7 +315,7 @@ impl<'j> Visitor<'j> for HotValues<'_, '_, 'j> {
     }
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(place) = map.next_key_seed(KeyPlace(self.hot))? {
+        while let Some(place) = map.next_key_seed(KeyPlace(self.projected))? {
             match place {
                 Some(at) => {
                     let raw = map.next_value::<&'j RawValue>()?.get();
@@ -329,8 +329,8 @@ impl<'j> Visitor<'j> for HotValues<'_, '_, 'j> {
     }
 }
 
-/// The place of a key among the hot fields.
-struct KeyPlace<'h>(&'h [HotField]);
+/// The place of a key among the projected fields.
+struct KeyPlace<'h>(&'h [ProjectedField]);
 
 impl<'j> DeserializeSeed<'j> for KeyPlace<'_> {
     type Value = Option<usize>;
@@ -356,10 +356,10 @@ impl Visitor<'_> for KeyPlace<'_> {
 /// # Errors
 /// The text is no JSON object.
 pub(super) fn raw_field<'j>(json: &'j str, name: &str) -> Result<Option<&'j str>, String> {
-    let hot = [HotField { name: name.to_owned(), seen: 0, recurred: 0 }];
+    let projected = [ProjectedField { name: name.to_owned(), seen: 0, recurred: 0 }];
     let mut spans = [None];
     let mut parser = serde_json::Deserializer::from_str(json);
-    let values = HotValues { hot: &hot, json, spans: &mut spans };
+    let values = ProjectedValues { projected: &projected, json, spans: &mut spans };
     values.deserialize(&mut parser).map_err(|error| error.to_string())?;
     let [span] = spans;
     Ok(span.and_then(|span| json.get(span)))
