@@ -1,7 +1,8 @@
 #!/bin/sh
-# What building needs beside Rust: a C compiler, for the embedded SQLite, Lua and zstd, and for the cryptography of TLS.
-# With the argument "test" also what the tests need: the programs of a PostgreSQL server, of PgBouncer and of Redis. The
-# tests run servers of their own; the system's are neither started nor touched.
+# What building needs beside Rust: a C compiler with the headers of the C library (gcc, libc6-dev), for the embedded
+# SQLite, Lua and zstd, and for the cryptography of TLS; and make, for the allocator. No C++ compiler. With the argument
+# "test" also what the tests need: the programs of a PostgreSQL server (postgresql), of PgBouncer (pgbouncer) and of
+# Redis (redis-server), and a shell. The tests run servers of their own; the system's are neither started nor touched.
 set -eu
 
 if command -v cargo >/dev/null 2>&1; then :; else
@@ -10,7 +11,10 @@ if command -v cargo >/dev/null 2>&1; then :; else
 fi
 
 missing=""
-command -v cc >/dev/null 2>&1 || missing="gcc libc6-dev"
+# A compiler may be there without the headers: Debian only recommends them with it.
+printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' | cc -x c -o /dev/null - >/dev/null 2>&1 ||
+    missing="gcc libc6-dev"
+command -v make >/dev/null 2>&1 || missing="$missing make"
 if [ "${1:-}" = test ]; then
     has_postgres=""
     for initdb in "$(command -v initdb || true)" "$(pg_config --bindir 2>/dev/null || true)/initdb" /usr/lib/postgresql/*/bin/initdb; do
@@ -44,7 +48,7 @@ if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
         systemctl disable -q redis-server >/dev/null 2>&1 || true
     fi
 else
-    echo "not found here: $missing (names of Debian packages; elsewhere: a C compiler called cc," >&2
+    echo "not found here: $missing (names of Debian packages; elsewhere: a C compiler called cc, make," >&2
     echo "PostgreSQL's server programs initdb, pg_ctl and postgres, pgbouncer, redis-server). Install them, then run this again." >&2
     exit 1
 fi

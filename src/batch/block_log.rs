@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::open::{LaneBlocks, RoundSummary};
+use super::round::{LaneBlocks, RoundSummary};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth};
 use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead, RegionUndo};
@@ -22,7 +22,7 @@ pub(crate) struct BlockLog {
     blocks: VecDeque<BlockMark>,
     touches: VecDeque<BlockTouch>,
     /// The last block in which each region had an event. Only where rows can be rolled back.
-    last: HashMap<Arc<str>, i64>,
+    last: HashMap<Arc<str>, BlockNo>,
 }
 
 impl BlockLog {
@@ -35,7 +35,7 @@ impl BlockLog {
             sealed,
             blocks: VecDeque::new(),
             touches: VecDeque::new(),
-            last: last.into_iter().collect(),
+            last: last.into_iter().map(|(region, block)| (region, block.into())).collect(),
         }
     }
 
@@ -48,10 +48,10 @@ impl BlockLog {
     pub(super) fn pass(&mut self, round: &RoundSummary, lanes: &impl LaneBlocks) {
         for &(block, events) in &round.blocks {
             match self.blocks.back_mut() {
-                Some(last) if last.block == block => last.events += events,
+                Some(last) if last.block.get() == block => last.events += events,
                 _ => {
                     let hash = self.hashes.remove(&block);
-                    self.blocks.push_back(BlockMark { block, events, hash });
+                    self.blocks.push_back(BlockMark { block: block.into(), events, hash });
                 }
             }
         }
@@ -67,15 +67,15 @@ impl BlockLog {
         }
     }
 
-    fn oldest(&self, tip: i64) -> i64 {
-        self.depth.oldest(BlockNo::new(tip)).get()
+    fn oldest(&self, tip: i64) -> BlockNo {
+        self.depth.oldest(tip.into())
     }
 
-    fn touch(&mut self, lanes: &impl LaneBlocks, oldest: i64) {
+    fn touch(&mut self, lanes: &impl LaneBlocks, oldest: BlockNo) {
         while self.touches.pop_front_if(|touch| touch.block <= oldest).is_some() {}
         for lane in 0..lanes.lanes() {
             let (name, len) = (lanes.name(lane), lanes.events(lane));
-            let block_of = |event: usize| lanes.block(lane, event);
+            let block_of = |event: usize| lanes.block(lane, event).map(BlockNo::new);
             // Where the blocks begin that can still be rolled back; from the end, since most are older in a long run.
             let first = (0..len).rev().take_while(|event| block_of(*event).is_some_and(|block| block > oldest)).count();
             let first = len - first;
@@ -83,7 +83,7 @@ impl BlockLog {
                 Some(older) => block_of(older),
                 None => self.last.get(name).copied(),
             };
-            let blocks: Vec<i64> = (first..len).filter_map(block_of).collect();
+            let blocks: Vec<BlockNo> = (first..len).filter_map(block_of).collect();
             for run in blocks.chunk_by(|a, b| a == b) {
                 let touch = BlockTouch { block: run[0], region: Arc::clone(name), events: run.len() as u64, before };
                 self.touches.push_back(touch);
@@ -97,7 +97,7 @@ impl BlockLog {
 
     /// The head of the undo record of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
     pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<HistoryHead> {
-        let oldest = last_block.map_or(i64::MIN, |last| self.oldest(last));
+        let oldest = last_block.map_or(i64::MIN.into(), |last| self.oldest(last));
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
             self.base.pass(&mark);
         }
@@ -140,7 +140,7 @@ impl BlockLog {
         self.sealed = self.base.clone();
         for undo in regions {
             match undo.block {
-                Some(block) => drop(self.last.insert(Arc::clone(&undo.region), block)),
+                Some(block) => drop(self.last.insert(Arc::clone(&undo.region), block.into())),
                 None => drop(self.last.remove(&undo.region)),
             }
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod block_log;
 pub(crate) mod open;
+pub(crate) mod round;
 mod sealed;
 
 pub use sealed::{RegionTouch, SealedBatch, SnapshotDraft};

@@ -5,40 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::block_log::BlockLog;
+use super::round::{LaneBlocks, RoundSummary};
 use super::sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::event::RegionNo;
 use crate::model::ids::{BatchNo, BlockNo, Depth};
 use crate::rows::changes::RegionChanges;
 use crate::undo::{RegionUndo, record};
-
-/// What a round adds to the open batch.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct RoundSummary {
-    pub(crate) events: u64,
-    /// Blocks that begin in the round.
-    pub(crate) new_blocks: u64,
-    pub(crate) first_block: i64,
-    pub(crate) last_block: i64,
-    /// Events of the last block that are in the round.
-    pub(crate) last_block_events: u64,
-    /// The blocks in order, and the events of each that are in the round.
-    pub(crate) blocks: Vec<(i64, u64)>,
-}
-
-/// The lanes of a round, as far as a batch has to know them: one lane is one region's events, in order.
-pub(crate) trait LaneBlocks {
-    /// How many lanes there are.
-    fn lanes(&self) -> usize;
-    /// The region of a lane.
-    fn region(&self, lane: usize) -> RegionNo;
-    /// Its name.
-    fn name(&self, lane: usize) -> &Arc<str>;
-    /// How many events a lane has.
-    fn events(&self, lane: usize) -> usize;
-    /// The block of one of them.
-    fn block(&self, lane: usize, event: usize) -> Option<i64>;
-}
 
 /// What comes behind the events that were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

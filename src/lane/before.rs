@@ -64,7 +64,7 @@ pub(super) fn read_unknown(
 #[derive(Debug, Default)]
 pub(crate) struct SealedRows {
     /// The rows that changed: entity, and rows of one region. In any order.
-    pub(crate) changes: Vec<(usize, crate::batch::RegionChanges)>,
+    pub(crate) changes: Vec<(usize, crate::rows::changes::RegionChanges)>,
     /// What rows were; of the same row, what was read from the store comes first.
     pub(crate) history: Vec<(usize, RegionHistory)>,
 }

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::batch::open::{LaneBlocks, RoundSummary, Upcoming, WholeBlocks};
+use crate::batch::open::{Upcoming, WholeBlocks};
+use crate::batch::round::{LaneBlocks, RoundSummary};
 use crate::lane::{EventAt, Lane, Round};
 use crate::model::event::{EventRef, Page, RegionNo};
 use crate::model::limits::ROUND_EVENTS_MAX;

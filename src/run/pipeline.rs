@@ -18,7 +18,7 @@ use super::meter::Meter;
 use super::report::{Progress, Report, Rollback};
 use crate::config::{BatchConfig, Config, RegionsConfig, SnapshotsConfig};
 use crate::lane::lua::ScriptFactory;
-use crate::lane::rust::engine::NativeFactory;
+use crate::lane::rust::engine::RustFactory;
 use crate::lane::rust::handler::{Handler, schema_of};
 use crate::lane::{Engine, EngineFactory, NoRows};
 use crate::model::ids::BatchClock;
@@ -155,7 +155,7 @@ impl Pipeline {
     /// The name or the handler's tables are not usable.
     pub fn new(name: &str, handler: impl Handler) -> Result<Self, PipelineError> {
         check_pipeline_name(name)?;
-        let factory = NativeFactory::new(handler);
+        let factory = RustFactory::new(handler);
         let schema = schema_of(&factory.tables())?;
         Ok(Self::with_factory(name.to_owned(), schema, Arc::new(factory)))
     }

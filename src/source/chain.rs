@@ -37,7 +37,7 @@ impl Chain {
 
     /// What a store holds whose last block is `tip`.
     pub(super) fn of_store(window: &Window, tip: BlockNo, depth: Depth) -> Self {
-        let header = |mark: BlockMark| Header { block: mark.block.into(), hash: mark.hash };
+        let header = |mark: BlockMark| Header { block: mark.block, hash: mark.hash };
         let mut blocks: VecDeque<Header> = window.blocks().into_iter().map(header).collect();
         if blocks.back().is_none_or(|last| last.block != tip) {
             blocks = [Header { block: tip, hash: None }].into();

@@ -296,9 +296,13 @@ mod tests {
 
     /// The window of a store that has these blocks, one event each, and none before them.
     fn window(blocks: &[(i64, &str)], depth: u64) -> (Window, Option<(i64, u64)>) {
-        let mark = |(block, hash): &(i64, &str)| BlockMark { block: *block, events: 1, hash: Some(Arc::from(*hash)) };
+        let mark = |(block, hash): &(i64, &str)| BlockMark {
+            block: BlockNo::new(*block),
+            events: 1,
+            hash: Some(Arc::from(*hash)),
+        };
         let blocks: Vec<BlockMark> = blocks.iter().map(mark).collect();
-        let Some(last) = blocks.last().map(|last| last.block) else { return (Window::default(), None) };
+        let Some(last) = blocks.last().map(|last| last.block.get()) else { return (Window::default(), None) };
         let counts = blocks.len() as u64;
         let head = HistoryHead { base: HistoryBase::default(), blocks, touches: Vec::new() };
         let checkpoint = Checkpoint { batch: 1, block: Some(last), block_events: 1, blocks: counts, events: counts };

@@ -29,7 +29,7 @@ const BLOCK_BYTES: usize = size_of::<i64>();
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockMark {
     /// Its number.
-    pub block: i64,
+    pub block: BlockNo,
     /// Its events.
     pub events: u64,
     /// Its hash, where the source gives one.
@@ -41,20 +41,20 @@ pub struct BlockMark {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockTouch {
     /// The block.
-    pub block: i64,
+    pub block: BlockNo,
     /// The region.
     pub region: Arc<str>,
     /// How many.
     pub events: u64,
     /// The block before it in which the region had any.
-    pub before: Option<i64>,
+    pub before: Option<BlockNo>,
 }
 
 /// The last block before those of a record, and the counts as of its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HistoryBase {
     /// The block; none if the record's blocks are the first ones.
-    pub block: Option<i64>,
+    pub block: Option<BlockNo>,
     /// Events of that block.
     pub block_events: u64,
     /// Blocks up to it.
@@ -70,7 +70,7 @@ impl HistoryBase {
     /// The end of what a checkpoint covers.
     pub fn at(checkpoint: &Checkpoint, hash: Option<Arc<str>>) -> Self {
         let Checkpoint { block, block_events, blocks, events, .. } = *checkpoint;
-        Self { block, block_events, blocks, events, hash }
+        Self { block: block.map(BlockNo::new), block_events, blocks, events, hash }
     }
 
     /// Goes on by one block.
@@ -84,7 +84,7 @@ impl HistoryBase {
 
     pub(super) fn checkpoint(&self, batch: u64) -> Checkpoint {
         let Self { block, block_events, blocks, events, .. } = *self;
-        Checkpoint { batch, block, block_events, blocks, events }
+        Checkpoint { batch, block: block.map(BlockNo::get), block_events, blocks, events }
     }
 }
 
@@ -155,7 +155,7 @@ impl Logged {
 
     /// Whether the state as of block `to` can be made from this record and later ones.
     pub(super) fn reaches(&self, to: BlockNo) -> bool {
-        self.head.base.block.is_none_or(|base| base <= to.get())
+        self.head.base.block.is_none_or(|base| base <= to)
     }
 }
 
@@ -288,8 +288,8 @@ mod tests {
 
     #[test]
     fn a_head_lies_on_disk_as_this_json() {
-        let base = HistoryBase { block: Some(-5), block_events: 1, blocks: 3, events: 7, hash: None };
-        let touch = BlockTouch { block: 10, region: Arc::from("r"), events: 2, before: None };
+        let base = HistoryBase { block: Some(BlockNo::new(-5)), block_events: 1, blocks: 3, events: 7, hash: None };
+        let touch = BlockTouch { block: BlockNo::new(10), region: Arc::from("r"), events: 2, before: None };
         let head = HistoryHead { base, blocks: vec![mark(10)], touches: vec![touch] };
         let stored = record(4, 3, Some(10), &head, Vec::new());
         assert_eq!(

@@ -182,8 +182,8 @@ impl Undo {
         if let Some(oldest) = self.logged.into_iter().next_back() {
             (head, before) = (oldest.head, oldest.before);
         }
-        head.blocks.retain(|mark| mark.block <= self.to.get());
-        head.touches.retain(|touch| touch.block <= self.to.get());
+        head.blocks.retain(|mark| mark.block <= self.to);
+        head.touches.retain(|touch| touch.block <= self.to);
         let base = head.end();
         let after = base.checkpoint(number);
         Ok(RollbackPlan {
@@ -199,14 +199,15 @@ impl Undo {
 
 /// What each region that had events after block `to` is set back to.
 fn regions_undone(logged: &[Logged], to: BlockNo) -> Vec<RegionUndo> {
-    let mut regions: BTreeMap<Arc<str>, (i64, RegionUndo)> = BTreeMap::new();
-    let touches = logged.iter().flat_map(|logged| &logged.head.touches).filter(|touch| touch.block > to.get());
+    let mut regions: BTreeMap<Arc<str>, (BlockNo, RegionUndo)> = BTreeMap::new();
+    let touches = logged.iter().flat_map(|logged| &logged.head.touches).filter(|touch| touch.block > to);
     for touch in touches {
-        let fresh = || RegionUndo { region: Arc::clone(&touch.region), block: touch.before, events: 0 };
+        let before = touch.before.map(BlockNo::get);
+        let fresh = || RegionUndo { region: Arc::clone(&touch.region), block: before, events: 0 };
         let (first, undo) = regions.entry(Arc::clone(&touch.region)).or_insert_with(|| (touch.block, fresh()));
         undo.events += touch.events;
         if touch.block < *first {
-            (*first, undo.block) = (touch.block, touch.before);
+            (*first, undo.block) = (touch.block, before);
         }
     }
     regions.into_values().map(|(_, undo)| undo).collect()

@@ -7,6 +7,7 @@ use super::log::{
     push_section, record,
 };
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::BlockNo;
 use crate::model::schema::{Column, Entity};
 use crate::model::value::{ColumnType, Value};
 use crate::rows::codec::{Change, Head, Writer, encode_values};
@@ -24,15 +25,18 @@ pub(super) fn entry(entity: &Entity, block: i64, id: &str, value: Option<i64>, e
 }
 
 pub(super) fn mark(block: i64) -> BlockMark {
-    BlockMark { block, events: 2, hash: Some(Arc::from(format!("h{block}"))) }
+    BlockMark { block: BlockNo::new(block), events: 2, hash: Some(Arc::from(format!("h{block}"))) }
 }
 
 /// Two batches, the newest first: blocks 15 and 20, and before them 10 and 12.
 pub(super) fn records(entity: &Entity) -> Vec<HistoryRecord> {
-    let mut base = HistoryBase { block: Some(5), block_events: 1, blocks: 3, events: 7, hash: None };
+    let mut base = HistoryBase { block: Some(BlockNo::new(5)), block_events: 1, blocks: 3, events: 7, hash: None };
     let mut records = Vec::new();
     for (batch, blocks) in [(4, [10, 12]), (5, [15, 20])] {
-        let touch = |block| BlockTouch { block, region: Arc::from("r"), events: 2, before: Some(block - 1) };
+        let touch = |block| {
+            let (block, before) = (BlockNo::new(block), Some(BlockNo::new(block - 1)));
+            BlockTouch { block, region: Arc::from("r"), events: 2, before }
+        };
         let head =
             HistoryHead { base: base.clone(), blocks: blocks.map(mark).to_vec(), touches: blocks.map(touch).to_vec() };
         blocks.iter().for_each(|block| base.pass(&mark(*block)));

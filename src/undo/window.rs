@@ -45,7 +45,7 @@ impl Window {
         let tip = BlockNo::new(self.checkpoint.block?);
         let by_depth = self.depth.oldest(tip);
         Some(match self.logged.last() {
-            Some(last) => last.head.base.block.map_or(by_depth, |base| by_depth.max(base.into())),
+            Some(last) => last.head.base.block.map_or(by_depth, |base| by_depth.max(base)),
             None => tip,
         })
     }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn numbers(window: &Window) -> Vec<i64> {
-        window.blocks().iter().map(|mark| mark.block).collect()
+        window.blocks().iter().map(|mark| mark.block.get()).collect()
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
     fn blocks_that_a_large_batch_did_not_keep_end_the_history() {
         let mut records = records(&entity(&["v"]));
         let mut head: HistoryHead = serde_json::from_str(&records[0].head).expect("a head");
-        head.base = HistoryBase { block: Some(14), block_events: 1, blocks: 9, events: 20, hash: None };
+        head.base = HistoryBase { block: Some(BlockNo::new(14)), block_events: 1, blocks: 9, events: 20, hash: None };
         records[0].head = serde_json::to_string(&head).expect("a head");
         let window = window(100, &records);
         assert_eq!(window.oldest(), Some(BlockNo::new(14)));

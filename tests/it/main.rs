@@ -30,6 +30,8 @@ mod faults;
 mod handoff;
 /// Whole histories by chance, with forks, failures and rollbacks, against a model.
 mod histories;
+/// The house itself: which room imports which, and how long files and functions are.
+mod house;
 /// The memory budget: rows are let go and come back, and the state is the same.
 mod memory;
 /// Handlers in Rust.

@@ -59,7 +59,7 @@ impl Target for Fake {
             _ => {
                 newest.insert(item.region.to_string(), item.clone());
                 log.push((item.region.to_string(), item.seq));
-                if let Some(tell) = tell {
+                if let Some(tell) = &tell {
                     let _ = tell.try_send(item.seq);
                 }
                 PublishReceipt::of(item, Ok(PublishStatus::Published))

@@ -11,16 +11,16 @@ local function is_key(id)
 end
 
 -- The id that a script means.
-local function key_of(handle, id, what)
+local function key_of(state, id, what)
   if is_key(id) then return id end
   if mtype(id) == "integer" then return format("%d", id) end
   if type(id) ~= "string" then
-    raise("%s:%s: expected an id (text or an integer), got %s", handle[KIND].name, what, describe(id))
+    raise("%s:%s: expected an id (text or an integer), got %s", state[KIND].name, what, describe(id))
   end
   if #id > ID_BYTES_MAX then
     raise(
       "%s:%s: an id of %d bytes; expected at most %d, which is what an index takes",
-      handle[KIND].name,
+      state[KIND].name,
       what,
       #id,
       ID_BYTES_MAX
@@ -28,7 +28,7 @@ local function key_of(handle, id, what)
   end
   local problem = utf8_len(id) and "it holds a NUL, which no database keeps"
     or "it is not UTF-8; a bytes column takes any bytes"
-  raise("%s:%s: id: expected text, got %s (%s)", handle[KIND].name, what, describe(id), problem)
+  raise("%s:%s: id: expected text, got %s (%s)", state[KIND].name, what, describe(id), problem)
 end
 
 -- A method was called with something that is no entity.
@@ -37,22 +37,22 @@ local function no_entity(what)
 end
 
 -- `set` was called without a row.
-local function no_row(handle, row)
-  raise("%s:set: expected a table of columns, got %s", handle[KIND].name, describe(row))
+local function no_row(state, row)
+  raise("%s:set: expected a table of columns, got %s", state[KIND].name, describe(row))
 end
 
 -- A name in a row that is no column. A row of `find` carries its id, and may come back with it.
-local function odd_column(handle, id, row, name)
+local function odd_column(state, id, row, name)
   if name == "id" and row.id == id then return end
-  local kind = handle[KIND]
+  local kind = state[KIND]
   raise("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names))
 end
 
-local function check_columns(handle, id, row)
-  if type(row) ~= "table" then no_row(handle, row) end
-  local known = handle[KIND].known
+local function check_columns(state, id, row)
+  if type(row) ~= "table" then no_row(state, row) end
+  local known = state[KIND].known
   for name in next, row do
-    if not known[name] then odd_column(handle, id, row, name) end
+    if not known[name] then odd_column(state, id, row, name) end
   end
 end
 

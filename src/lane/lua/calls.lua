@@ -1,8 +1,9 @@
 -- Calls of handlers: a lane's events, one chunk of them after the other, and snapshots. A call that misses a row is
--- parked until the host has supplied it.
+-- suspended until the host has supplied it.
 
 local inner = ...
-local host, S, regions, shapes, has_history = inner.host, inner.state, inner.regions, inner.shapes, inner.has_history
+local host, S, regions, shapes, has_history =
+  inner.host, inner.run_state, inner.regions, inner.shapes, inner.has_history
 local want, tell_wants, begin_dry, prune_undo = inner.want, inner.tell_wants, inner.begin_dry, inner.prune_undo
 local failure_text, tick = inner.failure_text, host.tick
 local pcall, min, sunpack = pcall, math.min, string.unpack
@@ -11,20 +12,20 @@ local co_create, co_resume, co_status = coroutine.create, coroutine.resume, coro
 local handlers -- of the script: on_event, on_snapshot
 
 -- The events being handled: runs of one shape, each behind the shape's number and its length.
-local packed, position, place, count
+local packed, position, event_no, count
 local read_event, run_left = nil, 0
 
 local function handle_events()
   local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
-  while place < count do
+  while event_no < count do
     if run_left == 0 then
       local shape
       shape, run_left, position = sunpack("<I2I2", packed, position)
       read_event = shapes[shape]
     end
     run_left = run_left - 1
-    place = place + 1
-    tick(place)
+    event_no = event_no + 1
+    tick(event_no)
     local event, block, writer
     event, block, writer, position = read_event(packed, position)
     S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
@@ -33,12 +34,12 @@ local function handle_events()
   end
 end
 
--- Runs the events behind the one that is parked dry, to learn which rows they will miss.
+-- Dry runs the events behind the one that is suspended, to learn which rows they will miss.
 local function run_ahead()
   local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
   local event_now, block_now, at, left, read_next = S[EVENT], fields.block, position, run_left, read_event
-  S[PARKED_WRITER], S[MODE] = S[WRITER], DRY
-  for ahead = place + 1, min(place + DRY_EVENTS_MAX, count) do
+  S[SUSPENDED_WRITER], S[MODE] = S[WRITER], DRY
+  for ahead = event_no + 1, min(event_no + DRY_EVENTS_MAX, count) do
     tick(ahead)
     if left == 0 then
       local shape
@@ -55,20 +56,20 @@ local function run_ahead()
   end
   S[MODE], S[DRY_WRITES] = RUN, nil
   S[EVENT], fields.block = event_now, block_now
-  tick(place)
+  tick(event_no)
 end
 
-local parked -- the coroutine that runs now
+local running -- the coroutine of the call that runs now
 
 -- Calls that wait for rows, by number: a lane's from 1, a snapshot's is SNAPSHOT_CALL.
 local waiting = {}
 
-local function park(number)
+local function suspend(number)
   waiting[number] = {
-    coroutine = parked,
+    coroutine = running,
     packed = packed,
     position = position,
-    place = place,
+    event_no = event_no,
     count = count,
     read_event = read_event,
     run_left = run_left,
@@ -80,49 +81,49 @@ local function park(number)
   }
 end
 
-local function unpark(number)
+local function restore(number)
   local call = waiting[number]
   waiting[number] = nil
-  parked = call.coroutine
-  packed, position, place, count = call.packed, call.position, call.place, call.count
+  running = call.coroutine
+  packed, position, event_no, count = call.packed, call.position, call.event_no, call.count
   read_event, run_left = call.read_event, call.run_left
   S[REGION], S[EVENT], S[WRITER], S[BLOCK], S[MODE] = call.region, call.event, call.writer, call.block, call.mode
 end
 
 -- Runs the coroutine on: DONE with its result, MISSED with rows to load, or FAILED with a message.
 local function go_on(number)
-  local ok, handle, what = co_resume(parked)
+  local ok, answer, what = co_resume(running)
   if not ok then
-    parked, S[MODE] = nil, RUN
-    return FAILED, failure_text(handle)
+    running, S[MODE] = nil, RUN
+    return FAILED, failure_text(answer)
   end
-  if co_status(parked) == "dead" then
-    parked = nil
-    return DONE, handle
+  if co_status(running) == "dead" then
+    running = nil
+    return DONE, answer
   end
-  want(handle, what)
+  want(answer, what)
   if S[MODE] == RUN then run_ahead() end
   tell_wants()
-  park(number)
+  suspend(number)
   return MISSED
 end
 
--- Goes on with a call that was parked; its rows are here.
+-- Goes on with a call that was suspended; its rows are here.
 local function resume(number)
-  unpark(number)
-  if S[MODE] == RUN then tick(place) end
+  restore(number)
+  if S[MODE] == RUN then tick(event_no) end
   return go_on(number)
 end
 
 -- Handles a chunk of a region's events.
 local function run(number, region_number, event_count, events)
-  packed, position, place, count, run_left = events, 1, 0, event_count, 0
+  packed, position, event_no, count, run_left = events, 1, 0, event_count, 0
   S[REGION], S[MODE] = regions[region_number], RUN
   if has_history then
     local _, _, block = sunpack("<I2I2i8", packed)
     prune_undo(block)
   end
-  parked = co_create(handle_events)
+  running = co_create(handle_events)
   return go_on(number)
 end
 
@@ -132,7 +133,7 @@ local function snapshot(region_number, block)
   local ctx, on_snapshot = region.ctx, handlers.on_snapshot
   region.fields.block = block
   S[MODE], S[EVENT] = SNAPSHOT, nil
-  parked = co_create(function()
+  running = co_create(function()
     return on_snapshot(ctx)
   end)
   return go_on(SNAPSHOT_CALL)

@@ -1,8 +1,9 @@
--- `ctx`: what a handler sees of its region. Behind each entity of it is a handle, out of a script's reach.
+-- `ctx`: what a handler sees of its region. Behind each entity of it is the state of its table, out of
+-- a script's reach.
 
 local inner = ...
 local host, raise, name_text, hidden = inner.host, inner.raise, inner.name_text, inner.hidden
-local regions, handle_of, delete, methods = inner.regions, inner.handle_of, inner.delete, inner.methods
+local regions, state_of, delete, methods = inner.regions, inner.state_of, inner.delete, inner.methods
 local setmeta, ipairs, tostring, concat = setmetatable, ipairs, tostring, table.concat
 
 local function refuse_key(_, key)
@@ -33,7 +34,7 @@ local function refuse_field(_, key)
   raise("ctx is read-only (" .. tostring(key) .. "); keep state in entities")
 end
 
-local new_handle = inner.constructor("handle", "kind, region_number, is_empty", {
+local new_table_state = inner.constructor("table_state", "kind, region_number, is_empty", {
   YOUNG = "{}",
   OLD = "{}",
   CHANGED = "{}",
@@ -58,12 +59,12 @@ local new_handle = inner.constructor("handle", "kind, region_number, is_empty", 
 
 -- Makes a region known. `is_empty[kind]`: its table has no row in the store.
 local function define_region(number, name, is_empty)
-  local fields, handles = { region = name, block = 0 }, {}
+  local fields, tables = { region = name, block = 0 }, {}
   for kind_number, kind in ipairs(kinds) do
-    local handle = new_handle(kind, number, is_empty[kind_number])
+    local state = new_table_state(kind, number, is_empty[kind_number])
     local entity = setmeta({}, kind.meta)
-    handle_of[entity], kind.inner_of[entity] = handle, handle
-    handles[kind_number] = handle
+    state_of[entity], kind.state_of[entity] = state, state
+    tables[kind_number] = state
     fields[kind.name] = entity
   end
   local ctx_meta = { __index = setmeta(fields, fields_meta), __newindex = refuse_field }
@@ -72,7 +73,7 @@ local function define_region(number, name, is_empty)
     number = number,
     ctx = setmeta({}, ctx_meta),
     fields = fields,
-    handles = handles,
+    tables = tables,
     undo = {},
     undo_count = 0,
   }

@@ -2,10 +2,11 @@
 -- write is kept apart and forgotten.
 
 local inner = ...
-local S, DRY_END, fetch, cells_at, note_read = inner.state, inner.DRY_END, inner.fetch, inner.cells_at, inner.note_read
+local S, DRY_END, fetch, cells_at, note_read =
+  inner.run_state, inner.DRY_END, inner.fetch, inner.cells_at, inner.note_read
 local error = error
 
--- Reads of one call that is run dry at most: it may look for what the parked call has not written yet, for ever.
+-- Reads of one call that is run dry at most: it may look for what the suspended call has not written yet, for ever.
 local DRY_READS_MAX <const> = 10000
 
 -- Begins the dry run of an event.
@@ -14,43 +15,43 @@ local function begin_dry(event)
 end
 
 -- Keeps what a call that is run dry wrote: cells, or false.
-local function note_dry(handle, id, cells)
-  local writes = S[DRY_WRITES][handle]
+local function note_dry(state, id, cells)
+  local writes = S[DRY_WRITES][state]
   if not writes then
     writes = {}
-    S[DRY_WRITES][handle] = writes
+    S[DRY_WRITES][state] = writes
   end
   writes[id] = cells
 end
 
--- A read of a call that is run dry. One that looks at what the parked call wrote ends here: it must not see half of
+-- A read of a call that is run dry. One that looks at what the suspended call wrote ends here: it must not see half of
 -- that.
-local function dry_get(handle, id)
+local function dry_get(state, id)
   S[DRY_READS] = S[DRY_READS] + 1
   if S[DRY_READS] > DRY_READS_MAX then error(DRY_END, 0) end
-  local writes, kind = S[DRY_WRITES][handle], handle[KIND]
+  local writes, kind = S[DRY_WRITES][state], state[KIND]
   local cells = writes and writes[id]
   if cells then return kind.copy(cells, 1) end
   if cells == false then return nil end
-  local place = fetch(handle, id)
-  if not place then
-    if handle[GONE][id] then error(DRY_END, 0) end
+  local slot = fetch(state, id)
+  if not slot then
+    if state[GONE][id] then error(DRY_END, 0) end
     return nil
   end
-  local d, at = cells_at(handle, place)
+  local d, at = cells_at(state, slot)
   local changed = d[at + kind.batch_at]
-  if d[at + kind.writer_at] == S[PARKED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then
+  if d[at + kind.writer_at] == S[SUSPENDED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then
     error(DRY_END, 0)
   end
   return kind.copy(d, at)
 end
 
 -- A call that is run dry sees what it wrote itself only by id: what it would find is not told to it.
-local function begin_read(handle)
-  note_read(handle[KIND])
+local function begin_read(state)
+  note_read(state[KIND])
   if S[MODE] ~= DRY then return end
   S[DRY_READS] = S[DRY_READS] + 1
-  if S[DRY_WRITES][handle] or S[DRY_READS] > DRY_READS_MAX then error(DRY_END, 0) end
+  if S[DRY_WRITES][state] or S[DRY_READS] > DRY_READS_MAX then error(DRY_END, 0) end
 end
 
 return { begin_dry = begin_dry, note_dry = note_dry, dry_get = dry_get, begin_read = begin_read }

@@ -1,7 +1,7 @@
 -- Events on their way in: what comes packed, and what is fetched when a handler asks for it.
 
 local inner = ...
-local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.state, inner.numbers, inner.hidden
+local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.run_state, inner.numbers, inner.hidden
 local setmeta, rawset, rawequal, type, next, ipairs = setmetatable, rawset, rawequal, type, next, ipairs
 local load, sunpack, find, format = load, string.unpack, string.find, string.format
 local concat, unpack, fill = table.concat, table.unpack, inner.fill
@@ -121,21 +121,21 @@ local function define_shape(number, names, field_kinds)
   local is_spoiled_shape = false
   for at, name in ipairs(names) do
     local kind = field_kinds:sub(at, at)
-    local slot = "v" .. at
+    local value = "v" .. at
     if FIELD_FORMATS[kind] ~= "" then
       format_parts[#format_parts + 1] = FIELD_FORMATS[kind]
-      locals[#locals + 1] = slot
+      locals[#locals + 1] = value
     end
     if kind == "m" then
       locals[#locals + 1], locals[#locals + 2] = "h" .. at, "l" .. at
       local place = 3 * #hints + 1
       if #hints < HINTS_MAX then
         hints[#hints + 1] =
-          format("hints[%d], hints[%d], hints[%d] = %s, h%d, l%d", place, place + 1, place + 2, slot, at, at)
+          format("hints[%d], hints[%d], hints[%d] = %s, h%d, l%d", place, place + 1, place + 2, value, at, at)
       end
     end
     if kind == "x" then is_spoiled_shape = true end
-    if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, slot) end
+    if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value) end
   end
   locals[#locals + 1] = "at"
   local template = [[

@@ -8,10 +8,10 @@
 local inner = ...
 local raise, describe = inner.raise, inner.describe
 local need, TRY, take_in, take_question = inner.need, inner.TRY, inner.take_in, inner.take_question
-local array, handle_of, no_entity, begin_read = inner.array, inner.handle_of, inner.no_entity, inner.begin_read
+local array, state_of, no_entity, begin_read = inner.array, inner.state_of, inner.no_entity, inner.begin_read
 local conditions, ordering, check_query = inner.conditions, inner.ordering, inner.check_query
 local packed_conditions, column_key, matches = inner.packed_conditions, inner.column_key, inner.matches
-local place_of_row, index_of, cells_at = inner.place_of_row, inner.index_of, inner.cells_at
+local slot_of, index_of, cells_at = inner.slot_of, inner.index_of, inner.cells_at
 local bound, each_up, each_down = inner.ordered.bound, inner.ordered.each_up, inner.ordered.each_down
 
 local mtype, next, ipairs, format = math.type, next, ipairs, string.format
@@ -23,7 +23,7 @@ local maxinteger = math.maxinteger
 local function each_in_order(list, plan, check)
   local low, high, low_behind, high_behind = nil, nil, false, true
   for _, condition in ipairs(plan.tests) do
-    if condition.place == plan.place then
+    if condition.column == plan.column then
       local value, operator = condition.value, condition.operator
       if operator:sub(1, 1) == ">" then
         if low == nil or low < value then
@@ -55,17 +55,17 @@ local function each_in_order(list, plan, check)
 end
 
 -- Visits the rows that meet a condition, put in the query's order, until `visit` says true.
-local function each_sorted(handle, plan, condition, visit)
+local function each_sorted(state, plan, condition, visit)
   local found = {}
-  local list, value, operator = index_of(handle, condition.place).values, condition.value, condition.operator
+  local list, value, operator = index_of(state, condition.column).values, condition.value, condition.operator
   local from, inside = 1, 1
   if operator ~= "<" and operator ~= "<=" then
     from, inside = bound(list, value, operator == ">")
   end
   each_up(list, from, inside, function(id, other)
     if (operator == "=" or operator == "<" or operator == "<=") and value < other then return true end
-    local row = place_of_row(handle, id)
-    if row and matches(handle, row, plan.tests) then found[#found + 1] = { id, row } end
+    local row = slot_of(state, id)
+    if row and matches(state, row, plan.tests) then found[#found + 1] = { id, row } end
     return false
   end)
   if not plan.is_counted then
@@ -80,44 +80,44 @@ local function each_sorted(handle, plan, condition, visit)
 end
 
 -- Visits the rows that are here and match, in the query's order, until `visit` says true.
-local function each_match(handle, plan, visit)
-  local tests, place = plan.tests, plan.place
+local function each_match(state, plan, visit)
+  local tests, column = plan.tests, plan.column
   local equal, ranged
   for _, condition in ipairs(tests) do
     if condition.operator == "=" then
       equal = condition
-    elseif not ranged or condition.place == place then
+    elseif not ranged or condition.column == column then
       ranged = condition
     end
   end
   local function check(id)
-    local row = place_of_row(handle, id)
-    if row and matches(handle, row, tests) then return visit(id, row) end
+    local row = slot_of(state, id)
+    if row and matches(state, row, tests) then return visit(id, row) end
     return false
   end
-  if not equal and (place or not ranged) then
-    local index = index_of(handle, place or 0)
+  if not equal and (column or not ranged) then
+    local index = index_of(state, column or 0)
     if each_in_order(index.values, plan, check) then return end
     -- A condition on the column leaves no nulls.
-    if not (ranged and ranged.place == place) then each_up(index.nulls, 1, 1, check) end
-  elseif equal and not place then
+    if not (ranged and ranged.column == column) then each_up(index.nulls, 1, 1, check) end
+  elseif equal and not column then
     -- Of one value, they lie by id.
-    local list = index_of(handle, equal.place).values
+    local list = index_of(state, equal.column).values
     local from, inside = bound(list, equal.value, false)
     each_up(list, from, inside, function(id, other)
       if equal.value < other then return true end
       return check(id)
     end)
   else
-    each_sorted(handle, plan, equal or ranged, visit)
+    each_sorted(state, plan, equal or ranged, visit)
   end
 end
 
--- The rows that are here and match, `limit` at most: their ids and places.
-local function here(handle, plan, limit)
+-- The rows that are here and match, `limit` at most: their ids and slots.
+local function here(state, plan, limit)
   local ids, rows, count = {}, {}, 0
   if limit > 0 then
-    each_match(handle, plan, function(id, row)
+    each_match(state, plan, function(id, row)
       count = count + 1
       ids[count], rows[count] = id, row
       return count >= limit
@@ -129,11 +129,11 @@ end
 ---------------------------------------------------------------------------------------------------- what is committed
 
 -- What is asked from the store. `changed` are the ids that a count leaves out.
-local function ask(handle, plan, key, limit)
+local function ask(state, plan, key, limit)
   local changed = ""
   if plan.is_counted then
     local ids = {}
-    for id in next, handle[CHANGED] do
+    for id in next, state[CHANGED] do
       ids[#ids + 1] = spack("<s4", id)
     end
     changed = concat(ids)
@@ -143,39 +143,39 @@ end
 
 -- Takes in what the store found for the question of that number: rows in order, or how many.
 local function supply_found(question_number, packed, count, is_complete)
-  local handle, question = take_question(question_number)
+  local state, question = take_question(question_number)
   if question.plan.is_counted then
-    local counts = handle[COUNTS]
+    local counts = state[COUNTS]
     if not counts then
       counts = {}
-      handle[COUNTS] = counts
+      state[COUNTS] = counts
     end
     counts[question.key] = { tests = question.plan.tests, rows = count }
     return
   end
-  -- A row that did not change stays at its place until the next sweep, and one that did is passed by.
+  -- A row that did not change stays in its slot until the next sweep, and one that did is passed by.
   local ids, rows, at, number = {}, {}, 1, 0
   while at <= #packed do
     local id
-    id, at = take_in(handle, packed, at)
-    local place = place_of_row(handle, id)
-    if place then
+    id, at = take_in(state, packed, at)
+    local slot = slot_of(state, id)
+    if slot then
       number = number + 1
-      ids[number], rows[number] = id, place
+      ids[number], rows[number] = id, slot
     end
   end
-  local found = handle[FOUND]
+  local found = state[FOUND]
   if not found then
     found = {}
-    handle[FOUND] = found
+    state[FOUND] = found
   end
   found[question.key] = { ids = ids, rows = rows, count = number, first = 1, is_complete = is_complete }
 end
 
 -- Merges what is here with what the store found; nil if more of that is needed.
-local function merge(handle, plan, base, limit)
-  local ids, rows, count = here(handle, plan, limit)
-  local changed, precedes = handle[CHANGED], plan.precedes
+local function merge(state, plan, base, limit)
+  local ids, rows, count = here(state, plan, limit)
+  local changed, precedes = state[CHANGED], plan.precedes
   local merged_ids, merged_rows, merged = {}, {}, 0
   -- What has changed stays so until the next sweep.
   while base.first <= base.count and changed[base.ids[base.first]] ~= nil do
@@ -210,10 +210,10 @@ end
 local methods = {}
 local FIND_KEYS <const> = { where = true, order = true, limit = true }
 
-local function make_precedes(handle, place, is_down)
+local function make_precedes(state, column, is_down)
   return function(id, row, other_id, other)
-    if place then
-      local left, right = column_key(handle, place, row), column_key(handle, place, other)
+    if column then
+      local left, right = column_key(state, column, row), column_key(state, column, other)
       -- Null comes last, in either direction.
       if left == nil or right == nil then
         if left ~= nil or right ~= nil then return left ~= nil end
@@ -227,30 +227,30 @@ local function make_precedes(handle, place, is_down)
 end
 
 function methods.find(entity, query)
-  local handle = handle_of[entity] or no_entity("find")
-  local kind = handle[KIND]
+  local state = state_of[entity] or no_entity("find")
+  local kind = state[KIND]
   query = check_query(kind, "find", query, FIND_KEYS, "where, order, limit")
   local tests = conditions(kind, "find", query.where)
-  local place, is_down = ordering(kind, query.order)
+  local column, is_down = ordering(kind, query.order)
   local limit = query.limit or maxinteger
   if mtype(limit) ~= "integer" or limit < 0 then
     raise("%s:find: limit: expected a count, got %s", kind.name, describe(limit))
   end
-  begin_read(handle)
-  local plan = { tests = tests, place = place, is_down = is_down, precedes = make_precedes(handle, place, is_down) }
-  if not handle[WHOLE] and not handle[TRIED] then need(handle, TRY) end
+  begin_read(state)
+  local plan = { tests = tests, column = column, is_down = is_down, precedes = make_precedes(state, column, is_down) }
+  if not state[WHOLE] and not state[TRIED] then need(state, TRY) end
   local ids, rows, count
   if limit == 0 then
     ids, rows, count = {}, {}, 0
-  elseif handle[WHOLE] then
-    ids, rows, count = here(handle, plan, limit)
+  elseif state[WHOLE] then
+    ids, rows, count = here(state, plan, limit)
   else
     plan.packed = packed_conditions(kind, tests)
-    local key = format("%d%s ", place or 0, is_down and "-" or "+") .. plan.packed
+    local key = format("%d%s ", column or 0, is_down and "-" or "+") .. plan.packed
     while true do
-      local base = handle[FOUND] and handle[FOUND][key]
+      local base = state[FOUND] and state[FOUND][key]
       if base then
-        ids, rows, count = merge(handle, plan, base, limit)
+        ids, rows, count = merge(state, plan, base, limit)
         if ids then break end
       end
       -- Some more than are wanted: those that change here will not count.
@@ -258,16 +258,16 @@ function methods.find(entity, query)
       if limit < 1 << 20 then
         local hidden = 0
         for at = 1, base and base.count or 0 do
-          if handle[CHANGED][base.ids[at]] ~= nil then hidden = hidden + 1 end
+          if state[CHANGED][base.ids[at]] ~= nil then hidden = hidden + 1 end
         end
         page = 2 * limit + 16 + 2 * hidden
       end
-      need(handle, ask(handle, plan, key, page))
+      need(state, ask(state, plan, key, page))
     end
   end
   local result = array({})
   for at = 1, count do
-    local row = kind.copy(cells_at(handle, rows[at]))
+    local row = kind.copy(cells_at(state, rows[at]))
     row.id = ids[at]
     result[at] = row
   end
@@ -277,23 +277,23 @@ end
 local COUNT_KEYS <const> = { where = true }
 
 function methods.count(entity, query)
-  local handle = handle_of[entity] or no_entity("count")
-  local kind = handle[KIND]
+  local state = state_of[entity] or no_entity("count")
+  local kind = state[KIND]
   query = check_query(kind, "count", query, COUNT_KEYS, "where")
   local plan = { tests = conditions(kind, "count", query.where), is_counted = true }
-  begin_read(handle)
-  if not handle[WHOLE] and not handle[TRIED] then need(handle, TRY) end
+  begin_read(state)
+  if not state[WHOLE] and not state[TRIED] then need(state, TRY) end
   local count = 0
-  if handle[WHOLE] and #plan.tests == 0 then return handle[ROWS] end
-  if not handle[WHOLE] then
+  if state[WHOLE] and #plan.tests == 0 then return state[ROWS] end
+  if not state[WHOLE] then
     plan.packed = packed_conditions(kind, plan.tests)
-    local counts, key = handle[COUNTS], "#" .. plan.packed
-    if not (counts and counts[key]) then need(handle, ask(handle, plan, plan.packed, NO_LIMIT)) end
-    count = handle[WHOLE] and 0 or handle[COUNTS][key].rows
+    local counts, key = state[COUNTS], "#" .. plan.packed
+    if not (counts and counts[key]) then need(state, ask(state, plan, plan.packed, NO_LIMIT)) end
+    count = state[WHOLE] and 0 or state[COUNTS][key].rows
   end
-  if handle[WHOLE] and #plan.tests == 0 then return handle[ROWS] end
-  if #plan.tests == 0 then return count + index_of(handle, 0).values.size end
-  each_match(handle, plan, function()
+  if state[WHOLE] and #plan.tests == 0 then return state[ROWS] end
+  if #plan.tests == 0 then return count + index_of(state, 0).values.size end
+  each_match(state, plan, function()
     count = count + 1
     return false
   end)

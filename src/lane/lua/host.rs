@@ -386,7 +386,7 @@ pub(super) fn split_ids(mut packed: &[u8]) -> Vec<&str> {
     std::iter::from_fn(|| take_id(&mut packed)).collect()
 }
 
-fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
     let answer = |number: Result<Numeric, NumericError>| match number.and_then(Numeric::checked_len) {
         Ok(number) => Ok((Some(number.to_string()), None)),
         Err(error) => Ok((None, Some(error.to_string()))),

@@ -5,47 +5,47 @@ local ordered, column_key, matches = inner.ordered, inner.column_key, inner.matc
 local add, take_out, list_of = ordered.add, ordered.take_out, ordered.list_of
 local next = next
 
-local function place_of_row(handle, id)
-  local place = handle[YOUNG][id]
-  if place == nil then place = handle[OLD][id] end
-  return place
+local function slot_of(state, id)
+  local slot = state[YOUNG][id]
+  if slot == nil then slot = state[OLD][id] end
+  return slot
 end
 
--- Visits the rows that have to be looked up here, by id and place.
-local function each_here(handle, visit)
-  local young, old = handle[YOUNG], handle[OLD]
-  if handle[WHOLE] then
-    for id, place in next, young do
-      if place then visit(id, place) end
+-- Visits the rows that have to be looked up here, by id and slot.
+local function each_here(state, visit)
+  local young, old = state[YOUNG], state[OLD]
+  if state[WHOLE] then
+    for id, slot in next, young do
+      if slot then visit(id, slot) end
     end
-    for id, place in next, old do
-      if place and young[id] == nil then visit(id, place) end
+    for id, slot in next, old do
+      if slot and young[id] == nil then visit(id, slot) end
     end
   else
-    for id in next, handle[CHANGED] do
-      local place = place_of_row(handle, id)
-      if place then visit(id, place) end
+    for id in next, state[CHANGED] do
+      local slot = slot_of(state, id)
+      if slot then visit(id, slot) end
     end
   end
 end
 
-local function key_in(handle, index, place, id)
-  if index.place == 0 then return id end
-  return column_key(handle, index.place, place)
+local function key_in(state, index, slot, id)
+  if index.column == 0 then return id end
+  return column_key(state, index.column, slot)
 end
 
-local function index_of(handle, place)
-  local indexes = handle[INDEXES]
+local function index_of(state, column)
+  local indexes = state[INDEXES]
   if not indexes then
     indexes = {}
-    handle[INDEXES] = indexes
+    state[INDEXES] = indexes
   end
-  local index = indexes[place]
-  if index and index.is_whole == handle[WHOLE] then return index end
-  index = { place = place, is_whole = handle[WHOLE] }
+  local index = indexes[column]
+  if index and index.is_whole == state[WHOLE] then return index end
+  index = { column = column, is_whole = state[WHOLE] }
   local values, nulls = {}, {}
-  each_here(handle, function(id, at)
-    local value = key_in(handle, index, at, id)
+  each_here(state, function(id, at)
+    local value = key_in(state, index, at, id)
     if value == nil then
       nulls[#nulls + 1] = { 0, id }
     else
@@ -53,18 +53,18 @@ local function index_of(handle, place)
     end
   end)
   index.values, index.nulls = list_of(values), list_of(nulls)
-  indexes[place] = index
+  indexes[column] = index
   return index
 end
 
--- Keep the indexes and counts right. The row at a place, or none if it is false, is about to change or go; it has
+-- Keep the indexes and counts right. The row at a slot, or none if it is false, is about to change or go; it has
 -- changed.
-local function leave(handle, id, place)
-  if not place then return end
-  local is_first = not handle[WHOLE] and handle[CHANGED][id] == nil
-  for _, index in next, handle[INDEXES] or {} do
+local function leave(state, id, slot)
+  if not slot then return end
+  local is_first = not state[WHOLE] and state[CHANGED][id] == nil
+  for _, index in next, state[INDEXES] or {} do
     if not is_first or index.is_whole then
-      local value = key_in(handle, index, place, id)
+      local value = key_in(state, index, slot, id)
       if value == nil then
         take_out(index.nulls, 0, id)
       else
@@ -73,15 +73,15 @@ local function leave(handle, id, place)
     end
   end
   if is_first then
-    for _, count in next, handle[COUNTS] or {} do
-      if matches(handle, place, count.tests) then count.rows = count.rows - 1 end
+    for _, count in next, state[COUNTS] or {} do
+      if matches(state, slot, count.tests) then count.rows = count.rows - 1 end
     end
   end
 end
 
-local function enter(handle, id, place)
-  for _, index in next, handle[INDEXES] or {} do
-    local value = key_in(handle, index, place, id)
+local function enter(state, id, slot)
+  for _, index in next, state[INDEXES] or {} do
+    local value = key_in(state, index, slot, id)
     if value == nil then
       add(index.nulls, 0, id)
     else
@@ -91,17 +91,17 @@ local function enter(handle, id, place)
 end
 
 -- Whether a write must know what the row was.
-local function needs_before(handle)
-  return handle[COUNTS] ~= nil and not handle[WHOLE]
+local function needs_before(state)
+  return state[COUNTS] ~= nil and not state[WHOLE]
 end
 
 -- Forgets what was found: rows are let go.
-local function drop(handle)
-  handle[FOUND], handle[COUNTS], handle[INDEXES] = nil, nil, nil
+local function drop(state)
+  state[FOUND], state[COUNTS], state[INDEXES] = nil, nil, nil
 end
 
 return {
-  place_of_row = place_of_row,
+  slot_of = slot_of,
   index_of = index_of,
   leave = leave,
   enter = enter,

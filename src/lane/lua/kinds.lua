@@ -5,15 +5,15 @@
 -- numeric takes two cells (its limbs, or false and its text where they do not suffice), a boolean is 1 or 0, null is
 -- false. Then the row's id (false once the row is gone), the event that wrote it, the batch that changed it last
 -- (negated if the row was not there before that batch, as far as is known here; 0 if no batch of this run did) and,
--- where history is kept, the block that did. A *place* is the number of the segment, shifted, and that of the row's
+-- where history is kept, the block that did. A *slot* is the number of the segment, shifted, and that of the row's
 -- first cell.
 
 local inner = ...
 local raise, describe, host, numbers, fill = inner.raise, inner.describe, inner.host, inner.numbers, inner.fill
-local S, has_history, decode, clean = inner.state, inner.has_history, inner.decode, inner.clean
+local S, has_history, decode, clean = inner.run_state, inner.has_history, inner.decode, inner.clean
 local slow_get, slow_set, no_entity, no_row = inner.slow_get, inner.slow_set, inner.no_entity, inner.no_row
 local odd_column, mark, note_row, note_new = inner.odd_column, inner.mark, inner.note_row, inner.note_new
-local new_place, is_key = inner.new_place, inner.is_key
+local new_slot, is_key = inner.new_slot, inner.is_key
 
 local PACKED_TOGETHER <const>, PACKED_VALUES_MAX <const> = 8, 120 -- rows and values at most that are packed in one call
 local LOCALS_MAX <const> = 60 -- cells of a row that are checked in locals; more would not compile
@@ -299,7 +299,7 @@ local LIBRARY <const> = {
   mark = mark,
   note_row = note_row,
   note_new = note_new,
-  new_place = new_place,
+  new_slot = new_slot,
   is_key = is_key,
 }
 local library_names, library_values = {}, {}
@@ -310,13 +310,13 @@ sort(library_names)
 for at, name in ipairs(library_names) do
   library_values[at] = LIBRARY[name]
 end
-local LIBRARY_LINE <const> = "local inner_of, known, " .. concat(library_names, ", ") .. " = ... "
+local LIBRARY_LINE <const> = "local state_of, known, " .. concat(library_names, ", ") .. " = ... "
 
--- Compiles the text of a function. `inner_of` and `known` are the kind's.
-local function compile(source, inner_of, known)
+-- Compiles the text of a function. `state_of` and `known` are the kind's.
+local function compile(source, state_of, known)
   local chunk, problem = load(LIBRARY_LINE .. source, "=kind", "t")
   if not chunk then error(problem) end
-  return chunk(inner_of, known, unpack(library_values))
+  return chunk(state_of, known, unpack(library_values))
 end
 
 -- `read(row, d, at)`: checks the table that a script gave, and then keeps it as cells.
@@ -339,53 +339,53 @@ end
 local function make_get(kind, copy)
   local source = [[
     return function(entity, id)
-      local handle = inner_of[entity] or no_entity("get")
-      local at = handle[$YOUNG][id]
-      if not at or S[$MODE] == $DRY then return slow_get(handle, id) end
-      local d = handle[$SEGMENTS][at >> $SHIFT]
+      local state = state_of[entity] or no_entity("get")
+      local at = state[$YOUNG][id]
+      if not at or S[$MODE] == $DRY then return slow_get(state, id) end
+      local d = state[$SEGMENTS][at >> $SHIFT]
       at = at & $MASK
       return $copy
     end]]
-  return compile(fill(source, { copy = copy }), kind.inner_of)
+  return compile(fill(source, { copy = copy }), kind.state_of)
 end
 
 -- The row is here, or known not to be, and nothing is kept in order beside it; the rest is left to the slow path.
 local function make_set(kind, lines, names)
   local template = [[
     return function(entity, id, row)
-      local handle = inner_of[entity] or no_entity("set")
-      local place = handle[$YOUNG][id]
-      if S[$MODE] ~= $RUN or handle[$INDEXES] or handle[$COUNTS] then return slow_set(handle, id, row) end
-      if place == nil
-        and (not (handle[$WHOLE] or handle[$FILTERED]) or handle[$OLD][id] ~= nil or not is_key(id)) then
-        return slow_set(handle, id, row)
+      local state = state_of[entity] or no_entity("set")
+      local slot = state[$YOUNG][id]
+      if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] then return slow_set(state, id, row) end
+      if slot == nil
+        and (not (state[$WHOLE] or state[$FILTERED]) or state[$OLD][id] ~= nil or not is_key(id)) then
+        return slow_set(state, id, row)
       end
-      if type(row) ~= "table" then no_row(handle, row) end
+      if type(row) ~= "table" then no_row(state, row) end
       for name in next, row do
-        if not known[name] then odd_column(handle, id, row, name) end
+        if not known[name] then odd_column(state, id, row, name) end
       end
       $check
       local batch, d, at = S[$BATCH]
-      if place then
-        d, at = handle[$SEGMENTS][place >> $SHIFT], place & $MASK
+      if slot then
+        d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
         local changed = $row_batch
         if changed ~= batch and changed ~= -batch then
-          mark(handle, id, place)
+          mark(state, id, slot)
           $row_batch = batch
         end
         $note_row
         $keep
       else
         $note_absent
-        place = new_place(handle)
-        d, at = handle[$SEGMENTS][place >> $SHIFT], place & $MASK
+        slot = new_slot(state)
+        d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
         $keep
         $row_id = id
         $row_writer = 0
-        $row_batch = handle[$GONE][id] and batch or -batch
-        handle[$YOUNG][id] = place
-        handle[$ROWS] = handle[$ROWS] + 1
-        mark(handle, id, place)
+        $row_batch = state[$GONE][id] and batch or -batch
+        state[$YOUNG][id] = slot
+        state[$ROWS] = state[$ROWS] + 1
+        mark(state, id, slot)
       end
       $row_writer = S[$WRITER]
       $note_block
@@ -397,11 +397,11 @@ local function make_set(kind, lines, names)
     row_id = cell(kind.id_at),
     row_writer = cell(kind.writer_at),
     row_batch = cell(kind.batch_at),
-    note_row = has_history and fill("if $block ~= S[$BLOCK] then note_row(handle, id, d, at) end", block) or "",
-    note_absent = has_history and "note_new(handle, id, place)" or "",
+    note_row = has_history and fill("if $block ~= S[$BLOCK] then note_row(state, id, d, at) end", block) or "",
+    note_absent = has_history and "note_new(state, id, slot)" or "",
     note_block = has_history and fill("$block = S[$BLOCK]", block) or "",
   })
-  return compile(source, kind.inner_of, kind.known)
+  return compile(source, kind.state_of, kind.known)
 end
 
 ------------------------------------------------------------------------------------------------- across the border
@@ -455,7 +455,7 @@ local function make_pack(columns, first)
   return compile(fill(source, { body = concat(body, " "), result = result }))
 end
 
--- `pack_some(segments, places, from, batch)`: the rows of the `some` places from there on, in packed form; nil if one
+-- `pack_some(segments, slots, from, batch)`: the rows of the `some` slots from there on, in packed form; nil if one
 -- of them is gone. To pack many in one call costs half. Nothing for kinds that are too wide for it.
 local function make_pack_some(kind, columns, first)
   if #columns == 0 or #columns > COLUMNS_PER_MASK then return nil, 0 end
@@ -463,8 +463,8 @@ local function make_pack_some(kind, columns, first)
   local some = min(PACKED_TOGETHER, PACKED_VALUES_MAX // (#values_of_one + 3))
   if some < 2 then return nil, 0 end
   local template = [[
-      place = places[from + $nth]
-      d, at = segments[place >> $SHIFT], place & $MASK
+      slot = slots[from + $nth]
+      d, at = segments[slot >> $SHIFT], slot & $MASK
       local $i, $c, $w = $id, $batch == new and $NEW or $WRITTEN, $writer
       if not $i then return nil end
       $lines]]
@@ -486,8 +486,8 @@ local function make_pack_some(kind, columns, first)
     values[row] = fill("i$tag, c$tag, w$tag, $values", { tag = tag, values = concat(row_values, ", ") })
   end
   template = [[
-    return function(segments, places, from, batch)
-      local place, d, at
+    return function(segments, slots, from, batch)
+      local slot, d, at
       local new = -batch
       $rows
       return spack($form, $values)
@@ -537,8 +537,8 @@ end
 
 -- A value as it is compared; nil for null. False is less than true.
 local function make_comparable(columns, first)
-  return function(place, d, at)
-    local offset, kind = at + first[place], columns[place].type
+  return function(column, d, at)
+    local offset, kind = at + first[column], columns[column].type
     local value = d[offset]
     if kind == "numeric" then
       if value then return setmeta({ value, d[offset + 1] }, numeric_meta) end
@@ -573,7 +573,7 @@ local function make_kind(number, given)
     names = names,
     known = known,
     indexed = indexed,
-    inner_of = {}, -- `ctx.<entity>` -> handle
+    state_of = {}, -- `ctx.<entity>` -> the table's state
     cells = cells,
     width = width,
     id_at = cells,

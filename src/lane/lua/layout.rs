@@ -1,7 +1,7 @@
 //! The numbers that the Lua files and the host share, each written here and nowhere else.
 //!
 //! Every Lua file sees them as constants: [`prefix`] declares those that a file uses, on its first line, so that lines keep
-//! their numbers. Lua folds a constant that is declared alone into the instructions: `handle[YOUNG]` costs no look-up.
+//! their numbers. Lua folds a constant that is declared alone into the instructions: `state[YOUNG]` costs no look-up.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ pub(super) const DONE: i64 = 0;
 pub(super) const MISSED: i64 = 1;
 const FAILED: i64 = 2;
 
-/// The place of a snapshot among the parked calls; lanes have theirs from 1.
+/// The place of a snapshot among the suspended calls; lanes have theirs from 1.
 pub(super) const SNAPSHOT_CALL: i64 = 0;
 
 /// A list whose entries have names: the first is 1. `layout.lua` makes such lists, and checks that nothing is forgotten.
@@ -34,23 +34,23 @@ const RUN_STATE: List = List {
         "COMMITTED",
         "EVENT",  // that event as the handler sees it
         "REGION", // the region that is being handled
-        // Of the event that is run dry, and the event that is parked meanwhile.
-        "DRY_WRITES", // handle -> id -> cells, or false
+        // Of the event that is run dry, and the event that is suspended meanwhile.
+        "DRY_WRITES", // table state -> id -> cells, or false
         "DRY_READS",
-        "PARKED_WRITER",
+        "SUSPENDED_WRITER",
     ],
 };
 
-/// What is kept of one table of one region: its handle.
-const HANDLE: List = List {
-    name: "handle",
+/// What is kept of one table of one region.
+const TABLE_STATE: List = List {
+    name: "table_state",
     entries: &[
-        "YOUNG", // id -> place of the row, or false if it is known that there is none; used since the last sweep
+        "YOUNG", // id -> slot of the row, or false if it is known that there is none; used since the last sweep
         "OLD",   // the same, not used since
         // id -> the batch that changed it last; of rows that are written it is kept only while the table is not whole and
         // is read.
         "CHANGED",
-        "DIRTY", // places of the rows that the open batch wrote
+        "DIRTY", // slots of the rows that the open batch wrote
         "DIRTY_COUNT",
         "WHOLE", // whether every row of the table is here
         "KIND",
@@ -59,9 +59,9 @@ const HANDLE: List = List {
         "SEGMENTS", // lists of cells
         "FOUND",    // key of a query -> what the store found
         "COUNTS",   // the same for counts
-        "INDEXES",  // place of a column (0 is the id) -> the rows in its order
-        "TOP",      // the last place in use
-        "FREE",     // places below it that are not
+        "INDEXES",  // column (0 is the id) -> the rows in its order
+        "TOP",      // the last slot in use
+        "FREE",     // slots below it that are not
         "FREE_COUNT",
         "GONE",     // ids of rows that the open batch deleted
         "TOUCHED",  // whether the open batch changed anything
@@ -71,7 +71,7 @@ const HANDLE: List = List {
 };
 
 /// The lists whose entries have names.
-pub(super) const LISTS: [List; 2] = [RUN_STATE, HANDLE];
+pub(super) const LISTS: [List; 2] = [RUN_STATE, TABLE_STATE];
 
 /// All other constants.
 const NUMBERS: [(&str, i64); 22] = [
@@ -84,7 +84,7 @@ const NUMBERS: [(&str, i64); 22] = [
     ("MISSED", MISSED),
     ("FAILED", FAILED),
     ("SNAPSHOT_CALL", SNAPSHOT_CALL),
-    // A place is the number of a segment, shifted, and that of the row's first cell in it.
+    // A slot is the number of a segment, shifted, and that of the row's first cell in it.
     ("SHIFT", 16),
     ("MASK", 0xffff),
     ("SEGMENT_CELLS", 4096),

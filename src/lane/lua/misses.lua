@@ -1,7 +1,7 @@
 -- Rows that are missed: what is wanted of the host, and what it supplies.
 
 local inner = ...
-local host, S, regions = inner.host, inner.state, inner.regions
+local host, S, regions = inner.host, inner.run_state, inner.regions
 local add_row, cells_at, lookup = inner.add_row, inner.cells_at, inner.lookup
 local next, ipairs, type, error = next, ipairs, type, error
 local co_yield, co_yieldable = coroutine.yield, coroutine.isyieldable
@@ -14,12 +14,12 @@ local wants, wants_list = {}, {}
 local TRY <const> = {} -- the whole table, if it is small
 
 -- Notes what is wanted: the row of an id, the whole table if it is small, or what `find.lua` asks.
-local function want(handle, what)
-  local wanted = wants[handle]
+local function want(state, what)
+  local wanted = wants[state]
   if not wanted then
     wanted = { ids = {}, set = {}, asked = {}, questions = {}, has_rows = false }
-    wants[handle] = wanted
-    wants_list[#wants_list + 1] = handle
+    wants[state] = wanted
+    wants_list[#wants_list + 1] = state
   end
   if what == TRY then
     wanted.has_rows = true
@@ -43,65 +43,65 @@ end
 local questions, questions_count = {}, 0
 
 -- A question as the host takes it: its number, then what is asked.
-local function posed(handle, question)
+local function posed(state, question)
   questions_count = questions_count + 1
-  questions[questions_count] = { handle, question }
-  local kind, region, plan = handle[KIND].number, handle[REGION_NUMBER], question.plan
-  local is_count, place, is_down = plan.is_counted or false, plan.place or 0, plan.is_down or false
-  return questions_count, kind, region, is_count, plan.packed, place, is_down, question.limit, question.changed
+  questions[questions_count] = { state, question }
+  local kind, region, plan = state[KIND].number, state[REGION_NUMBER], question.plan
+  local is_count, column, is_down = plan.is_counted or false, plan.column or 0, plan.is_down or false
+  return questions_count, kind, region, is_count, plan.packed, column, is_down, question.limit, question.changed
 end
 
 -- Waits until what is wanted is here.
-local function need(handle, what)
+local function need(state, what)
   if S[MODE] == DRY then
-    want(handle, what)
+    want(state, what)
     error(DRY_END, 0)
   elseif co_yieldable() then
-    co_yield(handle, what)
+    co_yield(state, what)
   elseif what ~= TRY and type(what) == "table" then
     -- Within a comparison of table.sort and the like: one at a time.
-    host.ask(posed(handle, what))
+    host.ask(posed(state, what))
   else
-    host.load(handle[KIND].number, handle[REGION_NUMBER], what ~= TRY and what or nil, not handle[TRIED])
+    host.load(state[KIND].number, state[REGION_NUMBER], what ~= TRY and what or nil, not state[TRIED])
   end
 end
 
 -- Whether it is known that there is no row of an id that is not here.
-local function is_absent(handle, id)
-  if handle[FILTERED] and host.is_absent(handle[KIND].number, handle[REGION_NUMBER], id) then
-    handle[YOUNG][id] = false
+local function is_absent(state, id)
+  if state[FILTERED] and host.is_absent(state[KIND].number, state[REGION_NUMBER], id) then
+    state[YOUNG][id] = false
     return true
   end
   return false
 end
 
--- The place of an id, or false: waits for the row if it is not here.
-local function fetch(handle, id)
-  local place = lookup(handle, id)
-  if place == nil then
-    if is_absent(handle, id) then return false end
-    need(handle, id)
-    place = lookup(handle, id) or false
+-- The slot of an id, or false: waits for the row if it is not here.
+local function fetch(state, id)
+  local slot = lookup(state, id)
+  if slot == nil then
+    if is_absent(state, id) then return false end
+    need(state, id)
+    slot = lookup(state, id) or false
   end
-  return place
+  return slot
 end
 
 -- The table and the question of that number, which is answered now.
 local function take_question(number)
-  local handle, question = questions[number][1], questions[number][2]
+  local state, question = questions[number][1], questions[number][2]
   questions[number] = nil
   if next(questions) == nil then questions_count = 0 end
-  return handle, question
+  return state, question
 end
 
 local taken = {} -- the cells of the row that is being taken in
 
 -- Takes in a row that the host found, if nothing is known of it here; returns its id and where the next one begins.
-local function take_in(handle, packed, from)
-  local kind, id = handle[KIND]
+local function take_in(state, packed, from)
+  local kind, id = state[KIND]
   id, from = kind.unpack(packed, from, taken, 1)
-  if handle[YOUNG][id] == nil and handle[OLD][id] == nil then
-    local _, d, at = add_row(handle, id, 0, 0)
+  if state[YOUNG][id] == nil and state[OLD][id] == nil then
+    local _, d, at = add_row(state, id, 0, 0)
     move(taken, 1, kind.cells, at, d)
   end
   return id, from
@@ -109,19 +109,19 @@ end
 
 -- The rows the host found, of the ids that are given or of the whole table.
 local function supply(kind_number, region_number, packed, is_whole, ids)
-  local handle = regions[region_number].handles[kind_number]
-  local young, old = handle[YOUNG], handle[OLD]
+  local state = regions[region_number].tables[kind_number]
+  local young, old = state[YOUNG], state[OLD]
   local at, _ = 1
   while at <= #packed do
-    _, at = take_in(handle, packed, at)
+    _, at = take_in(state, packed, at)
   end
-  handle[TRIED] = true
-  if is_whole and not handle[WHOLE] then
-    handle[WHOLE] = true
+  state[TRIED] = true
+  if is_whole and not state[WHOLE] then
+    state[WHOLE] = true
     -- A row that was written without being here may have been there before.
-    local batch_at = handle[KIND].batch_at
-    for dirty_at = 1, handle[DIRTY_COUNT] do
-      local d, cell = cells_at(handle, handle[DIRTY][dirty_at])
+    local batch_at = state[KIND].batch_at
+    for dirty_at = 1, state[DIRTY_COUNT] do
+      local d, cell = cells_at(state, state[DIRTY][dirty_at])
       if d[cell + batch_at] == -S[BATCH] then d[cell + batch_at] = S[BATCH] end
     end
   end
@@ -135,14 +135,14 @@ end
 
 -- Tells the host all that is wanted.
 local function tell_wants()
-  for _, handle in ipairs(wants_list) do
-    local wanted, ids = wants[handle], {}
+  for _, state in ipairs(wants_list) do
+    local wanted, ids = wants[state], {}
     for at, id in ipairs(wanted.ids) do
       ids[at] = spack("<s4", id)
     end
-    if wanted.has_rows then host.want(handle[KIND].number, handle[REGION_NUMBER], not handle[TRIED], concat(ids)) end
+    if wanted.has_rows then host.want(state[KIND].number, state[REGION_NUMBER], not state[TRIED], concat(ids)) end
     for _, question in ipairs(wanted.questions) do
-      host.want_answer(posed(handle, question))
+      host.want_answer(posed(state, question))
     end
   end
   wants, wants_list = {}, {}

@@ -25,6 +25,8 @@ mod layout;
 mod packer;
 mod pieces;
 mod question;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -249,7 +251,7 @@ impl ScriptEngine {
     }
 
     /// Runs a lane from a chunk on; returns the chunk that misses rows. While one chunk is being handled the next one is
-    /// packed, if another thread has nothing to do. While other lanes are parked, what their packed events refer to may
+    /// packed, if another thread has nothing to do. While other lanes are suspended, what their packed events refer to may
     /// not change.
     fn run_chunks(
         &mut self,
@@ -453,21 +455,21 @@ impl ScriptEngine {
 
 impl Engine for ScriptEngine {
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError> {
-        let mut parked = Vec::new();
+        let mut suspended = Vec::new();
         for lane in lanes {
             let first = Chunk { lane: *lane, base: 0, count: 0 };
-            parked.extend(self.run_chunks(round, first, None, parked.is_empty())?);
+            suspended.extend(self.run_chunks(round, first, None, suspended.is_empty())?);
         }
-        while !parked.is_empty() {
+        while !suspended.is_empty() {
             self.supply().map_err(|error| self.failure(&error))?;
             let mut still = Vec::new();
-            let others = parked.len() - 1;
-            for (at, chunk) in parked.into_iter().enumerate() {
+            let others = suspended.len() - 1;
+            for (at, chunk) in suspended.into_iter().enumerate() {
                 let step = self.resume_chunk(round, chunk)?;
                 let is_alone = still.is_empty() && at == others;
                 still.extend(self.run_chunks(round, chunk, Some(step), is_alone)?);
             }
-            parked = still;
+            suspended = still;
         }
         self.host.lock().lane = None;
         Ok(())

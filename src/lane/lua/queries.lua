@@ -56,7 +56,7 @@ local function conditions(kind, called, where)
   for at, condition in ipairs(where) do
     if type(condition) ~= "table" then wrong() end
     local column, operator, value = condition[1], condition[2], condition[3]
-    local place = indexed(kind, called, column, "a condition")
+    local number = indexed(kind, called, column, "a condition")
     local test = OPERATORS[operator]
     if not test then
       raise("%s:%s: %s is no operator; expected one of = < <= > >=", kind.name, called, describe(operator))
@@ -68,20 +68,20 @@ local function conditions(kind, called, where)
     local cells = {}
     kind.read({ [column] = value }, cells, 1)
     tests[at] =
-      { place = place, operator = operator, test = test, value = kind.comparable(place, cells, 1), cells = cells }
+      { column = number, operator = operator, test = test, value = kind.comparable(number, cells, 1), cells = cells }
   end
   return tests
 end
 
--- A column of the row at a place, as it is compared.
-local function column_key(handle, column, place)
-  return handle[KIND].comparable(column, handle[SEGMENTS][place >> SHIFT], place & MASK)
+-- A column of the row at a slot, as it is compared.
+local function column_key(state, column, slot)
+  return state[KIND].comparable(column, state[SEGMENTS][slot >> SHIFT], slot & MASK)
 end
 
-local function matches(handle, place, tests)
+local function matches(state, slot, tests)
   for at = 1, #tests do
     local condition = tests[at]
-    local value = column_key(handle, condition.place, place)
+    local value = column_key(state, condition.column, slot)
     if value == nil or not condition.test(value, condition.value) then return false end
   end
   return true
@@ -96,13 +96,13 @@ local function ordering(kind, order)
   return indexed(kind, "find", is_down and order:sub(2) or order, "an order"), is_down
 end
 
--- Conditions as the host takes them: place, operator, and a row that holds the value.
+-- Conditions as the host takes them: column, operator, and a row that holds the value.
 local function packed_conditions(kind, tests)
   local parts = {}
   for at, condition in ipairs(tests) do
     parts[at] = spack(
       "<I2Bs4",
-      condition.place - 1,
+      condition.column - 1,
       OPERATOR_CODES[condition.operator],
       kind.pack("", WRITTEN, 0, condition.cells, 1)
     )

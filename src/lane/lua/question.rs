@@ -20,7 +20,7 @@ pub(super) struct Question {
     but: Option<Vec<u8>>,
 }
 
-/// As `find.lua` gives it: number, kind, region, whether it is a count, conditions, the place of the order (0 for none),
+/// As `find.lua` gives it: number, kind, region, whether it is a count, conditions, the column of the order (0 for none),
 /// whether it is descending, the limit (-1 for none), the ids that a count leaves out.
 type Given = (u64, usize, usize, bool, LuaString, usize, bool, i64, LuaString);
 

@@ -6,80 +6,80 @@ local next, ipairs = next, ipairs
 
 local regions = {} -- by number
 
--- `ctx.<entity>` of one region is an empty table; what is behind it, its handle, is out of a script's reach.
-local handle_of = {}
+-- `ctx.<entity>` of one region is an empty table; the state of the table is out of a script's reach.
+local state_of = {}
 
--- The segment of a place, and the row's first cell in it.
-local function cells_at(handle, place)
-  return handle[SEGMENTS][place >> SHIFT], place & MASK
+-- The segment of a slot, and the row's first cell in it.
+local function cells_at(state, slot)
+  return state[SEGMENTS][slot >> SHIFT], slot & MASK
 end
 
--- A place for one more row.
-local function new_place(handle)
-  local count = handle[FREE_COUNT]
+-- A slot for one more row.
+local function new_slot(state)
+  local count = state[FREE_COUNT]
   if count > 0 then
-    handle[FREE_COUNT] = count - 1
-    return handle[FREE][count]
+    state[FREE_COUNT] = count - 1
+    return state[FREE][count]
   end
-  local kind, place = handle[KIND], handle[TOP]
-  if place == 0 or (place & MASK) + 2 * kind.width > kind.rows_max * kind.width + 1 then
-    local segments = handle[SEGMENTS]
+  local kind, slot = state[KIND], state[TOP]
+  if slot == 0 or (slot & MASK) + 2 * kind.width > kind.rows_max * kind.width + 1 then
+    local segments = state[SEGMENTS]
     segments[#segments + 1] = {}
-    place = #segments << SHIFT | 1
+    slot = #segments << SHIFT | 1
   else
-    place = place + kind.width
+    slot = slot + kind.width
   end
-  handle[TOP] = place
-  return place
+  state[TOP] = slot
+  return slot
 end
 
--- Gives a row's place back.
-local function release(handle, place)
-  local d, at, kind, count = handle[SEGMENTS][place >> SHIFT], place & MASK, handle[KIND], handle[FREE_COUNT] + 1
+-- Gives a row's slot back.
+local function release(state, slot)
+  local d, at, kind, count = state[SEGMENTS][slot >> SHIFT], slot & MASK, state[KIND], state[FREE_COUNT] + 1
   d[at + kind.id_at] = false
   local texts = kind.texts
   for number = 1, #texts do
     d[at + texts[number]] = false
   end
-  handle[FREE][count], handle[FREE_COUNT] = place, count
+  state[FREE][count], state[FREE_COUNT] = slot, count
 end
 
--- Makes a row known that is not; its columns are for the caller to fill in. Returns the place and its cells.
-local function add_row(handle, id, writer, changed_in)
-  local place = new_place(handle)
-  local kind = handle[KIND]
-  local d, at = cells_at(handle, place)
+-- Makes a row known that is not; its columns are for the caller to fill in. Returns the slot and its cells.
+local function add_row(state, id, writer, changed_in)
+  local slot = new_slot(state)
+  local kind = state[KIND]
+  local d, at = cells_at(state, slot)
   -- In the order of cells, so that a new segment stays a list.
   for cell = at, at + kind.cells - 1 do
     d[cell] = false
   end
   d[at + kind.id_at], d[at + kind.writer_at], d[at + kind.batch_at] = id, writer, changed_in
   if has_history then d[at + kind.block_at] = false end
-  handle[YOUNG][id], handle[OLD][id] = place, nil
-  handle[ROWS] = handle[ROWS] + 1
-  return place, d, at
+  state[YOUNG][id], state[OLD][id] = slot, nil
+  state[ROWS] = state[ROWS] + 1
+  return slot, d, at
 end
 
--- The place of an id, or false; whichever generation it is in.
-local function lookup(handle, id)
-  local place = handle[YOUNG][id]
-  if place ~= nil then return place end
-  place = handle[OLD][id]
-  if place ~= nil then
-    handle[YOUNG][id], handle[OLD][id] = place, nil
-    return place
+-- The slot of an id, or false; whichever generation it is in.
+local function lookup(state, id)
+  local slot = state[YOUNG][id]
+  if slot ~= nil then return slot end
+  slot = state[OLD][id]
+  if slot ~= nil then
+    state[YOUNG][id], state[OLD][id] = slot, nil
+    return slot
   end
-  if handle[WHOLE] then return false end
+  if state[WHOLE] then return false end
   return nil
 end
 
 -- Brings CHANGED up to date with the rows that changed in this run.
-local function list_changed(handle)
-  local changed, batch_at = handle[CHANGED], handle[KIND].batch_at
-  for _, map in ipairs { handle[YOUNG], handle[OLD] } do
-    for id, place in next, map do
-      if place then
-        local d, at = cells_at(handle, place)
+local function list_changed(state)
+  local changed, batch_at = state[CHANGED], state[KIND].batch_at
+  for _, map in ipairs { state[YOUNG], state[OLD] } do
+    for id, slot in next, map do
+      if slot then
+        local d, at = cells_at(state, slot)
         local changed_in = d[at + batch_at]
         if changed_in ~= 0 then changed[id] = changed_in < 0 and -changed_in or changed_in end
       end
@@ -92,16 +92,16 @@ local function note_read(kind)
   if kind.is_read then return end
   kind.is_read = true
   for _, known in next, regions do
-    local handle = known.handles[kind.number]
-    if not handle[WHOLE] then list_changed(handle) end
+    local state = known.tables[kind.number]
+    if not state[WHOLE] then list_changed(state) end
   end
 end
 
 return {
   regions = regions,
-  handle_of = handle_of,
+  state_of = state_of,
   cells_at = cells_at,
-  new_place = new_place,
+  new_slot = new_slot,
   release = release,
   add_row = add_row,
   lookup = lookup,

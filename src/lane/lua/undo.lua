@@ -1,31 +1,31 @@
 -- What rows were before blocks, kept as far back as the store can be rolled back.
 
 local inner = ...
-local host, S = inner.host, inner.state
+local host, S = inner.host, inner.run_state
 local history_depth <const> = host.history_depth
 local next, ipairs, spack, concat, move = next, ipairs, string.pack, table.concat, table.move
 
--- Keeps what rows were before the current block: see `seal_undo`. Entries lie one behind the other: block, handle, id,
+-- Keeps what rows were before the current block: see `seal_undo`. Entries lie one behind the other: block, state, id,
 -- what the row was, and if it was one, its cells.
 local UNDO_HEAD <const> = 4
 local logged = {} -- regions of which something is kept
 
-local function note_before(handle, id, what)
+local function note_before(state, id, what)
   local region = S[REGION]
   local undo, at = region.undo, region.undo_count
   if at == 0 then logged[#logged + 1] = region end
-  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = S[BLOCK], handle, id, what
+  undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = S[BLOCK], state, id, what
   region.undo_count = at + UNDO_HEAD
 end
 
-local function note_new(handle, id, place)
-  note_before(handle, id, (place == false or handle[WHOLE]) and ABSENT or UNKNOWN)
+local function note_new(state, id, slot)
+  note_before(state, id, (slot == false or state[WHOLE]) and ABSENT or UNKNOWN)
 end
 
-local function note_row(handle, id, d, at)
-  note_before(handle, id, ROW)
+local function note_row(state, id, d, at)
+  note_before(state, id, ROW)
   local region = S[REGION]
-  local cells, count = handle[KIND].cells, region.undo_count
+  local cells, count = state[KIND].cells, region.undo_count
   move(d, at, at + cells - 1, count + 1, region.undo)
   region.undo_count = count + cells
 end
@@ -59,9 +59,9 @@ local function seal_undo(region, after)
   local undo, outs, unseen = region.undo, {}, {}
   local at, count = 1, region.undo_count
   while at <= count do
-    local block, handle, id, what = undo[at], undo[at + 1], undo[at + 2], undo[at + 3]
+    local block, state, id, what = undo[at], undo[at + 1], undo[at + 2], undo[at + 3]
     if block > after then
-      local kind = handle[KIND]
+      local kind = state[KIND]
       local out_of = what == UNKNOWN and unseen or outs
       local out = out_of[kind.number]
       if not out then

@@ -1,137 +1,137 @@
 -- The slow ways of `get`, `set` and `delete`, where those that `kinds.lua` compiles do not go; and what a batch wrote.
 
 local inner = ...
-local raise, S, has_history = inner.raise, inner.state, inner.has_history
+local raise, S, has_history = inner.raise, inner.run_state, inner.has_history
 local cells_at, add_row, release, lookup, note_read =
   inner.cells_at, inner.add_row, inner.release, inner.lookup, inner.note_read
 local fetch, is_absent, taken = inner.fetch, inner.is_absent, inner.taken
 local note_before, note_new, note_row = inner.note_before, inner.note_new, inner.note_row
 local key_of, check_columns, no_entity = inner.key_of, inner.check_columns, inner.no_entity
 local note_dry, dry_get = inner.note_dry, inner.dry_get
-local handle_of = inner.handle_of
+local state_of = inner.state_of
 local leave, enter, needs_before = inner.leave, inner.enter, inner.needs_before
 local move = table.move
 
 -- Handles of tables that the open batch changed, and how many rows it did.
 local touched, touched_count, changed_rows = {}, 0, 0
 
-local function touch(handle)
-  if not handle[TOUCHED] then
-    handle[TOUCHED] = true
+local function touch(state)
+  if not state[TOUCHED] then
+    state[TOUCHED] = true
     touched_count = touched_count + 1
-    touched[touched_count] = handle
+    touched[touched_count] = state
   end
 end
 
--- Notes that the open batch wrote the row at a place, for the first time.
-local function mark(handle, id, place)
-  local count = handle[DIRTY_COUNT] + 1
-  handle[DIRTY_COUNT] = count
-  handle[DIRTY][count] = place
+-- Notes that the open batch wrote the row at a slot, for the first time.
+local function mark(state, id, slot)
+  local count = state[DIRTY_COUNT] + 1
+  state[DIRTY_COUNT] = count
+  state[DIRTY][count] = slot
   changed_rows = changed_rows + 1
-  if count == 1 then touch(handle) end
-  if not handle[WHOLE] and handle[KIND].is_read then handle[CHANGED][id] = S[BATCH] end
+  if count == 1 then touch(state) end
+  if not state[WHOLE] and state[KIND].is_read then state[CHANGED][id] = S[BATCH] end
 end
 
 -- What is known of an id by a call that is about to write it.
-local function before_write(handle, id)
-  local before = lookup(handle, id)
-  if before == nil and needs_before(handle) then before = fetch(handle, id) end
+local function before_write(state, id)
+  local before = lookup(state, id)
+  if before == nil and needs_before(state) then before = fetch(state, id) end
   return before
 end
 
 -- Keeps what a call that is run dry writes.
-local function write_dry(handle, id, cells)
-  if needs_before(handle) then fetch(handle, id) end
-  note_dry(handle, id, cells)
+local function write_dry(state, id, cells)
+  if needs_before(state) then fetch(state, id) end
+  note_dry(state, id, cells)
 end
 
 -- `set`, where the way that is compiled for the kind does not go.
-local function slow_set(handle, id, row)
-  id = key_of(handle, id, "set")
-  check_columns(handle, id, row)
-  local kind = handle[KIND]
+local function slow_set(state, id, row)
+  id = key_of(state, id, "set")
+  check_columns(state, id, row)
+  local kind = state[KIND]
   if S[MODE] ~= RUN then
     local cells = {}
     kind.read(row, cells, 1)
     if S[MODE] == SNAPSHOT then raise("on_snapshot may read, and not write") end
-    return write_dry(handle, id, cells)
+    return write_dry(state, id, cells)
   end
-  local before = before_write(handle, id)
+  local before = before_write(state, id)
   -- Nothing has changed yet, if a column is refused.
   kind.read(row, taken, 1)
-  local batch, place, d, at = S[BATCH], before
+  local batch, slot, d, at = S[BATCH], before
   if before then
-    leave(handle, id, before)
-    d, at = cells_at(handle, before)
+    leave(state, id, before)
+    d, at = cells_at(state, before)
     local changed = d[at + kind.batch_at]
     if changed ~= batch and changed ~= -batch then
-      mark(handle, id, before)
+      mark(state, id, before)
       d[at + kind.batch_at] = batch
     end
-    if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(handle, id, d, at) end
+    if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(state, id, d, at) end
   else
-    if has_history then note_new(handle, id, before) end
-    place, d, at =
-      add_row(handle, id, 0, (before == false or handle[FILTERED]) and not handle[GONE][id] and -batch or batch)
-    mark(handle, id, place)
+    if has_history then note_new(state, id, before) end
+    slot, d, at =
+      add_row(state, id, 0, (before == false or state[FILTERED]) and not state[GONE][id] and -batch or batch)
+    mark(state, id, slot)
   end
   move(taken, 1, kind.cells, at, d)
   d[at + kind.writer_at] = S[WRITER]
   if has_history then d[at + kind.block_at] = S[BLOCK] end
-  if handle[INDEXES] then enter(handle, id, place) end
+  if state[INDEXES] then enter(state, id, slot) end
 end
 
-local function delete_row(handle, id)
-  local before = before_write(handle, id)
-  if before == false or (before == nil and is_absent(handle, id)) then return end
+local function delete_row(state, id)
+  local before = before_write(state, id)
+  if before == false or (before == nil and is_absent(state, id)) then return end
   if before then
-    leave(handle, id, before)
-    local kind = handle[KIND]
-    local d, at = cells_at(handle, before)
-    if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(handle, id, d, at) end
+    leave(state, id, before)
+    local kind = state[KIND]
+    local d, at = cells_at(state, before)
+    if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(state, id, d, at) end
     local changed = d[at + kind.batch_at]
-    if changed ~= -S[BATCH] or not handle[WHOLE] then handle[GONE][id] = true end
+    if changed ~= -S[BATCH] or not state[WHOLE] then state[GONE][id] = true end
     if changed == S[BATCH] or changed == -S[BATCH] then
-      -- It stays among the rows that the batch wrote; without an id it is passed by, and its place is free after that.
+      -- It stays among the rows that the batch wrote; without an id it is passed by, and its slot is free after that.
       d[at + kind.id_at] = false
     else
-      release(handle, before)
+      release(state, before)
     end
-    handle[ROWS] = handle[ROWS] - 1
+    state[ROWS] = state[ROWS] - 1
   else
-    handle[GONE][id] = true
-    if has_history then note_before(handle, id, UNKNOWN) end
+    state[GONE][id] = true
+    if has_history then note_before(state, id, UNKNOWN) end
   end
-  handle[YOUNG][id], handle[OLD][id] = false, nil
-  handle[CHANGED][id] = S[BATCH]
+  state[YOUNG][id], state[OLD][id] = false, nil
+  state[CHANGED][id] = S[BATCH]
   changed_rows = changed_rows + 1
-  touch(handle)
+  touch(state)
 end
 
 -- `get`, where the way that is compiled for the kind does not go.
-local function slow_get(handle, id)
-  if handle[YOUNG][id] == nil then id = key_of(handle, id, "get") end
-  note_read(handle[KIND])
-  if S[MODE] == DRY then return dry_get(handle, id) end
-  local place = fetch(handle, id)
-  if place then return handle[KIND].copy(cells_at(handle, place)) end
+local function slow_get(state, id)
+  if state[YOUNG][id] == nil then id = key_of(state, id, "get") end
+  note_read(state[KIND])
+  if S[MODE] == DRY then return dry_get(state, id) end
+  local slot = fetch(state, id)
+  if slot then return state[KIND].copy(cells_at(state, slot)) end
   return nil
 end
 
 local function delete(entity, id)
-  local handle = handle_of[entity] or no_entity("delete")
-  id = key_of(handle, id, "delete")
-  if S[MODE] == RUN then return delete_row(handle, id) end
+  local state = state_of[entity] or no_entity("delete")
+  id = key_of(state, id, "delete")
+  if S[MODE] == RUN then return delete_row(state, id) end
   if S[MODE] == SNAPSHOT then raise("on_snapshot may read, and not write") end
-  return write_dry(handle, id, false)
+  return write_dry(state, id, false)
 end
 
 -- The tables that the batch changed and how many they are; the next batch begins with none.
 local function take_touched()
-  local handles, count = touched, touched_count
+  local tables, count = touched, touched_count
   touched, touched_count, changed_rows = {}, 0, 0
-  return handles, count
+  return tables, count
 end
 
 return {

@@ -5,7 +5,6 @@ use std::any::TypeId;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::model::cause::Cause;
 use crate::model::event::RegionNo;
 use crate::model::limits::ID_BYTES_MAX;
 use crate::model::numeric::Numeric;
@@ -14,7 +13,8 @@ use crate::model::schema::{Column, Entity, Schema, SchemaError};
 use crate::model::timestamp::Timestamp;
 use crate::model::value::{ColumnType, Row, Value};
 
-use super::engine::RowAccess;
+use super::access::RowAccess;
+pub use super::error::HandlerError;
 
 /// Code that turns the events of a region into its entities.
 ///
@@ -112,27 +112,6 @@ pub trait Handler: Send + Sync + 'static {
     /// Whether [`Handler::on_snapshot`] ever returns a document. Defaults to false.
     fn has_snapshots(&self) -> bool {
         false
-    }
-}
-
-/// Why a handler did not get to its end. Any error turns into one with `?`, and is kept as its source
-/// ([`LaneError::Handler`](crate::LaneError)).
-#[derive(Debug)]
-pub struct HandlerError {
-    pub(super) message: String,
-    pub(super) source: Option<Cause>,
-}
-
-impl HandlerError {
-    /// A failure with this message.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
-    }
-}
-
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
-    fn from(error: E) -> Self {
-        Self { message: error.to_string(), source: Some(error.into()) }
     }
 }
 

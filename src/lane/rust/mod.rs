@@ -2,5 +2,8 @@
 //!
 //! [`handler`] is what a program writes; [`engine`] runs it over [`crate::rows::cache`].
 
+mod access;
 pub(crate) mod engine;
+mod error;
 pub mod handler;
+mod rows;

@@ -154,7 +154,8 @@ impl Pipeline {
         let regions = StartRegions::new(&store.pending_regions()?, &window, self.regions.all.as_deref());
         let set_back: Vec<RegionNo> =
             (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(*name)).map(|(no, _)| no).collect();
-        let hash = window.blocks().pop().filter(|last| Some(last.block) == checkpoint.block).and_then(|last| last.hash);
+        let hash =
+            window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
         let log = BlockLog::new(Depth::new(self.rollback_depth), HistoryBase::at(&checkpoint, hash), last_blocks);
         Ok(Stored { checkpoint, window, regions, set_back, log, is_empty: store.empty_entities()?.into() })
     }

@@ -1,0 +1,93 @@
+//! Tests of the Lua files in a VM: each file of `tests/` loads some of the pieces over a host that it makes itself.
+
+use mlua::prelude::*;
+
+use super::{host, layout, pieces};
+use crate::model::value::ColumnType;
+
+/// What the tests have: see `tests/harness.lua`.
+fn harness(lua: &Lua) -> LuaResult<LuaTable> {
+    let real = lua.create_table()?;
+    host::numeric_functions(lua, &real)?;
+    real.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
+    let load = |lua: &Lua, (host, kinds, last): (LuaTable, LuaTable, String)| {
+        let inner = pieces::inner_table(lua, host, kinds, "handlers.lua")?;
+        let end = pieces::PIECES.iter().position(|piece| piece.name == last);
+        for piece in &pieces::PIECES[..=end.ok_or_else(|| LuaError::runtime(format!("no piece {last}")))?] {
+            pieces::load(lua, &inner, piece)?;
+        }
+        Ok(inner)
+    };
+    let constants = lua.create_table()?;
+    for (name, value) in layout::constants() {
+        constants.raw_set(name, value)?;
+    }
+    let text = include_str!("tests/harness.lua");
+    lua.load(text).set_name("=harness").call((lua.create_function(load)?, real, constants))
+}
+
+/// Runs the tests of one file: a table of functions by name.
+fn run(name: &str, text: &str) {
+    let lua = Lua::new();
+    let source = format!("{}{text}", layout::prefix(text));
+    let tests: LuaTable = lua.load(source).set_name(format!("={name}")).call(harness(&lua).unwrap()).unwrap();
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for pair in tests.pairs::<String, LuaFunction>() {
+        let (test, function) = pair.unwrap();
+        count += 1;
+        if let Err(error) = function.call::<()>(()) {
+            failed.push(format!("{name}.lua: {test}: {error}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert!(count > 0, "{name}.lua has no tests");
+}
+
+macro_rules! lua_tests {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            run(stringify!($name), include_str!(concat!("tests/", stringify!($name), ".lua")));
+        })*
+    };
+}
+
+lua_tests! { layout_is_checked kinds_and_types rows writes undo sweep seal events numeric queries calls }
+
+/// Some locals are always left in each file's main function, which may have 200.
+#[test]
+fn every_piece_has_room_for_ten_more_locals() {
+    let lua = Lua::new();
+    for piece in pieces::PIECES.iter() {
+        let (body, end) = piece.source.rsplit_once("\nreturn ").unwrap();
+        let more: String = (0..10).map(|at| format!("local spare_{at} = 0 ")).collect();
+        let longer = format!("{body}\n{more}\nreturn {end}");
+        let compiled = lua.load(longer).into_function();
+        assert!(compiled.is_ok(), "{}: {}", piece.name, compiled.unwrap_err());
+    }
+}
+
+#[test]
+fn constants_have_one_name_each_and_all_are_used() {
+    let mut names: Vec<&str> = layout::constants().map(|(name, _)| name).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count, "a constant is given twice");
+    let lua: String = pieces::PIECES.iter().map(|piece| piece.source.as_str()).collect();
+    for name in names {
+        let is_compiled = lua.contains(&format!("${name}"));
+        assert!(is_compiled || lua.contains(&format!("local {name} <const> = ")), "{name} is used by no file");
+    }
+}
+
+/// The constants are on the first line, which is a comment or a declaration of its own behind them.
+#[test]
+fn lines_keep_their_numbers() {
+    for piece in pieces::PIECES.iter() {
+        let first = piece.source.lines().next().unwrap();
+        assert!(first.contains("-- "), "{} begins with {first}", piece.name);
+        assert!(!layout::prefix(&piece.source).contains('\n'));
+    }
+}

@@ -1,0 +1,106 @@
+-- What the tests of the Lua files have: a host that notes what it is told, and a few checks.
+
+local load_pieces, real, constants = ...
+
+local harness = { constants = constants }
+
+-- A kind that has a bit of everything.
+harness.ACCOUNT = {
+  name = "account",
+  columns = {
+    { name = "balance", type = "numeric", indexed = true },
+    { name = "note", type = "text", indexed = false },
+    { name = "seen", type = "bigint", indexed = false },
+  },
+}
+
+-- A host that knows nothing. `told` is all that it was told, in order: the function's name and what it was given.
+function harness.host(own)
+  local host = { told = {}, history_depth = 0 }
+  for name, value in next, real do
+    host[name] = value
+  end
+  local function note(name, answer)
+    host[name] = function(...)
+      host.told[#host.told + 1] = { name, ... }
+      return answer
+    end
+  end
+  for _, name in ipairs({ "tick", "want", "want_answer", "ask", "load", "sealed", "before", "unseen" }) do
+    note(name)
+  end
+  host.place = function()
+    return "handlers.lua:7: "
+  end
+  host.nearest = function()
+    return ""
+  end
+  host.is_absent = function()
+    return false
+  end
+  host.integer = math.tointeger
+  host.time = function(text)
+    return text:sub(-1) == "Z" and text or nil
+  end
+  host.encode = function(value)
+    return tostring(value)
+  end
+  host.decode = function(text)
+    return { text = text }
+  end
+  host.field = function()
+    return nil
+  end
+  host.all_fields = function()
+    return {}
+  end
+  for name, value in next, own or {} do
+    host[name] = value
+  end
+  return host
+end
+
+-- Loads the pieces up to `last` (or all but the sandbox) for one region, number 1. Returns what they gave, the state of
+-- its first table, that table as a script has it, and the host.
+function harness.open(given)
+  given = given or {}
+  local host = harness.host(given.host)
+  local kinds = given.kinds or { harness.ACCOUNT }
+  local inner = load_pieces(host, kinds, given.last or "calls")
+  if given.last then return inner, host end
+  inner.define_region(1, "north", { given.is_empty or false })
+  inner.begin_batch(1, 0)
+  inner.run_state[constants.REGION] = inner.regions[1]
+  return inner, inner.regions[1].tables[1], inner.regions[1].ctx[kinds[1].name], host
+end
+
+-- What was told of one name.
+function harness.told(host, name)
+  local found = {}
+  for _, one in ipairs(host.told) do
+    if one[1] == name then found[#found + 1] = one end
+  end
+  return found
+end
+
+function harness.equal(got, expected)
+  if got ~= expected then error("expected " .. tostring(expected) .. ", got " .. tostring(got), 2) end
+end
+
+-- The call fails, and says so.
+function harness.fails(says, call, ...)
+  local ok, message = pcall(call, ...)
+  if ok then error("expected it to fail: " .. says, 2) end
+  if not tostring(message):find(says, 1, true) then
+    error("expected it to say " .. says .. ", got " .. tostring(message), 2)
+  end
+end
+
+-- The row of an id in packed form, as the host supplies it.
+function harness.packed(inner, id, row)
+  local cells, kind = {}, inner.regions[1].tables[1][constants.KIND]
+  kind.read(row, cells, 1)
+  return kind.pack(id, constants.WRITTEN, 0, cells, 1)
+end
+
+return harness

@@ -1,0 +1,105 @@
+-- Letting go of rows, and closing the gaps.
+local harness = ...
+local equal = harness.equal
+local tests = {}
+
+local function fill(account, from, to)
+  for at = from, to do
+    account:set("a" .. at, { seen = at })
+  end
+end
+
+-- As `open` of the harness, with a kind that is read: rows of others are let go with their batch.
+local function open_read()
+  local inner, state, account, host = harness.open({ is_empty = true })
+  account:get("none")
+  return inner, state, account, host
+end
+
+local function check(account, from, to)
+  for at = from, to do
+    equal(account:get("a" .. at).seen, at)
+  end
+end
+
+function tests.committed_rows_that_nobody_used_go()
+  local inner, state, account = open_read()
+  fill(account, 1, 10)
+  inner.seal()
+  inner.begin_batch(2, 1)
+  inner.sweep()
+  equal(state[ROWS], 10)
+  check(account, 3, 4)
+  inner.sweep()
+  equal(state[ROWS], 2)
+  equal(state[WHOLE], false)
+  check(account, 3, 4)
+end
+
+function tests.rows_that_are_not_committed_stay()
+  local inner, state, account = open_read()
+  fill(account, 1, 3)
+  inner.seal()
+  inner.begin_batch(2, 0)
+  fill(account, 4, 5)
+  inner.sweep()
+  inner.sweep()
+  inner.sweep()
+  equal(state[ROWS], 5)
+  equal(state[DIRTY_COUNT], 2)
+  check(account, 1, 5)
+end
+
+function tests.rows_move_into_gaps_and_segments_go()
+  local inner, state, account = open_read()
+  local rows_max = state[KIND].rows_max
+  fill(account, 1, 3 * rows_max)
+  equal(#state[SEGMENTS], 3)
+  inner.seal()
+  inner.begin_batch(2, 1)
+  fill(account, 3 * rows_max + 1, 3 * rows_max + 5)
+  inner.sweep()
+  check(account, 2 * rows_max + 1, 2 * rows_max + 20)
+  inner.sweep()
+  equal(#state[SEGMENTS], 1)
+  equal(state[ROWS], 25)
+  equal(state[FREE_COUNT], 0)
+  -- Those that the open batch wrote are still known as such, at their new slots.
+  equal(state[DIRTY_COUNT], 5)
+  for at = 1, 5 do
+    local d, cell = inner.cells_at(state, state[DIRTY][at])
+    equal(d[cell + state[KIND].id_at], "a" .. 3 * rows_max + at)
+  end
+  check(account, 2 * rows_max + 1, 2 * rows_max + 20)
+  check(account, 3 * rows_max + 1, 3 * rows_max + 5)
+end
+
+function tests.rows_that_are_never_read_go_once_they_are_committed()
+  local inner, state, account = harness.open({ is_empty = true })
+  fill(account, 1, 4)
+  inner.seal()
+  inner.begin_batch(2, 0)
+  equal(state[ROWS], 4)
+  account:set("a1", { seen = 100 })
+  inner.seal()
+  inner.begin_batch(3, 1)
+  -- The first was changed again.
+  equal(state[ROWS], 1)
+  inner.begin_batch(4, 2)
+  equal(state[ROWS], 0)
+end
+
+function tests.after_a_rollback_nothing_is_known()
+  local inner, state, account = harness.open({ is_empty = true })
+  fill(account, 1, 4)
+  account:count()
+  inner.forget()
+  equal(state[ROWS], 0)
+  equal(state[WHOLE], false)
+  equal(state[FILTERED], false)
+  equal(next(state[YOUNG]), nil)
+  equal(inner.changed_rows(), 0)
+  equal(inner.lookup(state, "a1"), nil)
+end
+
+return tests

@@ -1,0 +1,94 @@
+-- What a batch writes.
+local harness = ...
+local equal, fails = harness.equal, harness.fails
+local tests = {}
+
+local function batch_of(inner, state, id)
+  local d, at = inner.cells_at(state, inner.lookup(state, id))
+  return d[at + state[KIND].batch_at], d[at + state[KIND].writer_at]
+end
+
+function tests.a_row_is_marked_once_a_batch()
+  local inner, state, account = harness.open({ is_empty = true })
+  inner.run_state[WRITER] = 77
+  account:set("a", { seen = 1 })
+  account:set("a", { seen = 2 })
+  equal(state[DIRTY_COUNT], 1)
+  equal(inner.changed_rows(), 1)
+  local batch, writer = batch_of(inner, state, "a")
+  equal(batch, -1)
+  equal(writer, 77)
+  equal(account:get("a").seen, 2)
+end
+
+function tests.a_row_that_comes_back_is_not_new()
+  local inner, state, account = harness.open()
+  inner.supply(1, 1, harness.packed(inner, "a", { seen = 1 }), false, "")
+  account:delete("a")
+  equal(state[GONE].a, true)
+  equal(account:get("a"), nil)
+  account:set("a", { seen = 2 })
+  equal((batch_of(inner, state, "a")), 1)
+end
+
+function tests.the_fast_and_the_slow_way_write_the_same()
+  local fast, fast_handle, fast_account = harness.open({ is_empty = true })
+  local slow, slow_handle = harness.open({ is_empty = true })
+  local row = { balance = "-17", note = "n", seen = 3 }
+  fast_account:set("a", row)
+  slow.slow_set(slow_handle, "a", row)
+  local kind = fast_handle[KIND]
+  for at = 0, kind.width - 1 do
+    local d, from = fast.cells_at(fast_handle, fast_handle[YOUNG].a)
+    local e, other = slow.cells_at(slow_handle, slow_handle[YOUNG].a)
+    equal(d[from + at], e[other + at])
+  end
+end
+
+function tests.a_refused_row_changes_nothing()
+  local inner, state, account = harness.open({ is_empty = true })
+  fails("account.seen: expected a bigint", account.set, account, "a", { seen = "x" })
+  fails('there is no column "senn"', account.set, account, "a", { senn = 1 })
+  fails('account:set: expected a table of columns, got the text "x"', account.set, account, "a", "x")
+  fails("account:set: expected an id", account.set, account, {}, {})
+  fails("call it with a colon", account.set, "a", {})
+  equal(state[DIRTY_COUNT], 0)
+  equal(inner.changed_rows(), 0)
+end
+
+function tests.a_dry_run_sees_its_own_writes_and_leaves_none()
+  local inner, state, account = harness.open({ is_empty = true })
+  account:set("a", { seen = 1 })
+  inner.run_state[MODE] = DRY
+  inner.begin_dry({})
+  account:set("a", { seen = 2 })
+  account:set("b", { seen = 3 })
+  equal(account:get("a").seen, 2)
+  equal(account:get("b").seen, 3)
+  account:delete("a")
+  equal(account:get("a"), nil)
+  inner.run_state[MODE] = RUN
+  equal(account:get("a").seen, 1)
+  equal(account:get("b"), nil)
+  equal(state[ROWS], 1)
+end
+
+function tests.a_dry_run_ends_at_what_the_call_that_waits_wrote()
+  local inner, _, account = harness.open({ is_empty = true })
+  inner.run_state[WRITER] = 5
+  account:set("a", { seen = 1 })
+  inner.run_state[MODE], inner.run_state[SUSPENDED_WRITER] = DRY, 5
+  inner.begin_dry({})
+  local ok, reason = pcall(account.get, account, "a")
+  equal(ok, false)
+  equal(reason, inner.DRY_END)
+end
+
+function tests.a_snapshot_may_not_write()
+  local inner, _, account = harness.open({ is_empty = true })
+  inner.run_state[MODE] = SNAPSHOT
+  fails("on_snapshot may read, and not write", account.set, account, "a", {})
+  fails("on_snapshot may read, and not write", account.delete, account, "a")
+end
+
+return tests

@@ -1,0 +1,357 @@
+//! The rows that a Rust handler sees: what the current call wrote, over the row cache, over what is committed.
+//!
+//! A row that is not cached is noted as missed; whoever runs the handler loads it and calls again.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::access::RowAccess;
+use super::error::HandlerError;
+use crate::lane::before::{Gathered, Unknown};
+use crate::lane::{EngineContext, LaneError};
+use crate::model::event::RegionNo;
+use crate::model::ids::Depth;
+use crate::model::query::Query;
+use crate::model::schema::Schema;
+use crate::model::value::{Row, row_memory_bytes};
+use crate::rows::cache::{Before, ChangedBy, Found, Lacking, Table};
+use crate::rows::changes::RegionChanges;
+use crate::rows::codec::{Change, Head, Writer, encode_values};
+use crate::rows::existence::{KnownRows, is_new};
+use crate::undo::{begin_entry, push_absent};
+
+/// What handlers asked for and was not warm.
+#[derive(Default)]
+pub(super) struct Missed {
+    /// For each table, the ids; if it was not tried yet, all of it, if it is small.
+    pub(super) ids: BTreeMap<(RegionNo, usize), Vec<String>>,
+    /// Queries, by table and key. The limit is how many rows are asked for.
+    pub(super) queries: BTreeMap<(RegionNo, usize, String), Query>,
+    pub(super) counts: BTreeMap<(RegionNo, usize, String), Query>,
+}
+
+impl Missed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.queries.is_empty() && self.counts.is_empty()
+    }
+
+    /// Notes what a query lacks.
+    fn note(&mut self, region: RegionNo, entity: usize, query: &Query, lacking: Lacking) -> HandlerError {
+        match lacking {
+            Lacking::Table => drop(self.ids.entry((region, entity)).or_default()),
+            Lacking::Rows(limit) => {
+                self.queries.insert((region, entity, query.key()), Query { limit, ..query.clone() });
+            }
+            Lacking::Count => drop(self.counts.insert((region, entity, query.key()), query.clone())),
+        }
+        HandlerError::new("rows have to be loaded first; this error must be passed on")
+    }
+
+    /// Takes in what another call missed.
+    pub(super) fn add(&mut self, more: Self) {
+        for (table, ids) in more.ids {
+            self.ids.entry(table).or_default().extend(ids);
+        }
+        for (table, query) in more.queries {
+            match self.queries.entry(table) {
+                Entry::Vacant(place) => drop(place.insert(query)),
+                Entry::Occupied(mut known) => {
+                    let limit = known.get().limit.zip(query.limit).map(|(one, other)| one.max(other));
+                    known.get_mut().limit = limit;
+                }
+            }
+        }
+        self.counts.extend(more.counts);
+    }
+}
+
+/// What a row was before a block changed it.
+struct UndoEntry {
+    block: i64,
+    entity: usize,
+    id: Box<str>,
+    before: Before,
+}
+
+impl UndoEntry {
+    fn memory_bytes(&self) -> usize {
+        let row = match &self.before {
+            Before::Row(row) => row_memory_bytes(row),
+            Before::Absent | Before::Unknown => 0,
+        };
+        size_of::<Self>() + self.id.len() + row
+    }
+}
+
+/// Rows that a batch changed in a table that is never read, to be let go once it is committed.
+struct Passing {
+    batch: u64,
+    region: RegionNo,
+    entity: usize,
+    ids: Vec<Box<str>>,
+}
+
+/// The rows of the regions that an engine has, and what the current call does with them.
+pub(super) struct Rows {
+    schema_len: usize,
+    is_empty: Arc<[bool]>,
+    /// For each table that was empty when the run began, the rows that there may be in the store.
+    known: Vec<Option<KnownRows>>,
+    passing: VecDeque<Passing>,
+    /// Of the open batch.
+    pub(super) changed_rows: u64,
+    /// For each region, its tables in the order of the schema.
+    pub(super) tables: BTreeMap<RegionNo, Vec<Table>>,
+    pub(super) regions: BTreeMap<RegionNo, Arc<str>>,
+    /// What the current call wrote.
+    pub(super) writes: Vec<(usize, String, Option<Row>)>,
+    /// The event that the current call handles.
+    pub(super) writer: Writer,
+    /// Its block.
+    pub(super) block: i64,
+    /// For each region, what rows were before blocks that can still be rolled back, in order.
+    undo: BTreeMap<RegionNo, VecDeque<UndoEntry>>,
+    undo_bytes: usize,
+    history_depth: Depth,
+    pub(super) missed: Missed,
+    pub(super) is_snapshot: bool,
+    batch: u64,
+    committed: u64,
+}
+
+impl Rows {
+    /// No row yet.
+    pub(super) fn new(context: &EngineContext) -> Self {
+        Self {
+            schema_len: context.schema.entities().len(),
+            is_empty: Arc::clone(&context.is_empty),
+            known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
+            passing: VecDeque::new(),
+            changed_rows: 0,
+            tables: BTreeMap::new(),
+            regions: BTreeMap::new(),
+            writes: Vec::new(),
+            writer: Writer::default(),
+            block: 0,
+            undo: BTreeMap::new(),
+            undo_bytes: 0,
+            history_depth: Depth::new(context.history_depth),
+            missed: Missed::default(),
+            is_snapshot: false,
+            batch: 1,
+            committed: 0,
+        }
+    }
+
+    pub(super) fn know(&mut self, region: RegionNo, name: &Arc<str>) {
+        let Self { tables, regions, is_empty, schema_len, .. } = self;
+        tables.entry(region).or_insert_with(|| (0..*schema_len).map(|entity| Table::new(is_empty[entity])).collect());
+        regions.entry(region).or_insert_with(|| Arc::clone(name));
+    }
+
+    fn table(&mut self, entity: usize, region: RegionNo) -> Result<&mut Table, HandlerError> {
+        let table = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity));
+        table.ok_or_else(unknown_region)
+    }
+
+    /// What the current call wrote to a table, by id.
+    fn written(&self, entity: usize) -> BTreeMap<String, Option<Row>> {
+        let writes = self.writes.iter().filter(|(table, ..)| *table == entity);
+        writes.map(|(_, id, row)| (id.clone(), row.clone())).collect()
+    }
+
+    /// Makes the writes of the call that just returned count.
+    pub(super) fn keep(&mut self, region: RegionNo) {
+        let change = ChangedBy { batch: self.batch, block: self.block, writer: self.writer };
+        let Some(tables) = self.tables.get_mut(&region) else { return };
+        let changed_rows = &mut self.changed_rows;
+        let mut set = |entity: usize, id: &str, row: Option<Row>| {
+            let table = &mut tables[entity];
+            let changed = table.changed_rows();
+            let before = table.set(id, row, change);
+            *changed_rows += (table.changed_rows() - changed) as u64;
+            before
+        };
+        if self.history_depth.is_none() {
+            for (entity, id, row) in self.writes.drain(..) {
+                set(entity, &id, row);
+            }
+            return;
+        }
+        let undo = self.undo.entry(region).or_default();
+        for (entity, id, row) in self.writes.drain(..) {
+            if let Some(before) = set(entity, &id, row) {
+                let entry = UndoEntry { block: change.block, entity, id: id.into(), before };
+                self.undo_bytes += entry.memory_bytes();
+                undo.push_back(entry);
+            }
+        }
+        // What lies too far behind to be rolled back goes at once, while it is still in the processor's cache.
+        let oldest = self.history_depth.oldest(change.block.into()).get();
+        while let Some(entry) = undo.pop_front_if(|entry| entry.block <= oldest) {
+            self.undo_bytes -= entry.memory_bytes();
+        }
+    }
+
+    /// Takes out what rows were before the blocks behind `after`, and which were written unseen.
+    pub(super) fn take_undo(&mut self, schema: &Schema, after: i64) -> (Gathered, Vec<Unknown>) {
+        let (mut gathered, mut unknown) = (Gathered::default(), Vec::new());
+        self.undo_bytes = 0;
+        for (number, undo) in std::mem::take(&mut self.undo) {
+            let Some(region) = self.regions.get(&number) else { continue };
+            for UndoEntry { block, entity, id, before } in undo.into_iter().filter(|entry| entry.block > after) {
+                let is_absent = || self.known[entity].as_ref().is_some_and(|known| !known.may_have(number, &id));
+                match before {
+                    Before::Unknown if is_absent() => push_absent(block, &id, gathered.entries(entity, region)),
+                    Before::Unknown => unknown.push(Unknown { entity, region: Arc::clone(region), id, block }),
+                    Before::Absent => push_absent(block, &id, gathered.entries(entity, region)),
+                    Before::Row(row) => {
+                        let entries = gathered.entries(entity, region);
+                        let head = Head { id: &id, change: Change::Written, writer: Writer::default() };
+                        begin_entry(block, entries);
+                        encode_values(&schema.entities()[entity], head, &row, entries);
+                    }
+                }
+            }
+        }
+        (gathered, unknown)
+    }
+
+    /// Takes out the rows that the batch changed.
+    pub(super) fn take_changes(&mut self, schema: &Schema) -> Result<Vec<(usize, RegionChanges)>, LaneError> {
+        let entities = schema.entities();
+        let mut changes = Vec::new();
+        self.changed_rows = 0;
+        let Rows { tables, known, passing, regions, batch, .. } = self;
+        for (region, tables) in tables {
+            for (entity, table) in tables.iter_mut().enumerate() {
+                let described = &entities[entity];
+                let mut packed = Vec::new();
+                let ids = table.take_changes(|id, change, writer, row| {
+                    let row = row.map_or(&[][..], |row| &row[..]);
+                    encode_values(described, Head { id, change, writer }, row, &mut packed);
+                });
+                if table.is_passing() && !ids.is_empty() {
+                    passing.push_back(Passing { batch: *batch, region: *region, entity, ids });
+                }
+                if !packed.is_empty() {
+                    let is_new = is_new(&mut known[entity], *region, table.is_sure());
+                    changes.push((
+                        entity,
+                        RegionChanges::checked(described, Arc::clone(&regions[region]), packed, is_new)?,
+                    ));
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Lets all rows go, changed or not.
+    pub(super) fn forget(&mut self) {
+        self.tables.clear();
+        self.undo.clear();
+        self.undo_bytes = 0;
+        // What the tables hold now is not known any more.
+        self.is_empty = vec![false; self.schema_len].into();
+        self.known.iter_mut().for_each(|known| *known = None);
+        self.passing.clear();
+        self.changed_rows = 0;
+    }
+
+    /// Changes from now on belong to batch `number`; rows of batches up to `committed` that are never read are let go.
+    pub(super) fn begin_batch(&mut self, number: u64, committed: u64) {
+        (self.batch, self.committed) = (number, committed);
+        while let Some(passing) = self.passing.pop_front_if(|passing| passing.batch <= committed) {
+            let Passing { batch, region, entity, ids } = passing;
+            if let Some(table) = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) {
+                table.let_go(batch, &ids);
+            }
+        }
+    }
+
+    /// Bytes of memory that they take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let known: usize = self.known.iter().flatten().map(KnownRows::memory_bytes).sum();
+        known + self.undo_bytes + self.tables.values().flatten().map(Table::memory_bytes).sum::<usize>()
+    }
+
+    /// Lets the older half of the committed rows go.
+    pub(super) fn sweep(&mut self) {
+        for table in self.tables.values_mut().flatten() {
+            table.sweep(self.committed);
+        }
+    }
+}
+
+impl RowAccess for Rows {
+    fn get(&mut self, entity: usize, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError> {
+        let Self { writes, tables, known, missed, .. } = self;
+        if let Some(at) = writes.iter().rposition(|(table, written, _)| *table == entity && written == id) {
+            return Ok(writes[at].2.as_ref());
+        }
+        let Some(table) = tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) else {
+            return Err(unknown_region());
+        };
+        match table.get(id) {
+            Found::Row(row) => return Ok(Some(row)),
+            Found::Absent => return Ok(None),
+            Found::Missing => {}
+        }
+        if known[entity].as_ref().is_some_and(|known| !known.may_have(region, id)) {
+            return Ok(None);
+        }
+        missed.ids.entry((region, entity)).or_default().push(id.to_owned());
+        Err(HandlerError::new("a row has to be loaded first; this error must be passed on"))
+    }
+
+    fn write(&mut self, entity: usize, region: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
+        if self.is_snapshot {
+            return Err(HandlerError::new("on_snapshot may read, and not write"));
+        }
+        if self.table(entity, region)?.needs_before() {
+            self.get(entity, region, id)?;
+        }
+        self.writes.push((entity, id.to_owned(), row));
+        Ok(())
+    }
+
+    fn find(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<Vec<(Box<str>, Row)>, HandlerError> {
+        // What the call itself wrote lies over the rest, and may hide as many rows.
+        let written = self.written(entity);
+        let limit = query.limit.map(|limit| limit.saturating_add(written.len()));
+        let found = self.table(entity, region)?.find(&Query { limit, ..query.clone() });
+        let mut rows = found.map_err(|lacking| self.missed.note(region, entity, query, lacking))?;
+        if !written.is_empty() {
+            rows.retain(|(id, _)| !written.contains_key(&**id));
+            rows.extend(written.into_iter().filter_map(|(id, row)| {
+                let row = row.filter(|row| query.matches(row))?;
+                Some((id.into_boxed_str(), row))
+            }));
+            rows.sort_by(|(a, left), (b, right)| query.compare_rows((a, left), (b, right)));
+        }
+        rows.truncate(query.limit.unwrap_or(usize::MAX));
+        Ok(rows)
+    }
+
+    fn count(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<u64, HandlerError> {
+        let counted = self.table(entity, region)?.count(query);
+        let mut count = counted.map_err(|lacking| self.missed.note(region, entity, query, lacking))?;
+        for (id, row) in self.written(entity) {
+            match self.table(entity, region)?.get(&id) {
+                Found::Row(before) => count -= u64::from(query.matches(before)),
+                Found::Absent => {}
+                Found::Missing => {
+                    self.missed.ids.entry((region, entity)).or_default().push(id);
+                    return Err(HandlerError::new("a row has to be loaded first; this error must be passed on"));
+                }
+            }
+            count += u64::from(row.is_some_and(|row| query.matches(&row)));
+        }
+        Ok(count)
+    }
+}
+
+fn unknown_region() -> HandlerError {
+    HandlerError::new("a region that is not known")
+}
