@@ -59,8 +59,9 @@ impl Target for Fake {
             _ => {
                 newest.insert(item.region.to_string(), item.clone());
                 log.push((item.region.to_string(), item.seq));
-                // Nobody may listen any more.
-                let _ = tell.as_ref().map(|tell| tell.try_send(item.seq));
+                if let Some(tell) = &tell {
+                    let _ = tell.try_send(item.seq);
+                }
                 PublishReceipt::of(item, Ok(PublishStatus::Published))
             }
         };
