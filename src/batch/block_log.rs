@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::round::{LaneBlocks, RoundSummary};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth};
-use crate::undo::{BlockMark, BlockTouch, HistoryBase, HistoryHead, RegionUndo};
+use crate::undo::{BlockMark, BlockTouch, RegionUndo, UndoBase, UndoHead};
 
 /// The blocks of the open batch, as far as they can be rolled back.
 #[derive(Debug, Default)]
@@ -15,9 +15,9 @@ pub(crate) struct BlockLog {
     /// Hashes of blocks that have come and are not handled yet.
     hashes: BTreeMap<i64, Arc<str>>,
     /// The last block of the batches that are sealed.
-    sealed: HistoryBase,
+    sealed: UndoBase,
     /// The last block that is too old, or in an earlier batch.
-    base: HistoryBase,
+    base: UndoBase,
     /// The blocks behind it.
     blocks: VecDeque<BlockMark>,
     touches: VecDeque<BlockTouch>,
@@ -27,7 +27,7 @@ pub(crate) struct BlockLog {
 
 impl BlockLog {
     /// A log that begins where the store stands. `last` are its regions and the last block of each.
-    pub(crate) fn new(depth: Depth, sealed: HistoryBase, last: Vec<(Arc<str>, i64)>) -> Self {
+    pub(crate) fn new(depth: Depth, sealed: UndoBase, last: Vec<(Arc<str>, i64)>) -> Self {
         Self {
             depth,
             hashes: BTreeMap::new(),
@@ -96,7 +96,7 @@ impl BlockLog {
     }
 
     /// The head of the undo record of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
-    pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<HistoryHead> {
+    pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<UndoHead> {
         let oldest = last_block.map_or(i64::MIN.into(), |last| self.oldest(last));
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
             self.base.pass(&mark);
@@ -107,7 +107,7 @@ impl BlockLog {
         blocks.iter().for_each(|mark| self.base.pass(mark));
         self.sealed = self.base.clone();
         let is_kept = !self.depth.is_none() || self.base.hash.is_some();
-        is_kept.then_some(HistoryHead { base, blocks, touches })
+        is_kept.then_some(UndoHead { base, blocks, touches })
     }
 
     /// Lets the hashes of blocks go that will not be handled.
@@ -136,7 +136,7 @@ impl BlockLog {
         self.hashes.clear();
         self.blocks.clear();
         self.touches.clear();
-        self.base = HistoryBase::at(to, hash);
+        self.base = UndoBase::at(to, hash);
         self.sealed = self.base.clone();
         for undo in regions {
             match undo.block {

@@ -187,7 +187,7 @@ impl OpenBatch {
             events: before.events + self.events,
         };
         let head = self.log.seal(after.block);
-        let history = head.map(|head| record(after.batch, before.batch, after.block, &head, before_images));
+        let undo = head.map(|head| record(after.batch, before.batch, after.block, &head, before_images));
         let floor = after.block.map(|last| self.depth.oldest(BlockNo::new(last)).get());
         let batch = SealedBatch {
             before,
@@ -197,8 +197,8 @@ impl OpenBatch {
             touched: self.touches(names),
             origins: Arc::clone(origins),
             snapshots,
-            history_floor: history.as_ref().and(floor),
-            history,
+            undo_floor: undo.as_ref().and(floor),
+            undo,
             undone: None,
         };
         (batch, Self::new(after, self.depth, self.log))
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!((batch.number(), batch.span(), batch.events()), (BatchNo::new(1), Some((1, 2)), 6));
         let (first, mut batch) = sealed(batch);
         assert_eq!(first.after, Checkpoint { batch: 1, block: Some(2), block_events: 4, blocks: 2, events: 6 });
-        assert_eq!((first.touched[0].block, first.touched[0].events, first.history_floor), (2, 6, Some(-8)));
+        assert_eq!((first.touched[0].block, first.touched[0].events, first.undo_floor), (2, 6, Some(-8)));
         assert_eq!((batch.has_events(), batch.tip(), batch.span()), (false, Some(2), None));
         take(&mut batch, &[(5, 1)], 1);
         let (second, _) = sealed(batch);
@@ -313,7 +313,7 @@ mod tests {
         let batch = OpenBatch::new(before, Depth::default(), BlockLog::default());
         let (batch, _) = sealed(batch);
         assert_eq!(batch.after, Checkpoint { batch: 5, ..before });
-        assert!(batch.first_block.is_none() && batch.history.is_none() && batch.history_floor.is_none());
+        assert!(batch.first_block.is_none() && batch.undo.is_none() && batch.undo_floor.is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
-use crate::undo::{HistoryRecord, RollbackPlan, Undone};
+use crate::undo::{RollbackPlan, UndoRecord, Undone};
 
 /// What a batch did to a region.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +69,9 @@ pub struct SealedBatch {
     /// The snapshots as of the end of the batch.
     pub snapshots: Vec<SnapshotDraft>,
     /// What it leaves so that it can be rolled back.
-    pub history: Option<HistoryRecord>,
+    pub undo: Option<UndoRecord>,
     /// Records of earlier batches whose blocks are not above this one may go.
-    pub history_floor: Option<i64>,
+    pub undo_floor: Option<i64>,
     /// If the batch is a rollback: what it does beside writing rows.
     pub undone: Option<Undone>,
 }
@@ -87,8 +87,8 @@ impl SealedBatch {
             touched: Vec::new(),
             origins: Arc::default(),
             snapshots: Vec::new(),
-            history: None,
-            history_floor: None,
+            undo: None,
+            undo_floor: None,
             undone: None,
         }
     }
@@ -104,8 +104,8 @@ impl SealedBatch {
             touched: Vec::new(),
             origins: Arc::default(),
             snapshots: Vec::new(),
-            history: Some(record),
-            history_floor: None,
+            undo: Some(record),
+            undo_floor: None,
             undone: Some(undone),
         }
     }
@@ -119,7 +119,7 @@ impl SealedBatch {
     pub fn memory_bytes(&self) -> usize {
         let rows: usize = self.changes.iter().flatten().map(RegionChanges::memory_bytes).sum();
         let docs: usize = self.snapshots.iter().filter_map(|snapshot| snapshot.doc.as_ref()).map(|doc| doc.len()).sum();
-        let history = self.history.as_ref().map_or(0, |record| record.head.len() + record.rows.len());
+        let history = self.undo.as_ref().map_or(0, |record| record.head.len() + record.rows.len());
         rows + docs + history
     }
 

@@ -10,7 +10,7 @@ use crate::model::ids::Depth;
 use crate::model::schema::Schema;
 use crate::store::{Committed, Store, StoreError};
 use crate::timeline::{Doing, Recorder, Stage};
-use crate::undo::{HistoryError, RegionUndo, plan_rollback};
+use crate::undo::{RegionUndo, UndoError, plan_rollback};
 
 /// What is handed to the commit thread.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ impl StoreCommitter {
     /// one state of the store.
     fn roll_back(&mut self, to: i64) -> Result<Option<RolledBack>, StoreError> {
         let (from, store) = (self.store.checkpoint()?, &mut self.store);
-        let plan = plan_rollback(from, self.depth, &self.schema, to.into(), |rows_from| store.history(rows_from))?;
+        let plan = plan_rollback(from, self.depth, &self.schema, to.into(), |rows_from| store.undo_log(rows_from))?;
         let Some(mut plan) = plan else { return Ok(None) };
         if let Some(encoder) = self.store.encoder() {
             plan.encode(|entity, rows| encoder.encode(entity, rows))?;
@@ -141,7 +141,7 @@ impl std::fmt::Display for BatchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.error {
             // It names the block itself.
-            StoreError::History(HistoryError::Beyond { .. }) => self.error.fmt(f),
+            StoreError::Undo(UndoError::Beyond { .. }) => self.error.fmt(f),
             error => write!(f, "{} was not committed: {error}", self.span),
         }
     }

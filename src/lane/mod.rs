@@ -5,7 +5,7 @@
 //! warm come through a [`Loader`].
 
 mod assignment;
-mod before;
+mod before_images;
 #[cfg(feature = "lua")]
 pub(crate) mod lua;
 #[cfg(not(feature = "lua"))]
@@ -29,7 +29,7 @@ use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, S
 use watch::Watch;
 
 pub(crate) use assignment::Assignment;
-pub(crate) use before::SealedRows;
+pub(crate) use before_images::SealedRows;
 
 /// One event of a round.
 #[derive(Debug, Clone, Copy)]
@@ -167,9 +167,9 @@ pub(crate) trait Engine: Send {
     /// The region's document as of the state that the engine holds now.
     fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError>;
 
-    /// Takes out what the batch changed. With `history_after` also what rows were before the blocks behind that one
+    /// Takes out what the batch changed. With `undo_floor` also what rows were before the blocks behind that one
     /// changed them; what was written unseen is read from the store for it.
-    fn seal(&mut self, history_after: Option<i64>) -> Result<SealedRows, LaneError>;
+    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError>;
 
     /// Lets all rows go, changed or not: the store was rolled back. Nothing may be staged.
     fn forget(&mut self) -> Result<(), LaneError>;
@@ -195,7 +195,7 @@ pub(crate) struct EngineContext {
     pub(crate) is_empty: Arc<[bool]>,
     pub(crate) readers: Arc<dyn OpenReader>,
     /// How many blocks back it must be known what rows were; 0 for no history.
-    pub(crate) history_depth: u64,
+    pub(crate) undo_depth: u64,
     /// Bytes it may never exceed.
     pub(crate) memory_bytes: usize,
     pub(crate) watch: Arc<Watch>,

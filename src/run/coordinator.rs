@@ -30,7 +30,7 @@ use crate::model::limits::{LINGER, WAIT_STEP, round_bytes};
 use crate::source::SourceError;
 use crate::source::reader::FromReader;
 use crate::store::StoreError;
-use crate::undo::HistoryError;
+use crate::undo::UndoError;
 
 /// How long a part of a block waits for the rest before it is looked whether the reader waits for room.
 const PART_STEP: Duration = Duration::from_millis(2);
@@ -406,8 +406,8 @@ impl Coordinator<'_> {
     /// one more order, and begins anew behind it.
     fn roll_back(&mut self, to: i64) -> Result<(), PipelineError> {
         if let Some(tip) = self.open.tip().filter(|tip| *tip > to && self.plan.depth.is_none()) {
-            let error = HistoryError::Beyond { to, oldest: Some(tip), depth: 0 };
-            return Err(PipelineError::Store(StoreError::History(error)));
+            let error = UndoError::Beyond { to, oldest: Some(tip), depth: 0 };
+            return Err(PipelineError::Store(StoreError::Undo(error)));
         }
         if self.intake.is_cut() {
             // The open batch is a part of a block that does not count: nothing of it may be committed.

@@ -11,7 +11,7 @@ use crate::model::setting::SettingError;
 use crate::publish::PublishError;
 use crate::source::SourceError;
 use crate::store::{StoreError, StoreUrlError};
-use crate::undo::HistoryError;
+use crate::undo::UndoError;
 
 /// Why a run did not get to its end. What is committed is a prefix of whole batches; the next run goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -147,10 +147,10 @@ impl PipelineError {
             | Self::Publish(_) => true,
             Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => {
-                matches!(error, StoreError::SchemaChanged { .. } | StoreError::History(HistoryError::Beyond { .. }))
+                matches!(error, StoreError::SchemaChanged { .. } | StoreError::Undo(UndoError::Beyond { .. }))
             }
             Self::Commit(CommitFailure::Failed(failed)) => {
-                matches!(failed.error, StoreError::History(HistoryError::Beyond { .. }))
+                matches!(failed.error, StoreError::Undo(UndoError::Beyond { .. }))
             }
             Self::Lane { error, .. } => match error {
                 LaneError::Event(..) | LaneError::Unusable(_) => true,
@@ -166,9 +166,9 @@ impl PipelineError {
 
 fn kind_of_store(error: &StoreError) -> ErrorKind {
     match error {
-        StoreError::SchemaChanged { .. }
-        | StoreError::NotBuilt(_)
-        | StoreError::History(HistoryError::Beyond { .. }) => ErrorKind::Config,
+        StoreError::SchemaChanged { .. } | StoreError::NotBuilt(_) | StoreError::Undo(UndoError::Beyond { .. }) => {
+            ErrorKind::Config
+        }
         StoreError::Codec(_) => ErrorKind::Bug,
         _ => ErrorKind::Store,
     }

@@ -374,7 +374,7 @@ impl Pipeline {
     /// a run that is already going rolls back by itself, when its source says so.
     ///
     /// # Errors
-    /// The history that is kept does not reach so far back ([`crate::undo::HistoryError`]); or as
+    /// The history that is kept does not reach so far back ([`crate::undo::UndoError`]); or as
     /// [`Pipeline::run`]. The state is the old one or the new one, never another.
     pub fn rollback(self, to: i64) -> Result<Report, PipelineError> {
         self.check_names()?;

@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
     use crate::model::checkpoint::Checkpoint;
-    use crate::undo::{BlockMark, HistoryBase, HistoryHead, record};
+    use crate::undo::{BlockMark, UndoBase, UndoHead, record};
 
     /// What a source gives: block, hash and parent (empty: not known), or a rollback of its own.
     #[derive(Clone, Copy)]
@@ -303,7 +303,7 @@ mod tests {
         let blocks: Vec<BlockMark> = blocks.iter().map(mark).collect();
         let Some(last) = blocks.last().map(|last| last.block.get()) else { return (Window::default(), None) };
         let counts = blocks.len() as u64;
-        let head = HistoryHead { base: HistoryBase::default(), blocks, touches: Vec::new() };
+        let head = UndoHead { base: UndoBase::default(), blocks, touches: Vec::new() };
         let checkpoint = Checkpoint { batch: 1, block: Some(last), block_events: 1, blocks: counts, events: counts };
         let records = [record(1, 0, Some(last), &head, Vec::new())];
         (Window::new(checkpoint, depth.into(), &records).expect("a window"), Some((last, 1)))

@@ -2,11 +2,11 @@
 //!
 //! A [`SealedBatch`] holds changed rows in *packed form* ([`codec`]): sorted by id within region and table, one row an id. A
 //! store may keep the packed bytes as they are and give them back to readers, or decode them in place ([`codec::Decoder`]).
-//! [`HistoryRecord`] is what the batch leaves in the undo log; a store keeps it as two blobs and need not look inside.
+//! [`UndoRecord`] is what the batch leaves in the undo log; a store keeps it as two blobs and need not look inside.
 //! A program that only runs a pipeline needs none of this.
 
 pub use crate::batch::{Checkpoint, RegionChanges, RegionTouch, RowAt, SealedBatch, SnapshotDraft};
-pub use crate::undo::{HistoryError, HistoryRecord, RegionUndo, Undone};
+pub use crate::undo::{RegionUndo, UndoError, UndoRecord, Undone};
 
 /// The packed form of rows.
 pub mod codec {

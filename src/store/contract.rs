@@ -17,7 +17,7 @@ use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::CodecError;
 use crate::snapshot::Publication;
-use crate::undo::HistoryRecord;
+use crate::undo::UndoRecord;
 
 /// What a store has to know of a pipeline.
 #[derive(Debug, Clone)]
@@ -284,7 +284,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// The store does not answer.
-    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
+    fn undo_log(&mut self, rows_from: u64) -> Result<Vec<UndoRecord>, StoreError> {
         let _ = rows_from;
         Ok(Vec::new())
     }

@@ -3,7 +3,7 @@
 use crate::model::built::NotBuilt;
 use crate::model::cause::{Cause, Reason};
 use crate::rows::codec::CodecError;
-use crate::undo::HistoryError;
+use crate::undo::UndoError;
 
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ pub enum StoreError {
     },
     /// It cannot be rolled back as it was asked.
     #[error(transparent)]
-    History(#[from] HistoryError),
+    Undo(#[from] UndoError),
     /// A fault of this program.
     #[error(transparent)]
     Codec(#[from] CodecError),

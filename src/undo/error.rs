@@ -4,7 +4,7 @@ use crate::rows::codec::CodecError;
 
 /// Why nothing can be rolled back to a block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HistoryError {
+pub enum UndoError {
     /// The undo log does not reach that far back.
     #[error("{}", beyond_text(*.to, *.oldest, *.depth))]
     Beyond {

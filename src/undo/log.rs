@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::HistoryError;
+use super::error::UndoError;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::BlockNo;
 use crate::model::schema::{Column, Entity, Schema, parse_columns};
@@ -52,7 +52,7 @@ pub struct BlockTouch {
 
 /// The last block before those of a record, and the counts as of its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct HistoryBase {
+pub struct UndoBase {
     /// The block; none if the record's blocks are the first ones.
     pub block: Option<BlockNo>,
     /// Events of that block.
@@ -66,7 +66,7 @@ pub struct HistoryBase {
     pub hash: Option<Arc<str>>,
 }
 
-impl HistoryBase {
+impl UndoBase {
     /// The end of what a checkpoint covers.
     pub fn at(checkpoint: &Checkpoint, hash: Option<Arc<str>>) -> Self {
         let Checkpoint { block, block_events, blocks, events, .. } = *checkpoint;
@@ -90,18 +90,18 @@ impl HistoryBase {
 
 /// The head of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct HistoryHead {
+pub struct UndoHead {
     /// The block that the record can go back to at most.
-    pub base: HistoryBase,
+    pub base: UndoBase,
     /// The blocks after it, in order.
     pub blocks: Vec<BlockMark>,
     /// The regions that had events in them, for each region in the order of blocks.
     pub touches: Vec<BlockTouch>,
 }
 
-impl HistoryHead {
+impl UndoHead {
     /// The last block of the record, and the counts as of its end.
-    pub(super) fn end(&self) -> HistoryBase {
+    pub(super) fn end(&self) -> UndoBase {
         let mut end = self.base.clone();
         self.blocks.iter().for_each(|mark| end.pass(mark));
         end
@@ -110,7 +110,7 @@ impl HistoryHead {
 
 /// What a batch leaves so that it can be rolled back, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryRecord {
+pub struct UndoRecord {
     /// The batch.
     pub batch: u64,
     /// The batch before it.
@@ -124,10 +124,10 @@ pub struct HistoryRecord {
 }
 
 /// A record as it is stored.
-pub fn record(batch: u64, before: u64, last_block: Option<i64>, head: &HistoryHead, rows: Vec<u8>) -> HistoryRecord {
+pub fn record(batch: u64, before: u64, last_block: Option<i64>, head: &UndoHead, rows: Vec<u8>) -> UndoRecord {
     // Texts and numbers always have a JSON form.
     let head = serde_json::to_string(head).unwrap_or_default();
-    HistoryRecord { batch, before, last_block, head, rows }
+    UndoRecord { batch, before, last_block, head, rows }
 }
 
 /// A stored record whose head is read.
@@ -135,15 +135,15 @@ pub fn record(batch: u64, before: u64, last_block: Option<i64>, head: &HistoryHe
 pub(super) struct Logged {
     pub(super) batch: u64,
     pub(super) before: u64,
-    pub(super) head: HistoryHead,
+    pub(super) head: UndoHead,
 }
 
 impl Logged {
     /// # Errors
     /// The head is not the JSON that it should be.
-    pub(super) fn read(record: &HistoryRecord) -> Result<Self, HistoryError> {
+    pub(super) fn read(record: &UndoRecord) -> Result<Self, UndoError> {
         let head = serde_json::from_str(&record.head)
-            .map_err(|error| HistoryError::Malformed { batch: record.batch, cause: error.to_string() })?;
+            .map_err(|error| UndoError::Malformed { batch: record.batch, cause: error.to_string() })?;
         Ok(Self { batch: record.batch, before: record.before, head })
     }
 
@@ -161,7 +161,7 @@ impl Logged {
 
 /// Before-images of one region's rows in one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegionHistory {
+pub struct BeforeImages {
     /// The region.
     pub region: Arc<str>,
     /// Entries: the block (8 bytes) and the row before it, packed. In the order of blocks for each id.
@@ -188,7 +188,7 @@ pub fn push_absent(block: i64, id: &str, entries: &mut Vec<u8>) {
 }
 
 /// Appends a section to the rows of a record.
-pub fn push_section(entity: &Entity, region: &RegionHistory, rows: &mut Vec<u8>) {
+pub fn push_section(entity: &Entity, region: &BeforeImages, rows: &mut Vec<u8>) {
     if region.entries.is_empty() {
         return;
     }
@@ -212,8 +212,8 @@ pub(super) struct Section<'r> {
 /// The sections of a record's rows. Nothing follows an error.
 pub(super) fn sections<'r>(
     schema: &'r Schema,
-    record: &'r HistoryRecord,
-) -> impl Iterator<Item = Result<Section<'r>, HistoryError>> {
+    record: &'r UndoRecord,
+) -> impl Iterator<Item = Result<Section<'r>, UndoError>> {
     let mut rest = record.rows.as_slice();
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -223,7 +223,7 @@ pub(super) fn sections<'r>(
         if section.is_err() {
             rest = &[];
         }
-        Some(section.map_err(|cause| HistoryError::Malformed { batch: record.batch, cause: cause.to_owned() }))
+        Some(section.map_err(|cause| UndoError::Malformed { batch: record.batch, cause: cause.to_owned() }))
     })
 }
 
@@ -288,9 +288,9 @@ mod tests {
 
     #[test]
     fn a_head_lies_on_disk_as_this_json() {
-        let base = HistoryBase { block: Some(BlockNo::new(-5)), block_events: 1, blocks: 3, events: 7, hash: None };
+        let base = UndoBase { block: Some(BlockNo::new(-5)), block_events: 1, blocks: 3, events: 7, hash: None };
         let touch = BlockTouch { block: BlockNo::new(10), region: Arc::from("r"), events: 2, before: None };
-        let head = HistoryHead { base, blocks: vec![mark(10)], touches: vec![touch] };
+        let head = UndoHead { base, blocks: vec![mark(10)], touches: vec![touch] };
         let stored = record(4, 3, Some(10), &head, Vec::new());
         assert_eq!(
             stored.head,
@@ -306,9 +306,9 @@ mod tests {
         let first = entries.len();
         entry(&then, 9, "b", None, &mut entries);
         let mut rows = Vec::new();
-        push_section(&then, &RegionHistory { region: Arc::from("r"), entries: entries.clone() }, &mut rows);
-        push_section(&then, &RegionHistory { region: Arc::from("nothing"), entries: Vec::new() }, &mut rows);
-        let record = HistoryRecord { batch: 4, before: 3, last_block: Some(9), head: String::new(), rows };
+        push_section(&then, &BeforeImages { region: Arc::from("r"), entries: entries.clone() }, &mut rows);
+        push_section(&then, &BeforeImages { region: Arc::from("nothing"), entries: Vec::new() }, &mut rows);
+        let record = UndoRecord { batch: 4, before: 3, last_block: Some(9), head: String::new(), rows };
         // The table has another column now, and stands elsewhere.
         let other = Entity { name: "other".into(), ..entity(&["v"]) };
         let schema = Schema::new([other, entity(&["v", "new"])]).expect("a schema");
@@ -337,9 +337,9 @@ mod tests {
             (section([b"gone", b"v bigint", b"r", b""]), "a table that is not known"),
             (section([b"thing", b"v uuid", b"r", b""]), "a column of a type that is not known"),
         ] {
-            let record = HistoryRecord { rows, ..good.clone() };
+            let record = UndoRecord { rows, ..good.clone() };
             let read: Vec<_> = sections(&schema, &record).collect();
-            let malformed = HistoryError::Malformed { batch: 5, cause: expected.to_owned() };
+            let malformed = UndoError::Malformed { batch: 5, cause: expected.to_owned() };
             assert_eq!(read.last().expect("one").as_ref().err(), Some(&malformed));
             assert_eq!(read.iter().filter(|section| section.is_err()).count(), 1);
         }

@@ -10,9 +10,9 @@ mod rollback;
 mod samples;
 mod window;
 
-pub use error::HistoryError;
+pub use error::UndoError;
 pub use log::{
-    BlockMark, BlockTouch, HistoryBase, HistoryHead, HistoryRecord, RegionHistory, begin_entry, push_absent, push_row,
+    BeforeImages, BlockMark, BlockTouch, UndoBase, UndoHead, UndoRecord, begin_entry, push_absent, push_row,
     push_section, record,
 };
 pub use rollback::{RegionUndo, RollbackPlan, Undone, plan_rollback};

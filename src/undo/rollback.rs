@@ -5,10 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::error::HistoryError;
+use super::error::UndoError;
 use super::log::{
-    HistoryHead, HistoryRecord, Logged, RegionHistory, Section, entries_of, entries_up_to, push_section, record,
-    sections,
+    BeforeImages, Logged, Section, UndoHead, UndoRecord, entries_of, entries_up_to, push_section, record, sections,
 };
 use super::window::Window;
 use crate::model::checkpoint::Checkpoint;
@@ -51,7 +50,7 @@ pub struct RollbackPlan {
     /// For each entity of the schema, the rows as they were, ordered by region.
     pub changes: Vec<Vec<RegionChanges>>,
     /// What is left of the undo log, as the record of this batch.
-    pub record: HistoryRecord,
+    pub record: UndoRecord,
     /// Records that go and regions that are set back.
     pub undone: Undone,
 }
@@ -76,12 +75,12 @@ impl RollbackPlan {
 ///
 /// # Errors
 /// The undo log does not reach that far back, a record does not follow the format, or `read` failed.
-pub fn plan_rollback<E: From<HistoryError>>(
+pub fn plan_rollback<E: From<UndoError>>(
     checkpoint: Checkpoint,
     depth: Depth,
     schema: &Schema,
     to: BlockNo,
-    mut read: impl FnMut(u64) -> Result<Vec<HistoryRecord>, E>,
+    mut read: impl FnMut(u64) -> Result<Vec<UndoRecord>, E>,
 ) -> Result<Option<RollbackPlan>, E> {
     let window = Window::new(checkpoint, depth, &read(u64::MAX)?)?;
     let Some(mut undo) = Undo::new(&window, to)? else { return Ok(None) };
@@ -111,7 +110,7 @@ struct Undo {
 }
 
 impl Undo {
-    fn new(window: &Window, to: BlockNo) -> Result<Option<Self>, HistoryError> {
+    fn new(window: &Window, to: BlockNo) -> Result<Option<Self>, UndoError> {
         let Some(logged) = window.records_to(to)? else { return Ok(None) };
         let (logged, checkpoint) = (logged.to_vec(), window.checkpoint());
         Ok(Some(Self { checkpoint, to, logged, rows: HashMap::new(), kept: Vec::new() }))
@@ -123,20 +122,20 @@ impl Undo {
     }
 
     /// Takes in the rows of a record, in any order of records.
-    fn add(&mut self, schema: &Schema, record: &HistoryRecord) -> Result<(), HistoryError> {
+    fn add(&mut self, schema: &Schema, record: &UndoRecord) -> Result<(), UndoError> {
         let is_oldest = record.batch == self.records_from();
         for section in sections(schema, record) {
             let section = section?;
             self.add_section(&schema.entities()[section.entity], &section)?;
             if is_oldest {
                 let entries = entries_up_to(&section.then, section.entries, self.to)?;
-                push_section(&section.then, &RegionHistory { region: section.region, entries }, &mut self.kept);
+                push_section(&section.then, &BeforeImages { region: section.region, entries }, &mut self.kept);
             }
         }
         Ok(())
     }
 
-    fn add_section(&mut self, now: &Entity, section: &Section<'_>) -> Result<(), HistoryError> {
+    fn add_section(&mut self, now: &Entity, section: &Section<'_>) -> Result<(), UndoError> {
         let Section { entity, then, region, entries } = section;
         let rows = self.rows.entry((*entity, Arc::clone(region))).or_default();
         let mut values = Vec::new();
@@ -166,7 +165,7 @@ impl Undo {
     }
 
     /// The rows, the checkpoint and what is left of the undo log that bring the state back.
-    fn into_plan(self, schema: &Schema) -> Result<RollbackPlan, HistoryError> {
+    fn into_plan(self, schema: &Schema) -> Result<RollbackPlan, UndoError> {
         let records_from = self.records_from();
         let mut changes = vec![Vec::new(); schema.entities().len()];
         let tables: BTreeMap<_, _> = self.rows.into_iter().collect();
@@ -178,7 +177,7 @@ impl Undo {
         }
         let regions = regions_undone(&self.logged, self.to);
         let number = self.checkpoint.batch + 1;
-        let (mut head, mut before) = (HistoryHead::default(), 0);
+        let (mut head, mut before) = (UndoHead::default(), 0);
         if let Some(oldest) = self.logged.into_iter().next_back() {
             (head, before) = (oldest.head, oldest.before);
         }
@@ -220,11 +219,9 @@ mod tests {
     use crate::model::value::Value;
     use crate::rows::codec::Change;
 
-    fn plan(schema: &Schema, to: i64) -> Result<Option<RollbackPlan>, HistoryError> {
+    fn plan(schema: &Schema, to: i64) -> Result<Option<RollbackPlan>, UndoError> {
         let records = records(&entity(&["v"]));
-        plan_rollback(checkpoint(), Depth::new(100), schema, BlockNo::new(to), |_| {
-            Ok::<_, HistoryError>(records.clone())
-        })
+        plan_rollback(checkpoint(), Depth::new(100), schema, BlockNo::new(to), |_| Ok::<_, UndoError>(records.clone()))
     }
 
     fn planned(schema: &Schema, to: i64) -> RollbackPlan {
@@ -258,7 +255,7 @@ mod tests {
         // What is left of the record goes on from the one before.
         let kept = back.record;
         assert_eq!((kept.batch, kept.before), (6, 4));
-        let head: HistoryHead = serde_json::from_str(&kept.head).expect("a head");
+        let head: UndoHead = serde_json::from_str(&kept.head).expect("a head");
         assert_eq!(head.blocks, [mark(15)]);
         // Between two blocks, before a batch, and before all that is kept.
         let back = planned(&schema, 14);
@@ -273,7 +270,7 @@ mod tests {
     fn what_lies_ahead_needs_no_plan_and_what_lies_too_far_back_has_none() {
         let schema = Schema::new([entity(&["v"])]).expect("a schema");
         assert!(plan(&schema, 20).expect("kept").is_none() && plan(&schema, 99).expect("kept").is_none());
-        assert_eq!(plan(&schema, 4).err(), Some(HistoryError::Beyond { to: 4, oldest: Some(5), depth: 100 }));
+        assert_eq!(plan(&schema, 4).err(), Some(UndoError::Beyond { to: 4, oldest: Some(5), depth: 100 }));
     }
 
     #[test]
@@ -289,7 +286,7 @@ mod tests {
         let mut asked = Vec::new();
         let read = |from| {
             asked.push(from);
-            Ok::<_, HistoryError>(records.clone())
+            Ok::<_, UndoError>(records.clone())
         };
         plan_rollback(checkpoint(), Depth::new(100), &schema, BlockNo::new(15), read).expect("kept").expect("to do");
         assert_eq!(asked, [u64::MAX, 5]);
@@ -301,7 +298,7 @@ mod tests {
         let mut back = planned(&schema, 9);
         back.encode(|entity, rows| {
             assert_eq!((entity, &*rows.region, rows.rows.len()), (0, "r", 2));
-            Ok::<_, HistoryError>(RegionChanges { region: rows.region, packed: vec![7], rows: Vec::new() })
+            Ok::<_, UndoError>(RegionChanges { region: rows.region, packed: vec![7], rows: Vec::new() })
         })
         .expect("it is encoded");
         assert_eq!(back.changes[0][0].packed, [7]);

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::log::{
-    BlockMark, BlockTouch, HistoryBase, HistoryHead, HistoryRecord, RegionHistory, begin_entry, push_absent,
-    push_section, record,
+    BeforeImages, BlockMark, BlockTouch, UndoBase, UndoHead, UndoRecord, begin_entry, push_absent, push_section, record,
 };
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::BlockNo;
@@ -29,8 +28,8 @@ pub(super) fn mark(block: i64) -> BlockMark {
 }
 
 /// Two batches, the newest first: blocks 15 and 20, and before them 10 and 12.
-pub(super) fn records(entity: &Entity) -> Vec<HistoryRecord> {
-    let mut base = HistoryBase { block: Some(BlockNo::new(5)), block_events: 1, blocks: 3, events: 7, hash: None };
+pub(super) fn records(entity: &Entity) -> Vec<UndoRecord> {
+    let mut base = UndoBase { block: Some(BlockNo::new(5)), block_events: 1, blocks: 3, events: 7, hash: None };
     let mut records = Vec::new();
     for (batch, blocks) in [(4, [10, 12]), (5, [15, 20])] {
         let touch = |block| {
@@ -38,14 +37,14 @@ pub(super) fn records(entity: &Entity) -> Vec<HistoryRecord> {
             BlockTouch { block, region: Arc::from("r"), events: 2, before }
         };
         let head =
-            HistoryHead { base: base.clone(), blocks: blocks.map(mark).to_vec(), touches: blocks.map(touch).to_vec() };
+            UndoHead { base: base.clone(), blocks: blocks.map(mark).to_vec(), touches: blocks.map(touch).to_vec() };
         blocks.iter().for_each(|block| base.pass(&mark(*block)));
         let mut entries = Vec::new();
         entry(entity, blocks[0], "a", Some(blocks[0] * 10), &mut entries);
         entry(entity, blocks[1], "a", None, &mut entries);
         entry(entity, blocks[1], "b", Some(1), &mut entries);
         let mut rows = Vec::new();
-        push_section(entity, &RegionHistory { region: Arc::from("r"), entries }, &mut rows);
+        push_section(entity, &BeforeImages { region: Arc::from("r"), entries }, &mut rows);
         records.insert(0, record(batch, batch - 1, Some(blocks[1]), &head, rows));
     }
     records

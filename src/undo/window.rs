@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::error::HistoryError;
-use super::log::{BlockMark, HistoryBase, HistoryRecord, Logged};
+use super::error::UndoError;
+use super::log::{BlockMark, Logged, UndoBase, UndoRecord};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth};
 
@@ -21,7 +21,7 @@ impl Window {
     ///
     /// # Errors
     /// A record cannot be read.
-    pub fn new(checkpoint: Checkpoint, depth: Depth, records: &[HistoryRecord]) -> Result<Self, HistoryError> {
+    pub fn new(checkpoint: Checkpoint, depth: Depth, records: &[UndoRecord]) -> Result<Self, UndoError> {
         let mut logged: Vec<Logged> = Vec::new();
         let mut next = checkpoint.batch;
         for record in records {
@@ -54,7 +54,7 @@ impl Window {
     pub fn blocks(&self) -> Vec<BlockMark> {
         let mut blocks = Vec::new();
         if let Some(first) = self.logged.last() {
-            let HistoryBase { block, block_events, hash, .. } = &first.head.base;
+            let UndoBase { block, block_events, hash, .. } = &first.head.base;
             blocks.extend(block.map(|block| BlockMark { block, events: *block_events, hash: hash.clone() }));
         }
         blocks.extend(self.logged.iter().rev().flat_map(|logged| logged.head.blocks.iter().cloned()));
@@ -79,7 +79,7 @@ impl Window {
     ///
     /// # Errors
     /// The undo log does not reach that far back.
-    pub(super) fn records_to(&self, to: BlockNo) -> Result<Option<&[Logged]>, HistoryError> {
+    pub(super) fn records_to(&self, to: BlockNo) -> Result<Option<&[Logged]>, UndoError> {
         if self.checkpoint.block.is_some_and(|tip| tip <= to.get()) {
             return Ok(None);
         }
@@ -89,7 +89,7 @@ impl Window {
             Some(reach) => Ok(Some(&self.logged[..=reach])),
             None => {
                 let oldest = oldest.map(BlockNo::get);
-                Err(HistoryError::Beyond { to: to.get(), oldest, depth: self.depth.get() })
+                Err(UndoError::Beyond { to: to.get(), oldest, depth: self.depth.get() })
             }
         }
     }
@@ -97,11 +97,11 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use super::super::log::HistoryHead;
+    use super::super::log::UndoHead;
     use super::super::samples::{checkpoint, entity, records};
     use super::*;
 
-    fn window(depth: u64, records: &[HistoryRecord]) -> Window {
+    fn window(depth: u64, records: &[UndoRecord]) -> Window {
         Window::new(checkpoint(), Depth::new(depth), records).expect("a window")
     }
 
@@ -114,7 +114,7 @@ mod tests {
         let window = window(100, &records(&entity(&["v"])));
         assert_eq!(
             window.records_to(BlockNo::new(4)).err(),
-            Some(HistoryError::Beyond { to: 4, oldest: Some(5), depth: 100 })
+            Some(UndoError::Beyond { to: 4, oldest: Some(5), depth: 100 })
         );
         let needed = |to| window.records_to(BlockNo::new(to)).expect("kept").map(<[Logged]>::len);
         for (to, records) in [(5, Some(2)), (11, Some(2)), (12, Some(1)), (19, Some(1)), (20, None), (99, None)] {
@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn blocks_that_a_large_batch_did_not_keep_end_the_history() {
         let mut records = records(&entity(&["v"]));
-        let mut head: HistoryHead = serde_json::from_str(&records[0].head).expect("a head");
-        head.base = HistoryBase { block: Some(BlockNo::new(14)), block_events: 1, blocks: 9, events: 20, hash: None };
+        let mut head: UndoHead = serde_json::from_str(&records[0].head).expect("a head");
+        head.base = UndoBase { block: Some(BlockNo::new(14)), block_events: 1, blocks: 9, events: 20, hash: None };
         records[0].head = serde_json::to_string(&head).expect("a head");
         let window = window(100, &records);
         assert_eq!(window.oldest(), Some(BlockNo::new(14)));
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(window.oldest(), Some(BlockNo::new(14)));
         assert_eq!(
             window.records_to(BlockNo::new(13)).err(),
-            Some(HistoryError::Beyond { to: 13, oldest: Some(14), depth: 6 })
+            Some(UndoError::Beyond { to: 13, oldest: Some(14), depth: 6 })
         );
         assert!(window.records_to(BlockNo::new(14)).is_ok());
     }
@@ -167,9 +167,6 @@ mod tests {
     fn nothing_committed_is_nothing_to_go_back_from() {
         let window = Window::new(Checkpoint::default(), Depth::new(6), &[]).expect("a window");
         assert_eq!((window.oldest(), window.blocks()), (None, Vec::new()));
-        assert_eq!(
-            window.records_to(BlockNo::new(3)).err(),
-            Some(HistoryError::Beyond { to: 3, oldest: None, depth: 6 })
-        );
+        assert_eq!(window.records_to(BlockNo::new(3)).err(), Some(UndoError::Beyond { to: 3, oldest: None, depth: 6 }));
     }
 }

@@ -93,7 +93,7 @@ pub(super) struct Host {
     pub(super) watch: Arc<Watch>,
     pub(super) schema: Arc<Schema>,
     /// How many blocks back it must be known what rows were.
-    pub(super) history_depth: u64,
+    pub(super) undo_depth: u64,
 }
 
 impl Host {
@@ -116,7 +116,7 @@ impl Host {
     pub(super) fn table(&self, lua: &Lua) -> LuaResult<LuaTable> {
         let table = lua.create_table()?;
         table.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
-        table.raw_set("history_depth", i64::try_from(self.history_depth).unwrap_or(i64::MAX))?;
+        table.raw_set("undo_depth", i64::try_from(self.undo_depth).unwrap_or(i64::MAX))?;
         let watch = Arc::clone(&self.watch);
         table.raw_set(
             "tick",

@@ -83,5 +83,5 @@ return {
   constructor = constructor,
   template = template,
   run_state = new_run_state(),
-  has_history = host.history_depth > 0,
+  has_history = host.undo_depth > 0,
 }

@@ -37,7 +37,7 @@ use mlua::prelude::*;
 use mlua::{LuaOptions, StdLib};
 use serde_json::Value as Json;
 
-use crate::lane::before::{Unknown, read_unknown};
+use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Activity;
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
 use crate::model::event::RegionNo;
@@ -46,7 +46,7 @@ use crate::model::schema::Schema;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
 use crate::rows::existence::{KnownRows, is_new};
-use crate::undo::{RegionHistory, push_absent};
+use crate::undo::{BeforeImages, push_absent};
 use encoder::EventEncoder;
 use host::{Host, Shared, Want};
 use inner::Inner;
@@ -173,7 +173,7 @@ impl ScriptEngine {
             inner: Arc::new(OnceLock::new()),
             watch: Arc::clone(&context.watch),
             schema: Arc::clone(&context.schema),
-            history_depth: context.history_depth,
+            undo_depth: context.undo_depth,
         };
         let mut engine = Self {
             name: factory.name.clone(),
@@ -388,7 +388,7 @@ impl ScriptEngine {
     }
 
     /// What rows were before blocks, which the inner side has handed out.
-    fn take_history(&self) -> Result<Vec<(usize, RegionHistory)>, LaneError> {
+    fn take_history(&self) -> Result<Vec<(usize, BeforeImages)>, LaneError> {
         let mut shared = self.host.lock();
         let (before, unseen) = (std::mem::take(&mut shared.before), std::mem::take(&mut shared.unseen));
         let name = |region: usize| {
@@ -403,21 +403,21 @@ impl ScriptEngine {
             for (block, id) in unseen.each() {
                 match &shared.known[entity] {
                     Some(known) if !known.may_have(number, id) => push_absent(block, id, &mut absent),
-                    _ => unknown.push(Unknown { entity, region: Arc::clone(&region), id: id.into(), block }),
+                    _ => unknown.push(UnseenWrite { entity, region: Arc::clone(&region), id: id.into(), block }),
                 }
             }
             if !absent.is_empty() {
-                known_absent.push((entity, RegionHistory { region, entries: absent }));
+                known_absent.push((entity, BeforeImages { region, entries: absent }));
             }
         }
         let known = before
             .into_iter()
-            .map(|part| Ok((part.entity, RegionHistory { region: name(part.region)?, entries: part.packed })));
+            .map(|part| Ok((part.entity, BeforeImages { region: name(part.region)?, entries: part.packed })));
         let known = known.collect::<Result<Vec<_>, LaneError>>()?;
         let Some(loader) = &mut shared.loader else {
             return Err(LaneError::Bug("the store is being asked already".into()));
         };
-        let mut history = read_unknown(loader, &self.host.schema, unknown)?;
+        let mut history = read_unseen(loader, &self.host.schema, unknown)?;
         history.extend(known_absent);
         history.extend(known);
         Ok(history)
@@ -495,12 +495,9 @@ impl Engine for ScriptEngine {
         Ok(Some(document).filter(|document| !document.is_null()))
     }
 
-    fn seal(&mut self, history_after: Option<i64>) -> Result<SealedRows, LaneError> {
+    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
         self.context.watch.begin(Activity::Sealing);
-        self.host
-            .inner()
-            .and_then(|inner| inner.seal.call::<()>(history_after))
-            .map_err(|error| self.failure(&error))?;
+        self.host.inner().and_then(|inner| inner.seal.call::<()>(undo_floor)).map_err(|error| self.failure(&error))?;
         let history = self.take_history()?;
         let mut shared = self.host.lock();
         let shared = &mut *shared;

@@ -2,7 +2,7 @@
 
 local inner = ...
 local host, S = inner.host, inner.run_state
-local history_depth <const> = host.history_depth
+local undo_depth <const> = host.undo_depth
 local next, ipairs, spack, concat, move = next, ipairs, string.pack, table.concat, table.move
 
 -- Keeps what rows were before the current block: see `seal_undo`. Entries lie one behind the other: block, state, id,
@@ -38,7 +38,7 @@ end
 -- Lets go of what lies too far back to be rolled back, now that `block` has come.
 local function prune_undo(block)
   local region = S[REGION]
-  local undo, count, oldest = region.undo, region.undo_count, block - history_depth
+  local undo, count, oldest = region.undo, region.undo_count, block - undo_depth
   if count == 0 or oldest > block or undo[1] > oldest then return end
   local from = 1
   while from <= count and undo[from] <= oldest do

@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use super::error::HandlerError;
 use super::handler::{Context, EntityTable, Handler, TypeMap};
 use super::rows::{Missed, Rows};
-use crate::lane::before::read_unknown;
+use crate::lane::before_images::read_unseen;
 use crate::lane::watch::Activity;
 use crate::lane::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
 use crate::model::event::RegionNo;
@@ -277,13 +277,13 @@ impl<H: Handler> Engine for RustEngine<H> {
         }
     }
 
-    fn seal(&mut self, history_after: Option<i64>) -> Result<SealedRows, LaneError> {
+    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
         // Before the filters learn of this batch.
-        let history = match history_after {
+        let history = match undo_floor {
             Some(after) => {
                 let (gathered, unknown) = self.rows.take_undo(&self.context.schema, after);
-                let mut history = read_unknown(&mut self.loader, &self.context.schema, unknown)?;
-                history.extend(gathered.into_history());
+                let mut history = read_unseen(&mut self.loader, &self.context.schema, unknown)?;
+                history.extend(gathered.into_images());
                 history
             }
             None => Vec::new(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::access::RowAccess;
 use super::error::HandlerError;
-use crate::lane::before::{Gathered, Unknown};
+use crate::lane::before_images::{Gathered, UnseenWrite};
 use crate::lane::{EngineContext, LaneError};
 use crate::model::event::RegionNo;
 use crate::model::ids::Depth;
@@ -113,7 +113,7 @@ pub(super) struct Rows {
     /// For each region, what rows were before blocks that can still be rolled back, in order.
     undo: BTreeMap<RegionNo, VecDeque<UndoEntry>>,
     undo_bytes: usize,
-    history_depth: Depth,
+    undo_depth: Depth,
     pub(super) missed: Missed,
     pub(super) is_snapshot: bool,
     batch: u64,
@@ -136,7 +136,7 @@ impl Rows {
             block: 0,
             undo: BTreeMap::new(),
             undo_bytes: 0,
-            history_depth: Depth::new(context.history_depth),
+            undo_depth: Depth::new(context.undo_depth),
             missed: Missed::default(),
             is_snapshot: false,
             batch: 1,
@@ -173,7 +173,7 @@ impl Rows {
             *changed_rows += (table.changed_rows() - changed) as u64;
             before
         };
-        if self.history_depth.is_none() {
+        if self.undo_depth.is_none() {
             for (entity, id, row) in self.writes.drain(..) {
                 set(entity, &id, row);
             }
@@ -188,14 +188,14 @@ impl Rows {
             }
         }
         // What lies too far behind to be rolled back goes at once, while it is still in the processor's cache.
-        let oldest = self.history_depth.oldest(change.block.into()).get();
+        let oldest = self.undo_depth.oldest(change.block.into()).get();
         while let Some(entry) = undo.pop_front_if(|entry| entry.block <= oldest) {
             self.undo_bytes -= entry.memory_bytes();
         }
     }
 
     /// Takes out what rows were before the blocks behind `after`, and which were written unseen.
-    pub(super) fn take_undo(&mut self, schema: &Schema, after: i64) -> (Gathered, Vec<Unknown>) {
+    pub(super) fn take_undo(&mut self, schema: &Schema, after: i64) -> (Gathered, Vec<UnseenWrite>) {
         let (mut gathered, mut unknown) = (Gathered::default(), Vec::new());
         self.undo_bytes = 0;
         for (number, undo) in std::mem::take(&mut self.undo) {
@@ -204,7 +204,7 @@ impl Rows {
                 let is_absent = || self.known[entity].as_ref().is_some_and(|known| !known.may_have(number, &id));
                 match before {
                     Before::Unknown if is_absent() => push_absent(block, &id, gathered.entries(entity, region)),
-                    Before::Unknown => unknown.push(Unknown { entity, region: Arc::clone(region), id, block }),
+                    Before::Unknown => unknown.push(UnseenWrite { entity, region: Arc::clone(region), id, block }),
                     Before::Absent => push_absent(block, &id, gathered.entries(entity, region)),
                     Before::Row(row) => {
                         let entries = gathered.entries(entity, region);

@@ -37,7 +37,7 @@ use crate::source::Source;
 use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
 use crate::store::{OpenReader, Store, StoreError};
 use crate::timeline::Recorder;
-use crate::undo::{HistoryBase, Window};
+use crate::undo::{UndoBase, Window};
 
 /// What the store says before the first event.
 struct Stored {
@@ -146,8 +146,8 @@ impl Pipeline {
     /// Reads what the store says before the first event.
     fn read_store(&self, store: &mut dyn Store) -> Result<Stored, PipelineError> {
         let checkpoint = store.checkpoint()?;
-        let window =
-            Window::new(checkpoint, self.rollback_depth.into(), &store.history(u64::MAX)?).map_err(StoreError::from)?;
+        let window = Window::new(checkpoint, self.rollback_depth.into(), &store.undo_log(u64::MAX)?)
+            .map_err(StoreError::from)?;
         let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
         let set_back: HashSet<Arc<str>> =
             if self.rollback_depth > 0 { store.set_back_regions()?.into_iter().collect() } else { HashSet::new() };
@@ -156,7 +156,7 @@ impl Pipeline {
             (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(*name)).map(|(no, _)| no).collect();
         let hash =
             window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
-        let log = BlockLog::new(Depth::new(self.rollback_depth), HistoryBase::at(&checkpoint, hash), last_blocks);
+        let log = BlockLog::new(Depth::new(self.rollback_depth), UndoBase::at(&checkpoint, hash), last_blocks);
         Ok(Stored { checkpoint, window, regions, set_back, log, is_empty: store.empty_entities()?.into() })
     }
 
@@ -172,7 +172,7 @@ impl Pipeline {
             schema: Arc::clone(&self.schema),
             is_empty,
             readers,
-            history_depth: self.rollback_depth,
+            undo_depth: self.rollback_depth,
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::clone(loads),

@@ -41,7 +41,7 @@ use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, 
 use super::{SnapshotReader, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
-use crate::undo::HistoryRecord;
+use crate::undo::UndoRecord;
 use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
 use outage::Outage;
@@ -323,8 +323,8 @@ impl Store for PostgresStore {
         }
     }
 
-    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
-        self.ask("reading the history", move |link, plan| tables::history(link, &plan.pipeline, rows_from))
+    fn undo_log(&mut self, rows_from: u64) -> Result<Vec<UndoRecord>, StoreError> {
+        self.ask("reading the history", move |link, plan| tables::undo_log(link, &plan.pipeline, rows_from))
     }
 
     fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {

@@ -17,7 +17,7 @@ use crate::model::schema::{Column, Entity, SchemaError, parse_columns};
 use crate::model::value::ColumnType;
 use crate::store::StorePlan;
 use crate::store::sql::{differences_of, quoted, signed, unsigned};
-use crate::undo::HistoryRecord;
+use crate::undo::UndoRecord;
 
 /// The version of our own tables. A database with a later one was written by a later forebay.
 const FORMAT: i64 = 1;
@@ -367,12 +367,12 @@ pub(super) fn pending_regions(link: &mut Link, pipeline: &str) -> Result<Vec<Reg
 }
 
 /// The records of the history, newest first; the rows only of batches from `rows_from` on.
-pub(super) fn history(link: &mut Link, pipeline: &str, rows_from: u64) -> Result<Vec<HistoryRecord>, Fault> {
+pub(super) fn undo_log(link: &mut Link, pipeline: &str, rows_from: u64) -> Result<Vec<UndoRecord>, Fault> {
     let sql = "SELECT batch, before, last_block, head, CASE WHEN batch >= $2 THEN rows ELSE '' END
                FROM forebay.history WHERE pipeline = $1 ORDER BY batch DESC";
     let rows = link.query(sql, &[(&pipeline, Type::TEXT), (&signed(rows_from), Type::INT8)])?;
     let record = |row: &postgres::Row| {
-        Ok(HistoryRecord {
+        Ok(UndoRecord {
             batch: unsigned(row.try_get(0)?),
             before: unsigned(row.try_get(1)?),
             last_block: row.try_get(2)?,

@@ -36,7 +36,7 @@ use crate::rows::codec::Change;
 use crate::store::snapshot_policy::{SnapshotPolicy, sql};
 use crate::store::sql::{quoted, signed};
 use crate::store::{CommitTimes, SnapshotReceipt, StorePlan};
-use crate::undo::HistoryRecord;
+use crate::undo::UndoRecord;
 
 /// Rows of one table that go as arrays: up to here it is faster than a COPY, which costs two round trips.
 const UNNEST_ROWS_MAX: usize = 1000;
@@ -261,7 +261,7 @@ impl Statement {
         for (at, ((route, layout), regions)) in routes.iter().zip(layouts).zip(&batch.changes).enumerate() {
             statement.rows(at, *route, layout, regions);
         }
-        statement.history(batch);
+        statement.undo_record(batch);
         if batch.snapshots.is_empty() {
             if batch.undone.is_none() {
                 statement.regions(batch);
@@ -339,8 +339,8 @@ impl Statement {
     }
 
     /// What the batch leaves so that it can be rolled back, and a few records go that no rollback can need any more.
-    fn history(&mut self, batch: &SealedBatch) {
-        if let Some(HistoryRecord { batch, before, last_block, head, rows }) = &batch.history {
+    fn undo_record(&mut self, batch: &SealedBatch) {
+        if let Some(UndoRecord { batch, before, last_block, head, rows }) = &batch.undo {
             let number = self.param(signed(*batch), Type::INT8);
             let before = self.param(signed(*before), Type::INT8);
             let last_block = self.param(*last_block, Type::INT8);
@@ -351,7 +351,7 @@ impl Statement {
                    SELECT $1, {number}, {before}, {last_block}, {head}, {rows} WHERE {GATE})"
             ));
         }
-        if let Some(floor) = batch.history_floor {
+        if let Some(floor) = batch.undo_floor {
             let number = self.param(signed(batch.after.batch), Type::INT8);
             let floor = self.param(floor, Type::INT8);
             self.add(&format!(

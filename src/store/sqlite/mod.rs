@@ -11,12 +11,12 @@
 //! | `snapshots` | reading snapshots and status |
 
 mod find;
-mod history;
 mod lock;
 mod outbox;
 mod rows;
 mod snapshots;
 mod tables;
+mod undo_log;
 mod write;
 
 use std::os::unix::fs::MetadataExt;
@@ -31,7 +31,7 @@ use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::cause::Reason;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::schema::Schema;
-use crate::undo::HistoryRecord;
+use crate::undo::UndoRecord;
 use lock::WriterLock;
 use outbox::SqliteOutbox;
 use snapshots::SqliteSnapshots;
@@ -211,19 +211,19 @@ impl Store for SqliteStore {
         write::commit(&mut self.connection, &self.statements, &self.name, &self.plan, batch)
     }
 
-    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
+    fn undo_log(&mut self, rows_from: u64) -> Result<Vec<UndoRecord>, StoreError> {
         let doing = self.name.sql("reading the history");
-        history::read(&self.connection, &self.plan.pipeline, rows_from).map_err(doing)
+        undo_log::read(&self.connection, &self.plan.pipeline, rows_from).map_err(doing)
     }
 
     fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
         let doing = self.name.sql("reading the regions");
-        history::region_blocks(&self.connection, &self.plan.pipeline).map_err(doing)
+        undo_log::region_blocks(&self.connection, &self.plan.pipeline).map_err(doing)
     }
 
     fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
         let doing = self.name.sql("reading the regions");
-        history::set_back_regions(&self.connection, &self.plan.pipeline).map_err(doing)
+        undo_log::set_back_regions(&self.connection, &self.plan.pipeline).map_err(doing)
     }
 
     fn readers(&self) -> Arc<dyn OpenReader> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan, history};
+use super::{StoreError, StoreName, StorePlan, undo_log};
 use crate::batch::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::limits::SNAPSHOT_PRUNE_ROWS_MAX;
@@ -67,7 +67,7 @@ pub(super) fn commit(
     for ((entity, texts), changes) in plan.schema.entities().iter().zip(&statements.entities).zip(&batch.changes) {
         write_entity(&transaction, name, entity, texts, changes)?;
     }
-    history::write(&transaction, &plan.pipeline, batch).map_err(name.sql("writing the history"))?;
+    undo_log::write(&transaction, &plan.pipeline, batch).map_err(name.sql("writing the history"))?;
     let now = Timestamp::now();
     touch_regions(&transaction, plan, &batch.touched).map_err(name.sql("noting the regions"))?;
     let snapshots = write_snapshots(&transaction, plan, &batch.snapshots).map_err(name.sql("writing snapshots"))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use forebay::config::{BatchConfig, SnapshotsConfig};
 use forebay::snapshot::Every;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
-use forebay::store::batch::HistoryRecord;
+use forebay::store::batch::UndoRecord;
 use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::store::{self, Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan, StoreUrl};
 use forebay::{EntityRow, Pipeline, Schema};
@@ -81,8 +81,8 @@ impl Store for Failing {
             None => self.inner.commit(batch),
         }
     }
-    fn history(&mut self, rows_from: u64) -> Result<Vec<HistoryRecord>, StoreError> {
-        self.inner.history(rows_from)
+    fn undo_log(&mut self, rows_from: u64) -> Result<Vec<UndoRecord>, StoreError> {
+        self.inner.undo_log(rows_from)
     }
     fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
         self.inner.region_blocks()

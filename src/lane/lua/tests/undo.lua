@@ -5,7 +5,7 @@ local tests = {}
 
 local function open(given)
   given = given or {}
-  given.host = { history_depth = 10 }
+  given.host = { undo_depth = 10 }
   return harness.open(given)
 end
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Transaction};
 use crate::batch::SealedBatch;
 use crate::model::limits::HISTORY_PRUNE_RECORDS_MAX;
 use crate::store::sql::{signed, unsigned};
-use crate::undo::{HistoryRecord, Undone};
+use crate::undo::{UndoRecord, Undone};
 
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS forebay_history (
@@ -18,12 +18,12 @@ CREATE TABLE IF NOT EXISTS forebay_history (
 ";
 
 /// The records, newest first; the rows only of batches from `rows_from` on.
-pub(super) fn read(connection: &Connection, pipeline: &str, rows_from: u64) -> rusqlite::Result<Vec<HistoryRecord>> {
+pub(super) fn read(connection: &Connection, pipeline: &str, rows_from: u64) -> rusqlite::Result<Vec<UndoRecord>> {
     let sql = "SELECT batch, before, last_block, head, CASE WHEN batch >= ?2 THEN rows ELSE x'' END
                FROM forebay_history WHERE pipeline = ?1 ORDER BY batch DESC";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map((pipeline, signed(rows_from)), |row| {
-        Ok(HistoryRecord {
+        Ok(UndoRecord {
             batch: unsigned(row.get(0)?),
             before: unsigned(row.get(1)?),
             last_block: row.get(2)?,
@@ -55,7 +55,7 @@ pub(super) fn write(transaction: &Transaction<'_>, pipeline: &str, batch: &Seale
     if let Some(undone) = &batch.undone {
         undo(transaction, pipeline, undone, batch)?;
     }
-    if let Some(HistoryRecord { batch, before, last_block, head, rows }) = &batch.history {
+    if let Some(UndoRecord { batch, before, last_block, head, rows }) = &batch.undo {
         transaction.prepare_cached("INSERT INTO forebay_history VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute((
             pipeline,
             signed(*batch),
@@ -65,7 +65,7 @@ pub(super) fn write(transaction: &Transaction<'_>, pipeline: &str, batch: &Seale
             rows,
         ))?;
     }
-    if let Some(floor) = batch.history_floor {
+    if let Some(floor) = batch.undo_floor {
         let sql = format!(
             "DELETE FROM forebay_history WHERE (pipeline, batch) IN (
                SELECT pipeline, batch FROM forebay_history WHERE pipeline = ?1 AND batch < ?2

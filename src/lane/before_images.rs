@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::{Ask, LaneError, Loader, Wanted};
 use crate::model::schema::Schema;
 use crate::rows::codec::Decoder;
-use crate::undo::{RegionHistory, push_absent, push_row};
+use crate::undo::{BeforeImages, push_absent, push_row};
 
 /// A row that was written without being here: what is committed is what it was, since no batch that is not committed
 /// has changed it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Unknown {
+pub(super) struct UnseenWrite {
     pub(super) entity: usize,
     pub(super) region: Arc<str>,
     pub(super) id: Box<str>,
@@ -22,17 +22,17 @@ pub(super) struct Unknown {
 
 /// Reads from the store what rows were that were written unseen; one query for each table. Must be called before their
 /// batch is handed over.
-pub(super) fn read_unknown(
+pub(super) fn read_unseen(
     loader: &mut Loader,
     schema: &Schema,
-    mut unknown: Vec<Unknown>,
-) -> Result<Vec<(usize, RegionHistory)>, LaneError> {
+    mut unknown: Vec<UnseenWrite>,
+) -> Result<Vec<(usize, BeforeImages)>, LaneError> {
     unknown.sort_unstable();
     let mut found = Vec::new();
     for of_entity in unknown.chunk_by(|a, b| a.entity == b.entity) {
         let Some(entity) = of_entity.first().map(|first| first.entity) else { continue };
         let described = &schema.entities()[entity];
-        let regions: Vec<&[Unknown]> = of_entity.chunk_by(|a, b| a.region == b.region).collect();
+        let regions: Vec<&[UnseenWrite]> = of_entity.chunk_by(|a, b| a.region == b.region).collect();
         let mut wanted = Vec::with_capacity(regions.len());
         for of_region in &regions {
             let mut ids: Vec<&str> = of_region.iter().map(|unknown| &*unknown.id).collect();
@@ -48,13 +48,13 @@ pub(super) fn read_unknown(
                 rows.insert(head.id, start..decoder.at());
             }
             let mut entries = Vec::new();
-            for Unknown { id, block, .. } in *of_region {
+            for UnseenWrite { id, block, .. } in *of_region {
                 match rows.get(&**id) {
                     Some(row) => push_row(*block, &loaded.packed[row.clone()], &mut entries),
                     None => push_absent(*block, id, &mut entries),
                 }
             }
-            found.push((entity, RegionHistory { region: Arc::clone(&of_region[0].region), entries }));
+            found.push((entity, BeforeImages { region: Arc::clone(&of_region[0].region), entries }));
         }
     }
     Ok(found)
@@ -66,7 +66,7 @@ pub(crate) struct SealedRows {
     /// The rows that changed: entity, and rows of one region. In any order.
     pub(crate) changes: Vec<(usize, crate::rows::changes::RegionChanges)>,
     /// What rows were; of the same row, what was read from the store comes first.
-    pub(crate) history: Vec<(usize, RegionHistory)>,
+    pub(crate) history: Vec<(usize, BeforeImages)>,
 }
 
 /// Gathers entries by table and region.
@@ -78,7 +78,7 @@ impl Gathered {
         self.0.entry((entity, Arc::clone(region))).or_default()
     }
 
-    pub(super) fn into_history(self) -> impl Iterator<Item = (usize, RegionHistory)> {
-        self.0.into_iter().map(|((entity, region), entries)| (entity, RegionHistory { region, entries }))
+    pub(super) fn into_images(self) -> impl Iterator<Item = (usize, BeforeImages)> {
+        self.0.into_iter().map(|((entity, region), entries)| (entity, BeforeImages { region, entries }))
     }
 }
