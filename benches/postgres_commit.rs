@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay::store::batch::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::codec::{Change, RowHead, Writer, encode_values};
 use forebay::store::batch::{Checkpoint, RegionChanges, SealedBatch};
 use forebay::store::{Store, StorePlan, StoreUrl};
 use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
@@ -60,7 +60,7 @@ fn batch(schema: &Schema, before: Checkpoint, rows: &[(u32, Change)]) -> SealedB
                 Value::Double(0.5),
                 Value::Timestamptz(time),
             ];
-            let head = Head { id: &format!("{id:010}"), change: *change, writer: Writer::default() };
+            let head = RowHead { id: &format!("{id:010}"), change: *change, writer: Writer::default() };
             encode_values(entity, head, &values, &mut packed);
         }
         RegionChanges::new(entity, format!("region{region}").into(), packed).unwrap()

@@ -58,7 +58,7 @@ pub struct ChangedBy {
 
 /// What a row was before a block.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Before {
+pub enum BeforeImage {
     /// This.
     Row(Row),
     /// There was none.
@@ -71,11 +71,11 @@ type Rows = HashMap<Box<str>, Slot, RandomState>;
 
 /// The warm rows of one region in one table.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub struct RowCache {
     young: Rows,
     old: Rows,
     is_whole: bool,
-    /// Whether there is a filter that knows which rows there may be ([`super::known::KnownRows`]).
+    /// Whether there is a filter that knows which rows there may be ([`super::known::ExistenceFilter`]).
     is_filtered: bool,
     /// Whether a row was ever asked for. Until then rows are let go as soon as they are committed.
     is_read: bool,
@@ -90,14 +90,14 @@ pub struct Table {
 /// Bytes that a row takes beside its values, about: two words of key, the slot, the map's share.
 const ROW_OVERHEAD_BYTES: usize = 64;
 
-impl Table {
+impl RowCache {
     /// A table without warm rows. If it `is_whole`, there are no committed ones either, and a filter knows of those to come.
     pub fn new(is_whole: bool) -> Self {
         Self { is_whole, is_filtered: is_whole, ..Self::default() }
     }
 
     /// Whether rows that are said to be new are; else they are if the filter does not know them.
-    pub fn is_sure(&self) -> bool {
+    pub fn trusts_new(&self) -> bool {
         self.is_whole || !self.is_filtered
     }
 
@@ -125,7 +125,7 @@ impl Table {
 
     /// Writes or, with none, deletes a row in batch `batch`, which is not committed yet. Returns what it was before the
     /// event's block; none if it has changed in that block already.
-    pub fn set(&mut self, id: &str, row: Option<Row>, change: ChangedBy) -> Option<Before> {
+    pub fn set(&mut self, id: &str, row: Option<Row>, change: ChangedBy) -> Option<BeforeImage> {
         let ChangedBy { batch, block, writer } = change;
         let before = match self.young.get_mut(id) {
             Some(slot) => Some(slot),
@@ -152,14 +152,14 @@ impl Table {
                     self.dirty.push(id.into());
                 }
                 let is_again = was.changed_in > 0 && was.block == block;
-                (!is_again).then_some(was.row.map_or(Before::Absent, Before::Row))
+                (!is_again).then_some(was.row.map_or(BeforeImage::Absent, BeforeImage::Row))
             }
             None => {
                 self.bytes += bytes;
                 let is_new = self.is_whole || self.is_filtered;
                 self.young.insert(id.into(), Slot { row, changed_in: batch, writer, block, is_new });
                 self.dirty.push(id.into());
-                Some(if self.is_whole { Before::Absent } else { Before::Unknown })
+                Some(if self.is_whole { BeforeImage::Absent } else { BeforeImage::Unknown })
             }
         }
     }
@@ -212,11 +212,11 @@ impl Table {
     }
 
     /// Whether rows are let go as soon as they are committed.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_write_only(&self) -> bool {
         self.is_filtered && !self.is_read && self.search.is_unused()
     }
 
-    /// How many rows changed since the last call of [`Table::take_changes`].
+    /// How many rows changed since the last call of [`RowCache::take_changes`].
     pub fn changed_rows(&self) -> usize {
         self.dirty.len()
     }
@@ -230,7 +230,7 @@ impl Table {
                 Some(row) if slot.is_new => visit(id, Change::New, slot.writer, Some(row)),
                 Some(row) => visit(id, Change::Written, slot.writer, Some(row)),
                 // It was made and removed within the batch.
-                None if slot.is_new && self.is_sure() => {}
+                None if slot.is_new && self.trusts_new() => {}
                 None => visit(id, Change::Deleted, slot.writer, None),
             }
         }
@@ -309,7 +309,7 @@ mod tests {
 
     /// A table over a store, and beside them what the state should be.
     struct Bench {
-        table: Table,
+        table: RowCache,
         batch: u64,
         sealed: Vec<(u64, Sealed)>,
         committed: u64,
@@ -320,7 +320,14 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let store: State = (0..4).map(|id| (format!("k{id}"), id)).collect();
-            Self { table: Table::new(false), batch: 1, sealed: Vec::new(), committed: 0, model: store.clone(), store }
+            Self {
+                table: RowCache::new(false),
+                batch: 1,
+                sealed: Vec::new(),
+                committed: 0,
+                model: store.clone(),
+                store,
+            }
         }
 
         fn apply(&mut self, op: &Op) {
@@ -417,12 +424,12 @@ mod tests {
 
     #[test]
     fn a_row_of_a_batch_that_is_not_committed_is_never_let_go() {
-        let mut table = Table::new(true);
+        let mut table = RowCache::new(true);
         let change = |block| ChangedBy { batch: 7, block, writer: Writer::default() };
-        assert_eq!(table.set("a", Some(row(1)), change(5)), Some(Before::Absent));
+        assert_eq!(table.set("a", Some(row(1)), change(5)), Some(BeforeImage::Absent));
         assert_eq!(table.set("a", Some(row(1)), change(5)), None, "it has changed in that block already");
-        assert_eq!(table.set("a", Some(row(1)), change(6)), Some(Before::Row(row(1))));
-        assert_eq!(Table::new(false).set("a", None, change(5)), Some(Before::Unknown));
+        assert_eq!(table.set("a", Some(row(1)), change(6)), Some(BeforeImage::Row(row(1))));
+        assert_eq!(RowCache::new(false).set("a", None, change(5)), Some(BeforeImage::Unknown));
         for _ in 0..5 {
             table.sweep(6);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::codec::{CHANGE_AT, Change, CodecError, Decoder, Head, Writer};
+use super::codec::{CHANGE_AT, Change, CodecError, Decoder, RowHead, Writer};
 use crate::model::schema::Entity;
 
 /// Where one changed row lies.
@@ -53,7 +53,7 @@ impl RegionChanges {
         let mut decoder = Decoder::new(entity, &packed, 0);
         while !decoder.is_at_end() {
             let start = decoder.at();
-            let Head { id, mut change, writer } = decoder.skip()?;
+            let RowHead { id, mut change, writer } = decoder.skip()?;
             if change != Change::Deleted && !is_new(id, change) && change == Change::New {
                 change = Change::Written;
                 not_new.push(start + CHANGE_AT + id.len());

@@ -48,7 +48,7 @@ impl Writer {
 
 /// What stands before the values of a packed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head<'a> {
+pub struct RowHead<'a> {
     /// The id.
     pub id: &'a str,
     /// What became of the row.
@@ -124,7 +124,7 @@ impl<'a, 's> Decoder<'a, 's> {
     ///
     /// # Errors
     /// The bytes do not follow the format.
-    pub fn row(&mut self, values: &mut Vec<ValueRef<'a>>) -> Result<Head<'a>, CodecError> {
+    pub fn row(&mut self, values: &mut Vec<ValueRef<'a>>) -> Result<RowHead<'a>, CodecError> {
         values.clear();
         let head = self.head()?;
         if head.change != Change::Deleted {
@@ -144,7 +144,7 @@ impl<'a, 's> Decoder<'a, 's> {
     ///
     /// # Errors
     /// The bytes do not follow the format.
-    pub fn skip(&mut self) -> Result<Head<'a>, CodecError> {
+    pub fn skip(&mut self) -> Result<RowHead<'a>, CodecError> {
         let head = self.head()?;
         if head.change != Change::Deleted {
             let entity = self.entity;
@@ -158,7 +158,7 @@ impl<'a, 's> Decoder<'a, 's> {
         Ok(head)
     }
 
-    fn head(&mut self) -> Result<Head<'a>, CodecError> {
+    fn head(&mut self) -> Result<RowHead<'a>, CodecError> {
         let id = self.text()?;
         let change = match self.fixed::<1>()? {
             [0] => Change::Deleted,
@@ -167,7 +167,7 @@ impl<'a, 's> Decoder<'a, 's> {
             _ => return Err(self.malformed()),
         };
         let writer = Writer(u64::from_le_bytes(self.fixed()?));
-        Ok(Head { id, change, writer })
+        Ok(RowHead { id, change, writer })
     }
 
     fn skip_value(&mut self, column: &Column) -> Result<(), CodecError> {
@@ -229,14 +229,14 @@ impl<'a, 's> Decoder<'a, 's> {
 }
 
 /// Appends what stands before the values of a row.
-fn encode_head(head: Head<'_>, packed: &mut Vec<u8>) {
+fn encode_head(head: RowHead<'_>, packed: &mut Vec<u8>) {
     put_bytes(packed, head.id.as_bytes());
     packed.push(head.change as u8);
     packed.extend(head.writer.0.to_le_bytes());
 }
 
 /// Appends a row in packed form. The values of a deleted one are left out.
-pub fn encode_row(entity: &Entity, head: Head<'_>, row: &[ValueRef<'_>], packed: &mut Vec<u8>) {
+pub fn encode_row(entity: &Entity, head: RowHead<'_>, row: &[ValueRef<'_>], packed: &mut Vec<u8>) {
     encode_head(head, packed);
     if head.change == Change::Deleted {
         return;
@@ -316,11 +316,11 @@ impl<'a> From<&'a Value> for ValueRef<'a> {
 
 /// Appends a stored row in packed form.
 pub fn encode_stored(entity: &Entity, id: &str, row: &[ValueRef<'_>], packed: &mut Vec<u8>) {
-    encode_row(entity, Head { id, change: Change::Written, writer: Writer::default() }, row, packed);
+    encode_row(entity, RowHead { id, change: Change::Written, writer: Writer::default() }, row, packed);
 }
 
 /// Appends a row of owned values in packed form. The values of a deleted one are left out.
-pub fn encode_values(entity: &Entity, head: Head<'_>, row: &[Value], packed: &mut Vec<u8>) {
+pub fn encode_values(entity: &Entity, head: RowHead<'_>, row: &[Value], packed: &mut Vec<u8>) {
     let times: Vec<Option<String>> = row
         .iter()
         .map(|value| match value {
@@ -375,8 +375,8 @@ mod tests {
         }
     }
 
-    fn written(id: &str) -> Head<'_> {
-        Head { id, change: Change::Written, writer: Writer::new(1, 7) }
+    fn written(id: &str) -> RowHead<'_> {
+        RowHead { id, change: Change::Written, writer: Writer::new(1, 7) }
     }
 
     /// All types, twice over the width of one mask of nulls, with every third value null.
@@ -387,7 +387,7 @@ mod tests {
         let row: Vec<Value> =
             kinds.iter().enumerate().map(|(at, kind)| if at % 3 == 0 { Value::Null } else { sample(*kind) }).collect();
         let mut packed = Vec::new();
-        let deleted = Head { id: "two", change: Change::Deleted, writer: Writer::default() };
+        let deleted = RowHead { id: "two", change: Change::Deleted, writer: Writer::default() };
         encode_values(&entity, written("one"), &row, &mut packed);
         encode_values(&entity, deleted, &[], &mut packed);
         let mut decoder = Decoder::new(&entity, &packed, 0);

@@ -20,7 +20,7 @@ const MEMORY_SHARE: usize = 8;
 
 /// The rows that one table was given since the run began, or more.
 #[derive(Debug)]
-pub struct KnownRows {
+pub struct ExistenceFilter {
     /// The last one has room.
     layers: Vec<Layer>,
     /// Bytes it may take. When they do not suffice it knows nothing any more: there may be any row.
@@ -42,7 +42,7 @@ impl Layer {
     }
 }
 
-impl KnownRows {
+impl ExistenceFilter {
     /// A filter that takes `bytes_max` at most.
     pub fn new(bytes_max: usize) -> Self {
         Self { layers: Vec::new(), bytes_max, is_full: false }
@@ -89,17 +89,17 @@ impl KnownRows {
     }
 }
 
-/// Says of each row that is said to be new whether it is: without a filter, and if the table `is_sure` of it itself, it is.
+/// Says of each row that is said to be new whether it is: without a filter, and if the table `trusts_new` of it itself, it is.
 /// Notes every row that was written: one that is not said to be new may never have been noted.
 pub(crate) fn is_new(
-    known: &mut Option<KnownRows>,
+    known: &mut Option<ExistenceFilter>,
     region: RegionNo,
-    is_sure: bool,
+    trusts_new: bool,
 ) -> impl FnMut(&str, Change) -> bool + use<'_> {
     move |id, change| {
         let Some(known) = known else { return true };
-        let is_sure = is_sure && change == Change::New;
-        let is_new = is_sure || !known.may_have(region, id);
+        let trusts_new = trusts_new && change == Change::New;
+        let is_new = trusts_new || !known.may_have(region, id);
         if is_new {
             known.add(region, id);
         }
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_row_that_was_added_is_never_denied_and_others_nearly_always_are() {
-        let mut known = KnownRows::new(1 << 20);
+        let mut known = ExistenceFilter::new(1 << 20);
         assert!(!known.may_have(1, "a"));
         for number in 0..100_000 {
             known.add(number % 7, &format!("id{number}"));
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_full_denies_nothing_and_takes_nothing() {
-        let mut known = KnownRows::new(20_000);
+        let mut known = ExistenceFilter::new(20_000);
         for number in 0..30_000 {
             known.add(0, &format!("id{number}"));
         }

@@ -11,6 +11,6 @@ pub use crate::undo::{RegionUndo, UndoError, UndoRecord, Undone};
 /// The packed form of rows.
 pub mod codec {
     pub use crate::rows::codec::{
-        Change, CodecError, Decoder, Head, ValueRef, Writer, encode_row, encode_stored, encode_values,
+        Change, CodecError, Decoder, RowHead, ValueRef, Writer, encode_row, encode_stored, encode_values,
     };
 }

@@ -9,7 +9,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::BlockNo;
 use crate::model::schema::{Column, Entity};
 use crate::model::value::{ColumnType, Value};
-use crate::rows::codec::{Change, Head, Writer, encode_values};
+use crate::rows::codec::{Change, RowHead, Writer, encode_values};
 
 pub(super) fn entity(columns: &[&str]) -> Entity {
     let column = |name: &&str| Column { name: (*name).to_owned(), kind: ColumnType::Bigint };
@@ -19,7 +19,7 @@ pub(super) fn entity(columns: &[&str]) -> Entity {
 pub(super) fn entry(entity: &Entity, block: i64, id: &str, value: Option<i64>, entries: &mut Vec<u8>) {
     let Some(value) = value else { return push_absent(block, id, entries) };
     begin_entry(block, entries);
-    let head = Head { id, change: Change::Written, writer: Writer::default() };
+    let head = RowHead { id, change: Change::Written, writer: Writer::default() };
     encode_values(entity, head, &[Value::Bigint(value)], entries);
 }
 

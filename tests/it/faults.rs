@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use forebay::store::batch::codec::{Change, Head, Writer, encode_values};
+use forebay::store::batch::codec::{Change, RowHead, Writer, encode_values};
 use forebay::store::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
 use forebay::store::{Store, StorePlan, StoreUrl};
 use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
@@ -57,7 +57,7 @@ fn sealed(schema: &Schema, before: Checkpoint, rows: &[Row], with_snapshots: boo
             let name = format!("id{id}");
             encode_values(
                 entity,
-                Head { id: &name, change: *change, writer: Writer::default() },
+                RowHead { id: &name, change: *change, writer: Writer::default() },
                 &values(*id, number),
                 &mut packed,
             );

@@ -18,8 +18,8 @@ use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
-use crate::rows::codec::{Change, Head, Writer, encode_values};
-use crate::rows::existence::KnownRows;
+use crate::rows::codec::{Change, RowHead, Writer, encode_values};
+use crate::rows::existence::ExistenceFilter;
 
 /// How far down the stack the script's own line is looked for.
 const STACK_LEVELS_MAX: usize = 40;
@@ -69,7 +69,7 @@ pub(super) struct Shared {
     pub(super) lane: Option<(Arc<Round>, usize, usize)>,
     pub(super) regions: Vec<Option<Arc<str>>>,
     /// For each table that was empty when the run began, the rows that there may be in the store.
-    pub(super) known: Vec<Option<KnownRows>>,
+    pub(super) known: Vec<Option<ExistenceFilter>>,
     pub(super) wants: Vec<Want>,
     pub(super) questions: Vec<Question>,
     pub(super) sealed: Vec<Sealed>,
@@ -316,7 +316,7 @@ impl Host {
             for (question, FoundRows { rows, is_complete }) in questions.into_iter().zip(found) {
                 let mut packed = Vec::new();
                 for (id, row) in &rows {
-                    let head = Head { id, change: Change::Written, writer: Writer::default() };
+                    let head = RowHead { id, change: Change::Written, writer: Writer::default() };
                     encode_values(described, head, row, &mut packed);
                 }
                 let packed = inner.supply_text(&packed)?;

@@ -45,7 +45,7 @@ use crate::model::limits::CHUNK_EVENTS_MAX;
 use crate::model::schema::Schema;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
-use crate::rows::existence::{KnownRows, is_new};
+use crate::rows::existence::{ExistenceFilter, is_new};
 use crate::undo::{BeforeImages, push_absent};
 use encoder::EventEncoder;
 use host::{Host, Shared, Want};
@@ -160,7 +160,7 @@ impl ScriptEngine {
                 loader: Some(Loader::new(&context)),
                 lane: None,
                 regions: Vec::new(),
-                known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
+                known: ExistenceFilter::of_tables(&context.is_empty, context.memory_bytes),
                 wants: Vec::new(),
                 questions: Vec::new(),
                 sealed: Vec::new(),
@@ -536,7 +536,7 @@ impl Engine for ScriptEngine {
     }
 
     fn memory_bytes(&self) -> usize {
-        let known: usize = self.host.lock().known.iter().flatten().map(KnownRows::memory_bytes).sum();
+        let known: usize = self.host.lock().known.iter().flatten().map(ExistenceFilter::memory_bytes).sum();
         self.lua.used_memory() + self.encoder.memory_bytes() + known
     }
 

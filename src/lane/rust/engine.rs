@@ -1,4 +1,4 @@
-//! Lanes of a Rust handler: rows in [`Table`]s, one call an event.
+//! Lanes of a Rust handler: rows in [`RowCache`]s, one call an event.
 //!
 //! What a call writes is kept apart until it returns. When it asks for a row that is not warm, it is abandoned, the
 //! calls behind it are tried dry to learn what they will miss, all of it is loaded at once, and it is made again.
@@ -278,7 +278,7 @@ impl<H: Handler> Engine for RustEngine<H> {
     }
 
     fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
-        // Before the filters learn of this batch.
+        // BeforeImage the filters learn of this batch.
         let history = match undo_floor {
             Some(after) => {
                 let (gathered, unknown) = self.rows.take_undo(&self.context.schema, after);

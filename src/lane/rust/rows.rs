@@ -15,10 +15,10 @@ use crate::model::ids::Depth;
 use crate::model::query::Query;
 use crate::model::schema::Schema;
 use crate::model::value::{Row, row_memory_bytes};
-use crate::rows::cache::{Before, ChangedBy, Found, Lacking, Table};
+use crate::rows::cache::{BeforeImage, ChangedBy, Found, Lacking, RowCache};
 use crate::rows::changes::RegionChanges;
-use crate::rows::codec::{Change, Head, Writer, encode_values};
-use crate::rows::existence::{KnownRows, is_new};
+use crate::rows::codec::{Change, RowHead, Writer, encode_values};
+use crate::rows::existence::{ExistenceFilter, is_new};
 use crate::undo::{begin_entry, push_absent};
 
 /// What handlers asked for and was not warm.
@@ -71,21 +71,21 @@ struct UndoEntry {
     block: i64,
     entity: usize,
     id: Box<str>,
-    before: Before,
+    before: BeforeImage,
 }
 
 impl UndoEntry {
     fn memory_bytes(&self) -> usize {
         let row = match &self.before {
-            Before::Row(row) => row_memory_bytes(row),
-            Before::Absent | Before::Unknown => 0,
+            BeforeImage::Row(row) => row_memory_bytes(row),
+            BeforeImage::Absent | BeforeImage::Unknown => 0,
         };
         size_of::<Self>() + self.id.len() + row
     }
 }
 
 /// Rows that a batch changed in a table that is never read, to be let go once it is committed.
-struct Passing {
+struct WriteOnly {
     batch: u64,
     region: RegionNo,
     entity: usize,
@@ -97,12 +97,12 @@ pub(super) struct Rows {
     schema_len: usize,
     is_empty: Arc<[bool]>,
     /// For each table that was empty when the run began, the rows that there may be in the store.
-    known: Vec<Option<KnownRows>>,
-    passing: VecDeque<Passing>,
+    known: Vec<Option<ExistenceFilter>>,
+    write_only: VecDeque<WriteOnly>,
     /// Of the open batch.
     pub(super) changed_rows: u64,
     /// For each region, its tables in the order of the schema.
-    pub(super) tables: BTreeMap<RegionNo, Vec<Table>>,
+    pub(super) tables: BTreeMap<RegionNo, Vec<RowCache>>,
     pub(super) regions: BTreeMap<RegionNo, Arc<str>>,
     /// What the current call wrote.
     pub(super) writes: Vec<(usize, String, Option<Row>)>,
@@ -126,8 +126,8 @@ impl Rows {
         Self {
             schema_len: context.schema.entities().len(),
             is_empty: Arc::clone(&context.is_empty),
-            known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
-            passing: VecDeque::new(),
+            known: ExistenceFilter::of_tables(&context.is_empty, context.memory_bytes),
+            write_only: VecDeque::new(),
             changed_rows: 0,
             tables: BTreeMap::new(),
             regions: BTreeMap::new(),
@@ -146,11 +146,13 @@ impl Rows {
 
     pub(super) fn know(&mut self, region: RegionNo, name: &Arc<str>) {
         let Self { tables, regions, is_empty, schema_len, .. } = self;
-        tables.entry(region).or_insert_with(|| (0..*schema_len).map(|entity| Table::new(is_empty[entity])).collect());
+        tables
+            .entry(region)
+            .or_insert_with(|| (0..*schema_len).map(|entity| RowCache::new(is_empty[entity])).collect());
         regions.entry(region).or_insert_with(|| Arc::clone(name));
     }
 
-    fn table(&mut self, entity: usize, region: RegionNo) -> Result<&mut Table, HandlerError> {
+    fn table(&mut self, entity: usize, region: RegionNo) -> Result<&mut RowCache, HandlerError> {
         let table = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity));
         table.ok_or_else(unknown_region)
     }
@@ -203,12 +205,12 @@ impl Rows {
             for UndoEntry { block, entity, id, before } in undo.into_iter().filter(|entry| entry.block > after) {
                 let is_absent = || self.known[entity].as_ref().is_some_and(|known| !known.may_have(number, &id));
                 match before {
-                    Before::Unknown if is_absent() => push_absent(block, &id, gathered.entries(entity, region)),
-                    Before::Unknown => unknown.push(UnseenWrite { entity, region: Arc::clone(region), id, block }),
-                    Before::Absent => push_absent(block, &id, gathered.entries(entity, region)),
-                    Before::Row(row) => {
+                    BeforeImage::Unknown if is_absent() => push_absent(block, &id, gathered.entries(entity, region)),
+                    BeforeImage::Unknown => unknown.push(UnseenWrite { entity, region: Arc::clone(region), id, block }),
+                    BeforeImage::Absent => push_absent(block, &id, gathered.entries(entity, region)),
+                    BeforeImage::Row(row) => {
                         let entries = gathered.entries(entity, region);
-                        let head = Head { id: &id, change: Change::Written, writer: Writer::default() };
+                        let head = RowHead { id: &id, change: Change::Written, writer: Writer::default() };
                         begin_entry(block, entries);
                         encode_values(&schema.entities()[entity], head, &row, entries);
                     }
@@ -223,20 +225,20 @@ impl Rows {
         let entities = schema.entities();
         let mut changes = Vec::new();
         self.changed_rows = 0;
-        let Rows { tables, known, passing, regions, batch, .. } = self;
+        let Rows { tables, known, write_only, regions, batch, .. } = self;
         for (region, tables) in tables {
             for (entity, table) in tables.iter_mut().enumerate() {
                 let described = &entities[entity];
                 let mut packed = Vec::new();
                 let ids = table.take_changes(|id, change, writer, row| {
                     let row = row.map_or(&[][..], |row| &row[..]);
-                    encode_values(described, Head { id, change, writer }, row, &mut packed);
+                    encode_values(described, RowHead { id, change, writer }, row, &mut packed);
                 });
-                if table.is_passing() && !ids.is_empty() {
-                    passing.push_back(Passing { batch: *batch, region: *region, entity, ids });
+                if table.is_write_only() && !ids.is_empty() {
+                    write_only.push_back(WriteOnly { batch: *batch, region: *region, entity, ids });
                 }
                 if !packed.is_empty() {
-                    let is_new = is_new(&mut known[entity], *region, table.is_sure());
+                    let is_new = is_new(&mut known[entity], *region, table.trusts_new());
                     changes.push((
                         entity,
                         RegionChanges::checked(described, Arc::clone(&regions[region]), packed, is_new)?,
@@ -255,15 +257,15 @@ impl Rows {
         // What the tables hold now is not known any more.
         self.is_empty = vec![false; self.schema_len].into();
         self.known.iter_mut().for_each(|known| *known = None);
-        self.passing.clear();
+        self.write_only.clear();
         self.changed_rows = 0;
     }
 
     /// Changes from now on belong to batch `number`; rows of batches up to `committed` that are never read are let go.
     pub(super) fn begin_batch(&mut self, number: u64, committed: u64) {
         (self.batch, self.committed) = (number, committed);
-        while let Some(passing) = self.passing.pop_front_if(|passing| passing.batch <= committed) {
-            let Passing { batch, region, entity, ids } = passing;
+        while let Some(write_only) = self.write_only.pop_front_if(|write_only| write_only.batch <= committed) {
+            let WriteOnly { batch, region, entity, ids } = write_only;
             if let Some(table) = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) {
                 table.let_go(batch, &ids);
             }
@@ -272,8 +274,8 @@ impl Rows {
 
     /// Bytes of memory that they take.
     pub(super) fn memory_bytes(&self) -> usize {
-        let known: usize = self.known.iter().flatten().map(KnownRows::memory_bytes).sum();
-        known + self.undo_bytes + self.tables.values().flatten().map(Table::memory_bytes).sum::<usize>()
+        let known: usize = self.known.iter().flatten().map(ExistenceFilter::memory_bytes).sum();
+        known + self.undo_bytes + self.tables.values().flatten().map(RowCache::memory_bytes).sum::<usize>()
     }
 
     /// Lets the older half of the committed rows go.

@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
-use super::{Slot, Table};
+use super::{RowCache, Slot};
 use crate::model::query::{Comparison, Query, compare, compare_nulls_last};
 use crate::model::value::{Row, Value};
 
@@ -135,7 +135,7 @@ impl Search {
     }
 }
 
-impl Table {
+impl RowCache {
     /// The first rows of a query, in its order; or what has to be loaded first.
     ///
     /// # Errors
@@ -233,7 +233,7 @@ impl Table {
         self.search.found.insert(key, Base { rows, first: 0, is_complete });
     }
 
-    /// Takes in how many committed rows match a query, without those of [`Table::changed`].
+    /// Takes in how many committed rows match a query, without those of [`RowCache::changed`].
     pub fn supply_count(&mut self, query: Query, rows: u64) {
         let key = query.key();
         self.search.bytes += key.len() + ENTRY_BYTES;
