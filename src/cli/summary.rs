@@ -2,7 +2,7 @@
 
 use forebay::Report;
 use forebay::Waits;
-use forebay::timeline::limits::Change;
+use forebay::timeline::bottleneck::Hypothetical;
 use serde_json::{Value as Json, json};
 
 use super::args::Global;
@@ -16,7 +16,7 @@ pub(super) fn json(report: &Report) -> Json {
     let limits = report.limits();
     let what_if = limits.what_if.iter().map(|what_if| {
         let mut object = json!({ "change": what_if.change.name(), "saves_at_most": seconds(what_if.saves_at_most) });
-        if let Change::LargerBatches(events) = what_if.change {
+        if let Hypothetical::LargerBatches(events) = what_if.change {
             object["events"] = events.into();
         }
         object

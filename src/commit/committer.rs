@@ -9,7 +9,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::Depth;
 use crate::model::schema::Schema;
 use crate::store::{Committed, Store, StoreError};
-use crate::timeline::{Doing, Recorder, Stage};
+use crate::timeline::{Activity, Recorder, Stage};
 use crate::undo::{RegionUndo, UndoError, plan_rollback};
 
 /// What is handed to the commit thread.
@@ -165,7 +165,7 @@ impl Committer for StoreCommitter {
                 (0, Ok(Done::Renumbered))
             }
         };
-        self.recorder.span(Stage::Commit, Doing::Working, number, begun, Instant::now());
+        self.recorder.span(Stage::Commit, Activity::Working, number, begun, Instant::now());
         done
     }
 }

@@ -16,7 +16,7 @@ use crate::model::limits::WAIT_STEP;
     expect(dead_code, reason = "only a script is loaded, and takes its changes out, under the watch")
 )]
 #[derive(Debug, Clone, Default)]
-pub(crate) enum Activity {
+pub(crate) enum Task {
     /// Nothing of the user's.
     #[default]
     Idle,
@@ -38,7 +38,7 @@ pub(crate) struct Watch {
     /// The place of the event in its chunk, from 1.
     event: AtomicU64,
     pauses: AtomicU64,
-    activity: Mutex<Activity>,
+    activity: Mutex<Task>,
 }
 
 impl Watch {
@@ -50,7 +50,7 @@ impl Watch {
     }
 
     /// Notes a new activity; none ends it.
-    pub(crate) fn begin(&self, activity: Activity) {
+    pub(crate) fn begin(&self, activity: Task) {
         *self.activity.lock().unwrap_or_else(PoisonError::into_inner) = activity;
         self.tick(0);
     }
@@ -69,10 +69,10 @@ impl Watch {
     /// What is being handled.
     pub(crate) fn place(&self) -> Place {
         match &*self.activity.lock().unwrap_or_else(PoisonError::into_inner) {
-            Activity::Idle | Activity::Loading => Place::Loading,
-            Activity::Sealing => Place::Sealing,
-            Activity::Snapshot { region, block } => Place::Snapshot { region: Arc::clone(region), block: *block },
-            Activity::Events { round, lane, base } => {
+            Task::Idle | Task::Loading => Place::Loading,
+            Task::Sealing => Place::Sealing,
+            Task::Snapshot { region, block } => Place::Snapshot { region: Arc::clone(region), block: *block },
+            Task::Events { round, lane, base } => {
                 let at = base + self.event().saturating_sub(1);
                 round.place(*lane, at).map_or(Place::Loading, |place| Place::Event(Box::new(place)))
             }
@@ -81,10 +81,7 @@ impl Watch {
 
     fn is_idle(&self) -> bool {
         self.pauses.load(Ordering::Relaxed) > 0
-            || matches!(
-                *self.activity.lock().unwrap_or_else(PoisonError::into_inner),
-                Activity::Idle | Activity::Sealing
-            )
+            || matches!(*self.activity.lock().unwrap_or_else(PoisonError::into_inner), Task::Idle | Task::Sealing)
     }
 }
 

@@ -17,7 +17,7 @@ use super::{Delivery, DocumentFields, Patience, Publication, PublishError, Publi
 use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};
 use crate::model::timestamp::Timestamp;
 use crate::store::{DueSnapshot, Outbox, StoreError};
-use crate::timeline::{Doing, Recorder, Stage};
+use crate::timeline::{Activity, Recorder, Stage};
 
 /// Waits between two tries while something cannot be published.
 const DELAY_MIN: Duration = Duration::from_millis(100);
@@ -186,7 +186,7 @@ impl Worker {
             self.flush_summary(is_closed);
             let ended = Instant::now();
             self.report.busy += ended - now;
-            self.plan.recorder.span(Stage::Publish, Doing::Working, 0, now, ended);
+            self.plan.recorder.span(Stage::Publish, Activity::Working, 0, now, ended);
             if is_closed {
                 return self;
             }
@@ -496,7 +496,7 @@ impl Worker {
         self.flush_summary(true);
         let ended = Instant::now();
         self.report.busy += ended - begun;
-        self.plan.recorder.span(Stage::Publish, Doing::Working, 0, begun, ended);
+        self.plan.recorder.span(Stage::Publish, Activity::Working, 0, begun, ended);
     }
 
     /// What was done.

@@ -11,11 +11,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::engines::{EnginePool, Job};
 use super::error::PipelineError;
+use super::event_queue::{EventQueue, RoundLimits, Taken};
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
-use super::intake::{Intake, Reach, Taken};
 use super::memory::{MemoryBudget, Relief, Usage};
-use super::meter::{Activity, Meter};
+use super::meter::{Meter, Phase};
 use super::report::Rollback;
 use super::seal_policy::{CommitState, Decision, OpenState, SealPolicy};
 use super::sealing::{SealRequest, Sealer};
@@ -70,7 +70,7 @@ pub(super) struct Outcome {
 pub(super) struct Coordinator<'h> {
     pub(super) plan: CoordinatorPlan,
     pub(super) incoming: Incoming,
-    pub(super) intake: Intake,
+    pub(super) queue: EventQueue,
     pub(super) engines: EnginePool,
     pub(super) assignment: Assignment,
     pub(super) open: OpenBatch,
@@ -96,7 +96,7 @@ impl Coordinator<'_> {
     /// the committer back, which holds the pipeline's lock, if nothing is in flight any more.
     pub(super) fn run(mut self) -> (Result<Outcome, PipelineError>, Option<StoreCommitter>) {
         if let Some(to) = self.plan.rollback {
-            self.intake.push_rollback(to);
+            self.queue.push_rollback(to);
         }
         let ended = self.run_to_end();
         let waiting_since = Instant::now();
@@ -130,14 +130,14 @@ impl Coordinator<'_> {
             match self.next_round() {
                 Some((round, taken)) => self.pass(round, taken)?,
                 // The batch has to end before the next block may begin.
-                None if self.intake.has_events() && self.must_end() => {}
-                None if let Some(to) = self.intake.due_rollback() => self.roll_back(to)?,
-                None if self.intake.is_ended() => break,
+                None if self.queue.has_events() && self.must_end() => {}
+                None if let Some(to) = self.queue.due_rollback() => self.roll_back(to)?,
+                None if self.queue.is_ended() => break,
                 None => self.wait_for_pages()?,
             }
         }
         // Whatever the reason, events that were read must not be taken for handled.
-        if self.intake.has_events() && !self.in_flight.is_stopped() {
+        if self.queue.has_events() && !self.in_flight.is_stopped() {
             return Err(self.bug("events were left when the source had ended"));
         }
         self.seal_last()
@@ -145,7 +145,7 @@ impl Coordinator<'_> {
 
     /// Whether the open batch has to end here for its snapshots.
     fn must_end(&self) -> bool {
-        self.open.blocks() > 0 && self.blocks_left() == 0 && self.intake.is_at_boundary()
+        self.open.blocks() > 0 && self.blocks_left() == 0 && self.queue.is_at_boundary()
     }
 
     /// Blocks that the open batch may still take.
@@ -154,14 +154,14 @@ impl Coordinator<'_> {
     }
 
     fn next_round(&mut self) -> Option<(Round, Taken)> {
-        let reach = Reach {
+        let limits = RoundLimits {
             events: self.policy.events_left(self.open.events()),
             blocks: self.blocks_left(),
             bytes: round_bytes(self.plan.memory_bytes),
             takes_parts: self.incoming.budget.is_waited_for(),
             round_events: self.round_events,
         };
-        self.intake.take(reach, &self.incoming.regions, self.plan.all)
+        self.queue.take(limits, &self.incoming.regions, self.plan.all)
     }
 
     /// Handles one round, keeps the memory, and seals if the batch is due.
@@ -184,7 +184,7 @@ impl Coordinator<'_> {
 
     /// Takes what has come, without waiting.
     fn take_pages(&mut self) -> Result<(), PipelineError> {
-        while self.intake.wants_more() {
+        while self.queue.wants_more() {
             match self.incoming.pages.try_recv() {
                 Ok(message) => self.take_message(message)?,
                 Err(crossbeam_channel::TryRecvError::Empty) => break,
@@ -202,16 +202,16 @@ impl Coordinator<'_> {
                 while self.origins.len() <= usize::from(page.origin_no) {
                     Arc::make_mut(&mut self.origins).push(Arc::clone(&page.origin));
                 }
-                self.intake.push(page);
+                self.queue.push(page);
                 Ok(())
             }
             FromReader::Rollback { to } => {
                 self.open.drop_hashes(to);
-                self.intake.push_rollback(to);
+                self.queue.push_rollback(to);
                 Ok(())
             }
             FromReader::End => {
-                self.intake.end();
+                self.queue.end();
                 Ok(())
             }
             FromReader::Failed(error) => Err(self.source_error(error)),
@@ -220,23 +220,23 @@ impl Coordinator<'_> {
 
     /// Waits for a page; when none comes for a while, what is complete is committed.
     fn wait_for_pages(&mut self) -> Result<(), PipelineError> {
-        let _waiting = self.meter.time_if_began(Activity::WaitingForSource, self.open.number());
+        let _waiting = self.meter.time_if_began(Phase::WaitingForSource, self.open.number());
         let since = Instant::now();
         while !self.in_flight.is_stopped() {
-            let step = if self.intake.has_events() { PART_STEP } else { WAIT_STEP };
+            let step = if self.queue.has_events() { PART_STEP } else { WAIT_STEP };
             match self.incoming.pages.recv_timeout(step) {
                 Ok(message) => return self.take_message(message),
                 Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.intake.has_events() && self.incoming.budget.is_waited_for() {
+            if self.queue.has_events() && self.incoming.budget.is_waited_for() {
                 // The reader waits for room that a part of the block that is here would make.
                 return Ok(());
             }
             self.in_flight.poll()?;
             self.hooks.tell_progress(&self.meter);
             if since.elapsed() >= LINGER
-                && self.intake.is_at_boundary()
+                && self.queue.is_at_boundary()
                 && self.in_flight.state() != CommitState::Full
                 && (self.open.has_events() || self.duty.is_due_by_time())
             {
@@ -248,7 +248,7 @@ impl Coordinator<'_> {
 
     /// Runs one round of lanes.
     fn handle(&mut self, round: Round, taken: &Taken) -> Result<(), PipelineError> {
-        let work = self.meter.time(Activity::Handling, self.open.number());
+        let work = self.meter.time(Phase::Handling, self.open.number());
         self.note_taken(&round, taken);
         let mut lanes_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut by_size: Vec<usize> = (0..round.lanes.len()).collect();
@@ -313,10 +313,10 @@ impl Coordinator<'_> {
         }
         self.in_flight.poll()?;
         self.trim()?;
-        let can_seal = self.open.has_events() && self.intake.is_at_boundary();
+        let can_seal = self.open.has_events() && self.queue.is_at_boundary();
         if self.memory.relief_after_trim(&self.usage(), can_seal) == Relief::SealAndWait {
             self.seal()?;
-            let waiting = self.meter.time(Activity::WaitingForMemory, self.open.number());
+            let waiting = self.meter.time(Phase::WaitingForMemory, self.open.number());
             self.in_flight.drain(&mut self.hooks)?;
             drop(waiting);
             self.trim()?;
@@ -326,7 +326,7 @@ impl Coordinator<'_> {
     }
 
     fn trim(&mut self) -> Result<(), PipelineError> {
-        let work = self.meter.time(Activity::Trimming, self.open.number());
+        let work = self.meter.time(Phase::Trimming, self.open.number());
         let before = self.engines.memory_bytes();
         let result = self.engines.trim(self.in_flight.clock(), 600);
         drop(work);
@@ -339,7 +339,7 @@ impl Coordinator<'_> {
     fn seal_if_due(&mut self) -> Result<(), PipelineError> {
         let open = OpenState {
             events: self.open.events(),
-            is_whole: self.intake.is_at_boundary(),
+            is_whole: self.queue.is_at_boundary(),
             growth: self.open.growth(self.engines.changed_rows()),
             age: self.open.age(),
         };
@@ -351,7 +351,7 @@ impl Coordinator<'_> {
 
     /// Seals what is left at the end, with snapshots of every region that lacks one.
     fn seal_last(&mut self) -> Result<(), PipelineError> {
-        let Some(whole) = self.intake.whole_blocks() else {
+        let Some(whole) = self.queue.whole_blocks() else {
             // A stop in the middle of a block that was begun: its batch will be handled again.
             return Ok(());
         };
@@ -367,7 +367,7 @@ impl Coordinator<'_> {
     }
 
     fn seal_with(&mut self, snapshots: Snapshots) -> Result<(), PipelineError> {
-        self.seal_whole(self.intake.whole_blocks(), snapshots)
+        self.seal_whole(self.queue.whole_blocks(), snapshots)
     }
 
     fn seal_whole(&mut self, whole: Option<WholeBlocks>, snapshots: Snapshots) -> Result<(), PipelineError> {
@@ -380,7 +380,7 @@ impl Coordinator<'_> {
             is_again: matches!(snapshots, Snapshots::Again(_)),
             undo_floor: self.open.undo_floor(),
         };
-        let work = self.meter.time(Activity::Sealing, self.open.number());
+        let work = self.meter.time(Phase::Sealing, self.open.number());
         let clock = self.in_flight.clock();
         let contents = self.plan.sealer.seal(&mut self.engines, clock, &mut self.assignment, request);
         let contents = contents.map_err(|error| self.lane_error(error))?;
@@ -388,7 +388,7 @@ impl Coordinator<'_> {
         drop(work);
         self.duty.sealed(&snapshots, batch.after.block);
         self.begin_batch(next);
-        let waiting = self.meter.time(Activity::WaitingForCommit, self.open.number());
+        let waiting = self.meter.time(Phase::WaitingForCommit, self.open.number());
         self.in_flight.hand_over(batch, &mut self.hooks)?;
         if self.plan.is_serial {
             self.in_flight.drain(&mut self.hooks)?;
@@ -409,7 +409,7 @@ impl Coordinator<'_> {
             let error = UndoError::Beyond { to, oldest: Some(tip), depth: 0 };
             return Err(PipelineError::Store(StoreError::Undo(error)));
         }
-        if self.intake.is_cut() {
+        if self.queue.is_cut() {
             // The open batch is a part of a block that does not count: nothing of it may be committed.
             self.in_flight.drain(&mut self.hooks)?;
             self.forget()?;
@@ -422,7 +422,7 @@ impl Coordinator<'_> {
             Some(tip) if tip > to => self.in_flight.roll_back(to, &mut self.hooks)?,
             _ => None,
         };
-        self.intake.rolled_back();
+        self.queue.rolled_back();
         done.map_or(Ok(()), |done| self.begin_anew(to, done))
     }
 

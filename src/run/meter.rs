@@ -12,7 +12,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::BatchNo;
 use crate::source::reader::ReadStats;
 use crate::store::{CommitTimes, Committed};
-use crate::timeline::{Doing, Recorder, Stage};
+use crate::timeline::{Activity, Recorder, Stage};
 
 /// Waits shorter than this are not recorded.
 const WAIT_RECORDED_MIN: Duration = Duration::from_micros(20);
@@ -88,7 +88,7 @@ struct Parts {
 
 /// What the handler thread does for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Activity {
+pub(super) enum Phase {
     /// Running handlers.
     Handling,
     /// Letting rows go.
@@ -103,16 +103,16 @@ pub(super) enum Activity {
     WaitingForMemory,
 }
 
-impl Activity {
+impl Phase {
     /// How it is drawn; none if it is not.
-    fn doing(self) -> Option<Doing> {
+    fn doing(self) -> Option<Activity> {
         match self {
-            Self::Handling => Some(Doing::Working),
+            Self::Handling => Some(Activity::Working),
             Self::Trimming => None,
-            Self::Sealing => Some(Doing::Sealing),
-            Self::WaitingForSource => Some(Doing::WaitingForSource),
-            Self::WaitingForCommit => Some(Doing::WaitingForCommit),
-            Self::WaitingForMemory => Some(Doing::WaitingForMemory),
+            Self::Sealing => Some(Activity::Sealing),
+            Self::WaitingForSource => Some(Activity::WaitingForSource),
+            Self::WaitingForCommit => Some(Activity::WaitingForCommit),
+            Self::WaitingForMemory => Some(Activity::WaitingForMemory),
         }
     }
 
@@ -140,11 +140,11 @@ impl Activity {
     }
 }
 
-/// An activity that goes on; it ends, and counts, when this is dropped.
+/// An phase that goes on; it ends, and counts, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Timed {
     meter: Meter,
-    activity: Activity,
+    phase: Phase,
     batch: BatchNo,
     began: Instant,
     /// What others had counted when a wait for the source began: a batch that is sealed meanwhile counts as that.
@@ -155,16 +155,16 @@ impl Drop for Timed {
     fn drop(&mut self) {
         let ended = Instant::now();
         let mut took = ended - self.began;
-        let is_recorded = !self.activity.is_wait() || took > WAIT_RECORDED_MIN;
-        if let Some(doing) = self.activity.doing().filter(|_| is_recorded) {
+        let is_recorded = !self.phase.is_wait() || took > WAIT_RECORDED_MIN;
+        if let Some(doing) = self.phase.doing().filter(|_| is_recorded) {
             self.meter.record(doing, self.batch, self.began, ended);
         }
         let mut counts = self.meter.lock();
         let times = &mut counts.reading.times;
-        if self.activity == Activity::WaitingForSource {
+        if self.phase == Phase::WaitingForSource {
             took = took.saturating_sub((times.handlers + times.handlers_blocked).saturating_sub(self.worked_before));
         }
-        self.activity.add(took, times);
+        self.phase.add(took, times);
     }
 }
 
@@ -198,24 +198,24 @@ impl Meter {
         self.lock().reading = Reading { block: checkpoint.block, checkpoint, source_bytes_total, ..Reading::default() };
     }
 
-    /// Counts an activity from now until what is returned is dropped.
-    pub(super) fn time(&self, activity: Activity, batch: BatchNo) -> Timed {
+    /// Counts an phase from now until what is returned is dropped.
+    pub(super) fn time(&self, phase: Phase, batch: BatchNo) -> Timed {
         let began = Instant::now();
         let mut counts = self.lock();
-        if matches!(activity, Activity::Handling | Activity::Sealing) {
+        if matches!(phase, Phase::Handling | Phase::Sealing) {
             counts.began.get_or_insert(began);
         }
         let Times { handlers, handlers_blocked, .. } = counts.reading.times;
-        Timed { meter: self.clone(), activity, batch, began, worked_before: handlers + handlers_blocked }
+        Timed { meter: self.clone(), phase, batch, began, worked_before: handlers + handlers_blocked }
     }
 
     /// As [`Meter::time`], once the first event was handled: what comes before that is not the run's.
-    pub(super) fn time_if_began(&self, activity: Activity, batch: BatchNo) -> Option<Timed> {
+    pub(super) fn time_if_began(&self, phase: Phase, batch: BatchNo) -> Option<Timed> {
         let has_begun = self.lock().began.is_some();
-        has_begun.then(|| self.time(activity, batch))
+        has_begun.then(|| self.time(phase, batch))
     }
 
-    fn record(&self, doing: Doing, batch: BatchNo, began: Instant, ended: Instant) {
+    fn record(&self, doing: Activity, batch: BatchNo, began: Instant, ended: Instant) {
         if let Some(parts) = self.0.parts.get() {
             parts.recorder.span(Stage::Handlers, doing, batch.get(), began, ended);
         }
@@ -282,7 +282,7 @@ impl Meter {
         let Some(last_commit) = last_commit else { return };
         times.waits.last_commits += last_commit.saturating_duration_since(waiting_since);
         drop(counts);
-        self.record(Doing::WaitingForCommit, batch, waiting_since, last_commit);
+        self.record(Activity::WaitingForCommit, batch, waiting_since, last_commit);
     }
 
     /// What the progress hook is told.
@@ -329,12 +329,12 @@ mod tests {
     fn an_activity_counts_when_it_ends_and_a_wait_without_what_was_done_in_it() {
         let meter = Meter::default();
         let (batch, began) = (BatchNo::new(1), Instant::now());
-        assert!(meter.time_if_began(Activity::WaitingForSource, batch).is_none());
-        drop(meter.time(Activity::Handling, batch));
+        assert!(meter.time_if_began(Phase::WaitingForSource, batch).is_none());
+        drop(meter.time(Phase::Handling, batch));
         let handled = meter.read().times.handlers;
         assert!(handled > Duration::ZERO);
-        let waiting = meter.time_if_began(Activity::WaitingForSource, batch).expect("the run has begun");
-        drop(meter.time(Activity::Sealing, batch));
+        let waiting = meter.time_if_began(Phase::WaitingForSource, batch).expect("the run has begun");
+        drop(meter.time(Phase::Sealing, batch));
         let times = meter.read().times;
         assert_eq!((times.handlers - handled, times.waits.source), (times.sealing, Duration::ZERO));
         drop(waiting);

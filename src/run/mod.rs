@@ -13,7 +13,7 @@
 //! | `pipeline`, `error` | the public [`Pipeline`] and why a run ended early |
 //! | `pipeline/start`, `pipeline/check` | wiring a run; trying a pipeline without writing |
 //! | `coordinator` | the loop |
-//! | `intake` | pages that have come, and cutting them into rounds |
+//! | `events` | pages that have come, and cutting them into rounds |
 //! | `engines`, `sealing` | the engines on their threads; taking out what a batch changed |
 //! | `in_flight` | what was handed over to be committed |
 //! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what has to go, when a batch ends, which snapshots it carries |
@@ -22,9 +22,9 @@
 mod coordinator;
 mod engines;
 mod error;
+mod event_queue;
 mod hooks;
 mod in_flight;
-mod intake;
 mod memory;
 mod meter;
 mod pipeline;

@@ -7,7 +7,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::publish::UnpublishedRegion;
 use crate::store::CommitTimes;
 use crate::timeline::Timeline;
-use crate::timeline::limits::{Facts, Limit, Limits};
+use crate::timeline::bottleneck::{Facts, Limit, Limits};
 
 /// Snapshots of a run by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -14,7 +14,7 @@ use crate::model::byte_budget::ByteBudget;
 use crate::model::event::{EventRef, Page, RegionNo};
 use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
 use crate::model::position::Position;
-use crate::timeline::{Doing, Recorder, Stage};
+use crate::timeline::{Activity, Recorder, Stage};
 
 /// Waits shorter than this are not recorded.
 const WAIT_NOTED_MIN: Duration = Duration::from_micros(20);
@@ -155,7 +155,7 @@ impl PageWriter {
             return Ok(());
         }
         let waiting = Instant::now();
-        self.sink.recorder.span(Stage::Read, Doing::Working, 0, self.working_since, waiting);
+        self.sink.recorder.span(Stage::Read, Activity::Working, 0, self.working_since, waiting);
         let bytes = self.page.text.len() + self.page.events.len() * size_of::<EventRef>() + self.position_bytes;
         let lease = loop {
             if self.sink.stats.stop.load(Ordering::Relaxed) {
@@ -175,7 +175,7 @@ impl PageWriter {
         self.waited += waited;
         self.working_since = waiting + waited;
         if waited > WAIT_NOTED_MIN {
-            self.sink.recorder.span(Stage::Read, Doing::WaitingForRoom, 0, waiting, self.working_since);
+            self.sink.recorder.span(Stage::Read, Activity::WaitingForRoom, 0, waiting, self.working_since);
         }
         sent
     }

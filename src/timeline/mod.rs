@@ -3,13 +3,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | the recording: spans of time by stage, in bounded memory however long the run is |
-//! | `limits` | what limited a run, and bounds of what would help |
+//! | `bottleneck` | what limited a run, and bounds of what would help |
 //! | `svg` | the picture: one bar a batch |
 //! | `trace` | the same for Perfetto and `chrome://tracing` |
 //!
 //! Runs no handler and touches no store: it is told.
 
-pub mod limits;
+pub mod bottleneck;
 mod svg;
 mod trace;
 
@@ -55,7 +55,7 @@ impl Stage {
 /// What a stage does in a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Doing {
+pub enum Activity {
     /// Its work.
     Working,
     /// Sealing a batch: taking out what it changed, and its snapshots.
@@ -70,7 +70,7 @@ pub enum Doing {
     WaitingForRoom,
 }
 
-impl Doing {
+impl Activity {
     /// What it is, as one reads it in a picture.
     pub fn name(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ pub struct Span {
     /// From the beginning of the run.
     pub end: Duration,
     /// What it did.
-    pub doing: Doing,
+    pub doing: Activity,
     /// The first batch of it, counted from 1 in this run; 0 where it is about none.
     pub first_batch: u64,
     /// The last batch of it.
@@ -143,7 +143,7 @@ impl Spans {
             Some(last) if last.goes_on(&span) => last.take_in(&span),
             Some(last) if span.end.saturating_sub(last.start) < self.resolution => {
                 last.take_in(&span);
-                last.doing = Doing::Working;
+                last.doing = Activity::Working;
             }
             _ => self.spans.push(span),
         }
@@ -160,7 +160,7 @@ impl Spans {
             match merged.last_mut() {
                 Some(last) if span.end.saturating_sub(last.start) < self.resolution => {
                     last.take_in(&span);
-                    last.doing = Doing::Working;
+                    last.doing = Activity::Working;
                 }
                 _ => merged.push(span),
             }
@@ -185,7 +185,7 @@ impl Recorder {
     }
 
     /// Notes what a stage did from `begun` to `ended`, for a batch or for none (0).
-    pub(crate) fn span(&self, stage: Stage, doing: Doing, batch: u64, begun: Instant, ended: Instant) {
+    pub(crate) fn span(&self, stage: Stage, doing: Activity, batch: u64, begun: Instant, ended: Instant) {
         let batch = batch.saturating_sub(self.before);
         let since = |at: Instant| at.saturating_duration_since(self.begun);
         let (start, end) = (since(begun), since(ended));
@@ -221,7 +221,7 @@ impl Timeline {
         let alone = |span: &&Span| span.first_batch == span.last_batch && span.first_batch > 0;
         let mut commits = self.spans(Stage::Commit).iter().filter(alone).peekable();
         let mut staged = Vec::new();
-        for sealed in self.spans(Stage::Handlers).iter().filter(alone).filter(|span| span.doing == Doing::Sealing) {
+        for sealed in self.spans(Stage::Handlers).iter().filter(alone).filter(|span| span.doing == Activity::Sealing) {
             while commits.next_if(|commit| commit.first_batch < sealed.first_batch).is_some() {}
             if let Some(commit) = commits.peek().filter(|commit| commit.first_batch == sealed.first_batch)
                 && commit.end > sealed.end
@@ -254,7 +254,7 @@ mod tests {
 
     fn span(start: u64, end: u64, batch: u64) -> Span {
         let (start, end) = (Duration::from_millis(start), Duration::from_millis(end));
-        Span { start, end, doing: Doing::Working, first_batch: batch, last_batch: batch, busy: end - start }
+        Span { start, end, doing: Activity::Working, first_batch: batch, last_batch: batch, busy: end - start }
     }
 
     #[test]
@@ -278,8 +278,8 @@ mod tests {
         let recorder = Recorder::new(0);
         let at = |millis: u64| recorder.begun + Duration::from_millis(millis);
         for (batch, seal, commit) in [(1, 10, 12), (2, 20, 30)] {
-            recorder.span(Stage::Handlers, Doing::Sealing, batch, at(seal - 2), at(seal));
-            recorder.span(Stage::Commit, Doing::Working, batch, at(commit), at(commit + 10));
+            recorder.span(Stage::Handlers, Activity::Sealing, batch, at(seal - 2), at(seal));
+            recorder.span(Stage::Commit, Activity::Working, batch, at(commit), at(commit + 10));
         }
         let staged = recorder.timeline().staged();
         let millis = |number, from, to| (number, Duration::from_millis(from), Duration::from_millis(to));

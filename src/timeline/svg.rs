@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Doing, Span, Stage, Timeline};
+use super::{Activity, Span, Stage, Timeline};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 84.0;
@@ -133,13 +133,13 @@ fn row(svg: &mut String, scale: &Scale, stage: Stage, spans: &[Span], y: f64) {
             (first, last) => format!(" batches {first} to {last},"),
         };
         let what = if span.doing.is_work() { stage.name() } else { span.doing.name() };
-        let what = if span.doing == Doing::Sealing { "sealing" } else { what };
+        let what = if span.doing == Activity::Sealing { "sealing" } else { what };
         let tip = format!("{what}{batches} {} from {}", shown(span.len()), shown(span.start));
         let middle = y + BAR / 2.0;
         let _ = match span.doing {
-            Doing::Working | Doing::Sealing => {
+            Activity::Working | Activity::Sealing => {
                 let class = match (stage, span.doing) {
-                    (_, Doing::Sealing) => "seal",
+                    (_, Activity::Sealing) => "seal",
                     (Stage::Read, _) => "read",
                     _ if span.first_batch % 2 == 1 => "work",
                     _ => "work odd",
@@ -155,7 +155,7 @@ fn row(svg: &mut String, scale: &Scale, stage: Stage, spans: &[Span], y: f64) {
             }
             _ => writeln!(svg, "<path class=\"wait\" d=\"M{x:.2} {middle:.1}h{width:.2}\"><title>{tip}</title></path>"),
         };
-        if span.doing == Doing::Working && width >= LABEL_WIDTH_MIN && span.first_batch > 0 && spans == 1 {
+        if span.doing == Activity::Working && width >= LABEL_WIDTH_MIN && span.first_batch > 0 && spans == 1 {
             let _ = writeln!(
                 svg,
                 "<text class=\"in\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
@@ -205,7 +205,7 @@ fn bars(scale: &Scale, spans: &[Span]) -> Vec<Bar> {
                 last.span.take_in(span);
                 last.spans += 1;
                 if span.doing.is_work() {
-                    last.span.doing = Doing::Working;
+                    last.span.doing = Activity::Working;
                 }
             }
             _ => bars.push(Bar { x, width: width.max(0.3), span: *span, spans: 1 }),

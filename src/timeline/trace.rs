@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::{Doing, Span, Stage, Timeline};
+use super::{Activity, Span, Stage, Timeline};
 
 /// The process and the row of staged batches.
 const PROCESS: u64 = 1;
@@ -37,9 +37,9 @@ pub(super) fn trace(timeline: &Timeline, name: &str) -> Json {
 
 fn event(stage: Stage, span: &Span) -> Json {
     let name = match (span.doing, span.first_batch, span.last_batch) {
-        (Doing::Working, 0, _) => stage.name().to_owned(),
-        (Doing::Working, first, last) if first == last => format!("batch {first}"),
-        (Doing::Working, first, last) => format!("batches {first} to {last}"),
+        (Activity::Working, 0, _) => stage.name().to_owned(),
+        (Activity::Working, first, last) if first == last => format!("batch {first}"),
+        (Activity::Working, first, last) => format!("batches {first} to {last}"),
         (doing, ..) => doing.name().to_owned(),
     };
     json!({

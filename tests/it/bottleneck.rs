@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use forebay::source::{Next, Source, SourceError, SourceEvent};
-use forebay::timeline::limits::{Change, Limit};
+use forebay::timeline::bottleneck::{Hypothetical, Limit};
 use forebay::{Context, EntityTable, Handler, HandlerError, Pipeline};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -160,7 +160,7 @@ fn a_slow_source_is_named() {
     let report = pipeline.store_url(&project.store("p.db")).expect("a store").run().expect("a run");
     let limits = report.limits();
     assert_eq!(limits.by, Limit::Source, "{limits:?} {:?}", report.times);
-    assert_eq!(limits.what_if[0].change, Change::FasterSource);
+    assert_eq!(limits.what_if[0].change, Hypothetical::FasterSource);
     assert!(report.limit().starts_with("limited by the source"), "{}", report.limit());
 }
 

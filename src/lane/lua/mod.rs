@@ -38,7 +38,7 @@ use mlua::{LuaOptions, StdLib};
 use serde_json::Value as Json;
 
 use crate::lane::before_images::{UnseenWrite, read_unseen};
-use crate::lane::watch::Activity;
+use crate::lane::watch::Task;
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
 use crate::model::event::RegionNo;
 use crate::model::limits::CHUNK_EVENTS_MAX;
@@ -122,9 +122,9 @@ impl ScriptFactory {
 
 impl EngineFactory for ScriptFactory {
     fn build(&self, context: EngineContext) -> Result<Box<dyn Engine>, LaneError> {
-        context.watch.begin(Activity::Loading);
+        context.watch.begin(Task::Loading);
         let engine = ScriptEngine::new(self, context)?;
-        engine.host.watch.begin(Activity::Idle);
+        engine.host.watch.begin(Task::Idle);
         self.has_snapshots.store(engine.has_snapshots, Ordering::Release);
         Ok(Box::new(engine))
     }
@@ -235,7 +235,7 @@ impl ScriptEngine {
     fn enter<T>(&self, round: &Arc<Round>, chunk: Chunk, call: impl FnOnce(&Self) -> LuaResult<T>) -> LuaResult<T> {
         let Chunk { lane, base, .. } = chunk;
         self.host.lock().lane = Some((Arc::clone(round), lane, base));
-        self.host.watch.begin(Activity::Events { round: Arc::clone(round), lane, base });
+        self.host.watch.begin(Task::Events { round: Arc::clone(round), lane, base });
         call(self)
     }
 
@@ -246,7 +246,7 @@ impl ScriptEngine {
         }
         let (status, answer) = answer.map_err(|error| self.failure(&error))?;
         let step = step_of(status, answer).map_err(|message| self.handler_failure(message))?;
-        self.host.watch.begin(Activity::Idle);
+        self.host.watch.begin(Task::Idle);
         Ok(step)
     }
 
@@ -479,7 +479,7 @@ impl Engine for ScriptEngine {
         if !self.has_snapshots {
             return Ok(None);
         }
-        self.context.watch.begin(Activity::Snapshot { region: Arc::clone(name), block });
+        self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
         let document = (|| {
             let region = self.know(region, name)?;
             let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block))?;
@@ -491,12 +491,12 @@ impl Engine for ScriptEngine {
         })();
         let document = document.map_err(|error: LuaError| self.failure(&error))?;
         let document = document.map_err(|message| self.handler_failure(message))?;
-        self.context.watch.begin(Activity::Idle);
+        self.context.watch.begin(Task::Idle);
         Ok(Some(document).filter(|document| !document.is_null()))
     }
 
     fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
-        self.context.watch.begin(Activity::Sealing);
+        self.context.watch.begin(Task::Sealing);
         self.host.inner().and_then(|inner| inner.seal.call::<()>(undo_floor)).map_err(|error| self.failure(&error))?;
         let history = self.take_history()?;
         let mut shared = self.host.lock();
@@ -519,7 +519,7 @@ impl Engine for ScriptEngine {
             let is_new = is_new(&mut shared.known[part.entity], number, part.is_sure);
             changes.push((part.entity, RegionChanges::checked(&entities[part.entity], region, part.packed, is_new)?));
         }
-        self.context.watch.begin(Activity::Idle);
+        self.context.watch.begin(Task::Idle);
         Ok(SealedRows { changes, history })
     }
 

@@ -14,7 +14,7 @@ use super::error::HandlerError;
 use super::handler::{Context, EntityTable, Handler, TypeMap};
 use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
-use crate::lane::watch::Activity;
+use crate::lane::watch::Task;
 use crate::lane::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
 use crate::model::event::RegionNo;
 use crate::model::limits::DRY_EVENTS_MAX;
@@ -127,7 +127,7 @@ impl<H: Handler> RustEngine<H> {
     fn run_lane(&mut self, round: &Arc<Round>, lane: usize, from: usize) -> Result<Option<usize>, LaneError> {
         let Some(described) = round.lanes.get(lane) else { return Ok(None) };
         self.rows.know(described.region, &described.name);
-        self.context.watch.begin(Activity::Events { round: Arc::clone(round), lane, base: 0 });
+        self.context.watch.begin(Task::Events { round: Arc::clone(round), lane, base: 0 });
         for at in from..described.events.len() {
             self.context.watch.tick(at as u64 + 1);
             match self.call(round, lane, at) {
@@ -242,14 +242,14 @@ impl<H: Handler> Engine for RustEngine<H> {
             self.load_missed(missed)?;
             waiting = missing;
         }
-        self.context.watch.begin(Activity::Idle);
+        self.context.watch.begin(Task::Idle);
         Ok(())
     }
 
     fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError> {
         self.rows.know(region, name);
         self.rows.is_snapshot = true;
-        self.context.watch.begin(Activity::Snapshot { region: Arc::clone(name), block });
+        self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
         loop {
             let mut document = None;
             let mut context = Context {
@@ -270,7 +270,7 @@ impl<H: Handler> Engine for RustEngine<H> {
                 Called::Failed(error) => return Err(self.handler_error(error)),
                 Called::Unreadable(message) => return Err(self.handler_error(HandlerError::new(message))),
                 Called::Done => {
-                    self.context.watch.begin(Activity::Idle);
+                    self.context.watch.begin(Task::Idle);
                     return Ok(document);
                 }
             }

@@ -13,7 +13,7 @@ use crate::model::ids::BatchClock;
 use crate::model::limits::WAIT_STEP;
 use crate::run::engines::Job;
 use crate::run::error::{PipelineError, unopened};
-use crate::run::intake::{Intake, Reach};
+use crate::run::event_queue::{EventQueue, RoundLimits};
 use crate::source::reader::FromReader;
 use crate::undo::Window;
 
@@ -50,7 +50,7 @@ impl Pipeline {
         let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
         let shared = SharedParts::new(self.batch.memory_bytes, 0);
         let pages = self.start_reader(source, Checkpoint::default(), Window::default(), &start, &shared)?;
-        let mut intake = Intake::default();
+        let mut queue = EventQueue::default();
         let (mut names, mut seen) = (start.names.clone(), 0);
         // A silent source is waited for, as in a run, until the stop handle says otherwise.
         while seen < SAMPLE_EVENTS && !self.stop.0.load(Ordering::Relaxed) {
@@ -60,7 +60,7 @@ impl Pipeline {
                     // The sample is held whole; the reader must not wait for it.
                     page.lease = None;
                     seen += page.events.len() as u64;
-                    intake.push(page);
+                    queue.push(page);
                 }
                 // What is tried is no state, so it cannot go back either.
                 Ok(FromReader::Rollback { .. }) => {}
@@ -72,20 +72,20 @@ impl Pipeline {
         }
         shared.read.stop.store(true, Ordering::Relaxed);
         drop(pages);
-        intake.end();
-        let events = self.try_events(&mut intake, &names, start.all)?;
+        queue.end();
+        let events = self.try_events(&mut queue, &names, start.all)?;
         let regions = names.iter().map(ToString::to_string).collect();
         Ok(Checked { events, regions, has_snapshots })
     }
 
     /// Handles the sample, and computes each region's snapshot.
-    fn try_events(&self, intake: &mut Intake, names: &[Arc<str>], all: Option<u32>) -> Result<u64, PipelineError> {
+    fn try_events(&self, queue: &mut EventQueue, names: &[Arc<str>], all: Option<u32>) -> Result<u64, PipelineError> {
         let mut engines = self.trial_engines()?;
         let mut assignment = Assignment::new(engines.len());
         let mut events = 0;
         while events < SAMPLE_EVENTS {
-            let reach = Reach { events: SAMPLE_EVENTS - events, ..Reach::ANY };
-            let Some((round, taken)) = intake.take(reach, names, all) else { break };
+            let limits = RoundLimits { events: SAMPLE_EVENTS - events, ..RoundLimits::ANY };
+            let Some((round, taken)) = queue.take(limits, names, all) else { break };
             events += taken.summary.events;
             let round = Arc::new(round);
             for lane in 0..round.lanes.len() {

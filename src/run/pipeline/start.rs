@@ -24,9 +24,9 @@ use crate::publish::PublishReport;
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
 use crate::run::engines::{EnginePlan, EnginePool};
 use crate::run::error::PipelineError;
+use crate::run::event_queue::EventQueue;
 use crate::run::hooks::Hooks;
 use crate::run::in_flight::{InFlight, Stopping};
-use crate::run::intake::Intake;
 use crate::run::memory::MemoryBudget;
 use crate::run::report::{Report, memory_peak_bytes};
 use crate::run::seal_policy::SealPolicy;
@@ -115,7 +115,7 @@ impl Pipeline {
                 rollback,
             },
             incoming: Incoming { pages, budget: Arc::clone(&shared.budget), regions: names },
-            intake: Intake::default(),
+            queue: EventQueue::default(),
             assignment: Assignment::new(engines.len()),
             engines,
             open: OpenBatch::new(checkpoint, depth, stored.log),

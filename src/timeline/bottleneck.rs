@@ -49,7 +49,7 @@ impl Limit {
 /// What could be otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Change {
+pub enum Hypothetical {
     /// Events come at once.
     FasterSource,
     /// Handlers take no time.
@@ -68,7 +68,7 @@ pub enum Change {
     FasterRedis,
 }
 
-impl Change {
+impl Hypothetical {
     /// Its name in `run --json`.
     pub fn name(self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ impl Change {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for Hypothetical {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FasterSource => f.write_str("a faster source"),
@@ -104,7 +104,7 @@ impl fmt::Display for Change {
 #[non_exhaustive]
 pub struct WhatIf {
     /// The change.
-    pub change: Change,
+    pub change: Hypothetical,
     /// No more than this.
     pub saves_at_most: Duration,
 }
@@ -171,17 +171,20 @@ impl Limits {
         let times = |time: Duration, number: u64| time.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
         let shared = 1.0 - facts.largest_region_events as f64 / facts.events.max(1) as f64;
         let what_if = [
-            (Change::FasterDatabase, for_commit + for_memory + preload),
+            (Hypothetical::FasterDatabase, for_commit + for_memory + preload),
             (
-                Change::LargerBatches(rounded(facts.events / batches * LARGER)),
+                Hypothetical::LargerBatches(rounded(facts.events / batches * LARGER)),
                 times(facts.commit_min, fewer).min(for_commit),
             ),
-            (Change::FewerRoundTrips, times(facts.commit_min, batches).min(for_commit)),
-            (Change::MoreMemory, preload + for_memory),
-            (Change::CheaperHandlers, wall.saturating_sub(commit.max(read)).min(handlers)),
-            (Change::MoreLanes, working.mul_f64(shared.clamp(0.0, 1.0)).min(wall.saturating_sub(commit.max(read)))),
-            (Change::FasterSource, for_source),
-            (Change::FasterRedis, for_publish),
+            (Hypothetical::FewerRoundTrips, times(facts.commit_min, batches).min(for_commit)),
+            (Hypothetical::MoreMemory, preload + for_memory),
+            (Hypothetical::CheaperHandlers, wall.saturating_sub(commit.max(read)).min(handlers)),
+            (
+                Hypothetical::MoreLanes,
+                working.mul_f64(shared.clamp(0.0, 1.0)).min(wall.saturating_sub(commit.max(read))),
+            ),
+            (Hypothetical::FasterSource, for_source),
+            (Hypothetical::FasterRedis, for_publish),
         ];
         let mut what_if: Vec<WhatIf> = what_if
             .into_iter()
@@ -192,7 +195,7 @@ impl Limits {
         Self { by, what_if }
     }
 
-    fn saves(&self, change: impl Fn(Change) -> bool) -> Option<WhatIf> {
+    fn saves(&self, change: impl Fn(Hypothetical) -> bool) -> Option<WhatIf> {
         self.what_if.iter().find(|what_if| change(what_if.change)).copied()
     }
 
@@ -231,20 +234,24 @@ impl Limits {
                 format!("limited by Redis: publishing went on for {} after the last commit", shown(facts.for_publish))
             }
         };
-        let helps: &[fn(Change) -> bool] = match self.by {
+        let helps: &[fn(Hypothetical) -> bool] = match self.by {
             Limit::Handlers => &[
-                |change| change == Change::CheaperHandlers,
-                |change| change == Change::MoreLanes,
-                |change| change == Change::FasterDatabase,
+                |change| change == Hypothetical::CheaperHandlers,
+                |change| change == Hypothetical::MoreLanes,
+                |change| change == Hypothetical::FasterDatabase,
             ],
             Limit::Database => &[
-                |change| matches!(change, Change::LargerBatches(_)),
-                |change| change == Change::FewerRoundTrips,
-                |change| change == Change::FasterDatabase,
+                |change| matches!(change, Hypothetical::LargerBatches(_)),
+                |change| change == Hypothetical::FewerRoundTrips,
+                |change| change == Hypothetical::FasterDatabase,
             ],
-            Limit::Reads => &[|change| change == Change::FasterDatabase, |change| change == Change::MoreMemory],
-            Limit::Source => &[|change| change == Change::FasterSource, |change| change == Change::CheaperHandlers],
-            Limit::Publish => &[|change| change == Change::FasterRedis],
+            Limit::Reads => {
+                &[|change| change == Hypothetical::FasterDatabase, |change| change == Hypothetical::MoreMemory]
+            }
+            Limit::Source => {
+                &[|change| change == Hypothetical::FasterSource, |change| change == Hypothetical::CheaperHandlers]
+            }
+            Limit::Publish => &[|change| change == Hypothetical::FasterRedis],
             Limit::Nothing => &[],
         };
         let helps: Vec<String> = helps
@@ -299,8 +306,8 @@ mod tests {
         );
         let saves =
             |change| limits.what_if.iter().find(|what_if| what_if.change == change).map(|one| one.saves_at_most);
-        assert_eq!(saves(Change::CheaperHandlers), Some(ms(160)), "commits stay");
-        assert_eq!(saves(Change::FasterSource), None);
+        assert_eq!(saves(Hypothetical::CheaperHandlers), Some(ms(160)), "commits stay");
+        assert_eq!(saves(Hypothetical::FasterSource), None);
         let by = |facts: Facts| Limits::of(&facts).by;
         assert_eq!(by(Facts { handlers: ms(4000), commit: ms(1000), for_commit: ms(100), ..facts() }), Limit::Handlers);
         assert_eq!(by(Facts { handlers: ms(4000), preload: ms(3000), ..facts() }), Limit::Reads);
@@ -319,7 +326,7 @@ mod tests {
     fn lanes_help_as_far_as_regions_share_the_work() {
         let more_lanes = |largest_region_events| {
             let facts = Facts { handlers: ms(4000), largest_region_events, ..facts() };
-            Limits::of(&facts).saves(|change| change == Change::MoreLanes).map(|what_if| what_if.saves_at_most)
+            Limits::of(&facts).saves(|change| change == Hypothetical::MoreLanes).map(|what_if| what_if.saves_at_most)
         };
         assert_eq!(more_lanes(1_000_000), None);
         assert_eq!(more_lanes(250_000), Some(ms(3000)));

@@ -11,7 +11,7 @@ use crate::model::limits::ROUND_EVENTS_MAX;
 
 /// How far a round may go.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reach {
+pub(super) struct RoundLimits {
     /// Events that the batch may still take, if that is at least one block.
     pub(super) events: u64,
     /// Blocks that the batch may still take, beside one that it has begun.
@@ -24,7 +24,7 @@ pub(super) struct Reach {
     pub(super) round_events: usize,
 }
 
-impl Reach {
+impl RoundLimits {
     /// As far as a round goes that nothing else bounds.
     pub(super) const ANY: Self = Self {
         events: u64::MAX,
@@ -35,7 +35,7 @@ impl Reach {
     };
 }
 
-/// A round's place in the intake.
+/// Where a round ends in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cut {
     events: usize,
@@ -89,7 +89,7 @@ impl Queued {
 
 /// Pages in order.
 #[derive(Debug, Default)]
-pub(super) struct Intake {
+pub(super) struct EventQueue {
     pages: VecDeque<Queued>,
     /// Events of the first page that are taken already.
     next: usize,
@@ -103,7 +103,7 @@ pub(super) struct Intake {
     is_cut: bool,
 }
 
-impl Intake {
+impl EventQueue {
     pub(super) fn push(&mut self, page: Page) {
         self.events += page.events.len();
         self.pages.push_back(Queued { end: page.events.len(), page: Arc::new(page) });
@@ -188,20 +188,20 @@ impl Intake {
         self.pages.iter().flat_map(Queued::events).skip(self.next)
     }
 
-    fn cut(&self, reach: Reach) -> Option<Cut> {
+    fn cut(&self, limits: RoundLimits) -> Option<Cut> {
         let (mut count, mut boundary, mut blocks, mut bytes) = (0, 0, 0, 0);
         let mut block = self.begun;
         for event in self.upcoming() {
             if block != Some(event.block) {
                 boundary = count;
-                if blocks == reach.blocks || (blocks > 0 && count as u64 >= reach.events) {
+                if blocks == limits.blocks || (blocks > 0 && count as u64 >= limits.events) {
                     break;
                 }
                 (block, blocks) = (Some(event.block), blocks + 1);
             }
             // A block that is larger than a round is handled piece by piece; it stays in one batch.
             bytes += event.len as usize;
-            if count == reach.round_events || (count > 0 && bytes > reach.bytes) {
+            if count == limits.round_events || (count > 0 && bytes > limits.bytes) {
                 return Some(if boundary > 0 {
                     Cut { events: boundary, is_boundary: true }
                 } else {
@@ -213,15 +213,20 @@ impl Intake {
         if self.is_complete() && count == self.events {
             boundary = count;
         }
-        if boundary == 0 && count > 0 && reach.takes_parts {
+        if boundary == 0 && count > 0 && limits.takes_parts {
             return Some(Cut { events: count, is_boundary: false });
         }
         (boundary > 0).then_some(Cut { events: boundary, is_boundary: true })
     }
 
     /// Takes the events of the next round; none if no block is complete yet.
-    pub(super) fn take(&mut self, reach: Reach, names: &[Arc<str>], all: Option<RegionNo>) -> Option<(Round, Taken)> {
-        let cut = self.cut(reach)?;
+    pub(super) fn take(
+        &mut self,
+        limits: RoundLimits,
+        names: &[Arc<str>],
+        all: Option<RegionNo>,
+    ) -> Option<(Round, Taken)> {
+        let cut = self.cut(limits)?;
         let mut lanes = Lanes { lanes: Vec::new(), lane_of: vec![None; names.len()] };
         let mut blocks: Vec<(i64, u64)> = Vec::new();
         let mut pages = Vec::new();
@@ -305,8 +310,8 @@ mod tests {
         }
     }
 
-    fn take(intake: &mut Intake, reach: Reach) -> Option<Taken> {
-        intake.take(reach, &[Arc::from("r")], None).map(|(round, taken)| {
+    fn take(queue: &mut EventQueue, limits: RoundLimits) -> Option<Taken> {
+        queue.take(limits, &[Arc::from("r")], None).map(|(round, taken)| {
             assert_eq!(round.lanes[0].events.len() as u64, taken.summary.events);
             taken
         })
@@ -314,86 +319,95 @@ mod tests {
 
     #[test]
     fn a_block_waits_until_the_next_one_begins_or_the_source_ends() {
-        let mut intake = Intake::default();
-        intake.push(page(&[1, 1, 2]));
-        let taken = take(&mut intake, Reach::ANY).expect("block 1");
+        let mut queue = EventQueue::default();
+        queue.push(page(&[1, 1, 2]));
+        let taken = take(&mut queue, RoundLimits::ANY).expect("block 1");
         assert_eq!((taken.summary.events, taken.summary.new_blocks, taken.summary.last_block), (2, 1, 1));
-        assert!(take(&mut intake, Reach::ANY).is_none());
-        intake.push(page(&[2]));
-        assert!(take(&mut intake, Reach::ANY).is_none());
-        intake.end();
-        let taken = take(&mut intake, Reach::ANY).expect("block 2");
+        assert!(take(&mut queue, RoundLimits::ANY).is_none());
+        queue.push(page(&[2]));
+        assert!(take(&mut queue, RoundLimits::ANY).is_none());
+        queue.end();
+        let taken = take(&mut queue, RoundLimits::ANY).expect("block 2");
         assert_eq!((taken.summary.events, taken.summary.last_block_events), (2, 2));
-        assert!(take(&mut intake, Reach::ANY).is_none());
+        assert!(take(&mut queue, RoundLimits::ANY).is_none());
     }
 
     #[test]
     fn a_round_ends_where_its_batch_must() {
-        let mut intake = Intake::default();
-        intake.push(page(&[1, 2, 2, 3, 4]));
-        intake.end();
-        assert_eq!(take(&mut intake, Reach { events: 2, ..Reach::ANY }).expect("round").summary.last_block, 2);
-        assert_eq!(take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("round").summary.last_block, 3);
+        let mut queue = EventQueue::default();
+        queue.push(page(&[1, 2, 2, 3, 4]));
+        queue.end();
         assert_eq!(
-            take(&mut intake, Reach { events: 0, blocks: 5, ..Reach::ANY }).expect("round").summary.last_block,
+            take(&mut queue, RoundLimits { events: 2, ..RoundLimits::ANY }).expect("round").summary.last_block,
+            2
+        );
+        assert_eq!(
+            take(&mut queue, RoundLimits { blocks: 1, ..RoundLimits::ANY }).expect("round").summary.last_block,
+            3
+        );
+        assert_eq!(
+            take(&mut queue, RoundLimits { events: 0, blocks: 5, ..RoundLimits::ANY })
+                .expect("round")
+                .summary
+                .last_block,
             4
         );
     }
 
     #[test]
     fn a_block_larger_than_a_round_is_taken_in_pieces() {
-        let mut intake = Intake::default();
+        let mut queue = EventQueue::default();
         let blocks = vec![7; ROUND_EVENTS_MAX + 10];
-        intake.push(page(&blocks));
-        let first = take(&mut intake, Reach::ANY).expect("a piece");
-        assert!(!first.is_whole && !intake.is_at_boundary());
+        queue.push(page(&blocks));
+        let first = take(&mut queue, RoundLimits::ANY).expect("a piece");
+        assert!(!first.is_whole && !queue.is_at_boundary());
         assert_eq!((first.summary.events, first.summary.new_blocks), (ROUND_EVENTS_MAX as u64, 1));
-        intake.push(page(&[8]));
-        let second = take(&mut intake, Reach::ANY).expect("the rest");
-        assert!(second.is_whole && intake.is_at_boundary());
+        queue.push(page(&[8]));
+        let second = take(&mut queue, RoundLimits::ANY).expect("the rest");
+        assert!(second.is_whole && queue.is_at_boundary());
         assert_eq!((second.summary.events, second.summary.new_blocks), (10, 0));
     }
 
     #[test]
     fn events_that_a_rollback_would_undo_are_not_taken() {
-        let mut intake = Intake::default();
-        intake.push(page(&[1, 2, 2]));
-        intake.push(page(&[2, 3, 4]));
-        intake.push(page(&[4, 5]));
-        let taken = take(&mut intake, Reach { blocks: 1, ..Reach::ANY }).expect("block 1");
+        let mut queue = EventQueue::default();
+        queue.push(page(&[1, 2, 2]));
+        queue.push(page(&[2, 3, 4]));
+        queue.push(page(&[4, 5]));
+        let taken = take(&mut queue, RoundLimits { blocks: 1, ..RoundLimits::ANY }).expect("block 1");
         assert_eq!(taken.summary.blocks, [(1, 1)]);
-        intake.push_rollback(3);
-        assert!(!intake.wants_more() && intake.due_rollback().is_none());
-        let taken = take(&mut intake, Reach::ANY).expect("blocks 2 and 3");
+        queue.push_rollback(3);
+        assert!(!queue.wants_more() && queue.due_rollback().is_none());
+        let taken = take(&mut queue, RoundLimits::ANY).expect("blocks 2 and 3");
         assert_eq!((taken.summary.events, taken.summary.blocks), (4, vec![(2, 3), (3, 1)]));
-        assert!(intake.is_at_boundary());
-        assert_eq!(intake.due_rollback(), Some(3));
-        intake.rolled_back();
-        intake.push(page(&[4]));
-        intake.push_rollback(3);
-        assert_eq!((intake.due_rollback(), intake.has_events()), (Some(3), false));
-        assert!(take(&mut intake, Reach::ANY).is_none());
+        assert!(queue.is_at_boundary());
+        assert_eq!(queue.due_rollback(), Some(3));
+        queue.rolled_back();
+        queue.push(page(&[4]));
+        queue.push_rollback(3);
+        assert_eq!((queue.due_rollback(), queue.has_events()), (Some(3), false));
+        assert!(take(&mut queue, RoundLimits::ANY).is_none());
     }
 
     #[test]
     fn a_rollback_into_a_block_that_was_begun_cuts_it() {
-        let mut intake = Intake::default();
-        intake.push(page(&vec![7; ROUND_EVENTS_MAX + 10]));
-        take(&mut intake, Reach::ANY).expect("a piece");
-        intake.push_rollback(6);
-        assert!(intake.is_cut() && !intake.is_at_boundary() && !intake.has_events());
-        assert_eq!(intake.due_rollback(), Some(6));
-        intake.rolled_back();
-        assert!(intake.is_at_boundary());
+        let mut queue = EventQueue::default();
+        queue.push(page(&vec![7; ROUND_EVENTS_MAX + 10]));
+        take(&mut queue, RoundLimits::ANY).expect("a piece");
+        queue.push_rollback(6);
+        assert!(queue.is_cut() && !queue.is_at_boundary() && !queue.has_events());
+        assert_eq!(queue.due_rollback(), Some(6));
+        queue.rolled_back();
+        assert!(queue.is_at_boundary());
     }
 
     #[test]
     fn a_block_that_ends_with_its_piece_is_complete_when_the_next_begins() {
-        let mut intake = Intake::default();
-        intake.push(page(&vec![7; ROUND_EVENTS_MAX + 1]));
-        take(&mut intake, Reach::ANY).expect("a piece");
-        intake.push(page(&[8]));
-        let rest = take(&mut intake, Reach::ANY).expect("the rest");
+        let mut queue = EventQueue::default();
+        queue.push(page(&vec![7; ROUND_EVENTS_MAX + 1]));
+        take(&mut queue, RoundLimits::ANY).expect("a piece");
+        queue.push(page(&[8]));
+        let rest = take(&mut queue, RoundLimits::ANY).expect("the rest");
         assert_eq!((rest.summary.events, rest.is_whole), (1, true));
     }
 }
