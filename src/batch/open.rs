@@ -29,11 +29,11 @@ pub(crate) enum Upcoming {
 pub(crate) struct WholeBlocks(());
 
 impl WholeBlocks {
-    /// The proof, if there is one. `begun` is the block that the last round may have left incomplete.
-    pub(crate) fn prove(begun: Option<i64>, upcoming: Upcoming) -> Option<Self> {
-        let is_whole = match (begun, upcoming) {
+    /// The proof, if there is one. `partial` is the block that the last round may have left incomplete.
+    pub(crate) fn prove(partial: Option<i64>, upcoming: Upcoming) -> Option<Self> {
+        let is_whole = match (partial, upcoming) {
             (None, _) | (Some(_), Upcoming::End) => true,
-            (Some(begun), Upcoming::Block(next)) => next != begun,
+            (Some(partial), Upcoming::Block(next)) => next != partial,
             (Some(_), Upcoming::Unknown) => false,
         };
         is_whole.then_some(Self(()))
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_batch_is_whole_when_its_last_block_cannot_go_on() {
         use Upcoming::{Block, End, Unknown};
-        for (begun, upcoming, is_whole) in [
+        for (partial, upcoming, is_whole) in [
             (None, Unknown, true),
             (None, Block(7), true),
             (Some(7), Block(7), false),
@@ -243,7 +243,7 @@ mod tests {
             (Some(7), End, true),
             (Some(7), Unknown, false),
         ] {
-            assert_eq!(WholeBlocks::prove(begun, upcoming).is_some(), is_whole, "{begun:?} {upcoming:?}");
+            assert_eq!(WholeBlocks::prove(partial, upcoming).is_some(), is_whole, "{partial:?} {upcoming:?}");
         }
     }
 

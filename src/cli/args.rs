@@ -206,7 +206,7 @@ pub(super) struct Init {
 
 /// Which snapshots to read.
 #[derive(Debug, clap::Args)]
-pub(super) struct Place {
+pub(super) struct SnapshotPlace {
     /// The pipeline's name; may be left out if the store holds only one
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(super) pipeline: Option<String>,
@@ -239,7 +239,7 @@ pub(super) struct Latest {
     /// The regions; all if none is given
     pub(super) regions: Vec<String>,
     #[command(flatten)]
-    pub(super) place: Place,
+    pub(super) place: SnapshotPlace,
     #[command(flatten)]
     pub(super) form: Form,
 }
@@ -256,7 +256,7 @@ pub(super) struct History {
     #[arg(long, value_name = "T")]
     pub(super) since: Option<String>,
     #[command(flatten)]
-    pub(super) place: Place,
+    pub(super) place: SnapshotPlace,
     #[command(flatten)]
     pub(super) form: Form,
 }
@@ -267,7 +267,7 @@ pub(super) struct Show {
     /// The snapshot's id
     pub(super) id: String,
     #[command(flatten)]
-    pub(super) place: Place,
+    pub(super) place: SnapshotPlace,
     #[command(flatten)]
     pub(super) form: Form,
 }

@@ -17,11 +17,11 @@ const LINE_STEP: Duration = Duration::from_secs(10);
 const PARTS: u64 = 1000;
 
 #[derive(Clone)]
-pub(super) struct Bar(Arc<Mutex<State>>);
+pub(super) struct Bar(Arc<Mutex<BarState>>);
 
-struct State {
+struct BarState {
     bar: Option<ProgressBar>,
-    begun: Instant,
+    started: Instant,
     line_at: Instant,
 }
 
@@ -29,12 +29,12 @@ impl Bar {
     pub(super) fn new(global: &Global) -> Self {
         let is_shown = !global.quiet && global.log_format == LogFormat::Text && std::io::stderr().is_terminal();
         let now = Instant::now();
-        Self(Arc::new(Mutex::new(State { bar: is_shown.then(make_bar), begun: now, line_at: now })))
+        Self(Arc::new(Mutex::new(BarState { bar: is_shown.then(make_bar), started: now, line_at: now })))
     }
 
     pub(super) fn show(&self, progress: &Progress) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = (progress.events as f64 / state.begun.elapsed().as_secs_f64().max(0.001)) as u64;
+        let rate = (progress.events as f64 / state.started.elapsed().as_secs_f64().max(0.001)) as u64;
         let block = progress.block.map_or_else(|| "none".to_owned(), |block| block.to_string());
         let waiting = progress.batches_waiting;
         let message = format!(

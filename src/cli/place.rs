@@ -7,7 +7,7 @@ use forebay::publish::{LatestInRedis, PublishError, PublishPlan, RedisSnapshots,
 use forebay::store::{SnapshotReader, StoreError, StoreUrl, StoreUrlError, StoredSnapshot, open_snapshots};
 use forebay::{Config, Timestamp};
 
-use super::args::Place;
+use super::args::SnapshotPlace;
 use super::exit::{Code, Failure};
 use super::out::{plain, set};
 use super::usage;
@@ -16,7 +16,7 @@ use super::usage;
 pub(super) const DEFAULT_PIPELINE: &str = "default";
 
 /// Reads snapshots from wherever they are.
-pub(super) enum Reader {
+pub(super) enum SnapshotStore {
     Redis(Box<RedisSnapshots>),
     Store(Box<dyn SnapshotReader>),
 }
@@ -48,7 +48,7 @@ impl From<StoreError> for ReadError {
     }
 }
 
-impl Reader {
+impl SnapshotStore {
     /// The newest snapshots, and what is said of regions that could not be read.
     pub(super) fn latest(
         &mut self,
@@ -98,7 +98,7 @@ pub(super) fn redis(text: &str) -> Result<RedisUrl, Failure> {
 }
 
 /// Opens the place that the arguments name; returns the pipeline too.
-pub(super) fn open(place: &Place) -> Result<(Reader, String), Failure> {
+pub(super) fn open(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Failure> {
     let config = place.config.as_ref().map(|file| Config::read(file)).transpose()?;
     let given = set(place.snapshots.as_ref()).cloned();
     if let Some(url) = given.as_ref().filter(|url| !RedisUrl::is_meant(url)) {
@@ -130,21 +130,25 @@ pub(super) fn check_name(name: &str) -> Result<(), Failure> {
     }
 }
 
-fn open_redis(url: RedisUrl, place: &Place, config: Option<&Config>) -> Result<(Reader, String), Failure> {
+fn open_redis(
+    url: RedisUrl,
+    place: &SnapshotPlace,
+    config: Option<&Config>,
+) -> Result<(SnapshotStore, String), Failure> {
     let name = config.map(|config| config.name.clone()).or_else(|| place.pipeline.clone());
     let name = name.unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
     check_name(&name)?;
     let snapshots = config.map_or_else(SnapshotsConfig::default, |config| config.snapshots.clone());
     let plan: PublishPlan = snapshots.publish_plan(&name, url);
     let reader = RedisSnapshots::new(plan).map_err(|error| usage(format!("snapshots: {error}")))?;
-    Ok((Reader::Redis(Box::new(reader)), name))
+    Ok((SnapshotStore::Redis(Box::new(reader)), name))
 }
 
 fn open_store(
     url: &Result<StoreUrl, StoreUrlError>,
-    place: &Place,
+    place: &SnapshotPlace,
     config: Option<&Config>,
-) -> Result<(Reader, String), Failure> {
+) -> Result<(SnapshotStore, String), Failure> {
     let url = url.as_ref().map_err(|error| {
         let or_redis = if *error == StoreUrlError::Scheme { ", or redis://host" } else { "" };
         usage(format!("--snapshots or DATABASE_URL: {error}{or_redis}"))
@@ -154,7 +158,7 @@ fn open_store(
         Some(name) => known(reader.as_mut(), name)?,
         None => only(reader.as_mut())?,
     };
-    Ok((Reader::Store(reader), name))
+    Ok((SnapshotStore::Store(reader), name))
 }
 
 fn known(reader: &mut dyn SnapshotReader, name: String) -> Result<String, Failure> {

@@ -23,7 +23,7 @@ use super::place::{DEFAULT_PIPELINE, check_name, redis};
 use super::usage;
 
 pub(super) fn publish(args: &Publish, global: &Global) -> Result<Code, Failure> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let config = args.config.as_ref().map(|file| Config::read(file)).transpose()?;
     let plan = plan(args, config.as_ref())?;
     let mut tally = Tally::default();
@@ -31,7 +31,7 @@ pub(super) fn publish(args: &Publish, global: &Global) -> Result<Code, Failure> 
         (Some(config), None) => publish_store(args, config, plan, &mut tally)?,
         (_, docs) => publish_documents(args, docs.as_deref().unwrap_or("-"), config.as_ref(), plan, &mut tally)?,
     }
-    tally.wall = begun.elapsed();
+    tally.wall = started.elapsed();
     tally.tell(args, global)
 }
 

@@ -14,7 +14,7 @@ use super::out::{age, count, plain, print_lines, seconds_since, set};
 
 /// How one region's snapshot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum InRedisState {
     /// It holds all of the region's events, and is kept.
     Fresh,
     /// The region has had events since, or it is older than its time to live.
@@ -27,7 +27,7 @@ enum State {
     None,
 }
 
-impl State {
+impl InRedisState {
     fn of(region: &RegionStatus, has_snapshots: bool, ttl_seconds: i64, redis: Option<&InRedis>) -> Self {
         let is_unpublished = |snapshot: &StoredSnapshot| redis.is_some_and(|redis| redis.lacks(snapshot));
         match &region.snapshot {
@@ -102,8 +102,11 @@ pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
         Some(Err(error)) => (Some(InRedis::unknown()), Some(error)),
     };
     let ttl = ttl_seconds(&config);
-    let states: Vec<State> =
-        status.regions.iter().map(|region| State::of(region, status.has_snapshots, ttl, in_redis.as_ref())).collect();
+    let states: Vec<InRedisState> = status
+        .regions
+        .iter()
+        .map(|region| InRedisState::of(region, status.has_snapshots, ttl, in_redis.as_ref()))
+        .collect();
     let is_healthy = failure.is_none() && states.iter().all(|state| state.is_healthy());
     let lines = if args.json {
         vec![as_json(&config.name, &status, &states, in_redis.as_ref(), is_healthy).to_string()]
@@ -214,8 +217,14 @@ fn lag_seconds(status: &PipelineStatus) -> Option<i64> {
     status.committed_at.as_deref().map(seconds_since)
 }
 
-fn as_json(name: &str, status: &PipelineStatus, states: &[State], redis: Option<&InRedis>, is_healthy: bool) -> Json {
-    let region = |(region, state): (&RegionStatus, &State)| {
+fn as_json(
+    name: &str,
+    status: &PipelineStatus,
+    states: &[InRedisState],
+    redis: Option<&InRedis>,
+    is_healthy: bool,
+) -> Json {
+    let region = |(region, state): (&RegionStatus, &InRedisState)| {
         let snapshot = region.snapshot.as_ref();
         let mut stands = json!({
             "region": region.region,
@@ -247,7 +256,7 @@ fn as_json(name: &str, status: &PipelineStatus, states: &[State], redis: Option<
     })
 }
 
-fn as_lines(name: &str, status: &PipelineStatus, states: &[State]) -> Vec<String> {
+fn as_lines(name: &str, status: &PipelineStatus, states: &[InRedisState]) -> Vec<String> {
     let checkpoint = &status.checkpoint;
     let block = checkpoint.block.unwrap_or(0);
     let mut lines = vec![format!(

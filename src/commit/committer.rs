@@ -153,7 +153,7 @@ impl Committer for StoreCommitter {
     type Error = BatchError;
 
     fn commit(&mut self, order: Order) -> Result<Done, BatchError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (number, done) = match order {
             Order::Batch(batch) => (batch.after.batch, self.commit_batch(&batch).map(Done::Committed)),
             Order::Rollback { to } => {
@@ -165,7 +165,7 @@ impl Committer for StoreCommitter {
                 (0, Ok(Done::Renumbered))
             }
         };
-        self.recorder.span(Stage::Commit, Activity::Working, number, begun, Instant::now());
+        self.recorder.span(Stage::Commit, Activity::Working, number, started, Instant::now());
         done
     }
 }

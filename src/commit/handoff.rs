@@ -335,9 +335,9 @@ fn commit_one<C: Committer>(
     item: C::Item,
     shared: &Shared<C::Error>,
 ) -> Result<C::Receipt, CommitFailure<C::Error>> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| committer.commit(item)));
-    let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     shared.busy_nanos.fetch_add(nanos, Ordering::AcqRel);
     match result {
         Ok(Ok(receipt)) => Ok(receipt),

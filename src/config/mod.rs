@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use reading::ConfigError;
-use reading::{Document, Item, Section};
+use reading::{Item, PipelineText, Section};
 pub use units::{parse_bytes, parse_duration};
 
 use crate::model::limits::{
@@ -296,7 +296,7 @@ impl Config {
     /// # Errors
     /// The text says something that is not understood.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let document = Document::new(file, text);
+        let document = PipelineText::new(file, text);
         let mut root = document.root(&[
             "name",
             "source",

@@ -51,12 +51,12 @@ pub(super) fn folder_of(file: &Path) -> &Path {
 }
 
 /// A text that is being read.
-pub(super) struct Document<'t> {
+pub(super) struct PipelineText<'t> {
     file: &'t Path,
     text: &'t str,
 }
 
-impl<'t> Document<'t> {
+impl<'t> PipelineText<'t> {
     pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
         Self { file, text }
     }
@@ -87,17 +87,17 @@ impl<'t> Document<'t> {
 }
 
 #[derive(Clone)]
-struct Entry<'t> {
+struct KeyValue<'t> {
     key: Cow<'t, str>,
     key_at: Range<usize>,
     value_at: Range<usize>,
     value: DeValue<'t>,
 }
 
-fn entries(table: DeTable<'_>) -> Vec<Entry<'_>> {
-    let mut entries: Vec<Entry<'_>> = table
+fn entries(table: DeTable<'_>) -> Vec<KeyValue<'_>> {
+    let mut entries: Vec<KeyValue<'_>> = table
         .into_iter()
-        .map(|(key, value): (Spanned<Cow<'_, str>>, Spanned<DeValue<'_>>)| Entry {
+        .map(|(key, value): (Spanned<Cow<'_, str>>, Spanned<DeValue<'_>>)| KeyValue {
             key_at: key.span(),
             key: key.into_inner(),
             value_at: value.span(),
@@ -110,10 +110,10 @@ fn entries(table: DeTable<'_>) -> Vec<Entry<'_>> {
 
 /// A table of the file. What nobody has asked for when it is finished is an unknown key.
 pub(super) struct Section<'d, 't> {
-    document: &'d Document<'t>,
+    document: &'d PipelineText<'t>,
     name: String,
     at: Range<usize>,
-    entries: Vec<Entry<'t>>,
+    entries: Vec<KeyValue<'t>>,
     known: &'static [&'static str],
 }
 
@@ -172,7 +172,7 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
-    fn unknown(&self, entry: &Entry<'_>) -> ConfigError {
+    fn unknown(&self, entry: &KeyValue<'_>) -> ConfigError {
         let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
         let known = self.known;
         let message =
@@ -188,9 +188,9 @@ impl<'d, 't> Section<'d, 't> {
 /// A value of the file.
 #[derive(Clone)]
 pub(super) struct Item<'d, 't> {
-    document: &'d Document<'t>,
+    document: &'d PipelineText<'t>,
     path: String,
-    entry: Entry<'t>,
+    entry: KeyValue<'t>,
 }
 
 impl<'d, 't> Item<'d, 't> {
@@ -300,7 +300,7 @@ impl<'d, 't> Item<'d, 't> {
     /// The values of a table, with their keys.
     pub(super) fn pairs(&self, expected: &str) -> Result<Vec<(String, Item<'d, 't>)>, ConfigError> {
         let section = self.clone().section(expected, &[])?;
-        let item = |entry: Entry<'t>| {
+        let item = |entry: KeyValue<'t>| {
             let path = format!("{}.{}", self.path, entry.key);
             (entry.key.to_string(), Item { document: self.document, path, entry })
         };

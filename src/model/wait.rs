@@ -6,8 +6,8 @@ use crate::model::limits::WAIT_STEP;
 
 /// Waits for that long, or until `is_over`; looks at that every [`WAIT_STEP`].
 pub(crate) fn pause(span: Duration, is_over: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while let Some(rest) = span.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero() && !is_over()) {
+    let started = Instant::now();
+    while let Some(rest) = span.checked_sub(started.elapsed()).filter(|rest| !rest.is_zero() && !is_over()) {
         std::thread::park_timeout(rest.min(WAIT_STEP));
     }
 }

@@ -491,12 +491,12 @@ impl Worker {
 
     /// Publishes what the store has numbered anew. Blocks; begins nothing after the deadline.
     pub(crate) fn sweep_again(&mut self, deadline: Instant) {
-        let begun = Instant::now();
+        let started = Instant::now();
         self.sweep(Some(deadline));
         self.flush_summary(true);
         let ended = Instant::now();
-        self.report.busy += ended - begun;
-        self.plan.recorder.span(Stage::Publish, Activity::Working, 0, begun, ended);
+        self.report.busy += ended - started;
+        self.plan.recorder.span(Stage::Publish, Activity::Working, 0, started, ended);
     }
 
     /// What was done.

@@ -30,10 +30,10 @@ pub(super) struct EnginePlan {
 pub(super) struct EnginePool {
     plan: EnginePlan,
     pool: rayon::ThreadPool,
-    slots: Vec<Slot>,
+    slots: Vec<EngineSlot>,
 }
 
-struct Slot {
+struct EngineSlot {
     engine: Option<Box<dyn Engine>>,
     watch: Arc<Watch>,
     memory_bytes: usize,
@@ -59,7 +59,7 @@ impl EnginePool {
             .thread_name(|at| format!("forebay-lane-{at}"))
             .build()
             .map_err(std::io::Error::other)?;
-        let slot = |_| Slot {
+        let slot = |_| EngineSlot {
             engine: None,
             watch: Arc::new(Watch::default()),
             memory_bytes: 0,

@@ -14,7 +14,7 @@ use crate::model::limits::ROUND_EVENTS_MAX;
 pub(super) struct RoundLimits {
     /// Events that the batch may still take, if that is at least one block.
     pub(super) events: u64,
-    /// Blocks that the batch may still take, beside one that it has begun.
+    /// Blocks that the batch may still take, beside one that it has partial.
     pub(super) blocks: u64,
     /// Bytes of events that a round may have, if that is at least one event.
     pub(super) bytes: usize,
@@ -95,11 +95,11 @@ pub(super) struct EventQueue {
     next: usize,
     events: usize,
     /// The block that the last round left incomplete.
-    begun: Option<i64>,
+    partial: Option<i64>,
     is_ended: bool,
     /// What is here is complete, and then comes a rollback to this block.
     rollback: Option<i64>,
-    /// Of the block that was begun, the rest does not come: it does not count.
+    /// Of the block that was partial, the rest does not come: it does not count.
     is_cut: bool,
 }
 
@@ -112,7 +112,7 @@ impl EventQueue {
     /// A rollback comes behind what is here. Events that it would undo are not handled any more.
     pub(super) fn push_rollback(&mut self, to: i64) {
         self.rollback = Some(to);
-        self.is_cut = self.begun.is_some_and(|begun| begun > to);
+        self.is_cut = self.partial.is_some_and(|partial| partial > to);
         while !self.pages.is_empty() {
             let taken = if self.pages.len() == 1 { self.next } else { 0 };
             let Some(last) = self.pages.back_mut() else { break };
@@ -137,7 +137,7 @@ impl EventQueue {
 
     /// The rollback is done, or there was nothing to do for it.
     pub(super) fn rolled_back(&mut self) {
-        (self.rollback, self.begun, self.is_cut) = (None, None, false);
+        (self.rollback, self.partial, self.is_cut) = (None, None, false);
     }
 
     /// Whether the last block that was taken is one that does not count, of which the rest does not come.
@@ -181,7 +181,7 @@ impl EventQueue {
             None if self.is_complete() => Upcoming::End,
             None => Upcoming::Unknown,
         };
-        WholeBlocks::prove(self.begun, upcoming)
+        WholeBlocks::prove(self.partial, upcoming)
     }
 
     fn upcoming(&self) -> impl Iterator<Item = &EventRef> {
@@ -190,7 +190,7 @@ impl EventQueue {
 
     fn cut(&self, limits: RoundLimits) -> Option<Cut> {
         let (mut count, mut boundary, mut blocks, mut bytes) = (0, 0, 0, 0);
-        let mut block = self.begun;
+        let mut block = self.partial;
         for event in self.upcoming() {
             if block != Some(event.block) {
                 boundary = count;
@@ -233,7 +233,7 @@ impl EventQueue {
         let mut source_bytes_read = 0;
         let first_block = self.upcoming().next().map_or(0, |event| event.block);
         let mut summary = RoundSummary { events: cut.events as u64, first_block, ..RoundSummary::default() };
-        let (mut left, mut block) = (cut.events, self.begun);
+        let (mut left, mut block) = (cut.events, self.partial);
         while left > 0 {
             let Some(queued) = self.pages.front() else { break };
             let (page, from, end) = (Arc::clone(&queued.page), self.next, queued.end);
@@ -265,7 +265,7 @@ impl EventQueue {
             pages.push(page);
         }
         self.events -= cut.events;
-        self.begun = if cut.is_boundary { None } else { block };
+        self.partial = if cut.is_boundary { None } else { block };
         summary.blocks = blocks;
         Some((Round { pages, lanes: lanes.lanes }, Taken { summary, is_whole: cut.is_boundary, source_bytes_read }))
     }

@@ -62,10 +62,10 @@ pub struct Reading {
 /// Reads the live numbers of a run, from any thread. Cloning it is cheap. Numbers are those of the pipeline that gave it; before
 /// its run they are zero, after it they stay as they were at the end.
 #[derive(Debug, Clone, Default)]
-pub struct Meter(Arc<Shared>);
+pub struct Meter(Arc<Numbers>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Numbers {
     counts: Mutex<Counts>,
     parts: OnceLock<Parts>,
 }
@@ -333,7 +333,7 @@ mod tests {
         drop(meter.time(Phase::Handling, batch));
         let handled = meter.read().times.handlers;
         assert!(handled > Duration::ZERO);
-        let waiting = meter.time_if_began(Phase::WaitingForSource, batch).expect("the run has begun");
+        let waiting = meter.time_if_began(Phase::WaitingForSource, batch).expect("the run has started");
         drop(meter.time(Phase::Sealing, batch));
         let times = meter.read().times;
         assert_eq!((times.handlers - handled, times.waits.source), (times.sealing, Duration::ZERO));

@@ -172,7 +172,7 @@ impl Spans {
 /// What a run records into; shared by its threads.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    begun: Instant,
+    started: Instant,
     /// Batches that were committed before this run.
     before: u64,
     stages: [Mutex<Spans>; Stage::ALL.len()],
@@ -181,14 +181,14 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// A recorder of a run that begins behind batch `before`.
     pub(crate) fn new(before: u64) -> Arc<Self> {
-        Arc::new(Self { begun: Instant::now(), before, stages: Default::default() })
+        Arc::new(Self { started: Instant::now(), before, stages: Default::default() })
     }
 
     /// Notes what a stage did from `begun` to `ended`, for a batch or for none (0).
-    pub(crate) fn span(&self, stage: Stage, doing: Activity, batch: u64, begun: Instant, ended: Instant) {
+    pub(crate) fn span(&self, stage: Stage, doing: Activity, batch: u64, started: Instant, ended: Instant) {
         let batch = batch.saturating_sub(self.before);
-        let since = |at: Instant| at.saturating_duration_since(self.begun);
-        let (start, end) = (since(begun), since(ended));
+        let since = |at: Instant| at.saturating_duration_since(self.started);
+        let (start, end) = (since(started), since(ended));
         let busy = if doing.is_work() { end.saturating_sub(start) } else { Duration::ZERO };
         let span = Span { start, end, doing, first_batch: batch, last_batch: batch, busy };
         if !span.is_empty() {
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_batch_is_staged_from_its_seal_to_the_end_of_its_commit() {
         let recorder = Recorder::new(0);
-        let at = |millis: u64| recorder.begun + Duration::from_millis(millis);
+        let at = |millis: u64| recorder.started + Duration::from_millis(millis);
         for (batch, seal, commit) in [(1, 10, 12), (2, 20, 30)] {
             recorder.span(Stage::Handlers, Activity::Sealing, batch, at(seal - 2), at(seal));
             recorder.span(Stage::Commit, Activity::Working, batch, at(commit), at(commit + 10));

@@ -531,8 +531,8 @@ impl Engine for ScriptEngine {
     }
 
     fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
-        let begun = self.host.inner().and_then(|inner| inner.begin_batch.call::<()>((number, committed)));
-        begun.map_err(|error| self.failure(&error))
+        let started = self.host.inner().and_then(|inner| inner.begin_batch.call::<()>((number, committed)));
+        started.map_err(|error| self.failure(&error))
     }
 
     fn memory_bytes(&self) -> usize {

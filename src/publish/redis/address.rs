@@ -24,7 +24,7 @@ const EXPECTED: &str = "expected redis://user:password@host:port/database, redis
 /// `redis+cluster://a,b,c` and `rediss+cluster://`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
-    place: Place,
+    place: Endpoint,
     is_cluster: bool,
     is_tls: bool,
     user: Option<String>,
@@ -34,7 +34,7 @@ pub struct RedisUrl {
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Place {
+enum Endpoint {
     /// Servers; of a cluster any number, else one.
     Hosts(Vec<(String, u16)>),
     Socket(PathBuf),
@@ -72,7 +72,7 @@ impl RedisUrl {
         }
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut url = Self {
-            place: Place::Hosts(Vec::new()),
+            place: Endpoint::Hosts(Vec::new()),
             is_cluster: scheme.is_cluster,
             is_tls: scheme.is_tls,
             user: None,
@@ -84,7 +84,7 @@ impl RedisUrl {
             if !place.starts_with('/') {
                 return Err(refused("expected the path of a socket, such as redis+unix:///run/redis.sock"));
             }
-            url.place = Place::Socket(PathBuf::from(decoded(place)?));
+            url.place = Endpoint::Socket(PathBuf::from(decoded(place)?));
         } else {
             url.read_place(place)?;
         }
@@ -120,7 +120,7 @@ impl RedisUrl {
         if hosts.len() > 1 && !self.is_cluster {
             return Err(refused("more than one host: expected redis+cluster://host,host for a cluster"));
         }
-        self.place = Place::Hosts(hosts.into_iter().map(read_host).collect::<Result<_, _>>()?);
+        self.place = Endpoint::Hosts(hosts.into_iter().map(read_host).collect::<Result<_, _>>()?);
         Ok(())
     }
 
@@ -160,8 +160,8 @@ impl RedisUrl {
     /// The servers that are named: of a cluster, those to ask for the others.
     pub(super) fn named(&self) -> Vec<(String, u16)> {
         match &self.place {
-            Place::Hosts(hosts) => hosts.clone(),
-            Place::Socket(_) => Vec::new(),
+            Endpoint::Hosts(hosts) => hosts.clone(),
+            Endpoint::Socket(_) => Vec::new(),
         }
     }
 
@@ -179,8 +179,8 @@ impl RedisUrl {
         match (host, &self.place) {
             (Some((host, port)), _) if host.contains(':') => format!("{scheme}://[{host}]:{port}"),
             (Some((host, port)), _) => format!("{scheme}://{host}:{port}"),
-            (None, Place::Socket(path)) => format!("redis+unix://{}", path.display()),
-            (None, Place::Hosts(_)) => self.to_string(),
+            (None, Endpoint::Socket(path)) => format!("redis+unix://{}", path.display()),
+            (None, Endpoint::Hosts(_)) => self.to_string(),
         }
     }
 
@@ -192,7 +192,7 @@ impl RedisUrl {
     pub(super) fn client(&self, host: Option<&(String, u16)>) -> Result<redis::Client, String> {
         let named = self.named();
         let address = match (host.or(named.first()), &self.place) {
-            (_, Place::Socket(path)) => ConnectionAddr::Unix(path.clone()),
+            (_, Endpoint::Socket(path)) => ConnectionAddr::Unix(path.clone()),
             (None, _) => return Err("no host is named".into()),
             (Some((host, port)), _) if self.is_tls => {
                 ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
@@ -234,8 +234,8 @@ impl fmt::Display for RedisUrl {
     /// The address without a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hosts = match &self.place {
-            Place::Socket(path) => return write!(f, "redis+unix://{}", path.display()),
-            Place::Hosts(hosts) => hosts,
+            Endpoint::Socket(path) => return write!(f, "redis+unix://{}", path.display()),
+            Endpoint::Hosts(hosts) => hosts,
         };
         let names: Vec<String> = hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         let scheme = if self.is_tls { "rediss" } else { "redis" };

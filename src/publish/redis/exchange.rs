@@ -15,7 +15,7 @@ use super::node::{Answer, Node};
 use super::outcome::Extent;
 use super::plan::PublishPlan;
 use super::publisher::{Publisher, millis};
-use super::summary::{Entry, around, entry_text};
+use super::summary::{SummaryEntry, around, entry_text};
 use super::topology::{Host, PART_OF_CLUSTER, redirection};
 use super::wire::{Break, server_text};
 use crate::model::limits::{
@@ -88,7 +88,7 @@ pub(super) struct Exchange<'p> {
     publisher: &'p Publisher,
     items: &'p [Publication],
     keys: Vec<Vec<String>>,
-    begun: Instant,
+    started: Instant,
     doubted: Vec<bool>,
     asked: HashMap<usize, Host>,
     pub(super) receipts: Vec<PublishReceipt>,
@@ -105,7 +105,7 @@ pub(super) struct Exchange<'p> {
 }
 
 impl<'p> Exchange<'p> {
-    pub(super) fn new(publisher: &'p Publisher, items: &'p [Publication], extent: Extent, begun: Instant) -> Self {
+    pub(super) fn new(publisher: &'p Publisher, items: &'p [Publication], extent: Extent, started: Instant) -> Self {
         let PublishPlan { keys, pipeline, .. } = &publisher.plan;
         let may_vote = extent == Extent::Whole { is_clean: true }
             && !publisher.topology.is_cluster()
@@ -114,7 +114,7 @@ impl<'p> Exchange<'p> {
             publisher,
             items,
             keys: items.iter().map(|item| keys.of(pipeline, item)).collect(),
-            begun,
+            started,
             doubted: vec![false; items.len()],
             asked: HashMap::new(),
             receipts: items
@@ -156,7 +156,7 @@ impl<'p> Exchange<'p> {
             };
             // Redirections are followed in any case.
             let must_pause = again.iter().any(|(.., redirect)| matches!(redirect, Redirect::Wait));
-            if must_pause && self.begun.elapsed() + wait > patience || hops > REDIRECTIONS_MAX {
+            if must_pause && self.started.elapsed() + wait > patience || hops > REDIRECTIONS_MAX {
                 again.into_iter().for_each(|(at, error, _)| self.receipts[at].outcome = Err(error));
                 return;
             }
@@ -234,7 +234,7 @@ impl<'p> Exchange<'p> {
     fn fail(&mut self, todo: &[usize], error: &PublishError) {
         for at in todo {
             self.receipts[*at].outcome = Err(error.clone());
-            self.receipts[*at].took = self.begun.elapsed();
+            self.receipts[*at].took = self.started.elapsed();
         }
     }
 
@@ -286,14 +286,14 @@ impl<'p> Exchange<'p> {
             End::Done { status, id, seq, is_summed, at: answered } => {
                 self.is_summed |= is_summed;
                 (receipt.outcome, receipt.id, receipt.seq) = (Ok(status), id, seq);
-                receipt.took = answered.duration_since(self.begun);
+                receipt.took = answered.duration_since(self.started);
             }
             End::Failed(error) => {
                 receipt.outcome = Err(error);
-                receipt.took = self.begun.elapsed();
+                receipt.took = self.started.elapsed();
             }
             End::Again { error, redirect } => {
-                receipt.took = self.begun.elapsed();
+                receipt.took = self.started.elapsed();
                 again.push((at, error, redirect));
             }
         }
@@ -424,7 +424,8 @@ impl<'p> Exchange<'p> {
             let mut entry = String::new();
             if let Some(votes) = &self.votes {
                 voting = vec![summary.clone(), votes.clone()];
-                entry = entry_text(&Entry { region: region.to_string(), id: id.clone(), seq: *seq, block: *block });
+                entry =
+                    entry_text(&SummaryEntry { region: region.to_string(), id: id.clone(), seq: *seq, block: *block });
             }
             let names = self.keys[*item].iter().chain(&voting).map(String::as_str);
             let arguments: [&str; 12] = [

@@ -15,7 +15,7 @@ use super::node::Node;
 use super::outcome::{Extent, KeptRegion, Published};
 use super::plan::PublishPlan;
 use super::script::Script;
-use super::summary::{Entry, Summary};
+use super::summary::{Summary, SummaryEntry};
 use super::topology::{Topology, redirection};
 use super::wire::{Break, server_text};
 use crate::publish::{Publication, PublishError, PublishReceipt};
@@ -124,8 +124,8 @@ impl Publisher {
 
     /// Publishes at most one snapshot of each region. Blocks until each of them is decided.
     pub fn publish(&mut self, items: &[Publication], extent: Extent) -> Published {
-        let begun = Instant::now();
-        let mut exchange = Exchange::new(self, items, extent, begun);
+        let started = Instant::now();
+        let mut exchange = Exchange::new(self, items, extent, started);
         exchange.run();
         let Exchange { receipts, trips, mut prior, is_summed, votes, is_unreachable, .. } = exchange;
         let mut published = Published { receipts, round_trips: trips, is_unreachable, ..Published::default() };
@@ -153,7 +153,7 @@ impl Publisher {
             // It is written already; or Redis is away, and there is nothing to be done.
             Extent::Whole { .. } => {}
         }
-        published.wall = begun.elapsed();
+        published.wall = started.elapsed();
         published
     }
 
@@ -268,7 +268,7 @@ impl Publisher {
         };
         for receipt in published.receipts.iter().filter(|receipt| receipt.outcome.is_ok()) {
             let (region, id) = (receipt.region.to_string(), receipt.id.clone());
-            summary.note(Entry { region, id, seq: receipt.seq, block: receipt.block });
+            summary.note(SummaryEntry { region, id, seq: receipt.seq, block: receipt.block });
         }
         summary
     }
@@ -276,13 +276,14 @@ impl Publisher {
     /// Keeps the regions of the last summary that were not handed over; returns what the next one says of them.
     fn keep_others(&self, items: &[Publication], prior: &Summary, published: &mut Published) -> Summary {
         let given: BTreeSet<&str> = items.iter().map(|item| &*item.region).collect();
-        let others: Vec<&Entry> = prior.0.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
+        let others: Vec<&SummaryEntry> =
+            prior.0.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
         let mut summary = Summary::default();
         for (entry, is_there) in self.refresh_ttl(&others, published) {
             match is_there {
                 Ok(id) => {
                     published.kept.push(KeptRegion { region: entry.region.clone(), id: id.clone() });
-                    summary.note(Entry { id, ..entry.clone() });
+                    summary.note(SummaryEntry { id, ..entry.clone() });
                 }
                 // The next publish is to keep it.
                 Err(cause) => {
@@ -366,9 +367,9 @@ impl Publisher {
     /// which it is not known.
     fn refresh_ttl<'e>(
         &self,
-        missing: &[&'e Entry],
+        missing: &[&'e SummaryEntry],
         published: &mut Published,
-    ) -> Vec<(&'e Entry, Result<String, String>)> {
+    ) -> Vec<(&'e SummaryEntry, Result<String, String>)> {
         let mut kept = Vec::new();
         let mut todo = missing.to_vec();
         for pass in 1..=REFRESH_PASSES {
@@ -394,12 +395,12 @@ impl Publisher {
     #[allow(clippy::type_complexity, reason = "an id, none, or a cause and whether it may pass")]
     fn refresh_ttl_once<'e>(
         &self,
-        todo: &[&'e Entry],
+        todo: &[&'e SummaryEntry],
         published: &mut Published,
-    ) -> Vec<(&'e Entry, Result<Option<String>, (String, bool)>)> {
+    ) -> Vec<(&'e SummaryEntry, Result<Option<String>, (String, bool)>)> {
         let PublishPlan { keys, pipeline, ttl, .. } = &self.plan;
         let ttl = millis(*ttl).to_string();
-        let mut of_node: BTreeMap<String, (Arc<Node>, Vec<&'e Entry>)> = BTreeMap::new();
+        let mut of_node: BTreeMap<String, (Arc<Node>, Vec<&'e SummaryEntry>)> = BTreeMap::new();
         let mut ends = Vec::new();
         for entry in todo {
             match self.topology.node_of(&keys.of_region(Key::Latest, pipeline, &entry.region)) {
@@ -407,12 +408,12 @@ impl Publisher {
                 Err(error) => ends.push((*entry, Err((error.to_string(), false)))),
             }
         }
-        let call = |(at, entry): (usize, &&Entry)| {
+        let call = |(at, entry): (usize, &&SummaryEntry)| {
             let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, &entry.region));
             let arguments = [&entry.region, &ttl, keys.template(Key::Doc), keys.template(Key::At), pipeline];
             self.refresh.call(at > 0, names.iter().map(String::as_str), arguments.map(str::as_bytes))
         };
-        let ask = |(node, entries): (Arc<Node>, Vec<&'e Entry>)| {
+        let ask = |(node, entries): (Arc<Node>, Vec<&'e SummaryEntry>)| {
             let answer = node.ask(entries.iter().enumerate().map(call));
             (node, entries, answer)
         };

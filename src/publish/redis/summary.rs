@@ -8,7 +8,7 @@ use crate::model::timestamp::Timestamp;
 
 /// A region in the summary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct SummaryEntry {
     pub(super) region: String,
     pub(super) id: String,
     #[serde(default)]
@@ -19,11 +19,11 @@ pub(super) struct Entry {
 
 /// The regions by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Summary(pub(super) BTreeMap<String, Entry>);
+pub(super) struct Summary(pub(super) BTreeMap<String, SummaryEntry>);
 
 #[derive(Deserialize)]
 struct Stored {
-    regions: Vec<Entry>,
+    regions: Vec<SummaryEntry>,
 }
 
 impl Summary {
@@ -33,7 +33,7 @@ impl Summary {
         Some(Self(stored.regions.into_iter().map(|entry| (entry.region.clone(), entry)).collect()))
     }
 
-    pub(super) fn note(&mut self, entry: Entry) {
+    pub(super) fn note(&mut self, entry: SummaryEntry) {
         self.0.insert(entry.region.clone(), entry);
     }
 
@@ -60,7 +60,7 @@ pub(super) fn around(pipeline: &str) -> (String, &'static str) {
     (format!("{},\"regions\":[", head.trim_end_matches('}')), "]}")
 }
 
-pub(super) fn entry_text(entry: &Entry) -> String {
+pub(super) fn entry_text(entry: &SummaryEntry) -> String {
     // A struct of texts and integers is always JSON.
     serde_json::to_string(entry).unwrap_or_default()
 }
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn a_summary_comes_back() {
         let mut summary = Summary::default();
-        summary.note(Entry { region: "b\"".into(), id: "i".into(), seq: u64::MAX, block: Some(-3) });
-        summary.note(Entry { region: "a".into(), id: "j".into(), seq: 0, block: None });
+        summary.note(SummaryEntry { region: "b\"".into(), id: "i".into(), seq: u64::MAX, block: Some(-3) });
+        summary.note(SummaryEntry { region: "a".into(), id: "j".into(), seq: 0, block: None });
         let text = summary.text("p");
         assert!(
             text.contains(

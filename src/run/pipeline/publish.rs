@@ -94,15 +94,15 @@ impl Pipeline {
         mut committer: Option<StoreCommitter>,
         complete: Option<i64>,
     ) -> PublishReport {
-        let begun = Instant::now();
+        let started = Instant::now();
         let stopped = Cell::new(None);
         let deadline = || {
             if self.stop.0.load(Ordering::Relaxed) {
                 let since = stopped.get().unwrap_or_else(Instant::now);
                 stopped.set(Some(since));
-                return (since + self.drain_timeout).min(begun + PUBLISH_END_MAX);
+                return (since + self.drain_timeout).min(started + PUBLISH_END_MAX);
             }
-            begun + PUBLISH_END_MAX
+            started + PUBLISH_END_MAX
         };
         match publish.finish(complete, || Instant::now() > deadline()) {
             Ok(mut worker) => {

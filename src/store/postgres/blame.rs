@@ -13,7 +13,7 @@ use crate::rows::codec::{Change, Writer};
 
 /// A row of a batch: table, region in it, place in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct RowPlace {
     entity: usize,
     region: usize,
     row: usize,
@@ -35,7 +35,7 @@ pub(super) fn find(link: &mut Link, layouts: &[Layout], batch: &SealedBatch) -> 
     let mut places = Vec::new();
     for (entity, regions) in batch.changes.iter().enumerate() {
         for (region, changes) in regions.iter().enumerate() {
-            places.extend((0..changes.rows.len()).map(|row| Place { entity, region, row }));
+            places.extend((0..changes.rows.len()).map(|row| RowPlace { entity, region, row }));
         }
     }
     // What is checked only at the end of a transaction is checked at once.
@@ -60,8 +60,8 @@ fn search(
     link: &mut Link,
     layouts: &[Layout],
     batch: &SealedBatch,
-    places: &[Place],
-) -> Result<Option<(Place, Fault)>, Fault> {
+    places: &[RowPlace],
+) -> Result<Option<(RowPlace, Fault)>, Fault> {
     let mut rest = places;
     let mut last = None;
     while !rest.is_empty() {
@@ -89,7 +89,7 @@ fn search(
     last.map_or(Ok(None), Err)
 }
 
-fn write(link: &mut Link, layouts: &[Layout], batch: &SealedBatch, places: &[Place]) -> Result<(), Fault> {
+fn write(link: &mut Link, layouts: &[Layout], batch: &SealedBatch, places: &[RowPlace]) -> Result<(), Fault> {
     for part in places.chunk_by(|a, b| a.entity == b.entity) {
         let Some(first) = part.first() else { continue };
         let layout = &layouts[first.entity];

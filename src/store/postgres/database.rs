@@ -14,7 +14,7 @@ pub(super) struct Database {
     pub(super) name: String,
     pub(super) plan: StorePlan,
     /// Whether the user was told that it is away. Commits and readers notice it apart, and it is told once.
-    pub(super) is_told: AtomicBool,
+    pub(super) is_reported: AtomicBool,
     /// Grows with each connection of the writer: what readers connected to before may be another server by now.
     pub(super) generation: AtomicU64,
 }

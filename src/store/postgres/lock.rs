@@ -21,13 +21,13 @@ const OTHER_WAIT: Duration = Duration::from_secs(3);
 const OWN_WAIT: Duration = Duration::from_secs(10);
 
 /// Why the lock was not taken.
-pub(super) enum Refused {
+pub(super) enum LockRefused {
     /// Another run has it; who.
     Held(String),
     Fault(Fault),
 }
 
-impl From<Fault> for Refused {
+impl From<Fault> for LockRefused {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
@@ -40,19 +40,19 @@ fn key(pipeline: &str) -> i64 {
 }
 
 /// Takes the lock for the session. If a process of `ours` still holds it, that one is ended first.
-pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend]) -> Result<(), Refused> {
+pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend]) -> Result<(), LockRefused> {
     let key = key(pipeline);
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut was_ended = false;
     loop {
         let Some((holder, text)) = session.call(move |link| try_lock(link, key))? else { return Ok(()) };
         // A holder that ended while we asked leaves the lock free.
         let is_own = holder.pid == 0 || ours.contains(&holder);
-        if is_own && begun.elapsed() > OWN_WAIT {
-            return Err(Refused::Fault(Fault::Busy(holder.pid)));
+        if is_own && started.elapsed() > OWN_WAIT {
+            return Err(LockRefused::Fault(Fault::Busy(holder.pid)));
         }
-        if !is_own && begun.elapsed() > OTHER_WAIT {
-            return Err(Refused::Held(text));
+        if !is_own && started.elapsed() > OTHER_WAIT {
+            return Err(LockRefused::Held(text));
         }
         if is_own && holder.pid != 0 && !was_ended {
             let pid = holder.pid;

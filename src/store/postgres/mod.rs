@@ -101,7 +101,7 @@ impl PostgresStore {
             name: address.to_string(),
             address: address.clone(),
             plan,
-            is_told: AtomicBool::new(false),
+            is_reported: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         });
         let mut outage = Outage::at_start(&database);
@@ -251,8 +251,8 @@ fn reserve(database: &Database, ours: &mut Vec<Backend>) -> Result<Session, Unop
     // Also if the answer was lost: it may have the lock then.
     ours.push(session.greeting().backend.clone());
     taken.map_err(|refused| match refused {
-        lock::Refused::Fault(fault) => Unopened::Fault(fault),
-        lock::Refused::Held(holder) => {
+        lock::LockRefused::Fault(fault) => Unopened::Fault(fault),
+        lock::LockRefused::Held(holder) => {
             Unopened::Refused(StoreError::Held { pipeline: database.plan.pipeline.clone(), holder })
         }
     })?;

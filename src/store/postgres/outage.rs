@@ -87,7 +87,7 @@ impl Outage {
                 cause: fault.told(),
             });
         }
-        let is_new = is_first && !self.database.is_told.swap(true, Ordering::AcqRel);
+        let is_new = is_first && !self.database.is_reported.swap(true, Ordering::AcqRel);
         let is_setting = fault.is_setting() && !std::mem::replace(&mut self.is_setting_told, true);
         if is_new || (is_setting && !is_first) {
             tracing::warn!("{name}: {fault}; trying again for up to {} s", self.limit.as_secs());
@@ -101,7 +101,7 @@ impl Outage {
     /// Tells that the database is back, if it had gone away for long enough to be told.
     pub(super) fn is_over(&mut self) {
         if let Some(since) = self.since.take()
-            && self.database.is_told.swap(false, Ordering::AcqRel)
+            && self.database.is_reported.swap(false, Ordering::AcqRel)
         {
             tracing::info!("{} is back after {:.1} s", self.database.name, since.elapsed().as_secs_f64());
         }

@@ -25,13 +25,13 @@ use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, S
 /// Connections that read. A place without one is connected when it is needed.
 pub(super) struct Readers {
     database: Arc<Database>,
-    free: Receiver<Place>,
-    back: Sender<Place>,
+    free: Receiver<Pooled>,
+    back: Sender<Pooled>,
     queries: Vec<Queries>,
 }
 
 /// A connection, and the generation of the writer's connection in which it was made.
-type Place = Option<(u64, Session)>;
+type Pooled = Option<(u64, Session)>;
 
 /// The statements of one table.
 struct Queries {

@@ -64,11 +64,11 @@ pub(super) struct Greeting {
     encoding: String,
 }
 
-type Job = Box<dyn FnOnce(&mut Link) + Send>;
+type Call = Box<dyn FnOnce(&mut Link) + Send>;
 
 /// A connection, as its user sees it.
 pub(super) struct Session {
-    jobs: Sender<Job>,
+    jobs: Sender<Call>,
     steps: Arc<AtomicU64>,
     limit: Duration,
     greeting: Greeting,
@@ -109,7 +109,7 @@ impl Session {
             None => config.connect(NoTls),
         };
         let steps = Arc::new(AtomicU64::new(0));
-        let (jobs, inbox) = bounded::<Job>(1);
+        let (jobs, inbox) = bounded::<Call>(1);
         let (answer, connected) = bounded(1);
         let counted = Arc::clone(&steps);
         // Contract of a connection's thread. In: jobs, over a bounded channel. Out: each job answers by itself. Ends: when
@@ -121,7 +121,7 @@ impl Session {
             };
             let greeting = link.greet(purpose);
             if answer.send(greeting).is_ok() {
-                inbox.into_iter().for_each(|job: Job| job(&mut link));
+                inbox.into_iter().for_each(|job: Call| job(&mut link));
             }
         };
         std::thread::Builder::new()
@@ -187,7 +187,7 @@ impl Session {
         }
         let (answer, done) = bounded(1);
         // Nobody may be waiting any more.
-        let job: Job = Box::new(move |link| drop(answer.send(work(link))));
+        let job: Call = Box::new(move |link| drop(answer.send(work(link))));
         let result = match self.jobs.try_send(job) {
             Ok(()) => self.wait(&done, limit, stop),
             Err(_) => Err(Fault::Gone),

@@ -132,9 +132,9 @@ fn tuples<'b>(
 fn runs<'b>(regions: &'b [RegionChanges], keep: impl Fn(Change) -> bool + Copy + 'b) -> impl Iterator<Item = &'b [u8]> {
     regions.iter().flat_map(move |region| {
         let kept = move |a: &RowAt, b: &RowAt| keep(a.change) == keep(b.change);
-        region.rows.chunk_by(kept).scan(0, move |begun, run| {
-            let (first, end) = (*begun, *begun + run.len());
-            *begun = end;
+        region.rows.chunk_by(kept).scan(0, move |started, run| {
+            let (first, end) = (*started, *started + run.len());
+            *started = end;
             let stop = region.rows.get(end).map_or(region.packed.len(), |next| next.start);
             Some(if keep(run[0].change) { &region.packed[region.rows[first].start..stop] } else { &[][..] })
         })
@@ -210,10 +210,10 @@ pub(super) fn write(
 ) -> Result<Written, Fault> {
     let routes: Vec<Route> = batch.changes.iter().map(|regions| Route::of(regions, trusts_new)).collect();
     let statement = Statement::of(plan, layouts, batch, &routes, backend);
-    let begun = Instant::now();
+    let started = Instant::now();
     if !routes.iter().any(|route| route.is_streamed()) {
         let moved = statement.run(link)?;
-        return Ok(moved.written(batch, CommitTimes { merge: begun.elapsed(), ..CommitTimes::default() }));
+        return Ok(moved.written(batch, CommitTimes { merge: started.elapsed(), ..CommitTimes::default() }));
     }
     for (_, layout) in routes.iter().zip(layouts).filter(|(route, _)| route.rest == Rest::Stage) {
         let Layout { table, stage, columns, .. } = layout;
@@ -232,11 +232,11 @@ pub(super) fn write(
             copy(link, &layout.stage, layout, runs(regions, move |change| route.is_rest(change)))?;
         }
     }
-    let stream = begun.elapsed();
+    let stream = started.elapsed();
     let moved = statement.run(link)?;
-    let merge = begun.elapsed() - stream;
+    let merge = started.elapsed() - stream;
     link.run(if moved.has_moved { "COMMIT" } else { "ROLLBACK" })?;
-    Ok(moved.written(batch, CommitTimes { stream, merge, commit: begun.elapsed() - stream - merge }))
+    Ok(moved.written(batch, CommitTimes { stream, merge, commit: started.elapsed() - stream - merge }))
 }
 
 fn copy<'b>(link: &mut Link, target: &str, layout: &Layout, rows: impl Iterator<Item = &'b [u8]>) -> Result<(), Fault> {

@@ -172,10 +172,10 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Sets the journal to WAL. SQLite does not wait for others here, so this does.
 fn set_wal(connection: &Connection) -> rusqlite::Result<()> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         match connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())) {
-            Err(error) if is_busy(&error) && begun.elapsed() < BUSY_TIMEOUT => std::thread::park_timeout(BUSY_STEP),
+            Err(error) if is_busy(&error) && started.elapsed() < BUSY_TIMEOUT => std::thread::park_timeout(BUSY_STEP),
             result => return result,
         }
     }
@@ -227,7 +227,7 @@ impl Store for SqliteStore {
     }
 
     fn readers(&self) -> Arc<dyn OpenReader> {
-        Arc::new(Readers { name: self.name.clone(), schema: Arc::clone(&self.plan.schema) })
+        Arc::new(SqliteReaders { name: self.name.clone(), schema: Arc::clone(&self.plan.schema) })
     }
 
     fn renumber(&mut self, above: &[(Arc<str>, u64)]) -> Result<(), StoreError> {
@@ -241,12 +241,12 @@ impl Store for SqliteStore {
 }
 
 /// Opens connections that read.
-struct Readers {
+struct SqliteReaders {
     name: StoreName,
     schema: Arc<Schema>,
 }
 
-impl OpenReader for Readers {
+impl OpenReader for SqliteReaders {
     fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
         let connection = open_read_only(&self.name)?;
         find::prepare(&connection).map_err(self.name.sql("preparing to read rows"))?;

@@ -60,11 +60,11 @@ impl RowReader for SqliteRows {
         let mut statement = self.connection.prepare_cached(&self.by_region[entity]).map_err(&doing)?;
         let entity = &self.schema.entities()[entity];
         let whole = regions.iter().zip(found).map(|(region, packed)| {
-            let (begun, mut count) = (packed.len(), 0);
+            let (started, mut count) = (packed.len(), 0);
             let mut rows = statement.query([region])?;
             while let Some(row) = rows.next()? {
                 count += 1;
-                if count > limit.rows || packed.len() - begun > limit.bytes {
+                if count > limit.rows || packed.len() - started > limit.bytes {
                     return Ok(false);
                 }
                 pack(entity, row, packed)?;

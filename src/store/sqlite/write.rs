@@ -60,7 +60,7 @@ pub(super) fn commit(
     plan: &StorePlan,
     batch: &SealedBatch,
 ) -> Result<Committed, StoreError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let doing = name.sql("writing a batch");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&doing)?;
     move_checkpoint(&transaction, name, plan, batch)?;
@@ -74,9 +74,9 @@ pub(super) fn commit(
     if !snapshots.is_empty() {
         prune_snapshots(&transaction, plan, now).map_err(name.sql("removing expired snapshots"))?;
     }
-    let merge = begun.elapsed();
+    let merge = started.elapsed();
     transaction.commit().map_err(name.sql("committing a batch"))?;
-    let times = CommitTimes { merge, commit: begun.elapsed() - merge, ..CommitTimes::default() };
+    let times = CommitTimes { merge, commit: started.elapsed() - merge, ..CommitTimes::default() };
     Ok(Committed { batch: batch.after.batch, rows: batch.rows(), snapshots, times, ..Committed::default() })
 }
 
