@@ -40,7 +40,10 @@ pub(super) struct Sealer {
 }
 
 /// What one engine hands out: snapshots, rows, before-images.
-type FromEngine = (Vec<SnapshotDraft>, Vec<(usize, RegionChanges)>, Vec<u8>);
+type FromEngine = (Vec<SnapshotDraft>, Changes, Vec<u8>);
+
+/// Changed rows, by entity.
+type Changes = Vec<(usize, RegionChanges)>;
 
 impl Sealer {
     /// Lets every engine compute its snapshots and hand out its changes.
@@ -97,11 +100,7 @@ impl Sealer {
         })
     }
 
-    fn rows(
-        &self,
-        engine: &mut dyn Engine,
-        undo_floor: Option<i64>,
-    ) -> Result<(Vec<(usize, RegionChanges)>, Vec<u8>), LaneError> {
+    fn rows(&self, engine: &mut dyn Engine, undo_floor: Option<i64>) -> Result<(Changes, Vec<u8>), LaneError> {
         let SealedRows { mut changes, history } = engine.seal(undo_floor)?;
         if let Some(encoder) = &self.encoder {
             let encode = |(entity, rows)| Ok::<_, LaneError>((entity, encoder.encode(entity, rows)?));

@@ -119,12 +119,12 @@ fn expand(prefix: &str, text: &str, found: &mut BTreeSet<String>) {
 /// Where a path leads, from the crate.
 fn resolve(module: &[String], path: &str) -> Option<Vec<String>> {
     let mut parts: Vec<&str> = path.split("::").map(str::trim).collect();
-    let mut base: Vec<String> = match parts.first()? {
-        &"crate" => {
+    let mut base: Vec<String> = match *parts.first()? {
+        "crate" => {
             parts.remove(0);
             Vec::new()
         }
-        &"super" => {
+        "super" => {
             let mut base = module.to_vec();
             while parts.first() == Some(&"super") {
                 parts.remove(0);
@@ -132,7 +132,7 @@ fn resolve(module: &[String], path: &str) -> Option<Vec<String>> {
             }
             base
         }
-        &"self" => {
+        "self" => {
             parts.remove(0);
             module.to_vec()
         }
