@@ -75,7 +75,7 @@ pub struct Table {
     young: Rows,
     old: Rows,
     is_whole: bool,
-    /// Whether there is a filter that knows which rows there may be ([`super::known::KnownRows`]).
+    /// Whether there is a filter that knows which rows there may be ([`super::existence::KnownRows`]).
     is_filtered: bool,
     /// Whether a row was ever asked for. Until then rows are let go as soon as they are committed.
     is_read: bool,
