@@ -75,7 +75,7 @@ pub struct RowCache {
     young: Rows,
     old: Rows,
     is_whole: bool,
-    /// Whether there is a filter that knows which rows there may be ([`super::known::ExistenceFilter`]).
+    /// Whether there is a filter that knows which rows there may be ([`super::existence::ExistenceFilter`]).
     is_filtered: bool,
     /// Whether a row was ever asked for. Until then rows are let go as soon as they are committed.
     is_read: bool,

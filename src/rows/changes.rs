@@ -21,7 +21,7 @@ pub struct RowAt {
 pub struct RegionChanges {
     /// The region.
     pub region: Arc<str>,
-    /// The rows in packed form ([`super::codec`]), or in that of the store, if it has an encoder
+    /// The rows in packed form ([`crate::store::batch::codec`]), or in that of the store, if it has an encoder
     /// ([`crate::store::RowEncoder`]).
     pub packed: Vec<u8>,
     /// Where the rows lie in `packed`, ordered by id.

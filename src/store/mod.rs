@@ -1,6 +1,6 @@
 //! Stores: where committed state lives. The only room that holds SQL or a connection to a database.
 //!
-//! A store is opened by [`open`] and is used through small traits: [`Store`] (the one writer), [`RowReader`] (rows that a
+//! A store is opened by [`open()`] and is used through small traits: [`Store`] (the one writer), [`RowReader`] (rows that a
 //! lane misses), [`Outbox`] (what is to be published) and [`SnapshotReader`] (what other commands show). Whoever holds a [`Store`]
 //! holds the pipeline's lock.
 

@@ -1,4 +1,4 @@
-//! Lanes of a Rust handler: rows in [`RowCache`]s, one call an event.
+//! Lanes of a Rust handler: rows in a `RowCache` for each table, one call an event.
 //!
 //! What a call writes is kept apart until it returns. When it asks for a row that is not warm, it is abandoned, the
 //! calls behind it are tried dry to learn what they will miss, all of it is loaded at once, and it is made again.

@@ -67,7 +67,7 @@ const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
 const READERS_MAX: usize = 4;
 
-/// See [`super::open`].
+/// See [`super::open()`].
 pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
     Ok(Box::new(PostgresStore::open(address, plan)?))
 }

@@ -46,7 +46,7 @@ const BUSY_STEP: Duration = Duration::from_millis(5);
 /// Pages that the cache of a connection holds, in KiB (the negative form of `cache_size`).
 const CACHE_KIB: i64 = 8 * 1024;
 
-/// See [`super::open`].
+/// See [`super::open()`].
 pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
     Ok(Box::new(SqliteStore::open(path, plan)?))
 }
