@@ -33,24 +33,46 @@ crate::both_stores! {
         let answer = undisturbed(&source);
         let project = Project::with("", QUAKES_SCRIPT, "");
         small_batches(&project);
-        let args = ["run", "pipeline.toml", "--source", source.as_str()];
+        let lines = unpacked(&source);
         let mut state = u64::from(std::process::id()) ^ 0x9e37_79b9;
-        let mut was_killed = 0;
-        for _ in 0..25 {
-            let mut child = project.command(&args).spawn().expect("the binary starts");
-            // Wait for something to happen rather than for time to pass: a number of batches that grows by itself.
-            let before = batches(&project);
-            let wanted = before + 1 + i64::try_from(chance(&mut state) % 40).expect("small");
-            wait_until(|| batches(&project) >= wanted || child.try_wait().expect("the child").is_some());
-            let _ = child.kill();
-            was_killed += u32::from(child.wait().expect("the child").code().is_none());
+        for round in 1..=25 {
+            // Each run is given more than the last, and no end: it cannot be faster than we kill it.
+            let mut child = project.command(&["run", "pipeline.toml", "--source", "-"]).stdin(Stdio::piped()).spawn().expect("the binary starts");
+            let mut stdin = child.stdin.take().expect("stdin");
+            let some = lines[..lines.len() * round / 25].concat();
+            // Wait for something to happen rather than for time to pass: a number of batches that grows by itself, or
+            // all that is there.
+            let wanted = batches(&project) + 1 + i64::try_from(chance(&mut state) % 40).expect("small");
+            let all = last_complete_block(&some);
+            std::thread::scope(|scope| {
+                // What is killed does not read all.
+                let giving = scope.spawn(move || (stdin.write_all(some.as_bytes()).ok(), stdin));
+                wait_until(|| batches(&project) >= wanted || committed_block(&project) >= all);
+                child.kill().expect("it runs");
+                assert_eq!(child.wait().expect("the child").code(), None, "it was killed");
+                drop(giving.join());
+            });
             check_prefix(&project);
         }
-        assert!(was_killed > 5, "only {was_killed} runs were killed");
-        project.forebay(&args).ok();
+        project.forebay(&["run", "pipeline.toml", "--source", &source]).ok();
         assert_eq!(project.query("quakes.db", STATE), answer.0);
         assert_eq!(project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout(), answer.1);
     }
+}
+
+/// The lines of a source, each with its end.
+fn unpacked(source: &str) -> Vec<String> {
+    let file = std::fs::File::open(source).expect(source);
+    let lines = BufReader::new(flate2::read::GzDecoder::new(file)).lines();
+    lines.map(|line| line.expect(source) + "\n").collect()
+}
+
+/// The last block that is followed by another, so that it is known to be whole.
+fn last_complete_block(lines: &str) -> i64 {
+    let block = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["block"].as_i64();
+    let mut blocks = lines.lines().rev().filter_map(block);
+    let last = blocks.next().expect("a block");
+    blocks.find(|block| *block < last).expect("a block before it")
 }
 
 fn batches(project: &Project) -> i64 {
@@ -87,10 +109,13 @@ fn check_prefix(project: &Project) {
     if !has_checkpoint(project) {
         return;
     }
-    let stored = project.query("quakes.db", "SELECT events FROM forebay_pipelines");
-    let counted = project.query("quakes.db", "SELECT coalesce(sum(rows), 0) FROM total WHERE region = 'all'");
-    let in_regions = project.query("quakes.db", "SELECT coalesce(sum(rows), 0) FROM total WHERE region <> 'all'");
-    assert_eq!((&stored, &stored), (&counted, &in_regions));
+    // In one statement: what a killed run sent last may commit while we look.
+    let counts = project.query(
+        "quakes.db",
+        "SELECT (SELECT events FROM forebay_pipelines), (SELECT coalesce(sum(rows), 0) FROM total WHERE region = 'all'),
+         (SELECT coalesce(sum(rows), 0) FROM total WHERE region <> 'all')",
+    );
+    assert!(counts[0].iter().all(|count| *count == counts[0][0]), "{counts:?}");
 }
 
 crate::both_stores! {
