@@ -1,7 +1,7 @@
 //! The numbers that the Lua files and the host share, each written here and nowhere else.
 //!
-//! Every Lua file sees them as constants: [`prefix`] declares those that a file uses, on its first line, so that lines keep
-//! their numbers. Lua folds a constant that is declared alone into the instructions: `state[YOUNG]` costs no look-up.
+//! Every Lua file sees them as constants: [`prefix`] declares those that a file uses, on its first line, so that lines
+//! keep their numbers. Lua folds a constant that is declared alone into the instructions: `state[YOUNG]` costs no look-up.
 
 use std::fmt::Write as _;
 
@@ -47,8 +47,8 @@ const TABLE_STATE: List = List {
     entries: &[
         "YOUNG", // id -> slot of the row, or false if it is known that there is none; used since the last sweep
         "OLD",   // the same, not used since
-        // id -> the batch that changed it last; of rows that are written it is kept only while the table is not whole and
-        // is read.
+        // id -> the batch that changed it last; of rows that are written it is kept only while the table is read and
+        // not whole.
         "CHANGED",
         "DIRTY", // slots of the rows that the open batch wrote
         "DIRTY_COUNT",

@@ -11,7 +11,7 @@
 //! | `misses.lua`, `dry.lua` | rows that are not, and calls that run dry to learn which |
 //! | `find.lua`, `queries.lua`, `indexes.lua`, `ordered.lua` | reads by column |
 //! | `question` | what they ask the store |
-//! | `writes.lua`, `undo.lua`, `seal.lua`, `sweep.lua` | what a batch writes, what was there before, handing it out, letting go |
+//! | `writes.lua`, `undo.lua`, `seal.lua`, `sweep.lua` | what a batch writes, and what becomes of it |
 //! | `calls.lua`, `context.lua`, `sandbox.lua` | calls of handlers, `ctx`, and what else a script may see |
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
