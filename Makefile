@@ -1,6 +1,6 @@
 # make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
 # make test    runs all tests, over private PostgreSQL and Redis servers too; installs Debian packages that are missing
-# make check   format, lints, documentation, tests, benches compiled: what CI runs, but for make run
+# make check   format, lints, documentation, combinations of features, licences, benches, tests: what CI runs, but for make run
 # make soak    lives 100,000 histories with seeds of their own; SOAK=N for 4 N
 # make bench   measures, side by side
 
@@ -8,7 +8,7 @@ CARGO ?= cargo
 FOREBAY = target/release/forebay
 QUAKES  = --store sqlite:target/quakes.db
 
-.PHONY: run test check format lints documentation benches bench soak setup setup-test clean
+.PHONY: run test check format lints lua documentation features licences benches bench soak setup setup-test clean
 
 run: setup
 	@$(CARGO) build --release --quiet
@@ -20,7 +20,7 @@ run: setup
 test: setup-test
 	$(CARGO) test --quiet
 
-check: format lints documentation benches test
+check: format lints lua documentation features licences benches test
 
 format:
 	$(CARGO) fmt --check
@@ -28,8 +28,22 @@ format:
 lints: setup
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 
+# Form by stylua if it is there, names by luacheck.
+lua:
+	@tests/setup.sh check
+	tests/lua.sh
+
 documentation: setup
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
+
+# Each combination of cargo features that makes sense, and the oldest Rust that is promised.
+features: setup
+	tests/features.sh
+
+# Licences, duplicates and sources of dependencies: .deny.toml.
+licences:
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --log-level error check licenses bans sources; \
+	else echo "licences: not checked, cargo-deny is not installed: cargo install cargo-deny --locked" >&2; fi
 
 # In the profile of the tests, whose crates are there: that of the measurements would build all of them once more.
 benches: setup

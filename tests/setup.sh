@@ -3,6 +3,7 @@
 # SQLite, Lua and zstd, and for the cryptography of TLS; and make, for the allocator. No C++ compiler. With the argument
 # "test" also what the tests need: the programs of a PostgreSQL server (postgresql), of PgBouncer (pgbouncer) and of
 # Redis (redis-server), and a shell. The tests run servers of their own; the system's are neither started nor touched.
+# With "check" what the lints of Lua need (lua-check).
 set -eu
 
 if command -v cargo >/dev/null 2>&1; then :; else
@@ -23,6 +24,9 @@ if [ "${1:-}" = test ]; then
     [ -n "$has_postgres" ] || missing="$missing postgresql"
     command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
     command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+fi
+if [ "${1:-}" = check ]; then
+    command -v luacheck >/dev/null 2>&1 || missing="$missing lua-check"
 fi
 [ -n "$missing" ] || exit 0
 

@@ -19,6 +19,7 @@ mod redis;
 #[path = "no_redis.rs"]
 mod redis;
 mod regions;
+mod stats;
 mod target;
 mod worker;
 
@@ -32,6 +33,7 @@ pub use target::{Delivery, Known, Patience, PublishError, PublishReceipt, Publis
 pub use worker::UnpublishedRegion;
 
 pub(crate) use mailbox::Mailbox;
-pub(crate) use worker::{MinSeqs, PublishReport, PublishThread, WorkerPlan};
+pub(crate) use stats::PublishStats;
+pub(crate) use worker::{MinSeqs, PublishThread, WorkerPlan};
 
 pub use crate::snapshot::Publication;

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::mailbox::Mailbox;
 use super::regions::Regions;
+use super::stats::PublishStats;
 use super::{Delivery, DocumentFields, Patience, Publication, PublishError, PublishReceipt, PublishStatus, Target};
 use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};
 use crate::model::timestamp::Timestamp;
@@ -49,15 +50,6 @@ impl UnpublishedRegion {
     }
 }
 
-/// What a publish thread did.
-#[derive(Debug, Default)]
-pub(crate) struct PublishReport {
-    pub(crate) published: u64,
-    pub(crate) duplicate: u64,
-    pub(crate) failed: Vec<UnpublishedRegion>,
-    pub(crate) busy: Duration,
-}
-
 /// Regions, and the number that the target has of each: the store must count on above it.
 pub(crate) type MinSeqs = Vec<(Arc<str>, u64)>;
 
@@ -73,6 +65,8 @@ pub(crate) struct WorkerPlan {
     pub(crate) fields: DocumentFields,
     /// What the store holds unpublished.
     pub(crate) outbox: Box<dyn Outbox>,
+    /// What it counts while it works.
+    pub(crate) stats: Arc<PublishStats>,
     pub(crate) recorder: Arc<Recorder>,
 }
 
@@ -146,7 +140,6 @@ pub(crate) struct Worker {
     delay: Duration,
     /// What the user was told last of what went wrong beside the regions.
     warned: String,
-    report: PublishReport,
 }
 
 impl Worker {
@@ -164,7 +157,6 @@ impl Worker {
             retry_at: None,
             delay: DELAY_MIN,
             warned: String::new(),
-            report: PublishReport::default(),
         }
     }
 
@@ -185,7 +177,7 @@ impl Worker {
             }
             self.flush_summary(is_closed);
             let ended = Instant::now();
-            self.report.busy += ended - now;
+            self.plan.stats.add_busy(ended - now);
             self.plan.recorder.span(Stage::Publish, Activity::Working, 0, now, ended);
             if is_closed {
                 return self;
@@ -371,9 +363,9 @@ impl Worker {
                 Ok(PublishStatus::Stale) if receipt.seq > seq => self.note_stale(&receipt, block),
                 Ok(status) => {
                     match status {
-                        PublishStatus::Published => self.report.published += 1,
+                        PublishStatus::Published => self.plan.stats.add_published(),
                         _ if is_refresh(&receipt.region) => {}
-                        _ => self.report.duplicate += 1,
+                        _ => self.plan.stats.add_duplicate(),
                     }
                     self.regions.published(&receipt.region, seq);
                     done.push((receipt.region, seq));
@@ -411,7 +403,7 @@ impl Worker {
                 newer.is_some_and(|(seq, block)| !self.plan.outbox.holds(&item.region, seq, block).unwrap_or(false));
             match is_held {
                 true => {
-                    self.report.duplicate += 1;
+                    self.plan.stats.add_duplicate();
                     self.regions.ahead(&item.region);
                 }
                 false => kept.push(Publication { follows_rollback: newer.is_some(), ..item }),
@@ -432,7 +424,7 @@ impl Worker {
             self.min_seqs.insert(Arc::clone(&receipt.region), receipt.seq);
             self.regions.renumbering(&receipt.region, receipt.seq);
         } else {
-            self.report.duplicate += 1;
+            self.plan.stats.add_duplicate();
             self.regions.ahead(&receipt.region);
         }
     }
@@ -495,12 +487,12 @@ impl Worker {
         self.sweep(Some(deadline));
         self.flush_summary(true);
         let ended = Instant::now();
-        self.report.busy += ended - started;
+        self.plan.stats.add_busy(ended - started);
         self.plan.recorder.span(Stage::Publish, Activity::Working, 0, started, ended);
     }
 
-    /// What was done.
-    pub(crate) fn end(mut self) -> PublishReport {
+    /// Warns of what was left as it was; returns the regions whose newest snapshot is not where readers look.
+    pub(crate) fn end(mut self) -> Vec<UnpublishedRegion> {
         let target = self.plan.target.name();
         if let Some(region) = self.regions.all_ahead().next() {
             tracing::warn!(
@@ -514,8 +506,7 @@ impl Worker {
         if let Some((cause, _)) = self.away.take() {
             self.add_untried(&cause, &mut failed);
         }
-        self.report.failed = failed.into_iter().map(|(region, cause)| UnpublishedRegion { region, cause }).collect();
-        self.report
+        failed.into_iter().map(|(region, cause)| UnpublishedRegion { region, cause }).collect()
     }
 
     /// Adds regions that were not even tried, as nothing could be published.
@@ -599,6 +590,7 @@ mod tests {
             target: Box::new(Nothing),
             fields: DocumentFields::default(),
             outbox: Box::new(Nothing),
+            stats: Arc::default(),
             recorder: Recorder::new(0),
         };
         let has_room = Arc::new(Mutex::new(false));

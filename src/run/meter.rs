@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::report::{Progress, SnapshotCounts, Times};
+use super::shared::SharedParts;
 use crate::lane::LoadStats;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::BatchNo;
+use crate::publish::PublishStats;
 use crate::source::reader::ReadStats;
 use crate::store::{CommitTimes, Committed};
-use crate::timeline::{Activity, Recorder, Stage};
+use crate::timeline::{Activity, Recorder, Stage, Timeline};
 
 /// Waits shorter than this are not recorded.
 const WAIT_RECORDED_MIN: Duration = Duration::from_micros(20);
@@ -41,7 +43,7 @@ pub struct Reading {
     pub batches: u64,
     /// Rows written or deleted.
     pub rows: u64,
-    /// Snapshots by what became of them in the store.
+    /// Snapshots by what became of them; `failed` is known at the end of a run only.
     pub snapshots: SnapshotCounts,
     /// Rollbacks committed.
     pub rollbacks: u64,
@@ -83,6 +85,7 @@ struct Counts {
 struct Parts {
     read: Arc<ReadStats>,
     loads: Arc<LoadStats>,
+    publish: Arc<PublishStats>,
     recorder: Arc<Recorder>,
 }
 
@@ -178,8 +181,16 @@ impl Meter {
             reading.times.read = parts.read.busy();
             reading.times.read_blocked = parts.read.blocked();
             reading.times.preload = parts.loads.waited();
+            reading.times.publish = parts.publish.busy();
+            reading.snapshots.published = parts.publish.published();
+            reading.snapshots.duplicate += parts.publish.duplicate();
         }
         reading
+    }
+
+    /// What each stage did so far, and when. Does not block.
+    pub fn timeline(&self) -> Timeline {
+        self.0.parts.get().map(|parts| parts.recorder.timeline()).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -187,8 +198,13 @@ impl Meter {
     }
 
     /// Takes in what other threads count by themselves.
-    pub(super) fn attach(&self, read: &Arc<ReadStats>, loads: &Arc<LoadStats>, recorder: &Arc<Recorder>) {
-        let parts = Parts { read: Arc::clone(read), loads: Arc::clone(loads), recorder: Arc::clone(recorder) };
+    pub(super) fn attach(&self, shared: &SharedParts) {
+        let parts = Parts {
+            read: Arc::clone(&shared.read),
+            loads: Arc::clone(&shared.loads),
+            publish: Arc::clone(&shared.publish),
+            recorder: Arc::clone(&shared.recorder),
+        };
         // A pipeline runs once, so there is nothing attached yet.
         let _ = self.0.parts.set(parts);
     }

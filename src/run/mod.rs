@@ -17,7 +17,7 @@
 //! | `engines`, `sealing` | the engines on their threads; taking out what a batch changed |
 //! | `in_flight` | what was handed over to be committed |
 //! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what has to go, when a batch ends, which snapshots it carries |
-//! | `meter`, `hooks`, `report` | the live numbers, who is told, what is left at the end |
+//! | `meter`, `shared`, `hooks`, `report` | the live numbers, what threads share, who is told, what is left at the end |
 
 mod coordinator;
 mod engines;
@@ -31,6 +31,7 @@ mod pipeline;
 mod report;
 mod seal_policy;
 mod sealing;
+mod shared;
 mod snapshot_duty;
 
 pub use error::{ErrorKind, PipelineError};

@@ -211,6 +211,29 @@ fn handlers_run_and_see_what_is_staged_while_a_commit_is_parked() {
     assert_eq!(log[2], Checkpoint::new(3, Some(200)).with_counts(1, 200, 200));
 }
 
+#[test]
+fn live_numbers_are_read_from_another_thread_while_a_commit_is_parked() {
+    let (gate, begun, go_on) = parking();
+    let batch = BatchConfig::default().with_events(1).expect("events");
+    let Setup { pipeline, seen, .. } = setup(200, batch, 0, gate);
+    let meter = pipeline.meter();
+    assert_eq!((meter.read().events, meter.read().checkpoint.block), (0, None), "nothing before the run");
+    let run = std::thread::spawn(move || pipeline.run());
+    begun.recv_timeout(WAIT).expect("the first commit begins");
+    for _ in 1..=200 {
+        seen.recv_timeout(WAIT).expect("a handler");
+    }
+    let parked = meter.read();
+    assert_eq!((parked.events, parked.block, parked.batches_waiting), (200, Some(200), 2));
+    assert_eq!((parked.events_committed, parked.checkpoint.block), (0, None));
+    go_on.send(()).expect("the commit waits");
+    let report = run.join().expect("the run").expect("it succeeds");
+    let ended = meter.read();
+    assert_eq!((ended.events_committed, ended.batches, ended.batches_waiting), (200, 3, 0));
+    assert_eq!((ended.checkpoint, ended.times), (report.checkpoint, report.times), "the report is read from it");
+    assert_eq!(meter.timeline(), report.timeline);
+}
+
 /// Most events come when the first commit has begun, and it goes on when their handlers have run.
 #[test]
 fn a_trace_shows_handlers_at_work_while_a_commit_is_parked() {

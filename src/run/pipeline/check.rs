@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::start::{SharedParts, StartRegions};
+use super::start::StartRegions;
 use super::{Pipeline, ProgressHook};
 use crate::lane::{Assignment, Engine};
 use crate::model::checkpoint::Checkpoint;
@@ -14,6 +14,7 @@ use crate::model::limits::WAIT_STEP;
 use crate::run::engines::Job;
 use crate::run::error::{PipelineError, unopened};
 use crate::run::event_queue::{EventQueue, RoundLimits};
+use crate::run::shared::SharedParts;
 use crate::source::reader::FromReader;
 use crate::undo::Window;
 

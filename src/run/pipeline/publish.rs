@@ -13,10 +13,10 @@ use crate::commit::{CommitListener, Order, StoreCommitter};
 use crate::config::SnapshotsConfig;
 use crate::model::limits::{WAIT_STEP, publish_waiting_bytes};
 use crate::publish::{
-    DocumentFields, Mailbox, MinSeqs, PublishReport, PublishThread, RedisTarget, Target, UnpublishedRegion, WorkerPlan,
+    DocumentFields, Mailbox, MinSeqs, PublishThread, RedisTarget, Target, UnpublishedRegion, WorkerPlan,
 };
+use crate::run::shared::SharedParts;
 use crate::store::Store;
-use crate::timeline::Recorder;
 
 /// How long publishing may go on after the last commit: a slow Redis must get a backlog of many regions, and one that
 /// stalls ends it earlier.
@@ -75,7 +75,7 @@ impl Pipeline {
         &self,
         target: Option<Box<dyn Target>>,
         store: &dyn Store,
-        recorder: &Arc<Recorder>,
+        shared: &SharedParts,
     ) -> Result<Option<PublishStart>, PipelineError> {
         let Some(target) = target else { return Ok(None) };
         let outbox = store.outbox().ok_or_else(|| {
@@ -83,7 +83,8 @@ impl Pipeline {
         })?;
         let SnapshotsConfig { id_field: id, time_field: time, .. } = self.snapshots.clone();
         let (mailbox, inbox) = Mailbox::new(publish_waiting_bytes(self.batch.memory_bytes));
-        let plan = WorkerPlan { target, fields: DocumentFields { id, time }, outbox, recorder: Arc::clone(recorder) };
+        let (stats, recorder) = (Arc::clone(&shared.publish), Arc::clone(&shared.recorder));
+        let plan = WorkerPlan { target, fields: DocumentFields { id, time }, outbox, stats, recorder };
         Ok(Some(PublishStart { plan, mailbox, inbox }))
     }
 
@@ -93,7 +94,7 @@ impl Pipeline {
         publish: PublishThread,
         mut committer: Option<StoreCommitter>,
         complete: Option<i64>,
-    ) -> PublishReport {
+    ) -> Vec<UnpublishedRegion> {
         let started = Instant::now();
         let stopped = Cell::new(None);
         let deadline = || {
@@ -115,7 +116,7 @@ impl Pipeline {
                 }
                 worker.end()
             }
-            Err(cause) => PublishReport { failed: vec![UnpublishedRegion::all(cause)], ..PublishReport::default() },
+            Err(cause) => vec![UnpublishedRegion::all(cause)],
         }
     }
 }

@@ -15,12 +15,11 @@ use crate::batch::open::OpenBatch;
 use crate::commit::StoreCommitter;
 use crate::commit::handoff::CommitThread;
 use crate::lane::{Assignment, LoadStats};
-use crate::model::byte_budget::ByteBudget;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::event::RegionNo;
 use crate::model::ids::Depth;
-use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN, read_ahead_bytes};
-use crate::publish::PublishReport;
+use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
+use crate::publish::UnpublishedRegion;
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
 use crate::run::engines::{EnginePlan, EnginePool};
 use crate::run::error::PipelineError;
@@ -28,15 +27,15 @@ use crate::run::event_queue::EventQueue;
 use crate::run::hooks::Hooks;
 use crate::run::in_flight::{InFlight, Stopping};
 use crate::run::memory::MemoryBudget;
-use crate::run::report::{Report, memory_peak_bytes};
+use crate::run::report::{Report, SnapshotCounts, memory_peak_bytes};
 use crate::run::seal_policy::SealPolicy;
 use crate::run::sealing::Sealer;
+use crate::run::shared::SharedParts;
 use crate::run::snapshot_duty::SnapshotDuty;
 use crate::snapshot::Schedule;
 use crate::source::Source;
-use crate::source::reader::{FromReader, ReadPlan, ReadStats, Reader};
+use crate::source::reader::{FromReader, ReadPlan, Reader};
 use crate::store::{OpenReader, Store, StoreError};
-use crate::timeline::Recorder;
 use crate::undo::{UndoBase, Window};
 
 /// What the store says before the first event.
@@ -48,26 +47,6 @@ struct Stored {
     set_back: Vec<RegionNo>,
     log: BlockLog,
     is_empty: Arc<[bool]>,
-}
-
-/// What threads of a run share.
-pub(super) struct SharedParts {
-    pub(super) budget: Arc<ByteBudget>,
-    pub(super) read: Arc<ReadStats>,
-    pub(super) loads: Arc<LoadStats>,
-    pub(super) recorder: Arc<Recorder>,
-}
-
-impl SharedParts {
-    /// Parts of a run with that memory budget behind batch `batch`.
-    pub(super) fn new(memory_bytes: u64, batch: u64) -> Self {
-        Self {
-            budget: ByteBudget::new(read_ahead_bytes(memory_bytes)),
-            read: Arc::default(),
-            loads: Arc::default(),
-            recorder: Recorder::new(batch),
-        }
-    }
 }
 
 impl Pipeline {
@@ -89,10 +68,10 @@ impl Pipeline {
             encoder: store.encoder(),
             dedup_ignore: self.snapshots.dedup_ignore.clone().into(),
         };
-        self.meter.attach(&shared.read, &shared.loads, &shared.recorder);
+        self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
         let pages = self.start_reader(source, checkpoint, stored.window, &stored.regions, &shared)?;
-        let publish = self.prepare_publish(target, store.as_ref(), &shared.recorder)?;
+        let publish = self.prepare_publish(target, store.as_ref(), &shared)?;
         let listener = publish.as_ref().map(PublishStart::listener);
         let recorder = Arc::clone(&shared.recorder);
         let commits = CommitThread::spawn(
@@ -206,16 +185,11 @@ impl Pipeline {
         Ok(pages)
     }
 
-    fn report(&self, before: &Checkpoint, outcome: Outcome, published: Option<PublishReport>) -> Report {
+    fn report(&self, before: &Checkpoint, outcome: Outcome, unpublished: Option<Vec<UnpublishedRegion>>) -> Report {
         let Outcome { rollbacks, region_events, was_stopped } = outcome;
-        let published = published.unwrap_or_default();
+        let unpublished = unpublished.unwrap_or_default();
         let reading = self.meter.read();
-        let mut times = reading.times;
-        times.publish = published.busy;
-        let mut snapshots = reading.snapshots;
-        snapshots.published = published.published;
-        snapshots.duplicate += published.duplicate;
-        snapshots.failed = published.failed.len() as u64;
+        let snapshots = SnapshotCounts { failed: unpublished.len() as u64, ..reading.snapshots };
         Report {
             pipeline: self.name.clone(),
             events: reading.events_committed,
@@ -227,8 +201,8 @@ impl Pipeline {
             rollbacks,
             late_skipped: reading.late_skipped,
             snapshots,
-            unpublished: published.failed,
-            times,
+            unpublished,
+            times: reading.times,
             commit_min: reading.commit_min.unwrap_or_default(),
             largest_region_events: region_events.iter().copied().max().unwrap_or(0),
             timeline: crate::timeline::Timeline::default(),
