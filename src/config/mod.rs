@@ -4,14 +4,13 @@
 //! known one. Paths in the file are taken from the file's folder.
 
 mod reading;
-mod units;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::model::units::{parse_bytes, parse_duration};
 pub use reading::ConfigError;
 use reading::{Item, PipelineText, Section};
-pub use units::{parse_bytes, parse_duration};
 
 use crate::model::limits::{
     BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::units::{parse_bytes, parse_duration, parse_every};
 use crate::model::text::nearest;
+use crate::model::units::{parse_bytes, parse_duration};
 use crate::snapshot::Every;
 
 /// What is wrong with a pipeline file, and where.
@@ -268,7 +268,7 @@ impl<'d, 't> Item<'d, 't> {
     }
 
     pub(super) fn every(&self) -> Result<Every, ConfigError> {
-        parse_every(&self.text()?).map_err(|error| self.error(format!("{}: {error}", self.path)))
+        self.text()?.parse::<Every>().map_err(|error| self.error(format!("{}: {error}", self.path)))
     }
 
     pub(super) fn section(

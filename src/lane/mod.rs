@@ -7,13 +7,14 @@
 mod assignment;
 mod before_images;
 #[cfg(feature = "lua")]
-pub(crate) mod lua;
+mod lua;
 #[cfg(not(feature = "lua"))]
 #[path = "no_lua.rs"]
-pub(crate) mod lua;
+mod lua;
 pub mod rust;
 pub(crate) mod watch;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -265,6 +266,14 @@ pub(crate) trait EngineFactory: Send + Sync {
 
     /// How the handlers are called in messages.
     fn name(&self) -> String;
+}
+
+/// What runs a script, by the language that it is in: Lua is the only one.
+///
+/// # Errors
+/// The script cannot be read, or its language is not in this build.
+pub(crate) fn script(path: &Path) -> Result<Arc<dyn EngineFactory>, LaneError> {
+    Ok(Arc::new(lua::ScriptFactory::read(path)?))
 }
 
 /// Gets rows from the store, over a connection that is opened at the first miss.

@@ -11,7 +11,7 @@ pub(crate) struct ScriptFactory(Infallible);
 
 impl ScriptFactory {
     pub(crate) fn read(_: &Path) -> Result<Self, LaneError> {
-        Err(LaneError::Unusable(NotBuilt::LUA.to_string()))
+        Err(LaneError::Unusable(NotBuilt::new("Lua", "lua").to_string()))
     }
 }
 

@@ -9,14 +9,10 @@ pub struct NotBuilt {
 }
 
 impl NotBuilt {
-    /// Handlers in Lua.
-    pub const LUA: Self = Self { what: "Lua", feature: "lua" };
-    /// The store in a SQLite file.
-    pub const SQLITE: Self = Self { what: "SQLite", feature: "sqlite" };
-    /// The store in a Postgres database.
-    pub const POSTGRES: Self = Self { what: "Postgres", feature: "postgres" };
-    /// Publishing to Redis.
-    pub const REDIS: Self = Self { what: "Redis", feature: "redis" };
+    /// What is asked for, as one reads it, and the cargo feature that adds it.
+    pub(crate) const fn new(what: &'static str, feature: &'static str) -> Self {
+        Self { what, feature }
+    }
 
     /// The cargo feature that would add it.
     pub fn feature(self) -> &'static str {

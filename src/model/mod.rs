@@ -17,6 +17,7 @@ pub(crate) mod schema;
 pub mod setting;
 pub(crate) mod text;
 pub(crate) mod timestamp;
+pub(crate) mod units;
 pub(crate) mod value;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod wait;

@@ -27,7 +27,7 @@ impl RedisUrl {
     /// # Errors
     /// Always: this build has no Redis.
     pub fn parse(_: &str, _: &Path) -> Result<Self, RedisUrlError> {
-        Err(RedisUrlError(NotBuilt::REDIS))
+        Err(RedisUrlError(NotBuilt::new("Redis", "redis")))
     }
 
     /// Whether it is a cluster, and not one server.

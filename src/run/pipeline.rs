@@ -17,10 +17,9 @@ use super::hooks::{ProgressHook, RollbackHook};
 use super::meter::Meter;
 use super::report::{Progress, Report, Rollback};
 use crate::config::{BatchConfig, Config, RegionsConfig, SnapshotsConfig};
-use crate::lane::lua::ScriptFactory;
 use crate::lane::rust::engine::RustFactory;
 use crate::lane::rust::handler::{Handler, schema_of};
-use crate::lane::{Engine, EngineFactory, NoRows};
+use crate::lane::{self, Engine, EngineFactory, NoRows};
 use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
@@ -129,8 +128,8 @@ impl Pipeline {
     /// # Errors
     /// The script cannot be read, or the store's address names none.
     pub fn from_config(config: &Config) -> Result<Self, PipelineError> {
-        let factory = ScriptFactory::read(&config.handlers.script).map_err(unopened)?;
-        let mut pipeline = Self::with_factory(config.name.clone(), config.schema.clone(), Arc::new(factory));
+        let factory = lane::script(&config.handlers.script).map_err(unopened)?;
+        let mut pipeline = Self::with_factory(config.name.clone(), config.schema.clone(), factory);
         pipeline.fields = Fields {
             block: config.source.block.clone(),
             region: config.source.region.clone(),

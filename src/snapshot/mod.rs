@@ -5,7 +5,6 @@
 mod document;
 mod schedule;
 
-#[cfg(feature = "postgres")]
 pub(crate) use document::ID_HASH_DIGITS;
 pub use document::{Publication, canonical, hash_of, seq_of, snapshot_id};
 pub use schedule::Every;

@@ -1,6 +1,9 @@
 //! When snapshots are due.
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
+
+use crate::model::units::parse_duration;
 
 /// When snapshots are computed. Always also at the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +17,29 @@ pub enum Every {
     Time(Duration),
     /// Only at the end of a run.
     End,
+}
+
+impl FromStr for Every {
+    type Err = String;
+
+    /// Reads `batch`, `end`, `N blocks`, or a span of time.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused =
+            || format!("expected \"batch\", \"end\", \"100 blocks\" or a duration such as \"10s\", got {text:?}");
+        match text {
+            "batch" => return Ok(Every::Batch),
+            "end" => return Ok(Every::End),
+            _ => {}
+        }
+        if let Some(count) = text.strip_suffix("blocks").or_else(|| text.strip_suffix("block")) {
+            let count: u64 = count.trim().parse().map_err(|_| refused())?;
+            return if count == 0 { Err(refused()) } else { Ok(Every::Blocks(count)) };
+        }
+        match parse_duration(text) {
+            Ok(span) if !span.is_zero() => Ok(Every::Time(span)),
+            _ => Err(refused()),
+        }
+    }
 }
 
 /// Says when snapshots are due.
@@ -61,6 +87,15 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schedule_is_read() {
+        assert_eq!("20 blocks".parse(), Ok(Every::Blocks(20)));
+        assert_eq!("10s".parse(), Ok(Every::Time(Duration::from_secs(10))));
+        for text in ["", "0 blocks", "x blocks", "0s", "never"] {
+            assert!(text.parse::<Every>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn blocks_are_counted_from_the_first() {

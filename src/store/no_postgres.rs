@@ -15,7 +15,7 @@ pub struct PostgresAddress(Infallible);
 
 impl PostgresAddress {
     pub(in crate::store) fn parse(_: &str, _: &Path) -> Result<Self, StoreUrlError> {
-        Err(NotBuilt::POSTGRES.into())
+        Err(NotBuilt::new("Postgres", "postgres").into())
     }
 }
 

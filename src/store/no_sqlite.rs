@@ -6,13 +6,13 @@ use super::{Outbox, SnapshotReader, Store, StoreError, StorePlan};
 use crate::model::built::NotBuilt;
 
 pub(super) fn open(_: &Path, _: StorePlan) -> Result<Box<dyn Store>, StoreError> {
-    Err(NotBuilt::SQLITE.into())
+    Err(NotBuilt::new("SQLite", "sqlite").into())
 }
 
 pub(super) fn open_outbox(_: &Path, _: &str) -> Result<Box<dyn Outbox>, StoreError> {
-    Err(NotBuilt::SQLITE.into())
+    Err(NotBuilt::new("SQLite", "sqlite").into())
 }
 
 pub(super) fn open_snapshots(_: &Path) -> Result<Box<dyn SnapshotReader>, StoreError> {
-    Err(NotBuilt::SQLITE.into())
+    Err(NotBuilt::new("SQLite", "sqlite").into())
 }

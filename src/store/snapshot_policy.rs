@@ -92,6 +92,7 @@ pub fn renumbered(seq: u64, above: u64) -> Option<u64> {
 }
 
 /// The rules as SQL. What they are given are names or expressions of the statement that they stand in.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "each store binds what it needs"))]
 pub(super) mod sql {
     use super::ID_HASH_DIGITS;
 

@@ -46,7 +46,7 @@ impl StoreUrl {
     pub fn parse(text: &str, base: &Path) -> Result<Self, StoreUrlError> {
         let Some((scheme, rest)) = text.split_once(':') else { return Err(StoreUrlError::Scheme) };
         match scheme {
-            "sqlite" if cfg!(not(feature = "sqlite")) => Err(NotBuilt::SQLITE.into()),
+            "sqlite" if cfg!(not(feature = "sqlite")) => Err(NotBuilt::new("SQLite", "sqlite").into()),
             "sqlite" => sqlite_path(rest, base),
             "postgres" | "postgresql" if rest.starts_with("//") => {
                 PostgresAddress::parse(text, base).map(|address| Self::Postgres(Box::new(address)))

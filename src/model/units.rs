@@ -1,8 +1,6 @@
-//! Spans of time, amounts of memory, and when snapshots are due, as people write them.
+//! Spans of time and amounts of memory, as people write them.
 
 use std::time::Duration;
-
-use crate::snapshot::Every;
 
 /// The longest span that is taken: a hundred years. Longer ones are typing errors, and no date could be reached.
 const DURATION_SECONDS_MAX: u64 = 100 * 366 * 24 * 60 * 60;
@@ -47,24 +45,6 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(refused)
 }
 
-/// Reads when snapshots are due: `batch`, `end`, `N blocks`, or a span of time.
-pub(super) fn parse_every(text: &str) -> Result<Every, String> {
-    let refused = || format!("expected \"batch\", \"end\", \"100 blocks\" or a duration such as \"10s\", got {text:?}");
-    match text {
-        "batch" => return Ok(Every::Batch),
-        "end" => return Ok(Every::End),
-        _ => {}
-    }
-    if let Some(count) = text.strip_suffix("blocks").or_else(|| text.strip_suffix("block")) {
-        let count: u64 = count.trim().parse().map_err(|_| refused())?;
-        return if count == 0 { Err(refused()) } else { Ok(Every::Blocks(count)) };
-    }
-    match parse_duration(text) {
-        Ok(span) if !span.is_zero() => Ok(Every::Time(span)),
-        _ => Err(refused()),
-    }
-}
-
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let at = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
@@ -81,15 +61,11 @@ mod tests {
         assert_eq!(parse_duration("90d"), Ok(Duration::from_secs(90 * 86_400)));
         assert_eq!(parse_bytes("512MiB"), Ok(512 << 20));
         assert_eq!(parse_bytes("7"), Ok(7));
-        assert_eq!(parse_every("20 blocks"), Ok(Every::Blocks(20)));
         for text in ["", "s", "10", "10 parsecs", "-1s", "1.5h", "99999999999d"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         for text in ["", "MiB", "512Mb/s", "99999999999GiB", "-1"] {
             assert!(parse_bytes(text).is_err(), "{text}");
-        }
-        for text in ["", "0 blocks", "x blocks", "0s", "never"] {
-            assert!(parse_every(text).is_err(), "{text}");
         }
     }
 }
