@@ -6,6 +6,7 @@ pub mod built;
 pub(crate) mod byte_budget;
 pub mod cause;
 pub(crate) mod checkpoint;
+pub(crate) mod column_type;
 pub(crate) mod event;
 pub mod ids;
 pub mod limits;

@@ -18,7 +18,7 @@ mod redis;
 #[cfg(not(feature = "redis"))]
 #[path = "no_redis.rs"]
 mod redis;
-mod regions;
+mod region_states;
 mod stats;
 mod target;
 mod worker;

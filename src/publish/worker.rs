@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::mailbox::Mailbox;
-use super::regions::Regions;
+use super::region_states::Regions;
 use super::stats::PublishStats;
 use super::{Delivery, DocumentFields, Patience, Publication, PublishError, PublishReceipt, PublishStatus, Target};
 use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::chain::{Chain, Header};
+use super::block_chain::{Chain, Header};
 use super::{SourceError, SourceEvent};
 use crate::model::ids::BlockNo;
 

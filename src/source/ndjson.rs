@@ -4,8 +4,8 @@ use std::io::{BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::event_head::read_head;
 use super::files::{OpenInput, SourcePath};
-use super::head::read_head;
 use super::{Next, Source, SourceError, SourceEvent};
 use crate::model::limits::LINE_BYTES_MAX;
 use crate::model::setting::SettingError;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::chain::Chain;
+use super::allowed_regions::AllowedRegions;
+use super::block_chain::Chain;
 use super::forks::{Named, Verdict, judge, too_deep, warn_before_all};
 use super::order::{Late, Order};
-pub(crate) use super::pages::FromReader;
-use super::pages::{PageSink, PageWriter, Stop};
-use super::regions::AllowedRegions;
-use super::resume::{HeldBranch, Resume, Step};
+pub(crate) use super::page_writer::FromReader;
+use super::page_writer::{PageSink, PageWriter, Stop};
+use super::skip_committed::{HeldBranch, Resume, Step};
 pub(crate) use super::stats::ReadStats;
 use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;

@@ -283,7 +283,7 @@ pub(super) fn entries_up_to(entity: &Entity, entries: &[u8], to: BlockNo) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{entity, entry, mark, records};
+    use super::super::test_samples::{entity, entry, mark, records};
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ mod error;
 mod log;
 mod rollback;
 #[cfg(test)]
-mod samples;
+mod test_samples;
 mod window;
 
 pub use error::UndoError;

@@ -214,7 +214,7 @@ fn regions_undone(logged: &[Logged], to: BlockNo) -> Vec<RegionUndo> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{checkpoint, entity, mark, records};
+    use super::super::test_samples::{checkpoint, entity, mark, records};
     use super::*;
     use crate::model::value::Value;
     use crate::rows::codec::Change;

@@ -98,7 +98,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::super::log::UndoHead;
-    use super::super::samples::{checkpoint, entity, records};
+    use super::super::test_samples::{checkpoint, entity, records};
     use super::*;
 
     fn window(depth: u64, records: &[UndoRecord]) -> Window {

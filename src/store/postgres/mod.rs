@@ -8,14 +8,13 @@
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
 //! | `binary` | values in the form of Postgres |
-//! | `write`, `blame` | one batch, one transaction; which row of one is refused |
+//! | `write`, `refused_row` | one batch, one transaction; which row of one is refused |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
 
 mod address;
 mod binary;
-mod blame;
 mod database;
 mod fault;
 mod find;
@@ -23,6 +22,7 @@ mod lock;
 mod outage;
 mod outbox;
 mod pooler;
+mod refused_row;
 mod rows;
 mod session;
 mod snapshots;
@@ -214,7 +214,9 @@ impl PostgresStore {
         }
         let (layouts, given) = (Arc::clone(&self.layouts), Arc::clone(batch));
         let Ok(Ok(session)) = self.reconnected() else { return plain };
-        let Ok(Some(blamed)) = session.call(move |link| blame::find(link, &layouts, &given)) else { return plain };
+        let Ok(Some(blamed)) = session.call(move |link| refused_row::find(link, &layouts, &given)) else {
+            return plain;
+        };
         StoreError::Row(Box::new(RefusedRow {
             store: self.database.name.clone(),
             entity: self.database.plan.schema.entities()[blamed.entity].name.clone(),

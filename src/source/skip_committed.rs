@@ -6,7 +6,7 @@
 //! source has stayed on that branch for longer than a rollback can go, pauses or ends. The committed chain itself is the
 //! reader's: nothing here changes it.
 
-use super::chain::Chain;
+use super::block_chain::Chain;
 use super::forks::{Named, Verdict, judge, judge_branch, too_deep};
 use super::order::Order;
 use super::{SourceError, SourceEvent};

@@ -1,0 +1,238 @@
+//! The contract of a source: the trait that one implements, what it gives, and why it may fail.
+
+use std::sync::Arc;
+
+use crate::model::position::{Position, PositionError};
+
+/// One event as a source gives it. Its buffers are used again for the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SourceEvent {
+    /// The block it belongs to: never less than that of the event before.
+    pub block: i64,
+    /// The place within the block, where the source knows one; then (block, seq) grows.
+    pub seq: Option<i64>,
+    /// The region.
+    pub region: String,
+    /// The event: one JSON object.
+    pub json: String,
+    /// What it was read from, for messages.
+    pub origin: Arc<str>,
+    /// The line there, from 1, for messages.
+    pub line: u64,
+    /// The hash of its block, where blocks have one: forks are found by it.
+    pub hash: Option<String>,
+    /// The hash of the block before its block, where that is known.
+    pub parent: Option<String>,
+    /// The position after this event, if the source has positions: see [`Source::resume`]. Such a source sets one with
+    /// each event, with [`SourceEvent::set_position`].
+    pub position: Option<Position>,
+}
+
+impl SourceEvent {
+    /// Sets the position after this event, reusing the buffer of the last one.
+    ///
+    /// # Errors
+    /// The text is no position: see [`Position::new`].
+    pub fn set_position(&mut self, text: &str) -> Result<(), PositionError> {
+        match &mut self.position {
+            Some(position) => position.set(text),
+            none => {
+                *none = Some(Position::new(text)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Default for SourceEvent {
+    fn default() -> Self {
+        Self {
+            block: 0,
+            seq: None,
+            region: String::new(),
+            json: String::new(),
+            origin: Arc::from("source"),
+            line: 0,
+            hash: None,
+            parent: None,
+            position: None,
+        }
+    }
+}
+
+/// What a source has next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Next {
+    /// An event.
+    Event,
+    /// The blocks after this one no longer count: the state goes back to what it was as of this block, and the next event
+    /// lies after it.
+    Rollback {
+        /// The block. It need not be one of the data.
+        to: i64,
+    },
+    /// Nothing any more.
+    End,
+}
+
+/// Where a source continues when it is asked to resume after a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resumed {
+    /// After the position: the next event is the one that follows it.
+    After,
+    /// At its beginning: it cannot resume. The reader skips what is committed.
+    FromStart,
+}
+
+/// Yields events in the order of their blocks.
+///
+/// One thread reads a source, from its beginning: events that are committed come again, and the reader skips them by block
+/// and hash. A source that can do better gives a [`Position`] with each event, and resumes after one when asked to.
+///
+/// # Examples
+///
+/// A log whose entries have numbers:
+///
+/// ```
+/// use std::fmt::Write;
+///
+/// use forebay::source::{Next, Position, Resumed, Source, SourceError, SourceEvent};
+///
+/// /// What a meter has counted, once an hour.
+/// struct MeterLog {
+///     entries: Vec<u32>,
+///     next: usize,
+/// }
+///
+/// impl Source for MeterLog {
+///     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+///         let Some(count) = self.entries.get(self.next) else { return Ok(Next::End) };
+///         self.next += 1;
+///         event.block = self.next as i64;
+///         // The buffers of the last event are used again.
+///         event.region.replace_range(.., "cellar");
+///         event.json.clear();
+///         let _ = write!(event.json, r#"{{"block":{},"count":{count}}}"#, event.block);
+///         event.set_position(&self.next.to_string())?;
+///         Ok(Next::Event)
+///     }
+///
+///     fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
+///         let next = after.as_str().parse().ok().filter(|next| *next <= self.entries.len());
+///         self.next = next.ok_or_else(|| SourceError::Other(format!("the log has no entry {after}")))?;
+///         Ok(Resumed::After)
+///     }
+/// }
+///
+/// let open = || MeterLog { entries: vec![3, 5, 8], next: 0 };
+/// let (mut log, mut event) = (open(), SourceEvent::default());
+/// log.next(&mut event)?;
+/// log.next(&mut event)?;
+/// let position = event.position.clone().expect("each entry has one");
+///
+/// // Later, maybe in another process.
+/// let mut log = open();
+/// assert_eq!(log.resume(&position)?, Resumed::After);
+/// log.next(&mut event)?;
+/// assert_eq!((event.block, event.json.as_str()), (3, r#"{"block":3,"count":8}"#));
+/// # Ok::<(), SourceError>(())
+/// ```
+///
+/// It is read by [`Pipeline::source`](crate::Pipeline::source).
+pub trait Source: Send {
+    /// Says what is next, and puts it into `event` if it is an event. May block.
+    ///
+    /// # Errors
+    /// The input cannot be read or understood. It ends the run.
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError>;
+
+    /// Resumes after a position that this source, or another one over the same data, has given with an event. Called at most
+    /// once, before the first [`Source::next`]. May block. Defaults to [`Resumed::FromStart`]: it cannot.
+    ///
+    /// # Errors
+    /// It is no position of this source, or the events after it are gone. It ends the run.
+    fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
+        let _ = after;
+        Ok(Resumed::FromStart)
+    }
+
+    /// Whether the next event is there without waiting. What was read so far is handed on before a wait.
+    /// Defaults to true.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Bytes read so far, as they lie on disk. Defaults to 0.
+    fn bytes_read(&self) -> u64 {
+        0
+    }
+
+    /// Bytes there are in all, if that is known. Defaults to none.
+    fn bytes_total(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Why a source gives no more events.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// There is nothing to read at that path.
+    #[error("source {path}: {cause}")]
+    Open {
+        /// The path.
+        path: String,
+        /// Why not.
+        cause: String,
+    },
+    /// Reading failed.
+    #[error("{origin}: reading failed: {cause}")]
+    Read {
+        /// The file.
+        origin: Arc<str>,
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// An event that is not as it should be.
+    #[error("{origin}:{line}: {message}")]
+    Input {
+        /// The file.
+        origin: Arc<str>,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
+    /// A fork that left the blocks that are held before the oldest one that can be rolled back to.
+    #[error("{origin}:{line}: {message}")]
+    Fork {
+        /// The file.
+        origin: Arc<str>,
+        /// The line of the first event of the other branch, from 1.
+        line: u64,
+        /// Both hashes, and what to do.
+        message: String,
+    },
+    /// A position that cannot be stored.
+    #[error(transparent)]
+    Position(#[from] PositionError),
+    /// Any other cause, of a source of one's own.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl SourceError {
+    /// An error of one event.
+    pub fn of_event(event: &SourceEvent, message: impl Into<String>) -> Self {
+        Self::Input { origin: Arc::clone(&event.origin), line: event.line, message: message.into() }
+    }
+
+    /// Whether the input is at fault, and not the machine.
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Input { .. })
+    }
+}
