@@ -1,4 +1,5 @@
-//! What the open batch will leave in the undo log beside rows: its blocks and hashes, and which regions they touched.
+//! The block log: the open batch's part of the undo log without rows, namely its blocks and hashes, and which regions
+//! they touched.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth};
 use crate::undo::{BlockMark, BlockTouch, RegionUndo, UndoBase, UndoHead};
 
-/// The blocks of the open batch, as far as they can be rolled back.
+/// The blocks of the open batch that can be rolled back.
 #[derive(Debug, Default)]
 pub(crate) struct BlockLog {
     depth: Depth,
@@ -76,7 +77,7 @@ impl BlockLog {
         for lane in 0..lanes.lanes() {
             let (name, len) = (lanes.name(lane), lanes.events(lane));
             let block_of = |event: usize| lanes.block(lane, event).map(BlockNo::new);
-            // Where the blocks begin that can still be rolled back; from the end, since most are older in a long run.
+            // The first block that can still be rolled back; searched from the end, since most are older in a long run.
             let first = (0..len).rev().take_while(|event| block_of(*event).is_some_and(|block| block > oldest)).count();
             let first = len - first;
             let mut before = match first.checked_sub(1) {
@@ -95,7 +96,7 @@ impl BlockLog {
         }
     }
 
-    /// The head of the undo record of the batch that is sealed now; none if nothing is to be kept. The next batch begins.
+    /// The head of the undo record of the batch being sealed; none if nothing is to be kept. Starts the next batch.
     pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<UndoHead> {
         let oldest = last_block.map_or(i64::MIN.into(), |last| self.oldest(last));
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
@@ -110,7 +111,7 @@ impl BlockLog {
         is_kept.then_some(UndoHead { base, blocks, touches })
     }
 
-    /// Lets the hashes of blocks go that will not be handled.
+    /// Drops the hashes of blocks that will not be handled.
     pub(super) fn drop_hashes(&mut self, to: i64) {
         if let Some(first) = to.checked_add(1) {
             self.hashes.split_off(&first);
@@ -131,7 +132,7 @@ impl BlockLog {
         }
     }
 
-    /// Begins anew where a rollback has ended.
+    /// Starts again where a rollback ended.
     pub(super) fn set_back(&mut self, to: &Checkpoint, hash: Option<Arc<str>>, regions: &[RegionUndo]) {
         self.hashes.clear();
         self.blocks.clear();

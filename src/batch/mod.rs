@@ -1,7 +1,8 @@
 //! Batches: what one commit writes.
 //!
-//! [`open`] is the batch that handlers fill, in numbers, [`block_log`] the blocks that it holds, [`sealed`] what a commit
-//! gets, frozen. Knows rows and the undo log as data. Runs no handler, opens no store.
+//! [`open`] is the batch that handlers fill, as counts; [`round`] what it needs to know about a round; [`block_log`]
+//! its blocks for the undo log; [`sealed`] what a commit gets, frozen. Knows rows and the undo log as data. Runs no
+//! handler, opens no store.
 
 pub(crate) mod block_log;
 pub(crate) mod open;

@@ -1,4 +1,4 @@
-//! The open batch: what handlers have done since the last one was sealed, in numbers. Its rows are in the engines.
+//! The open batch: counts of what handlers did since the last seal. Its rows are in the engines.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::model::ids::{BatchNo, BlockNo, Depth};
 use crate::rows::changes::RegionChanges;
 use crate::undo::{RegionUndo, record};
 
-/// What comes behind the events that were taken.
+/// What follows the events that were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upcoming {
     /// An event of this block.
     Block(i64),
-    /// Nothing that belongs to what was taken.
+    /// Nothing that belongs to the last block.
     End,
     /// It is not known yet, or the rest of a block will never come.
     Unknown,
 }
 
-/// Proof that the open batch ends with a whole block. A batch can be sealed with it only.
+/// Proof that the open batch ends with a whole block. A batch cannot be sealed without it.
 #[derive(Debug)]
 pub(crate) struct WholeBlocks(());
 
@@ -50,7 +50,7 @@ pub(crate) struct BatchContents {
     pub(crate) before_images: Vec<u8>,
 }
 
-/// How much an open batch has grown since it was last looked at.
+/// How much an open batch has grown since the last check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Growth {
     pub(crate) events: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Growth {
     pub(crate) rows: u64,
 }
 
-/// The batch that handlers fill. Sealing consumes it, and wants the proof that it is whole blocks.
+/// The batch that handlers fill. Sealing consumes it and demands the proof that it is whole blocks.
 #[derive(Debug, Default)]
 pub(crate) struct OpenBatch {
     /// The checkpoint that it follows on.
@@ -77,7 +77,7 @@ pub(crate) struct OpenBatch {
 }
 
 impl OpenBatch {
-    /// An empty batch behind a checkpoint.
+    /// An empty batch that follows a checkpoint.
     pub(crate) fn new(before: Checkpoint, depth: Depth, log: BlockLog) -> Self {
         Self { before, depth, log, ..Self::default() }
     }
@@ -124,7 +124,7 @@ impl OpenBatch {
         self.last_block.or(self.before.block)
     }
 
-    /// The block behind which before-images are kept when it is sealed now; none if none are.
+    /// Before-images of blocks after this one are kept if it is sealed now; none if none are kept.
     pub(crate) fn undo_floor(&self) -> Option<i64> {
         let tip = self.tip().filter(|_| !self.depth.is_none())?;
         Some(self.depth.oldest(BlockNo::new(tip)).get())
@@ -141,17 +141,17 @@ impl OpenBatch {
         Growth { events: self.events - last.events.min(self.events), rows: rows.saturating_sub(last.rows) }
     }
 
-    /// Takes the hashes of blocks that come.
+    /// Takes the hashes of blocks that are still to be handled.
     pub(crate) fn note_hashes(&mut self, hashes: Vec<(i64, Arc<str>)>) {
         self.log.note_hashes(hashes);
     }
 
-    /// Lets the hashes of blocks behind `to` go: those blocks will not be handled.
+    /// Drops the hashes of blocks after `to`: those blocks will not be handled.
     pub(crate) fn drop_hashes(&mut self, to: i64) {
         self.log.drop_hashes(to);
     }
 
-    /// Goes on by the events of a round.
+    /// Adds the events of a round.
     pub(crate) fn take(&mut self, round: &RoundSummary, lanes: &impl LaneBlocks) {
         self.log.pass(round, lanes);
         self.opened_at.get_or_insert_with(Instant::now);
@@ -169,7 +169,7 @@ impl OpenBatch {
         }
     }
 
-    /// Seals it: nothing in it changes any more. The second is the next batch, empty.
+    /// Seals it: nothing in it changes any more. Also returns the next batch, which is empty.
     pub(crate) fn seal(
         mut self,
         _whole: WholeBlocks,
@@ -215,13 +215,13 @@ impl OpenBatch {
         touched
     }
 
-    /// Lets it go: nothing of it may be committed. Returns an empty batch behind the same checkpoint.
+    /// Discards it: nothing of it may be committed. Returns an empty batch after the same checkpoint.
     pub(crate) fn discard(mut self) -> Self {
         self.log.discard();
         Self::new(self.before, self.depth, self.log)
     }
 
-    /// Lets it go, since the state was rolled back to a checkpoint. Returns an empty batch behind that.
+    /// Discards it because the state was rolled back to a checkpoint. Returns an empty batch after that one.
     pub(crate) fn set_back(mut self, to: Checkpoint, hash: Option<Arc<str>>, regions: &[RegionUndo]) -> Self {
         self.log.set_back(&to, hash, regions);
         Self::new(to, self.depth, self.log)

@@ -1,4 +1,4 @@
-//! What a batch has to know of a round of events.
+//! What a batch needs to know about a round of events.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) struct RoundSummary {
     pub(crate) blocks: Vec<(i64, u64)>,
 }
 
-/// The lanes of a round, as far as a batch has to know them: one lane is one region's events, in order.
+/// The lanes of a round, as a batch sees them: one lane is one region's events, in order.
 pub(crate) trait LaneBlocks {
     /// How many lanes there are.
     fn lanes(&self) -> usize;

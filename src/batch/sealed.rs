@@ -68,16 +68,16 @@ pub struct SealedBatch {
     pub origins: Arc<Vec<Arc<str>>>,
     /// The snapshots as of the end of the batch.
     pub snapshots: Vec<SnapshotDraft>,
-    /// What it leaves so that it can be rolled back.
+    /// Its record in the undo log.
     pub undo: Option<UndoRecord>,
-    /// Records of earlier batches whose blocks are not above this one may go.
+    /// Undo records of earlier batches may be deleted if they hold no block above this one.
     pub undo_floor: Option<i64>,
-    /// If the batch is a rollback: what it does beside writing rows.
+    /// If the batch is a rollback: what it undoes besides writing rows.
     pub undone: Option<Undone>,
 }
 
 impl SealedBatch {
-    /// A batch that moves the checkpoint and holds nothing yet: to try a store with. A run makes its own.
+    /// A batch that only moves the checkpoint, for trying out a store. A run makes its own.
     pub fn new(before: Checkpoint, after: Checkpoint) -> Self {
         Self {
             before,

@@ -1,4 +1,4 @@
-//! What the commit thread does with an order: commits a batch, goes back to a block, or numbers snapshots anew.
+//! The orders of the commit thread, and carrying them out: commit a batch, roll back to a block, renumber snapshots.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,11 +36,11 @@ pub(crate) enum Done {
     Committed(Committed),
     /// The state is as of the block; none if it was not behind it.
     RolledBack(Option<RolledBack>),
-    /// Snapshots have new numbers; or not, which was said: nothing depends on it.
+    /// Snapshots have new numbers; or not, which was reported: nothing depends on it.
     Renumbered,
 }
 
-/// Is told what has committed, on the thread that commits. Must not block.
+/// Hears of each commit, on the commit thread. Must not block.
 pub(crate) trait CommitListener: Send + Sync {
     /// A batch is durable.
     fn committed(&self, batch: &SealedBatch, committed: &Committed);
@@ -94,8 +94,8 @@ impl StoreCommitter {
         Ok(committed)
     }
 
-    /// Brings the state back to what it was as of a block. Nothing is in flight: checkpoint and history are read now, from
-    /// one state of the store.
+    /// Rolls the state back to a block. Nothing is in flight: checkpoint and undo log are read now, from one state of
+    /// the store.
     fn roll_back(&mut self, to: i64) -> Result<Option<RolledBack>, StoreError> {
         let (from, store) = (self.store.checkpoint()?, &mut self.store);
         let plan = plan_rollback(from, self.depth, &self.schema, to.into(), |rows_from| store.undo_log(rows_from))?;
@@ -116,7 +116,7 @@ impl StoreCommitter {
         }))
     }
 
-    /// Numbers snapshots above what readers have. If that fails it will be found again, and no batch depends on it.
+    /// Numbers snapshots above what readers have. A failure is found again later, and no batch depends on it.
     fn renumber(&mut self, above: &[(Arc<str>, u64)]) {
         match (self.store.renumber(above), &self.listener) {
             (Ok(()), Some(listener)) => listener.renumbered(),
@@ -140,7 +140,7 @@ pub struct BatchError {
 impl std::fmt::Display for BatchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.error {
-            // It names the block itself.
+            // The error names the block itself.
             StoreError::Undo(UndoError::Beyond { .. }) => self.error.fmt(f),
             error => write!(f, "{} was not committed: {error}", self.span),
         }

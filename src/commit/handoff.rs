@@ -1,12 +1,12 @@
 //! The depth-one hand-off to a thread that commits in order.
 //!
-//! One thread owns the commits. Others hand sealed items over and go on; each gets a [`Ticket`] on which it may wait
-//! for its item's own result. At most one item waits while one is being committed, so a producer that outruns the
-//! committer holds at most three: committing, waiting, and the one it is filling.
+//! One thread owns the commits. Others hand sealed items over and go on; each gets a [`Ticket`] and may wait on it for
+//! its item's result. At most one item waits while another is being committed, so a producer that outruns the committer
+//! holds at most three: committing, waiting, and the one it is filling.
 //!
-//! The first failure latches: the item that failed and every later one gets it, and nothing is committed after it.
-//! No result is ever dropped: a ticket that nobody waits on leaves its failure in the latch, which
-//! [`CommitThread::failure`] and [`CommitThread::finish`] return.
+//! The first failure latches: the item that failed and every later one get it, and nothing commits after it. No result
+//! is ever dropped: the failure of a ticket that nobody waits on stays in the latch, which [`CommitThread::failure`]
+//! and [`CommitThread::finish`] return.
 //!
 //! Usable on its own, by a program with a store of its own: see `examples/handoff.rs`.
 
@@ -45,7 +45,7 @@ pub enum CommitFailure<E> {
     Failed(Arc<E>),
     /// The committing thread panicked.
     Panicked(Arc<str>),
-    /// The time to wait was over; the commit may still come.
+    /// The wait timed out; the commit may still come.
     TimedOut(Duration),
     /// The item was committed, and its receipt was taken by an earlier wait on the same ticket.
     Taken,
@@ -163,7 +163,7 @@ impl<E> Shared<E> {
     }
 }
 
-/// The commit thread and the way to it. Dropping it lets what was handed over be committed and does not wait.
+/// The commit thread and the hand-off to it. Dropping it lets everything handed over commit, and does not wait.
 pub struct CommitThread<C: Committer> {
     jobs: Option<Arc<Sender<Job<C>>>>,
     shared: Arc<Shared<C::Error>>,

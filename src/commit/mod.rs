@@ -1,4 +1,4 @@
-//! Commits: sealed batches go to the store here, in order, on a thread of their own.
+//! Commits sealed batches to the store, in order, on a thread of its own.
 //!
 //! Runs no handler, and holds no SQL: that is the store's.
 

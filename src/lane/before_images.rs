@@ -1,4 +1,4 @@
-//! What rows were before blocks changed them, on its way from the lanes into the history of their batch.
+//! Before-images on their way from the lanes into the undo record of their batch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -9,8 +9,8 @@ use crate::model::schema::Schema;
 use crate::rows::codec::Decoder;
 use crate::undo::{BeforeImages, push_absent, push_row};
 
-/// A row that was written without being here: what is committed is what it was, since no batch that is not committed
-/// has changed it.
+/// A row that was written without being cached. Its before-image is what is committed, since no uncommitted batch has
+/// changed it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UnseenWrite {
     pub(super) entity: usize,
@@ -20,8 +20,8 @@ pub(super) struct UnseenWrite {
     pub(super) block: i64,
 }
 
-/// Reads from the store what rows were that were written unseen; one query for each table. Must be called before their
-/// batch is handed over.
+/// Reads from the store the before-images of rows that were written without being read, with one query per table. Must
+/// be called before their batch is handed over.
 pub(super) fn read_unseen(
     loader: &mut Loader,
     schema: &Schema,
@@ -60,12 +60,12 @@ pub(super) fn read_unseen(
     Ok(found)
 }
 
-/// What a batch changed, and what it was before.
+/// What a batch changed, and the before-images.
 #[derive(Debug, Default)]
 pub(crate) struct SealedRows {
     /// The rows that changed: entity, and rows of one region. In any order.
     pub(crate) changes: Vec<(usize, crate::rows::changes::RegionChanges)>,
-    /// What rows were; of the same row, what was read from the store comes first.
+    /// Before-images; of the same row, the one read from the store comes first.
     pub(crate) history: Vec<(usize, BeforeImages)>,
 }
 

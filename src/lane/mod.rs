@@ -1,8 +1,8 @@
 //! Lanes: where handlers run. One lane is one region's events of a batch, in order; lanes run in parallel.
 //!
-//! An [`Engine`] runs the lanes of the regions that were assigned to it and keeps their warm rows. There are two
-//! kinds: [`lua`] (a Lua VM) and [`rust`] (a Rust [`rust::handler::Handler`]). No SQL and no network: rows that are not
-//! warm come through a [`Loader`].
+//! An [`Engine`] runs the lanes of the regions that are assigned to it and caches their rows. There are two kinds:
+//! [`lua`] (a Lua VM) and [`rust`] (a Rust [`rust::handler::Handler`]). No SQL and no network: rows that are not cached
+//! come through a [`Loader`].
 
 mod assignment;
 mod before_images;
@@ -90,7 +90,7 @@ pub enum Place {
     },
     /// Before the first event.
     Loading,
-    /// While what a batch changed was taken out.
+    /// While the batch was sealed.
     Sealing,
 }
 
@@ -160,7 +160,7 @@ fn place_text(place: &EventPlace) -> String {
     format!("{}:{}", place.origin, place.line)
 }
 
-/// Runs the lanes of some regions and keeps their warm rows.
+/// Runs the lanes of some regions and caches their rows.
 pub(crate) trait Engine: Send {
     /// Handles some lanes of a round. The rows that they miss are loaded together.
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError>;
@@ -168,11 +168,11 @@ pub(crate) trait Engine: Send {
     /// The region's document as of the state that the engine holds now.
     fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError>;
 
-    /// Takes out what the batch changed. With `undo_floor` also what rows were before the blocks behind that one
-    /// changed them; what was written unseen is read from the store for it.
+    /// Takes out what the batch changed. With `undo_floor`, also the before-images of blocks after that one; those of
+    /// rows that were written without being read come from the store.
     fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError>;
 
-    /// Lets all rows go, changed or not: the store was rolled back. Nothing may be staged.
+    /// Drops all rows, changed or not: the store was rolled back. Nothing may be staged.
     fn forget(&mut self) -> Result<(), LaneError>;
 
     /// Changes from now on belong to batch `number`; batches up to `committed` are in the store.
@@ -184,7 +184,7 @@ pub(crate) trait Engine: Send {
     /// Rows that the open batch has changed.
     fn changed_rows(&self) -> u64;
 
-    /// Lets committed rows go until it takes `target` bytes or nothing more can go.
+    /// Evicts committed rows until it takes `target` bytes or nothing more can go.
     fn trim(&mut self, target: usize) -> Result<(), LaneError>;
 }
 
@@ -195,7 +195,7 @@ pub(crate) struct EngineContext {
     /// For each entity, whether its table had no row when the run began.
     pub(crate) is_empty: Arc<[bool]>,
     pub(crate) readers: Arc<dyn OpenReader>,
-    /// How many blocks back it must be known what rows were; 0 for no history.
+    /// How many blocks back before-images are kept; 0 for no undo log.
     pub(crate) undo_depth: u64,
     /// Bytes it may never exceed.
     pub(crate) memory_bytes: usize,
@@ -326,8 +326,8 @@ impl Loader {
         Ok(answers)
     }
 
-    /// Loads rows of one table, for each region its ids or as much of it as is worth it: see [`Loaded`]. One query for
-    /// all regions, and one more where small tables are tried whole.
+    /// Loads rows of one table: for each region its ids, or the whole table if that is small enough (see [`Loaded`]).
+    /// One query for all regions, and one more where small tables are tried whole.
     pub(crate) fn load(&mut self, entity: usize, wanted: &[Wanted<'_>]) -> Result<Vec<Loaded>, StoreError> {
         // Waiting for the store is not the handler's time.
         let _waiting = (self.watch.pause(), self.loads.wait());
@@ -404,7 +404,7 @@ pub(crate) struct Loaded {
     pub(crate) is_whole: bool,
 }
 
-/// A store without rows, for handlers that are only to be tried.
+/// A store without rows, for trying handlers.
 pub(crate) struct NoRows;
 
 impl OpenReader for NoRows {

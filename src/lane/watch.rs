@@ -1,7 +1,7 @@
-//! What an engine is doing right now, for whoever watches that it does not hang.
+//! What an engine is doing right now, so that a watcher can see when it hangs.
 //!
-//! A script cannot be interrupted from outside, and asking it after every so many instructions would slow every
-//! handler. So the engine notes which event it is at, and the watcher sees when that does not change.
+//! A script cannot be interrupted from outside, and a hook every so many instructions would slow every handler. So the
+//! engine notes which event it is at, and the watcher sees when that does not change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,7 +95,7 @@ impl Drop for Pause<'_> {
     }
 }
 
-/// Sees when an engine has been at one event for too long.
+/// Detects that an engine has been at one event for too long.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     watch: Arc<Watch>,
@@ -104,7 +104,7 @@ pub(crate) struct Watcher {
     still: Duration,
 }
 
-/// What one look counts at most. A process that was suspended, or a machine that was, has not handled anything.
+/// The most that one check counts. A process or a machine that was suspended has not handled anything meanwhile.
 const LOOK_MAX: Duration = Duration::from_millis(250);
 const _: () =
     assert!(LOOK_MAX.as_millis() > WAIT_STEP.as_millis(), "or a stuck handler would never be noticed in time");

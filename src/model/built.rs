@@ -1,6 +1,6 @@
-//! What a build has in it: the optional rooms of the house, by the names of their cargo features.
+//! Which optional parts a build has, by the names of their cargo features.
 
-/// Something is asked for that this build does not have in it.
+/// Something was asked for that this build does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this build has no {what}: cargo feature {feature:?}")]
 pub struct NotBuilt {

@@ -1,4 +1,4 @@
-//! A budget of bytes that several parties share: who takes from it waits until there is room.
+//! A shared budget of bytes: taking from it waits until there is room.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -36,8 +36,8 @@ impl ByteBudget {
         self.waiters.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes bytes; waits for `timeout` at most and returns none then. More than the whole limit is given when
-    /// nothing else is in use, or the taker would wait for ever.
+    /// Takes bytes, and waits for `timeout` at most; none after that. A request above the limit is granted when nothing
+    /// else is in use, or it would wait for ever.
     pub fn take(self: &Arc<Self>, bytes: usize, timeout: Duration) -> Option<Lease> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |used: &mut usize| *used > 0 && used.saturating_add(bytes) > self.limit;

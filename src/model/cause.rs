@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// An error of whatever kind that another one was caused by. Which types there are is no promise: they are those of drivers.
+/// Any error that caused another one. Which types there are is no promise: they are those of drivers.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
 /// What went wrong, as a text that may say what to do, and the error that it comes from.

@@ -1,4 +1,4 @@
-//! Numbers that must not be taken for one another.
+//! Numbers that must not be confused with one another.
 //!
 //! Inside the program each of them is a type of its own. At its borders (a source's event, a handler's context, the report,
 //! SQL) a block is an `i64` and a batch a `u64`, as users write them.
@@ -64,8 +64,8 @@ impl BatchNo {
     }
 }
 
-/// Which batch changes belong to, and what is in the store: told to the engines with every order, so that a row that is not
-/// committed is never let go.
+/// Which batch new changes belong to, and which batch is committed. The engines get it with every order, so that an
+/// uncommitted row is never evicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchClock {
     /// The batch that handlers fill.

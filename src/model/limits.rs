@@ -21,11 +21,11 @@ pub const READ_AHEAD_BYTES_MIN: usize = 512 * 1024;
 /// See [`READ_AHEAD_BYTES_MIN`].
 pub const READ_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes of events of another branch that are put aside while it is not known whether the source stays on it. Beyond it
-/// it is gone over to, which is right too, and more work.
+/// Bytes of a held branch: events of another branch, held while it is not known whether the source stays on it. Past
+/// this limit we switch to the branch: still correct, but it costs a rollback.
 pub const ASIDE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Bytes of a position in a source: it is to be stored with every checkpoint.
+/// Bytes of a position in a source: it is meant to be stored with every checkpoint.
 pub const POSITION_BYTES_MAX: usize = 1024;
 
 /// Events that are spread over the lanes at a time. A round ends when its slowest lane ends, so a round should be
@@ -38,7 +38,7 @@ pub const ROUND_EVENTS_MIN: u64 = 64;
 /// Events that cross into a script engine in one call.
 pub const CHUNK_EVENTS_MAX: usize = 1024;
 
-/// Events that are run dry, ahead of one that misses a row, to learn which rows will be missed next.
+/// Events in one dry run, behind a call that misses a row, to learn which rows will be missed next.
 pub const DRY_EVENTS_MAX: usize = 1024;
 
 /// A region's table of up to this many rows is loaded whole at the first miss, so that later misses are answered
@@ -47,7 +47,7 @@ pub const WHOLE_REGION_ROWS_MAX: usize = 1000;
 /// The same in bytes, in packed form.
 pub const WHOLE_REGION_BYTES_MAX: usize = 256 * 1024;
 
-/// Regions whose tables are tried whole in one query: what comes in vain is bounded by this and the bound above.
+/// Regions whose tables are tried whole in one query: this and the bound above limit what is read in vain.
 pub const REGIONS_TRIED_MAX: usize = 32;
 
 /// Script engines per lane thread. More than one, so that uneven regions can be spread; bounded, whatever the
@@ -61,14 +61,14 @@ pub const LANE_THREADS_MAX: usize = 64;
 /// waits in the channel. Sealing late writes a hot row less often.
 pub const OPEN_BATCH_GROWTH_MAX: u64 = 8;
 
-/// How long an open batch that has its events may go on growing while rows are written again and again: for so much of it
-/// is lost in a crash.
+/// How long an open batch that has its events may keep growing while the same rows are written again. A crash loses
+/// that much more work.
 pub const OPEN_BATCH_TIME: Duration = Duration::from_millis(100);
 
 /// How long a stream may be silent before the events that came so far are committed.
 pub const LINGER: Duration = Duration::from_millis(200);
 
-/// The longest uninterrupted wait of any thread before it looks whether it is to stop.
+/// The longest wait of any thread before it checks whether it should stop.
 pub const WAIT_STEP: Duration = Duration::from_millis(50);
 
 /// How long a drain may take by default after a stop was asked for.
@@ -114,10 +114,10 @@ pub const NUMERIC_DIVISION_SCALE_MIN: usize = 20;
 /// How deep a JSON document may be nested: what serde_json reads back at most.
 pub const JSON_DEPTH_MAX: usize = 120;
 
-/// Expired snapshots that one commit removes at most, so that a long pause does not make one slow commit.
+/// Expired snapshots that one commit deletes at most, so that a long pause does not make one commit slow.
 pub const SNAPSHOT_PRUNE_ROWS_MAX: usize = 1000;
 
-/// Records of the history that one commit lets go at most; it leaves one.
+/// Undo records that one commit deletes at most; it leaves one.
 pub const HISTORY_PRUNE_RECORDS_MAX: usize = 16;
 
 /// The default of `snapshots.ttl`: how long a snapshot is kept that is not its region's newest.
@@ -153,8 +153,8 @@ pub const PUBLISH_RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
 /// See [`PUBLISH_RETRY_WAIT_MIN`].
 pub const PUBLISH_RETRY_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Regions that write the summary among themselves at most: it is put together inside Redis, which does nothing else in
-/// that time. Of more, it is written from here, with one more round trip.
+/// The most regions that write the summary among themselves: it is put together inside Redis, which does nothing else
+/// meanwhile. With more regions it is written from here, with one more round trip.
 pub const PUBLISH_VOTERS_MAX: usize = 512;
 
 /// Regions that are taken from the store at once to be published.

@@ -1,6 +1,6 @@
 //! The nouns of the program: data and nothing else.
 //!
-//! Imports no other room. Whatever two rooms have to agree on, and that is neither a machine nor a connection, is here.
+//! Imports no other room. Whatever two rooms have to agree on is here, unless it is a machine or a connection.
 
 pub mod built;
 pub(crate) mod byte_budget;

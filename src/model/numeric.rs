@@ -1,7 +1,7 @@
 //! Exact numbers of any size: what a `numeric` column holds.
 //!
-//! Whole numbers that fit 128 bits, which is nearly all of them, are kept in place; the rest is left to the
-//! `bigdecimal` library. No value ever passes through a float.
+//! Whole numbers within 128 bits, which is nearly all of them, are kept in place; `bigdecimal` does the rest. No value
+//! ever passes through a float.
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A place in a source. Only the source that gave it knows what it means.
+//! A position in a source. Only the source that gave it knows what it means.
 
 use std::fmt;
 

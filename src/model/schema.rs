@@ -54,8 +54,7 @@ impl Entity {
         self.columns.iter().position(|column| column.name == name)
     }
 
-    /// The columns as they are noted down where they are stored: `name type, name type`. Names hold neither spaces nor
-    /// commas.
+    /// The columns as stores note them: `name type, name type`. Names hold neither spaces nor commas.
     pub(crate) fn columns_text(&self) -> String {
         let columns: Vec<String> =
             self.columns.iter().map(|column| format!("{} {}", column.name, column.kind)).collect();

@@ -1,4 +1,4 @@
-//! What a setter says to a value that cannot be meant.
+//! Why a setter refuses a value.
 
 /// A value that a setter refuses: its text says what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Small texts that several rooms write: a hint at the nearest name, a count for people, what a panic said.
+//! Small texts that several rooms need: a hint at the nearest name, a number for people, the text of a panic.
 
 /// `; did you mean …?` if one of the known names is near.
 pub(crate) fn nearest(name: &str, known: &[&str]) -> String {

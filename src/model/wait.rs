@@ -1,10 +1,10 @@
-//! Waiting for a while, in steps, so that whoever waits can be told to stop.
+//! Waiting in steps, so that whoever waits can be told to stop.
 
 use std::time::{Duration, Instant};
 
 use crate::model::limits::WAIT_STEP;
 
-/// Waits for that long, or until `is_over`; looks at that every [`WAIT_STEP`].
+/// Waits for that long, or until `is_over`, which is checked every [`WAIT_STEP`].
 pub(crate) fn pause(span: Duration, is_over: impl Fn() -> bool) {
     let started = Instant::now();
     while let Some(rest) = span.checked_sub(started.elapsed()).filter(|rest| !rest.is_zero() && !is_over()) {

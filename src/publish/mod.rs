@@ -3,7 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `target` | what a target is: the trait |
-//! | `mailbox`, `worker`, `regions` | the publish thread of a run: what waits for it; the thread; how each region stands |
+//! | `mailbox`, `worker` | the publish thread of a run: what waits for it; the thread |
+//! | `region_states`, `stats` | how each region stands; the live numbers |
 //! | `fields` | id and time taken from a document |
 //! | `documents` | ready documents, read from a text |
 //! | `redis/` | the target Redis: its keys, scripts and connections |

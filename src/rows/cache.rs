@@ -1,11 +1,11 @@
-//! The warm rows of one region in one table.
+//! The row cache of one region in one table.
 //!
-//! The rule that makes reads right without waiting: *a row that changed in a batch that is not committed is always
-//! here*. So a row is looked up here and then among what is committed, and never anywhere else. Each change carries
-//! the number of its batch; only rows whose batch is committed may be let go.
+//! The rule that makes reads correct without waiting: *a row that changed in an uncommitted batch is always cached*. So
+//! a read looks in the cache and then among committed rows, and nowhere else. Each change carries the number of its
+//! batch; only rows whose batch is committed may be evicted.
 //!
-//! Rows are kept in two generations. A sweep lets the old one go and makes the young one old, so rows that are used
-//! stay; it costs nothing between sweeps.
+//! The cache has two generations. A sweep evicts the old one and makes the young one old, so rows in use stay; between
+//! sweeps this costs nothing.
 
 mod search;
 
@@ -19,7 +19,7 @@ use search::Search;
 use super::codec::{Change, Writer};
 use crate::model::value::{Row, row_memory_bytes};
 
-/// What is known here of a row.
+/// What the cache knows of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Found<'t> {
     /// The row.
@@ -40,8 +40,8 @@ struct Slot {
     writer: Writer,
     /// The block of that event.
     block: i64,
-    /// Whether it is known not to have existed before the batch that changed it last; of a table that is filtered, as far
-    /// as is known here.
+    /// Whether it is known not to have existed before the batch that changed it last. Of a table with an existence
+    /// filter, only as far as the cache knows.
     is_new: bool,
 }
 
@@ -69,19 +69,19 @@ pub enum BeforeImage {
 
 type Rows = HashMap<Box<str>, Slot, RandomState>;
 
-/// The warm rows of one region in one table.
+/// The row cache of one region in one table.
 #[derive(Debug, Clone, Default)]
 pub struct RowCache {
     young: Rows,
     old: Rows,
     is_whole: bool,
-    /// Whether there is a filter that knows which rows there may be ([`super::existence::ExistenceFilter`]).
+    /// Whether the table has an existence filter ([`super::existence::ExistenceFilter`]).
     is_filtered: bool,
-    /// Whether a row was ever asked for. Until then rows are let go as soon as they are committed.
+    /// Whether a row was ever read. Until then rows are evicted as soon as they are committed.
     is_read: bool,
     was_tried: bool,
     dirty: Vec<Box<str>>,
-    /// How many rows are here, those known not to be not counted.
+    /// How many rows are cached, without those known to be absent.
     rows: usize,
     bytes: usize,
     search: Search,
@@ -91,12 +91,13 @@ pub struct RowCache {
 const ROW_OVERHEAD_BYTES: usize = 64;
 
 impl RowCache {
-    /// A table without warm rows. If it `is_whole`, there are no committed ones either, and a filter knows of those to come.
+    /// A table without cached rows. If it `is_whole`, there are no committed ones either, and a filter knows of those
+    /// to come.
     pub fn new(is_whole: bool) -> Self {
         Self { is_whole, is_filtered: is_whole, ..Self::default() }
     }
 
-    /// Whether rows that are said to be new are; else they are if the filter does not know them.
+    /// Whether `Change::New` can be trusted without consulting the existence filter.
     pub fn trusts_new(&self) -> bool {
         self.is_whole || !self.is_filtered
     }
@@ -164,7 +165,7 @@ impl RowCache {
         }
     }
 
-    /// Takes in what the store had for an id. What is here already is newer and stays.
+    /// Takes in the store's row for an id. A row that is cached already is newer and stays.
     pub fn supply(&mut self, id: &str, row: Option<Row>) {
         self.was_tried = true;
         if !self.young.contains_key(id) && !self.old.contains_key(id) {
@@ -184,7 +185,7 @@ impl RowCache {
     pub fn supplied_whole(&mut self) {
         self.was_tried = true;
         if !std::mem::replace(&mut self.is_whole, true) {
-            // A row that was written without being here may have been there before.
+            // A row that was written without being cached may have existed before.
             for id in &self.dirty {
                 if let Some(slot) = self.young.get_mut(id).or_else(|| self.old.get_mut(id)) {
                     slot.is_new = false;
@@ -193,7 +194,7 @@ impl RowCache {
         }
     }
 
-    /// Lets go of rows that batch `batch`, which is committed, changed last, if rows of this table are never read.
+    /// Evicts rows that the committed batch `batch` changed last, if rows of this table are never read.
     pub fn let_go(&mut self, batch: u64, ids: &[Box<str>]) {
         if self.is_read || !self.search.is_unused() {
             return;
@@ -211,7 +212,7 @@ impl RowCache {
         }
     }
 
-    /// Whether rows are let go as soon as they are committed.
+    /// Whether rows are evicted as soon as they are committed.
     pub fn is_write_only(&self) -> bool {
         self.is_filtered && !self.is_read && self.search.is_unused()
     }
@@ -237,7 +238,7 @@ impl RowCache {
         ids
     }
 
-    /// Lets go of the rows that were not used since the last sweep, if their batch is among the `committed` first.
+    /// Evicts the rows that were not used since the last sweep, if their batch is among the `committed` first.
     pub fn sweep(&mut self, committed: u64) {
         self.search = Search::default();
         let young = std::mem::take(&mut self.young);

@@ -37,8 +37,8 @@ impl RegionChanges {
         Self::checked(entity, region, packed, |_, change| change == Change::New)
     }
 
-    /// As [`RegionChanges::new`]; `is_new` is told of each row that was written, by id and what is said of it, and a row that
-    /// is said to be new is one only if it says so too.
+    /// As [`RegionChanges::new`]. `is_new` gets the id and the change of each written row; a row stays `New` only if it
+    /// returns true for it.
     ///
     /// # Errors
     /// As [`RegionChanges::new`].

@@ -1,7 +1,7 @@
 //! The packed form of rows: how they cross from a lane to the commit, and from the store to a lane.
 //!
-//! One format serves script engines (which build it with Lua's `string.pack`) and native lanes, so a commit decodes
-//! rows in place and allocates nothing. All integers are little-endian.
+//! One format serves the Lua engine (which builds it with `string.pack`) and the Rust engine, so a commit decodes rows
+//! in place and allocates nothing. All integers are little-endian.
 //!
 //! | part | form |
 //! |---|---|

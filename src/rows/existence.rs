@@ -1,8 +1,8 @@
-//! Which rows a table may have: of one that was empty when the run began it is so known, without asking the store, that
-//! a row that is not warm does not exist.
+//! The existence filter: which rows a table may have. It is kept for a table that was empty when the run began, and
+//! answers without asking the store that a row that is not cached does not exist.
 //!
-//! A Bloom filter that grows by layers: it never says "no" of a row that there is; of one that there is not it says
-//! "maybe" once in some hundreds, and then the store is asked, or the row is written as one that may be there.
+//! A Bloom filter that grows by layers. It never denies a row that exists. For one that does not, it answers "maybe"
+//! once in some hundreds; then the store is asked, or the row is written as one that may exist.
 
 use fastbloom::BloomFilter;
 use foldhash::fast::FixedState;
@@ -23,7 +23,7 @@ const MEMORY_SHARE: usize = 8;
 pub struct ExistenceFilter {
     /// The last one has room.
     layers: Vec<Layer>,
-    /// Bytes it may take. When they do not suffice it knows nothing any more: there may be any row.
+    /// Bytes it may take. When they are used up, it answers that any row may exist.
     bytes_max: usize,
     is_full: bool,
 }
@@ -89,8 +89,8 @@ impl ExistenceFilter {
     }
 }
 
-/// Says of each row that is said to be new whether it is: without a filter, and if the table `trusts_new` of it itself, it is.
-/// Notes every row that was written: one that is not said to be new may never have been noted.
+/// Decides for each row marked new whether it is: yes without a filter, or if the table `trusts_new`. Notes every
+/// written row, because one that is not marked new may never have been noted.
 pub(crate) fn is_new(
     known: &mut Option<ExistenceFilter>,
     region: RegionNo,

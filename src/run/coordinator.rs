@@ -1,7 +1,7 @@
 //! The loop of the handler thread: takes pages, runs rounds of lanes, seals batches, hands them to the commit thread.
 //!
-//! What a part of it knows is a type of its own: [`OpenBatch`], [`InFlight`], [`MemoryBudget`], [`SealPolicy`],
-//! [`SnapshotDuty`], [`Meter`]. Here is only the order in which they are asked.
+//! Each part of its state is a type that owns its fields: [`OpenBatch`], [`InFlight`], [`MemoryBudget`],
+//! [`SealPolicy`], [`SnapshotDuty`], [`Meter`]. This file only decides the order in which they are asked.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::source::reader::FromReader;
 use crate::store::StoreError;
 use crate::undo::UndoError;
 
-/// How long a part of a block waits for the rest before it is looked whether the reader waits for room.
+/// How long a part of a block waits for the rest before we check whether the reader is waiting for room.
 const PART_STEP: Duration = Duration::from_millis(2);
 
 /// What stays the same for the whole run.
@@ -90,10 +90,10 @@ pub(super) struct Coordinator<'h> {
 }
 
 impl Coordinator<'_> {
-    /// Contract of the handler thread. In: pages and rollbacks, over a bounded channel. Out: sealed batches and orders to roll
-    /// back, to the commit thread, in order. Writes nothing itself. Ends: at the end of the source or when it is stopped, after
-    /// all that was handed over has committed; or at the first error, after what was handed over before it has ended. Gives
-    /// the committer back, which holds the pipeline's lock, if nothing is in flight any more.
+    /// Contract of the handler thread. In: pages and rollbacks, over a bounded channel. Out: sealed batches and
+    /// rollback orders, to the commit thread, in order. Writes nothing itself. Ends: at the end of the source or when
+    /// it is stopped, after everything handed over has committed; or at the first error, after what was handed over
+    /// before it has ended. Returns the committer, which holds the pipeline's lock, if nothing is in flight any more.
     pub(super) fn run(mut self) -> (Result<Outcome, PipelineError>, Option<StoreCommitter>) {
         if let Some(to) = self.plan.rollback {
             self.queue.push_rollback(to);
@@ -109,7 +109,7 @@ impl Coordinator<'_> {
         };
         let ended = match (ended, drained) {
             (Ok(()), Ok(())) => Ok(self.outcome),
-            // What a commit said comes first: a lane's failure after it may follow from it.
+            // A commit's error comes first: a lane's failure may be a consequence of it.
             (_, Err(error)) | (Err(error), Ok(())) => Err(error),
         };
         (ended, committer)
@@ -136,7 +136,7 @@ impl Coordinator<'_> {
                 None => self.wait_for_pages()?,
             }
         }
-        // Whatever the reason, events that were read must not be taken for handled.
+        // Whatever the reason, events that were only read must not count as handled.
         if self.queue.has_events() && !self.in_flight.is_stopped() {
             return Err(self.bug("events were left when the source had ended"));
         }
@@ -168,7 +168,7 @@ impl Coordinator<'_> {
     fn pass(&mut self, round: Round, taken: Taken) -> Result<(), PipelineError> {
         let before = self.engines.memory_bytes();
         let events = taken.summary.events;
-        // A part of a block may turn out not to count: then nothing else may be in its batch.
+        // A part of a block may turn out to be abandoned: then nothing else may be in its batch.
         let first_block = taken.summary.first_block;
         let begins_part = !taken.is_whole && self.open.last_block() != Some(first_block);
         if begins_part && self.open.has_events() && !self.plan.depth.is_none() {
@@ -218,7 +218,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Waits for a page; when none comes for a while, what is complete is committed.
+    /// Waits for a page. When none comes for a while, commits what is complete.
     fn wait_for_pages(&mut self) -> Result<(), PipelineError> {
         let _waiting = self.meter.time_if_began(Phase::WaitingForSource, self.open.number());
         let since = Instant::now();
@@ -230,7 +230,7 @@ impl Coordinator<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if self.queue.has_events() && self.incoming.budget.is_waited_for() {
-                // The reader waits for room that a part of the block that is here would make.
+                // The reader needs room, and only handling the partial block that is here frees it.
                 return Ok(());
             }
             self.in_flight.poll()?;
@@ -305,8 +305,8 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Makes room when the memory budget is nearly used up: first by letting committed rows go, then by sealing the
-    /// open batch and waiting until all that is staged has committed.
+    /// Makes room when the memory budget is nearly used up: first by evicting committed rows, then by sealing the open
+    /// batch and waiting until everything staged has committed.
     fn keep_memory(&mut self) -> Result<(), PipelineError> {
         if self.memory.relief(&self.usage()) == Relief::None {
             return Ok(());
@@ -402,15 +402,15 @@ impl Coordinator<'_> {
         self.engines_at_open = self.engines.memory_bytes();
     }
 
-    /// Brings the state back to what it was as of a block: lets all that is in flight commit, hands the rollback over as
-    /// one more order, and begins anew behind it.
+    /// Rolls the state back to a block: waits until everything in flight has committed, hands the rollback over as one
+    /// more order, and starts again from there.
     fn roll_back(&mut self, to: i64) -> Result<(), PipelineError> {
         if let Some(tip) = self.open.tip().filter(|tip| *tip > to && self.plan.depth.is_none()) {
             let error = UndoError::Beyond { to, oldest: Some(tip), depth: 0 };
             return Err(PipelineError::Store(StoreError::Undo(error)));
         }
         if self.queue.is_cut() {
-            // The open batch is a part of a block that does not count: nothing of it may be committed.
+            // The open batch is a part of an abandoned block: nothing of it may be committed.
             self.in_flight.drain(&mut self.hooks)?;
             self.forget()?;
             let open = std::mem::take(&mut self.open).discard();
@@ -426,7 +426,7 @@ impl Coordinator<'_> {
         done.map_or(Ok(()), |done| self.begin_anew(to, done))
     }
 
-    /// Lets the engines forget all rows. Nothing may be in flight: an engine would otherwise lose rows that are not committed.
+    /// Clears the engines' row caches. Nothing may be in flight, or an engine would lose rows that are not committed.
     fn forget(&mut self) -> Result<(), PipelineError> {
         let result = self.engines.forget(self.in_flight.clock());
         result.map_err(|error| self.lane_error(error))

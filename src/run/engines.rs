@@ -1,4 +1,4 @@
-//! The engines and the threads they run on, under watch.
+//! The engine pool: the engines, the threads they run on, and the watch over them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl EnginePool {
         self.slots.iter().fold(0, |rows, slot| rows.saturating_add(slot.changed_rows))
     }
 
-    /// Lets each engine give back memory down to `permille` thousandths of what it takes.
+    /// Makes each engine evict rows until it takes `permille` thousandths of what it takes now.
     pub(super) fn trim(&mut self, clock: BatchClock, permille: usize) -> Result<(), LaneError> {
         let job = |slot: usize| {
             let target = self.slots[slot].memory_bytes / 1000 * permille;
@@ -100,7 +100,7 @@ impl EnginePool {
         self.each(clock, jobs).map(drop)
     }
 
-    /// Lets every engine let go of all rows: the store was rolled back.
+    /// Clears every engine's rows: the store was rolled back.
     pub(super) fn forget(&mut self, clock: BatchClock) -> Result<(), LaneError> {
         self.plan.is_empty = vec![false; self.plan.is_empty.len()].into();
         let job = |slot: usize| (slot, Box::new(|engine: &mut dyn Engine| engine.forget()) as Job<()>);
@@ -108,11 +108,11 @@ impl EnginePool {
         self.each(clock, jobs).map(drop)
     }
 
-    /// Runs each job on its engine, in parallel, and waits for all. Jobs name different engines. Before its job an engine is
-    /// told the clock, if it is another one than it knows.
+    /// Runs each job on its engine, in parallel, and waits for all. Jobs name different engines. An engine gets the
+    /// clock before its job, if it has changed.
     ///
     /// # Errors
-    /// The error that stands first in the source; or that a handler has hung. Then its thread is left behind.
+    /// The error of the event that comes first in the source; or that a handler hangs. Then its thread is left behind.
     pub(super) fn each<T: Send + 'static>(
         &mut self,
         clock: BatchClock,
@@ -207,7 +207,7 @@ impl EnginePool {
     }
 }
 
-/// The one of two errors whose event stands first, so that a run fails with the same message every time.
+/// Of two errors, the one whose event comes first, so that a run fails with the same message every time.
 fn earlier(first: Option<LaneError>, second: LaneError) -> LaneError {
     let rank = |error: &LaneError| match error {
         LaneError::Handler { place: Place::Event(place), .. } | LaneError::Event(place, _) => (place.block, place.line),

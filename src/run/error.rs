@@ -97,7 +97,7 @@ impl From<SourceError> for PipelineError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// How the pipeline is put together: its file, its tables, an address, what was left out, how far it keeps history.
+    /// The pipeline itself: its file, its tables, an address, a setting that is missing, how far its undo log reaches.
     Config,
     /// The source cannot be found, or an event is not as it should be.
     Input,
@@ -105,7 +105,7 @@ pub enum ErrorKind {
     Handler,
     /// The store does not answer, refuses something, or is held by another run.
     Store,
-    /// Snapshots cannot be published as it is given.
+    /// The place to publish to cannot be used as it is given.
     Publish,
     /// It was stopped, and what was in flight did not commit in time.
     Stopped,
@@ -135,8 +135,9 @@ impl PipelineError {
         }
     }
 
-    /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler: what the program
-    /// `forebay` ends with 2 for, and not with 1. A script that cannot be loaded counts, a source that breaks off does not.
+    /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler. The program
+    /// `forebay` then exits with 2, else with 1. A script that cannot be loaded counts; a source that breaks off does
+    /// not.
     pub fn is_input(&self) -> bool {
         match self {
             Self::Config(_)

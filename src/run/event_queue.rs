@@ -1,4 +1,4 @@
-//! Pages that have come and are not handled yet, and how they are cut into rounds.
+//! The event queue: pages that have come and are not handled yet, and how they are cut into rounds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ pub(super) struct RoundLimits {
     pub(super) blocks: u64,
     /// Bytes of events that a round may have, if that is at least one event.
     pub(super) bytes: usize,
-    /// Whether to take a part of a block rather than nothing: the reader waits for room that only this can make.
+    /// Whether to take a part of a block rather than nothing: the reader needs room that only this frees.
     pub(super) takes_parts: bool,
     /// Events that a round may have.
     pub(super) round_events: usize,
 }
 
 impl RoundLimits {
-    /// As far as a round goes that nothing else bounds.
+    /// No limits beyond those of any round.
     pub(super) const ANY: Self = Self {
         events: u64::MAX,
         blocks: u64::MAX,
@@ -74,7 +74,7 @@ impl LaneBlocks for Round {
     }
 }
 
-/// A page, as far as its events count.
+/// A page, and how many of its events count.
 #[derive(Debug)]
 struct Queued {
     page: Arc<Page>,
@@ -99,7 +99,7 @@ pub(super) struct EventQueue {
     is_ended: bool,
     /// What is here is complete, and then comes a rollback to this block.
     rollback: Option<i64>,
-    /// Of the block that was partial, the rest does not come: it does not count.
+    /// The rest of the partial block never comes: the block is abandoned.
     is_cut: bool,
 }
 
@@ -109,7 +109,7 @@ impl EventQueue {
         self.pages.push_back(Queued { end: page.events.len(), page: Arc::new(page) });
     }
 
-    /// A rollback comes behind what is here. Events that it would undo are not handled any more.
+    /// A rollback follows what is queued. Events that it would undo are dropped from the queue.
     pub(super) fn push_rollback(&mut self, to: i64) {
         self.rollback = Some(to);
         self.is_cut = self.partial.is_some_and(|partial| partial > to);
@@ -135,17 +135,17 @@ impl EventQueue {
         self.rollback.filter(|_| self.events == 0)
     }
 
-    /// The rollback is done, or there was nothing to do for it.
+    /// The rollback is done, or was not needed.
     pub(super) fn rolled_back(&mut self) {
         (self.rollback, self.partial, self.is_cut) = (None, None, false);
     }
 
-    /// Whether the last block that was taken is one that does not count, of which the rest does not come.
+    /// Whether the last block that was taken is abandoned: the rest of it never comes.
     pub(super) fn is_cut(&self) -> bool {
         self.is_cut
     }
 
-    /// Whether nothing comes that belongs to what is here.
+    /// Whether nothing more comes that belongs to what is queued.
     fn is_complete(&self) -> bool {
         self.is_ended || self.rollback.is_some()
     }

@@ -1,17 +1,17 @@
-//! What a program is told while a run goes on, on the thread that runs it.
+//! Hooks: callbacks of the embedding program during a run, on the thread that runs it.
 
 use std::time::{Duration, Instant};
 
 use super::meter::Meter;
 use super::report::{Progress, Rollback};
 
-/// How often progress is told.
+/// How often progress is reported.
 const PROGRESS_STEP: Duration = Duration::from_millis(100);
 
-/// Is told how a run stands, several times a second, on the thread that runs it.
+/// Gets the progress of a run, several times a second, on the thread that runs it.
 pub type ProgressHook = Box<dyn FnMut(&Progress) + Send>;
 
-/// Is told that a rollback has committed, on the thread that runs the pipeline and before anything behind it is handled.
+/// Gets each committed rollback, on the thread that runs the pipeline, before anything after it is handled.
 pub type RollbackHook = Box<dyn FnMut(&Rollback) + Send>;
 
 /// The hooks of a run.
@@ -26,7 +26,7 @@ impl<'h> Hooks<'h> {
         Self { progress, rollback, told_at: Instant::now() }
     }
 
-    /// Tells how the run stands, unless it was told a moment ago.
+    /// Reports progress, unless it was reported a moment ago.
     pub(super) fn tell_progress(&mut self, meter: &Meter) {
         let Some(hook) = &mut self.progress else { return };
         if self.told_at.elapsed() < PROGRESS_STEP {

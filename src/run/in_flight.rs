@@ -1,6 +1,6 @@
-//! Batches that were handed to the commit thread, in order, until their answers have come.
+//! Batches handed to the commit thread and not yet answered, in order.
 //!
-//! Whoever waits here waits in steps and looks each time whether the run was stopped too long ago.
+//! Every wait here is in steps, and each step checks whether the drain's time is over.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ struct HandedOver {
     after: Checkpoint,
 }
 
-/// The way to the commit thread, and what is on it.
+/// The hand-off to the commit thread, and the batches on their way.
 pub(super) struct InFlight {
     commits: CommitThread<StoreCommitter>,
     queue: VecDeque<HandedOver>,
@@ -130,7 +130,8 @@ impl InFlight {
         Ok(())
     }
 
-    /// Waits until all that was handed over has ended. Without a stop as long as commits go on; after one, bounded.
+    /// Waits until everything handed over has ended: without a stop as long as commits take, after one for a bounded
+    /// time.
     pub(super) fn drain(&mut self, hooks: &mut Hooks<'_>) -> Result<(), PipelineError> {
         while let Some(batch) = self.queue.front() {
             match batch.ticket.wait(WAIT_STEP) {
@@ -143,7 +144,7 @@ impl InFlight {
         Ok(())
     }
 
-    /// Lets all that is in flight commit, and then goes back to a block. None if the state is not behind it.
+    /// Waits for everything in flight, then rolls back to a block. None if the state is not past it.
     pub(super) fn roll_back(&mut self, to: i64, hooks: &mut Hooks<'_>) -> Result<Option<RolledBack>, PipelineError> {
         self.drain(hooks)?;
         let ticket = self.submit(Order::Rollback { to }, hooks)?;
@@ -176,7 +177,7 @@ impl InFlight {
         self.commits.busy()
     }
 
-    /// Ends the commit thread, so that the store is free when the run has ended. Gives the committer back, which holds the
+    /// Ends the commit thread, so that the store is free when the run has ended. Returns the committer, which holds the
     /// pipeline's lock, unless a commit failed or takes too long; the failure is known then.
     pub(super) fn finish(self) -> Option<StoreCommitter> {
         self.commits.finish(self.stopping.drain_timeout).ok()

@@ -1,6 +1,6 @@
-//! The memory budget of a run: how large the next round may be, and what has to go when memory is short.
+//! The memory budget of a run: how large the next round may be, and what to do when memory is short.
 //!
-//! Pure: it is told what is in use, and says what to do.
+//! Pure: takes the bytes in use, returns what to do.
 
 use crate::model::limits::{ROUND_EVENTS_MAX, ROUND_EVENTS_MIN};
 
@@ -33,7 +33,7 @@ impl Usage {
 pub(super) enum Relief {
     /// Nothing: there is room.
     None,
-    /// Let committed rows go.
+    /// Evict committed rows.
     Trim,
     /// Seal the open batch and wait until all that is staged has committed.
     SealAndWait,
@@ -43,7 +43,7 @@ pub(super) enum Relief {
 #[derive(Debug)]
 pub(super) struct MemoryBudget {
     limit: usize,
-    /// Need at which something has to go.
+    /// The need above which memory has to be freed.
     pressure: usize,
 }
 
@@ -59,18 +59,19 @@ impl MemoryBudget {
         if usage.needed() <= self.pressure { Relief::None } else { Relief::Trim }
     }
 
-    /// What has to be done once committed rows were let go. `can_seal`: the open batch has events and is whole blocks.
+    /// What to do after committed rows were evicted. `can_seal`: the open batch has events and is whole blocks.
     pub(super) fn relief_after_trim(&self, usage: &Usage, can_seal: bool) -> Relief {
         if usage.needed() > soft(self.limit) && can_seal { Relief::SealAndWait } else { Relief::None }
     }
 
-    /// Notes what could not go. It must not be tried again for every round, but the budget stays the end.
+    /// Notes what could not be evicted, so that it is not tried again for every round. The budget stays the upper
+    /// bound.
     pub(super) fn settle(&mut self, usage: &Usage) {
         self.pressure = (usage.needed() + self.limit / 16).clamp(soft(self.limit), self.limit / 16 * 15);
     }
 
-    /// Events of the next round at most, after one of `events` that took `grown` bytes: it may grow the memory by a quarter
-    /// of what is left, and be twice as large as the last.
+    /// The size of the next round, after one of `events` that took `grown` bytes: it may use a quarter of the memory
+    /// that is left, and be twice as large as the last.
     pub(super) fn round_events(&self, usage: &Usage, events: u64, grown: usize) -> usize {
         let left = self.limit.saturating_sub(usage.used()) as u64;
         let fits = (left / 4).saturating_mul(events) / (grown as u64).max(1);
@@ -79,7 +80,7 @@ impl MemoryBudget {
     }
 }
 
-/// Above this share of the budget something has to go, so that one more round fits.
+/// Above this share of the budget memory is freed, so that one more round fits.
 fn soft(limit: usize) -> usize {
     limit / 4 * 3
 }

@@ -1,7 +1,7 @@
 //! The live numbers of a run, in one place.
 //!
-//! Whoever works on the run counts here; whoever shows it (the progress bar, the report, a page) reads a copy at any time and
-//! stops nobody. Counting takes a lock for a few additions, once a round or commit and never once an event.
+//! Threads of the run count here. Whoever shows the run (the progress bar, the report, a page) reads a copy at any time
+//! and blocks nobody. Counting takes a lock for a few additions, once per round or commit and never once per event.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,8 +61,8 @@ pub struct Reading {
     pub commit_min: Option<Duration>,
 }
 
-/// Reads the live numbers of a run, from any thread. Cloning it is cheap. Numbers are those of the pipeline that gave it; before
-/// its run they are zero, after it they stay as they were at the end.
+/// Reads the live numbers of a run, from any thread. Cheap to clone. The numbers are those of the pipeline that gave
+/// it: zero before its run, and final after it.
 #[derive(Debug, Clone, Default)]
 pub struct Meter(Arc<Numbers>);
 
@@ -80,7 +80,7 @@ struct Counts {
     last_commit: Option<Instant>,
 }
 
-/// What rooms count by themselves while a run goes on.
+/// Numbers that other rooms count by themselves during a run.
 #[derive(Debug)]
 struct Parts {
     read: Arc<ReadStats>,
@@ -94,7 +94,7 @@ struct Parts {
 pub(super) enum Phase {
     /// Running handlers.
     Handling,
-    /// Letting rows go.
+    /// Evicting rows.
     Trimming,
     /// Sealing a batch.
     Sealing,
@@ -143,14 +143,15 @@ impl Phase {
     }
 }
 
-/// An phase that goes on; it ends, and counts, when this is dropped.
+/// A phase under way. It ends, and is counted, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Timed {
     meter: Meter,
     phase: Phase,
     batch: BatchNo,
     began: Instant,
-    /// What others had counted when a wait for the source began: a batch that is sealed meanwhile counts as that.
+    /// What others had counted when a wait for the source began: a batch sealed meanwhile counts as sealing, not as
+    /// waiting.
     worked_before: Duration,
 }
 
@@ -214,7 +215,7 @@ impl Meter {
         self.lock().reading = Reading { block: checkpoint.block, checkpoint, source_bytes_total, ..Reading::default() };
     }
 
-    /// Counts an phase from now until what is returned is dropped.
+    /// Times a phase from now until the guard is dropped.
     pub(super) fn time(&self, phase: Phase, batch: BatchNo) -> Timed {
         let began = Instant::now();
         let mut counts = self.lock();
@@ -225,7 +226,7 @@ impl Meter {
         Timed { meter: self.clone(), phase, batch, began, worked_before: handlers + handlers_blocked }
     }
 
-    /// As [`Meter::time`], once the first event was handled: what comes before that is not the run's.
+    /// As [`Meter::time`], once the first event was handled: time before that is not part of the run.
     pub(super) fn time_if_began(&self, phase: Phase, batch: BatchNo) -> Option<Timed> {
         let has_begun = self.lock().began.is_some();
         has_begun.then(|| self.time(phase, batch))

@@ -1,4 +1,4 @@
-//! Runs: wires the rooms, and starts the threads of a run.
+//! Runs a pipeline: wires the rooms and starts the threads.
 //!
 //! | thread | does |
 //! |---|---|
@@ -11,12 +11,12 @@
 //! | file | holds |
 //! |---|---|
 //! | `pipeline`, `error` | the public [`Pipeline`] and why a run ended early |
-//! | `pipeline/start`, `pipeline/check` | wiring a run; trying a pipeline without writing |
+//! | `pipeline/start`, `pipeline/publish`, `pipeline/check` | wiring a run; publishing as part of it; trying a pipeline without writing |
 //! | `coordinator` | the loop |
-//! | `events` | pages that have come, and cutting them into rounds |
-//! | `engines`, `sealing` | the engines on their threads; taking out what a batch changed |
+//! | `event_queue` | pages that have come, and cutting them into rounds |
+//! | `engines`, `sealing` | the engine pool; collecting what a batch changed |
 //! | `in_flight` | what was handed over to be committed |
-//! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what has to go, when a batch ends, which snapshots it carries |
+//! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what to evict, when a batch ends, which snapshots it carries |
 //! | `meter`, `shared`, `hooks`, `report` | the live numbers, what threads share, who is told, what is left at the end |
 
 mod coordinator;

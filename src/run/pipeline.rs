@@ -46,9 +46,9 @@ impl StopHandle {
 
 /// A pipeline, ready to run: a source, handlers, a store.
 ///
-/// It is made from a pipeline file ([`Pipeline::open`]) or of handlers in Rust ([`Pipeline::new`]), then told what is
-/// different from the defaults, each by a method of its own, then run. A method that can be given a value that cannot be
-/// meant refuses it there and then.
+/// Make one from a pipeline file ([`Pipeline::open`]) or from handlers in Rust ([`Pipeline::new`]), change what should
+/// differ from the defaults, each by its own method, then run it. A method whose value may be impossible refuses it at
+/// once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -148,7 +148,7 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// A pipeline of that name with a handler in Rust. It needs a source and a store yet.
+    /// A pipeline of that name with a handler in Rust. It still needs a source and a store.
     ///
     /// # Errors
     /// The name or the handler's tables are not usable.
@@ -285,8 +285,8 @@ impl Pipeline {
         self
     }
 
-    /// How long one call of a handler may take. Defaults to 5 s. A handler that exceeds it ends the run; in a program
-    /// that goes on, the thread it hangs in is left behind.
+    /// How long one call of a handler may take. Defaults to 5 s. A handler that exceeds it ends the run. In a program
+    /// that goes on, its thread is left behind.
     ///
     /// # Errors
     /// The duration is zero.
@@ -309,42 +309,42 @@ impl Pipeline {
         self
     }
 
-    /// Commits each batch before the next one is handled: to see what hiding commits saves. Defaults to false.
+    /// Commits each batch before the next one is handled, to measure what the overlap saves. Defaults to false.
     #[must_use]
     pub fn serial(mut self, is_serial: bool) -> Self {
         self.is_serial = is_serial;
         self
     }
 
-    /// Calls `hook` several times a second with how the run stands, on the thread that runs it: handlers wait for it. A
-    /// second hook takes the place of the first.
+    /// Calls `hook` several times a second with the state of the run, on the thread that runs it: handlers wait for it.
+    /// A second hook replaces the first.
     #[must_use]
     pub fn on_progress(mut self, hook: impl FnMut(&Progress) + Send + 'static) -> Self {
         self.hook = Some(Box::new(hook));
         self
     }
 
-    /// How many block numbers back a rollback can go: the undo log keeps what rows were for so many. Defaults to 0.
+    /// How many block numbers back a rollback can go: the undo log reaches that far. Defaults to 0: no undo log.
     #[must_use]
     pub fn rollback_depth(mut self, blocks: u64) -> Self {
         self.rollback_depth = blocks;
         self
     }
 
-    /// Calls `hook` when a rollback has committed, on the thread that runs the pipeline: the state is as of the block again,
-    /// and nothing behind it was handled yet. A second hook takes the place of the first.
+    /// Calls `hook` when a rollback has committed, on the thread that runs the pipeline, before anything after the
+    /// block is handled again. A second hook replaces the first.
     #[must_use]
     pub fn on_rollback(mut self, hook: impl FnMut(&Rollback) + Send + 'static) -> Self {
         self.rollback_hook = Some(Box::new(hook));
         self
     }
 
-    /// What stops the run from another thread.
+    /// A handle that stops the run from another thread.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
 
-    /// What reads the live numbers of the run, from any thread.
+    /// A handle that reads the live numbers of the run, from any thread.
     pub fn meter(&self) -> Meter {
         self.meter.clone()
     }
@@ -365,20 +365,20 @@ impl Pipeline {
         self.coordinate(source, None)
     }
 
-    /// Brings the state back to what it was as of a block, and computes and publishes the snapshots of the regions that
-    /// had events since. Takes no event. Blocks until all of it is done. A block that is not in the data means the state
-    /// as of the last one before it; where that is the state now, nothing is done, and [`Report::rollbacks`] is empty.
+    /// Rolls the state back to a block, then computes and publishes the snapshots of the regions that had events since.
+    /// Takes no event. Blocks until all of it is done. A block that is not in the data means the last one before it. If
+    /// the state is already there, nothing is done, and [`Report::rollbacks`] is empty.
     ///
-    /// Takes the pipeline as [`Pipeline::run`] does, for its store is open once. To go on after it, make the pipeline again;
-    /// a run that is already going rolls back by itself, when its source says so.
+    /// Consumes the pipeline as [`Pipeline::run`] does, because it opens the store. To go on afterwards, make the
+    /// pipeline again. A run that is under way rolls back by itself when its source says so.
     ///
     /// # Errors
-    /// The history that is kept does not reach so far back ([`crate::undo::UndoError`]); or as
-    /// [`Pipeline::run`]. The state is the old one or the new one, never another.
+    /// The undo log does not reach that far back ([`crate::undo::UndoError`]); or as [`Pipeline::run`]. The state is
+    /// the old one or the new one, never anything between.
     pub fn rollback(self, to: i64) -> Result<Report, PipelineError> {
         self.check_names()?;
         if let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) {
-            // Nothing is to be made for a pipeline that never ran.
+            // A pipeline that never ran must not get tables by this.
             if !store::open_snapshots(url)?.pipelines()?.contains(&self.name) {
                 return Err(PipelineError::NeverRan(self.name));
             }
@@ -423,7 +423,7 @@ impl Pipeline {
         Ok(store::open(url, plan)?)
     }
 
-    /// Loads the handlers once, before anything is opened or written, and lets them go again.
+    /// Loads the handlers once, before anything is opened or written, and drops them again.
     fn try_handlers(&self) -> Result<(), PipelineError> {
         let mut engines = self.trial_engines()?;
         let job = Box::new(|_: &mut dyn Engine| Ok(())) as Job<()>;

@@ -23,7 +23,7 @@ pub struct SnapshotCounts {
     pub failed: u64,
 }
 
-/// Where the time went. A stage's time is the time in which it was busy, by the clock, not added up over its threads.
+/// Where the time went. A stage's time is wall-clock time in which it was busy, not added up over its threads.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Times {
@@ -43,7 +43,7 @@ pub struct Times {
     pub commit_parts: CommitTimes,
     /// Publishing.
     pub publish: Duration,
-    /// Handlers stood still, because a commit or memory had to be waited for.
+    /// Handlers were blocked by a commit or by memory.
     pub handlers_blocked: Duration,
     /// The commit thread had nothing to do.
     pub commit_idle: Duration,
@@ -73,7 +73,7 @@ pub struct Waits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rollback {
-    /// The block as of which the state is.
+    /// The block that the state was rolled back to.
     pub to: i64,
     /// The last block before the rollback.
     pub from: Option<i64>,
@@ -119,7 +119,7 @@ pub struct Report {
     pub snapshots: SnapshotCounts,
     /// Regions whose newest snapshot could not be published, by name. The next run publishes them first.
     pub unpublished: Vec<UnpublishedRegion>,
-    /// How often a commit was tried again because the database had gone away or asked for it.
+    /// How often a commit was retried, because the database went away or asked for it.
     pub commit_retries: u64,
     /// Batches that were written a second time, because a row thought to be new was in the database already.
     pub commits_redone: u64,
@@ -140,7 +140,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// How much faster the run was than with its stages one after another: (handlers + commit) / wall.
+    /// How much faster the run was than its stages one after another: (handlers + commit) / wall.
     pub fn speedup(&self) -> f64 {
         ratio(self.times.handlers + self.times.commit, self.times.wall)
     }
@@ -155,7 +155,7 @@ impl Report {
         if self.times.wall.is_zero() { 0.0 } else { self.events as f64 / self.times.wall.as_secs_f64() }
     }
 
-    /// What limited the run, and what would help by how much at most.
+    /// What limited the run, and the most that each change could save.
     pub fn limits(&self) -> Limits {
         Limits::of(&self.facts())
     }

@@ -1,6 +1,6 @@
 //! When the open batch is sealed.
 //!
-//! Pure: it is told how the batch and the commit thread stand, and says what to do.
+//! Pure: takes the state of the batch and of the commit thread, returns a decision.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ pub(super) enum Reason {
     Grown,
 }
 
-/// When a batch is sealed. While the commit thread is busy, or as long as rows are written again and again, the batch goes on
-/// growing: a row that changes again is then written once.
+/// When a batch is sealed. While the commit thread is busy, or while the same rows are written again and again, the
+/// batch keeps growing: a row that changes again is then written once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SealPolicy {
     /// `batch.events`.
@@ -81,8 +81,8 @@ impl SealPolicy {
         }
     }
 
-    /// Whether the last events mostly changed rows that the batch had changed already. Only of a batch that is large and has
-    /// not been open for long.
+    /// Whether the last events mostly changed rows that the batch had changed already. Only asked of a batch that is
+    /// large and has not been open for long.
     fn rewrites(self, open: OpenState) -> bool {
         let is_young = open.age.is_some_and(|age| age < OPEN_BATCH_TIME);
         self.target >= BATCH_EVENTS && is_young && open.growth.rows * 2 < open.growth.events

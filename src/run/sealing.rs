@@ -1,4 +1,4 @@
-//! Taking out of the engines what a batch changed, and the snapshots as of its end.
+//! Sealing the engines: collects what a batch changed, and computes the snapshots as of its end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) struct SealRequest {
     pub(super) snapshots: Vec<(RegionNo, Arc<str>)>,
     /// The block as of which.
     pub(super) block: i64,
-    /// What readers have of them was rolled back: that there is nothing to say as of the block has to be said.
+    /// What readers have of them was rolled back, so a region without a document has to be reported too.
     pub(super) is_again: bool,
     /// The block behind which before-images are kept; none if none are.
     pub(super) undo_floor: Option<i64>,

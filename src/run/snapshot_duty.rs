@@ -16,7 +16,7 @@ pub(super) enum Snapshots {
     Again(Vec<RegionNo>),
 }
 
-/// Knows which regions lack a snapshot, and when they get one.
+/// Tracks which regions lack a snapshot, and when they get one.
 #[derive(Debug)]
 pub(super) struct SnapshotDuty {
     /// Whether handlers make snapshots at all.
@@ -24,9 +24,9 @@ pub(super) struct SnapshotDuty {
     schedule: Schedule,
     /// Regions with events after their last snapshot.
     lacking: BTreeSet<RegionNo>,
-    /// The block of the newest snapshots at most.
+    /// No snapshot is newer than this block.
     newest: Option<i64>,
-    /// Regions that an earlier run has set back without coming to their snapshots.
+    /// Regions that an earlier run rolled back, and for which it did not get to make snapshots.
     set_back: Vec<RegionNo>,
 }
 
@@ -77,7 +77,7 @@ impl SnapshotDuty {
         if self.is_lacking() { Snapshots::Due } else { Snapshots::None }
     }
 
-    /// What has to be made before the first event, for regions that an earlier run has set back.
+    /// Snapshots to make before the first event, for regions that an earlier run rolled back.
     pub(super) fn at_start(&mut self) -> Snapshots {
         let set_back = std::mem::take(&mut self.set_back);
         if self.is_on && !set_back.is_empty() { Snapshots::Again(set_back) } else { Snapshots::None }
@@ -114,8 +114,8 @@ impl SnapshotDuty {
         }
     }
 
-    /// The state was rolled back to block `to`, and `regions` had events since. Snapshots that are not newer than the block
-    /// are right; the others are made again at once.
+    /// The state was rolled back to block `to`, and `regions` had events after it. Snapshots as of that block or
+    /// earlier stay valid; the others are made again at once.
     pub(super) fn rolled_back(&mut self, to: i64, regions: Vec<RegionNo>) -> Snapshots {
         regions.iter().for_each(|region| self.note(*region));
         let is_wrong = self.newest.is_some_and(|newest| newest > to);

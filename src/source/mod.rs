@@ -1,8 +1,9 @@
 //! Sources: where events come from, in order.
 //!
 //! A source yields one event at a time and knows no lane and no store. The reader thread (`reader`) checks the order
-//! (`order`), leaves out what is committed already (`skip_committed`), follows forks (`forks` judges, `block_chain` holds the blocks), and
-//! hands pages of events over a bounded channel, within a budget of bytes (`page_writer`).
+//! (`order`), skips what is committed already (`skip_committed`), follows forks (`forks` judges, `block_chain` holds the
+//! blocks), and hands pages of events over a bounded channel, within a budget of bytes (`page_writer`). A source of one's
+//! own implements `contract`.
 
 mod allowed_regions;
 mod block_chain;

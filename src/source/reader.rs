@@ -1,7 +1,8 @@
 //! The reader thread: turns a source into pages, in order, within a budget of bytes.
 //!
-//! Holds the chain of blocks that are committed or handed on, and switches branches. `resume` skips what is committed,
-//! `forks` judges how a block stands to the chain, `order` keeps the rule of late events, `pages` hands pages over.
+//! Holds the chain of blocks that are committed or handed on, and switches branches. `skip_committed` skips what is
+//! committed, `forks` judges how a block stands to the chain, `order` keeps the rule of late events, `page_writer` hands
+//! pages over.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! The contract of a store: the traits that one implements, what they take and give, and why they may fail.
+//! The contract of a store: its traits, and what they take and give.
 //!
-//! Holds no SQL and no connection, so that whoever reads rows or commits depends on this and on no database.
+//! Holds no SQL and no connection: code that reads rows or commits depends on this and on no database.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,7 +19,7 @@ use crate::rows::codec::CodecError;
 use crate::snapshot::Publication;
 use crate::undo::UndoRecord;
 
-/// What a store has to know of a pipeline.
+/// What a store needs to know about a pipeline.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StorePlan {
@@ -33,12 +33,12 @@ pub struct StorePlan {
     pub dedup: Duration,
     /// How long a snapshot is kept that is not its region's newest.
     pub ttl: Duration,
-    /// Set when the run is to stop: what waits for the database to come back then gives up.
+    /// Set when the run is to stop: waiting for the database to come back then ends.
     pub stop: Arc<AtomicBool>,
 }
 
 impl StorePlan {
-    /// What a store has to know of a pipeline of that name and with these tables, everything else at its default.
+    /// The plan for a pipeline of that name with these tables, everything else at its default.
     ///
     /// # Errors
     /// The name is not usable.
@@ -105,8 +105,8 @@ impl SnapshotReceipt {
 pub struct CommitTimes {
     /// Rows were streamed into the database, beside the tables.
     pub stream: Duration,
-    /// Rows, checkpoint, regions, history and snapshots were written into the tables. Where a batch is one statement that
-    /// also commits, all of it.
+    /// Rows, checkpoint, regions, undo log and snapshots were written into the tables. Where a batch is one statement
+    /// that also commits, all of it.
     pub merge: Duration,
     /// The transaction was made durable.
     pub commit: Duration,
@@ -151,7 +151,7 @@ impl Committed {
 
 /// The writing half of a store, and the pipeline's lock. Dropping it gives the lock back.
 ///
-/// A store of one's own needs five methods; what has a default adds snapshots that are published, and rollbacks.
+/// Five methods are required. Those with a default add published snapshots and rollbacks.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -271,15 +271,16 @@ pub trait Store: Send {
     /// The store does not answer.
     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError>;
 
-    /// Writes one batch in one transaction: its rows, its history, its snapshots, and its checkpoint, which is
-    /// compared and set. A batch may be a rollback ([`SealedBatch::undone`]): then the records of history that it names go
-    /// first, the regions that it names are set back, and they lack a snapshot. Blocks until it is durable.
+    /// Writes one batch in one transaction: its rows, its undo record, its snapshots, and its checkpoint, which is
+    /// compared and set. A batch may be a rollback ([`SealedBatch::undone`]): then delete the undo records that it
+    /// names first, and set the regions that it names back; they lack a snapshot afterwards. Blocks until the batch is
+    /// durable.
     ///
     /// # Errors
     /// Nothing of the batch is in the store.
     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError>;
 
-    /// The history that is kept, newest first; the rows only of batches from `rows_from` on. Defaults to none: then the
+    /// The undo log, newest record first, with the rows only of batches from `rows_from` on. Defaults to none: then the
     /// pipeline cannot be rolled back. May block.
     ///
     /// # Errors
@@ -297,7 +298,7 @@ pub trait Store: Send {
         Ok(Vec::new())
     }
 
-    /// Regions that a rollback has set back, and that had a snapshot before and none since. Defaults to none. May block.
+    /// Regions that were rolled back, and had a snapshot before that and none since. Defaults to none. May block.
     ///
     /// # Errors
     /// The store does not answer.
@@ -305,18 +306,18 @@ pub trait Store: Send {
         Ok(Vec::new())
     }
 
-    /// What brings changed rows into the form in which [`Store::commit`] wants them, on the threads of the handlers.
-    /// Defaults to none: they stay in packed form.
+    /// Encodes changed rows into the form that [`Store::commit`] wants, on the handlers' threads. Defaults to none:
+    /// they stay in packed form.
     fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {
         None
     }
 
-    /// What makes connections that read rows beside the writer.
+    /// Opens connections that read rows beside the writer.
     fn readers(&self) -> Arc<dyn OpenReader>;
 
-    /// Gives the newest snapshot of each region a sequence number above the one given, unless it has such a number, and a
-    /// new id with it: where they are published there are higher numbers than this store knows, since it was made anew or
-    /// lost its last batches. Defaults to doing nothing. May block.
+    /// Gives the newest snapshot of each region a sequence number above the one given, and a new id with it, unless its
+    /// number is above already. Needed where readers have higher numbers than this store knows, because it was made
+    /// anew or lost its last batches. Defaults to doing nothing. May block.
     ///
     /// # Errors
     /// Nothing has changed.
@@ -338,7 +339,7 @@ pub trait Store: Send {
 pub struct DueSnapshot {
     /// The snapshot.
     pub publication: Publication,
-    /// Whether it was published before: then only its time to live has to begin anew.
+    /// Whether it was published before: then only its time to live starts again.
     pub was_published: bool,
 }
 
@@ -349,7 +350,7 @@ impl DueSnapshot {
     }
 }
 
-/// The snapshots of a pipeline that are yet to be published. Takes no lock and holds no commit up.
+/// The snapshots of a pipeline that are yet to be published. Takes no lock and delays no commit.
 pub trait Outbox: Send {
     /// The newest snapshots of regions, each if it was never published or not since `published_before`: of regions
     /// behind `after`, ordered by region, at most `limit`; fewer if they are large, none at the end. May block.

@@ -1,17 +1,17 @@
-//! What limited a run, and what would help by how much at most.
+//! The bottleneck of a run, and the most that each change could save.
 //!
-//! Stages work at the same time, so the one that was busy longest is what limited the run: handlers at work, commits,
-//! reads of rows that handlers waited for, the source that they waited for, Redis at the end. What a change would save
-//! follows from the waits of the thread that runs handlers: from the first event to the last commit it handles, or waits for
-//! rows, for a commit, for events. A faster database, for example, saves what was waited for it and no more, whatever its
-//! speed. They are bounds: no change saves more, and most save less.
+//! Stages work at the same time, so the one that was busy longest limited the run: handlers at work, commits, reads of
+//! rows that handlers waited for, the source that they waited for, Redis at the end. What a change could save follows
+//! from the waits of the handler thread, which from the first event to the last commit handles events or waits for
+//! rows, for a commit, for events. A faster database, for example, saves at most the time that was waited for it,
+//! whatever its speed. These are bounds: no change saves more, and most save less.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::grouped;
 
-/// How much larger the batches are that are asked about.
+/// How much larger batches are in the question "what if they were larger".
 const LARGER: u64 = 5;
 
 /// What limited a run.
@@ -46,7 +46,7 @@ impl Limit {
     }
 }
 
-/// What could be otherwise.
+/// A hypothetical change to the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hypothetical {
@@ -99,7 +99,7 @@ impl fmt::Display for Hypothetical {
     }
 }
 
-/// By how much a change would have made the run shorter at most.
+/// The most by which a change would have shortened the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WhatIf {
@@ -146,7 +146,7 @@ pub(crate) struct Facts {
 pub struct Limits {
     /// What limited it.
     pub by: Limit,
-    /// What would help at most by how much, the best first. What would save nothing is left out.
+    /// What each change could save, the best first. Changes that would save nothing are left out.
     pub what_if: Vec<WhatIf>,
 }
 

@@ -1,4 +1,4 @@
-//! What the stages of a run did, and when; what limited it, and what would help at most.
+//! The timeline of a run: what each stage did and when, what limited the run, and what would help at most.
 //!
 //! | file | holds |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | `svg` | the picture: one bar a batch |
 //! | `trace` | the same for Perfetto and `chrome://tracing` |
 //!
-//! Runs no handler and touches no store: it is told.
+//! Runs no handler and touches no store: stages report to it.
 
 pub mod bottleneck;
 mod svg;
@@ -17,10 +17,10 @@ pub use crate::model::text::grouped;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Spans of one stage that are kept at most. When there are more, neighbours become one.
+/// The most spans kept of one stage. Beyond it, neighbours are merged.
 const SPANS_MAX: usize = 4096;
 
-/// Work on the same batch that is not further apart is one span.
+/// Work on the same batch with a smaller gap is one span.
 const GAP: Duration = Duration::from_millis(2);
 
 /// A stage of the pipeline: it does one thing at a time.
@@ -89,7 +89,7 @@ impl Activity {
     }
 }
 
-/// A span of time in which a stage did one thing; in a long run, neighbours that have become one.
+/// A span of time in which a stage did one thing; in a long run, several neighbours merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Span {
@@ -113,7 +113,7 @@ impl Span {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether it is nothing.
+    /// Whether the span has zero length.
     pub fn is_empty(&self) -> bool {
         self.end <= self.start
     }
@@ -133,7 +133,7 @@ impl Span {
 #[derive(Debug, Default)]
 struct Spans {
     spans: Vec<Span>,
-    /// Shorter neighbours than this became one.
+    /// Neighbours shorter than this were merged.
     resolution: Duration,
 }
 
@@ -152,7 +152,7 @@ impl Spans {
         }
     }
 
-    /// Makes neighbours one until there are half as many.
+    /// Merges neighbours until there are half as many.
     fn merge(&mut self, end: Duration) {
         self.resolution = (self.resolution * 2).max(end / (SPANS_MAX as u32 / 4));
         let mut merged: Vec<Span> = Vec::with_capacity(self.spans.len());
@@ -184,7 +184,7 @@ impl Recorder {
         Arc::new(Self { started: Instant::now(), before, stages: Default::default() })
     }
 
-    /// Notes what a stage did from `begun` to `ended`, for a batch or for none (0).
+    /// Records what a stage did from `started` to `ended`, for a batch or for none (0).
     pub(crate) fn span(&self, stage: Stage, doing: Activity, batch: u64, started: Instant, ended: Instant) {
         let batch = batch.saturating_sub(self.before);
         let since = |at: Instant| at.saturating_duration_since(self.started);
@@ -215,8 +215,8 @@ impl Timeline {
         self.stages.get(stage as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// The time in which each batch was staged, from its seal to the end of its commit: number, from, to. Only of batches
-    /// that stand alone in the spans.
+    /// The time in which each batch was staged, from its seal to the end of its commit: number, from, to. Only batches
+    /// that have spans of their own.
     pub fn staged(&self) -> Vec<(u64, Duration, Duration)> {
         let alone = |span: &&Span| span.first_batch == span.last_batch && span.first_batch > 0;
         let mut commits = self.spans(Stage::Commit).iter().filter(alone).peekable();

@@ -1,4 +1,4 @@
-//! The picture of a run: a row a stage, a bar a batch, waits as thin lines.
+//! The picture of a run: one row per stage, one bar per batch, waits as thin lines.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Encodes events for a VM: only the fields that its handlers read, many events in one text.
 //!
-//! Which fields are read is learnt: a field that a handler asks for the first time is fetched on its own, and is
-//! *projected* from the next chunk on: it comes along. A text that occurs again and again crosses once and is then a
-//! number. The kinds of an event's fields are its *shape*; the VM has a reader for each shape, compiled once.
+//! It learns which fields are read: a field that a handler asks for the first time is fetched on its own, and is
+//! *projected* (sent along) from the next chunk on. A text that recurs crosses once, and is a number after that. The
+//! kinds of an event's fields are its *shape*; the VM has a reader for each shape, compiled once.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -85,7 +85,7 @@ struct ProjectedField {
 }
 
 impl ProjectedField {
-    /// Whether it is worth remembering this field's texts: as long as it is not known that most occur once.
+    /// Whether this field's texts are worth remembering: yes until most are seen to occur once.
     fn recurs(&self) -> bool {
         self.seen < TRIAL || self.recurred * 2 > self.seen
     }
@@ -111,8 +111,8 @@ impl EventEncoder {
         self.projected.iter().map(|field| field.name.as_str()).collect()
     }
 
-    /// To be called before each chunk: forgets the texts when there are too many, if it `may_forget`: no packed event
-    /// that refers to them is yet to be handled.
+    /// To be called before each chunk. Forgets the texts when there are too many, if it `may_forget`: no packed event
+    /// that refers to them is waiting to be handled.
     pub(super) fn begin_chunk(&mut self, may_forget: bool) {
         if may_forget && self.texts.len() >= TEXTS_MAX {
             self.forget();
@@ -212,7 +212,7 @@ impl EventEncoder {
     /// Appends one value; returns its kind.
     fn push_value(&mut self, at: usize, raw: Option<&str>, packed: &mut Vec<u8>) -> u8 {
         let Some(raw) = raw else { return b'n' };
-        // What cannot be read does not come along; who asks for it is told.
+        // A value that cannot be read is not sent along; whoever asks for it gets the error.
         let Ok(value) = scalar(raw) else { return b'x' };
         match value {
             Scalar::Null => b'n',

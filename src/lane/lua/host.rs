@@ -38,11 +38,11 @@ pub(super) struct Sealed {
     pub(super) entity: usize,
     pub(super) region: usize,
     pub(super) packed: Vec<u8>,
-    /// Whether rows that are said to be new are; else they are if the filter does not know them.
+    /// Whether `Change::New` can be trusted without consulting the existence filter.
     pub(super) is_sure: bool,
 }
 
-/// Ids of rows that were written unseen, each behind the block and its length of 4 bytes.
+/// Ids of rows that were written without being read, each after the block and its length of 4 bytes.
 pub(super) struct Unseen {
     pub(super) entity: usize,
     pub(super) region: usize,
@@ -68,15 +68,15 @@ pub(super) struct Shared {
     /// The lane that is being handled, and where the current chunk begins in it.
     pub(super) lane: Option<(Arc<Round>, usize, usize)>,
     pub(super) regions: Vec<Option<Arc<str>>>,
-    /// For each table that was empty when the run began, the rows that there may be in the store.
+    /// The existence filter of each table that was empty when the run began.
     pub(super) known: Vec<Option<ExistenceFilter>>,
     pub(super) wants: Vec<Want>,
     pub(super) questions: Vec<Question>,
     pub(super) sealed: Vec<Sealed>,
-    /// What rows were before blocks: entries of the history.
+    /// Before-images: entries of the undo log.
     pub(super) before: Vec<Sealed>,
     pub(super) unseen: Vec<Unseen>,
-    /// Fields that were asked for and did not come along.
+    /// Fields that handlers asked for and that were not projected.
     pub(super) unprojected: Vec<String>,
     /// The first event that holds what cannot be read, and what that is.
     pub(super) unreadable: Option<(Box<EventPlace>, String)>,
@@ -92,7 +92,7 @@ pub(super) struct Host {
     pub(super) inner: Arc<OnceLock<Inner>>,
     pub(super) watch: Arc<Watch>,
     pub(super) schema: Arc<Schema>,
-    /// How many blocks back it must be known what rows were.
+    /// How many blocks back before-images are kept.
     pub(super) undo_depth: u64,
 }
 
@@ -162,7 +162,7 @@ impl Host {
         table.raw_set("all_fields", lua.create_function(all_fields)?)
     }
 
-    /// Notes that the current event holds what cannot be read: the run ends for it, whatever the handler does.
+    /// Notes that the current event cannot be read: the run ends for it, whatever the handler does.
     fn note_unreadable(&self, problem: String) {
         if let Place::Event(place) = self.watch.place() {
             self.lock().unreadable.get_or_insert((place, problem));
@@ -293,7 +293,7 @@ impl Host {
         Ok(())
     }
 
-    /// Asks the store what is asked, all of one table together, and gives the answers to the inner side.
+    /// Asks the store the pending queries, all of one table together, and gives the answers to the inner side.
     pub(super) fn answer(&self, questions: &[Question]) -> LuaResult<()> {
         let inner = self.inner()?;
         let mut by_entity: BTreeMap<usize, Vec<&Question>> = BTreeMap::new();
@@ -326,7 +326,7 @@ impl Host {
         Ok(())
     }
 
-    /// Asks the store through the loader, which nobody else has meanwhile. What it says is kept for the run.
+    /// Asks the store through the loader, which is ours alone meanwhile. Its error is kept for the run.
     fn ask_store<T>(&self, ask: impl FnOnce(&mut Loader, &[Option<Arc<str>>]) -> Result<T, LaneError>) -> LuaResult<T> {
         let (loader, regions) = {
             let mut shared = self.lock();

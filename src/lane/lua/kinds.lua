@@ -1,11 +1,11 @@
 -- What is compiled for each kind of entity: how its rows are kept, read, written, packed and unpacked.
 --
--- A row is some cells that lie side by side in a list, a *segment*, many rows to one: so a warm row is a line or two
+-- A row is some cells that lie side by side in a list, a *segment*, many rows to one: so a cached row is a line or two
 -- of memory away, and the collector passes over a list instead of over many tables. First come the columns in order: a
 -- numeric takes two cells (its limbs, or false and its text where they do not suffice), a boolean is 1 or 0, null is
 -- false. Then the row's id (false once the row is gone), the event that wrote it, the batch that changed it last
 -- (negated if the row was not there before that batch, as far as is known here; 0 if no batch of this run did) and,
--- where history is kept, the block that did. A *slot* is the number of the segment, shifted, and that of the row's
+-- where an undo log is kept, the block that did. A *slot* is the number of the segment, shifted, and that of the row's
 -- first cell.
 
 local inner = ...

@@ -1,4 +1,4 @@
-//! Handlers in Lua: one VM an engine, with the warm rows of its regions inside.
+//! Handlers in Lua: one VM per engine, with the cached rows of its regions inside.
 //!
 //! | file | holds |
 //! |---|---|
@@ -7,11 +7,11 @@
 //! | `layout.lua` | what all of them stand on: names that are checked |
 //! | `values.lua`, `arguments.lua`, `numeric.lua` | values, what scripts pass, exact numbers |
 //! | `events.lua` | events on their way in |
-//! | `rows.lua`, `kinds.lua` | rows that are here; what is compiled for each kind of entity |
-//! | `misses.lua`, `dry.lua` | rows that are not, and calls that run dry to learn which |
+//! | `rows.lua`, `kinds.lua` | cached rows; the code compiled for each kind of entity |
+//! | `misses.lua`, `dry.lua` | rows that are missed, and dry runs to learn which |
 //! | `find.lua`, `queries.lua`, `indexes.lua`, `ordered.lua` | reads by column |
-//! | `question` | what they ask the store |
-//! | `writes.lua`, `undo.lua`, `seal.lua`, `sweep.lua` | what a batch writes, and what becomes of it |
+//! | `question` | the queries that they ask of the store |
+//! | `writes.lua`, `undo.lua`, `seal.lua`, `sweep.lua` | what a batch writes, before-images, handing it out, eviction |
 //! | `calls.lua`, `context.lua`, `sandbox.lua` | calls of handlers, `ctx`, and what else a script may see |
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
@@ -549,7 +549,7 @@ impl Engine for ScriptEngine {
         self.encoder.forget();
         let collect = |lua: &Lua| lua.gc_collect().map_err(|error| self.failure(&error));
         collect(&self.lua)?;
-        // The first sweep makes the rows old, the second lets those go that nobody asked for in between; when memory
+        // The first sweep makes the rows old, the second evicts those that nobody asked for in between; when memory
         // is short there is no in between.
         for _ in 0..2 {
             if self.memory_bytes() <= target {

@@ -1,4 +1,4 @@
-//! What the inner side asks of the store beyond rows by id: the first rows of a query, or how many there are.
+//! Queries that the inner side asks of the store besides rows by id: the first rows of a query, or a count.
 
 use std::sync::Arc;
 

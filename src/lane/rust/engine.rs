@@ -1,7 +1,8 @@
-//! Lanes of a Rust handler: rows in a `RowCache` for each table, one call an event.
+//! Lanes of a Rust handler: a `RowCache` for each table of a region, one call per event.
 //!
-//! What a call writes is kept apart until it returns. When it asks for a row that is not warm, it is abandoned, the
-//! calls behind it are tried dry to learn what they will miss, all of it is loaded at once, and it is made again.
+//! The writes of a call are kept apart until it returns. A call that asks for a row that is not cached is abandoned.
+//! The calls behind it are run dry to learn what they will miss; everything is loaded at once, and the call is made
+//! again.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -109,7 +110,7 @@ impl<H: Handler> RustEngine<H> {
         }
     }
 
-    /// Tries the calls behind the one that missed, only to learn what they miss.
+    /// Runs the calls behind the one that missed dry, only to learn what they miss.
     fn run_ahead(&mut self, round: &Round, lane: usize, at: usize) {
         let events = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
         let mut missed = std::mem::take(&mut self.rows.missed);
@@ -278,7 +279,7 @@ impl<H: Handler> Engine for RustEngine<H> {
     }
 
     fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
-        // BeforeImage the filters learn of this batch.
+        // Before the filters learn of this batch.
         let history = match undo_floor {
             Some(after) => {
                 let (gathered, unknown) = self.rows.take_undo(&self.context.schema, after);

@@ -18,9 +18,9 @@ pub use super::error::HandlerError;
 
 /// Code that turns the events of a region into its entities.
 ///
-/// A handler keeps no state of its own: everything lives in entities, or it would not survive a restart. It is called
-/// for the events of a region in order, for different regions at the same time. A call may be made again (when rows
-/// have to be loaded first), and then what the first one wrote is gone; so it should do nothing but read and write
+/// A handler keeps no state of its own: everything lives in entities, or it would not survive a restart. Events of one
+/// region come in order; events of different regions come at the same time. A call may be made again, when rows have to
+/// be loaded first, and the writes of the abandoned call are gone. So a handler should do nothing but read and write
 /// entities.
 ///
 /// ```
@@ -393,7 +393,7 @@ impl Context<'_> {
         self.block
     }
 
-    /// The entity of that id, with all that was written so far. Does not wait for a commit.
+    /// The entity of that id, with everything written so far. Does not wait for a commit.
     ///
     /// # Errors
     /// To be passed on with `?`: the row may have to be loaded first, and then the handler is called again.
@@ -428,8 +428,8 @@ impl Context<'_> {
         self.write(entry.entity, id, None)
     }
 
-    /// The entities that `find` looks for, with their ids and in its order, as of all that was written so far. Does not
-    /// wait for a commit.
+    /// The entities that match `find`, with their ids and in its order, with everything written so far. Does not wait
+    /// for a commit.
     ///
     /// # Errors
     /// As [`Context::get`]; or a column is not among the entity's indexes.

@@ -21,7 +21,7 @@ use crate::rows::codec::{Change, RowHead, Writer, encode_values};
 use crate::rows::existence::{ExistenceFilter, is_new};
 use crate::undo::{begin_entry, push_absent};
 
-/// What handlers asked for and was not warm.
+/// What handlers asked for and was not cached.
 #[derive(Default)]
 pub(super) struct Missed {
     /// For each table, the ids; if it was not tried yet, all of it, if it is small.
@@ -84,7 +84,7 @@ impl UndoEntry {
     }
 }
 
-/// Rows that a batch changed in a table that is never read, to be let go once it is committed.
+/// Rows that a batch changed in a table that is never read, to be evicted once it is committed.
 struct WriteOnly {
     batch: u64,
     region: RegionNo,
@@ -96,7 +96,7 @@ struct WriteOnly {
 pub(super) struct Rows {
     schema_len: usize,
     is_empty: Arc<[bool]>,
-    /// For each table that was empty when the run began, the rows that there may be in the store.
+    /// The existence filter of each table that was empty when the run began.
     known: Vec<Option<ExistenceFilter>>,
     write_only: VecDeque<WriteOnly>,
     /// Of the open batch.
@@ -110,7 +110,7 @@ pub(super) struct Rows {
     pub(super) writer: Writer,
     /// Its block.
     pub(super) block: i64,
-    /// For each region, what rows were before blocks that can still be rolled back, in order.
+    /// For each region, the before-images of blocks that can still be rolled back, in order.
     undo: BTreeMap<RegionNo, VecDeque<UndoEntry>>,
     undo_bytes: usize,
     undo_depth: Depth,
@@ -163,7 +163,7 @@ impl Rows {
         writes.map(|(_, id, row)| (id.clone(), row.clone())).collect()
     }
 
-    /// Makes the writes of the call that just returned count.
+    /// Applies the finished call's writes to the row cache.
     pub(super) fn keep(&mut self, region: RegionNo) {
         let change = ChangedBy { batch: self.batch, block: self.block, writer: self.writer };
         let Some(tables) = self.tables.get_mut(&region) else { return };
@@ -189,14 +189,14 @@ impl Rows {
                 undo.push_back(entry);
             }
         }
-        // What lies too far behind to be rolled back goes at once, while it is still in the processor's cache.
+        // Before-images too old to be needed go at once, while they are still in the processor's cache.
         let oldest = self.undo_depth.oldest(change.block.into()).get();
         while let Some(entry) = undo.pop_front_if(|entry| entry.block <= oldest) {
             self.undo_bytes -= entry.memory_bytes();
         }
     }
 
-    /// Takes out what rows were before the blocks behind `after`, and which were written unseen.
+    /// Takes out the before-images of blocks after `after`, and the rows that were written without being read.
     pub(super) fn take_undo(&mut self, schema: &Schema, after: i64) -> (Gathered, Vec<UnseenWrite>) {
         let (mut gathered, mut unknown) = (Gathered::default(), Vec::new());
         self.undo_bytes = 0;
@@ -249,19 +249,20 @@ impl Rows {
         Ok(changes)
     }
 
-    /// Lets all rows go, changed or not.
+    /// Drops all rows, changed or not.
     pub(super) fn forget(&mut self) {
         self.tables.clear();
         self.undo.clear();
         self.undo_bytes = 0;
-        // What the tables hold now is not known any more.
+        // What the tables hold is unknown from here on.
         self.is_empty = vec![false; self.schema_len].into();
         self.known.iter_mut().for_each(|known| *known = None);
         self.write_only.clear();
         self.changed_rows = 0;
     }
 
-    /// Changes from now on belong to batch `number`; rows of batches up to `committed` that are never read are let go.
+    /// Changes from now on belong to batch `number`. Evicts rows of batches up to `committed` in tables that are never
+    /// read.
     pub(super) fn begin_batch(&mut self, number: u64, committed: u64) {
         (self.batch, self.committed) = (number, committed);
         while let Some(write_only) = self.write_only.pop_front_if(|write_only| write_only.batch <= committed) {
@@ -278,7 +279,7 @@ impl Rows {
         known + self.undo_bytes + self.tables.values().flatten().map(RowCache::memory_bytes).sum::<usize>()
     }
 
-    /// Lets the older half of the committed rows go.
+    /// Evicts the older half of the committed rows.
     pub(super) fn sweep(&mut self) {
         for table in self.tables.values_mut().flatten() {
             table.sweep(self.committed);
@@ -319,7 +320,7 @@ impl RowAccess for Rows {
     }
 
     fn find(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<Vec<(Box<str>, Row)>, HandlerError> {
-        // What the call itself wrote lies over the rest, and may hide as many rows.
+        // The call's own writes hide as many rows at most.
         let written = self.written(entity);
         let limit = query.limit.map(|limit| limit.saturating_add(written.len()));
         let found = self.table(entity, region)?.find(&Query { limit, ..query.clone() });

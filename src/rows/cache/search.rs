@@ -1,9 +1,9 @@
-//! Reads by column over warm rows.
+//! Reads by column over the row cache.
 //!
-//! What changed here is looked up here, in indexes that each write keeps; of a table that is wholly here that is all of it.
-//! What is committed and did not change here is asked from the store, once for each query: those rows stay as they are
-//! until they are let go, so the answer is good until then, whatever commits in between. The two are merged, and a row
-//! that changed here counts as it is here.
+//! If the table is wholly cached, a query is answered from indexes in memory, which every write maintains. If not, the
+//! indexes hold only the rows that changed here, and the store answers for all others, once per query. Rows that did
+//! not change here stay the same until they are evicted, so the store's answer is valid until then, whatever commits in
+//! between. The two answers are merged, and a row that changed here hides its committed version.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
@@ -72,7 +72,7 @@ struct Counted {
     rows: u64,
 }
 
-/// What reads by column know of a table.
+/// The state of reads by column over one table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Search {
     indexes: Vec<Index>,
@@ -104,11 +104,11 @@ impl Search {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        // An index holds its keys once more; a rough measure is enough to let it go in time.
+        // An index holds its keys a second time. A rough measure is enough to evict it in time.
         self.bytes + self.indexes.iter().map(|index| index.entries.len() * 64).sum::<usize>()
     }
 
-    /// Keeps indexes and counts right: a row becomes another. `was_changed` says whether it had changed here before.
+    /// Maintains indexes and counts when a row changes. `was_changed` says whether it had changed here before.
     pub(super) fn note(
         &mut self,
         id: &str,
@@ -152,7 +152,7 @@ impl RowCache {
         if !self.was_tried {
             return Err(Lacking::Table);
         }
-        // Some more than are wanted: those that change here do not count.
+        // Some more than are wanted, because rows that change here will be hidden.
         let page = |hidden: usize| {
             let page = limit.saturating_add(hidden).saturating_mul(2).saturating_add(16);
             Lacking::Rows(Some(page).filter(|page| *page < PAGE_ROWS_MAX))
@@ -163,7 +163,7 @@ impl RowCache {
         }
         let here = self.here(query, limit);
         let Some(base) = self.search.found.get(&key) else { return Err(page(0)) };
-        // What has changed stays so until it is let go: it need not be passed by again.
+        // A changed row stays changed until it is evicted: it need not be skipped again.
         let hidden = base.rows[base.first..].iter().take_while(|(id, _)| self.is_changed(id)).count();
         let first = base.first + hidden;
         if hidden > 0
@@ -240,13 +240,13 @@ impl RowCache {
         self.search.counted.insert(key, Counted { query, rows });
     }
 
-    /// The ids that changed here and count as they are here.
+    /// The ids of rows that changed here: they hide their committed versions.
     pub fn changed(&self) -> Vec<&str> {
         let slots = self.young.iter().chain(&self.old);
         slots.filter(|(_, slot)| slot.changed_in > 0).map(|(id, _)| &**id).collect()
     }
 
-    /// Whether a write must know what the row was.
+    /// Whether a write needs the row's old value.
     pub fn needs_before(&self) -> bool {
         !self.is_whole && !self.search.counted.is_empty()
     }
@@ -277,7 +277,7 @@ impl RowCache {
         self.search.indexes.len() - 1
     }
 
-    /// The rows that are here and match, in the query's order, `limit` at most.
+    /// The cached rows that match, in the query's order, `limit` at most.
     fn here(&mut self, query: &Query, limit: usize) -> Vec<(Box<str>, Row)> {
         let equal = query.conditions.iter().find(|condition| condition.comparison == Comparison::Equal);
         let ordered = query.order.map(|order| order.column);

@@ -18,11 +18,11 @@ use crate::publish::{
 use crate::run::shared::SharedParts;
 use crate::store::Store;
 
-/// How long publishing may go on after the last commit: a slow Redis must get a backlog of many regions, and one that
-/// stalls ends it earlier.
+/// How long publishing may go on after the last commit. Long enough for a slow Redis to take a backlog of many regions;
+/// a Redis that stalls ends it earlier.
 const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
 
-/// A publish thread that is yet to start: the committer has to know its mailbox, and it the way to the committer.
+/// A publish thread that has not started: the committer needs its mailbox first, and it needs the way to the committer.
 pub(super) struct PublishStart {
     plan: WorkerPlan,
     mailbox: Arc<Mailbox>,
@@ -46,7 +46,7 @@ impl PublishStart {
 fn renumber(door: &Door<StoreCommitter>, above: MinSeqs) -> Result<(), MinSeqs> {
     match door.submit(Order::Renumber { above }, WAIT_STEP) {
         Err(Refused::Full(Order::Renumber { above }) | Refused::Failed(Order::Renumber { above }, _)) => Err(above),
-        // What comes of it is told to the mailbox.
+        // The mailbox is told of the result.
         _ => Ok(()),
     }
 }
@@ -110,7 +110,7 @@ impl Pipeline {
                 if let Some(committer) = &mut committer
                     && let Some(above) = worker.take_min_seqs()
                 {
-                    // An order like the others, on a thread that has ended. If it fails, that was told.
+                    // An order like the others, although the commit thread has ended. A failure was reported already.
                     let _ = committer.commit(Order::Renumber { above });
                     worker.sweep_again(deadline());
                 }

@@ -43,7 +43,7 @@ struct Stored {
     checkpoint: Checkpoint,
     window: Window,
     regions: StartRegions,
-    /// Regions that an earlier run has set back without coming to their snapshots.
+    /// Regions that an earlier run rolled back, and for which it did not get to make snapshots.
     set_back: Vec<RegionNo>,
     log: BlockLog,
     is_empty: Arc<[bool]>,
@@ -179,8 +179,8 @@ impl Pipeline {
         let (sender, pages) = bounded(PAGES_WAITING_MAX);
         let SharedParts { budget, read, recorder, .. } = shared;
         let reader = Reader::new(source, plan, sender, Arc::clone(budget), Arc::clone(read), Arc::clone(recorder));
-        // Left to itself: it ends at the end of the source, or when nobody takes pages any more. If it dies, the
-        // channel closes without a last word, which the coordinator notices.
+        // Detached: it ends at the end of the source, or when nobody takes pages any more. If it dies, the channel
+        // closes without a last message, which the coordinator notices.
         std::thread::Builder::new().name("forebay-read".into()).spawn(move || reader.run())?;
         Ok(pages)
     }

@@ -366,7 +366,7 @@ pub(super) fn pending_regions(link: &mut Link, pipeline: &str) -> Result<Vec<Reg
     rows.iter().map(touch).collect()
 }
 
-/// The records of the history, newest first; the rows only of batches from `rows_from` on.
+/// The records of the undo log, newest first; the rows only of batches from `rows_from` on.
 pub(super) fn undo_log(link: &mut Link, pipeline: &str, rows_from: u64) -> Result<Vec<UndoRecord>, Fault> {
     let sql = "SELECT batch, before, last_block, head, CASE WHEN batch >= $2 THEN rows ELSE '' END
                FROM forebay.history WHERE pipeline = $1 ORDER BY batch DESC";

@@ -5,7 +5,7 @@
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
 //! | `write` | one batch, one transaction |
-//! | `history` | what batches leave so that they can be rolled back |
+//! | `undo_log` | one record per batch, by which it can be rolled back |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |

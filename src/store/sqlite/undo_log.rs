@@ -1,4 +1,4 @@
-//! History: what batches leave so that they can be rolled back.
+//! The undo log: one record per batch, by which it can be rolled back.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! One batch, one transaction: checkpoint, rows, history, regions, snapshots.
+//! One batch, one transaction: checkpoint, rows, undo log, regions, snapshots.
 
 use std::sync::Arc;
 use std::time::Instant;
