@@ -8,8 +8,7 @@ use super::block_log::BlockLog;
 use super::round::{LaneBlocks, RoundSummary};
 use super::sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::event::RegionNo;
-use crate::model::ids::{BatchNo, BlockNo, Depth};
+use crate::model::ids::{BatchNo, BlockNo, Depth, RegionNo};
 use crate::rows::changes::RegionChanges;
 use crate::undo::{RegionUndo, record};
 
@@ -206,7 +205,7 @@ impl OpenBatch {
 
     fn touches(&self, names: &[Arc<str>]) -> Vec<RegionTouch> {
         let touch = |(region, (block, events)): (&RegionNo, &(i64, u64))| RegionTouch {
-            region: Arc::clone(&names[*region as usize]),
+            region: Arc::clone(&names[region.index()]),
             block: *block,
             events: *events,
         };
@@ -263,7 +262,7 @@ mod tests {
         }
 
         fn region(&self, _: usize) -> RegionNo {
-            0
+            RegionNo::from(0)
         }
 
         fn name(&self, _: usize) -> &Arc<str> {

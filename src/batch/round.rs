@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::event::RegionNo;
+use crate::model::ids::RegionNo;
 
 /// What a round adds to the open batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 
 use crate::model::cause::Cause;
-use crate::model::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
+use crate::model::event::{EventPlace, EventRef, Page, shorten_json};
+use crate::model::ids::RegionNo;
 use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::schema::Schema;
 use crate::model::value::Row;

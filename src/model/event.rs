@@ -6,10 +6,8 @@
 use std::sync::Arc;
 
 use crate::model::byte_budget::Lease;
+use crate::model::ids::RegionNo;
 use crate::model::position::Position;
-
-/// A region's number: the place in the order in which the run first saw it.
-pub type RegionNo = u32;
 
 /// One event in a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,6 +40,33 @@ macro_rules! number {
     };
 }
 
+/// A region's number: the place in the order in which the run first saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RegionNo(u32);
+
+impl RegionNo {
+    /// The region at that place of the order.
+    pub fn at(place: usize) -> Self {
+        Self(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    /// The regions in order.
+    pub fn in_order() -> impl Iterator<Item = Self> {
+        (0..).map(Self::at)
+    }
+
+    /// Its place, for a list of all regions.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl From<u32> for RegionNo {
+    fn from(value: u32) -> Self {
+        Self(value)
+    }
+}
+
 number! {
     /// The number of a block of the data, as the source gives it. Numbers grow and may leave gaps.
     BlockNo(i64)

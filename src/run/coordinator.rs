@@ -24,8 +24,7 @@ use crate::batch::open::{OpenBatch, Upcoming, WholeBlocks};
 use crate::commit::{RolledBack, StoreCommitter};
 use crate::lane::{Assignment, Engine, LaneError, Round};
 use crate::model::byte_budget::ByteBudget;
-use crate::model::event::RegionNo;
-use crate::model::ids::Depth;
+use crate::model::ids::{Depth, RegionNo};
 use crate::model::limits::{LINGER, WAIT_STEP, round_bytes};
 use crate::source::SourceError;
 use crate::source::reader::FromReader;
@@ -274,11 +273,11 @@ impl Coordinator<'_> {
     fn note_taken(&mut self, round: &Round, taken: &Taken) {
         self.open.take(&taken.summary, round);
         for lane in &round.lanes {
-            let region_events = &mut self.outcome.region_events;
-            if region_events.len() <= lane.region as usize {
-                region_events.resize(lane.region as usize + 1, 0);
+            let (region_events, at) = (&mut self.outcome.region_events, lane.region.index());
+            if region_events.len() <= at {
+                region_events.resize(at + 1, 0);
             }
-            region_events[lane.region as usize] += lane.events.len() as u64;
+            region_events[at] += lane.events.len() as u64;
             self.duty.note(lane.region);
         }
         self.meter.handled(taken.summary.events, taken.summary.last_block, taken.source_bytes_read);
@@ -373,7 +372,7 @@ impl Coordinator<'_> {
     fn seal_whole(&mut self, whole: Option<WholeBlocks>, snapshots: Snapshots) -> Result<(), PipelineError> {
         let whole = whole.ok_or_else(|| self.bug("a batch was to end within a block"))?;
         let names = &self.incoming.regions;
-        let named = |region: RegionNo| (region, Arc::clone(&names[region as usize]));
+        let named = |region: RegionNo| (region, Arc::clone(&names[region.index()]));
         let request = SealRequest {
             snapshots: self.duty.regions(&snapshots).into_iter().map(named).collect(),
             block: self.duty.block(self.open.tip()),
@@ -450,7 +449,8 @@ impl Coordinator<'_> {
         }
         self.hooks.tell_rollback(&rollback);
         let names = &self.incoming.regions;
-        let numbers: HashMap<&str, RegionNo> = names.iter().zip(0..).map(|(name, no)| (&**name, no)).collect();
+        let numbers: HashMap<&str, RegionNo> =
+            names.iter().zip(RegionNo::in_order()).map(|(name, no)| (&**name, no)).collect();
         let regions = rollback.regions.iter().filter_map(|region| numbers.get(&**region).copied()).collect();
         self.outcome.rollbacks.push(rollback);
         match self.duty.rolled_back(to, regions) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::batch::open::{Upcoming, WholeBlocks};
 use crate::batch::round::{LaneBlocks, RoundSummary};
 use crate::lane::{EventAt, Lane, Round};
-use crate::model::event::{EventRef, Page, RegionNo};
+use crate::model::event::{EventRef, Page};
+use crate::model::ids::RegionNo;
 use crate::model::limits::ROUND_EVENTS_MAX;
 
 /// How far a round may go.
@@ -278,7 +279,7 @@ struct Lanes {
 
 impl Lanes {
     fn push(&mut self, region: RegionNo, place: EventAt, names: &[Arc<str>]) {
-        let at = region as usize;
+        let at = region.index();
         let lane = match self.lane_of[at] {
             Some(lane) => lane,
             None => {
@@ -296,7 +297,7 @@ mod tests {
     use super::*;
 
     fn page(blocks: &[i64]) -> Page {
-        let event = |block: &i64| EventRef { start: 0, len: 0, line: 1, block: *block, region: 0 };
+        let event = |block: &i64| EventRef { start: 0, len: 0, line: 1, block: *block, region: RegionNo::from(0) };
         Page {
             text: String::new(),
             events: blocks.iter().map(event).collect(),

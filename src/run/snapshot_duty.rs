@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::event::RegionNo;
+use crate::model::ids::RegionNo;
 use crate::snapshot::Schedule;
 
 /// Which snapshots a batch carries.
@@ -132,6 +132,10 @@ mod tests {
     use super::*;
     use crate::snapshot::Every;
 
+    fn regions(numbers: &[u32]) -> Vec<RegionNo> {
+        numbers.iter().copied().map(RegionNo::from).collect()
+    }
+
     fn duty(every: Every, is_on: bool) -> SnapshotDuty {
         SnapshotDuty::new(Schedule::new(every), is_on, BTreeSet::new(), Vec::new(), Some(10))
     }
@@ -140,13 +144,13 @@ mod tests {
     fn a_region_that_had_events_gets_a_snapshot_when_one_is_due() {
         let mut duty = duty(Every::Blocks(5), true);
         assert_eq!((duty.at_seal(5), duty.at_end()), (Snapshots::None, Snapshots::None));
-        duty.note(3);
-        duty.note(1);
+        duty.note(RegionNo::from(3));
+        duty.note(RegionNo::from(1));
         assert_eq!(
             (duty.at_seal(4), duty.at_seal(5), duty.at_end()),
             (Snapshots::None, Snapshots::Due, Snapshots::Due)
         );
-        assert_eq!(duty.regions(&Snapshots::Due), [1, 3]);
+        assert_eq!(duty.regions(&Snapshots::Due), regions(&[1, 3]));
         assert_eq!((duty.blocks_left(3, 1), duty.blocks_left(3, 2)), (1, 0));
         duty.sealed(&Snapshots::Due, Some(12));
         assert_eq!((duty.at_end(), duty.block(None), duty.block(Some(15))), (Snapshots::None, 12, 15));
@@ -155,18 +159,19 @@ mod tests {
     #[test]
     fn snapshots_that_were_rolled_back_are_made_again() {
         let mut duty = duty(Every::End, true);
-        assert_eq!(duty.rolled_back(10, vec![2]), Snapshots::None, "those of block 10 are right");
-        let again = duty.rolled_back(7, vec![2, 4]);
-        assert_eq!(again, Snapshots::Again(vec![2, 4]));
+        assert_eq!(duty.rolled_back(10, regions(&[2])), Snapshots::None, "those of block 10 are right");
+        let again = duty.rolled_back(7, regions(&[2, 4]));
+        assert_eq!(again, Snapshots::Again(regions(&[2, 4])));
         duty.sealed(&again, Some(7));
-        assert_eq!((duty.at_end(), duty.rolled_back(7, vec![2])), (Snapshots::None, Snapshots::None));
+        assert_eq!((duty.at_end(), duty.rolled_back(7, regions(&[2]))), (Snapshots::None, Snapshots::None));
         assert_eq!(duty.at_end(), Snapshots::Due, "region 2 lacks one since");
     }
 
     #[test]
     fn without_snapshots_nothing_is_ever_due() {
-        let mut duty = SnapshotDuty::new(Schedule::new(Every::Batch), false, [1].into(), vec![1], None);
-        duty.note(1);
+        let mut duty =
+            SnapshotDuty::new(Schedule::new(Every::Batch), false, [RegionNo::from(1)].into(), regions(&[1]), None);
+        duty.note(RegionNo::from(1));
         assert_eq!([duty.at_start(), duty.at_seal(1), duty.at_end()], [const { Snapshots::None }; 3]);
         assert_eq!((duty.blocks_left(0, 5), duty.is_due_by_time()), (u64::MAX, false));
     }

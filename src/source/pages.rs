@@ -11,7 +11,8 @@ use foldhash::fast::RandomState;
 use super::stats::ReadStats;
 use super::{Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
-use crate::model::event::{EventRef, Page, RegionNo};
+use crate::model::event::{EventRef, Page};
+use crate::model::ids::RegionNo;
 use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
 use crate::model::position::Position;
 use crate::timeline::{Activity, Recorder, Stage};
@@ -75,7 +76,11 @@ impl PageWriter {
             sink,
             page: empty_page(&Arc::from("source"), 0),
             position_bytes: 0,
-            regions: known_regions.iter().zip(0..).map(|(region, no)| (Arc::clone(region), no)).collect(),
+            regions: known_regions
+                .iter()
+                .zip(RegionNo::in_order())
+                .map(|(region, no)| (Arc::clone(region), no))
+                .collect(),
             started_at: now,
             working_since: now,
             waited: Duration::ZERO,
@@ -140,7 +145,7 @@ impl PageWriter {
             return *no;
         }
         let name: Arc<str> = Arc::from(region);
-        let no = RegionNo::try_from(self.regions.len()).unwrap_or(RegionNo::MAX);
+        let no = RegionNo::at(self.regions.len());
         self.regions.insert(Arc::clone(&name), no);
         self.page.new_regions.push(name);
         no
@@ -268,7 +273,7 @@ mod tests {
         let pages = pages(&sent);
         let [first, second] = &pages[..] else { panic!("{pages:?}") };
         assert_eq!((&*first.origin, first.origin_no, &*second.origin, second.origin_no), ("f", 1, "g", 2));
-        assert_eq!(first.events.iter().map(|event| event.region).collect::<Vec<_>>(), [1, 0, 1]);
+        assert_eq!(first.events.iter().map(|event| event.region).collect::<Vec<_>>(), [1, 0, 1].map(RegionNo::from));
         assert_eq!(
             (&first.new_regions[..], &second.new_regions[..]),
             (&[Arc::from("new")][..], &[Arc::from("last")][..])

@@ -13,7 +13,8 @@ use super::json::{from_lua, object_to_lua, to_lua};
 use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
-use crate::model::event::{EventPlace, RegionNo};
+use crate::model::event::EventPlace;
+use crate::model::ids::RegionNo;
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
@@ -27,7 +28,7 @@ const STACK_LEVELS_MAX: usize = 40;
 /// Rows that the inner side asked for.
 pub(super) struct Want {
     pub(super) entity: usize,
-    pub(super) region: usize,
+    pub(super) region: RegionNo,
     pub(super) ask: Ask,
     /// The ids, each behind its length of 4 bytes.
     pub(super) ids: Vec<u8>,
@@ -36,7 +37,7 @@ pub(super) struct Want {
 /// Changed rows that the inner side hands out.
 pub(super) struct Sealed {
     pub(super) entity: usize,
-    pub(super) region: usize,
+    pub(super) region: RegionNo,
     pub(super) packed: Vec<u8>,
     /// Whether rows that are said to be new are; else they are if the filter does not know them.
     pub(super) is_sure: bool,
@@ -45,7 +46,7 @@ pub(super) struct Sealed {
 /// Ids of rows that were written unseen, each behind the block and its length of 4 bytes.
 pub(super) struct Unseen {
     pub(super) entity: usize,
-    pub(super) region: usize,
+    pub(super) region: RegionNo,
     pub(super) packed: Vec<u8>,
 }
 
@@ -215,13 +216,13 @@ impl Host {
         let want = move |_: &Lua, (kind, region, untried, ids): (usize, usize, bool, LuaString)| {
             let ask = if untried { Ask::TryAll } else { Ask::Ids };
             let ids = ids.as_bytes().to_vec();
-            host.lock().wants.push(Want { entity: kind - 1, region: region - 1, ask, ids });
+            host.lock().wants.push(Want { entity: kind - 1, region: RegionNo::at(region - 1), ask, ids });
             Ok(())
         };
         table.raw_set("want", lua.create_function(want)?)?;
         let host = self.clone();
         let is_absent = move |_: &Lua, (kind, region, id): (usize, usize, LuaString)| {
-            let region = RegionNo::try_from(region - 1).unwrap_or(RegionNo::MAX);
+            let region = RegionNo::at(region - 1);
             let shared = host.lock();
             let known = shared.known.get(kind - 1).and_then(Option::as_ref);
             Ok(known.is_some_and(|known| !known.may_have(region, &lossy(&id.as_bytes()))))
@@ -230,21 +231,26 @@ impl Host {
         let host = self.clone();
         let sealed = move |_: &Lua, (kind, region, is_sure, packed): (usize, usize, bool, LuaString)| {
             let packed = packed.as_bytes().to_vec();
-            host.lock().sealed.push(Sealed { entity: kind - 1, region: region - 1, packed, is_sure });
+            host.lock().sealed.push(Sealed { entity: kind - 1, region: RegionNo::at(region - 1), packed, is_sure });
             Ok(())
         };
         table.raw_set("sealed", lua.create_function(sealed)?)?;
         let host = self.clone();
         let before = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
             let packed = packed.as_bytes().to_vec();
-            host.lock().before.push(Sealed { entity: kind - 1, region: region - 1, packed, is_sure: true });
+            host.lock().before.push(Sealed {
+                entity: kind - 1,
+                region: RegionNo::at(region - 1),
+                packed,
+                is_sure: true,
+            });
             Ok(())
         };
         table.raw_set("before", lua.create_function(before)?)?;
         let host = self.clone();
         let unseen = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
             let packed = packed.as_bytes().to_vec();
-            host.lock().unseen.push(Unseen { entity: kind - 1, region: region - 1, packed });
+            host.lock().unseen.push(Unseen { entity: kind - 1, region: RegionNo::at(region - 1), packed });
             Ok(())
         };
         table.raw_set("unseen", lua.create_function(unseen)?)?;
@@ -268,7 +274,7 @@ impl Host {
                 [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
             });
             let ask = if untried { Ask::TryAll } else { Ask::Ids };
-            host.supply(&[Want { entity: kind - 1, region: region - 1, ask, ids }])
+            host.supply(&[Want { entity: kind - 1, region: RegionNo::at(region - 1), ask, ids }])
         };
         table.raw_set("load", lua.create_function(load)?)
     }
@@ -279,7 +285,7 @@ impl Host {
         let loaded = self.ask_store(|loader, regions| {
             let mut wanted = Vec::with_capacity(wants.len());
             for want in wants {
-                let region = regions.get(want.region).and_then(Option::as_deref).unwrap_or("");
+                let region = regions.get(want.region.index()).and_then(Option::as_deref).unwrap_or("");
                 wanted.push(Wanted { region, ids: split_ids(&want.ids), ask: want.ask });
             }
             loader.load(entity, &wanted).map_err(LaneError::from)
@@ -288,7 +294,7 @@ impl Host {
         for (want, loaded) in wants.iter().zip(loaded) {
             let rows = inner.supply_text(&loaded.packed)?;
             let ids = inner.supply_text(&want.ids)?;
-            inner.supply.call::<()>((entity + 1, want.region + 1, rows, loaded.is_whole, ids))?;
+            inner.supply.call::<()>((entity + 1, want.region.index() + 1, rows, loaded.is_whole, ids))?;
         }
         Ok(())
     }

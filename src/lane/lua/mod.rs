@@ -40,7 +40,7 @@ use serde_json::Value as Json;
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
-use crate::model::event::RegionNo;
+use crate::model::ids::RegionNo;
 use crate::model::limits::CHUNK_EVENTS_MAX;
 use crate::model::schema::Schema;
 use crate::rows::changes::RegionChanges;
@@ -209,7 +209,7 @@ impl ScriptEngine {
 
     /// Makes the region known inside, if it is not.
     fn know(&self, region: RegionNo, name: &Arc<str>) -> LuaResult<usize> {
-        let at = region as usize;
+        let at = region.index();
         {
             let mut shared = self.host.lock();
             if shared.regions.len() <= at {
@@ -391,18 +391,17 @@ impl ScriptEngine {
     fn take_history(&self) -> Result<Vec<(usize, BeforeImages)>, LaneError> {
         let mut shared = self.host.lock();
         let (before, unseen) = (std::mem::take(&mut shared.before), std::mem::take(&mut shared.unseen));
-        let name = |region: usize| {
-            let name = shared.regions.get(region).cloned().flatten();
+        let name = |region: RegionNo| {
+            let name = shared.regions.get(region.index()).cloned().flatten();
             name.ok_or_else(|| LaneError::Bug("the history of a region that is not known".into()))
         };
         let (mut unknown, mut known_absent) = (Vec::new(), Vec::new());
         for unseen in &unseen {
             let (region, entity) = (name(unseen.region)?, unseen.entity);
-            let number = RegionNo::try_from(unseen.region).unwrap_or(RegionNo::MAX);
             let mut absent = Vec::new();
             for (block, id) in unseen.each() {
                 match &shared.known[entity] {
-                    Some(known) if !known.may_have(number, id) => push_absent(block, id, &mut absent),
+                    Some(known) if !known.may_have(unseen.region, id) => push_absent(block, id, &mut absent),
                     _ => unknown.push(UnseenWrite { entity, region: Arc::clone(&region), id: id.into(), block }),
                 }
             }
@@ -513,10 +512,9 @@ impl Engine for ScriptEngine {
         let entities = self.host.schema.entities();
         let mut changes = Vec::with_capacity(merged.len());
         for part in merged {
-            let region = shared.regions.get(part.region).cloned().flatten();
+            let region = shared.regions.get(part.region.index()).cloned().flatten();
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
-            let number = RegionNo::try_from(part.region).unwrap_or(RegionNo::MAX);
-            let is_new = is_new(&mut shared.known[part.entity], number, part.is_sure);
+            let is_new = is_new(&mut shared.known[part.entity], part.region, part.is_sure);
             changes.push((part.entity, RegionChanges::checked(&entities[part.entity], region, part.packed, is_new)?));
         }
         self.context.watch.begin(Task::Idle);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mlua::prelude::*;
 
 use super::host::split_ids;
+use crate::model::ids::RegionNo;
 use crate::model::query::{Comparison, Condition, OrderBy, Query};
 use crate::model::schema::{Entity, Schema};
 use crate::rows::codec::{Decoder, ValueRef};
@@ -14,7 +15,7 @@ use crate::store::RegionQuery;
 pub(super) struct Question {
     pub(super) number: u64,
     pub(super) entity: usize,
-    region: usize,
+    region: RegionNo,
     query: Query,
     /// Of a count, the ids that do not count, each behind its length of 4 bytes; none of a search.
     but: Option<Vec<u8>>,
@@ -36,12 +37,12 @@ impl Question {
             limit: usize::try_from(limit).ok(),
         };
         let but = is_count.then(|| but.as_bytes().to_vec());
-        Ok(Self { number, entity, region: region - 1, query, but })
+        Ok(Self { number, entity, region: RegionNo::at(region - 1), query, but })
     }
 
     /// As the store takes it.
     pub(super) fn of<'q>(&'q self, regions: &'q [Option<Arc<str>>]) -> RegionQuery<'q> {
-        let region = regions.get(self.region).and_then(Option::as_deref).unwrap_or("");
+        let region = regions.get(self.region.index()).and_then(Option::as_deref).unwrap_or("");
         RegionQuery { region, query: &self.query }
     }
 

@@ -1,7 +1,7 @@
 //! What a handler's context reads and writes.
 
 use super::error::HandlerError;
-use crate::model::event::RegionNo;
+use crate::model::ids::RegionNo;
 use crate::model::query::Query;
 use crate::model::value::Row;
 

@@ -16,7 +16,7 @@ use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
 use crate::lane::watch::Task;
 use crate::lane::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
-use crate::model::event::RegionNo;
+use crate::model::ids::RegionNo;
 use crate::model::limits::DRY_EVENTS_MAX;
 use crate::model::query::Query;
 use crate::model::text::panic_message;

@@ -5,7 +5,7 @@ use std::any::TypeId;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::model::event::RegionNo;
+use crate::model::ids::RegionNo;
 use crate::model::limits::ID_BYTES_MAX;
 use crate::model::numeric::Numeric;
 use crate::model::query::{Comparison, Condition, OrderBy, Query};

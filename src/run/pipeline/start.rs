@@ -17,8 +17,7 @@ use crate::commit::handoff::CommitThread;
 use crate::lane::{Assignment, LoadStats};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::event::RegionNo;
-use crate::model::ids::Depth;
+use crate::model::ids::{Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN, read_ahead_bytes};
 use crate::publish::PublishReport;
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
@@ -152,8 +151,11 @@ impl Pipeline {
         let set_back: HashSet<Arc<str>> =
             if self.rollback_depth > 0 { store.set_back_regions()?.into_iter().collect() } else { HashSet::new() };
         let regions = StartRegions::new(&store.pending_regions()?, &window, self.regions.all.as_deref());
-        let set_back: Vec<RegionNo> =
-            (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(*name)).map(|(no, _)| no).collect();
+        let set_back: Vec<RegionNo> = RegionNo::in_order()
+            .zip(&regions.names)
+            .filter(|(_, name)| set_back.contains(*name))
+            .map(|(no, _)| no)
+            .collect();
         let hash =
             window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
         let log = BlockLog::new(Depth::new(self.rollback_depth), UndoBase::at(&checkpoint, hash), last_blocks);
@@ -254,7 +256,7 @@ pub(super) struct StartRegions {
 impl StartRegions {
     pub(super) fn new(pending: &[RegionTouch], window: &Window, all: Option<&str>) -> Self {
         let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
-        let numbered = (0..).zip(pending).map(|(no, _)| no).collect();
+        let numbered = RegionNo::in_order().zip(pending).map(|(no, _)| no).collect();
         // A rollback may concern regions that no event of this run does.
         let known: BTreeSet<Arc<str>> = names.iter().cloned().collect();
         names.extend(window.regions().filter(|region| !known.contains(*region)).cloned().collect::<BTreeSet<_>>());
@@ -263,7 +265,7 @@ impl StartRegions {
                 names.push(Arc::from(all));
                 names.len() - 1
             });
-            RegionNo::try_from(at).unwrap_or(RegionNo::MAX)
+            RegionNo::at(at)
         });
         Self { names, all, pending: numbered }
     }
