@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 
 use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, shorten_json};
-use crate::model::ids::RegionNo;
+use crate::model::ids::{EntityNo, RegionNo};
 use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::schema::Schema;
 use crate::model::value::Row;
@@ -283,7 +283,7 @@ impl Loader {
     }
 
     /// Counts a region's committed rows: see [`RowReader::count`].
-    pub(crate) fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+    pub(crate) fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let _waiting = (self.watch.pause(), self.loads.wait());
         reader(&mut self.reader, &self.readers)?.count(entity, wanted, but)
     }
@@ -292,7 +292,7 @@ impl Loader {
     pub(crate) fn find(
         &mut self,
         schema: &Schema,
-        entity: usize,
+        entity: EntityNo,
         wanted: &[RegionQuery<'_>],
     ) -> Result<Vec<FoundRows>, LaneError> {
         let mut packed = vec![Vec::new(); wanted.len()];
@@ -300,7 +300,7 @@ impl Loader {
             let _waiting = (self.watch.pause(), self.loads.wait());
             reader(&mut self.reader, &self.readers)?.find(entity, wanted, &mut packed)?;
         }
-        let described = &schema.entities()[entity];
+        let described = &schema[entity];
         let mut answers = Vec::with_capacity(wanted.len());
         for (packed, RegionQuery { query, .. }) in packed.iter().zip(wanted) {
             let mut rows = Vec::new();
@@ -320,7 +320,7 @@ impl Loader {
 
     /// Loads rows of one table, for each region its ids or as much of it as is worth it: see [`Loaded`]. One query for
     /// all regions, and one more where small tables are tried whole.
-    pub(crate) fn load(&mut self, entity: usize, wanted: &[Wanted<'_>]) -> Result<Vec<Loaded>, StoreError> {
+    pub(crate) fn load(&mut self, entity: EntityNo, wanted: &[Wanted<'_>]) -> Result<Vec<Loaded>, StoreError> {
         // Waiting for the store is not the handler's time.
         let _waiting = (self.watch.pause(), self.loads.wait());
         let reader = reader(&mut self.reader, &self.readers)?;
@@ -406,13 +406,13 @@ impl OpenReader for NoRows {
 }
 
 impl RowReader for NoRows {
-    fn rows(&mut self, _: usize, _: &[RegionIds<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn rows(&mut self, _: EntityNo, _: &[RegionIds<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
         Ok(())
     }
 
     fn regions(
         &mut self,
-        _: usize,
+        _: EntityNo,
         regions: &[&str],
         _: RegionLimit,
         _: &mut [Vec<u8>],
@@ -420,11 +420,11 @@ impl RowReader for NoRows {
         Ok(vec![true; regions.len()])
     }
 
-    fn find(&mut self, _: usize, _: &[RegionQuery<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn find(&mut self, _: EntityNo, _: &[RegionQuery<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn count(&mut self, _: usize, _: RegionQuery<'_>, _: &[&str]) -> Result<u64, StoreError> {
+    fn count(&mut self, _: EntityNo, _: RegionQuery<'_>, _: &[&str]) -> Result<u64, StoreError> {
         Ok(0)
     }
 }

@@ -67,6 +67,27 @@ impl From<u32> for RegionNo {
     }
 }
 
+/// The number of an entity: its place in the schema, which orders entities by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntityNo(usize);
+
+impl EntityNo {
+    /// The entity at that place of the schema.
+    pub const fn at(place: usize) -> Self {
+        Self(place)
+    }
+
+    /// The entities in order, for a list that has one element for each.
+    pub fn in_order() -> impl Iterator<Item = Self> {
+        (0..).map(Self)
+    }
+
+    /// Its place, for a list that has one element for each entity.
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
 number! {
     /// The number of a block of the data, as the source gives it. Numbers grow and may leave gaps.
     BlockNo(i64)

@@ -7,7 +7,7 @@ use super::engines::{EnginePool, Job};
 use crate::batch::SnapshotDraft;
 use crate::batch::open::BatchContents;
 use crate::lane::{Assignment, Engine, LaneError, SealedRows};
-use crate::model::ids::{BatchClock, RegionNo};
+use crate::model::ids::{BatchClock, EntityNo, RegionNo};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
@@ -42,7 +42,7 @@ pub(super) struct Sealer {
 type FromEngine = (Vec<SnapshotDraft>, Changes, Vec<u8>);
 
 /// Changed rows, by entity.
-type Changes = Vec<(usize, RegionChanges)>;
+type Changes = Vec<(EntityNo, RegionChanges)>;
 
 impl Sealer {
     /// Lets every engine compute its snapshots and hand out its changes.
@@ -107,7 +107,7 @@ impl Sealer {
         }
         let mut before_images = Vec::new();
         for (entity, region) in history {
-            push_section(&self.schema.entities()[entity], &region, &mut before_images);
+            push_section(&self.schema[entity], &region, &mut before_images);
         }
         Ok((changes, before_images))
     }
@@ -120,7 +120,7 @@ impl Sealer {
             contents.snapshots.extend(drafts);
             contents.before_images.extend(before_images);
             for (entity, region) in changes {
-                contents.changes[entity].push(region);
+                contents.changes[entity.index()].push(region);
             }
         }
         contents.snapshots.sort_by(|a, b| a.region.cmp(&b.region));

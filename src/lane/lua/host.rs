@@ -14,7 +14,7 @@ use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
-use crate::model::ids::RegionNo;
+use crate::model::ids::{EntityNo, RegionNo};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
@@ -27,7 +27,7 @@ const STACK_LEVELS_MAX: usize = 40;
 
 /// Rows that the inner side asked for.
 pub(super) struct Want {
-    pub(super) entity: usize,
+    pub(super) entity: EntityNo,
     pub(super) region: RegionNo,
     pub(super) ask: Ask,
     /// The ids, each behind its length of 4 bytes.
@@ -36,7 +36,7 @@ pub(super) struct Want {
 
 /// Changed rows that the inner side hands out.
 pub(super) struct Sealed {
-    pub(super) entity: usize,
+    pub(super) entity: EntityNo,
     pub(super) region: RegionNo,
     pub(super) packed: Vec<u8>,
     /// Whether rows that are said to be new are; else they are if the filter does not know them.
@@ -45,7 +45,7 @@ pub(super) struct Sealed {
 
 /// Ids of rows that were written unseen, each behind the block and its length of 4 bytes.
 pub(super) struct Unseen {
-    pub(super) entity: usize,
+    pub(super) entity: EntityNo,
     pub(super) region: RegionNo,
     pub(super) packed: Vec<u8>,
 }
@@ -214,43 +214,42 @@ impl Host {
     fn row_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         let host = self.clone();
         let want = move |_: &Lua, (kind, region, untried, ids): (usize, usize, bool, LuaString)| {
+            let (entity, region) = numbers(kind, region);
             let ask = if untried { Ask::TryAll } else { Ask::Ids };
             let ids = ids.as_bytes().to_vec();
-            host.lock().wants.push(Want { entity: kind - 1, region: RegionNo::at(region - 1), ask, ids });
+            host.lock().wants.push(Want { entity, region, ask, ids });
             Ok(())
         };
         table.raw_set("want", lua.create_function(want)?)?;
         let host = self.clone();
         let is_absent = move |_: &Lua, (kind, region, id): (usize, usize, LuaString)| {
-            let region = RegionNo::at(region - 1);
+            let (entity, region) = numbers(kind, region);
             let shared = host.lock();
-            let known = shared.known.get(kind - 1).and_then(Option::as_ref);
+            let known = shared.known.get(entity.index()).and_then(Option::as_ref);
             Ok(known.is_some_and(|known| !known.may_have(region, &lossy(&id.as_bytes()))))
         };
         table.raw_set("is_absent", lua.create_function(is_absent)?)?;
         let host = self.clone();
         let sealed = move |_: &Lua, (kind, region, is_sure, packed): (usize, usize, bool, LuaString)| {
+            let (entity, region) = numbers(kind, region);
             let packed = packed.as_bytes().to_vec();
-            host.lock().sealed.push(Sealed { entity: kind - 1, region: RegionNo::at(region - 1), packed, is_sure });
+            host.lock().sealed.push(Sealed { entity, region, packed, is_sure });
             Ok(())
         };
         table.raw_set("sealed", lua.create_function(sealed)?)?;
         let host = self.clone();
         let before = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let (entity, region) = numbers(kind, region);
             let packed = packed.as_bytes().to_vec();
-            host.lock().before.push(Sealed {
-                entity: kind - 1,
-                region: RegionNo::at(region - 1),
-                packed,
-                is_sure: true,
-            });
+            host.lock().before.push(Sealed { entity, region, packed, is_sure: true });
             Ok(())
         };
         table.raw_set("before", lua.create_function(before)?)?;
         let host = self.clone();
         let unseen = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let (entity, region) = numbers(kind, region);
             let packed = packed.as_bytes().to_vec();
-            host.lock().unseen.push(Unseen { entity: kind - 1, region: RegionNo::at(region - 1), packed });
+            host.lock().unseen.push(Unseen { entity, region, packed });
             Ok(())
         };
         table.raw_set("unseen", lua.create_function(unseen)?)?;
@@ -269,12 +268,13 @@ impl Host {
         table.raw_set("ask", lua.create_function(ask)?)?;
         let host = self.clone();
         let load = move |_: &Lua, (kind, region, id, untried): (usize, usize, Option<LuaString>, bool)| {
+            let (entity, region) = numbers(kind, region);
             let ids = id.as_ref().map_or_else(Vec::new, |id| {
                 let id = id.as_bytes();
                 [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
             });
             let ask = if untried { Ask::TryAll } else { Ask::Ids };
-            host.supply(&[Want { entity: kind - 1, region: RegionNo::at(region - 1), ask, ids }])
+            host.supply(&[Want { entity, region, ask, ids }])
         };
         table.raw_set("load", lua.create_function(load)?)
     }
@@ -294,7 +294,7 @@ impl Host {
         for (want, loaded) in wants.iter().zip(loaded) {
             let rows = inner.supply_text(&loaded.packed)?;
             let ids = inner.supply_text(&want.ids)?;
-            inner.supply.call::<()>((entity + 1, want.region.index() + 1, rows, loaded.is_whole, ids))?;
+            inner.supply.call::<()>((entity.index() + 1, want.region.index() + 1, rows, loaded.is_whole, ids))?;
         }
         Ok(())
     }
@@ -302,7 +302,7 @@ impl Host {
     /// Asks the store what is asked, all of one table together, and gives the answers to the inner side.
     pub(super) fn answer(&self, questions: &[Question]) -> LuaResult<()> {
         let inner = self.inner()?;
-        let mut by_entity: BTreeMap<usize, Vec<&Question>> = BTreeMap::new();
+        let mut by_entity: BTreeMap<EntityNo, Vec<&Question>> = BTreeMap::new();
         for question in questions {
             if let Some(but) = question.but() {
                 let count = self.ask_store(|loader, regions| {
@@ -318,7 +318,7 @@ impl Host {
                 let wanted: Vec<_> = questions.iter().map(|question| question.of(regions)).collect();
                 loader.find(&self.schema, entity, &wanted)
             })?;
-            let described = &self.schema.entities()[entity];
+            let described = &self.schema[entity];
             for (question, FoundRows { rows, is_complete }) in questions.into_iter().zip(found) {
                 let mut packed = Vec::new();
                 for (id, row) in &rows {
@@ -349,6 +349,11 @@ impl Host {
             LuaError::runtime(message)
         })
     }
+}
+
+/// A table and a region by the inner side's numbers, which begin at 1.
+pub(super) fn numbers(kind: usize, region: usize) -> (EntityNo, RegionNo) {
+    (EntityNo::at(kind - 1), RegionNo::at(region - 1))
 }
 
 /// A value, or in its place `none` and what is wrong.

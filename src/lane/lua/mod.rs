@@ -40,7 +40,7 @@ use serde_json::Value as Json;
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
-use crate::model::ids::RegionNo;
+use crate::model::ids::{EntityNo, RegionNo};
 use crate::model::limits::CHUNK_EVENTS_MAX;
 use crate::model::schema::Schema;
 use crate::rows::changes::RegionChanges;
@@ -365,7 +365,7 @@ impl ScriptEngine {
 
     /// Loads what has been missed: one query for each table, whatever the number of regions.
     fn supply(&self) -> LuaResult<()> {
-        let mut by_entity: BTreeMap<usize, Vec<Want>> = BTreeMap::new();
+        let mut by_entity: BTreeMap<EntityNo, Vec<Want>> = BTreeMap::new();
         for want in std::mem::take(&mut self.host.lock().wants) {
             by_entity.entry(want.entity).or_default().push(want);
         }
@@ -388,7 +388,7 @@ impl ScriptEngine {
     }
 
     /// What rows were before blocks, which the inner side has handed out.
-    fn take_history(&self) -> Result<Vec<(usize, BeforeImages)>, LaneError> {
+    fn take_history(&self) -> Result<Vec<(EntityNo, BeforeImages)>, LaneError> {
         let mut shared = self.host.lock();
         let (before, unseen) = (std::mem::take(&mut shared.before), std::mem::take(&mut shared.unseen));
         let name = |region: RegionNo| {
@@ -400,7 +400,7 @@ impl ScriptEngine {
             let (region, entity) = (name(unseen.region)?, unseen.entity);
             let mut absent = Vec::new();
             for (block, id) in unseen.each() {
-                match &shared.known[entity] {
+                match &shared.known[entity.index()] {
                     Some(known) if !known.may_have(unseen.region, id) => push_absent(block, id, &mut absent),
                     _ => unknown.push(UnseenWrite { entity, region: Arc::clone(&region), id: id.into(), block }),
                 }
@@ -509,13 +509,13 @@ impl Engine for ScriptEngine {
                 _ => merged.push(part),
             }
         }
-        let entities = self.host.schema.entities();
         let mut changes = Vec::with_capacity(merged.len());
         for part in merged {
             let region = shared.regions.get(part.region.index()).cloned().flatten();
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
-            let is_new = is_new(&mut shared.known[part.entity], part.region, part.is_sure);
-            changes.push((part.entity, RegionChanges::checked(&entities[part.entity], region, part.packed, is_new)?));
+            let is_new = is_new(&mut shared.known[part.entity.index()], part.region, part.is_sure);
+            let described = &self.host.schema[part.entity];
+            changes.push((part.entity, RegionChanges::checked(described, region, part.packed, is_new)?));
         }
         self.context.watch.begin(Task::Idle);
         Ok(SealedRows { changes, history })

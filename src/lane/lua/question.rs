@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use mlua::prelude::*;
 
-use super::host::split_ids;
-use crate::model::ids::RegionNo;
+use super::host::{numbers, split_ids};
+use crate::model::ids::{EntityNo, RegionNo};
 use crate::model::query::{Comparison, Condition, OrderBy, Query};
 use crate::model::schema::{Entity, Schema};
 use crate::rows::codec::{Decoder, ValueRef};
@@ -14,7 +14,7 @@ use crate::store::RegionQuery;
 /// A question. Its number is the inner side's.
 pub(super) struct Question {
     pub(super) number: u64,
-    pub(super) entity: usize,
+    pub(super) entity: EntityNo,
     region: RegionNo,
     query: Query,
     /// Of a count, the ids that do not count, each behind its length of 4 bytes; none of a search.
@@ -30,14 +30,14 @@ impl Question {
     pub(super) fn new(schema: &Schema, given: LuaMultiValue, lua: &Lua) -> LuaResult<Self> {
         let given = Given::from_lua_multi(given, lua)?;
         let (number, kind, region, is_count, conditions, place, is_descending, limit, but) = given;
-        let entity = kind - 1;
+        let (entity, region) = numbers(kind, region);
         let query = Query {
-            conditions: read_conditions(&schema.entities()[entity], &conditions.as_bytes())?,
+            conditions: read_conditions(&schema[entity], &conditions.as_bytes())?,
             order: place.checked_sub(1).map(|column| OrderBy { column, is_descending }),
             limit: usize::try_from(limit).ok(),
         };
         let but = is_count.then(|| but.as_bytes().to_vec());
-        Ok(Self { number, entity, region: RegionNo::at(region - 1), query, but })
+        Ok(Self { number, entity, region, query, but })
     }
 
     /// As the store takes it.

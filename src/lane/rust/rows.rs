@@ -10,7 +10,7 @@ use super::access::RowAccess;
 use super::error::HandlerError;
 use crate::lane::before_images::{Gathered, UnseenWrite};
 use crate::lane::{EngineContext, LaneError};
-use crate::model::ids::{Depth, RegionNo};
+use crate::model::ids::{Depth, EntityNo, RegionNo};
 use crate::model::query::Query;
 use crate::model::schema::Schema;
 use crate::model::value::{Row, row_memory_bytes};
@@ -24,10 +24,10 @@ use crate::undo::{begin_entry, push_absent};
 #[derive(Default)]
 pub(super) struct Missed {
     /// For each table, the ids; if it was not tried yet, all of it, if it is small.
-    pub(super) ids: BTreeMap<(RegionNo, usize), Vec<String>>,
+    pub(super) ids: BTreeMap<(RegionNo, EntityNo), Vec<String>>,
     /// Queries, by table and key. The limit is how many rows are asked for.
-    pub(super) queries: BTreeMap<(RegionNo, usize, String), Query>,
-    pub(super) counts: BTreeMap<(RegionNo, usize, String), Query>,
+    pub(super) queries: BTreeMap<(RegionNo, EntityNo, String), Query>,
+    pub(super) counts: BTreeMap<(RegionNo, EntityNo, String), Query>,
 }
 
 impl Missed {
@@ -36,7 +36,7 @@ impl Missed {
     }
 
     /// Notes what a query lacks.
-    fn note(&mut self, region: RegionNo, entity: usize, query: &Query, lacking: Lacking) -> HandlerError {
+    fn note(&mut self, region: RegionNo, entity: EntityNo, query: &Query, lacking: Lacking) -> HandlerError {
         match lacking {
             Lacking::Table => drop(self.ids.entry((region, entity)).or_default()),
             Lacking::Rows(limit) => {
@@ -68,7 +68,7 @@ impl Missed {
 /// What a row was before a block changed it.
 struct UndoEntry {
     block: i64,
-    entity: usize,
+    entity: EntityNo,
     id: Box<str>,
     before: BeforeImage,
 }
@@ -87,7 +87,7 @@ impl UndoEntry {
 struct WriteOnly {
     batch: u64,
     region: RegionNo,
-    entity: usize,
+    entity: EntityNo,
     ids: Vec<Box<str>>,
 }
 
@@ -104,7 +104,7 @@ pub(super) struct Rows {
     pub(super) tables: BTreeMap<RegionNo, Vec<RowCache>>,
     pub(super) regions: BTreeMap<RegionNo, Arc<str>>,
     /// What the current call wrote.
-    pub(super) writes: Vec<(usize, String, Option<Row>)>,
+    pub(super) writes: Vec<(EntityNo, String, Option<Row>)>,
     /// The event that the current call handles.
     pub(super) writer: Writer,
     /// Its block.
@@ -151,13 +151,13 @@ impl Rows {
         regions.entry(region).or_insert_with(|| Arc::clone(name));
     }
 
-    fn table(&mut self, entity: usize, region: RegionNo) -> Result<&mut RowCache, HandlerError> {
-        let table = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity));
+    fn table(&mut self, entity: EntityNo, region: RegionNo) -> Result<&mut RowCache, HandlerError> {
+        let table = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index()));
         table.ok_or_else(unknown_region)
     }
 
     /// What the current call wrote to a table, by id.
-    fn written(&self, entity: usize) -> BTreeMap<String, Option<Row>> {
+    fn written(&self, entity: EntityNo) -> BTreeMap<String, Option<Row>> {
         let writes = self.writes.iter().filter(|(table, ..)| *table == entity);
         writes.map(|(_, id, row)| (id.clone(), row.clone())).collect()
     }
@@ -167,8 +167,8 @@ impl Rows {
         let change = ChangedBy { batch: self.batch, block: self.block, writer: self.writer };
         let Some(tables) = self.tables.get_mut(&region) else { return };
         let changed_rows = &mut self.changed_rows;
-        let mut set = |entity: usize, id: &str, row: Option<Row>| {
-            let table = &mut tables[entity];
+        let mut set = |entity: EntityNo, id: &str, row: Option<Row>| {
+            let table = &mut tables[entity.index()];
             let changed = table.changed_rows();
             let before = table.set(id, row, change);
             *changed_rows += (table.changed_rows() - changed) as u64;
@@ -202,7 +202,8 @@ impl Rows {
         for (number, undo) in std::mem::take(&mut self.undo) {
             let Some(region) = self.regions.get(&number) else { continue };
             for UndoEntry { block, entity, id, before } in undo.into_iter().filter(|entry| entry.block > after) {
-                let is_absent = || self.known[entity].as_ref().is_some_and(|known| !known.may_have(number, &id));
+                let is_absent =
+                    || self.known[entity.index()].as_ref().is_some_and(|known| !known.may_have(number, &id));
                 match before {
                     BeforeImage::Unknown if is_absent() => push_absent(block, &id, gathered.entries(entity, region)),
                     BeforeImage::Unknown => unknown.push(UnseenWrite { entity, region: Arc::clone(region), id, block }),
@@ -211,7 +212,7 @@ impl Rows {
                         let entries = gathered.entries(entity, region);
                         let head = RowHead { id: &id, change: Change::Written, writer: Writer::default() };
                         begin_entry(block, entries);
-                        encode_values(&schema.entities()[entity], head, &row, entries);
+                        encode_values(&schema[entity], head, &row, entries);
                     }
                 }
             }
@@ -220,14 +221,13 @@ impl Rows {
     }
 
     /// Takes out the rows that the batch changed.
-    pub(super) fn take_changes(&mut self, schema: &Schema) -> Result<Vec<(usize, RegionChanges)>, LaneError> {
-        let entities = schema.entities();
+    pub(super) fn take_changes(&mut self, schema: &Schema) -> Result<Vec<(EntityNo, RegionChanges)>, LaneError> {
         let mut changes = Vec::new();
         self.changed_rows = 0;
         let Rows { tables, known, write_only, regions, batch, .. } = self;
         for (region, tables) in tables {
-            for (entity, table) in tables.iter_mut().enumerate() {
-                let described = &entities[entity];
+            for (entity, table) in EntityNo::in_order().zip(tables) {
+                let described = &schema[entity];
                 let mut packed = Vec::new();
                 let ids = table.take_changes(|id, change, writer, row| {
                     let row = row.map_or(&[][..], |row| &row[..]);
@@ -237,7 +237,7 @@ impl Rows {
                     write_only.push_back(WriteOnly { batch: *batch, region: *region, entity, ids });
                 }
                 if !packed.is_empty() {
-                    let is_new = is_new(&mut known[entity], *region, table.trusts_new());
+                    let is_new = is_new(&mut known[entity.index()], *region, table.trusts_new());
                     changes.push((
                         entity,
                         RegionChanges::checked(described, Arc::clone(&regions[region]), packed, is_new)?,
@@ -265,7 +265,7 @@ impl Rows {
         (self.batch, self.committed) = (number, committed);
         while let Some(write_only) = self.write_only.pop_front_if(|write_only| write_only.batch <= committed) {
             let WriteOnly { batch, region, entity, ids } = write_only;
-            if let Some(table) = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) {
+            if let Some(table) = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index())) {
                 table.let_go(batch, &ids);
             }
         }
@@ -286,12 +286,12 @@ impl Rows {
 }
 
 impl RowAccess for Rows {
-    fn get(&mut self, entity: usize, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError> {
+    fn get(&mut self, entity: EntityNo, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError> {
         let Self { writes, tables, known, missed, .. } = self;
         if let Some(at) = writes.iter().rposition(|(table, written, _)| *table == entity && written == id) {
             return Ok(writes[at].2.as_ref());
         }
-        let Some(table) = tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) else {
+        let Some(table) = tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index())) else {
             return Err(unknown_region());
         };
         match table.get(id) {
@@ -299,14 +299,14 @@ impl RowAccess for Rows {
             Found::Absent => return Ok(None),
             Found::Missing => {}
         }
-        if known[entity].as_ref().is_some_and(|known| !known.may_have(region, id)) {
+        if known[entity.index()].as_ref().is_some_and(|known| !known.may_have(region, id)) {
             return Ok(None);
         }
         missed.ids.entry((region, entity)).or_default().push(id.to_owned());
         Err(HandlerError::new("a row has to be loaded first; this error must be passed on"))
     }
 
-    fn write(&mut self, entity: usize, region: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
+    fn write(&mut self, entity: EntityNo, region: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
         if self.is_snapshot {
             return Err(HandlerError::new("on_snapshot may read, and not write"));
         }
@@ -317,7 +317,12 @@ impl RowAccess for Rows {
         Ok(())
     }
 
-    fn find(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<Vec<(Box<str>, Row)>, HandlerError> {
+    fn find(
+        &mut self,
+        entity: EntityNo,
+        region: RegionNo,
+        query: &Query,
+    ) -> Result<Vec<(Box<str>, Row)>, HandlerError> {
         // What the call itself wrote lies over the rest, and may hide as many rows.
         let written = self.written(entity);
         let limit = query.limit.map(|limit| limit.saturating_add(written.len()));
@@ -335,7 +340,7 @@ impl RowAccess for Rows {
         Ok(rows)
     }
 
-    fn count(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<u64, HandlerError> {
+    fn count(&mut self, entity: EntityNo, region: RegionNo, query: &Query) -> Result<u64, HandlerError> {
         let counted = self.table(entity, region)?.count(query);
         let mut count = counted.map_err(|lacking| self.missed.note(region, entity, query, lacking))?;
         for (id, row) in self.written(entity) {

@@ -217,7 +217,7 @@ impl PostgresStore {
         let Ok(Some(blamed)) = session.call(move |link| blame::find(link, &layouts, &given)) else { return plain };
         StoreError::Row(Box::new(RefusedRow {
             store: self.database.name.clone(),
-            entity: self.database.plan.schema.entities()[blamed.entity].name.clone(),
+            entity: self.database.plan.schema[blamed.entity].name.clone(),
             region: blamed.region,
             id: blamed.id,
             event: batch.writer_text(blamed.writer),
