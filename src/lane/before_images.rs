@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Ask, LaneError, Loader, Wanted};
-use crate::model::ids::EntityNo;
+use crate::model::ids::{BlockNo, EntityNo};
 use crate::model::schema::Schema;
 use crate::rows::codec::Decoder;
 use crate::undo::{BeforeImages, push_absent, push_row};
@@ -18,7 +18,7 @@ pub(super) struct UnseenWrite {
     pub(super) region: Arc<str>,
     pub(super) id: Box<str>,
     /// The first block of the batch that wrote it.
-    pub(super) block: i64,
+    pub(super) block: BlockNo,
 }
 
 /// Reads from the store what rows were that were written unseen; one query for each table. Must be called before their

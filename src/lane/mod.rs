@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 
 use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, shorten_json};
-use crate::model::ids::{EntityNo, RegionNo};
+use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::schema::Schema;
 use crate::model::value::Row;
@@ -68,7 +68,7 @@ impl Round {
         Some(EventPlace {
             origin: Arc::clone(&page.origin),
             line: event.line,
-            block: event.block,
+            block: event.block.get(),
             region: Arc::clone(&self.lanes.get(lane)?.name),
             json: shorten_json(page.json(event)),
         })
@@ -166,17 +166,17 @@ pub(crate) trait Engine: Send {
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError>;
 
     /// The region's document as of the state that the engine holds now.
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError>;
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError>;
 
     /// Takes out what the batch changed. With `undo_floor` also what rows were before the blocks behind that one
     /// changed them; what was written unseen is read from the store for it.
-    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError>;
+    fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError>;
 
     /// Lets all rows go, changed or not: the store was rolled back. Nothing may be staged.
     fn forget(&mut self) -> Result<(), LaneError>;
 
-    /// Changes from now on belong to batch `number`; batches up to `committed` are in the store.
-    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError>;
+    /// Changes from now on belong to the clock's open batch; batches up to its committed one are in the store.
+    fn begin_batch(&mut self, clock: BatchClock) -> Result<(), LaneError>;
 
     /// Bytes of memory it takes now.
     fn memory_bytes(&self) -> usize;

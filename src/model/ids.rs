@@ -106,6 +106,9 @@ number! {
 }
 
 impl BatchNo {
+    /// No batch.
+    pub const NONE: Self = Self(0);
+
     /// The batch after this one.
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -125,7 +128,7 @@ pub struct BatchClock {
 impl BatchClock {
     /// The clock of the pipeline's first batch.
     pub const fn first() -> Self {
-        Self { open: BatchNo(1), committed: BatchNo(0) }
+        Self { open: BatchNo(1), committed: BatchNo::NONE }
     }
 }
 

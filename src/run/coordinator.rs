@@ -24,7 +24,7 @@ use crate::batch::open::{OpenBatch, Upcoming, WholeBlocks};
 use crate::commit::{RolledBack, StoreCommitter};
 use crate::lane::{Assignment, Engine, LaneError, Round};
 use crate::model::byte_budget::ByteBudget;
-use crate::model::ids::{Depth, RegionNo};
+use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{LINGER, WAIT_STEP, round_bytes};
 use crate::source::SourceError;
 use crate::source::reader::FromReader;
@@ -44,7 +44,7 @@ pub(super) struct CoordinatorPlan {
     pub(super) is_serial: bool,
     pub(super) sealer: Sealer,
     /// A rollback that the caller asked for, in place of events.
-    pub(super) rollback: Option<i64>,
+    pub(super) rollback: Option<BlockNo>,
 }
 
 /// Where events come from.
@@ -283,12 +283,17 @@ impl Coordinator<'_> {
         self.meter.handled(taken.summary.events, taken.summary.last_block, taken.source_bytes_read);
     }
 
+    /// The first and the last block that are lost with the open batch.
+    fn discarded(&self) -> Option<(i64, i64)> {
+        self.open.span().map(|(first, last)| (first.get(), last.get()))
+    }
+
     fn source_error(&self, error: SourceError) -> PipelineError {
-        PipelineError::Source { error, batch: self.open.number().get(), discarded: self.open.span() }
+        PipelineError::Source { error, batch: self.open.number().get(), discarded: self.discarded() }
     }
 
     fn lane_error(&self, error: LaneError) -> PipelineError {
-        PipelineError::Lane { error, batch: self.open.number().get(), discarded: self.open.span() }
+        PipelineError::Lane { error, batch: self.open.number().get(), discarded: self.discarded() }
     }
 
     fn bug(&self, what: &str) -> PipelineError {
@@ -385,7 +390,7 @@ impl Coordinator<'_> {
         let contents = contents.map_err(|error| self.lane_error(error))?;
         let (batch, next) = std::mem::take(&mut self.open).seal(whole, contents, names, &self.origins);
         drop(work);
-        self.duty.sealed(&snapshots, batch.after.block);
+        self.duty.sealed(&snapshots, next.tip());
         self.begin_batch(next);
         let waiting = self.meter.time(Phase::WaitingForCommit, self.open.number());
         self.in_flight.hand_over(batch, &mut self.hooks)?;
@@ -403,9 +408,9 @@ impl Coordinator<'_> {
 
     /// Brings the state back to what it was as of a block: lets all that is in flight commit, hands the rollback over as
     /// one more order, and begins anew behind it.
-    fn roll_back(&mut self, to: i64) -> Result<(), PipelineError> {
+    fn roll_back(&mut self, to: BlockNo) -> Result<(), PipelineError> {
         if let Some(tip) = self.open.tip().filter(|tip| *tip > to && self.plan.depth.is_none()) {
-            let error = UndoError::Beyond { to, oldest: Some(tip), depth: 0 };
+            let error = UndoError::Beyond { to: to.get(), oldest: Some(tip.get()), depth: 0 };
             return Err(PipelineError::Store(StoreError::Undo(error)));
         }
         if self.queue.is_cut() {
@@ -432,12 +437,12 @@ impl Coordinator<'_> {
     }
 
     /// Goes on from the state that a rollback has left.
-    fn begin_anew(&mut self, to: i64, done: RolledBack) -> Result<(), PipelineError> {
+    fn begin_anew(&mut self, to: BlockNo, done: RolledBack) -> Result<(), PipelineError> {
         self.forget()?;
         let open = std::mem::take(&mut self.open).set_back(done.checkpoint, done.hash.clone(), &done.regions);
         self.begin_batch(open);
         let rollback = Rollback {
-            to,
+            to: to.get(),
             from: done.from.block,
             block: done.checkpoint.block,
             rows: done.rows,

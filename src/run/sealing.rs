@@ -7,7 +7,7 @@ use super::engines::{EnginePool, Job};
 use crate::batch::SnapshotDraft;
 use crate::batch::open::BatchContents;
 use crate::lane::{Assignment, Engine, LaneError, SealedRows};
-use crate::model::ids::{BatchClock, EntityNo, RegionNo};
+use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
@@ -21,11 +21,11 @@ pub(super) struct SealRequest {
     /// Regions of which a snapshot is computed.
     pub(super) snapshots: Vec<(RegionNo, Arc<str>)>,
     /// The block as of which.
-    pub(super) block: i64,
+    pub(super) block: BlockNo,
     /// What readers have of them was rolled back: that there is nothing to say as of the block has to be said.
     pub(super) is_again: bool,
     /// The block behind which before-images are kept; none if none are.
-    pub(super) undo_floor: Option<i64>,
+    pub(super) undo_floor: Option<BlockNo>,
 }
 
 /// Seals engines: the same way for each batch of a run.
@@ -84,7 +84,7 @@ impl Sealer {
         engine: &mut dyn Engine,
         region: RegionNo,
         name: &Arc<str>,
-        block: i64,
+        block: BlockNo,
         is_again: bool,
     ) -> Result<SnapshotDraft, LaneError> {
         let document = engine.snapshot(region, name, block)?;
@@ -92,14 +92,14 @@ impl Sealer {
         let (doc, hash) = document.map(|document| canonical(document, &self.dedup_ignore)).unzip();
         Ok(SnapshotDraft {
             region: Arc::clone(name),
-            block,
+            block: block.get(),
             generated_at: Timestamp::now(),
             hash: hash.unwrap_or_default(),
             doc: doc.map(|doc: String| Arc::from(doc)),
         })
     }
 
-    fn rows(&self, engine: &mut dyn Engine, undo_floor: Option<i64>) -> Result<(Changes, Vec<u8>), LaneError> {
+    fn rows(&self, engine: &mut dyn Engine, undo_floor: Option<BlockNo>) -> Result<(Changes, Vec<u8>), LaneError> {
         let SealedRows { mut changes, history } = engine.seal(undo_floor)?;
         if let Some(encoder) = &self.encoder {
             let encode = |(entity, rows)| Ok::<_, LaneError>((entity, encoder.encode(entity, rows)?));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::ids::RegionNo;
+use crate::model::ids::{BlockNo, RegionNo};
 use crate::snapshot::Schedule;
 
 /// Which snapshots a batch carries.
@@ -25,7 +25,7 @@ pub(super) struct SnapshotDuty {
     /// Regions with events after their last snapshot.
     lacking: BTreeSet<RegionNo>,
     /// The block of the newest snapshots at most.
-    newest: Option<i64>,
+    newest: Option<BlockNo>,
     /// Regions that an earlier run has set back without coming to their snapshots.
     set_back: Vec<RegionNo>,
 }
@@ -37,7 +37,7 @@ impl SnapshotDuty {
         is_on: bool,
         lacking: BTreeSet<RegionNo>,
         set_back: Vec<RegionNo>,
-        tip: Option<i64>,
+        tip: Option<BlockNo>,
     ) -> Self {
         Self { is_on, schedule, lacking, newest: tip, set_back }
     }
@@ -63,8 +63,8 @@ impl SnapshotDuty {
     }
 
     /// The block as of which snapshots are computed when the state is that of `tip`.
-    pub(super) fn block(&self, tip: Option<i64>) -> i64 {
-        tip.or(self.newest).unwrap_or(0)
+    pub(super) fn block(&self, tip: Option<BlockNo>) -> BlockNo {
+        tip.or(self.newest).unwrap_or_default()
     }
 
     /// What a batch carries after which there are `blocks` in all.
@@ -98,7 +98,7 @@ impl SnapshotDuty {
     }
 
     /// A batch that ends with block `last` carries these.
-    pub(super) fn sealed(&mut self, snapshots: &Snapshots, last: Option<i64>) {
+    pub(super) fn sealed(&mut self, snapshots: &Snapshots, last: Option<BlockNo>) {
         match snapshots {
             Snapshots::None => {}
             Snapshots::Due => {
@@ -116,7 +116,7 @@ impl SnapshotDuty {
 
     /// The state was rolled back to block `to`, and `regions` had events since. Snapshots that are not newer than the block
     /// are right; the others are made again at once.
-    pub(super) fn rolled_back(&mut self, to: i64, regions: Vec<RegionNo>) -> Snapshots {
+    pub(super) fn rolled_back(&mut self, to: BlockNo, regions: Vec<RegionNo>) -> Snapshots {
         regions.iter().for_each(|region| self.note(*region));
         let is_wrong = self.newest.is_some_and(|newest| newest > to);
         if !self.is_on || !is_wrong || regions.is_empty() {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn duty(every: Every, is_on: bool) -> SnapshotDuty {
-        SnapshotDuty::new(Schedule::new(every), is_on, BTreeSet::new(), Vec::new(), Some(10))
+        SnapshotDuty::new(Schedule::new(every), is_on, BTreeSet::new(), Vec::new(), Some(BlockNo::new(10)))
     }
 
     #[test]
@@ -152,18 +152,24 @@ mod tests {
         );
         assert_eq!(duty.regions(&Snapshots::Due), regions(&[1, 3]));
         assert_eq!((duty.blocks_left(3, 1), duty.blocks_left(3, 2)), (1, 0));
-        duty.sealed(&Snapshots::Due, Some(12));
-        assert_eq!((duty.at_end(), duty.block(None), duty.block(Some(15))), (Snapshots::None, 12, 15));
+        duty.sealed(&Snapshots::Due, Some(BlockNo::new(12)));
+        assert_eq!(
+            (duty.at_end(), duty.block(None), duty.block(Some(BlockNo::new(15)))),
+            (Snapshots::None, BlockNo::new(12), BlockNo::new(15))
+        );
     }
 
     #[test]
     fn snapshots_that_were_rolled_back_are_made_again() {
         let mut duty = duty(Every::End, true);
-        assert_eq!(duty.rolled_back(10, regions(&[2])), Snapshots::None, "those of block 10 are right");
-        let again = duty.rolled_back(7, regions(&[2, 4]));
+        assert_eq!(duty.rolled_back(BlockNo::new(10), regions(&[2])), Snapshots::None, "those of block 10 are right");
+        let again = duty.rolled_back(BlockNo::new(7), regions(&[2, 4]));
         assert_eq!(again, Snapshots::Again(regions(&[2, 4])));
-        duty.sealed(&again, Some(7));
-        assert_eq!((duty.at_end(), duty.rolled_back(7, regions(&[2]))), (Snapshots::None, Snapshots::None));
+        duty.sealed(&again, Some(BlockNo::new(7)));
+        assert_eq!(
+            (duty.at_end(), duty.rolled_back(BlockNo::new(7), regions(&[2]))),
+            (Snapshots::None, Snapshots::None)
+        );
         assert_eq!(duty.at_end(), Snapshots::Due, "region 2 lacks one since");
     }
 

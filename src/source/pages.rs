@@ -12,7 +12,7 @@ use super::stats::ReadStats;
 use super::{Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::event::{EventRef, Page};
-use crate::model::ids::RegionNo;
+use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
 use crate::model::position::Position;
 use crate::timeline::{Activity, Recorder, Stage};
@@ -25,7 +25,7 @@ pub(crate) enum FromReader {
     Page(Page),
     /// Everything after this block is to be undone before anything else.
     Rollback {
-        to: i64,
+        to: BlockNo,
     },
     End,
     Failed(SourceError),
@@ -113,15 +113,15 @@ impl PageWriter {
         let start = u32::try_from(self.page.text.len()).map_err(|_| too_long())?;
         let len = u32::try_from(event.json.len()).map_err(|_| too_long())?;
         if let Some(hash) = &event.hash
-            && self.page.hashes.last().is_none_or(|(block, _)| *block != event.block)
+            && self.page.hashes.last().is_none_or(|(block, _)| block.get() != event.block)
         {
-            self.page.hashes.push((event.block, Arc::from(hash.as_str())));
+            self.page.hashes.push((event.block.into(), Arc::from(hash.as_str())));
         }
         if let Some(position) = &event.position {
             self.note_position(event.block, position);
         }
         self.page.text.push_str(&event.json);
-        self.page.events.push(EventRef { start, len, line: event.line, block: event.block, region });
+        self.page.events.push(EventRef { start, len, line: event.line, block: event.block.into(), region });
         Ok(())
     }
 
@@ -278,7 +278,7 @@ mod tests {
             (&first.new_regions[..], &second.new_regions[..]),
             (&[Arc::from("new")][..], &[Arc::from("last")][..])
         );
-        assert_eq!(first.hashes, [(1, Arc::from("h1")), (2, Arc::from("h2"))]);
+        assert_eq!(first.hashes, [(BlockNo::new(1), Arc::from("h1")), (BlockNo::new(2), Arc::from("h2"))]);
         assert_eq!((first.json(&first.events[1]), first.source_bytes_read), ("{}", 7));
         assert!(first.positions.is_empty() && first.lease.is_some());
     }

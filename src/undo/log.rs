@@ -169,18 +169,18 @@ pub struct BeforeImages {
 }
 
 /// Begins an entry: the packed row follows.
-pub fn begin_entry(block: i64, entries: &mut Vec<u8>) {
-    entries.extend(block.to_le_bytes());
+pub fn begin_entry(block: BlockNo, entries: &mut Vec<u8>) {
+    entries.extend(block.get().to_le_bytes());
 }
 
 /// Appends an entry: the packed row before a block changed it.
-pub fn push_row(block: i64, packed: &[u8], entries: &mut Vec<u8>) {
+pub fn push_row(block: BlockNo, packed: &[u8], entries: &mut Vec<u8>) {
     begin_entry(block, entries);
     entries.extend_from_slice(packed);
 }
 
 /// Appends an entry: there was no such row before the block wrote it.
-pub fn push_absent(block: i64, id: &str, entries: &mut Vec<u8>) {
+pub fn push_absent(block: BlockNo, id: &str, entries: &mut Vec<u8>) {
     begin_entry(block, entries);
     put_bytes(entries, id.as_bytes());
     entries.push(Change::Deleted as u8);

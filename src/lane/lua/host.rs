@@ -14,7 +14,7 @@ use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
-use crate::model::ids::{EntityNo, RegionNo};
+use crate::model::ids::{BlockNo, EntityNo, RegionNo};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
@@ -52,12 +52,12 @@ pub(super) struct Unseen {
 
 impl Unseen {
     /// The blocks and ids.
-    pub(super) fn each(&self) -> impl Iterator<Item = (i64, &str)> {
+    pub(super) fn each(&self) -> impl Iterator<Item = (BlockNo, &str)> {
         let mut packed = self.packed.as_slice();
         std::iter::from_fn(move || {
             let (block, rest) = packed.split_first_chunk::<8>()?;
             packed = rest;
-            Some((i64::from_le_bytes(*block), take_id(&mut packed)?))
+            Some((BlockNo::new(i64::from_le_bytes(*block)), take_id(&mut packed)?))
         })
     }
 }

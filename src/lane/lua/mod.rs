@@ -40,7 +40,7 @@ use serde_json::Value as Json;
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
-use crate::model::ids::{EntityNo, RegionNo};
+use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::CHUNK_EVENTS_MAX;
 use crate::model::schema::Schema;
 use crate::rows::changes::RegionChanges;
@@ -85,7 +85,7 @@ fn pack(encoder: &mut EventEncoder, round: &Round, chunk: Chunk, packed: &mut Ve
     for at in base..base + count {
         let Some((event, page)) = round.event(lane, at) else { break };
         let writer = Writer::new(page.origin_no, event.line);
-        if let Err(problem) = encoder.push(page.json(event), event.block, writer, packed) {
+        if let Err(problem) = encoder.push(page.json(event), event.block.get(), writer, packed) {
             let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
             return Err(LaneError::Event(Box::new(place), problem));
         }
@@ -474,14 +474,14 @@ impl Engine for ScriptEngine {
         Ok(())
     }
 
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError> {
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError> {
         if !self.has_snapshots {
             return Ok(None);
         }
         self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
         let document = (|| {
             let region = self.know(region, name)?;
-            let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block))?;
+            let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block.get()))?;
             let answer = self.see_through(status, answer)?;
             Ok(answer.and_then(|value| {
                 json::from_lua(self.host.inner().map_err(|error| error.to_string())?, &value)
@@ -494,9 +494,12 @@ impl Engine for ScriptEngine {
         Ok(Some(document).filter(|document| !document.is_null()))
     }
 
-    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
+    fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError> {
         self.context.watch.begin(Task::Sealing);
-        self.host.inner().and_then(|inner| inner.seal.call::<()>(undo_floor)).map_err(|error| self.failure(&error))?;
+        self.host
+            .inner()
+            .and_then(|inner| inner.seal.call::<()>(undo_floor.map(BlockNo::get)))
+            .map_err(|error| self.failure(&error))?;
         let history = self.take_history()?;
         let mut shared = self.host.lock();
         let shared = &mut *shared;
@@ -528,8 +531,9 @@ impl Engine for ScriptEngine {
         self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
     }
 
-    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
-        let started = self.host.inner().and_then(|inner| inner.begin_batch.call::<()>((number, committed)));
+    fn begin_batch(&mut self, clock: BatchClock) -> Result<(), LaneError> {
+        let started =
+            self.host.inner().and_then(|inner| inner.begin_batch.call::<()>((clock.open.get(), clock.committed.get())));
         started.map_err(|error| self.failure(&error))
     }
 

@@ -16,7 +16,7 @@ use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
 use crate::lane::watch::Task;
 use crate::lane::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
-use crate::model::ids::{EntityNo, RegionNo};
+use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::DRY_EVENTS_MAX;
 use crate::model::query::Query;
 use crate::model::text::panic_message;
@@ -247,7 +247,7 @@ impl<H: Handler> Engine for RustEngine<H> {
         Ok(())
     }
 
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError> {
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError> {
         self.rows.know(region, name);
         self.rows.is_snapshot = true;
         self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
@@ -278,7 +278,7 @@ impl<H: Handler> Engine for RustEngine<H> {
         }
     }
 
-    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
+    fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError> {
         // BeforeImage the filters learn of this batch.
         let history = match undo_floor {
             Some(after) => {
@@ -298,8 +298,8 @@ impl<H: Handler> Engine for RustEngine<H> {
         Ok(())
     }
 
-    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
-        self.rows.begin_batch(number, committed);
+    fn begin_batch(&mut self, clock: BatchClock) -> Result<(), LaneError> {
+        self.rows.begin_batch(clock);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::any::TypeId;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::model::ids::{EntityNo, RegionNo};
+use crate::model::ids::{BlockNo, EntityNo, RegionNo};
 use crate::model::limits::ID_BYTES_MAX;
 use crate::model::numeric::Numeric;
 use crate::model::query::{Comparison, Condition, OrderBy, Query};
@@ -379,7 +379,7 @@ pub struct Context<'c> {
     pub(super) schema: &'c Schema,
     pub(super) region: &'c str,
     pub(super) region_no: RegionNo,
-    pub(super) block: i64,
+    pub(super) block: BlockNo,
 }
 
 impl Context<'_> {
@@ -390,7 +390,7 @@ impl Context<'_> {
 
     /// The block of the event, or as of which the snapshot is.
     pub fn block(&self) -> i64 {
-        self.block
+        self.block.get()
     }
 
     /// The entity of that id, with all that was written so far. Does not wait for a commit.

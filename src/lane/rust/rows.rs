@@ -10,7 +10,7 @@ use super::access::RowAccess;
 use super::error::HandlerError;
 use crate::lane::before_images::{Gathered, UnseenWrite};
 use crate::lane::{EngineContext, LaneError};
-use crate::model::ids::{Depth, EntityNo, RegionNo};
+use crate::model::ids::{BatchClock, BatchNo, BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::query::Query;
 use crate::model::schema::Schema;
 use crate::model::value::{Row, row_memory_bytes};
@@ -67,7 +67,7 @@ impl Missed {
 
 /// What a row was before a block changed it.
 struct UndoEntry {
-    block: i64,
+    block: BlockNo,
     entity: EntityNo,
     id: Box<str>,
     before: BeforeImage,
@@ -85,7 +85,7 @@ impl UndoEntry {
 
 /// Rows that a batch changed in a table that is never read, to be let go once it is committed.
 struct WriteOnly {
-    batch: u64,
+    batch: BatchNo,
     region: RegionNo,
     entity: EntityNo,
     ids: Vec<Box<str>>,
@@ -108,15 +108,14 @@ pub(super) struct Rows {
     /// The event that the current call handles.
     pub(super) writer: Writer,
     /// Its block.
-    pub(super) block: i64,
+    pub(super) block: BlockNo,
     /// For each region, what rows were before blocks that can still be rolled back, in order.
     undo: BTreeMap<RegionNo, VecDeque<UndoEntry>>,
     undo_bytes: usize,
     undo_depth: Depth,
     pub(super) missed: Missed,
     pub(super) is_snapshot: bool,
-    batch: u64,
-    committed: u64,
+    clock: BatchClock,
 }
 
 impl Rows {
@@ -132,14 +131,13 @@ impl Rows {
             regions: BTreeMap::new(),
             writes: Vec::new(),
             writer: Writer::default(),
-            block: 0,
+            block: BlockNo::default(),
             undo: BTreeMap::new(),
             undo_bytes: 0,
             undo_depth: Depth::new(context.undo_depth),
             missed: Missed::default(),
             is_snapshot: false,
-            batch: 1,
-            committed: 0,
+            clock: BatchClock::first(),
         }
     }
 
@@ -164,7 +162,7 @@ impl Rows {
 
     /// Makes the writes of the call that just returned count.
     pub(super) fn keep(&mut self, region: RegionNo) {
-        let change = ChangedBy { batch: self.batch, block: self.block, writer: self.writer };
+        let change = ChangedBy { batch: self.clock.open, block: self.block, writer: self.writer };
         let Some(tables) = self.tables.get_mut(&region) else { return };
         let changed_rows = &mut self.changed_rows;
         let mut set = |entity: EntityNo, id: &str, row: Option<Row>| {
@@ -189,14 +187,14 @@ impl Rows {
             }
         }
         // What lies too far behind to be rolled back goes at once, while it is still in the processor's cache.
-        let oldest = self.undo_depth.oldest(change.block.into()).get();
+        let oldest = self.undo_depth.oldest(change.block);
         while let Some(entry) = undo.pop_front_if(|entry| entry.block <= oldest) {
             self.undo_bytes -= entry.memory_bytes();
         }
     }
 
     /// Takes out what rows were before the blocks behind `after`, and which were written unseen.
-    pub(super) fn take_undo(&mut self, schema: &Schema, after: i64) -> (Gathered, Vec<UnseenWrite>) {
+    pub(super) fn take_undo(&mut self, schema: &Schema, after: BlockNo) -> (Gathered, Vec<UnseenWrite>) {
         let (mut gathered, mut unknown) = (Gathered::default(), Vec::new());
         self.undo_bytes = 0;
         for (number, undo) in std::mem::take(&mut self.undo) {
@@ -224,7 +222,7 @@ impl Rows {
     pub(super) fn take_changes(&mut self, schema: &Schema) -> Result<Vec<(EntityNo, RegionChanges)>, LaneError> {
         let mut changes = Vec::new();
         self.changed_rows = 0;
-        let Rows { tables, known, write_only, regions, batch, .. } = self;
+        let Rows { tables, known, write_only, regions, clock, .. } = self;
         for (region, tables) in tables {
             for (entity, table) in EntityNo::in_order().zip(tables) {
                 let described = &schema[entity];
@@ -234,7 +232,7 @@ impl Rows {
                     encode_values(described, RowHead { id, change, writer }, row, &mut packed);
                 });
                 if table.is_write_only() && !ids.is_empty() {
-                    write_only.push_back(WriteOnly { batch: *batch, region: *region, entity, ids });
+                    write_only.push_back(WriteOnly { batch: clock.open, region: *region, entity, ids });
                 }
                 if !packed.is_empty() {
                     let is_new = is_new(&mut known[entity.index()], *region, table.trusts_new());
@@ -260,10 +258,10 @@ impl Rows {
         self.changed_rows = 0;
     }
 
-    /// Changes from now on belong to batch `number`; rows of batches up to `committed` that are never read are let go.
-    pub(super) fn begin_batch(&mut self, number: u64, committed: u64) {
-        (self.batch, self.committed) = (number, committed);
-        while let Some(write_only) = self.write_only.pop_front_if(|write_only| write_only.batch <= committed) {
+    /// Changes from now on belong to the open batch; rows of committed ones that are never read are let go.
+    pub(super) fn begin_batch(&mut self, clock: BatchClock) {
+        self.clock = clock;
+        while let Some(write_only) = self.write_only.pop_front_if(|write_only| write_only.batch <= clock.committed) {
             let WriteOnly { batch, region, entity, ids } = write_only;
             if let Some(table) = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index())) {
                 table.let_go(batch, &ids);
@@ -280,7 +278,7 @@ impl Rows {
     /// Lets the older half of the committed rows go.
     pub(super) fn sweep(&mut self) {
         for table in self.tables.values_mut().flatten() {
-            table.sweep(self.committed);
+            table.sweep(self.clock.committed);
         }
     }
 }

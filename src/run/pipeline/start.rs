@@ -17,7 +17,7 @@ use crate::commit::handoff::CommitThread;
 use crate::lane::{Assignment, LoadStats};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ids::{Depth, RegionNo};
+use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN, read_ahead_bytes};
 use crate::publish::PublishReport;
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
@@ -111,7 +111,7 @@ impl Pipeline {
                 all,
                 is_serial: self.is_serial,
                 sealer,
-                rollback,
+                rollback: rollback.map(BlockNo::new),
             },
             incoming: Incoming { pages, budget: Arc::clone(&shared.budget), regions: names },
             queue: EventQueue::default(),
@@ -122,7 +122,13 @@ impl Pipeline {
             in_flight: InFlight::new(commits, checkpoint, stopping, self.meter.clone()),
             memory: MemoryBudget::new(self.batch.memory_bytes),
             policy: SealPolicy::new(self.batch.events),
-            duty: SnapshotDuty::new(schedule, has_snapshots, pending, stored.set_back, checkpoint.block),
+            duty: SnapshotDuty::new(
+                schedule,
+                has_snapshots,
+                pending,
+                stored.set_back,
+                checkpoint.block.map(BlockNo::new),
+            ),
             meter: self.meter.clone(),
             hooks: Hooks::new(self.hook.as_mut(), self.rollback_hook.as_mut()),
             round_events: ROUND_EVENTS_MIN as usize,
