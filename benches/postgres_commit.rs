@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use forebay::store::batch::codec::{Change, RowHead, Writer, encode_values};
 use forebay::store::batch::{Checkpoint, RegionChanges, SealedBatch};
 use forebay::store::{Store, StorePlan, StoreUrl};
-use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
+use forebay::{Column, ColumnType, Entity, EntityNo, Schema, Timestamp, Value};
 use postgres::Client;
 use server::Server;
 
@@ -99,7 +99,7 @@ impl Way {
     fn write(&mut self, schema: &Schema, rows: &[(u32, Change)], encoder: &dyn forebay::store::RowEncoder) -> f64 {
         let mut batch = batch(schema, self.before, rows);
         for region in batch.changes.iter_mut().flatten() {
-            *region = encoder.encode(0, region.clone()).unwrap();
+            *region = encoder.encode(EntityNo::at(0), region.clone()).unwrap();
         }
         let after = batch.after;
         let batch = Arc::new(batch);
@@ -234,7 +234,7 @@ fn round_trips(server: &Server, schema: &Arc<Schema>) {
             for repeat in 0..=5 {
                 let mut batch = batch(schema, before, &rows(count, new, turn));
                 for region in batch.changes.iter_mut().flatten() {
-                    *region = encoder.encode(0, region.clone()).unwrap();
+                    *region = encoder.encode(EntityNo::at(0), region.clone()).unwrap();
                 }
                 (before, turn) = (batch.after, turn + 1);
                 proxy.set_latency(Duration::from_millis(latency));

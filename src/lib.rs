@@ -64,7 +64,7 @@ pub use model::built::NotBuilt;
 pub use model::cause::{Cause, Reason};
 pub use model::checkpoint::Checkpoint;
 pub use model::event::EventPlace;
-pub use model::ids::{BatchNo, BlockNo, Depth};
+pub use model::ids::{BatchNo, BlockNo, Depth, EntityNo};
 // The program takes two of the bounds for its messages; none of them is a promise.
 #[doc(hidden)]
 pub use model::limits;

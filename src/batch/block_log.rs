@@ -14,7 +14,7 @@ use crate::undo::{BlockMark, BlockTouch, RegionUndo, UndoBase, UndoHead};
 pub(crate) struct BlockLog {
     depth: Depth,
     /// Hashes of blocks that have come and are not handled yet.
-    hashes: BTreeMap<i64, Arc<str>>,
+    hashes: BTreeMap<BlockNo, Arc<str>>,
     /// The last block of the batches that are sealed.
     sealed: UndoBase,
     /// The last block that is too old, or in an earlier batch.
@@ -41,7 +41,7 @@ impl BlockLog {
     }
 
     /// Takes the hashes of blocks that come.
-    pub(super) fn note_hashes(&mut self, hashes: Vec<(i64, Arc<str>)>) {
+    pub(super) fn note_hashes(&mut self, hashes: Vec<(BlockNo, Arc<str>)>) {
         self.hashes.extend(hashes);
     }
 
@@ -49,14 +49,14 @@ impl BlockLog {
     pub(super) fn pass(&mut self, round: &RoundSummary, lanes: &impl LaneBlocks) {
         for &(block, events) in &round.blocks {
             match self.blocks.back_mut() {
-                Some(last) if last.block.get() == block => last.events += events,
+                Some(last) if last.block == block => last.events += events,
                 _ => {
                     let hash = self.hashes.remove(&block);
-                    self.blocks.push_back(BlockMark { block: block.into(), events, hash });
+                    self.blocks.push_back(BlockMark { block, events, hash });
                 }
             }
         }
-        let oldest = self.oldest(round.last_block);
+        let oldest = self.depth.oldest(round.last_block);
         // The last block may go on in the next round.
         while self.blocks.len() > 1
             && let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest)
@@ -68,15 +68,11 @@ impl BlockLog {
         }
     }
 
-    fn oldest(&self, tip: i64) -> BlockNo {
-        self.depth.oldest(tip.into())
-    }
-
     fn touch(&mut self, lanes: &impl LaneBlocks, oldest: BlockNo) {
         while self.touches.pop_front_if(|touch| touch.block <= oldest).is_some() {}
         for lane in 0..lanes.lanes() {
             let (name, len) = (lanes.name(lane), lanes.events(lane));
-            let block_of = |event: usize| lanes.block(lane, event).map(BlockNo::new);
+            let block_of = |event: usize| lanes.block(lane, event);
             // The first block that can still be rolled back; searched from the end, since most are older in a long run.
             let first = (0..len).rev().take_while(|event| block_of(*event).is_some_and(|block| block > oldest)).count();
             let first = len - first;
@@ -97,8 +93,8 @@ impl BlockLog {
     }
 
     /// The head of the undo record of the batch being sealed; none if nothing is to be kept. Starts the next batch.
-    pub(super) fn seal(&mut self, last_block: Option<i64>) -> Option<UndoHead> {
-        let oldest = last_block.map_or(i64::MIN.into(), |last| self.oldest(last));
+    pub(super) fn seal(&mut self, last_block: Option<BlockNo>) -> Option<UndoHead> {
+        let oldest = last_block.map_or(i64::MIN.into(), |last| self.depth.oldest(last));
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
             self.base.pass(&mark);
         }
@@ -112,10 +108,8 @@ impl BlockLog {
     }
 
     /// Drops the hashes of blocks that will not be handled.
-    pub(super) fn drop_hashes(&mut self, to: i64) {
-        if let Some(first) = to.checked_add(1) {
-            self.hashes.split_off(&first);
-        }
+    pub(super) fn drop_hashes(&mut self, to: BlockNo) {
+        self.hashes.retain(|block, _| *block <= to);
     }
 
     /// Forgets the open batch, which is not to be committed.

@@ -8,8 +8,7 @@ use super::block_log::BlockLog;
 use super::round::{LaneBlocks, RoundSummary};
 use super::sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::event::RegionNo;
-use crate::model::ids::{BatchNo, BlockNo, Depth};
+use crate::model::ids::{BatchNo, BlockNo, Depth, RegionNo};
 use crate::rows::changes::RegionChanges;
 use crate::undo::{RegionUndo, record};
 
@@ -17,7 +16,7 @@ use crate::undo::{RegionUndo, record};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upcoming {
     /// An event of this block.
-    Block(i64),
+    Block(BlockNo),
     /// Nothing that belongs to the last block.
     End,
     /// It is not known yet, or the rest of a block will never come.
@@ -30,7 +29,7 @@ pub(crate) struct WholeBlocks(());
 
 impl WholeBlocks {
     /// The proof, if there is one. `partial` is the block that the last round may have left incomplete.
-    pub(crate) fn prove(partial: Option<i64>, upcoming: Upcoming) -> Option<Self> {
+    pub(crate) fn prove(partial: Option<BlockNo>, upcoming: Upcoming) -> Option<Self> {
         let is_whole = match (partial, upcoming) {
             (None, _) | (Some(_), Upcoming::End) => true,
             (Some(partial), Upcoming::Block(next)) => next != partial,
@@ -66,11 +65,11 @@ pub(crate) struct OpenBatch {
     depth: Depth,
     events: u64,
     blocks: u64,
-    first_block: Option<i64>,
-    last_block: Option<i64>,
+    first_block: Option<BlockNo>,
+    last_block: Option<BlockNo>,
     last_block_events: u64,
     /// The last block of each region that had an event, and how many it had.
-    touched: HashMap<RegionNo, (i64, u64)>,
+    touched: HashMap<RegionNo, (BlockNo, u64)>,
     log: BlockLog,
     opened_at: Option<Instant>,
     last_growth: Growth,
@@ -110,24 +109,24 @@ impl OpenBatch {
     }
 
     /// Its first and last block so far; none if it has no event.
-    pub(crate) fn span(&self) -> Option<(i64, i64)> {
+    pub(crate) fn span(&self) -> Option<(BlockNo, BlockNo)> {
         self.first_block.zip(self.last_block)
     }
 
     /// Its last block; none if it has no event.
-    pub(crate) fn last_block(&self) -> Option<i64> {
+    pub(crate) fn last_block(&self) -> Option<BlockNo> {
         self.last_block
     }
 
     /// The last block of the state that handlers see: its own or that of the checkpoint.
-    pub(crate) fn tip(&self) -> Option<i64> {
-        self.last_block.or(self.before.block)
+    pub(crate) fn tip(&self) -> Option<BlockNo> {
+        self.last_block.or(self.before.block.map(BlockNo::new))
     }
 
     /// Before-images of blocks after this one are kept if it is sealed now; none if none are kept.
-    pub(crate) fn undo_floor(&self) -> Option<i64> {
+    pub(crate) fn undo_floor(&self) -> Option<BlockNo> {
         let tip = self.tip().filter(|_| !self.depth.is_none())?;
-        Some(self.depth.oldest(BlockNo::new(tip)).get())
+        Some(self.depth.oldest(tip))
     }
 
     /// How long it has been open; none before its first event.
@@ -142,12 +141,12 @@ impl OpenBatch {
     }
 
     /// Takes the hashes of blocks that are still to be handled.
-    pub(crate) fn note_hashes(&mut self, hashes: Vec<(i64, Arc<str>)>) {
+    pub(crate) fn note_hashes(&mut self, hashes: Vec<(BlockNo, Arc<str>)>) {
         self.log.note_hashes(hashes);
     }
 
     /// Drops the hashes of blocks after `to`: those blocks will not be handled.
-    pub(crate) fn drop_hashes(&mut self, to: i64) {
+    pub(crate) fn drop_hashes(&mut self, to: BlockNo) {
         self.log.drop_hashes(to);
     }
 
@@ -178,21 +177,21 @@ impl OpenBatch {
         origins: &Arc<Vec<Arc<str>>>,
     ) -> (SealedBatch, Self) {
         let BatchContents { changes, snapshots, before_images } = contents;
-        let before = self.before;
+        let (before, tip) = (self.before, self.tip());
         let after = Checkpoint {
             batch: self.number().get(),
-            block: self.tip(),
+            block: tip.map(BlockNo::get),
             block_events: if self.last_block.is_some() { self.last_block_events } else { before.block_events },
             blocks: self.blocks_total(),
             events: before.events + self.events,
         };
-        let head = self.log.seal(after.block);
+        let head = self.log.seal(tip);
         let undo = head.map(|head| record(after.batch, before.batch, after.block, &head, before_images));
-        let floor = after.block.map(|last| self.depth.oldest(BlockNo::new(last)).get());
+        let floor = tip.map(|last| self.depth.oldest(last).get());
         let batch = SealedBatch {
             before,
             after,
-            first_block: self.first_block,
+            first_block: self.first_block.map(BlockNo::get),
             changes,
             touched: self.touches(names),
             origins: Arc::clone(origins),
@@ -205,9 +204,9 @@ impl OpenBatch {
     }
 
     fn touches(&self, names: &[Arc<str>]) -> Vec<RegionTouch> {
-        let touch = |(region, (block, events)): (&RegionNo, &(i64, u64))| RegionTouch {
-            region: Arc::clone(&names[*region as usize]),
-            block: *block,
+        let touch = |(region, (block, events)): (&RegionNo, &(BlockNo, u64))| RegionTouch {
+            region: Arc::clone(&names[region.index()]),
+            block: block.get(),
             events: *events,
         };
         let mut touched: Vec<RegionTouch> = self.touched.iter().map(touch).collect();
@@ -234,28 +233,31 @@ mod tests {
 
     #[test]
     fn a_batch_is_whole_when_its_last_block_cannot_go_on() {
-        use Upcoming::{Block, End, Unknown};
+        use Upcoming::{End, Unknown};
+        let block = |block| Upcoming::Block(BlockNo::new(block));
         for (partial, upcoming, is_whole) in [
             (None, Unknown, true),
-            (None, Block(7), true),
-            (Some(7), Block(7), false),
-            (Some(7), Block(8), true),
+            (None, block(7), true),
+            (Some(7), block(7), false),
+            (Some(7), block(8), true),
             (Some(7), End, true),
             (Some(7), Unknown, false),
         ] {
+            let partial = partial.map(BlockNo::new);
             assert_eq!(WholeBlocks::prove(partial, upcoming).is_some(), is_whole, "{partial:?} {upcoming:?}");
         }
     }
 
     fn round(blocks: &[(i64, u64)], new_blocks: u64) -> RoundSummary {
+        let blocks: Vec<_> = blocks.iter().map(|(block, events)| (BlockNo::new(*block), *events)).collect();
         let (first_block, _) = blocks[0];
         let (last_block, last_block_events) = blocks[blocks.len() - 1];
         let events = blocks.iter().map(|(_, events)| events).sum();
-        RoundSummary { events, new_blocks, first_block, last_block, last_block_events, blocks: blocks.to_vec() }
+        RoundSummary { events, new_blocks, first_block, last_block, last_block_events, blocks }
     }
 
     /// One lane, by the blocks of its events.
-    struct OneLane(Arc<str>, Vec<i64>);
+    struct OneLane(Arc<str>, Vec<BlockNo>);
 
     impl LaneBlocks for OneLane {
         fn lanes(&self) -> usize {
@@ -263,7 +265,7 @@ mod tests {
         }
 
         fn region(&self, _: usize) -> RegionNo {
-            0
+            RegionNo::from(0)
         }
 
         fn name(&self, _: usize) -> &Arc<str> {
@@ -274,13 +276,13 @@ mod tests {
             self.1.len()
         }
 
-        fn block(&self, _: usize, event: usize) -> Option<i64> {
+        fn block(&self, _: usize, event: usize) -> Option<BlockNo> {
             self.1.get(event).copied()
         }
     }
 
     fn take(batch: &mut OpenBatch, blocks: &[(i64, u64)], new_blocks: u64) {
-        let events = |(block, events): &(i64, u64)| std::iter::repeat_n(*block, *events as usize);
+        let events = |(block, events): &(i64, u64)| std::iter::repeat_n(BlockNo::new(*block), *events as usize);
         let lane = OneLane(Arc::from("r"), blocks.iter().flat_map(events).collect());
         batch.take(&round(blocks, new_blocks), &lane);
     }
@@ -296,11 +298,14 @@ mod tests {
         let mut batch = OpenBatch::new(Checkpoint::default(), depth, BlockLog::new(depth, Default::default(), vec![]));
         take(&mut batch, &[(1, 2), (2, 3)], 2);
         take(&mut batch, &[(2, 1)], 0);
-        assert_eq!((batch.number(), batch.span(), batch.events()), (BatchNo::new(1), Some((1, 2)), 6));
+        assert_eq!(
+            (batch.number(), batch.span(), batch.events()),
+            (BatchNo::new(1), Some((BlockNo::new(1), BlockNo::new(2))), 6)
+        );
         let (first, mut batch) = sealed(batch);
         assert_eq!(first.after, Checkpoint { batch: 1, block: Some(2), block_events: 4, blocks: 2, events: 6 });
         assert_eq!((first.touched[0].block, first.touched[0].events, first.undo_floor), (2, 6, Some(-8)));
-        assert_eq!((batch.has_events(), batch.tip(), batch.span()), (false, Some(2), None));
+        assert_eq!((batch.has_events(), batch.tip(), batch.span()), (false, Some(BlockNo::new(2)), None));
         take(&mut batch, &[(5, 1)], 1);
         let (second, _) = sealed(batch);
         assert_eq!(second.before, first.after);

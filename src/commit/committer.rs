@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::handoff::Committer;
 use crate::batch::SealedBatch;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ids::Depth;
+use crate::model::ids::{BlockNo, Depth};
 use crate::model::schema::Schema;
 use crate::store::{Committed, Store, StoreError};
 use crate::timeline::{Activity, Recorder, Stage};
@@ -20,7 +20,7 @@ pub(crate) enum Order {
     /// Back to the state as of this block.
     Rollback {
         /// The block.
-        to: i64,
+        to: BlockNo,
     },
     /// The newest snapshots of these regions get numbers above those given.
     Renumber {
@@ -96,9 +96,9 @@ impl StoreCommitter {
 
     /// Rolls the state back to a block. Nothing is in flight: checkpoint and undo log are read now, from one state of
     /// the store.
-    fn roll_back(&mut self, to: i64) -> Result<Option<RolledBack>, StoreError> {
+    fn roll_back(&mut self, to: BlockNo) -> Result<Option<RolledBack>, StoreError> {
         let (from, store) = (self.store.checkpoint()?, &mut self.store);
-        let plan = plan_rollback(from, self.depth, &self.schema, to.into(), |rows_from| store.undo_log(rows_from))?;
+        let plan = plan_rollback(from, self.depth, &self.schema, to, |rows_from| store.undo_log(rows_from))?;
         let Some(mut plan) = plan else { return Ok(None) };
         if let Some(encoder) = self.store.encoder() {
             plan.encode(|entity, rows| encoder.encode(entity, rows))?;

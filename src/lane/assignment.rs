@@ -1,6 +1,6 @@
 //! Which engine handles which region: the same one for as long as the run lasts.
 
-use crate::model::event::RegionNo;
+use crate::model::ids::RegionNo;
 
 /// The engine of each region. A new region goes to the engine that has had the fewest events.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ impl Assignment {
 
     /// The engine of a region that has `events` more to handle.
     pub(crate) fn engine_for(&mut self, region: RegionNo, events: u64) -> usize {
-        let at = region as usize;
+        let at = region.index();
         if self.engine_of.len() <= at {
             self.engine_of.resize(at + 1, None);
         }
@@ -36,11 +36,11 @@ mod tests {
     #[test]
     fn a_region_stays_where_it_is_and_a_new_one_goes_to_the_idlest() {
         let mut assignment = Assignment::new(2);
-        assert_eq!(assignment.engine_for(0, 100), 0);
-        assert_eq!(assignment.engine_for(1, 10), 1);
-        assert_eq!(assignment.engine_for(2, 10), 1);
-        assert_eq!(assignment.engine_for(1, 500), 1);
-        assert_eq!(assignment.engine_for(3, 1), 0);
-        assert_eq!(assignment.engine_for(1, 1), 1);
+        assert_eq!(assignment.engine_for(RegionNo::from(0), 100), 0);
+        assert_eq!(assignment.engine_for(RegionNo::from(1), 10), 1);
+        assert_eq!(assignment.engine_for(RegionNo::from(2), 10), 1);
+        assert_eq!(assignment.engine_for(RegionNo::from(1), 500), 1);
+        assert_eq!(assignment.engine_for(RegionNo::from(3), 1), 0);
+        assert_eq!(assignment.engine_for(RegionNo::from(1), 1), 1);
     }
 }

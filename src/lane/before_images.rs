@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Ask, LaneError, Loader, Wanted};
+use crate::model::ids::{BlockNo, EntityNo};
 use crate::model::schema::Schema;
 use crate::rows::codec::Decoder;
 use crate::undo::{BeforeImages, push_absent, push_row};
@@ -13,11 +14,11 @@ use crate::undo::{BeforeImages, push_absent, push_row};
 /// changed it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UnseenWrite {
-    pub(super) entity: usize,
+    pub(super) entity: EntityNo,
     pub(super) region: Arc<str>,
     pub(super) id: Box<str>,
     /// The first block of the batch that wrote it.
-    pub(super) block: i64,
+    pub(super) block: BlockNo,
 }
 
 /// Reads from the store the before-images of rows that were written without being read, with one query per table. Must
@@ -26,12 +27,12 @@ pub(super) fn read_unseen(
     loader: &mut Loader,
     schema: &Schema,
     mut unknown: Vec<UnseenWrite>,
-) -> Result<Vec<(usize, BeforeImages)>, LaneError> {
+) -> Result<Vec<(EntityNo, BeforeImages)>, LaneError> {
     unknown.sort_unstable();
     let mut found = Vec::new();
     for of_entity in unknown.chunk_by(|a, b| a.entity == b.entity) {
         let Some(entity) = of_entity.first().map(|first| first.entity) else { continue };
-        let described = &schema.entities()[entity];
+        let described = &schema[entity];
         let regions: Vec<&[UnseenWrite]> = of_entity.chunk_by(|a, b| a.region == b.region).collect();
         let mut wanted = Vec::with_capacity(regions.len());
         for of_region in &regions {
@@ -64,21 +65,21 @@ pub(super) fn read_unseen(
 #[derive(Debug, Default)]
 pub(crate) struct SealedRows {
     /// The rows that changed: entity, and rows of one region. In any order.
-    pub(crate) changes: Vec<(usize, crate::rows::changes::RegionChanges)>,
+    pub(crate) changes: Vec<(EntityNo, crate::rows::changes::RegionChanges)>,
     /// Before-images; of the same row, the one read from the store comes first.
-    pub(crate) history: Vec<(usize, BeforeImages)>,
+    pub(crate) history: Vec<(EntityNo, BeforeImages)>,
 }
 
 /// Gathers entries by table and region.
 #[derive(Debug, Default)]
-pub(super) struct Gathered(BTreeMap<(usize, Arc<str>), Vec<u8>>);
+pub(super) struct Gathered(BTreeMap<(EntityNo, Arc<str>), Vec<u8>>);
 
 impl Gathered {
-    pub(super) fn entries(&mut self, entity: usize, region: &Arc<str>) -> &mut Vec<u8> {
+    pub(super) fn entries(&mut self, entity: EntityNo, region: &Arc<str>) -> &mut Vec<u8> {
         self.0.entry((entity, Arc::clone(region))).or_default()
     }
 
-    pub(super) fn into_images(self) -> impl Iterator<Item = (usize, BeforeImages)> {
+    pub(super) fn into_images(self) -> impl Iterator<Item = (EntityNo, BeforeImages)> {
         self.0.into_iter().map(|((entity, region), entries)| (entity, BeforeImages { region, entries }))
     }
 }

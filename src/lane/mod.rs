@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 
 use crate::model::cause::Cause;
-use crate::model::event::{EventPlace, EventRef, Page, RegionNo, shorten_json};
+use crate::model::event::{EventPlace, EventRef, Page, shorten_json};
+use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::schema::Schema;
 use crate::model::value::Row;
@@ -68,7 +69,7 @@ impl Round {
         Some(EventPlace {
             origin: Arc::clone(&page.origin),
             line: event.line,
-            block: event.block,
+            block: event.block.get(),
             region: Arc::clone(&self.lanes.get(lane)?.name),
             json: shorten_json(page.json(event)),
         })
@@ -166,17 +167,17 @@ pub(crate) trait Engine: Send {
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError>;
 
     /// The region's document as of the state that the engine holds now.
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError>;
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError>;
 
     /// Takes out what the batch changed. With `undo_floor`, also the before-images of blocks after that one; those of
     /// rows that were written without being read come from the store.
-    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError>;
+    fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError>;
 
     /// Drops all rows, changed or not: the store was rolled back. Nothing may be staged.
     fn forget(&mut self) -> Result<(), LaneError>;
 
-    /// Changes from now on belong to batch `number`; batches up to `committed` are in the store.
-    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError>;
+    /// Changes from now on belong to the clock's open batch; batches up to its committed one are in the store.
+    fn begin_batch(&mut self, clock: BatchClock) -> Result<(), LaneError>;
 
     /// Bytes of memory it takes now.
     fn memory_bytes(&self) -> usize;
@@ -291,7 +292,7 @@ impl Loader {
     }
 
     /// Counts a region's committed rows: see [`RowReader::count`].
-    pub(crate) fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+    pub(crate) fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let _waiting = (self.watch.pause(), self.loads.wait());
         reader(&mut self.reader, &self.readers)?.count(entity, wanted, but)
     }
@@ -300,7 +301,7 @@ impl Loader {
     pub(crate) fn find(
         &mut self,
         schema: &Schema,
-        entity: usize,
+        entity: EntityNo,
         wanted: &[RegionQuery<'_>],
     ) -> Result<Vec<FoundRows>, LaneError> {
         let mut packed = vec![Vec::new(); wanted.len()];
@@ -308,7 +309,7 @@ impl Loader {
             let _waiting = (self.watch.pause(), self.loads.wait());
             reader(&mut self.reader, &self.readers)?.find(entity, wanted, &mut packed)?;
         }
-        let described = &schema.entities()[entity];
+        let described = &schema[entity];
         let mut answers = Vec::with_capacity(wanted.len());
         for (packed, RegionQuery { query, .. }) in packed.iter().zip(wanted) {
             let mut rows = Vec::new();
@@ -328,7 +329,7 @@ impl Loader {
 
     /// Loads rows of one table: for each region its ids, or the whole table if that is small enough (see [`Loaded`]).
     /// One query for all regions, and one more where small tables are tried whole.
-    pub(crate) fn load(&mut self, entity: usize, wanted: &[Wanted<'_>]) -> Result<Vec<Loaded>, StoreError> {
+    pub(crate) fn load(&mut self, entity: EntityNo, wanted: &[Wanted<'_>]) -> Result<Vec<Loaded>, StoreError> {
         // Waiting for the store is not the handler's time.
         let _waiting = (self.watch.pause(), self.loads.wait());
         let reader = reader(&mut self.reader, &self.readers)?;
@@ -414,13 +415,13 @@ impl OpenReader for NoRows {
 }
 
 impl RowReader for NoRows {
-    fn rows(&mut self, _: usize, _: &[RegionIds<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn rows(&mut self, _: EntityNo, _: &[RegionIds<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
         Ok(())
     }
 
     fn regions(
         &mut self,
-        _: usize,
+        _: EntityNo,
         regions: &[&str],
         _: RegionLimit,
         _: &mut [Vec<u8>],
@@ -428,11 +429,11 @@ impl RowReader for NoRows {
         Ok(vec![true; regions.len()])
     }
 
-    fn find(&mut self, _: usize, _: &[RegionQuery<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn find(&mut self, _: EntityNo, _: &[RegionQuery<'_>], _: &mut [Vec<u8>]) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn count(&mut self, _: usize, _: RegionQuery<'_>, _: &[&str]) -> Result<u64, StoreError> {
+    fn count(&mut self, _: EntityNo, _: RegionQuery<'_>, _: &[&str]) -> Result<u64, StoreError> {
         Ok(0)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Place, Round};
+use crate::model::ids::BlockNo;
 use crate::model::limits::WAIT_STEP;
 
 /// What the engine is at.
@@ -27,7 +28,7 @@ pub(crate) enum Task {
     /// Taking out what a batch changed; not the handler's time.
     Sealing,
     /// A snapshot.
-    Snapshot { region: Arc<str>, block: i64 },
+    Snapshot { region: Arc<str>, block: BlockNo },
 }
 
 /// The notes of one engine.
@@ -71,7 +72,7 @@ impl Watch {
         match &*self.activity.lock().unwrap_or_else(PoisonError::into_inner) {
             Task::Idle | Task::Loading => Place::Loading,
             Task::Sealing => Place::Sealing,
-            Task::Snapshot { region, block } => Place::Snapshot { region: Arc::clone(region), block: *block },
+            Task::Snapshot { region, block } => Place::Snapshot { region: Arc::clone(region), block: block.get() },
             Task::Events { round, lane, base } => {
                 let at = base + self.event().saturating_sub(1);
                 round.place(*lane, at).map_or(Place::Loading, |place| Place::Event(Box::new(place)))

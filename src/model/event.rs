@@ -6,10 +6,8 @@
 use std::sync::Arc;
 
 use crate::model::byte_budget::Lease;
+use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::position::Position;
-
-/// A region's number: the place in the order in which the run first saw it.
-pub type RegionNo = u32;
 
 /// One event in a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +19,7 @@ pub struct EventRef {
     /// The line it stands on in its file, from 1.
     pub line: u64,
     /// Its block.
-    pub block: i64,
+    pub block: BlockNo,
     /// Its region.
     pub region: RegionNo,
 }
@@ -40,7 +38,7 @@ pub struct Page {
     /// Regions that the run had not seen before this page; they continue the numbering.
     pub new_regions: Vec<Arc<str>>,
     /// The hashes of blocks that begin in this page, where the source gives them.
-    pub hashes: Vec<(i64, Arc<str>)>,
+    pub hashes: Vec<(BlockNo, Arc<str>)>,
     /// If the source has positions: for each block in this page, the position after its last event here. Batches end with
     /// a block, so one of these is where a run resumes.
     pub positions: Vec<(i64, Position)>,

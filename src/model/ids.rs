@@ -40,6 +40,54 @@ macro_rules! number {
     };
 }
 
+/// A region's number: the place in the order in which the run first saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RegionNo(u32);
+
+impl RegionNo {
+    /// The region at that place of the order.
+    pub fn at(place: usize) -> Self {
+        Self(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    /// The regions in order.
+    pub fn in_order() -> impl Iterator<Item = Self> {
+        (0..).map(Self::at)
+    }
+
+    /// Its place, for a list of all regions.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl From<u32> for RegionNo {
+    fn from(value: u32) -> Self {
+        Self(value)
+    }
+}
+
+/// The number of an entity: its place in the schema, which orders entities by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntityNo(usize);
+
+impl EntityNo {
+    /// The entity at that place of the schema.
+    pub const fn at(place: usize) -> Self {
+        Self(place)
+    }
+
+    /// The entities in order, for a list that has one element for each.
+    pub fn in_order() -> impl Iterator<Item = Self> {
+        (0..).map(Self)
+    }
+
+    /// Its place, for a list that has one element for each entity.
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
 number! {
     /// The number of a block of the data, as the source gives it. Numbers grow and may leave gaps.
     BlockNo(i64)
@@ -58,6 +106,9 @@ number! {
 }
 
 impl BatchNo {
+    /// No batch.
+    pub const NONE: Self = Self(0);
+
     /// The batch after this one.
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -77,7 +128,7 @@ pub struct BatchClock {
 impl BatchClock {
     /// The clock of the pipeline's first batch.
     pub const fn first() -> Self {
-        Self { open: BatchNo(1), committed: BatchNo(0) }
+        Self { open: BatchNo(1), committed: BatchNo::NONE }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Index;
 
+use crate::model::ids::EntityNo;
 use crate::model::limits::{COLUMNS_MAX, NAME_BYTES_MAX, PIPELINE_NAME_BYTES_MAX};
 use crate::model::query::has_order;
 use crate::model::value::ColumnType;
@@ -103,8 +105,16 @@ impl Schema {
     }
 
     /// The number of the entity of that name.
-    pub fn entity(&self, name: &str) -> Option<usize> {
-        self.entities.iter().position(|entity| entity.name == name)
+    pub fn entity(&self, name: &str) -> Option<EntityNo> {
+        self.entities.iter().position(|entity| entity.name == name).map(EntityNo::at)
+    }
+}
+
+impl Index<EntityNo> for Schema {
+    type Output = Entity;
+
+    fn index(&self, entity: EntityNo) -> &Entity {
+        &self.entities[entity.index()]
     }
 }
 

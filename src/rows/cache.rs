@@ -17,6 +17,7 @@ pub use search::Lacking;
 use search::Search;
 
 use super::codec::{Change, Writer};
+use crate::model::ids::{BatchNo, BlockNo};
 use crate::model::value::{Row, row_memory_bytes};
 
 /// What the cache knows of a row.
@@ -34,24 +35,31 @@ pub enum Found<'t> {
 struct Slot {
     /// None: there is no such row.
     row: Option<Row>,
-    /// The batch that changed it last; 0 if none of this run did.
-    changed_in: u64,
+    /// The batch that changed it last; [`BatchNo::NONE`] if none of this run did.
+    changed_in: BatchNo,
     /// The event that wrote it last.
     writer: Writer,
     /// The block of that event.
-    block: i64,
+    block: BlockNo,
     /// Whether it is known not to have existed before the batch that changed it last. Of a table with an existence
     /// filter, only as far as the cache knows.
     is_new: bool,
+}
+
+impl Slot {
+    /// Whether a batch of this run changed it.
+    fn is_changed(&self) -> bool {
+        self.changed_in > BatchNo::NONE
+    }
 }
 
 /// What changes a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChangedBy {
     /// The open batch.
-    pub batch: u64,
+    pub batch: BatchNo,
     /// The event's block.
-    pub block: i64,
+    pub block: BlockNo,
     /// The event.
     pub writer: Writer,
 }
@@ -137,7 +145,7 @@ impl RowCache {
         self.rows = self.rows + usize::from(row.is_some()) - usize::from(had_row);
         if !self.search.is_unused() {
             let (was, was_changed) = match &before {
-                Some(slot) => (slot.row.as_ref(), slot.changed_in > 0),
+                Some(slot) => (slot.row.as_ref(), slot.is_changed()),
                 None => (None, false),
             };
             self.search.note(id, was, row.as_ref(), was_changed, self.is_whole);
@@ -152,7 +160,7 @@ impl RowCache {
                 if is_first {
                     self.dirty.push(id.into());
                 }
-                let is_again = was.changed_in > 0 && was.block == block;
+                let is_again = was.is_changed() && was.block == block;
                 (!is_again).then_some(was.row.map_or(BeforeImage::Absent, BeforeImage::Row))
             }
             None => {
@@ -171,7 +179,13 @@ impl RowCache {
         if !self.young.contains_key(id) && !self.old.contains_key(id) {
             self.bytes += slot_bytes(id, row.as_ref());
             self.rows += usize::from(row.is_some());
-            let slot = Slot { row, changed_in: 0, writer: Writer::default(), block: 0, is_new: false };
+            let slot = Slot {
+                row,
+                changed_in: BatchNo::NONE,
+                writer: Writer::default(),
+                block: BlockNo::default(),
+                is_new: false,
+            };
             self.young.insert(id.into(), slot);
         }
     }
@@ -195,7 +209,7 @@ impl RowCache {
     }
 
     /// Evicts rows that the committed batch `batch` changed last, if rows of this table are never read.
-    pub fn let_go(&mut self, batch: u64, ids: &[Box<str>]) {
+    pub fn let_go(&mut self, batch: BatchNo, ids: &[Box<str>]) {
         if self.is_read || !self.search.is_unused() {
             return;
         }
@@ -239,7 +253,7 @@ impl RowCache {
     }
 
     /// Evicts the rows that were not used since the last sweep, if their batch is among the `committed` first.
-    pub fn sweep(&mut self, committed: u64) {
+    pub fn sweep(&mut self, committed: BatchNo) {
         self.search = Search::default();
         let young = std::mem::take(&mut self.young);
         for (id, slot) in std::mem::replace(&mut self.old, young) {
@@ -311,9 +325,9 @@ mod tests {
     /// A table over a store, and beside them what the state should be.
     struct Bench {
         table: RowCache,
-        batch: u64,
-        sealed: Vec<(u64, Sealed)>,
-        committed: u64,
+        batch: BatchNo,
+        sealed: Vec<(BatchNo, Sealed)>,
+        committed: BatchNo,
         store: State,
         model: State,
     }
@@ -323,9 +337,9 @@ mod tests {
             let store: State = (0..4).map(|id| (format!("k{id}"), id)).collect();
             Self {
                 table: RowCache::new(false),
-                batch: 1,
+                batch: BatchNo::NONE.next(),
                 sealed: Vec::new(),
-                committed: 0,
+                committed: BatchNo::NONE,
                 model: store.clone(),
                 store,
             }
@@ -355,7 +369,7 @@ mod tests {
         }
 
         fn set(&mut self, id: u8, row: Option<Row>) {
-            let change = ChangedBy { batch: self.batch, block: 1, writer: Writer::default() };
+            let change = ChangedBy { batch: self.batch, block: BlockNo::new(1), writer: Writer::default() };
             self.table.set(&format!("k{id}"), row, change);
         }
 
@@ -378,7 +392,7 @@ mod tests {
                 assert!(changes.insert(id.to_owned(), (change, row.map(number))).is_none(), "{id} twice")
             });
             self.sealed.push((self.batch, changes));
-            self.batch += 1;
+            self.batch = self.batch.next();
         }
 
         fn commit(&mut self) {
@@ -426,17 +440,18 @@ mod tests {
     #[test]
     fn a_row_of_a_batch_that_is_not_committed_is_never_let_go() {
         let mut table = RowCache::new(true);
-        let change = |block| ChangedBy { batch: 7, block, writer: Writer::default() };
+        let change =
+            |block| ChangedBy { batch: BatchNo::new(7), block: BlockNo::new(block), writer: Writer::default() };
         assert_eq!(table.set("a", Some(row(1)), change(5)), Some(BeforeImage::Absent));
         assert_eq!(table.set("a", Some(row(1)), change(5)), None, "it has changed in that block already");
         assert_eq!(table.set("a", Some(row(1)), change(6)), Some(BeforeImage::Row(row(1))));
         assert_eq!(RowCache::new(false).set("a", None, change(5)), Some(BeforeImage::Unknown));
         for _ in 0..5 {
-            table.sweep(6);
+            table.sweep(BatchNo::new(6));
         }
         assert!(matches!(table.get("a"), Found::Row(_)) && table.is_whole);
-        table.sweep(7);
-        table.sweep(7);
+        table.sweep(BatchNo::new(7));
+        table.sweep(BatchNo::new(7));
         assert_eq!(table.get("a"), Found::Missing);
     }
 }

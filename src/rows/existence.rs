@@ -8,7 +8,7 @@ use fastbloom::BloomFilter;
 use foldhash::fast::FixedState;
 
 use super::codec::Change;
-use crate::model::event::RegionNo;
+use crate::model::ids::RegionNo;
 
 /// Rows of the first layer; each next one takes four times as many.
 const FIRST_ROWS: usize = 4096;
@@ -114,12 +114,14 @@ mod tests {
     #[test]
     fn a_row_that_was_added_is_never_denied_and_others_nearly_always_are() {
         let mut known = ExistenceFilter::new(1 << 20);
-        assert!(!known.may_have(1, "a"));
+        assert!(!known.may_have(RegionNo::from(1), "a"));
         for number in 0..100_000 {
-            known.add(number % 7, &format!("id{number}"));
+            known.add(RegionNo::from(number % 7), &format!("id{number}"));
         }
-        assert!((0..100_000).all(|number| known.may_have(number % 7, &format!("id{number}"))));
-        let wrong = (0..100_000).filter(|number| known.may_have(number % 7 + 7, &format!("id{number}"))).count();
+        assert!((0..100_000).all(|number| known.may_have(RegionNo::from(number % 7), &format!("id{number}"))));
+        let wrong = (0..100_000)
+            .filter(|number| known.may_have(RegionNo::from(number % 7 + 7), &format!("id{number}")))
+            .count();
         assert!(wrong < 2_000, "{wrong} of 100,000");
         assert!(known.memory_bytes() < 100_000 * 8);
     }
@@ -128,9 +130,9 @@ mod tests {
     fn a_filter_that_is_full_denies_nothing_and_takes_nothing() {
         let mut known = ExistenceFilter::new(20_000);
         for number in 0..30_000 {
-            known.add(0, &format!("id{number}"));
+            known.add(RegionNo::from(0), &format!("id{number}"));
         }
-        assert!(known.may_have(0, "id7") && known.may_have(0, "another"));
+        assert!(known.may_have(RegionNo::from(0), "id7") && known.may_have(RegionNo::from(0), "another"));
         assert_eq!(known.memory_bytes(), 0);
     }
 }

@@ -24,8 +24,7 @@ use crate::batch::open::{OpenBatch, Upcoming, WholeBlocks};
 use crate::commit::{RolledBack, StoreCommitter};
 use crate::lane::{Assignment, Engine, LaneError, Round};
 use crate::model::byte_budget::ByteBudget;
-use crate::model::event::RegionNo;
-use crate::model::ids::Depth;
+use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{LINGER, WAIT_STEP, round_bytes};
 use crate::source::SourceError;
 use crate::source::reader::FromReader;
@@ -45,7 +44,7 @@ pub(super) struct CoordinatorPlan {
     pub(super) is_serial: bool,
     pub(super) sealer: Sealer,
     /// A rollback that the caller asked for, in place of events.
-    pub(super) rollback: Option<i64>,
+    pub(super) rollback: Option<BlockNo>,
 }
 
 /// Where events come from.
@@ -274,22 +273,27 @@ impl Coordinator<'_> {
     fn note_taken(&mut self, round: &Round, taken: &Taken) {
         self.open.take(&taken.summary, round);
         for lane in &round.lanes {
-            let region_events = &mut self.outcome.region_events;
-            if region_events.len() <= lane.region as usize {
-                region_events.resize(lane.region as usize + 1, 0);
+            let (region_events, at) = (&mut self.outcome.region_events, lane.region.index());
+            if region_events.len() <= at {
+                region_events.resize(at + 1, 0);
             }
-            region_events[lane.region as usize] += lane.events.len() as u64;
+            region_events[at] += lane.events.len() as u64;
             self.duty.note(lane.region);
         }
         self.meter.handled(taken.summary.events, taken.summary.last_block, taken.source_bytes_read);
     }
 
+    /// The first and the last block that are lost with the open batch.
+    fn discarded(&self) -> Option<(i64, i64)> {
+        self.open.span().map(|(first, last)| (first.get(), last.get()))
+    }
+
     fn source_error(&self, error: SourceError) -> PipelineError {
-        PipelineError::Source { error, batch: self.open.number().get(), discarded: self.open.span() }
+        PipelineError::Source { error, batch: self.open.number().get(), discarded: self.discarded() }
     }
 
     fn lane_error(&self, error: LaneError) -> PipelineError {
-        PipelineError::Lane { error, batch: self.open.number().get(), discarded: self.open.span() }
+        PipelineError::Lane { error, batch: self.open.number().get(), discarded: self.discarded() }
     }
 
     fn bug(&self, what: &str) -> PipelineError {
@@ -373,7 +377,7 @@ impl Coordinator<'_> {
     fn seal_whole(&mut self, whole: Option<WholeBlocks>, snapshots: Snapshots) -> Result<(), PipelineError> {
         let whole = whole.ok_or_else(|| self.bug("a batch was to end within a block"))?;
         let names = &self.incoming.regions;
-        let named = |region: RegionNo| (region, Arc::clone(&names[region as usize]));
+        let named = |region: RegionNo| (region, Arc::clone(&names[region.index()]));
         let request = SealRequest {
             snapshots: self.duty.regions(&snapshots).into_iter().map(named).collect(),
             block: self.duty.block(self.open.tip()),
@@ -386,7 +390,7 @@ impl Coordinator<'_> {
         let contents = contents.map_err(|error| self.lane_error(error))?;
         let (batch, next) = std::mem::take(&mut self.open).seal(whole, contents, names, &self.origins);
         drop(work);
-        self.duty.sealed(&snapshots, batch.after.block);
+        self.duty.sealed(&snapshots, next.tip());
         self.begin_batch(next);
         let waiting = self.meter.time(Phase::WaitingForCommit, self.open.number());
         self.in_flight.hand_over(batch, &mut self.hooks)?;
@@ -404,9 +408,9 @@ impl Coordinator<'_> {
 
     /// Rolls the state back to a block: waits until everything in flight has committed, hands the rollback over as one
     /// more order, and starts again from there.
-    fn roll_back(&mut self, to: i64) -> Result<(), PipelineError> {
+    fn roll_back(&mut self, to: BlockNo) -> Result<(), PipelineError> {
         if let Some(tip) = self.open.tip().filter(|tip| *tip > to && self.plan.depth.is_none()) {
-            let error = UndoError::Beyond { to, oldest: Some(tip), depth: 0 };
+            let error = UndoError::Beyond { to: to.get(), oldest: Some(tip.get()), depth: 0 };
             return Err(PipelineError::Store(StoreError::Undo(error)));
         }
         if self.queue.is_cut() {
@@ -433,12 +437,12 @@ impl Coordinator<'_> {
     }
 
     /// Goes on from the state that a rollback has left.
-    fn begin_anew(&mut self, to: i64, done: RolledBack) -> Result<(), PipelineError> {
+    fn begin_anew(&mut self, to: BlockNo, done: RolledBack) -> Result<(), PipelineError> {
         self.forget()?;
         let open = std::mem::take(&mut self.open).set_back(done.checkpoint, done.hash.clone(), &done.regions);
         self.begin_batch(open);
         let rollback = Rollback {
-            to,
+            to: to.get(),
             from: done.from.block,
             block: done.checkpoint.block,
             rows: done.rows,
@@ -450,7 +454,8 @@ impl Coordinator<'_> {
         }
         self.hooks.tell_rollback(&rollback);
         let names = &self.incoming.regions;
-        let numbers: HashMap<&str, RegionNo> = names.iter().zip(0..).map(|(name, no)| (&**name, no)).collect();
+        let numbers: HashMap<&str, RegionNo> =
+            names.iter().zip(RegionNo::in_order()).map(|(name, no)| (&**name, no)).collect();
         let regions = rollback.regions.iter().filter_map(|region| numbers.get(&**region).copied()).collect();
         self.outcome.rollbacks.push(rollback);
         match self.duty.rolled_back(to, regions) {

@@ -173,7 +173,7 @@ impl EnginePool {
                     None => factory.build(context)?,
                 };
                 if !knows {
-                    engine.begin_batch(clock.open.get(), clock.committed.get())?;
+                    engine.begin_batch(clock)?;
                 }
                 let result = job(engine.as_mut())?;
                 Ok((engine, result))

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::batch::open::{Upcoming, WholeBlocks};
 use crate::batch::round::{LaneBlocks, RoundSummary};
 use crate::lane::{EventAt, Lane, Round};
-use crate::model::event::{EventRef, Page, RegionNo};
+use crate::model::event::{EventRef, Page};
+use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::limits::ROUND_EVENTS_MAX;
 
 /// How far a round may go.
@@ -69,7 +70,7 @@ impl LaneBlocks for Round {
         self.lanes[lane].events.len()
     }
 
-    fn block(&self, lane: usize, event: usize) -> Option<i64> {
+    fn block(&self, lane: usize, event: usize) -> Option<BlockNo> {
         self.event(lane, event).map(|(event, _)| event.block)
     }
 }
@@ -95,10 +96,10 @@ pub(super) struct EventQueue {
     next: usize,
     events: usize,
     /// The block that the last round left incomplete.
-    partial: Option<i64>,
+    partial: Option<BlockNo>,
     is_ended: bool,
     /// What is here is complete, and then comes a rollback to this block.
-    rollback: Option<i64>,
+    rollback: Option<BlockNo>,
     /// The rest of the partial block never comes: the block is abandoned.
     is_cut: bool,
 }
@@ -110,7 +111,7 @@ impl EventQueue {
     }
 
     /// A rollback follows what is queued. Events that it would undo are dropped from the queue.
-    pub(super) fn push_rollback(&mut self, to: i64) {
+    pub(super) fn push_rollback(&mut self, to: BlockNo) {
         self.rollback = Some(to);
         self.is_cut = self.partial.is_some_and(|partial| partial > to);
         while !self.pages.is_empty() {
@@ -131,7 +132,7 @@ impl EventQueue {
     }
 
     /// The block to roll back to, once all before it is taken.
-    pub(super) fn due_rollback(&self) -> Option<i64> {
+    pub(super) fn due_rollback(&self) -> Option<BlockNo> {
         self.rollback.filter(|_| self.events == 0)
     }
 
@@ -228,10 +229,10 @@ impl EventQueue {
     ) -> Option<(Round, Taken)> {
         let cut = self.cut(limits)?;
         let mut lanes = Lanes { lanes: Vec::new(), lane_of: vec![None; names.len()] };
-        let mut blocks: Vec<(i64, u64)> = Vec::new();
+        let mut blocks: Vec<(BlockNo, u64)> = Vec::new();
         let mut pages = Vec::new();
         let mut source_bytes_read = 0;
-        let first_block = self.upcoming().next().map_or(0, |event| event.block);
+        let first_block = self.upcoming().next().map_or(BlockNo::default(), |event| event.block);
         let mut summary = RoundSummary { events: cut.events as u64, first_block, ..RoundSummary::default() };
         let (mut left, mut block) = (cut.events, self.partial);
         while left > 0 {
@@ -278,7 +279,7 @@ struct Lanes {
 
 impl Lanes {
     fn push(&mut self, region: RegionNo, place: EventAt, names: &[Arc<str>]) {
-        let at = region as usize;
+        let at = region.index();
         let lane = match self.lane_of[at] {
             Some(lane) => lane,
             None => {
@@ -296,7 +297,13 @@ mod tests {
     use super::*;
 
     fn page(blocks: &[i64]) -> Page {
-        let event = |block: &i64| EventRef { start: 0, len: 0, line: 1, block: *block, region: 0 };
+        let event = |block: &i64| EventRef {
+            start: 0,
+            len: 0,
+            line: 1,
+            block: BlockNo::new(*block),
+            region: RegionNo::from(0),
+        };
         Page {
             text: String::new(),
             events: blocks.iter().map(event).collect(),
@@ -322,7 +329,7 @@ mod tests {
         let mut queue = EventQueue::default();
         queue.push(page(&[1, 1, 2]));
         let taken = take(&mut queue, RoundLimits::ANY).expect("block 1");
-        assert_eq!((taken.summary.events, taken.summary.new_blocks, taken.summary.last_block), (2, 1, 1));
+        assert_eq!((taken.summary.events, taken.summary.new_blocks, taken.summary.last_block), (2, 1, BlockNo::new(1)));
         assert!(take(&mut queue, RoundLimits::ANY).is_none());
         queue.push(page(&[2]));
         assert!(take(&mut queue, RoundLimits::ANY).is_none());
@@ -339,18 +346,18 @@ mod tests {
         queue.end();
         assert_eq!(
             take(&mut queue, RoundLimits { events: 2, ..RoundLimits::ANY }).expect("round").summary.last_block,
-            2
+            BlockNo::new(2)
         );
         assert_eq!(
             take(&mut queue, RoundLimits { blocks: 1, ..RoundLimits::ANY }).expect("round").summary.last_block,
-            3
+            BlockNo::new(3)
         );
         assert_eq!(
             take(&mut queue, RoundLimits { events: 0, blocks: 5, ..RoundLimits::ANY })
                 .expect("round")
                 .summary
                 .last_block,
-            4
+            BlockNo::new(4)
         );
     }
 
@@ -375,17 +382,17 @@ mod tests {
         queue.push(page(&[2, 3, 4]));
         queue.push(page(&[4, 5]));
         let taken = take(&mut queue, RoundLimits { blocks: 1, ..RoundLimits::ANY }).expect("block 1");
-        assert_eq!(taken.summary.blocks, [(1, 1)]);
-        queue.push_rollback(3);
+        assert_eq!(taken.summary.blocks, [(BlockNo::new(1), 1)]);
+        queue.push_rollback(BlockNo::new(3));
         assert!(!queue.wants_more() && queue.due_rollback().is_none());
         let taken = take(&mut queue, RoundLimits::ANY).expect("blocks 2 and 3");
-        assert_eq!((taken.summary.events, taken.summary.blocks), (4, vec![(2, 3), (3, 1)]));
+        assert_eq!((taken.summary.events, taken.summary.blocks), (4, vec![(BlockNo::new(2), 3), (BlockNo::new(3), 1)]));
         assert!(queue.is_at_boundary());
-        assert_eq!(queue.due_rollback(), Some(3));
+        assert_eq!(queue.due_rollback(), Some(BlockNo::new(3)));
         queue.rolled_back();
         queue.push(page(&[4]));
-        queue.push_rollback(3);
-        assert_eq!((queue.due_rollback(), queue.has_events()), (Some(3), false));
+        queue.push_rollback(BlockNo::new(3));
+        assert_eq!((queue.due_rollback(), queue.has_events()), (Some(BlockNo::new(3)), false));
         assert!(take(&mut queue, RoundLimits::ANY).is_none());
     }
 
@@ -394,9 +401,9 @@ mod tests {
         let mut queue = EventQueue::default();
         queue.push(page(&vec![7; ROUND_EVENTS_MAX + 10]));
         take(&mut queue, RoundLimits::ANY).expect("a piece");
-        queue.push_rollback(6);
+        queue.push_rollback(BlockNo::new(6));
         assert!(queue.is_cut() && !queue.is_at_boundary() && !queue.has_events());
-        assert_eq!(queue.due_rollback(), Some(6));
+        assert_eq!(queue.due_rollback(), Some(BlockNo::new(6)));
         queue.rolled_back();
         assert!(queue.is_at_boundary());
     }

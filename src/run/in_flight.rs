@@ -15,7 +15,7 @@ use crate::batch::SealedBatch;
 use crate::commit::handoff::{CommitFailure, CommitThread, Refused, Ticket};
 use crate::commit::{BatchError, Done, Order, RolledBack, StoreCommitter};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ids::{BatchClock, BatchNo};
+use crate::model::ids::{BatchClock, BatchNo, BlockNo};
 use crate::model::limits::WAIT_STEP;
 
 /// Whether the run is to stop, and how long what is in flight may take then.
@@ -145,7 +145,11 @@ impl InFlight {
     }
 
     /// Waits for everything in flight, then rolls back to a block. None if the state is not past it.
-    pub(super) fn roll_back(&mut self, to: i64, hooks: &mut Hooks<'_>) -> Result<Option<RolledBack>, PipelineError> {
+    pub(super) fn roll_back(
+        &mut self,
+        to: BlockNo,
+        hooks: &mut Hooks<'_>,
+    ) -> Result<Option<RolledBack>, PipelineError> {
         self.drain(hooks)?;
         let ticket = self.submit(Order::Rollback { to }, hooks)?;
         let done = loop {

@@ -10,7 +10,7 @@ use super::report::{Progress, SnapshotCounts, Times};
 use super::shared::SharedParts;
 use crate::lane::LoadStats;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ids::BatchNo;
+use crate::model::ids::{BatchNo, BlockNo};
 use crate::publish::PublishStats;
 use crate::source::reader::ReadStats;
 use crate::store::{CommitTimes, Committed};
@@ -239,10 +239,10 @@ impl Meter {
     }
 
     /// Events were handed to the handlers.
-    pub(super) fn handled(&self, events: u64, last_block: i64, source_bytes_read: u64) {
+    pub(super) fn handled(&self, events: u64, last_block: BlockNo, source_bytes_read: u64) {
         let reading = &mut self.lock().reading;
         reading.events += events;
-        reading.block = Some(last_block);
+        reading.block = Some(last_block.get());
         reading.source_bytes_read = source_bytes_read;
     }
 
@@ -324,7 +324,7 @@ mod tests {
         let reader = meter.clone();
         assert_eq!(reader.read(), Reading::default());
         meter.start(checkpoint(3, 30, 30), Some(100));
-        meter.handled(7, 37, 70);
+        meter.handled(7, BlockNo::new(37), 70);
         meter.waiting(1);
         let reading = reader.read();
         assert_eq!((reading.events, reading.block, reading.source_bytes_read), (7, Some(37), 70));

@@ -7,8 +7,7 @@ use super::engines::{EnginePool, Job};
 use crate::batch::SnapshotDraft;
 use crate::batch::open::BatchContents;
 use crate::lane::{Assignment, Engine, LaneError, SealedRows};
-use crate::model::event::RegionNo;
-use crate::model::ids::BatchClock;
+use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
@@ -22,11 +21,11 @@ pub(super) struct SealRequest {
     /// Regions of which a snapshot is computed.
     pub(super) snapshots: Vec<(RegionNo, Arc<str>)>,
     /// The block as of which.
-    pub(super) block: i64,
+    pub(super) block: BlockNo,
     /// What readers have of them was rolled back, so a region without a document has to be reported too.
     pub(super) is_again: bool,
     /// The block behind which before-images are kept; none if none are.
-    pub(super) undo_floor: Option<i64>,
+    pub(super) undo_floor: Option<BlockNo>,
 }
 
 /// Seals engines: the same way for each batch of a run.
@@ -43,7 +42,7 @@ pub(super) struct Sealer {
 type FromEngine = (Vec<SnapshotDraft>, Changes, Vec<u8>);
 
 /// Changed rows, by entity.
-type Changes = Vec<(usize, RegionChanges)>;
+type Changes = Vec<(EntityNo, RegionChanges)>;
 
 impl Sealer {
     /// Lets every engine compute its snapshots and hand out its changes.
@@ -85,7 +84,7 @@ impl Sealer {
         engine: &mut dyn Engine,
         region: RegionNo,
         name: &Arc<str>,
-        block: i64,
+        block: BlockNo,
         is_again: bool,
     ) -> Result<SnapshotDraft, LaneError> {
         let document = engine.snapshot(region, name, block)?;
@@ -93,14 +92,14 @@ impl Sealer {
         let (doc, hash) = document.map(|document| canonical(document, &self.dedup_ignore)).unzip();
         Ok(SnapshotDraft {
             region: Arc::clone(name),
-            block,
+            block: block.get(),
             generated_at: Timestamp::now(),
             hash: hash.unwrap_or_default(),
             doc: doc.map(|doc: String| Arc::from(doc)),
         })
     }
 
-    fn rows(&self, engine: &mut dyn Engine, undo_floor: Option<i64>) -> Result<(Changes, Vec<u8>), LaneError> {
+    fn rows(&self, engine: &mut dyn Engine, undo_floor: Option<BlockNo>) -> Result<(Changes, Vec<u8>), LaneError> {
         let SealedRows { mut changes, history } = engine.seal(undo_floor)?;
         if let Some(encoder) = &self.encoder {
             let encode = |(entity, rows)| Ok::<_, LaneError>((entity, encoder.encode(entity, rows)?));
@@ -108,7 +107,7 @@ impl Sealer {
         }
         let mut before_images = Vec::new();
         for (entity, region) in history {
-            push_section(&self.schema.entities()[entity], &region, &mut before_images);
+            push_section(&self.schema[entity], &region, &mut before_images);
         }
         Ok((changes, before_images))
     }
@@ -121,7 +120,7 @@ impl Sealer {
             contents.snapshots.extend(drafts);
             contents.before_images.extend(before_images);
             for (entity, region) in changes {
-                contents.changes[entity].push(region);
+                contents.changes[entity.index()].push(region);
             }
         }
         contents.snapshots.sort_by(|a, b| a.region.cmp(&b.region));

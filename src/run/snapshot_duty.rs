@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::event::RegionNo;
+use crate::model::ids::{BlockNo, RegionNo};
 use crate::snapshot::Schedule;
 
 /// Which snapshots a batch carries.
@@ -25,7 +25,7 @@ pub(super) struct SnapshotDuty {
     /// Regions with events after their last snapshot.
     lacking: BTreeSet<RegionNo>,
     /// No snapshot is newer than this block.
-    newest: Option<i64>,
+    newest: Option<BlockNo>,
     /// Regions that an earlier run rolled back, and for which it did not get to make snapshots.
     set_back: Vec<RegionNo>,
 }
@@ -37,7 +37,7 @@ impl SnapshotDuty {
         is_on: bool,
         lacking: BTreeSet<RegionNo>,
         set_back: Vec<RegionNo>,
-        tip: Option<i64>,
+        tip: Option<BlockNo>,
     ) -> Self {
         Self { is_on, schedule, lacking, newest: tip, set_back }
     }
@@ -63,8 +63,8 @@ impl SnapshotDuty {
     }
 
     /// The block as of which snapshots are computed when the state is that of `tip`.
-    pub(super) fn block(&self, tip: Option<i64>) -> i64 {
-        tip.or(self.newest).unwrap_or(0)
+    pub(super) fn block(&self, tip: Option<BlockNo>) -> BlockNo {
+        tip.or(self.newest).unwrap_or_default()
     }
 
     /// What a batch carries after which there are `blocks` in all.
@@ -98,7 +98,7 @@ impl SnapshotDuty {
     }
 
     /// A batch that ends with block `last` carries these.
-    pub(super) fn sealed(&mut self, snapshots: &Snapshots, last: Option<i64>) {
+    pub(super) fn sealed(&mut self, snapshots: &Snapshots, last: Option<BlockNo>) {
         match snapshots {
             Snapshots::None => {}
             Snapshots::Due => {
@@ -116,7 +116,7 @@ impl SnapshotDuty {
 
     /// The state was rolled back to block `to`, and `regions` had events after it. Snapshots as of that block or
     /// earlier stay valid; the others are made again at once.
-    pub(super) fn rolled_back(&mut self, to: i64, regions: Vec<RegionNo>) -> Snapshots {
+    pub(super) fn rolled_back(&mut self, to: BlockNo, regions: Vec<RegionNo>) -> Snapshots {
         regions.iter().for_each(|region| self.note(*region));
         let is_wrong = self.newest.is_some_and(|newest| newest > to);
         if !self.is_on || !is_wrong || regions.is_empty() {
@@ -132,41 +132,52 @@ mod tests {
     use super::*;
     use crate::snapshot::Every;
 
+    fn regions(numbers: &[u32]) -> Vec<RegionNo> {
+        numbers.iter().copied().map(RegionNo::from).collect()
+    }
+
     fn duty(every: Every, is_on: bool) -> SnapshotDuty {
-        SnapshotDuty::new(Schedule::new(every), is_on, BTreeSet::new(), Vec::new(), Some(10))
+        SnapshotDuty::new(Schedule::new(every), is_on, BTreeSet::new(), Vec::new(), Some(BlockNo::new(10)))
     }
 
     #[test]
     fn a_region_that_had_events_gets_a_snapshot_when_one_is_due() {
         let mut duty = duty(Every::Blocks(5), true);
         assert_eq!((duty.at_seal(5), duty.at_end()), (Snapshots::None, Snapshots::None));
-        duty.note(3);
-        duty.note(1);
+        duty.note(RegionNo::from(3));
+        duty.note(RegionNo::from(1));
         assert_eq!(
             (duty.at_seal(4), duty.at_seal(5), duty.at_end()),
             (Snapshots::None, Snapshots::Due, Snapshots::Due)
         );
-        assert_eq!(duty.regions(&Snapshots::Due), [1, 3]);
+        assert_eq!(duty.regions(&Snapshots::Due), regions(&[1, 3]));
         assert_eq!((duty.blocks_left(3, 1), duty.blocks_left(3, 2)), (1, 0));
-        duty.sealed(&Snapshots::Due, Some(12));
-        assert_eq!((duty.at_end(), duty.block(None), duty.block(Some(15))), (Snapshots::None, 12, 15));
+        duty.sealed(&Snapshots::Due, Some(BlockNo::new(12)));
+        assert_eq!(
+            (duty.at_end(), duty.block(None), duty.block(Some(BlockNo::new(15)))),
+            (Snapshots::None, BlockNo::new(12), BlockNo::new(15))
+        );
     }
 
     #[test]
     fn snapshots_that_were_rolled_back_are_made_again() {
         let mut duty = duty(Every::End, true);
-        assert_eq!(duty.rolled_back(10, vec![2]), Snapshots::None, "those of block 10 are right");
-        let again = duty.rolled_back(7, vec![2, 4]);
-        assert_eq!(again, Snapshots::Again(vec![2, 4]));
-        duty.sealed(&again, Some(7));
-        assert_eq!((duty.at_end(), duty.rolled_back(7, vec![2])), (Snapshots::None, Snapshots::None));
+        assert_eq!(duty.rolled_back(BlockNo::new(10), regions(&[2])), Snapshots::None, "those of block 10 are right");
+        let again = duty.rolled_back(BlockNo::new(7), regions(&[2, 4]));
+        assert_eq!(again, Snapshots::Again(regions(&[2, 4])));
+        duty.sealed(&again, Some(BlockNo::new(7)));
+        assert_eq!(
+            (duty.at_end(), duty.rolled_back(BlockNo::new(7), regions(&[2]))),
+            (Snapshots::None, Snapshots::None)
+        );
         assert_eq!(duty.at_end(), Snapshots::Due, "region 2 lacks one since");
     }
 
     #[test]
     fn without_snapshots_nothing_is_ever_due() {
-        let mut duty = SnapshotDuty::new(Schedule::new(Every::Batch), false, [1].into(), vec![1], None);
-        duty.note(1);
+        let mut duty =
+            SnapshotDuty::new(Schedule::new(Every::Batch), false, [RegionNo::from(1)].into(), regions(&[1]), None);
+        duty.note(RegionNo::from(1));
         assert_eq!([duty.at_start(), duty.at_seal(1), duty.at_end()], [const { Snapshots::None }; 3]);
         assert_eq!((duty.blocks_left(0, 5), duty.is_due_by_time()), (u64::MAX, false));
     }

@@ -11,7 +11,8 @@ use foldhash::fast::RandomState;
 use super::stats::ReadStats;
 use super::{Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
-use crate::model::event::{EventRef, Page, RegionNo};
+use crate::model::event::{EventRef, Page};
+use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
 use crate::model::position::Position;
 use crate::timeline::{Activity, Recorder, Stage};
@@ -24,7 +25,7 @@ pub(crate) enum FromReader {
     Page(Page),
     /// Everything after this block is to be undone before anything else.
     Rollback {
-        to: i64,
+        to: BlockNo,
     },
     End,
     Failed(SourceError),
@@ -75,7 +76,11 @@ impl PageWriter {
             sink,
             page: empty_page(&Arc::from("source"), 0),
             position_bytes: 0,
-            regions: known_regions.iter().zip(0..).map(|(region, no)| (Arc::clone(region), no)).collect(),
+            regions: known_regions
+                .iter()
+                .zip(RegionNo::in_order())
+                .map(|(region, no)| (Arc::clone(region), no))
+                .collect(),
             started_at: now,
             working_since: now,
             waited: Duration::ZERO,
@@ -108,15 +113,15 @@ impl PageWriter {
         let start = u32::try_from(self.page.text.len()).map_err(|_| too_long())?;
         let len = u32::try_from(event.json.len()).map_err(|_| too_long())?;
         if let Some(hash) = &event.hash
-            && self.page.hashes.last().is_none_or(|(block, _)| *block != event.block)
+            && self.page.hashes.last().is_none_or(|(block, _)| block.get() != event.block)
         {
-            self.page.hashes.push((event.block, Arc::from(hash.as_str())));
+            self.page.hashes.push((event.block.into(), Arc::from(hash.as_str())));
         }
         if let Some(position) = &event.position {
             self.note_position(event.block, position);
         }
         self.page.text.push_str(&event.json);
-        self.page.events.push(EventRef { start, len, line: event.line, block: event.block, region });
+        self.page.events.push(EventRef { start, len, line: event.line, block: event.block.into(), region });
         Ok(())
     }
 
@@ -140,7 +145,7 @@ impl PageWriter {
             return *no;
         }
         let name: Arc<str> = Arc::from(region);
-        let no = RegionNo::try_from(self.regions.len()).unwrap_or(RegionNo::MAX);
+        let no = RegionNo::at(self.regions.len());
         self.regions.insert(Arc::clone(&name), no);
         self.page.new_regions.push(name);
         no
@@ -268,12 +273,12 @@ mod tests {
         let pages = pages(&sent);
         let [first, second] = &pages[..] else { panic!("{pages:?}") };
         assert_eq!((&*first.origin, first.origin_no, &*second.origin, second.origin_no), ("f", 1, "g", 2));
-        assert_eq!(first.events.iter().map(|event| event.region).collect::<Vec<_>>(), [1, 0, 1]);
+        assert_eq!(first.events.iter().map(|event| event.region).collect::<Vec<_>>(), [1, 0, 1].map(RegionNo::from));
         assert_eq!(
             (&first.new_regions[..], &second.new_regions[..]),
             (&[Arc::from("new")][..], &[Arc::from("last")][..])
         );
-        assert_eq!(first.hashes, [(1, Arc::from("h1")), (2, Arc::from("h2"))]);
+        assert_eq!(first.hashes, [(BlockNo::new(1), Arc::from("h1")), (BlockNo::new(2), Arc::from("h2"))]);
         assert_eq!((first.json(&first.events[1]), first.source_bytes_read), ("{}", 7));
         assert!(first.positions.is_empty() && first.lease.is_some());
     }

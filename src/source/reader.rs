@@ -226,7 +226,7 @@ impl Reader {
         self.flush()?;
         self.chain.truncate(to);
         self.order.start_afresh();
-        self.pages.send(FromReader::Rollback { to: to.get() })
+        self.pages.send(FromReader::Rollback { to })
     }
 
     fn flush(&mut self) -> Result<(), Stop> {

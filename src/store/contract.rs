@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::error::StoreError;
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::EntityNo;
 use crate::model::limits::{SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::query::Query;
 use crate::model::schema::{Schema, SchemaError, check_pipeline_name};
@@ -160,10 +161,10 @@ impl Committed {
 /// use forebay::store::batch::codec::{Change, Decoder};
 /// use forebay::store::batch::{RegionTouch, SealedBatch};
 /// use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowReader, Store, StoreError};
-/// use forebay::{Checkpoint, Schema};
+/// use forebay::{Checkpoint, EntityNo, Schema};
 ///
 /// /// Rows in packed form, by the number of their entity, their region and their id.
-/// type Rows = Arc<Mutex<BTreeMap<(usize, String, String), Vec<u8>>>>;
+/// type Rows = Arc<Mutex<BTreeMap<(EntityNo, String, String), Vec<u8>>>>;
 ///
 /// #[derive(Default)]
 /// struct InMemory {
@@ -184,7 +185,7 @@ impl Committed {
 ///     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
 ///         let rows = self.rows.lock().unwrap();
 ///         let is_empty = |entity| !rows.keys().any(|(of, ..)| *of == entity);
-///         Ok((0..self.schema.entities().len()).map(is_empty).collect())
+///         Ok(EntityNo::in_order().take(self.schema.entities().len()).map(is_empty).collect())
 ///     }
 ///
 ///     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
@@ -192,10 +193,10 @@ impl Committed {
 ///             return Err(StoreError::CheckpointMoved { store: "memory".into(), expected: batch.before.batch });
 ///         }
 ///         let mut rows = self.rows.lock().unwrap();
-///         for (entity, regions) in batch.changes.iter().enumerate() {
+///         for (entity, regions) in EntityNo::in_order().zip(&batch.changes) {
 ///             for region in regions {
 ///                 for row in &region.rows {
-///                     let mut decoder = Decoder::new(&self.schema.entities()[entity], &region.packed, row.start);
+///                     let mut decoder = Decoder::new(&self.schema[entity], &region.packed, row.start);
 ///                     let head = decoder.skip()?;
 ///                     let key = (entity, region.region.to_string(), head.id.to_owned());
 ///                     match head.change {
@@ -223,7 +224,7 @@ impl Committed {
 /// }
 ///
 /// impl RowReader for Reader {
-///     fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+///     fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
 ///         let rows = self.0.lock().unwrap();
 ///         for (wanted, found) in wanted.iter().zip(found) {
 ///             for id in wanted.ids {
@@ -385,7 +386,7 @@ pub trait RowEncoder: Send + Sync {
     ///
     /// # Errors
     /// The bytes do not follow the packed form.
-    fn encode(&self, entity: usize, rows: RegionChanges) -> Result<RegionChanges, CodecError>;
+    fn encode(&self, entity: EntityNo, rows: RegionChanges) -> Result<RegionChanges, CodecError>;
 }
 
 /// Opens readers of rows, one for each lane that misses any.
@@ -431,7 +432,7 @@ pub trait RowReader: Send {
     ///
     /// # Errors
     /// The store does not answer.
-    fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError>;
+    fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError>;
 
     /// Appends the rows of each region, in packed form, to its bytes in `found`, which is as long as `regions`; returns
     /// for each whether all of its rows were appended. Of a region with more than the limit any part may be. May block.
@@ -440,7 +441,7 @@ pub trait RowReader: Send {
     /// The store does not answer.
     fn regions(
         &mut self,
-        entity: usize,
+        entity: EntityNo,
         regions: &[&str],
         limit: RegionLimit,
         found: &mut [Vec<u8>],
@@ -452,7 +453,7 @@ pub trait RowReader: Send {
     ///
     /// # Errors
     /// The store does not answer.
-    fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let _ = (entity, wanted, found);
         Err(StoreError::other("this store cannot find rows by column: RowReader::find"))
     }
@@ -462,7 +463,7 @@ pub trait RowReader: Send {
     ///
     /// # Errors
     /// The store does not answer.
-    fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+    fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let _ = (entity, wanted, but);
         Err(StoreError::other("this store cannot count rows: RowReader::count"))
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::UndoError;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ids::BlockNo;
+use crate::model::ids::{BlockNo, EntityNo};
 use crate::model::schema::{Column, Entity, Schema, parse_columns};
 use crate::model::value::ColumnType;
 use crate::rows::codec::{Change, CodecError, Decoder, put_bytes};
@@ -169,18 +169,18 @@ pub struct BeforeImages {
 }
 
 /// Begins an entry: the packed row follows.
-pub fn begin_entry(block: i64, entries: &mut Vec<u8>) {
-    entries.extend(block.to_le_bytes());
+pub fn begin_entry(block: BlockNo, entries: &mut Vec<u8>) {
+    entries.extend(block.get().to_le_bytes());
 }
 
 /// Appends an entry: the packed row before a block changed it.
-pub fn push_row(block: i64, packed: &[u8], entries: &mut Vec<u8>) {
+pub fn push_row(block: BlockNo, packed: &[u8], entries: &mut Vec<u8>) {
     begin_entry(block, entries);
     entries.extend_from_slice(packed);
 }
 
 /// Appends an entry: there was no such row before the block wrote it.
-pub fn push_absent(block: i64, id: &str, entries: &mut Vec<u8>) {
+pub fn push_absent(block: BlockNo, id: &str, entries: &mut Vec<u8>) {
     begin_entry(block, entries);
     put_bytes(entries, id.as_bytes());
     entries.push(Change::Deleted as u8);
@@ -202,7 +202,7 @@ pub fn push_section(entity: &Entity, region: &BeforeImages, rows: &mut Vec<u8>) 
 #[derive(Debug)]
 pub(super) struct Section<'r> {
     /// The number of the table in the schema.
-    pub(super) entity: usize,
+    pub(super) entity: EntityNo,
     /// The table as it was when the section was written.
     pub(super) then: Entity,
     pub(super) region: Arc<str>,
@@ -314,7 +314,7 @@ mod tests {
         let schema = Schema::new([other, entity(&["v", "new"])]).expect("a schema");
         let read: Vec<Section<'_>> = sections(&schema, &record).collect::<Result<_, _>>().expect("sections");
         let [section] = &read[..] else { panic!("{read:?}") };
-        assert_eq!((section.entity, &section.then, &*section.region), (1, &then, "r"));
+        assert_eq!((section.entity, &section.then, &*section.region), (EntityNo::at(1), &then, "r"));
         assert_eq!(section.entries, entries);
         let found: Vec<_> = entries_of(&then, &entries).collect::<Result<_, _>>().expect("entries");
         assert_eq!(found, [(BlockNo::new(7), 8..first), (BlockNo::new(9), first + 8..entries.len())]);

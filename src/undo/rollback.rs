@@ -11,7 +11,7 @@ use super::log::{
 };
 use super::window::Window;
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ids::{BlockNo, Depth};
+use crate::model::ids::{BlockNo, Depth, EntityNo};
 use crate::model::schema::{Column, Entity, Schema};
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Decoder, ValueRef, encode_row};
@@ -60,8 +60,8 @@ impl RollbackPlan {
     ///
     /// # Errors
     /// What `encode` says.
-    pub fn encode<E>(&mut self, encode: impl Fn(usize, RegionChanges) -> Result<RegionChanges, E>) -> Result<(), E> {
-        for (entity, regions) in self.changes.iter_mut().enumerate() {
+    pub fn encode<E>(&mut self, encode: impl Fn(EntityNo, RegionChanges) -> Result<RegionChanges, E>) -> Result<(), E> {
+        for (entity, regions) in EntityNo::in_order().zip(&mut self.changes) {
             *regions =
                 std::mem::take(regions).into_iter().map(|region| encode(entity, region)).collect::<Result<_, _>>()?;
         }
@@ -104,7 +104,7 @@ struct Undo {
     /// The records that are needed, newest first. The last one may be kept in part.
     logged: Vec<Logged>,
     /// Entity, region and id of each row that changed since, and how it was.
-    rows: HashMap<(usize, Arc<str>), HashMap<String, RowBefore>>,
+    rows: HashMap<(EntityNo, Arc<str>), HashMap<String, RowBefore>>,
     /// The rows part of what is kept of the oldest record.
     kept: Vec<u8>,
 }
@@ -126,7 +126,7 @@ impl Undo {
         let is_oldest = record.batch == self.records_from();
         for section in sections(schema, record) {
             let section = section?;
-            self.add_section(&schema.entities()[section.entity], &section)?;
+            self.add_section(&schema[section.entity], &section)?;
             if is_oldest {
                 let entries = entries_up_to(&section.then, section.entries, self.to)?;
                 push_section(&section.then, &BeforeImages { region: section.region, entries }, &mut self.kept);
@@ -172,7 +172,7 @@ impl Undo {
         for ((entity, region), rows) in tables {
             if !rows.is_empty() {
                 let packed = rows.into_values().flat_map(|row| row.packed).collect();
-                changes[entity].push(RegionChanges::new(&schema.entities()[entity], region, packed)?);
+                changes[entity.index()].push(RegionChanges::new(&schema[entity], region, packed)?);
             }
         }
         let regions = regions_undone(&self.logged, self.to);
@@ -297,7 +297,7 @@ mod tests {
         let schema = Schema::new([entity(&["v"])]).expect("a schema");
         let mut back = planned(&schema, 9);
         back.encode(|entity, rows| {
-            assert_eq!((entity, &*rows.region, rows.rows.len()), (0, "r", 2));
+            assert_eq!((entity, &*rows.region, rows.rows.len()), (EntityNo::at(0), "r", 2));
             Ok::<_, UndoError>(RegionChanges { region: rows.region, packed: vec![7], rows: Vec::new() })
         })
         .expect("it is encoded");

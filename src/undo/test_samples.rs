@@ -17,8 +17,8 @@ pub(super) fn entity(columns: &[&str]) -> Entity {
 }
 
 pub(super) fn entry(entity: &Entity, block: i64, id: &str, value: Option<i64>, entries: &mut Vec<u8>) {
-    let Some(value) = value else { return push_absent(block, id, entries) };
-    begin_entry(block, entries);
+    let Some(value) = value else { return push_absent(block.into(), id, entries) };
+    begin_entry(block.into(), entries);
     let head = RowHead { id, change: Change::Written, writer: Writer::default() };
     encode_values(entity, head, &[Value::Bigint(value)], entries);
 }

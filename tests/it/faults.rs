@@ -11,7 +11,7 @@ use std::time::Duration;
 use forebay::store::batch::codec::{Change, RowHead, Writer, encode_values};
 use forebay::store::batch::{Checkpoint, RegionChanges, RegionTouch, SealedBatch, SnapshotDraft};
 use forebay::store::{Store, StorePlan, StoreUrl};
-use forebay::{Column, ColumnType, Entity, Schema, Timestamp, Value};
+use forebay::{Column, ColumnType, Entity, EntityNo, Schema, Timestamp, Value};
 
 use crate::support::postgres_proxy::{Fault, Proxy};
 use crate::support::postgres_server::{Server, query};
@@ -102,7 +102,7 @@ fn batches(schema: &Arc<Schema>, store: &dyn Store) -> Vec<Arc<SealedBatch>> {
         before = batch.after;
         for regions in &mut batch.changes {
             for region in regions.iter_mut() {
-                *region = encoder.encode(0, region.clone()).expect("rows");
+                *region = encoder.encode(EntityNo::at(0), region.clone()).expect("rows");
             }
         }
         Arc::new(batch)
@@ -230,7 +230,7 @@ fn the_round_trips_of_a_commit_are_counted() {
         let mut batch = sealed(&schema, before, &rows, with_snapshots);
         before = batch.after;
         for region in batch.changes.iter_mut().flatten() {
-            *region = encoder.encode(0, region.clone()).expect("rows");
+            *region = encoder.encode(EntityNo::at(0), region.clone()).expect("rows");
         }
         let begun = proxy.steps();
         store.commit(&Arc::new(batch)).expect("a commit");

@@ -10,7 +10,7 @@ use forebay::source::{Next, Source, SourceError, SourceEvent};
 use forebay::store::batch::codec::Decoder;
 use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
 use forebay::store::{Committed, OpenReader, RegionIds, RegionLimit, RowReader, Store, StoreError};
-use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
+use forebay::{Context, EntityNo, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 
 /// The longest wait for something that is to happen.
 const WAIT: Duration = Duration::from_secs(60);
@@ -141,7 +141,7 @@ impl OpenReader for Reading {
 }
 
 impl RowReader for Reading {
-    fn rows(&mut self, _: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn rows(&mut self, _: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let rows = self.0.lock().expect("rows");
         for (wanted, packed) in wanted.iter().zip(found) {
             packed.extend(wanted.ids.iter().filter_map(|id| rows.get(*id)).flatten());
@@ -150,7 +150,7 @@ impl RowReader for Reading {
     }
     fn regions(
         &mut self,
-        _: usize,
+        _: EntityNo,
         regions: &[&str],
         _: RegionLimit,
         _: &mut [Vec<u8>],

@@ -12,7 +12,9 @@ use forebay::store::{
     self, Committed, OpenReader, RegionIds, RegionLimit, RegionQuery, RowEncoder, RowReader, Store, StoreError,
     StorePlan, StoreUrl,
 };
-use forebay::{Context, EntityRow, EntityTable, Find, Handler, HandlerError, Numeric, Pipeline, Schema, Timestamp};
+use forebay::{
+    Context, EntityNo, EntityRow, EntityTable, Find, Handler, HandlerError, Numeric, Pipeline, Schema, Timestamp,
+};
 
 use crate::support::project::{Project, Stores};
 
@@ -170,19 +172,19 @@ struct InterposedReader {
 }
 
 impl RowReader for InterposedReader {
-    fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         self.inner.rows(entity, wanted, found)
     }
     fn regions(
         &mut self,
-        entity: usize,
+        entity: EntityNo,
         regions: &[&str],
         limit: RegionLimit,
         found: &mut [Vec<u8>],
     ) -> Result<Vec<bool>, StoreError> {
         self.inner.regions(entity, regions, limit, found)
     }
-    fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         self.inner.find(entity, wanted, found)?;
         if let Some(go_on) = self.go_on.take() {
             // The commit may have gone on already.
@@ -190,7 +192,7 @@ impl RowReader for InterposedReader {
         }
         Ok(())
     }
-    fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+    fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         self.inner.count(entity, wanted, but)
     }
 }

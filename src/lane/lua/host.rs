@@ -13,7 +13,8 @@ use super::json::{from_lua, object_to_lua, to_lua};
 use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
-use crate::model::event::{EventPlace, RegionNo};
+use crate::model::event::EventPlace;
+use crate::model::ids::{BlockNo, EntityNo, RegionNo};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
@@ -26,8 +27,8 @@ const STACK_LEVELS_MAX: usize = 40;
 
 /// Rows that the inner side asked for.
 pub(super) struct Want {
-    pub(super) entity: usize,
-    pub(super) region: usize,
+    pub(super) entity: EntityNo,
+    pub(super) region: RegionNo,
     pub(super) ask: Ask,
     /// The ids, each behind its length of 4 bytes.
     pub(super) ids: Vec<u8>,
@@ -35,8 +36,8 @@ pub(super) struct Want {
 
 /// Changed rows that the inner side hands out.
 pub(super) struct Sealed {
-    pub(super) entity: usize,
-    pub(super) region: usize,
+    pub(super) entity: EntityNo,
+    pub(super) region: RegionNo,
     pub(super) packed: Vec<u8>,
     /// Whether `Change::New` can be trusted without consulting the existence filter.
     pub(super) is_sure: bool,
@@ -44,19 +45,19 @@ pub(super) struct Sealed {
 
 /// Ids of rows that were written without being read, each after the block and its length of 4 bytes.
 pub(super) struct Unseen {
-    pub(super) entity: usize,
-    pub(super) region: usize,
+    pub(super) entity: EntityNo,
+    pub(super) region: RegionNo,
     pub(super) packed: Vec<u8>,
 }
 
 impl Unseen {
     /// The blocks and ids.
-    pub(super) fn each(&self) -> impl Iterator<Item = (i64, &str)> {
+    pub(super) fn each(&self) -> impl Iterator<Item = (BlockNo, &str)> {
         let mut packed = self.packed.as_slice();
         std::iter::from_fn(move || {
             let (block, rest) = packed.split_first_chunk::<8>()?;
             packed = rest;
-            Some((i64::from_le_bytes(*block), take_id(&mut packed)?))
+            Some((BlockNo::new(i64::from_le_bytes(*block)), take_id(&mut packed)?))
         })
     }
 }
@@ -213,38 +214,42 @@ impl Host {
     fn row_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         let host = self.clone();
         let want = move |_: &Lua, (kind, region, untried, ids): (usize, usize, bool, LuaString)| {
+            let (entity, region) = numbers(kind, region);
             let ask = if untried { Ask::TryAll } else { Ask::Ids };
             let ids = ids.as_bytes().to_vec();
-            host.lock().wants.push(Want { entity: kind - 1, region: region - 1, ask, ids });
+            host.lock().wants.push(Want { entity, region, ask, ids });
             Ok(())
         };
         table.raw_set("want", lua.create_function(want)?)?;
         let host = self.clone();
         let is_absent = move |_: &Lua, (kind, region, id): (usize, usize, LuaString)| {
-            let region = RegionNo::try_from(region - 1).unwrap_or(RegionNo::MAX);
+            let (entity, region) = numbers(kind, region);
             let shared = host.lock();
-            let known = shared.known.get(kind - 1).and_then(Option::as_ref);
+            let known = shared.known.get(entity.index()).and_then(Option::as_ref);
             Ok(known.is_some_and(|known| !known.may_have(region, &lossy(&id.as_bytes()))))
         };
         table.raw_set("is_absent", lua.create_function(is_absent)?)?;
         let host = self.clone();
         let sealed = move |_: &Lua, (kind, region, is_sure, packed): (usize, usize, bool, LuaString)| {
+            let (entity, region) = numbers(kind, region);
             let packed = packed.as_bytes().to_vec();
-            host.lock().sealed.push(Sealed { entity: kind - 1, region: region - 1, packed, is_sure });
+            host.lock().sealed.push(Sealed { entity, region, packed, is_sure });
             Ok(())
         };
         table.raw_set("sealed", lua.create_function(sealed)?)?;
         let host = self.clone();
         let before = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let (entity, region) = numbers(kind, region);
             let packed = packed.as_bytes().to_vec();
-            host.lock().before.push(Sealed { entity: kind - 1, region: region - 1, packed, is_sure: true });
+            host.lock().before.push(Sealed { entity, region, packed, is_sure: true });
             Ok(())
         };
         table.raw_set("before", lua.create_function(before)?)?;
         let host = self.clone();
         let unseen = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let (entity, region) = numbers(kind, region);
             let packed = packed.as_bytes().to_vec();
-            host.lock().unseen.push(Unseen { entity: kind - 1, region: region - 1, packed });
+            host.lock().unseen.push(Unseen { entity, region, packed });
             Ok(())
         };
         table.raw_set("unseen", lua.create_function(unseen)?)?;
@@ -263,12 +268,13 @@ impl Host {
         table.raw_set("ask", lua.create_function(ask)?)?;
         let host = self.clone();
         let load = move |_: &Lua, (kind, region, id, untried): (usize, usize, Option<LuaString>, bool)| {
+            let (entity, region) = numbers(kind, region);
             let ids = id.as_ref().map_or_else(Vec::new, |id| {
                 let id = id.as_bytes();
                 [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
             });
             let ask = if untried { Ask::TryAll } else { Ask::Ids };
-            host.supply(&[Want { entity: kind - 1, region: region - 1, ask, ids }])
+            host.supply(&[Want { entity, region, ask, ids }])
         };
         table.raw_set("load", lua.create_function(load)?)
     }
@@ -279,7 +285,7 @@ impl Host {
         let loaded = self.ask_store(|loader, regions| {
             let mut wanted = Vec::with_capacity(wants.len());
             for want in wants {
-                let region = regions.get(want.region).and_then(Option::as_deref).unwrap_or("");
+                let region = regions.get(want.region.index()).and_then(Option::as_deref).unwrap_or("");
                 wanted.push(Wanted { region, ids: split_ids(&want.ids), ask: want.ask });
             }
             loader.load(entity, &wanted).map_err(LaneError::from)
@@ -288,7 +294,7 @@ impl Host {
         for (want, loaded) in wants.iter().zip(loaded) {
             let rows = inner.supply_text(&loaded.packed)?;
             let ids = inner.supply_text(&want.ids)?;
-            inner.supply.call::<()>((entity + 1, want.region + 1, rows, loaded.is_whole, ids))?;
+            inner.supply.call::<()>((entity.index() + 1, want.region.index() + 1, rows, loaded.is_whole, ids))?;
         }
         Ok(())
     }
@@ -296,7 +302,7 @@ impl Host {
     /// Asks the store the pending queries, all of one table together, and gives the answers to the inner side.
     pub(super) fn answer(&self, questions: &[Question]) -> LuaResult<()> {
         let inner = self.inner()?;
-        let mut by_entity: BTreeMap<usize, Vec<&Question>> = BTreeMap::new();
+        let mut by_entity: BTreeMap<EntityNo, Vec<&Question>> = BTreeMap::new();
         for question in questions {
             if let Some(but) = question.but() {
                 let count = self.ask_store(|loader, regions| {
@@ -312,7 +318,7 @@ impl Host {
                 let wanted: Vec<_> = questions.iter().map(|question| question.of(regions)).collect();
                 loader.find(&self.schema, entity, &wanted)
             })?;
-            let described = &self.schema.entities()[entity];
+            let described = &self.schema[entity];
             for (question, FoundRows { rows, is_complete }) in questions.into_iter().zip(found) {
                 let mut packed = Vec::new();
                 for (id, row) in &rows {
@@ -343,6 +349,11 @@ impl Host {
             LuaError::runtime(message)
         })
     }
+}
+
+/// A table and a region by the inner side's numbers, which begin at 1.
+pub(super) fn numbers(kind: usize, region: usize) -> (EntityNo, RegionNo) {
+    (EntityNo::at(kind - 1), RegionNo::at(region - 1))
 }
 
 /// A value, or in its place `none` and what is wrong.

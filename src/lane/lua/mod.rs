@@ -40,7 +40,7 @@ use serde_json::Value as Json;
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
-use crate::model::event::RegionNo;
+use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::CHUNK_EVENTS_MAX;
 use crate::model::schema::Schema;
 use crate::rows::changes::RegionChanges;
@@ -85,7 +85,7 @@ fn pack(encoder: &mut EventEncoder, round: &Round, chunk: Chunk, packed: &mut Ve
     for at in base..base + count {
         let Some((event, page)) = round.event(lane, at) else { break };
         let writer = Writer::new(page.origin_no, event.line);
-        if let Err(problem) = encoder.push(page.json(event), event.block, writer, packed) {
+        if let Err(problem) = encoder.push(page.json(event), event.block.get(), writer, packed) {
             let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
             return Err(LaneError::Event(Box::new(place), problem));
         }
@@ -209,7 +209,7 @@ impl ScriptEngine {
 
     /// Makes the region known inside, if it is not.
     fn know(&self, region: RegionNo, name: &Arc<str>) -> LuaResult<usize> {
-        let at = region as usize;
+        let at = region.index();
         {
             let mut shared = self.host.lock();
             if shared.regions.len() <= at {
@@ -365,7 +365,7 @@ impl ScriptEngine {
 
     /// Loads what has been missed: one query for each table, whatever the number of regions.
     fn supply(&self) -> LuaResult<()> {
-        let mut by_entity: BTreeMap<usize, Vec<Want>> = BTreeMap::new();
+        let mut by_entity: BTreeMap<EntityNo, Vec<Want>> = BTreeMap::new();
         for want in std::mem::take(&mut self.host.lock().wants) {
             by_entity.entry(want.entity).or_default().push(want);
         }
@@ -388,21 +388,20 @@ impl ScriptEngine {
     }
 
     /// What rows were before blocks, which the inner side has handed out.
-    fn take_history(&self) -> Result<Vec<(usize, BeforeImages)>, LaneError> {
+    fn take_history(&self) -> Result<Vec<(EntityNo, BeforeImages)>, LaneError> {
         let mut shared = self.host.lock();
         let (before, unseen) = (std::mem::take(&mut shared.before), std::mem::take(&mut shared.unseen));
-        let name = |region: usize| {
-            let name = shared.regions.get(region).cloned().flatten();
+        let name = |region: RegionNo| {
+            let name = shared.regions.get(region.index()).cloned().flatten();
             name.ok_or_else(|| LaneError::Bug("the history of a region that is not known".into()))
         };
         let (mut unknown, mut known_absent) = (Vec::new(), Vec::new());
         for unseen in &unseen {
             let (region, entity) = (name(unseen.region)?, unseen.entity);
-            let number = RegionNo::try_from(unseen.region).unwrap_or(RegionNo::MAX);
             let mut absent = Vec::new();
             for (block, id) in unseen.each() {
-                match &shared.known[entity] {
-                    Some(known) if !known.may_have(number, id) => push_absent(block, id, &mut absent),
+                match &shared.known[entity.index()] {
+                    Some(known) if !known.may_have(unseen.region, id) => push_absent(block, id, &mut absent),
                     _ => unknown.push(UnseenWrite { entity, region: Arc::clone(&region), id: id.into(), block }),
                 }
             }
@@ -475,14 +474,14 @@ impl Engine for ScriptEngine {
         Ok(())
     }
 
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError> {
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError> {
         if !self.has_snapshots {
             return Ok(None);
         }
         self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
         let document = (|| {
             let region = self.know(region, name)?;
-            let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block))?;
+            let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block.get()))?;
             let answer = self.see_through(status, answer)?;
             Ok(answer.and_then(|value| {
                 json::from_lua(self.host.inner().map_err(|error| error.to_string())?, &value)
@@ -495,9 +494,12 @@ impl Engine for ScriptEngine {
         Ok(Some(document).filter(|document| !document.is_null()))
     }
 
-    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
+    fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError> {
         self.context.watch.begin(Task::Sealing);
-        self.host.inner().and_then(|inner| inner.seal.call::<()>(undo_floor)).map_err(|error| self.failure(&error))?;
+        self.host
+            .inner()
+            .and_then(|inner| inner.seal.call::<()>(undo_floor.map(BlockNo::get)))
+            .map_err(|error| self.failure(&error))?;
         let history = self.take_history()?;
         let mut shared = self.host.lock();
         let shared = &mut *shared;
@@ -510,14 +512,13 @@ impl Engine for ScriptEngine {
                 _ => merged.push(part),
             }
         }
-        let entities = self.host.schema.entities();
         let mut changes = Vec::with_capacity(merged.len());
         for part in merged {
-            let region = shared.regions.get(part.region).cloned().flatten();
+            let region = shared.regions.get(part.region.index()).cloned().flatten();
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
-            let number = RegionNo::try_from(part.region).unwrap_or(RegionNo::MAX);
-            let is_new = is_new(&mut shared.known[part.entity], number, part.is_sure);
-            changes.push((part.entity, RegionChanges::checked(&entities[part.entity], region, part.packed, is_new)?));
+            let is_new = is_new(&mut shared.known[part.entity.index()], part.region, part.is_sure);
+            let described = &self.host.schema[part.entity];
+            changes.push((part.entity, RegionChanges::checked(described, region, part.packed, is_new)?));
         }
         self.context.watch.begin(Task::Idle);
         Ok(SealedRows { changes, history })
@@ -530,8 +531,9 @@ impl Engine for ScriptEngine {
         self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
     }
 
-    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
-        let started = self.host.inner().and_then(|inner| inner.begin_batch.call::<()>((number, committed)));
+    fn begin_batch(&mut self, clock: BatchClock) -> Result<(), LaneError> {
+        let started =
+            self.host.inner().and_then(|inner| inner.begin_batch.call::<()>((clock.open.get(), clock.committed.get())));
         started.map_err(|error| self.failure(&error))
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use mlua::prelude::*;
 
-use super::host::split_ids;
+use super::host::{numbers, split_ids};
+use crate::model::ids::{EntityNo, RegionNo};
 use crate::model::query::{Comparison, Condition, OrderBy, Query};
 use crate::model::schema::{Entity, Schema};
 use crate::rows::codec::{Decoder, ValueRef};
@@ -13,8 +14,8 @@ use crate::store::RegionQuery;
 /// A question. Its number is the inner side's.
 pub(super) struct Question {
     pub(super) number: u64,
-    pub(super) entity: usize,
-    region: usize,
+    pub(super) entity: EntityNo,
+    region: RegionNo,
     query: Query,
     /// Of a count, the ids that do not count, each behind its length of 4 bytes; none of a search.
     but: Option<Vec<u8>>,
@@ -29,19 +30,19 @@ impl Question {
     pub(super) fn new(schema: &Schema, given: LuaMultiValue, lua: &Lua) -> LuaResult<Self> {
         let given = Given::from_lua_multi(given, lua)?;
         let (number, kind, region, is_count, conditions, place, is_descending, limit, but) = given;
-        let entity = kind - 1;
+        let (entity, region) = numbers(kind, region);
         let query = Query {
-            conditions: read_conditions(&schema.entities()[entity], &conditions.as_bytes())?,
+            conditions: read_conditions(&schema[entity], &conditions.as_bytes())?,
             order: place.checked_sub(1).map(|column| OrderBy { column, is_descending }),
             limit: usize::try_from(limit).ok(),
         };
         let but = is_count.then(|| but.as_bytes().to_vec());
-        Ok(Self { number, entity, region: region - 1, query, but })
+        Ok(Self { number, entity, region, query, but })
     }
 
     /// As the store takes it.
     pub(super) fn of<'q>(&'q self, regions: &'q [Option<Arc<str>>]) -> RegionQuery<'q> {
-        let region = regions.get(self.region).and_then(Option::as_deref).unwrap_or("");
+        let region = regions.get(self.region.index()).and_then(Option::as_deref).unwrap_or("");
         RegionQuery { region, query: &self.query }
     }
 

@@ -17,7 +17,7 @@ use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
 use crate::lane::watch::Task;
 use crate::lane::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
-use crate::model::event::RegionNo;
+use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::DRY_EVENTS_MAX;
 use crate::model::query::Query;
 use crate::model::text::panic_message;
@@ -146,22 +146,23 @@ impl<H: Handler> RustEngine<H> {
 
     /// Loads what calls have missed: one query for each table, whatever the number of regions.
     fn load_missed(&mut self, missed: Missed) -> Result<(), LaneError> {
-        let mut by_entity: BTreeMap<usize, Vec<(RegionNo, Vec<String>, Ask)>> = BTreeMap::new();
+        let mut by_entity: BTreeMap<EntityNo, Vec<(RegionNo, Vec<String>, Ask)>> = BTreeMap::new();
         for ((region, entity), mut ids) in missed.ids {
             ids.sort_unstable();
             ids.dedup();
-            let was_tried = self.rows.tables.get(&region).is_some_and(|tables| tables[entity].was_tried());
+            let was_tried = self.rows.tables.get(&region).is_some_and(|tables| tables[entity.index()].was_tried());
             let ask = if was_tried { Ask::Ids } else { Ask::TryAll };
             by_entity.entry(entity).or_default().push((region, ids, ask));
         }
         by_entity.into_iter().try_for_each(|(entity, wanted)| self.load(entity, &wanted))?;
-        let mut by_entity: BTreeMap<usize, Vec<(RegionNo, Query)>> = BTreeMap::new();
+        let mut by_entity: BTreeMap<EntityNo, Vec<(RegionNo, Query)>> = BTreeMap::new();
         for ((region, entity, _), query) in missed.queries {
             by_entity.entry(entity).or_default().push((region, query));
         }
         by_entity.into_iter().try_for_each(|(entity, wanted)| self.search(entity, wanted))?;
         for ((region, entity, _), query) in missed.counts {
-            let Some(table) = self.rows.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) else {
+            let Some(table) = self.rows.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index()))
+            else {
                 continue;
             };
             let name = self.rows.regions.get(&region).map_or("", |name| &**name);
@@ -172,29 +173,29 @@ impl<H: Handler> RustEngine<H> {
     }
 
     /// Finds the first committed rows of queries, all of one table together.
-    fn search(&mut self, entity: usize, asked: Vec<(RegionNo, Query)>) -> Result<(), LaneError> {
+    fn search(&mut self, entity: EntityNo, asked: Vec<(RegionNo, Query)>) -> Result<(), LaneError> {
         let name = |region: &RegionNo| self.rows.regions.get(region).map_or("", |name| &**name);
         let wanted: Vec<RegionQuery<'_>> =
             asked.iter().map(|(region, query)| RegionQuery { region: name(region), query }).collect();
         let found = self.loader.find(&self.context.schema, entity, &wanted)?;
         for ((region, query), found) in asked.iter().zip(found) {
-            if let Some(table) = self.rows.tables.get_mut(region).and_then(|tables| tables.get_mut(entity)) {
+            if let Some(table) = self.rows.tables.get_mut(region).and_then(|tables| tables.get_mut(entity.index())) {
                 table.supply_found(query, found.rows, found.is_complete);
             }
         }
         Ok(())
     }
 
-    fn load(&mut self, entity: usize, missed: &[(RegionNo, Vec<String>, Ask)]) -> Result<(), LaneError> {
+    fn load(&mut self, entity: EntityNo, missed: &[(RegionNo, Vec<String>, Ask)]) -> Result<(), LaneError> {
         let mut wanted = Vec::with_capacity(missed.len());
         for (region, ids, ask) in missed {
             let region = self.rows.regions.get(region).map_or("", |name| &**name);
             wanted.push(Wanted { region, ids: ids.iter().map(String::as_str).collect(), ask: *ask });
         }
         let loaded = self.loader.load(entity, &wanted)?;
-        let described = &self.context.schema.entities()[entity];
+        let described = &self.context.schema[entity];
         for ((region, ids, _), loaded) in missed.iter().zip(loaded) {
-            let Some(table) = self.rows.tables.get_mut(region).and_then(|tables| tables.get_mut(entity)) else {
+            let Some(table) = self.rows.tables.get_mut(region).and_then(|tables| tables.get_mut(entity.index())) else {
                 continue;
             };
             let mut decoder = Decoder::new(described, &loaded.packed, 0);
@@ -247,7 +248,7 @@ impl<H: Handler> Engine for RustEngine<H> {
         Ok(())
     }
 
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: i64) -> Result<Option<Json>, LaneError> {
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError> {
         self.rows.know(region, name);
         self.rows.is_snapshot = true;
         self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
@@ -278,7 +279,7 @@ impl<H: Handler> Engine for RustEngine<H> {
         }
     }
 
-    fn seal(&mut self, undo_floor: Option<i64>) -> Result<SealedRows, LaneError> {
+    fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError> {
         // Before the filters learn of this batch.
         let history = match undo_floor {
             Some(after) => {
@@ -298,8 +299,8 @@ impl<H: Handler> Engine for RustEngine<H> {
         Ok(())
     }
 
-    fn begin_batch(&mut self, number: u64, committed: u64) -> Result<(), LaneError> {
-        self.rows.begin_batch(number, committed);
+    fn begin_batch(&mut self, clock: BatchClock) -> Result<(), LaneError> {
+        self.rows.begin_batch(clock);
         Ok(())
     }
 

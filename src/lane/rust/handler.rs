@@ -5,7 +5,7 @@ use std::any::TypeId;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::model::event::RegionNo;
+use crate::model::ids::{BlockNo, EntityNo, RegionNo};
 use crate::model::limits::ID_BYTES_MAX;
 use crate::model::numeric::Numeric;
 use crate::model::query::{Comparison, Condition, OrderBy, Query};
@@ -256,7 +256,7 @@ pub(super) struct TypeMap {
 #[derive(Debug, Clone)]
 struct TypeEntry {
     type_id: TypeId,
-    entity: usize,
+    entity: EntityNo,
     /// For each field, the place of its column in the row.
     places: Vec<usize>,
 }
@@ -270,7 +270,7 @@ impl TypeMap {
     pub(super) fn new(tables: &[EntityTable], schema: &Schema) -> Self {
         let entry = |table: &EntityTable| {
             let entity = schema.entity(&table.entity.name)?;
-            let place = |column: &Column| schema.entities()[entity].column(&column.name);
+            let place = |column: &Column| schema[entity].column(&column.name);
             let places = table.entity.columns.iter().map(place).collect::<Option<Vec<_>>>()?;
             Some(TypeEntry { type_id: table.type_id, entity, places })
         };
@@ -379,7 +379,7 @@ pub struct Context<'c> {
     pub(super) schema: &'c Schema,
     pub(super) region: &'c str,
     pub(super) region_no: RegionNo,
-    pub(super) block: i64,
+    pub(super) block: BlockNo,
 }
 
 impl Context<'_> {
@@ -390,7 +390,7 @@ impl Context<'_> {
 
     /// The block of the event, or as of which the snapshot is.
     pub fn block(&self) -> i64 {
-        self.block
+        self.block.get()
     }
 
     /// The entity of that id, with everything written so far. Does not wait for a commit.
@@ -435,7 +435,7 @@ impl Context<'_> {
     /// As [`Context::get`]; or a column is not among the entity's indexes.
     pub fn find<E: EntityRow>(&mut self, find: &Find) -> Result<Vec<(String, E)>, HandlerError> {
         let entry = self.types.entry::<E>()?;
-        let query = find.resolve(&self.schema.entities()[entry.entity])?;
+        let query = find.resolve(&self.schema[entry.entity])?;
         let found = self.rows.find(entry.entity, self.region_no, &query)?;
         let entity = |(id, row): (Box<str>, Row)| {
             (id.into_string(), E::from_values(entry.places.iter().filter_map(|place| row.get(*place))))
@@ -457,16 +457,16 @@ impl Context<'_> {
     /// As [`Context::find`].
     pub fn count_where<E: EntityRow>(&mut self, find: &Find) -> Result<u64, HandlerError> {
         let entry = self.types.entry::<E>()?;
-        let query = find.resolve(&self.schema.entities()[entry.entity])?;
+        let query = find.resolve(&self.schema[entry.entity])?;
         self.rows.count(entry.entity, self.region_no, &Query { order: None, limit: None, ..query })
     }
 
-    fn write(&mut self, entity: usize, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
+    fn write(&mut self, entity: EntityNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
         if id.contains('\0') {
             return Err(HandlerError::new(format!("id {id:?}: a text with a NUL, which no database keeps")));
         }
         if id.len() > ID_BYTES_MAX {
-            let (name, len) = (&self.schema.entities()[entity].name, id.len());
+            let (name, len) = (&self.schema[entity].name, id.len());
             return Err(HandlerError::new(format!(
                 "{name}: an id of {len} bytes; expected at most {ID_BYTES_MAX}, which is what an index takes"
             )));
@@ -475,7 +475,7 @@ impl Context<'_> {
     }
 
     fn refused(&self, entry: &TypeEntry, place: usize, problem: &str) -> HandlerError {
-        let entity = &self.schema.entities()[entry.entity];
+        let entity = &self.schema[entry.entity];
         HandlerError::new(format!("{}.{}: {problem}", entity.name, entity.columns[place].name))
     }
 }

@@ -10,8 +10,7 @@ use super::access::RowAccess;
 use super::error::HandlerError;
 use crate::lane::before_images::{Gathered, UnseenWrite};
 use crate::lane::{EngineContext, LaneError};
-use crate::model::event::RegionNo;
-use crate::model::ids::Depth;
+use crate::model::ids::{BatchClock, BatchNo, BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::query::Query;
 use crate::model::schema::Schema;
 use crate::model::value::{Row, row_memory_bytes};
@@ -25,10 +24,10 @@ use crate::undo::{begin_entry, push_absent};
 #[derive(Default)]
 pub(super) struct Missed {
     /// For each table, the ids; if it was not tried yet, all of it, if it is small.
-    pub(super) ids: BTreeMap<(RegionNo, usize), Vec<String>>,
+    pub(super) ids: BTreeMap<(RegionNo, EntityNo), Vec<String>>,
     /// Queries, by table and key. The limit is how many rows are asked for.
-    pub(super) queries: BTreeMap<(RegionNo, usize, String), Query>,
-    pub(super) counts: BTreeMap<(RegionNo, usize, String), Query>,
+    pub(super) queries: BTreeMap<(RegionNo, EntityNo, String), Query>,
+    pub(super) counts: BTreeMap<(RegionNo, EntityNo, String), Query>,
 }
 
 impl Missed {
@@ -37,7 +36,7 @@ impl Missed {
     }
 
     /// Notes what a query lacks.
-    fn note(&mut self, region: RegionNo, entity: usize, query: &Query, lacking: Lacking) -> HandlerError {
+    fn note(&mut self, region: RegionNo, entity: EntityNo, query: &Query, lacking: Lacking) -> HandlerError {
         match lacking {
             Lacking::Table => drop(self.ids.entry((region, entity)).or_default()),
             Lacking::Rows(limit) => {
@@ -68,8 +67,8 @@ impl Missed {
 
 /// What a row was before a block changed it.
 struct UndoEntry {
-    block: i64,
-    entity: usize,
+    block: BlockNo,
+    entity: EntityNo,
     id: Box<str>,
     before: BeforeImage,
 }
@@ -86,9 +85,9 @@ impl UndoEntry {
 
 /// Rows that a batch changed in a table that is never read, to be evicted once it is committed.
 struct WriteOnly {
-    batch: u64,
+    batch: BatchNo,
     region: RegionNo,
-    entity: usize,
+    entity: EntityNo,
     ids: Vec<Box<str>>,
 }
 
@@ -105,19 +104,18 @@ pub(super) struct Rows {
     pub(super) tables: BTreeMap<RegionNo, Vec<RowCache>>,
     pub(super) regions: BTreeMap<RegionNo, Arc<str>>,
     /// What the current call wrote.
-    pub(super) writes: Vec<(usize, String, Option<Row>)>,
+    pub(super) writes: Vec<(EntityNo, String, Option<Row>)>,
     /// The event that the current call handles.
     pub(super) writer: Writer,
     /// Its block.
-    pub(super) block: i64,
+    pub(super) block: BlockNo,
     /// For each region, the before-images of blocks that can still be rolled back, in order.
     undo: BTreeMap<RegionNo, VecDeque<UndoEntry>>,
     undo_bytes: usize,
     undo_depth: Depth,
     pub(super) missed: Missed,
     pub(super) is_snapshot: bool,
-    batch: u64,
-    committed: u64,
+    clock: BatchClock,
 }
 
 impl Rows {
@@ -133,14 +131,13 @@ impl Rows {
             regions: BTreeMap::new(),
             writes: Vec::new(),
             writer: Writer::default(),
-            block: 0,
+            block: BlockNo::default(),
             undo: BTreeMap::new(),
             undo_bytes: 0,
             undo_depth: Depth::new(context.undo_depth),
             missed: Missed::default(),
             is_snapshot: false,
-            batch: 1,
-            committed: 0,
+            clock: BatchClock::first(),
         }
     }
 
@@ -152,24 +149,24 @@ impl Rows {
         regions.entry(region).or_insert_with(|| Arc::clone(name));
     }
 
-    fn table(&mut self, entity: usize, region: RegionNo) -> Result<&mut RowCache, HandlerError> {
-        let table = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity));
+    fn table(&mut self, entity: EntityNo, region: RegionNo) -> Result<&mut RowCache, HandlerError> {
+        let table = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index()));
         table.ok_or_else(unknown_region)
     }
 
     /// What the current call wrote to a table, by id.
-    fn written(&self, entity: usize) -> BTreeMap<String, Option<Row>> {
+    fn written(&self, entity: EntityNo) -> BTreeMap<String, Option<Row>> {
         let writes = self.writes.iter().filter(|(table, ..)| *table == entity);
         writes.map(|(_, id, row)| (id.clone(), row.clone())).collect()
     }
 
     /// Applies the finished call's writes to the row cache.
     pub(super) fn keep(&mut self, region: RegionNo) {
-        let change = ChangedBy { batch: self.batch, block: self.block, writer: self.writer };
+        let change = ChangedBy { batch: self.clock.open, block: self.block, writer: self.writer };
         let Some(tables) = self.tables.get_mut(&region) else { return };
         let changed_rows = &mut self.changed_rows;
-        let mut set = |entity: usize, id: &str, row: Option<Row>| {
-            let table = &mut tables[entity];
+        let mut set = |entity: EntityNo, id: &str, row: Option<Row>| {
+            let table = &mut tables[entity.index()];
             let changed = table.changed_rows();
             let before = table.set(id, row, change);
             *changed_rows += (table.changed_rows() - changed) as u64;
@@ -190,20 +187,21 @@ impl Rows {
             }
         }
         // Before-images too old to be needed go at once, while they are still in the processor's cache.
-        let oldest = self.undo_depth.oldest(change.block.into()).get();
+        let oldest = self.undo_depth.oldest(change.block);
         while let Some(entry) = undo.pop_front_if(|entry| entry.block <= oldest) {
             self.undo_bytes -= entry.memory_bytes();
         }
     }
 
     /// Takes out the before-images of blocks after `after`, and the rows that were written without being read.
-    pub(super) fn take_undo(&mut self, schema: &Schema, after: i64) -> (Gathered, Vec<UnseenWrite>) {
+    pub(super) fn take_undo(&mut self, schema: &Schema, after: BlockNo) -> (Gathered, Vec<UnseenWrite>) {
         let (mut gathered, mut unknown) = (Gathered::default(), Vec::new());
         self.undo_bytes = 0;
         for (number, undo) in std::mem::take(&mut self.undo) {
             let Some(region) = self.regions.get(&number) else { continue };
             for UndoEntry { block, entity, id, before } in undo.into_iter().filter(|entry| entry.block > after) {
-                let is_absent = || self.known[entity].as_ref().is_some_and(|known| !known.may_have(number, &id));
+                let is_absent =
+                    || self.known[entity.index()].as_ref().is_some_and(|known| !known.may_have(number, &id));
                 match before {
                     BeforeImage::Unknown if is_absent() => push_absent(block, &id, gathered.entries(entity, region)),
                     BeforeImage::Unknown => unknown.push(UnseenWrite { entity, region: Arc::clone(region), id, block }),
@@ -212,7 +210,7 @@ impl Rows {
                         let entries = gathered.entries(entity, region);
                         let head = RowHead { id: &id, change: Change::Written, writer: Writer::default() };
                         begin_entry(block, entries);
-                        encode_values(&schema.entities()[entity], head, &row, entries);
+                        encode_values(&schema[entity], head, &row, entries);
                     }
                 }
             }
@@ -221,24 +219,23 @@ impl Rows {
     }
 
     /// Takes out the rows that the batch changed.
-    pub(super) fn take_changes(&mut self, schema: &Schema) -> Result<Vec<(usize, RegionChanges)>, LaneError> {
-        let entities = schema.entities();
+    pub(super) fn take_changes(&mut self, schema: &Schema) -> Result<Vec<(EntityNo, RegionChanges)>, LaneError> {
         let mut changes = Vec::new();
         self.changed_rows = 0;
-        let Rows { tables, known, write_only, regions, batch, .. } = self;
+        let Rows { tables, known, write_only, regions, clock, .. } = self;
         for (region, tables) in tables {
-            for (entity, table) in tables.iter_mut().enumerate() {
-                let described = &entities[entity];
+            for (entity, table) in EntityNo::in_order().zip(tables) {
+                let described = &schema[entity];
                 let mut packed = Vec::new();
                 let ids = table.take_changes(|id, change, writer, row| {
                     let row = row.map_or(&[][..], |row| &row[..]);
                     encode_values(described, RowHead { id, change, writer }, row, &mut packed);
                 });
                 if table.is_write_only() && !ids.is_empty() {
-                    write_only.push_back(WriteOnly { batch: *batch, region: *region, entity, ids });
+                    write_only.push_back(WriteOnly { batch: clock.open, region: *region, entity, ids });
                 }
                 if !packed.is_empty() {
-                    let is_new = is_new(&mut known[entity], *region, table.trusts_new());
+                    let is_new = is_new(&mut known[entity.index()], *region, table.trusts_new());
                     changes.push((
                         entity,
                         RegionChanges::checked(described, Arc::clone(&regions[region]), packed, is_new)?,
@@ -263,11 +260,11 @@ impl Rows {
 
     /// Changes from now on belong to batch `number`. Evicts rows of batches up to `committed` in tables that are never
     /// read.
-    pub(super) fn begin_batch(&mut self, number: u64, committed: u64) {
-        (self.batch, self.committed) = (number, committed);
-        while let Some(write_only) = self.write_only.pop_front_if(|write_only| write_only.batch <= committed) {
+    pub(super) fn begin_batch(&mut self, clock: BatchClock) {
+        self.clock = clock;
+        while let Some(write_only) = self.write_only.pop_front_if(|write_only| write_only.batch <= clock.committed) {
             let WriteOnly { batch, region, entity, ids } = write_only;
-            if let Some(table) = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) {
+            if let Some(table) = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index())) {
                 table.let_go(batch, &ids);
             }
         }
@@ -282,18 +279,18 @@ impl Rows {
     /// Evicts the older half of the committed rows.
     pub(super) fn sweep(&mut self) {
         for table in self.tables.values_mut().flatten() {
-            table.sweep(self.committed);
+            table.sweep(self.clock.committed);
         }
     }
 }
 
 impl RowAccess for Rows {
-    fn get(&mut self, entity: usize, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError> {
+    fn get(&mut self, entity: EntityNo, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError> {
         let Self { writes, tables, known, missed, .. } = self;
         if let Some(at) = writes.iter().rposition(|(table, written, _)| *table == entity && written == id) {
             return Ok(writes[at].2.as_ref());
         }
-        let Some(table) = tables.get_mut(&region).and_then(|tables| tables.get_mut(entity)) else {
+        let Some(table) = tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index())) else {
             return Err(unknown_region());
         };
         match table.get(id) {
@@ -301,14 +298,14 @@ impl RowAccess for Rows {
             Found::Absent => return Ok(None),
             Found::Missing => {}
         }
-        if known[entity].as_ref().is_some_and(|known| !known.may_have(region, id)) {
+        if known[entity.index()].as_ref().is_some_and(|known| !known.may_have(region, id)) {
             return Ok(None);
         }
         missed.ids.entry((region, entity)).or_default().push(id.to_owned());
         Err(HandlerError::new("a row has to be loaded first; this error must be passed on"))
     }
 
-    fn write(&mut self, entity: usize, region: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
+    fn write(&mut self, entity: EntityNo, region: RegionNo, id: &str, row: Option<Row>) -> Result<(), HandlerError> {
         if self.is_snapshot {
             return Err(HandlerError::new("on_snapshot may read, and not write"));
         }
@@ -319,7 +316,12 @@ impl RowAccess for Rows {
         Ok(())
     }
 
-    fn find(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<Vec<(Box<str>, Row)>, HandlerError> {
+    fn find(
+        &mut self,
+        entity: EntityNo,
+        region: RegionNo,
+        query: &Query,
+    ) -> Result<Vec<(Box<str>, Row)>, HandlerError> {
         // The call's own writes hide as many rows at most.
         let written = self.written(entity);
         let limit = query.limit.map(|limit| limit.saturating_add(written.len()));
@@ -337,7 +339,7 @@ impl RowAccess for Rows {
         Ok(rows)
     }
 
-    fn count(&mut self, entity: usize, region: RegionNo, query: &Query) -> Result<u64, HandlerError> {
+    fn count(&mut self, entity: EntityNo, region: RegionNo, query: &Query) -> Result<u64, HandlerError> {
         let counted = self.table(entity, region)?.count(query);
         let mut count = counted.map_err(|lacking| self.missed.note(region, entity, query, lacking))?;
         for (id, row) in self.written(entity) {

@@ -243,7 +243,7 @@ impl RowCache {
     /// The ids of rows that changed here: they hide their committed versions.
     pub fn changed(&self) -> Vec<&str> {
         let slots = self.young.iter().chain(&self.old);
-        slots.filter(|(_, slot)| slot.changed_in > 0).map(|(id, _)| &**id).collect()
+        slots.filter(|(_, slot)| slot.is_changed()).map(|(id, _)| &**id).collect()
     }
 
     /// Whether a write needs the row's old value.
@@ -256,7 +256,7 @@ impl RowCache {
     }
 
     fn is_changed(&self, id: &str) -> bool {
-        self.slot(id).is_some_and(|slot| slot.changed_in > 0)
+        self.slot(id).is_some_and(|slot| slot.is_changed())
     }
 
     /// The place of the index over a column, made if there is none.
@@ -268,7 +268,7 @@ impl RowCache {
         }
         self.search.indexes.retain(|index| index.column != column);
         let mut index = Index { column, is_whole, entries: BTreeSet::new() };
-        for (id, slot) in self.young.iter().chain(&self.old).filter(|(_, slot)| is_whole || slot.changed_in > 0) {
+        for (id, slot) in self.young.iter().chain(&self.old).filter(|(_, slot)| is_whole || slot.is_changed()) {
             if let Some(row) = &slot.row {
                 index.entries.insert(index.entry(id, row));
             }

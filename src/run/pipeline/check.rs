@@ -9,7 +9,7 @@ use super::start::StartRegions;
 use super::{Pipeline, ProgressHook};
 use crate::lane::{Assignment, Engine};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::ids::BatchClock;
+use crate::model::ids::{BatchClock, RegionNo};
 use crate::model::limits::WAIT_STEP;
 use crate::run::engines::Job;
 use crate::run::error::{PipelineError, unopened};
@@ -80,7 +80,12 @@ impl Pipeline {
     }
 
     /// Handles the sample, and computes each region's snapshot.
-    fn try_events(&self, queue: &mut EventQueue, names: &[Arc<str>], all: Option<u32>) -> Result<u64, PipelineError> {
+    fn try_events(
+        &self,
+        queue: &mut EventQueue,
+        names: &[Arc<str>],
+        all: Option<RegionNo>,
+    ) -> Result<u64, PipelineError> {
         let mut engines = self.trial_engines()?;
         let mut assignment = Assignment::new(engines.len());
         let mut events = 0;

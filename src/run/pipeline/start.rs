@@ -16,8 +16,7 @@ use crate::commit::StoreCommitter;
 use crate::commit::handoff::CommitThread;
 use crate::lane::{Assignment, LoadStats};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::event::RegionNo;
-use crate::model::ids::Depth;
+use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
 use crate::publish::UnpublishedRegion;
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
@@ -91,7 +90,7 @@ impl Pipeline {
                 all,
                 is_serial: self.is_serial,
                 sealer,
-                rollback,
+                rollback: rollback.map(BlockNo::new),
             },
             incoming: Incoming { pages, budget: Arc::clone(&shared.budget), regions: names },
             queue: EventQueue::default(),
@@ -102,7 +101,13 @@ impl Pipeline {
             in_flight: InFlight::new(commits, checkpoint, stopping, self.meter.clone()),
             memory: MemoryBudget::new(self.batch.memory_bytes),
             policy: SealPolicy::new(self.batch.events),
-            duty: SnapshotDuty::new(schedule, has_snapshots, pending, stored.set_back, checkpoint.block),
+            duty: SnapshotDuty::new(
+                schedule,
+                has_snapshots,
+                pending,
+                stored.set_back,
+                checkpoint.block.map(BlockNo::new),
+            ),
             meter: self.meter.clone(),
             hooks: Hooks::new(self.hook.as_mut(), self.rollback_hook.as_mut()),
             round_events: ROUND_EVENTS_MIN as usize,
@@ -131,8 +136,11 @@ impl Pipeline {
         let set_back: HashSet<Arc<str>> =
             if self.rollback_depth > 0 { store.set_back_regions()?.into_iter().collect() } else { HashSet::new() };
         let regions = StartRegions::new(&store.pending_regions()?, &window, self.regions.all.as_deref());
-        let set_back: Vec<RegionNo> =
-            (0..).zip(&regions.names).filter(|(_, name)| set_back.contains(*name)).map(|(no, _)| no).collect();
+        let set_back: Vec<RegionNo> = RegionNo::in_order()
+            .zip(&regions.names)
+            .filter(|(_, name)| set_back.contains(*name))
+            .map(|(no, _)| no)
+            .collect();
         let hash =
             window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
         let log = BlockLog::new(Depth::new(self.rollback_depth), UndoBase::at(&checkpoint, hash), last_blocks);
@@ -228,7 +236,7 @@ pub(super) struct StartRegions {
 impl StartRegions {
     pub(super) fn new(pending: &[RegionTouch], window: &Window, all: Option<&str>) -> Self {
         let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
-        let numbered = (0..).zip(pending).map(|(no, _)| no).collect();
+        let numbered = RegionNo::in_order().zip(pending).map(|(no, _)| no).collect();
         // A rollback may concern regions that no event of this run does.
         let known: BTreeSet<Arc<str>> = names.iter().cloned().collect();
         names.extend(window.regions().filter(|region| !known.contains(*region)).cloned().collect::<BTreeSet<_>>());
@@ -237,7 +245,7 @@ impl StartRegions {
                 names.push(Arc::from(all));
                 names.len() - 1
             });
-            RegionNo::try_from(at).unwrap_or(RegionNo::MAX)
+            RegionNo::at(at)
         });
         Self { names, all, pending: numbered }
     }

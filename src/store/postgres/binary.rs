@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::fault::Fault;
+use crate::model::ids::EntityNo;
 use crate::model::numeric::Numeric;
 use crate::model::schema::{Column, Entity, Schema};
 use crate::model::timestamp::Timestamp;
@@ -62,8 +63,8 @@ impl CopyEncoder {
 }
 
 impl RowEncoder for CopyEncoder {
-    fn encode(&self, entity: usize, rows: RegionChanges) -> Result<RegionChanges, CodecError> {
-        let entity = &self.schema.entities()[entity];
+    fn encode(&self, entity: EntityNo, rows: RegionChanges) -> Result<RegionChanges, CodecError> {
+        let entity = &self.schema[entity];
         let RegionChanges { region, packed, rows } = rows;
         // A field has 4 bytes of length, and a numeric or a time is not longer than it is packed.
         let about = packed.len() + rows.len() * (6 + region.len() + 3 * entity.columns.len());

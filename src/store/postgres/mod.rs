@@ -219,7 +219,7 @@ impl PostgresStore {
         };
         StoreError::Row(Box::new(RefusedRow {
             store: self.database.name.clone(),
-            entity: self.database.plan.schema.entities()[blamed.entity].name.clone(),
+            entity: self.database.plan.schema[blamed.entity].name.clone(),
             region: blamed.region,
             id: blamed.id,
             event: batch.writer_text(blamed.writer),

@@ -9,12 +9,13 @@ use super::fault::{Fault, Remedy};
 use super::session::{Link, Param};
 use super::write::{Layout, tuple};
 use crate::batch::SealedBatch;
+use crate::model::ids::EntityNo;
 use crate::rows::codec::{Change, Writer};
 
 /// A row of a batch: table, region in it, place in that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RowPlace {
-    entity: usize,
+    entity: EntityNo,
     region: usize,
     row: usize,
 }
@@ -22,7 +23,7 @@ struct RowPlace {
 /// The row that is to blame.
 #[derive(Debug)]
 pub(super) struct Blamed {
-    pub(super) entity: usize,
+    pub(super) entity: EntityNo,
     pub(super) region: String,
     pub(super) id: String,
     pub(super) writer: Writer,
@@ -33,7 +34,7 @@ pub(super) struct Blamed {
 /// elsewhere. Leaves nothing behind.
 pub(super) fn find(link: &mut Link, layouts: &[Layout], batch: &SealedBatch) -> Result<Option<Blamed>, Fault> {
     let mut places = Vec::new();
-    for (entity, regions) in batch.changes.iter().enumerate() {
+    for (entity, regions) in EntityNo::in_order().zip(&batch.changes) {
         for (region, changes) in regions.iter().enumerate() {
             places.extend((0..changes.rows.len()).map(|row| RowPlace { entity, region, row }));
         }
@@ -43,7 +44,7 @@ pub(super) fn find(link: &mut Link, layouts: &[Layout], batch: &SealedBatch) -> 
     let found = search(link, layouts, batch, &places);
     link.run("ROLLBACK")?;
     let Some((place, fault)) = found? else { return Ok(None) };
-    let changes = &batch.changes[place.entity][place.region];
+    let changes = &batch.changes[place.entity.index()][place.region];
     let id =
         super::binary::fields(tuple(changes, place.row)).nth(1).and_then(|field| field.get(4..)).unwrap_or_default();
     Ok(Some(Blamed {
@@ -92,9 +93,9 @@ fn search(
 fn write(link: &mut Link, layouts: &[Layout], batch: &SealedBatch, places: &[RowPlace]) -> Result<(), Fault> {
     for part in places.chunk_by(|a, b| a.entity == b.entity) {
         let Some(first) = part.first() else { continue };
-        let layout = &layouts[first.entity];
+        let layout = &layouts[first.entity.index()];
         let of = |is_deleted: bool| {
-            let regions = &batch.changes[first.entity];
+            let regions = &batch.changes[first.entity.index()];
             let wanted = part
                 .iter()
                 .filter(move |place| (regions[place.region].rows[place.row].change == Change::Deleted) == is_deleted);

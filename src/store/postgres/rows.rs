@@ -16,6 +16,7 @@ use super::find;
 use super::outage::Outage;
 use super::session::{Link, Param, Purpose, Session};
 use super::tables::table_name;
+use crate::model::ids::EntityNo;
 use crate::model::limits::WAIT_STEP;
 use crate::model::schema::Entity;
 use crate::rows::codec::{ValueRef, encode_stored};
@@ -127,9 +128,9 @@ impl OpenReader for ReadersOf {
 }
 
 impl RowReader for PostgresRows {
-    fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let database = Arc::clone(&self.0.database);
-        let sql = self.0.queries[entity].by_ids.clone();
+        let sql = self.0.queries[entity.index()].by_ids.clone();
         let regions = RawArray::of_texts(wanted.iter().map(|wanted| wanted.region));
         let (mut places, mut ids) = (RawArray::new(Type::INT4), RawArray::new(Type::TEXT));
         for (place, wanted) in (1_i32..).zip(wanted) {
@@ -142,7 +143,7 @@ impl RowReader for PostgresRows {
         let rows = self.0.ask("reading rows", move |link| {
             let params =
                 [(&regions as _, Type::TEXT_ARRAY), (&places as _, Type::INT4_ARRAY), (&ids as _, Type::TEXT_ARRAY)];
-            gather(link, &sql, &params, &database.plan.schema.entities()[entity], count)
+            gather(link, &sql, &params, &database.plan.schema[entity], count)
         })?;
         for (packed, rows) in found.iter_mut().zip(rows) {
             packed.extend(rows);
@@ -152,19 +153,19 @@ impl RowReader for PostgresRows {
 
     fn regions(
         &mut self,
-        entity: usize,
+        entity: EntityNo,
         regions: &[&str],
         limit: RegionLimit,
         found: &mut [Vec<u8>],
     ) -> Result<Vec<bool>, StoreError> {
         let database = Arc::clone(&self.0.database);
-        let sql = self.0.queries[entity].by_region.clone();
+        let sql = self.0.queries[entity.index()].by_region.clone();
         let count = regions.len();
         let regions = RawArray::of_texts(regions.iter().copied());
         // One more than the limit shows that there are more.
         let rows_max = i64::try_from(limit.rows.saturating_add(1)).unwrap_or(i64::MAX);
         let rows = self.0.ask("reading a region", move |link| {
-            let entity = &database.plan.schema.entities()[entity];
+            let entity = &database.plan.schema[entity];
             // Rows and their bytes; none once a region has turned out to be too large.
             let mut found = vec![Some((0_usize, Vec::new())); count];
             link.each(&sql, &[(&regions as _, Type::TEXT_ARRAY), (&rows_max as _, Type::INT8)], |row| {
@@ -187,12 +188,12 @@ impl RowReader for PostgresRows {
         Ok(whole)
     }
 
-    fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         // One question for all queries of the same shape.
         let mut shapes: BTreeMap<(String, Option<usize>), Vec<usize>> = BTreeMap::new();
-        let described = &self.0.database.plan.schema.entities()[entity];
+        let described = &self.0.database.plan.schema[entity];
         for (at, RegionQuery { query, .. }) in wanted.iter().enumerate() {
-            let shape = find::shape(described, query, &self.0.queries[entity].find);
+            let shape = find::shape(described, query, &self.0.queries[entity.index()].find);
             shapes.entry((shape, query.limit)).or_default().push(at);
         }
         for ((sql, limit), places) in shapes {
@@ -203,7 +204,7 @@ impl RowReader for PostgresRows {
             let rows = self.0.ask("finding rows", move |link| {
                 let mut params: Vec<Param<'_>> = vec![(&limit as _, Type::INT8)];
                 params.extend(arrays.iter().map(|(array, kind)| (array as _, kind.clone())));
-                gather(link, &sql, &params, &database.plan.schema.entities()[entity], count)
+                gather(link, &sql, &params, &database.plan.schema[entity], count)
             })?;
             for (at, rows) in places.into_iter().zip(rows) {
                 found[at].extend(rows);
@@ -212,9 +213,9 @@ impl RowReader for PostgresRows {
         Ok(())
     }
 
-    fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
-        let described = &self.0.database.plan.schema.entities()[entity];
-        let sql = find::count(described, wanted.query, &self.0.queries[entity].table);
+    fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+        let described = &self.0.database.plan.schema[entity];
+        let sql = find::count(described, wanted.query, &self.0.queries[entity.index()].table);
         let arrays = find::arrays(described, [wanted].into_iter());
         let but = RawArray::of_texts(but.iter().copied());
         self.0.ask("counting rows", move |link| {

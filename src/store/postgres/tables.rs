@@ -204,7 +204,7 @@ impl Survey {
         }
         let mut found = Vec::new();
         for (entity, columns) in &self.entities {
-            match plan.schema.entity(entity).map(|at| &plan.schema.entities()[at]) {
+            match plan.schema.entity(entity).map(|at| &plan.schema[at]) {
                 None => found.push(format!("entity {entity} is missing from the pipeline file")),
                 Some(_) if !self.relations.contains(entity) => {
                     found.push(format!("table {}.{entity} was removed", plan.pipeline));

@@ -6,6 +6,7 @@ use rusqlite::types::ValueRef as SqlRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
 use super::{StoreError, StoreName, find};
+use crate::model::ids::EntityNo;
 use crate::model::numeric::Numeric;
 use crate::model::schema::{Column, Entity, Schema};
 use crate::model::value::ColumnType;
@@ -37,10 +38,10 @@ impl SqliteRows {
 }
 
 impl RowReader for SqliteRows {
-    fn rows(&mut self, entity: usize, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let doing = self.name.sql("reading rows");
-        let mut statement = self.connection.prepare_cached(&self.by_id[entity]).map_err(&doing)?;
-        let entity = &self.schema.entities()[entity];
+        let mut statement = self.connection.prepare_cached(&self.by_id[entity.index()]).map_err(&doing)?;
+        let entity = &self.schema[entity];
         for (RegionIds { region, ids }, packed) in wanted.iter().zip(found) {
             for id in *ids {
                 statement.query_row((region, id), |row| pack(entity, row, packed)).optional().map_err(&doing)?;
@@ -51,14 +52,14 @@ impl RowReader for SqliteRows {
 
     fn regions(
         &mut self,
-        entity: usize,
+        entity: EntityNo,
         regions: &[&str],
         limit: RegionLimit,
         found: &mut [Vec<u8>],
     ) -> Result<Vec<bool>, StoreError> {
         let doing = self.name.sql("reading a region");
-        let mut statement = self.connection.prepare_cached(&self.by_region[entity]).map_err(&doing)?;
-        let entity = &self.schema.entities()[entity];
+        let mut statement = self.connection.prepare_cached(&self.by_region[entity.index()]).map_err(&doing)?;
+        let entity = &self.schema[entity];
         let whole = regions.iter().zip(found).map(|(region, packed)| {
             let (started, mut count) = (packed.len(), 0);
             let mut rows = statement.query([region])?;
@@ -74,29 +75,30 @@ impl RowReader for SqliteRows {
         whole.collect::<rusqlite::Result<Vec<bool>>>().map_err(&doing)
     }
 
-    fn find(&mut self, entity: usize, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
         let doing = self.name.sql("finding rows");
-        let described = &self.schema.entities()[entity];
+        let described = &self.schema[entity];
         for (RegionQuery { region, query }, packed) in wanted.iter().zip(found) {
             for part in find::parts(described, query) {
                 let hint = find::index_hint(described, query);
-                let found = prepare(&self.connection, hint, &self.select[entity], &part).and_then(|mut statement| {
-                    find::bind(&mut statement, region, query)?;
-                    let mut rows = statement.raw_query();
-                    while let Some(row) = rows.next()? {
-                        pack(described, row, packed)?;
-                    }
-                    Ok(())
-                });
+                let found =
+                    prepare(&self.connection, hint, &self.select[entity.index()], &part).and_then(|mut statement| {
+                        find::bind(&mut statement, region, query)?;
+                        let mut rows = statement.raw_query();
+                        while let Some(row) = rows.next()? {
+                            pack(described, row, packed)?;
+                        }
+                        Ok(())
+                    });
                 found.map_err(&doing)?;
             }
         }
         Ok(())
     }
 
-    fn count(&mut self, entity: usize, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+    fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let doing = self.name.sql("counting rows");
-        let described = &self.schema.entities()[entity];
+        let described = &self.schema[entity];
         let RegionQuery { region, query } = wanted;
         let table = quoted(&described.name);
         // One state of the file for all of it.

@@ -83,7 +83,7 @@ fn differences(transaction: &Transaction<'_>, plan: &StorePlan) -> rusqlite::Res
     let stored = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let stored: Vec<(String, String, String)> = stored.collect::<Result<_, _>>()?;
     for (entity, pipeline, columns) in &stored {
-        let planned = plan.schema.entity(entity).map(|at| &plan.schema.entities()[at]);
+        let planned = plan.schema.entity(entity).map(|at| &plan.schema[at]);
         match planned {
             Some(_) if *pipeline != plan.pipeline => {
                 found.push(format!("entity {entity} belongs to pipeline {pipeline}"));
