@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::ndjson::Fields;
+use super::fields::Fields;
 use crate::model::limits::REGION_BYTES_MAX;
 
 /// What the fields say.

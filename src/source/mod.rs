@@ -9,6 +9,7 @@ mod allowed_regions;
 mod block_chain;
 mod contract;
 mod event_head;
+mod fields;
 mod files;
 mod forks;
 mod ndjson;
@@ -20,6 +21,7 @@ mod stats;
 
 pub use crate::model::position::{Position, PositionError};
 pub use contract::{Next, Resumed, Source, SourceError, SourceEvent};
+pub use fields::Fields;
 pub use files::SourcePath;
-pub use ndjson::{Fields, NdjsonSource};
+pub use ndjson::NdjsonSource;
 pub use order::Late;

@@ -77,7 +77,7 @@ fn paths(code: &str) -> BTreeSet<String> {
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut found = BTreeSet::new();
     for start in code.match_indices("use ").map(|(at, _)| at) {
-        let before = code[..start].lines().next_back().unwrap_or_default().trim();
+        let before = code[..start].rsplit('\n').next().unwrap_or_default().trim();
         if before.is_empty() || before.starts_with("pub") {
             let statement = code[start + 4..].split(';').next().unwrap_or_default();
             expand("", statement, &mut found);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mlua::prelude::*;
 
+use super::crossing::{numbers, split_ids, take_id};
 use super::encoder::{integer, lossy, raw_field};
 use super::inner::Inner;
 use super::json::{from_lua, object_to_lua, to_lua};
@@ -351,11 +352,6 @@ impl Host {
     }
 }
 
-/// A table and a region by the inner side's numbers, which begin at 1.
-pub(super) fn numbers(kind: usize, region: usize) -> (EntityNo, RegionNo) {
-    (EntityNo::at(kind - 1), RegionNo::at(region - 1))
-}
-
 /// A value, or in its place `none` and what is wrong.
 fn answer<T>(result: LuaResult<T>, none: T) -> (T, Option<String>) {
     match result {
@@ -382,19 +378,6 @@ fn script_place(lua: &Lua) -> String {
         }
     }
     String::new()
-}
-
-/// Takes an id behind its length of 4 bytes off the front. Ids are checked where they come in.
-fn take_id<'p>(packed: &mut &'p [u8]) -> Option<&'p str> {
-    let (len, rest) = packed.split_first_chunk::<4>()?;
-    let (id, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-    *packed = rest;
-    Some(std::str::from_utf8(id).unwrap_or(""))
-}
-
-/// Ids, each behind its length of 4 bytes.
-pub(super) fn split_ids(mut packed: &[u8]) -> Vec<&str> {
-    std::iter::from_fn(|| take_id(&mut packed)).collect()
 }
 
 pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {

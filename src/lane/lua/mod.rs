@@ -18,6 +18,7 @@
 //! | `encoder` | events on their way in |
 //! | `json` | JSON on its way in and out |
 
+mod crossing;
 mod encoder;
 mod host;
 mod inner;

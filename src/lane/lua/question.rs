@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mlua::prelude::*;
 
-use super::host::{numbers, split_ids};
+use super::crossing::{numbers, split_ids};
 use crate::model::ids::{EntityNo, RegionNo};
 use crate::model::query::{Comparison, Condition, OrderBy, Query};
 use crate::model::schema::{Entity, Schema};

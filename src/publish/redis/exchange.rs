@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
+use super::connections::{Connections, millis};
 use super::keys::Key;
 use super::node::{Answer, Node};
 use super::outcome::Extent;
 use super::plan::PublishPlan;
-use super::publisher::{Publisher, millis};
 use super::summary::{SummaryEntry, around, entry_text};
 use super::topology::{Host, PART_OF_CLUSTER, redirection};
 use super::wire::{Break, server_text};
@@ -85,7 +85,7 @@ struct RequestEnd {
 
 /// One publish, until each region is decided.
 pub(super) struct Exchange<'p> {
-    publisher: &'p Publisher,
+    to: &'p Connections,
     items: &'p [Publication],
     keys: Vec<Vec<String>>,
     started: Instant,
@@ -105,13 +105,19 @@ pub(super) struct Exchange<'p> {
 }
 
 impl<'p> Exchange<'p> {
-    pub(super) fn new(publisher: &'p Publisher, items: &'p [Publication], extent: Extent, started: Instant) -> Self {
-        let PublishPlan { keys, pipeline, .. } = &publisher.plan;
+    pub(super) fn new(
+        to: &'p Connections,
+        items: &'p [Publication],
+        extent: Extent,
+        wants_prior: bool,
+        started: Instant,
+    ) -> Self {
+        let PublishPlan { keys, pipeline, .. } = &to.plan;
         let may_vote = extent == Extent::Whole { is_clean: true }
-            && !publisher.topology.is_cluster()
+            && !to.topology.is_cluster()
             && (1..=PUBLISH_VOTERS_MAX).contains(&items.len());
         Self {
-            publisher,
+            to,
             items,
             keys: items.iter().map(|item| keys.of(pipeline, item)).collect(),
             started,
@@ -123,7 +129,7 @@ impl<'p> Exchange<'p> {
                 .collect(),
             trips: 0,
             prior: None,
-            wants_prior: extent != Extent::Part || publisher.summary.is_none(),
+            wants_prior,
             is_summed: false,
             is_unreachable: false,
             dead: Mutex::default(),
@@ -136,7 +142,7 @@ impl<'p> Exchange<'p> {
         let mut todo: Vec<usize> = (0..self.items.len()).filter(|at| !self.is_too_large(*at)).collect();
         self.refuse_shared_ids(&mut todo);
         self.refuse_equal_keys(&mut todo);
-        match self.publisher.topology.discover() {
+        match self.to.topology.discover() {
             Ok(trips) => self.trips += trips,
             Err(error) => {
                 self.is_unreachable = true;
@@ -150,8 +156,8 @@ impl<'p> Exchange<'p> {
             if again.is_empty() {
                 return;
             }
-            let patience = match self.publisher.is_patient {
-                true => self.publisher.plan.timeout.max(PUBLISH_RETRY_WAIT_MAX).saturating_mul(2),
+            let patience = match self.to.is_patient {
+                true => self.to.plan.timeout.max(PUBLISH_RETRY_WAIT_MAX).saturating_mul(2),
                 false => Duration::ZERO,
             };
             // Redirections are followed in any case.
@@ -167,7 +173,7 @@ impl<'p> Exchange<'p> {
             for (at, _, redirect) in again {
                 todo.push(at);
                 match redirect {
-                    Redirect::Moved(slot, host) => self.publisher.topology.note_moved(slot, host),
+                    Redirect::Moved(slot, host) => self.to.topology.note_moved(slot, host),
                     Redirect::Ask(host) => drop(self.asked.insert(at, host)),
                     Redirect::Wait => must_wait = true,
                     Redirect::Unvoted => self.votes = None,
@@ -177,7 +183,7 @@ impl<'p> Exchange<'p> {
                 pause(wait, || false);
                 wait = (wait * 2).min(PUBLISH_RETRY_WAIT_MAX);
                 // A server that is gone may have been replaced. If nobody says so, the next try tells.
-                if let Ok(trips) = self.publisher.topology.refresh() {
+                if let Ok(trips) = self.to.topology.refresh() {
                     self.trips += trips;
                 }
             }
@@ -186,7 +192,7 @@ impl<'p> Exchange<'p> {
 
     /// Refuses documents that would be under one key: their ids were given, and are those of another region too.
     fn refuse_shared_ids(&mut self, todo: &mut Vec<usize>) {
-        if self.publisher.plan.id_field.is_none() {
+        if self.to.plan.id_field.is_none() {
             return;
         }
         let mut first: HashMap<&str, usize> = HashMap::new();
@@ -207,7 +213,7 @@ impl<'p> Exchange<'p> {
 
     /// Refuses regions of which two keys have one name: one would be written over the other.
     fn refuse_equal_keys(&mut self, todo: &mut Vec<usize>) {
-        let summary = self.publisher.plan.keys.summary(&self.publisher.plan.pipeline);
+        let summary = self.to.plan.keys.summary(&self.to.plan.pipeline);
         todo.retain(|at| {
             let keys = &self.keys[*at];
             let is_twice = |(place, key): (usize, &String)| *key == summary || keys[..place].contains(key);
@@ -248,7 +254,7 @@ impl<'p> Exchange<'p> {
         for end in ends_of.into_iter().flatten() {
             if let Some((node, reply)) = end.summary {
                 if let Value::ServerError(error) = &reply {
-                    self.publisher.note_moved(&node, error);
+                    self.to.note_moved(&node, error);
                 }
                 (self.prior, self.wants_prior) = (Some(reply), false);
             }
@@ -263,7 +269,7 @@ impl<'p> Exchange<'p> {
     /// Sends requests from all threads at once: to each its own, so that none waits for another's round trip; then what is
     /// left, to whoever comes first.
     fn send_all(&self, requests: &[Request]) -> Vec<Vec<RequestEnd>> {
-        let threads = &self.publisher.threads;
+        let threads = &self.to.threads;
         let next = AtomicUsize::new(threads.current_num_threads());
         let send = |first: usize| {
             let mut ends = Vec::new();
@@ -301,7 +307,7 @@ impl<'p> Exchange<'p> {
 
     /// Spreads regions over requests: as many as there are connections, none too large.
     fn requests(&mut self, todo: &[usize], again: &mut Vec<(usize, PublishError, Redirect)>) -> Vec<Request> {
-        let topology = &self.publisher.topology;
+        let topology = &self.to.topology;
         let mut of_node: BTreeMap<(String, bool), (Arc<Node>, Vec<usize>)> = BTreeMap::new();
         for at in todo {
             let asked = self.asked.remove(at);
@@ -318,7 +324,7 @@ impl<'p> Exchange<'p> {
             }
         }
         let mut requests = Vec::new();
-        let (pool, regions) = (self.publisher.plan.pool.max(1), todo.len().max(1));
+        let (pool, regions) = (self.to.plan.pool.max(1), todo.len().max(1));
         for ((_, is_asking), (node, items)) in of_node {
             // As many of the connections as its share of the regions.
             let connections = (items.len() * pool / regions).max(1);
@@ -352,8 +358,8 @@ impl<'p> Exchange<'p> {
         if !self.wants_prior {
             return;
         }
-        let key = self.publisher.plan.keys.summary(&self.publisher.plan.pipeline);
-        let Ok(node) = self.publisher.topology.node_of(&key) else { return };
+        let key = self.to.plan.keys.summary(&self.to.plan.pipeline);
+        let Ok(node) = self.to.topology.node_of(&key) else { return };
         match requests.iter_mut().find(|request| Arc::ptr_eq(&request.node, &node) && !request.is_asking) {
             Some(request) => request.reads_summary = true,
             None => requests.push(Request { node, is_asking: false, reads_summary: true, items: Vec::new() }),
@@ -393,7 +399,7 @@ impl<'p> Exchange<'p> {
     fn lost(&self, node: &Node, broke: &Break) -> End {
         let error = node.error(broke);
         // Where no more connections are to be had, one that there is will be free.
-        match self.publisher.topology.is_cluster() || matches!(broke, Break::Crowded(_)) {
+        match self.to.topology.is_cluster() || matches!(broke, Break::Crowded(_)) {
             true => End::Again { error, redirect: Redirect::Wait },
             false => End::Failed(error),
         }
@@ -406,12 +412,12 @@ impl<'p> Exchange<'p> {
         is_asking: bool,
         reads_summary: bool,
     ) -> impl Iterator<Item = Cmd> + 'c {
-        let PublishPlan { keys, pipeline, ttl, dedup, url, .. } = &self.publisher.plan;
+        let PublishPlan { keys, pipeline, ttl, dedup, url, .. } = &self.to.plan;
         let summary = keys.summary(pipeline);
         let first = reads_summary.then(|| redis::cmd("GET").arg(&summary).take());
         let ttl = millis(*ttl).to_string();
         let window = dedup.as_millis().to_string();
-        let oldest = Timestamp::now().saturating_sub(self.publisher.plan.ttl).as_micros().div_euclid(1000).to_string();
+        let oldest = Timestamp::now().saturating_sub(self.to.plan.ttl).as_micros().div_euclid(1000).to_string();
         let voters = if self.votes.is_some() { self.items.len() } else { 0 }.to_string();
         let (head, tail) = if self.votes.is_some() { around(pipeline) } else { (String::new(), "") };
         let has_login = url.credentials().is_some();
@@ -445,7 +451,7 @@ impl<'p> Exchange<'p> {
             ];
             let votes = [voters.as_str(), &entry, &head, tail];
             let arguments = arguments.into_iter().chain(votes.into_iter().filter(|_| self.votes.is_some()));
-            let call = self.publisher.script.call(at > 0, names, arguments.map(str::as_bytes));
+            let call = self.to.script.call(at > 0, names, arguments.map(str::as_bytes));
             is_asking.then(|| redis::cmd("ASKING")).into_iter().chain([call])
         };
         first.into_iter().chain(items.iter().enumerate().flat_map(call))
@@ -469,7 +475,7 @@ impl<'p> Exchange<'p> {
             error: PublishError::Away { target: node.name().into(), cause: text.clone() },
             redirect: Redirect::Wait,
         };
-        let is_cluster = self.publisher.topology.is_cluster();
+        let is_cluster = self.to.topology.is_cluster();
         Some(match error.code() {
             "NOSCRIPT" => return None,
             "MOVED" | "ASK" | "CROSSSLOT" if !is_cluster => End::Failed(PublishError::Away {

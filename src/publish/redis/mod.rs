@@ -14,6 +14,7 @@
 //! The only folder with a connection to Redis.
 
 mod address;
+mod connections;
 mod exchange;
 mod keys;
 mod node;

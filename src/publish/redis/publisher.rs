@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rayon::prelude::*;
 use redis::{Cmd, Value};
 
+use super::connections::{Connections, millis};
 use super::exchange::Exchange;
 use super::keys::Key;
 use super::node::Node;
@@ -16,7 +17,7 @@ use super::outcome::{Extent, KeptRegion, Published};
 use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::{Summary, SummaryEntry};
-use super::topology::{Topology, redirection};
+use super::topology::Topology;
 use super::wire::{Break, server_text};
 use crate::publish::{Publication, PublishError, PublishReceipt};
 
@@ -51,18 +52,13 @@ const SUMMARY_PASSES: u32 = 5;
 /// # }
 /// ```
 pub struct Publisher {
-    pub(super) plan: PublishPlan,
-    pub(super) topology: Topology,
-    pub(super) script: Script,
+    to: Connections,
     refresh: Script,
     replace: Script,
-    pub(super) threads: rayon::ThreadPool,
     /// What the summary in Redis says, once it was read; kept up where only some regions are handed over.
     pub(super) summary: Option<Summary>,
     /// Its text in Redis, as it was read or written last.
     stored: Option<Vec<u8>>,
-    /// Whether slots that move and servers that are gone are waited for.
-    pub(super) is_patient: bool,
     /// What came of the publishes of parts since the summary was written.
     since: SinceSummary,
 }
@@ -99,33 +95,30 @@ impl Publisher {
             .map_err(|error| PublishError::Document(format!("cannot start the threads that publish: {error}")))?;
         let topology = Topology::new(&plan)?;
         Ok(Self {
-            topology,
-            script: Script::publish(),
+            to: Connections { topology, script: Script::publish(), threads, is_patient: true, plan },
             refresh: Script::refresh(),
-            threads,
             replace: Script::replace(),
             summary: None,
             stored: None,
-            is_patient: true,
             since: SinceSummary::default(),
-            plan,
         })
     }
 
     /// Whether slots that move and servers that are gone are waited for, within twice the time-out. Defaults to true.
     pub fn set_patient(&mut self, is_patient: bool) {
-        self.is_patient = is_patient;
+        self.to.is_patient = is_patient;
     }
 
     /// The plan it was made with.
     pub fn plan(&self) -> &PublishPlan {
-        &self.plan
+        &self.to.plan
     }
 
     /// Publishes at most one snapshot of each region. Blocks until each of them is decided.
     pub fn publish(&mut self, items: &[Publication], extent: Extent) -> Published {
         let started = Instant::now();
-        let mut exchange = Exchange::new(self, items, extent, started);
+        let mut exchange =
+            Exchange::new(&self.to, items, extent, extent != Extent::Part || self.summary.is_none(), started);
         exchange.run();
         let Exchange { receipts, trips, mut prior, is_summed, votes, is_unreachable, .. } = exchange;
         let mut published = Published { receipts, round_trips: trips, is_unreachable, ..Published::default() };
@@ -133,7 +126,7 @@ impl Publisher {
             && matches!(error.code(), "MOVED" | "ASK")
         {
             // Its slot has moved; where to is noted by now.
-            let key = self.plan.keys.summary(&self.plan.pipeline);
+            let key = self.to.plan.keys.summary(&self.to.plan.pipeline);
             prior = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
         }
         let Prior { summary: prior, is_readable } = self.read_prior(prior, &mut published);
@@ -180,8 +173,8 @@ impl Publisher {
         if self.summary.is_some() {
             return Ok(());
         }
-        self.topology.discover()?;
-        let key = self.plan.keys.summary(&self.plan.pipeline);
+        self.to.topology.discover()?;
+        let key = self.to.plan.keys.summary(&self.to.plan.pipeline);
         let found = self.try_one(&key, &redis::cmd("GET").arg(&key).take(), &mut 0)?;
         self.stored = match found {
             Value::BulkString(text) => Some(text),
@@ -204,15 +197,15 @@ impl Publisher {
     /// Writes the summary, or only begins its time to live anew. It is written over what was read before; if others have
     /// written meanwhile, what is newer of each region stays.
     fn write_summary(&mut self, mut summary: Summary, is_due: bool, published: &mut Published) -> Summary {
-        let key = self.plan.keys.summary(&self.plan.pipeline);
-        let ttl = millis(self.plan.ttl);
+        let key = self.to.plan.keys.summary(&self.to.plan.pipeline);
+        let ttl = millis(self.to.plan.ttl);
         if !is_due {
             self.ask_one(&key, &redis::cmd("PEXPIRE").arg(&key).arg(ttl).take(), published);
             return summary;
         }
         for _ in 0..SUMMARY_PASSES {
             let digest = self.stored.as_deref().map_or_else(String::new, sha1_of);
-            let (text, ttl) = (summary.text(&self.plan.pipeline), ttl.to_string());
+            let (text, ttl) = (summary.text(&self.to.plan.pipeline), ttl.to_string());
             let arguments = [digest.as_str(), &text, &ttl].map(str::as_bytes);
             let command = self.replace.call(false, [key.as_str()], arguments);
             match self.ask_one(&key, &command, published) {
@@ -328,13 +321,13 @@ impl Publisher {
     fn try_one(&self, key: &str, command: &Cmd, trips: &mut u32) -> Result<Value, PublishError> {
         let mut failure = PublishError::Refused("it was not tried".into());
         for _ in 0..2 {
-            let node = self.topology.node_of(key)?;
+            let node = self.to.topology.node_of(key)?;
             let answer = node.ask([command.clone()]);
             *trips += answer.trips;
             match (answer.replies.values.into_iter().next(), answer.replies.broke) {
                 (Some(Value::ServerError(error)), _) => {
                     failure = PublishError::Refused(server_text(&error));
-                    if !self.note_moved(&node, &error) {
+                    if !self.to.note_moved(&node, &error) {
                         break;
                     }
                 }
@@ -349,18 +342,6 @@ impl Publisher {
             }
         }
         Err(failure)
-    }
-
-    /// Notes where a slot has moved to; says whether it has.
-    pub(super) fn note_moved(&self, node: &Node, error: &redis::ServerError) -> bool {
-        let moved = redirection(error.details().unwrap_or_default(), node.host.as_ref());
-        match moved.filter(|_| error.code() == "MOVED" && self.topology.is_cluster()) {
-            Some((slot, host)) => {
-                self.topology.note_moved(slot, host);
-                true
-            }
-            None => false,
-        }
     }
 
     /// Begins the time to live of regions anew; returns those that have data, with the id of their newest, and those of
@@ -398,12 +379,12 @@ impl Publisher {
         todo: &[&'e SummaryEntry],
         published: &mut Published,
     ) -> Vec<(&'e SummaryEntry, Result<Option<String>, (String, bool)>)> {
-        let PublishPlan { keys, pipeline, ttl, .. } = &self.plan;
+        let PublishPlan { keys, pipeline, ttl, .. } = &self.to.plan;
         let ttl = millis(*ttl).to_string();
         let mut of_node: BTreeMap<String, (Arc<Node>, Vec<&'e SummaryEntry>)> = BTreeMap::new();
         let mut ends = Vec::new();
         for entry in todo {
-            match self.topology.node_of(&keys.of_region(Key::Latest, pipeline, &entry.region)) {
+            match self.to.topology.node_of(&keys.of_region(Key::Latest, pipeline, &entry.region)) {
                 Ok(node) => of_node.entry(node.name().to_owned()).or_insert((node, Vec::new())).1.push(entry),
                 Err(error) => ends.push((*entry, Err((error.to_string(), false)))),
             }
@@ -418,7 +399,7 @@ impl Publisher {
             (node, entries, answer)
         };
         let asked: Vec<_> =
-            self.threads.install(|| of_node.into_values().collect::<Vec<_>>().into_par_iter().map(ask).collect());
+            self.to.threads.install(|| of_node.into_values().collect::<Vec<_>>().into_par_iter().map(ask).collect());
         published.round_trips += asked.iter().map(|(_, _, answer)| answer.trips).max().unwrap_or(0);
         for (node, entries, answer) in asked {
             let mut replies = answer.replies.values.into_iter();
@@ -427,7 +408,7 @@ impl Publisher {
                     Some(Value::BulkString(id)) => Ok(Some(String::from_utf8_lossy(&id).into_owned())),
                     Some(Value::Nil) => Ok(None),
                     Some(Value::ServerError(error)) => {
-                        let may_pass = self.note_moved(&node, &error) || error.code() == "NOSCRIPT";
+                        let may_pass = self.to.note_moved(&node, &error) || error.code() == "NOSCRIPT";
                         Err((server_text(&error), may_pass))
                     }
                     _ => {
@@ -451,11 +432,6 @@ fn note_blocks(items: &[Publication], prior: &Summary, receipts: &mut [PublishRe
             receipt.block = there.and_then(|entry| entry.block);
         }
     }
-}
-
-/// A span as Redis takes it; Redis refuses 0.
-pub(super) fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
 fn sha1_of(bytes: &[u8]) -> String {

@@ -18,7 +18,7 @@ use crate::lane::{Assignment, LoadStats};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
-use crate::publish::UnpublishedRegion;
+use crate::publish::{PublishThread, UnpublishedRegion};
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
 use crate::run::engines::{EnginePlan, EnginePool};
 use crate::run::error::PipelineError;
@@ -114,14 +114,25 @@ impl Pipeline {
             origins: Arc::default(),
             outcome: Outcome::default(),
         };
-        let (outcome, committer) = coordinator.run();
+        let ended = coordinator.run();
         shared.read.stop.store(true, Ordering::Relaxed);
+        self.conclude(&checkpoint, ended, publish, &shared)
+    }
+
+    /// Lets what has committed be published, and puts the report together.
+    fn conclude(
+        &self,
+        before: &Checkpoint,
+        (outcome, committer): (Result<Outcome, PipelineError>, Option<StoreCommitter>),
+        publish: Option<PublishThread>,
+        shared: &SharedParts,
+    ) -> Result<Report, PipelineError> {
         // Also after an error: what has committed is to be seen. The lock is held until then.
         let complete = outcome.as_ref().ok().and_then(|_| self.meter.read().checkpoint.block);
         let publishing = Instant::now();
         let published = publish.map(|publish| self.finish_publish(publish, committer, complete));
         let for_publish = if published.is_some() { publishing.elapsed() } else { Duration::ZERO };
-        let mut report = self.report(&checkpoint, outcome?, published);
+        let mut report = self.report(before, outcome?, published);
         report.times.waits.publish = for_publish;
         report.timeline = shared.recorder.timeline();
         Ok(report)
