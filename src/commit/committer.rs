@@ -80,10 +80,10 @@ impl StoreCommitter {
         store: Box<dyn Store>,
         listener: Option<Arc<dyn CommitListener>>,
         schema: Arc<Schema>,
-        depth: u64,
+        depth: Depth,
         recorder: Arc<Recorder>,
     ) -> Self {
-        Self { store, listener, schema, depth: depth.into(), recorder }
+        Self { store, listener, schema, depth, recorder }
     }
 
     fn commit_batch(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, BatchError> {
@@ -229,7 +229,8 @@ mod tests {
             let heard = Arc::new(Heard::default());
             let listener = Some(Arc::clone(&heard) as Arc<dyn CommitListener>);
             let schema = Arc::new(Schema::new([]).expect("a schema"));
-            let mut committer = StoreCommitter::new(Box::new(Fake { is_well }), listener, schema, 0, Recorder::new(0));
+            let store = Box::new(Fake { is_well });
+            let mut committer = StoreCommitter::new(store, listener, schema, Depth::default(), Recorder::new(0));
             let order = Order::Renumber { above: vec![("a".into(), 7)] };
             assert!(matches!(committer.commit(order), Ok(Done::Renumbered)));
             assert_eq!(heard.0.load(Ordering::Relaxed), expected);

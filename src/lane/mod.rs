@@ -22,7 +22,7 @@ use serde_json::Value as Json;
 
 use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, shorten_json};
-use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
+use crate::model::ids::{BatchClock, BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::schema::Schema;
 use crate::model::value::Row;
@@ -197,7 +197,7 @@ pub(crate) struct EngineContext {
     pub(crate) is_empty: Arc<[bool]>,
     pub(crate) readers: Arc<dyn OpenReader>,
     /// How many blocks back before-images are kept; 0 for no undo log.
-    pub(crate) undo_depth: u64,
+    pub(crate) undo_depth: Depth,
     /// Bytes it may never exceed.
     pub(crate) memory_bytes: usize,
     pub(crate) watch: Arc<Watch>,

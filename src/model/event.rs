@@ -41,7 +41,7 @@ pub struct Page {
     pub hashes: Vec<(BlockNo, Arc<str>)>,
     /// If the source has positions: for each block in this page, the position after its last event here. Batches end with
     /// a block, so one of these is where a run resumes.
-    pub positions: Vec<(i64, Position)>,
+    pub positions: Vec<(BlockNo, Position)>,
     /// Bytes of the source that were read up to the end of this page, as they lie on disk.
     pub source_bytes_read: u64,
     /// The page's share of the read-ahead; given back when the page is dropped.

@@ -8,7 +8,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::lane::watch::{Watch, Watcher};
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, LoadStats, Place};
-use crate::model::ids::BatchClock;
+use crate::model::ids::{BatchClock, Depth};
 use crate::model::limits::{ENGINES_PER_THREAD, LANE_THREADS_MAX, WAIT_STEP};
 use crate::model::schema::Schema;
 use crate::model::text::panic_message;
@@ -20,7 +20,7 @@ pub(super) struct EnginePlan {
     pub(super) schema: Arc<Schema>,
     pub(super) is_empty: Arc<[bool]>,
     pub(super) readers: Arc<dyn OpenReader>,
-    pub(super) undo_depth: u64,
+    pub(super) undo_depth: Depth,
     pub(super) memory_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) loads: Arc<LoadStats>,

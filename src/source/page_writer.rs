@@ -118,7 +118,7 @@ impl PageWriter {
             self.page.hashes.push((event.block.into(), Arc::from(hash.as_str())));
         }
         if let Some(position) = &event.position {
-            self.note_position(event.block, position);
+            self.note_position(event.block.into(), position);
         }
         self.page.text.push_str(&event.json);
         self.page.events.push(EventRef { start, len, line: event.line, block: event.block.into(), region });
@@ -126,14 +126,14 @@ impl PageWriter {
     }
 
     /// Of each block the last position counts: its buffer is used again.
-    fn note_position(&mut self, block: i64, position: &Position) {
+    fn note_position(&mut self, block: BlockNo, position: &Position) {
         match self.page.positions.last_mut() {
             Some((last, noted)) if *last == block => {
                 self.position_bytes -= noted.as_str().len();
                 noted.clone_from(position);
             }
             _ => {
-                self.position_bytes += size_of::<(i64, Position)>();
+                self.position_bytes += size_of::<(BlockNo, Position)>();
                 self.page.positions.push((block, position.clone()));
             }
         }

@@ -29,7 +29,7 @@ pub(crate) struct ReadPlan {
     /// The closed list of regions, if there is one.
     pub(crate) region_ids: Option<Vec<String>>,
     /// Blocks up to this one are committed already, the last one with this many events.
-    pub(crate) done: Option<(i64, u64)>,
+    pub(crate) done: Option<(BlockNo, u64)>,
     /// The position after the last event of those blocks, if it is known.
     pub(crate) after: Option<Position>,
     /// What is known of those blocks.
@@ -37,7 +37,7 @@ pub(crate) struct ReadPlan {
     /// `rollback.depth`.
     pub(crate) depth: Depth,
     /// The last block to let through.
-    pub(crate) until: Option<i64>,
+    pub(crate) until: Option<BlockNo>,
     /// Regions that have their numbers already.
     pub(crate) known_regions: Vec<Arc<str>>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Reader {
     /// The position that the source is to resume after.
     after: Option<Position>,
     /// The last block to let through.
-    until: Option<i64>,
+    until: Option<BlockNo>,
     regions: AllowedRegions,
     order: Order,
     /// Blocks that are handed on or committed.
@@ -68,7 +68,7 @@ impl Reader {
         recorder: Arc<Recorder>,
     ) -> Self {
         let chain = match plan.done {
-            Some((tip, _)) => Chain::of_store(&plan.window, tip.into(), plan.depth),
+            Some((tip, _)) => Chain::of_store(&plan.window, tip, plan.depth),
             None => Chain::new(plan.depth),
         };
         Self {
@@ -116,7 +116,7 @@ impl Reader {
             }
             match self.source.next(&mut event)? {
                 Next::End => return self.settle(true),
-                Next::Event if self.until.is_some_and(|until| event.block > until) => return self.settle(true),
+                Next::Event if self.until.is_some_and(|until| event.block > until.get()) => return self.settle(true),
                 Next::Event => self.take(&event)?,
                 Next::Rollback { to } => self.rolled_back(to.into())?,
             }
@@ -295,7 +295,7 @@ mod tests {
     }
 
     /// The window of a store that has these blocks, one event each, and none before them.
-    fn window(blocks: &[(i64, &str)], depth: u64) -> (Window, Option<(i64, u64)>) {
+    fn window(blocks: &[(i64, &str)], depth: u64) -> (Window, Option<(BlockNo, u64)>) {
         let mark = |(block, hash): &(i64, &str)| BlockMark {
             block: BlockNo::new(*block),
             events: 1,
@@ -307,7 +307,7 @@ mod tests {
         let head = UndoHead { base: UndoBase::default(), blocks, touches: Vec::new() };
         let checkpoint = Checkpoint { batch: 1, block: Some(last), block_events: 1, blocks: counts, events: counts };
         let records = [record(1, 0, Some(last), &head, Vec::new())];
-        (Window::new(checkpoint, depth.into(), &records).expect("a window"), Some((last, 1)))
+        (Window::new(checkpoint, depth.into(), &records).expect("a window"), Some((last.into(), 1)))
     }
 
     fn plan(blocks: &[(i64, &str)], depth: u64) -> ReadPlan {
@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn nothing_after_the_last_block_wanted_is_let_through() {
-        let plan = ReadPlan { until: Some(2), ..plan(&[], 10) };
+        let plan = ReadPlan { until: Some(BlockNo::new(2)), ..plan(&[], 10) };
         assert_eq!(read(plan, script(&[A, B, C, Event(9, "", "")])), "1 2, end");
     }
 

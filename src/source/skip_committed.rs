@@ -116,10 +116,10 @@ fn held_bytes(event: &SourceEvent) -> usize {
 
 impl Resume {
     /// Resumes after the last committed block, given with its number of events; with none there is nothing to skip.
-    pub(super) fn new(done: Option<(i64, u64)>, depth: Depth) -> Self {
+    pub(super) fn new(done: Option<(BlockNo, u64)>, depth: Depth) -> Self {
         let (block, events) = done.unwrap_or_default();
         Self {
-            done: Done { block: block.into(), events },
+            done: Done { block, events },
             seen: Chain::new(depth),
             events: 0,
             reading: if done.is_some() { Reading::Before } else { Reading::Past },

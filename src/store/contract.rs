@@ -236,7 +236,7 @@ impl Committed {
 ///
 ///     fn regions(
 ///         &mut self,
-///         _: usize,
+///         _: EntityNo,
 ///         regions: &[&str],
 ///         _: RegionLimit,
 ///         _: &mut [Vec<u8>],

@@ -15,7 +15,7 @@ use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
-use crate::model::ids::{BlockNo, EntityNo, RegionNo};
+use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
@@ -95,7 +95,7 @@ pub(super) struct Host {
     pub(super) watch: Arc<Watch>,
     pub(super) schema: Arc<Schema>,
     /// How many blocks back before-images are kept.
-    pub(super) undo_depth: u64,
+    pub(super) undo_depth: Depth,
 }
 
 impl Host {
@@ -118,7 +118,7 @@ impl Host {
     pub(super) fn table(&self, lua: &Lua) -> LuaResult<LuaTable> {
         let table = lua.create_table()?;
         table.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
-        table.raw_set("undo_depth", i64::try_from(self.undo_depth).unwrap_or(i64::MAX))?;
+        table.raw_set("undo_depth", i64::try_from(self.undo_depth.get()).unwrap_or(i64::MAX))?;
         let watch = Arc::clone(&self.watch);
         table.raw_set(
             "tick",

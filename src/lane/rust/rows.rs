@@ -134,7 +134,7 @@ impl Rows {
             block: BlockNo::default(),
             undo: BTreeMap::new(),
             undo_bytes: 0,
-            undo_depth: Depth::new(context.undo_depth),
+            undo_depth: context.undo_depth,
             missed: Missed::default(),
             is_snapshot: false,
             clock: BatchClock::first(),

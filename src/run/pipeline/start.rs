@@ -73,12 +73,12 @@ impl Pipeline {
         let publish = self.prepare_publish(target, store.as_ref(), &shared)?;
         let listener = publish.as_ref().map(PublishStart::listener);
         let recorder = Arc::clone(&shared.recorder);
+        let (depth, tip) = (Depth::new(self.rollback_depth), checkpoint.block.map(BlockNo::new));
         let commits = CommitThread::spawn(
             "forebay-commit",
-            StoreCommitter::new(store, listener, Arc::clone(&self.schema), self.rollback_depth, recorder),
+            StoreCommitter::new(store, listener, Arc::clone(&self.schema), depth, recorder),
         )?;
         let publish = publish.map(|publish| publish.start(commits.door())).transpose()?;
-        let depth = Depth::new(self.rollback_depth);
         let StartRegions { names, all, pending } = stored.regions;
         let schedule = Schedule::new(self.snapshots.every);
         let has_snapshots = self.factory.has_snapshots();
@@ -101,13 +101,7 @@ impl Pipeline {
             in_flight: InFlight::new(commits, checkpoint, stopping, self.meter.clone()),
             memory: MemoryBudget::new(self.batch.memory_bytes),
             policy: SealPolicy::new(self.batch.events),
-            duty: SnapshotDuty::new(
-                schedule,
-                has_snapshots,
-                pending,
-                stored.set_back,
-                checkpoint.block.map(BlockNo::new),
-            ),
+            duty: SnapshotDuty::new(schedule, has_snapshots, pending, stored.set_back, tip),
             meter: self.meter.clone(),
             hooks: Hooks::new(self.hook.as_mut(), self.rollback_hook.as_mut()),
             round_events: ROUND_EVENTS_MIN as usize,
@@ -170,7 +164,7 @@ impl Pipeline {
             schema: Arc::clone(&self.schema),
             is_empty,
             readers,
-            undo_depth: self.rollback_depth,
+            undo_depth: Depth::new(self.rollback_depth),
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::clone(loads),
@@ -188,11 +182,11 @@ impl Pipeline {
         let plan = ReadPlan {
             late: self.late,
             region_ids: self.regions.ids.clone(),
-            done: checkpoint.block.map(|block| (block, checkpoint.block_events)),
+            done: checkpoint.block.map(|block| (block.into(), checkpoint.block_events)),
             window,
             after: None,
             depth: self.rollback_depth.into(),
-            until: self.until,
+            until: self.until.map(BlockNo::new),
             known_regions: regions.names.clone(),
         };
         let (sender, pages) = bounded(PAGES_WAITING_MAX);
