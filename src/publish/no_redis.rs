@@ -49,7 +49,7 @@ impl Publisher {
     }
 
     /// Writes the summary.
-    pub fn conclude(&mut self) -> Option<String> {
+    pub fn flush_summary(&mut self) -> Option<String> {
         match self.0 {}
     }
 
