@@ -50,7 +50,7 @@ fn files(ending: &str) -> Vec<(PathBuf, String)> {
     found.sort();
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).expect("a file");
-        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
+        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
         (path.strip_prefix(&src).expect("below src").to_owned(), code)
     };
     found.into_iter().map(read).collect()
