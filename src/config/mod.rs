@@ -206,10 +206,7 @@ impl SnapshotsConfig {
     /// # Errors
     /// There are none, or more than 256.
     pub fn with_pool(self, pool: usize) -> Result<Self, SettingError> {
-        match pool {
-            1..=PUBLISH_POOL_MAX => Ok(Self { pool, ..self }),
-            _ => Err(SettingError::new(format!("pool: expected 1 to {PUBLISH_POOL_MAX}, got {pool}"))),
-        }
+        Ok(Self { pool: SettingError::unless_beyond("pool", pool, PUBLISH_POOL_MAX)?, ..self })
     }
 
     /// How long connecting to Redis may take, and how long it may be silent.

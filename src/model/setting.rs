@@ -15,6 +15,14 @@ impl SettingError {
         if count > 0 { Ok(count) } else { Err(Self(format!("{name}: expected at least 1, got {count}"))) }
     }
 
+    /// Passes a number of at least 1 and at most `max`.
+    pub(crate) fn unless_beyond(name: &str, count: usize, max: usize) -> Result<usize, Self> {
+        if (1..=max).contains(&count) {
+            return Ok(count);
+        }
+        Err(Self(format!("{name}: expected 1 to {max}, got {count}")))
+    }
+
     /// Passes a duration above zero.
     pub(crate) fn unless_instant(name: &str, span: std::time::Duration) -> Result<std::time::Duration, Self> {
         if span.is_zero() { Err(Self(format!("{name}: expected a duration above zero"))) } else { Ok(span) }

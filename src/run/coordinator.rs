@@ -40,8 +40,6 @@ pub(super) struct CoordinatorPlan {
     pub(super) memory_bytes: u64,
     /// The region in which every event also runs.
     pub(super) all: Option<RegionNo>,
-    /// Each batch is committed before the next one is handled.
-    pub(super) is_serial: bool,
     pub(super) sealer: Sealer,
     /// A rollback that the caller asked for, in place of events.
     pub(super) rollback: Option<BlockNo>,
@@ -315,7 +313,7 @@ impl Coordinator<'_> {
         if self.memory.relief(&self.usage()) == Relief::None {
             return Ok(());
         }
-        self.in_flight.poll()?;
+        self.in_flight.poll_for_memory()?;
         self.trim()?;
         let can_seal = self.open.has_events() && self.queue.is_at_boundary();
         if self.memory.relief_after_trim(&self.usage(), can_seal) == Relief::SealAndWait {
@@ -394,9 +392,6 @@ impl Coordinator<'_> {
         self.begin_batch(next);
         let waiting = self.meter.time(Phase::WaitingForCommit, self.open.number());
         self.in_flight.hand_over(batch, &mut self.hooks)?;
-        if self.plan.is_serial {
-            self.in_flight.drain(&mut self.hooks)?;
-        }
         drop(waiting);
         Ok(())
     }

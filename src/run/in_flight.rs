@@ -60,6 +60,10 @@ pub(super) struct InFlight {
     /// The checkpoint behind all that was handed over.
     sealed: Checkpoint,
     committed: Checkpoint,
+    /// What the engines are told. It lags behind `committed`: see [`InFlight::clock`].
+    clock: BatchClock,
+    /// Each batch is committed before the next one is handled.
+    is_serial: bool,
     stopping: Stopping,
     meter: Meter,
 }
@@ -69,10 +73,22 @@ impl InFlight {
     pub(super) fn new(
         commits: CommitThread<StoreCommitter>,
         checkpoint: Checkpoint,
+        is_serial: bool,
         stopping: Stopping,
         meter: Meter,
     ) -> Self {
-        Self { commits, queue: VecDeque::new(), sealed: checkpoint, committed: checkpoint, stopping, meter }
+        let mut in_flight = Self {
+            commits,
+            queue: VecDeque::new(),
+            sealed: checkpoint,
+            committed: checkpoint,
+            clock: BatchClock::default(),
+            is_serial,
+            stopping,
+            meter,
+        };
+        in_flight.wind_clock();
+        in_flight
     }
 
     /// Whether the run is to stop.
@@ -80,9 +96,16 @@ impl InFlight {
         self.stopping.is_stopped()
     }
 
-    /// Which batch is open, and which is committed.
+    /// Which batch is open, and up to which batch rows may be let go because they are committed. That moves on when a batch
+    /// is handed over and when memory is wanted, not with each commit: a row that a snapshot is about to read should not
+    /// have to come back from the store.
     pub(super) fn clock(&self) -> BatchClock {
-        BatchClock { open: BatchNo::new(self.sealed.batch).next(), committed: BatchNo::new(self.committed.batch) }
+        self.clock
+    }
+
+    fn wind_clock(&mut self) {
+        let (open, committed) = (BatchNo::new(self.sealed.batch).next(), BatchNo::new(self.committed.batch));
+        self.clock = BatchClock { open, committed };
     }
 
     /// Bytes of the batches that are in flight.
@@ -99,13 +122,17 @@ impl InFlight {
         }
     }
 
-    /// Hands a batch over; waits while another one waits there.
+    /// Hands a batch over; waits while another one waits there, and in a serial run until it has committed.
     pub(super) fn hand_over(&mut self, batch: SealedBatch, hooks: &mut Hooks<'_>) -> Result<(), PipelineError> {
         let (bytes, before, after) = (batch.memory_bytes(), batch.before, batch.after);
         self.sealed = after;
         let ticket = self.submit(Order::Batch(Arc::new(batch)), hooks)?;
         self.queue.push_back(HandedOver { ticket, bytes, before, after });
         self.meter.waiting(self.queue.len());
+        if self.is_serial {
+            self.drain(hooks)?;
+        }
+        self.wind_clock();
         Ok(())
     }
 
@@ -130,6 +157,13 @@ impl InFlight {
         Ok(())
     }
 
+    /// Takes the answers that have come, so that rows of what has committed may be let go. Does not block.
+    pub(super) fn poll_for_memory(&mut self) -> Result<(), PipelineError> {
+        self.poll()?;
+        self.wind_clock();
+        Ok(())
+    }
+
     /// Waits until everything handed over has ended: without a stop as long as commits take, after one for a bounded
     /// time.
     pub(super) fn drain(&mut self, hooks: &mut Hooks<'_>) -> Result<(), PipelineError> {
@@ -140,6 +174,7 @@ impl InFlight {
             }
             self.stopping.check()?;
         }
+        self.wind_clock();
         hooks.tell_progress(&self.meter);
         Ok(())
     }
@@ -161,7 +196,8 @@ impl InFlight {
         };
         let Done::RolledBack(Some(done)) = done else { return Ok(None) };
         (self.sealed, self.committed) = (done.checkpoint, done.checkpoint);
-        self.meter.rolled_back(done.checkpoint, done.retries);
+        self.wind_clock();
+        self.meter.rolled_back(done.checkpoint, done.retries, self.commits.busy());
         Ok(Some(done))
     }
 
@@ -171,7 +207,7 @@ impl InFlight {
         self.committed = after;
         self.meter.waiting(self.queue.len());
         if let Done::Committed(committed) = done {
-            self.meter.committed(&before, after, &committed);
+            self.meter.committed(&before, after, &committed, self.commits.busy());
         }
         Ok(())
     }
@@ -185,5 +221,86 @@ impl InFlight {
     /// pipeline's lock, unless a commit failed or takes too long; the failure is known then.
     pub(super) fn finish(self) -> Option<StoreCommitter> {
         self.commits.finish(self.stopping.drain_timeout).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::RegionTouch;
+    use crate::lane::NoRows;
+    use crate::model::ids::Depth;
+    use crate::model::schema::Schema;
+    use crate::store::{Committed, OpenReader, Store, StoreError};
+    use crate::timeline::Recorder;
+
+    /// Commits whatever it is given.
+    struct Willing;
+
+    impl Store for Willing {
+        fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+            Ok(Checkpoint::default())
+        }
+
+        fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
+            Ok(Committed::of(batch))
+        }
+
+        fn readers(&self) -> Arc<dyn OpenReader> {
+            Arc::new(NoRows)
+        }
+    }
+
+    fn in_flight(is_serial: bool) -> InFlight {
+        let schema = Arc::new(Schema::new([]).expect("a schema"));
+        let committer = StoreCommitter::new(Box::new(Willing), None, schema, Depth::default(), Recorder::new(0));
+        let commits = CommitThread::spawn("commit", committer).expect("a thread");
+        let stopping = Stopping::new(Arc::default(), Duration::from_secs(60));
+        InFlight::new(commits, Checkpoint::default(), is_serial, stopping, Meter::default())
+    }
+
+    fn hand_over(in_flight: &mut InFlight, batch: u64) {
+        let batch = SealedBatch::new(Checkpoint::new(batch - 1, None), Checkpoint::new(batch, None));
+        in_flight.hand_over(batch, &mut Hooks::new(None, None)).expect("handed over");
+    }
+
+    fn clock(open: u64, committed: u64) -> BatchClock {
+        BatchClock { open: BatchNo::new(open), committed: BatchNo::new(committed) }
+    }
+
+    #[test]
+    fn a_commit_alone_lets_no_row_go() {
+        let mut in_flight = in_flight(false);
+        assert_eq!(in_flight.clock(), BatchClock::first());
+        hand_over(&mut in_flight, 1);
+        let started = Instant::now();
+        while in_flight.committed.batch == 0 {
+            assert!(started.elapsed() < Duration::from_secs(60), "the batch commits");
+            in_flight.poll().expect("no failure");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        // What a snapshot at the end of a run reads must not have to come back from the store.
+        assert_eq!(in_flight.clock(), clock(2, 0));
+        in_flight.poll_for_memory().expect("no failure");
+        assert_eq!(in_flight.clock(), clock(2, 1));
+        hand_over(&mut in_flight, 2);
+        assert_eq!(in_flight.clock().open, BatchNo::new(3));
+        in_flight.drain(&mut Hooks::new(None, None)).expect("no failure");
+        assert_eq!(in_flight.clock(), clock(3, 2));
+    }
+
+    #[test]
+    fn a_serial_run_hands_over_and_waits() {
+        let mut in_flight = in_flight(true);
+        hand_over(&mut in_flight, 1);
+        assert_eq!((in_flight.clock(), in_flight.bytes()), (clock(2, 1), 0));
     }
 }

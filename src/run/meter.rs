@@ -55,7 +55,8 @@ pub struct Reading {
     pub commits_redone: u64,
     /// How often rows were asked for that were not in memory.
     pub loads: u64,
-    /// Where the time went so far.
+    /// Where the time went so far; `wall` and what commits took as of the last commit, `waits.publish` at the end of a run
+    /// only, in its report.
     pub times: Times,
     /// The shortest commit; none before the first.
     pub commit_min: Option<Duration>,
@@ -78,6 +79,23 @@ struct Counts {
     /// When the first event was handled or the first batch sealed.
     began: Option<Instant>,
     last_commit: Option<Instant>,
+}
+
+impl Counts {
+    /// A commit has ended. `busy` is how long commits took in all.
+    fn note_commit(&mut self, busy: Duration) {
+        self.last_commit = Some(Instant::now());
+        self.settle_times(busy);
+    }
+
+    /// Brings the times of the whole run up to the last commit.
+    fn settle_times(&mut self, busy: Duration) {
+        let Some((began, ended)) = self.began.zip(self.last_commit) else { return };
+        let times = &mut self.reading.times;
+        times.wall = ended.saturating_duration_since(began);
+        times.commit = busy;
+        times.commit_idle = times.wall.saturating_sub(busy);
+    }
 }
 
 /// Numbers that other rooms count by themselves during a run.
@@ -251,10 +269,10 @@ impl Meter {
         self.lock().reading.batches_waiting = batches as u64;
     }
 
-    /// A batch has committed.
-    pub(super) fn committed(&self, before: &Checkpoint, after: Checkpoint, committed: &Committed) {
+    /// A batch has committed. `busy` is how long commits took in all.
+    pub(super) fn committed(&self, before: &Checkpoint, after: Checkpoint, committed: &Committed, busy: Duration) {
         let mut counts = self.lock();
-        counts.last_commit = Some(Instant::now());
+        counts.note_commit(busy);
         let reading = &mut counts.reading;
         reading.checkpoint = after;
         reading.events_committed += after.events - before.events;
@@ -274,10 +292,10 @@ impl Meter {
         reading.snapshots.duplicate += committed.snapshots.len() as u64 - stored;
     }
 
-    /// A rollback has committed.
-    pub(super) fn rolled_back(&self, to: Checkpoint, retries: u64) {
+    /// A rollback has committed. `busy` is how long commits took in all.
+    pub(super) fn rolled_back(&self, to: Checkpoint, retries: u64, busy: Duration) {
         let mut counts = self.lock();
-        counts.last_commit = Some(Instant::now());
+        counts.note_commit(busy);
         let reading = &mut counts.reading;
         reading.checkpoint = to;
         reading.block = to.block;
@@ -285,19 +303,12 @@ impl Meter {
         reading.commit_retries += retries;
     }
 
-    /// The wait for the last commits began then; it ended with the last of them. `commit_busy` is how long commits took in
-    /// all.
-    pub(super) fn finish(&self, batch: BatchNo, waiting_since: Instant, commit_busy: Duration) {
+    /// The wait for the last commits began then; it ended with the last of them. `busy` is how long commits took in all.
+    pub(super) fn finish(&self, batch: BatchNo, waiting_since: Instant, busy: Duration) {
         let mut counts = self.lock();
-        let (began, last_commit) = (counts.began, counts.last_commit);
-        let times = &mut counts.reading.times;
-        if let (Some(began), Some(ended)) = (began, last_commit) {
-            times.wall = ended.saturating_duration_since(began);
-            times.commit = commit_busy;
-            times.commit_idle = times.wall.saturating_sub(times.commit);
-        }
-        let Some(last_commit) = last_commit else { return };
-        times.waits.last_commits += last_commit.saturating_duration_since(waiting_since);
+        counts.settle_times(busy);
+        let Some(last_commit) = counts.last_commit else { return };
+        counts.reading.times.waits.last_commits += last_commit.saturating_duration_since(waiting_since);
         drop(counts);
         self.record(Activity::WaitingForCommit, batch, waiting_since, last_commit);
     }
@@ -332,12 +343,18 @@ mod tests {
         let receipt = |id: Option<&str>| SnapshotReceipt { region: Arc::from("r"), id: id.map(str::to_owned) };
         let snapshots = vec![receipt(Some("r.1.a")), receipt(None)];
         let committed = Committed { batch: 4, rows: 5, retries: 2, snapshots, ..Committed::default() };
-        meter.committed(&checkpoint(3, 30, 30), checkpoint(4, 37, 37), &committed);
+        meter.committed(&checkpoint(3, 30, 30), checkpoint(4, 37, 37), &committed, Duration::ZERO);
+        assert_eq!(reader.read().times.commit, Duration::ZERO);
+        drop(meter.time(Phase::Handling, BatchNo::new(5)));
+        let (six, seven) = (Duration::from_millis(6), Duration::from_millis(7));
         let reading = reader.read();
         assert_eq!((reading.checkpoint.block, reading.events_committed, reading.batches), (Some(37), 7, 1));
         assert_eq!((reading.rows, reading.commit_retries), (5, 2));
         assert_eq!((reading.snapshots.stored, reading.snapshots.duplicate), (1, 1));
-        meter.rolled_back(checkpoint(5, 32, 32), 0);
+        meter.rolled_back(checkpoint(5, 32, 32), 0, six);
+        assert_eq!(reader.read().times.commit, six, "known while the run goes on");
+        meter.finish(BatchNo::new(6), Instant::now(), seven);
+        assert_eq!(reader.read().times.commit, seven);
         let reading = reader.read();
         assert_eq!((reading.block, reading.checkpoint.batch, reading.rollbacks), (Some(32), 5, 1));
     }
