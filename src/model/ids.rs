@@ -121,7 +121,7 @@ impl BatchNo {
 pub struct BatchClock {
     /// The batch that handlers fill.
     pub open: BatchNo,
-    /// The last batch that is committed.
+    /// Batches up to this one are committed. Later ones may be by now.
     pub committed: BatchNo,
 }
 
