@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::round::{LaneBlocks, RoundSummary};
-use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth};
+use crate::model::source_progress::{BlockSum, SourceProgress};
 use crate::undo::{BlockMark, BlockTouch, RegionUndo, UndoBase, UndoHead};
 
 /// The blocks of the open batch that can be rolled back.
@@ -15,6 +15,8 @@ pub(crate) struct BlockLog {
     depth: Depth,
     /// Hashes of blocks that have come and are not handled yet.
     hashes: BTreeMap<BlockNo, Arc<str>>,
+    /// Sums over their events.
+    sums: BTreeMap<BlockNo, BlockSum>,
     /// The last block of the batches that are sealed.
     sealed: UndoBase,
     /// The last block that is too old, or in an earlier batch.
@@ -32,6 +34,7 @@ impl BlockLog {
         Self {
             depth,
             hashes: BTreeMap::new(),
+            sums: BTreeMap::new(),
             base: sealed.clone(),
             sealed,
             blocks: VecDeque::new(),
@@ -45,14 +48,32 @@ impl BlockLog {
         self.hashes.extend(hashes);
     }
 
+    /// Takes the sums over events that come.
+    pub(super) fn note_sums(&mut self, sums: Vec<(BlockNo, BlockSum)>) {
+        for (block, sum) in sums {
+            self.sums.entry(block).and_modify(|before| before.append(sum)).or_insert(sum);
+        }
+    }
+
+    /// Takes what is committed of the source, if that is not known. Returns whether it was not.
+    pub(super) fn learn(&mut self, source: SourceProgress) -> bool {
+        let is_new = self.sealed.source.digest.is_none() && self.blocks.is_empty();
+        if is_new {
+            (self.sealed.source, self.base.source) = (source, source);
+        }
+        is_new
+    }
+
     /// Goes on by the events of a round.
     pub(super) fn pass(&mut self, round: &RoundSummary, lanes: &impl LaneBlocks) {
         for &(block, events) in &round.blocks {
+            let sum = self.sums.remove(&block);
             match self.blocks.back_mut() {
-                Some(last) if last.block == block => last.events += events,
+                Some(last) if last.block == block => last.append(events, sum),
                 _ => {
                     let hash = self.hashes.remove(&block);
-                    self.blocks.push_back(BlockMark { block, events, hash });
+                    let (sum, place) = (sum.map(|sum| sum.digest), sum.and_then(|sum| sum.place));
+                    self.blocks.push_back(BlockMark { block, events, hash, sum, place });
                 }
             }
         }
@@ -92,8 +113,9 @@ impl BlockLog {
         }
     }
 
-    /// The head of the undo record of the batch being sealed; none if nothing is to be kept. Starts the next batch.
-    pub(super) fn seal(&mut self, last_block: Option<BlockNo>) -> Option<UndoHead> {
+    /// The head of the undo record of the batch being sealed, none if nothing is to be kept, and what of the source is
+    /// committed with it. Starts the next batch.
+    pub(super) fn seal(&mut self, last_block: Option<BlockNo>) -> (Option<UndoHead>, SourceProgress) {
         let oldest = last_block.map_or(i64::MIN.into(), |last| self.depth.oldest(last));
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
             self.base.pass(&mark);
@@ -104,17 +126,19 @@ impl BlockLog {
         blocks.iter().for_each(|mark| self.base.pass(mark));
         self.sealed = self.base.clone();
         let is_kept = !self.depth.is_none() || self.base.hash.is_some();
-        is_kept.then_some(UndoHead { base, blocks, touches })
+        (is_kept.then_some(UndoHead { base, blocks, touches }), self.base.source)
     }
 
-    /// Drops the hashes of blocks that will not be handled.
-    pub(super) fn drop_hashes(&mut self, to: BlockNo) {
+    /// Drops what came of blocks that will not be handled.
+    pub(super) fn drop_after(&mut self, to: BlockNo) {
         self.hashes.retain(|block, _| *block <= to);
+        self.sums.retain(|block, _| *block <= to);
     }
 
     /// Forgets the open batch, which is not to be committed.
     pub(super) fn discard(&mut self) {
         self.hashes.clear();
+        self.sums.clear();
         self.blocks.clear();
         self.base = self.sealed.clone();
         while let Some(touch) = self.touches.pop_back() {
@@ -127,11 +151,12 @@ impl BlockLog {
     }
 
     /// Starts again where a rollback ended.
-    pub(super) fn set_back(&mut self, to: &Checkpoint, hash: Option<Arc<str>>, regions: &[RegionUndo]) {
+    pub(super) fn set_back(&mut self, to: UndoBase, regions: &[RegionUndo]) {
         self.hashes.clear();
+        self.sums.clear();
         self.blocks.clear();
         self.touches.clear();
-        self.base = UndoBase::at(to, hash);
+        self.base = to;
         self.sealed = self.base.clone();
         for undo in regions {
             match undo.block {

@@ -9,8 +9,9 @@ use super::round::{LaneBlocks, RoundSummary};
 use super::sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BatchNo, BlockNo, Depth, RegionNo};
+use crate::model::source_progress::{BlockSum, SourceFile, SourceProgress};
 use crate::rows::changes::RegionChanges;
-use crate::undo::{RegionUndo, record};
+use crate::undo::{RegionUndo, UndoBase, record};
 
 /// What follows the events that were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,10 @@ pub(crate) struct OpenBatch {
     /// The last block of each region that had an event, and how many it had.
     touched: HashMap<RegionNo, (BlockNo, u64)>,
     log: BlockLog,
+    /// Files that were read to their end.
+    files: Vec<SourceFile>,
+    /// Whether something was learned of the source that the store does not have.
+    has_news: bool,
     opened_at: Option<Instant>,
     last_growth: Growth,
 }
@@ -140,14 +145,31 @@ impl OpenBatch {
         Growth { events: self.events - last.events.min(self.events), rows: rows.saturating_sub(last.rows) }
     }
 
-    /// Takes the hashes of blocks that are still to be handled.
-    pub(crate) fn note_hashes(&mut self, hashes: Vec<(BlockNo, Arc<str>)>) {
+    /// Takes the hashes of blocks and the sums over events that are still to be handled.
+    pub(crate) fn note_blocks(&mut self, hashes: Vec<(BlockNo, Arc<str>)>, sums: Vec<(BlockNo, BlockSum)>) {
         self.log.note_hashes(hashes);
+        self.log.note_sums(sums);
     }
 
-    /// Drops the hashes of blocks after `to`: those blocks will not be handled.
-    pub(crate) fn drop_hashes(&mut self, to: BlockNo) {
-        self.log.drop_hashes(to);
+    /// Takes what the reader found out about the source: what of it is committed, and files that it has read.
+    pub(crate) fn note_source(&mut self, progress: Option<SourceProgress>, files: Vec<SourceFile>) {
+        self.has_news |= progress.is_some_and(|progress| self.log.learn(progress)) || !files.is_empty();
+        for file in files {
+            // A file that was begun is read to its end.
+            self.files.retain(|before| before.stamp.name != file.stamp.name || before.is_whole);
+            self.files.push(file);
+        }
+    }
+
+    /// Whether something was learned of the source that is to be stored, even if no event comes.
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// Drops what came of blocks after `to`: those blocks will not be handled.
+    pub(crate) fn drop_after(&mut self, to: BlockNo) {
+        self.log.drop_after(to);
+        self.files.retain(|file| file.last_block.is_none_or(|last| last <= to.get()));
     }
 
     /// Adds the events of a round.
@@ -157,8 +179,9 @@ impl OpenBatch {
         self.events += round.events;
         self.blocks += round.new_blocks;
         self.first_block.get_or_insert(round.first_block);
-        let goes_on = self.last_block == Some(round.last_block) && round.new_blocks == 0;
-        self.last_block_events = round.last_block_events + if goes_on { self.last_block_events } else { 0 };
+        let goes_on = round.new_blocks == 0 && self.tip() == Some(round.last_block);
+        let before = if self.last_block.is_some() { self.last_block_events } else { self.before.block_events };
+        self.last_block_events = round.last_block_events + if goes_on { before } else { 0 };
         self.last_block = Some(round.last_block);
         for lane in 0..lanes.lanes() {
             let events = lanes.events(lane);
@@ -185,7 +208,9 @@ impl OpenBatch {
             blocks: self.blocks_total(),
             events: before.events + self.events,
         };
-        let head = self.log.seal(tip);
+        let (head, source) = self.log.seal(tip);
+        let is_within = |file: &SourceFile| file.last_block.is_none_or(|last| tip.is_some_and(|tip| last <= tip.get()));
+        let (files, later) = std::mem::take(&mut self.files).into_iter().partition(is_within);
         let undo = head.map(|head| record(after.batch, before.batch, after.block, &head, before_images));
         let floor = tip.map(|last| self.depth.oldest(last).get());
         let batch = SealedBatch {
@@ -196,11 +221,13 @@ impl OpenBatch {
             touched: self.touches(names),
             origins: Arc::clone(origins),
             snapshots,
+            source,
+            files,
             undo_floor: undo.as_ref().and(floor),
             undo,
             undone: None,
         };
-        (batch, Self::new(after, self.depth, self.log))
+        (batch, Self { files: later, ..Self::new(after, self.depth, self.log) })
     }
 
     fn touches(&self, names: &[Arc<str>]) -> Vec<RegionTouch> {
@@ -217,13 +244,14 @@ impl OpenBatch {
     /// Discards it: nothing of it may be committed. Returns an empty batch after the same checkpoint.
     pub(crate) fn discard(mut self) -> Self {
         self.log.discard();
-        Self::new(self.before, self.depth, self.log)
+        let (files, has_news) = (self.files, self.has_news);
+        Self { files, has_news, ..Self::new(self.before, self.depth, self.log) }
     }
 
     /// Discards it because the state was rolled back to a checkpoint. Returns an empty batch after that one.
-    pub(crate) fn set_back(mut self, to: Checkpoint, hash: Option<Arc<str>>, regions: &[RegionUndo]) -> Self {
-        self.log.set_back(&to, hash, regions);
-        Self::new(to, self.depth, self.log)
+    pub(crate) fn set_back(mut self, to: Checkpoint, base: UndoBase, regions: &[RegionUndo]) -> Self {
+        self.log.set_back(base, regions);
+        Self { files: self.files, ..Self::new(to, self.depth, self.log) }
     }
 }
 

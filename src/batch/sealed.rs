@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::checkpoint::Checkpoint;
+use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
@@ -68,6 +69,10 @@ pub struct SealedBatch {
     pub origins: Arc<Vec<Arc<str>>>,
     /// The snapshots as of the end of the batch.
     pub snapshots: Vec<SnapshotDraft>,
+    /// What of its source is committed with it.
+    pub source: SourceProgress,
+    /// Files of the source that are read to their end, or begun.
+    pub files: Vec<SourceFile>,
     /// Its record in the undo log.
     pub undo: Option<UndoRecord>,
     /// Undo records of earlier batches may be deleted if they hold no block above this one.
@@ -87,6 +92,8 @@ impl SealedBatch {
             touched: Vec::new(),
             origins: Arc::default(),
             snapshots: Vec::new(),
+            source: SourceProgress::default(),
+            files: Vec::new(),
             undo: None,
             undo_floor: None,
             undone: None,
@@ -95,7 +102,7 @@ impl SealedBatch {
 
     /// The batch that carries out a rollback.
     pub fn of_rollback(plan: RollbackPlan) -> Self {
-        let RollbackPlan { before, after, hash: _, changes, record, undone } = plan;
+        let RollbackPlan { before, after, hash: _, source, changes, record, undone } = plan;
         Self {
             before,
             after,
@@ -104,6 +111,8 @@ impl SealedBatch {
             touched: Vec::new(),
             origins: Arc::default(),
             snapshots: Vec::new(),
+            source,
+            files: Vec::new(),
             undo: Some(record),
             undo_floor: None,
             undone: Some(undone),

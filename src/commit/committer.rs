@@ -8,6 +8,7 @@ use crate::batch::SealedBatch;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth};
 use crate::model::schema::Schema;
+use crate::model::source_progress::SourceProgress;
 use crate::store::{Committed, Store, StoreError};
 use crate::timeline::{Activity, Recorder, Stage};
 use crate::undo::{RegionUndo, UndoError, plan_rollback};
@@ -57,6 +58,8 @@ pub(crate) struct RolledBack {
     /// The checkpoint now, and the hash of its block.
     pub(crate) checkpoint: Checkpoint,
     pub(crate) hash: Option<Arc<str>>,
+    /// What of the source is committed up to it.
+    pub(crate) source: SourceProgress,
     /// The regions that had events since.
     pub(crate) regions: Vec<RegionUndo>,
     /// Rows that were restored or removed.
@@ -103,13 +106,14 @@ impl StoreCommitter {
         if let Some(encoder) = self.store.encoder() {
             plan.encode(|entity, rows| encoder.encode(entity, rows))?;
         }
-        let (hash, regions) = (plan.hash.clone(), plan.undone.regions.clone());
+        let (hash, source, regions) = (plan.hash.clone(), plan.source, plan.undone.regions.clone());
         let batch = Arc::new(SealedBatch::of_rollback(plan));
         let committed = self.store.commit(&batch)?;
         Ok(Some(RolledBack {
             from,
             checkpoint: batch.after,
             hash,
+            source,
             regions,
             rows: batch.rows(),
             retries: committed.retries,

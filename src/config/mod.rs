@@ -22,7 +22,7 @@ use crate::model::text::nearest;
 use crate::model::value::ColumnType;
 use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
 use crate::snapshot::Every;
-use crate::source::Late;
+use crate::source::{End, Late};
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct SourceConfig {
     pub seq: Option<String>,
     /// What to do with an event whose place has passed. Defaults to an error.
     pub late: Late,
+    /// Whether the last block of the source is whole, or may go on in the next run. Defaults to whole.
+    pub end: End,
     /// The field of the block's hash: forks are then found and rolled back. Defaults to none.
     pub hash: Option<String>,
     /// The field of the hash of the block before. Defaults to none.
@@ -307,17 +309,19 @@ impl Config {
         let name_at = root.required("name", "a name such as \"quakes\"")?;
         let name = name_at.text()?;
         check_pipeline_name(&name).map_err(|error| name_at.error(error))?;
+        let rollback_depth = read_rollback(root.section("rollback", &["depth"])?)?;
         let config = Self {
             file: file.to_owned(),
             source: read_source(
-                root.section("source", &["path", "block", "region", "seq", "late", "hash", "parent"])?,
+                root.section("source", &["path", "block", "region", "seq", "late", "end", "hash", "parent"])?,
                 document.folder(),
+                rollback_depth,
             )?,
             regions: read_regions(root.section("regions", &["ids", "all"])?)?,
             schema: read_entities(&mut root)?,
             handlers: read_handlers(root.required_section("handlers", &["script", "timeout"])?, document.folder())?,
             batch: read_batch(root.section("batch", &["events", "memory"])?)?,
-            rollback_depth: read_rollback(root.section("rollback", &["depth"])?)?,
+            rollback_depth,
             store_url: read_store(root.section("store", &["url"])?, &name)?,
             snapshots: read_snapshots(
                 root.section(
@@ -358,14 +362,28 @@ fn cannot_read(error: &std::io::Error) -> String {
     }
 }
 
-fn read_source(mut section: Section<'_, '_>, folder: &Path) -> Result<SourceConfig, ConfigError> {
+fn read_source(mut section: Section<'_, '_>, folder: &Path, rollback_depth: u64) -> Result<SourceConfig, ConfigError> {
     let path = section.optional("path").map(|value| value.non_empty()).transpose()?;
     let late = match section.optional("late") {
         None => Late::Error,
         Some(value) => match value.text()?.as_str() {
             "error" => Late::Error,
             "skip" => Late::Skip,
-            other => return Err(value.error(format!("late: expected \"error\" or \"skip\", got {other:?}"))),
+            "replay" if rollback_depth == 0 => {
+                return Err(value.error("late: \"replay\" goes back to before a late event: it needs [rollback] depth"));
+            }
+            "replay" => Late::Replay,
+            other => {
+                return Err(value.error(format!("late: expected \"error\", \"skip\" or \"replay\", got {other:?}")));
+            }
+        },
+    };
+    let end = match section.optional("end") {
+        None => End::Complete,
+        Some(value) => match value.text()?.as_str() {
+            "complete" => End::Complete,
+            "open" => End::Open,
+            other => return Err(value.error(format!("end: expected \"complete\" or \"open\", got {other:?}"))),
         },
     };
     let has_hash = section.has("hash");
@@ -375,7 +393,15 @@ fn read_source(mut section: Section<'_, '_>, folder: &Path) -> Result<SourceConf
         region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
         seq: section.optional("seq").map(|value| value.non_empty()).transpose()?,
         late,
-        hash: section.optional("hash").map(|value| value.non_empty()).transpose()?,
+        end,
+        hash: match section.optional("hash") {
+            Some(value) if late == Late::Replay => {
+                return Err(value.error(
+                    "hash: with hashes a block that differs is a fork; late = \"replay\" is for sources without",
+                ));
+            }
+            value => value.map(|value| value.non_empty()).transpose()?,
+        },
         parent: match section.optional("parent") {
             Some(value) if !has_hash => {
                 return Err(value.error("parent: it needs hash, the field of the block's own hash"));

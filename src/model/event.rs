@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::model::byte_budget::Lease;
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::position::Position;
+use crate::model::source_progress::BlockSum;
 
 /// One event in a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct Page {
     pub new_regions: Vec<Arc<str>>,
     /// The hashes of blocks that begin in this page, where the source gives them.
     pub hashes: Vec<(BlockNo, Arc<str>)>,
+    /// For each block in this page, the sum over its events here.
+    pub sums: Vec<(BlockNo, BlockSum)>,
     /// If the source has positions: for each block in this page, the position after its last event here. Batches end with
     /// a block, so one of these is where a run resumes.
     pub positions: Vec<(BlockNo, Position)>,

@@ -25,6 +25,9 @@ pub const READ_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// this limit we switch to the branch: still correct, but it costs a rollback.
 pub const ASIDE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Bytes of late events that are held to be put in their place (`late = "replay"`).
+pub const LATE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Bytes of a position in a source: it is meant to be stored with every checkpoint.
 pub const POSITION_BYTES_MAX: usize = 1024;
 

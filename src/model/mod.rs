@@ -15,6 +15,7 @@ pub(crate) mod position;
 pub mod query;
 pub(crate) mod schema;
 pub mod setting;
+pub(crate) mod source_progress;
 pub(crate) mod text;
 pub(crate) mod timestamp;
 pub(crate) mod units;

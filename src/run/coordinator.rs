@@ -29,7 +29,7 @@ use crate::model::limits::{LINGER, WAIT_STEP, round_bytes};
 use crate::source::SourceError;
 use crate::source::reader::FromReader;
 use crate::store::StoreError;
-use crate::undo::UndoError;
+use crate::undo::{UndoBase, UndoError};
 
 /// How long a part of a block waits for the rest before we check whether the reader is waiting for room.
 const PART_STEP: Duration = Duration::from_millis(2);
@@ -195,7 +195,7 @@ impl Coordinator<'_> {
         match message {
             FromReader::Page(mut page) => {
                 self.incoming.regions.append(&mut page.new_regions);
-                self.open.note_hashes(std::mem::take(&mut page.hashes));
+                self.open.note_blocks(std::mem::take(&mut page.hashes), std::mem::take(&mut page.sums));
                 while self.origins.len() <= usize::from(page.origin_no) {
                     Arc::make_mut(&mut self.origins).push(Arc::clone(&page.origin));
                 }
@@ -203,12 +203,16 @@ impl Coordinator<'_> {
                 Ok(())
             }
             FromReader::Rollback { to } => {
-                self.open.drop_hashes(to);
+                self.open.drop_after(to);
                 self.queue.push_rollback(to);
                 Ok(())
             }
-            FromReader::End => {
-                self.queue.end();
+            FromReader::Source { progress, files } => {
+                self.open.note_source(progress, files);
+                Ok(())
+            }
+            FromReader::End { is_open } => {
+                self.queue.end(is_open);
                 Ok(())
             }
             FromReader::Failed(error) => Err(self.source_error(error)),
@@ -358,7 +362,7 @@ impl Coordinator<'_> {
             return Ok(());
         };
         let snapshots = self.duty.at_end();
-        if !self.open.has_events() && snapshots == Snapshots::None {
+        if !self.open.has_events() && !self.open.has_news() && snapshots == Snapshots::None {
             return Ok(());
         }
         self.seal_whole(Some(whole), snapshots)
@@ -434,7 +438,8 @@ impl Coordinator<'_> {
     /// Goes on from the state that a rollback has left.
     fn begin_anew(&mut self, to: BlockNo, done: RolledBack) -> Result<(), PipelineError> {
         self.forget()?;
-        let open = std::mem::take(&mut self.open).set_back(done.checkpoint, done.hash.clone(), &done.regions);
+        let base = UndoBase::at(&done.checkpoint, done.hash.clone(), done.source);
+        let open = std::mem::take(&mut self.open).set_back(done.checkpoint, base, &done.regions);
         self.begin_batch(open);
         let rollback = Rollback {
             to: to.get(),

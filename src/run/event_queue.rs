@@ -100,11 +100,18 @@ pub(super) struct EventQueue {
     is_ended: bool,
     /// What is here is complete, and then comes a rollback to this block.
     rollback: Option<BlockNo>,
+    /// The last committed block, until an event is taken: the first one may go on within it.
+    committed: Option<BlockNo>,
     /// The rest of the partial block never comes: the block is abandoned.
     is_cut: bool,
 }
 
 impl EventQueue {
+    /// An empty queue behind the last committed block.
+    pub(super) fn after(committed: Option<BlockNo>) -> Self {
+        Self { committed, ..Self::default() }
+    }
+
     pub(super) fn push(&mut self, page: Page) {
         self.events += page.events.len();
         self.pages.push_back(Queued { end: page.events.len(), page: Arc::new(page) });
@@ -113,11 +120,17 @@ impl EventQueue {
     /// A rollback follows what is queued. Events that it would undo are dropped from the queue.
     pub(super) fn push_rollback(&mut self, to: BlockNo) {
         self.rollback = Some(to);
+        self.committed = self.committed.filter(|committed| *committed <= to);
         self.is_cut = self.partial.is_some_and(|partial| partial > to);
+        self.drop_events(|block| block <= to);
+    }
+
+    /// Drops what is queued from the first block on that is not kept.
+    fn drop_events(&mut self, is_kept: impl Fn(BlockNo) -> bool) {
         while !self.pages.is_empty() {
             let taken = if self.pages.len() == 1 { self.next } else { 0 };
             let Some(last) = self.pages.back_mut() else { break };
-            while last.end > taken && last.page.events[last.end - 1].block > to {
+            while last.end > taken && !is_kept(last.page.events[last.end - 1].block) {
                 last.end -= 1;
                 self.events -= 1;
             }
@@ -155,9 +168,17 @@ impl EventQueue {
         self.events > 0
     }
 
-    /// No more pages come: what is here is complete.
-    pub(super) fn end(&mut self) {
+    /// No more pages come: what is here is complete. If the end is open, the last block may go on in another run: it is
+    /// dropped.
+    pub(super) fn end(&mut self, is_open: bool) {
         self.is_ended = true;
+        if !is_open {
+            return;
+        }
+        let last = self.upcoming().last().map(|event| event.block).or(self.partial);
+        let Some(last) = last else { return };
+        self.is_cut = self.partial == Some(last);
+        self.drop_events(|block| block < last);
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -234,7 +255,7 @@ impl EventQueue {
         let mut source_bytes_read = 0;
         let first_block = self.upcoming().next().map_or(BlockNo::default(), |event| event.block);
         let mut summary = RoundSummary { events: cut.events as u64, first_block, ..RoundSummary::default() };
-        let (mut left, mut block) = (cut.events, self.partial);
+        let (mut left, mut block) = (cut.events, self.partial.or(self.committed.take()));
         while left > 0 {
             let Some(queued) = self.pages.front() else { break };
             let (page, from, end) = (Arc::clone(&queued.page), self.next, queued.end);
@@ -311,6 +332,7 @@ mod tests {
             origin_no: 0,
             new_regions: Vec::new(),
             hashes: Vec::new(),
+            sums: Vec::new(),
             positions: Vec::new(),
             source_bytes_read: 0,
             lease: None,
@@ -333,7 +355,7 @@ mod tests {
         assert!(take(&mut queue, RoundLimits::ANY).is_none());
         queue.push(page(&[2]));
         assert!(take(&mut queue, RoundLimits::ANY).is_none());
-        queue.end();
+        queue.end(false);
         let taken = take(&mut queue, RoundLimits::ANY).expect("block 2");
         assert_eq!((taken.summary.events, taken.summary.last_block_events), (2, 2));
         assert!(take(&mut queue, RoundLimits::ANY).is_none());
@@ -343,7 +365,7 @@ mod tests {
     fn a_round_ends_where_its_batch_must() {
         let mut queue = EventQueue::default();
         queue.push(page(&[1, 2, 2, 3, 4]));
-        queue.end();
+        queue.end(false);
         assert_eq!(
             take(&mut queue, RoundLimits { events: 2, ..RoundLimits::ANY }).expect("round").summary.last_block,
             BlockNo::new(2)

@@ -25,7 +25,7 @@ use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
-use crate::source::{Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
+use crate::source::{End, Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
 use crate::store::{self, Store, StorePlan, StoreUrl};
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
@@ -95,6 +95,7 @@ pub struct Pipeline {
     factory: Arc<dyn EngineFactory>,
     fields: Fields,
     late: Late,
+    end: End,
     regions: RegionsConfig,
     batch: BatchConfig,
     snapshots: SnapshotsConfig,
@@ -139,6 +140,7 @@ impl Pipeline {
         };
         pipeline.rollback_depth = config.rollback_depth;
         pipeline.late = config.source.late;
+        pipeline.end = config.source.end;
         pipeline.regions = config.regions.clone();
         pipeline.batch = config.batch;
         pipeline.snapshots = config.snapshots.clone();
@@ -166,6 +168,7 @@ impl Pipeline {
             factory,
             fields: Fields::default(),
             late: Late::default(),
+            end: End::default(),
             regions: RegionsConfig::default(),
             batch: BatchConfig::default(),
             snapshots: SnapshotsConfig::default(),
@@ -261,6 +264,13 @@ impl Pipeline {
     #[must_use]
     pub fn late(mut self, late: Late) -> Self {
         self.late = late;
+        self
+    }
+
+    /// Whether the last block of the source is whole, or may go on in the next run. Defaults to whole.
+    #[must_use]
+    pub fn end(mut self, end: End) -> Self {
+        self.end = end;
         self
     }
 

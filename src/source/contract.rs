@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::position::{Position, PositionError};
+use crate::model::source_progress::FileStamp;
 
 /// One event as a source gives it. Its buffers are used again for the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +160,31 @@ pub trait Source: Send {
         Ok(Resumed::FromStart)
     }
 
+    /// The files that it reads, in order. Asked once, before the first event. What is committed of a file that has not
+    /// changed is not read again. Defaults to none: it reads no files.
+    fn files(&self) -> Vec<FileStamp> {
+        Vec::new()
+    }
+
+    /// Leaves files out, by their place in [`Source::files`], from now on. Only asked of a source that names files.
+    fn leave_out(&mut self, is_left_out: &[bool]) {
+        let _ = is_left_out;
+    }
+
+    /// The place of the file of the last event in [`Source::files`]. Defaults to none.
+    fn file(&self) -> Option<usize> {
+        None
+    }
+
+    /// Starts again from the beginning; false if it cannot, which is the default. Asked where events came late and are to
+    /// be handled in their place (`late = "replay"`). May block.
+    ///
+    /// # Errors
+    /// The input cannot be opened again. It ends the run.
+    fn rewind(&mut self) -> Result<bool, SourceError> {
+        Ok(false)
+    }
+
     /// Whether the next event is there without waiting. What was read so far is handed on before a wait.
     /// Defaults to true.
     fn is_ready(&self) -> bool {
@@ -229,6 +255,16 @@ impl SourceError {
     /// An error of one event.
     pub fn of_event(event: &SourceEvent, message: impl Into<String>) -> Self {
         Self::Input { origin: Arc::clone(&event.origin), line: event.line, message: message.into() }
+    }
+
+    /// The same with a note behind what it says.
+    pub(super) fn with_note(self, note: &str) -> Self {
+        match self {
+            Self::Input { origin, line, message } => {
+                Self::Input { origin, line, message: format!("{message}. {note}") }
+            }
+            other => Self::Other(format!("{other}. {note}")),
+        }
     }
 
     /// Whether the input is at fault, and not the machine.

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::SourceError;
+use super::{FileStamp, SourceError};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -61,6 +62,15 @@ impl SourcePath {
         self.bytes_total
     }
 
+    /// What the system says of each file, in order; none if there is one that is no file.
+    pub(super) fn stamps(&self) -> Vec<FileStamp> {
+        let stamp = |input: &Input| match input {
+            Input::Stdin => None,
+            Input::File(path) => stamp_of(path),
+        };
+        self.inputs.iter().map(stamp).collect::<Option<_>>().unwrap_or_default()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.inputs.len()
     }
@@ -90,6 +100,12 @@ pub(super) struct OpenInput {
     pub(super) lines: BufReader<Box<dyn Read + Send>>,
     /// Whether a read may wait for someone to write.
     pub(super) is_stream: bool,
+}
+
+fn stamp_of(path: &Path) -> Option<FileStamp> {
+    let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let modified = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
+    Some(FileStamp::new(path.display().to_string(), found.len(), modified, found.ino()))
 }
 
 fn file_bytes(file: &Path) -> Option<u64> {

@@ -7,11 +7,15 @@
 
 mod allowed_regions;
 mod block_chain;
+mod comparison;
 mod contract;
+mod digest;
 mod event_head;
 mod fields;
+mod file_log;
 mod files;
 mod forks;
+mod merged;
 mod ndjson;
 mod order;
 mod page_writer;
@@ -20,8 +24,9 @@ mod skip_committed;
 mod stats;
 
 pub use crate::model::position::{Position, PositionError};
+pub use crate::model::source_progress::FileStamp;
 pub use contract::{Next, Resumed, Source, SourceError, SourceEvent};
 pub use fields::Fields;
 pub use files::SourcePath;
 pub use ndjson::NdjsonSource;
-pub use order::Late;
+pub use order::{End, Late};

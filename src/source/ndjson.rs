@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::event_head::read_head;
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
-use super::{Next, Source, SourceError, SourceEvent};
+use super::{FileStamp, Next, Source, SourceError, SourceEvent};
 use crate::model::limits::LINE_BYTES_MAX;
 
 /// Events from NDJSON files or standard input.
@@ -15,6 +15,8 @@ pub struct NdjsonSource {
     path: SourcePath,
     fields: Fields,
     next_input: usize,
+    /// Files that are left out.
+    is_left_out: Vec<bool>,
     input: Option<OpenInput>,
     line: Vec<u8>,
     line_no: u64,
@@ -28,7 +30,16 @@ impl NdjsonSource {
     /// Nothing is there.
     pub fn open(path: &str, fields: Fields) -> Result<Self, SourceError> {
         let path = SourcePath::resolve(path)?;
-        Ok(Self { path, fields, next_input: 0, input: None, line: Vec::new(), line_no: 0, bytes_read: Arc::default() })
+        Ok(Self {
+            path,
+            fields,
+            next_input: 0,
+            is_left_out: Vec::new(),
+            input: None,
+            line: Vec::new(),
+            line_no: 0,
+            bytes_read: Arc::default(),
+        })
     }
 
     /// Reads the next line that is not blank into `self.line`; false when the input has no more.
@@ -107,6 +118,9 @@ fn read_error(origin: &Arc<str>, line: u64, cause: std::io::Error) -> SourceErro
 impl Source for NdjsonSource {
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
         while !self.next_line()? {
+            while self.is_left_out.get(self.next_input) == Some(&true) {
+                self.next_input += 1;
+            }
             if self.next_input == self.path.len() {
                 return Ok(Next::End);
             }
@@ -118,6 +132,26 @@ impl Source for NdjsonSource {
         let origin = Arc::clone(&input.origin);
         self.fill(event, &origin).map_err(|message| self.input_error(message))?;
         Ok(Next::Event)
+    }
+
+    fn files(&self) -> Vec<FileStamp> {
+        self.path.stamps()
+    }
+
+    fn leave_out(&mut self, is_left_out: &[bool]) {
+        self.is_left_out = is_left_out.to_vec();
+    }
+
+    fn file(&self) -> Option<usize> {
+        self.next_input.checked_sub(1)
+    }
+
+    fn rewind(&mut self) -> Result<bool, SourceError> {
+        let can_rewind = !self.path.stamps().is_empty();
+        if can_rewind {
+            (self.next_input, self.input, self.line_no) = (0, None, 0);
+        }
+        Ok(can_rewind)
     }
 
     fn is_ready(&self) -> bool {

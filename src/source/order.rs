@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::page_writer::{Replay, Stop};
 use super::stats::ReadStats;
 use super::{SourceError, SourceEvent};
 use crate::model::ids::BlockNo;
@@ -16,7 +17,25 @@ pub enum Late {
     Error,
     /// Leave it out and count it.
     Skip,
+    /// Go back to before it, and handle everything from there again in the right order. Needs history that reaches so
+    /// far, and a source that can be read again.
+    Replay,
 }
+
+/// Whether the last block of a source is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum End {
+    /// It is: the run handles it.
+    #[default]
+    Complete,
+    /// It may still grow: it is left to the next run.
+    Open,
+}
+
+/// The choices of a user whose events come late.
+pub(super) const CHOICES: &str = "late = \"skip\" leaves such events out, late = \"replay\" with [rollback] depth goes back \
+                                  and handles them in their place";
 
 /// Where the source stands in its own order.
 #[derive(Debug)]
@@ -26,13 +45,16 @@ pub(super) struct Order {
     /// Block and place of the last event.
     last: Option<(i64, Option<i64>)>,
     last_origin: Option<Arc<str>>,
+    /// An event of a block before the last one has come: without places, what comes of the last one then may have come
+    /// before.
+    has_stepped_back: bool,
     /// The source itself has rolled back to this block: its next events must lie after it.
     closed: Option<BlockNo>,
 }
 
 impl Order {
     pub(super) fn new(late: Late, stats: Arc<ReadStats>) -> Self {
-        Self { late, stats, last: None, last_origin: None, closed: None }
+        Self { late, stats, last: None, last_origin: None, has_stepped_back: false, closed: None }
     }
 
     /// Whether events whose place has passed are left out.
@@ -40,14 +62,40 @@ impl Order {
         self.late == Late::Skip
     }
 
+    /// What is done about events whose place has passed.
+    pub(super) fn rule(&self) -> Late {
+        self.late
+    }
+
+    /// Counts events that are left out.
+    pub(super) fn count_late(&self, events: u64) {
+        self.stats.late.fetch_add(events, Ordering::Relaxed);
+    }
+
     /// Forgets the last event: the next one may lie before it.
     pub(super) fn forget_last(&mut self) {
-        self.last = None;
+        (self.last, self.has_stepped_back) = (None, false);
+    }
+
+    /// Goes on after an event of that block and place.
+    pub(super) fn go_on_after(&mut self, block: i64, place: Option<i64>) {
+        (self.last, self.has_stepped_back) = (Some((block, place)), false);
+    }
+
+    /// The block of the last event.
+    pub(super) fn last_block(&self) -> Option<i64> {
+        self.last.map(|(block, _)| block)
+    }
+
+    /// Whether what the source gave last was late.
+    pub(super) fn has_stepped_back(&self) -> bool {
+        self.has_stepped_back
     }
 
     /// Starts afresh after a rollback.
     pub(super) fn start_afresh(&mut self) {
-        (self.last, self.closed) = (None, None);
+        self.forget_last();
+        self.closed = None;
     }
 
     /// The source itself has rolled back to block `to`.
@@ -60,35 +108,47 @@ impl Order {
         self.closed.filter(|closed| event.block <= closed.get())
     }
 
-    /// Checks the place within the block, and notes where the event stands; false if its place has passed.
+    /// Whether the event is in its place within its block; it does not count as the last one yet.
     ///
     /// # Errors
-    /// Its place has passed, and that is an error.
-    pub(super) fn is_in_place(&mut self, event: &SourceEvent) -> Result<bool, SourceError> {
-        if let Some((block, Some(seq))) = self.last
-            && block == event.block
-            && event.seq.is_some_and(|this| this <= seq)
-        {
-            let message = || {
-                format!(
-                    "place {} of block {block} comes after place {seq}; places must grow (late = \"skip\" leaves such events out)",
-                    event.seq.unwrap_or(0)
-                )
-            };
-            return self.late(event, message).map(|()| false);
+    /// Its place has passed, and that is not to be left out.
+    pub(super) fn is_in_place(&self, event: &SourceEvent) -> Result<bool, Stop> {
+        let Some((block, last)) = self.last.filter(|(block, _)| *block == event.block) else { return Ok(true) };
+        match (last, event.seq) {
+            (Some(seq), Some(this)) if this <= seq => {
+                let message =
+                    || format!("place {this} of block {block} comes after place {seq}; places must grow ({CHOICES})");
+                self.late(event, message).map(|()| false)
+            }
+            (_, None) if self.has_stepped_back => {
+                let message = || {
+                    format!(
+                        "block {block} comes again after an earlier block; blocks must not decrease, and without places \
+                         ([source] seq) what comes of it now may have come before ({CHOICES})"
+                    )
+                };
+                self.late(event, message).map(|()| false)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Notes that the event was in its place, and is the last one.
+    pub(super) fn note(&mut self, event: &SourceEvent) {
+        if self.last.is_none_or(|(block, _)| block != event.block) {
+            self.has_stepped_back = false;
         }
         self.last = Some((event.block, event.seq));
         if self.last_origin.as_ref().is_none_or(|origin| !Arc::ptr_eq(origin, &event.origin)) {
             self.last_origin = Some(Arc::clone(&event.origin));
         }
-        Ok(true)
     }
 
     /// Leaves out an event that comes after the source has rolled back past it.
     ///
     /// # Errors
-    /// That is an error.
-    pub(super) fn late_after_rollback(&self, event: &SourceEvent, closed: BlockNo) -> Result<(), SourceError> {
+    /// That is not allowed.
+    pub(super) fn late_after_rollback(&self, event: &SourceEvent, closed: BlockNo) -> Result<(), Stop> {
         self.late(event, || format!("block {} comes after a rollback to block {closed}", event.block))
     }
 
@@ -96,8 +156,9 @@ impl Order {
     /// another branch, so to leave this event out would be no advice.
     ///
     /// # Errors
-    /// That is an error.
-    pub(super) fn late_block(&self, event: &SourceEvent, is_blind: bool) -> Result<(), SourceError> {
+    /// That is not allowed.
+    pub(super) fn late_block(&mut self, event: &SourceEvent, is_blind: bool) -> Result<(), Stop> {
+        self.has_stepped_back = true;
         let last = self.last.map_or(event.block, |(block, _)| block);
         self.late(event, || match is_blind {
             true => format!(
@@ -112,14 +173,16 @@ impl Order {
     /// Leaves out an event and counts it.
     ///
     /// # Errors
-    /// That is an error.
-    pub(super) fn late(&self, event: &SourceEvent, message: impl FnOnce() -> String) -> Result<(), SourceError> {
+    /// That is not allowed.
+    pub(super) fn late(&self, event: &SourceEvent, message: impl FnOnce() -> String) -> Result<(), Stop> {
+        let why = || SourceError::of_event(event, message());
         match self.late {
-            Late::Error => Err(SourceError::of_event(event, message())),
+            Late::Error => Err(why().into()),
             Late::Skip => {
-                self.stats.late.fetch_add(1, Ordering::Relaxed);
+                self.count_late(1);
                 Ok(())
             }
+            Late::Replay => Err(Stop::Replay(Replay { from: event.block.into(), why: why() })),
         }
     }
 }
@@ -128,14 +191,11 @@ fn late_message(block: i64, event: &SourceEvent, other_file: Option<&str>) -> St
     if let Some(other) = other_file {
         return format!(
             "block {} comes after block {block} of {other}: files are read in the order of their names; name them so \
-             that it is the order of their blocks",
+             that it is the order of their blocks ({CHOICES})",
             event.block
         );
     }
-    format!(
-        "block {} comes after block {block}; blocks must not decrease (late = \"skip\" leaves such events out)",
-        event.block
-    )
+    format!("block {} comes after block {block}; blocks must not decrease ({CHOICES})", event.block)
 }
 
 #[cfg(test)]
@@ -146,24 +206,54 @@ mod tests {
         SourceEvent { block, seq, origin: Arc::from(origin), ..SourceEvent::default() }
     }
 
+    fn take(order: &mut Order, event: &SourceEvent) -> Result<bool, Stop> {
+        let is_in_place = order.is_in_place(event)?;
+        if is_in_place {
+            order.note(event);
+        }
+        Ok(is_in_place)
+    }
+
+    fn refusal<T: std::fmt::Debug>(refused: Result<T, Stop>) -> String {
+        match refused {
+            Err(Stop::Failed(error)) => error.to_string(),
+            Err(Stop::Replay(Replay { from, .. })) => format!("again from {from}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn places_grow_within_a_block() {
         let mut order = Order::new(Late::Error, Arc::default());
         for (block, seq) in [(1, Some(4)), (1, Some(5)), (1, None), (1, Some(2)), (2, Some(1))] {
-            assert!(order.is_in_place(&event(block, seq, "f")).expect("in place"), "{block} {seq:?}");
+            assert!(take(&mut order, &event(block, seq, "f")).expect("in place"), "{block} {seq:?}");
         }
-        let refused = order.is_in_place(&event(2, Some(1), "f")).expect_err("late").to_string();
+        let refused = refusal(take(&mut order, &event(2, Some(1), "f")));
         assert!(refused.starts_with("f:0: place 1 of block 2 comes after place 1; places must grow"), "{refused}");
         order.forget_last();
-        assert!(order.is_in_place(&event(2, Some(1), "f")).expect("in place"));
+        assert!(take(&mut order, &event(2, Some(1), "f")).expect("in place"));
+        order.late = Late::Replay;
+        assert_eq!(refusal(take(&mut order, &event(2, Some(1), "f"))), "again from 2");
+    }
+
+    #[test]
+    fn once_a_source_has_stepped_back_its_last_block_is_late_too() {
+        for (seq, is_in_place) in [(None, false), (Some(8), true)] {
+            let mut order = Order::new(Late::Skip, Arc::default());
+            assert!(take(&mut order, &event(3, seq.map(|_| 7), "f")).expect("in place"));
+            order.late_block(&event(2, seq.map(|_| 7), "f"), false).expect("left out");
+            assert_eq!(take(&mut order, &event(3, seq, "f")).expect("judged"), is_in_place, "{seq:?}");
+            assert!(take(&mut order, &event(4, seq, "f")).expect("in place"));
+            assert!(!order.has_stepped_back());
+        }
     }
 
     #[test]
     fn what_is_late_is_counted_or_refused() {
         let stats = Arc::new(ReadStats::default());
         let mut order = Order::new(Late::Skip, Arc::clone(&stats));
-        assert!(order.is_in_place(&event(2, Some(3), "f")).expect("in place"));
-        assert!(!order.is_in_place(&event(2, Some(3), "f")).expect("left out"));
+        assert!(take(&mut order, &event(2, Some(3), "f")).expect("in place"));
+        assert!(!take(&mut order, &event(2, Some(3), "f")).expect("left out"));
         order.late_block(&event(1, None, "f"), false).expect("left out");
         assert_eq!(stats.late.load(Ordering::Relaxed), 2);
         assert!(order.leaves_out());
@@ -173,7 +263,7 @@ mod tests {
             ("g", true, "g:0: block 1 comes after block 2, and block 1 is held without a hash"),
         ] {
             order.late = Late::Error;
-            let refused = order.late_block(&event(1, None, origin), is_blind).expect_err("late").to_string();
+            let refused = refusal(order.late_block(&event(1, None, origin), is_blind));
             assert!(refused.starts_with(said), "{refused}");
         }
     }

@@ -15,6 +15,7 @@ use crate::model::event::{EventRef, Page};
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
 use crate::model::position::Position;
+use crate::model::source_progress::{BlockSum, SourceDigest, SourceFile, SourceProgress};
 use crate::timeline::{Activity, Recorder, Stage};
 
 /// Waits shorter than this are not recorded.
@@ -27,7 +28,15 @@ pub(crate) enum FromReader {
     Rollback {
         to: BlockNo,
     },
-    End,
+    /// What was found out about the source: what of it is committed, if that was not known, and files that were read.
+    Source {
+        progress: Option<SourceProgress>,
+        files: Vec<SourceFile>,
+    },
+    End {
+        /// The last block may go on in another run.
+        is_open: bool,
+    },
     Failed(SourceError),
 }
 
@@ -38,6 +47,17 @@ pub(super) enum Stop {
     Gone,
     /// The source, or what it gave.
     Failed(SourceError),
+    /// An event of this block came late: all from there on is to be handled again.
+    Replay(Replay),
+}
+
+/// From where the source is to be handled again, and why.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// The first block that is to be handled again.
+    pub(super) from: BlockNo,
+    /// The error that it would be without a replay.
+    pub(super) why: SourceError,
 }
 
 impl From<SourceError> for Stop {
@@ -102,7 +122,7 @@ impl PageWriter {
     ///
     /// # Errors
     /// Nobody takes pages any more, or the event is too long.
-    pub(super) fn push(&mut self, event: &SourceEvent, source: &dyn Source) -> Result<(), Stop> {
+    pub(super) fn push(&mut self, event: &SourceEvent, sum: SourceDigest, source: &dyn Source) -> Result<(), Stop> {
         if !Arc::ptr_eq(&self.page.origin, &event.origin) {
             self.flush(source)?;
             self.page.origin = Arc::clone(&event.origin);
@@ -116,6 +136,11 @@ impl PageWriter {
             && self.page.hashes.last().is_none_or(|(block, _)| block.get() != event.block)
         {
             self.page.hashes.push((event.block.into(), Arc::from(hash.as_str())));
+        }
+        let (block, sum) = (BlockNo::new(event.block), BlockSum::new(sum, event.seq));
+        match self.page.sums.last_mut() {
+            Some((last, before)) if *last == block => before.append(sum),
+            _ => self.page.sums.push((block, sum)),
         }
         if let Some(position) = &event.position {
             self.note_position(event.block.into(), position);
@@ -216,6 +241,7 @@ fn empty_page(origin: &Arc<str>, origin_no: u16) -> Page {
         origin_no,
         new_regions: Vec::new(),
         hashes: Vec::new(),
+        sums: Vec::new(),
         positions: Vec::new(),
         source_bytes_read: 0,
         lease: None,
@@ -266,7 +292,7 @@ mod tests {
         let (mut writer, sent) = writer();
         let files: [Arc<str>; 2] = [Arc::from("f"), Arc::from("g")];
         for (block, region, file) in [(1, "new", 0), (1, "known", 0), (2, "new", 0), (2, "last", 1)] {
-            writer.push(&event(block, region, &files[file]), &Nothing).expect("it is taken");
+            writer.push(&event(block, region, &files[file]), SourceDigest::default(), &Nothing).expect("it is taken");
         }
         writer.flush(&Nothing).expect("it is taken");
         writer.flush(&Nothing).expect("there is nothing");
@@ -290,7 +316,7 @@ mod tests {
         while !writer.is_full() {
             event.block += 1;
             event.set_position(&long).expect("a position");
-            writer.push(&event, &Nothing).expect("it is taken");
+            writer.push(&event, SourceDigest::default(), &Nothing).expect("it is taken");
         }
         writer.flush(&Nothing).expect("it is taken");
         assert!(!writer.is_full());
@@ -298,7 +324,7 @@ mod tests {
         assert!((200..=256).contains(&positions.len()), "{}", positions.len());
         // Those of one block take the room of one.
         for _ in 0..2 * positions.len() {
-            writer.push(&event, &Nothing).expect("it is taken");
+            writer.push(&event, SourceDigest::default(), &Nothing).expect("it is taken");
         }
         assert!(!writer.is_full());
     }
@@ -307,7 +333,7 @@ mod tests {
     fn nothing_is_handed_over_when_nobody_takes_it() {
         let (mut writer, sent) = writer();
         drop(sent);
-        writer.push(&event(1, "r", &Arc::from("f")), &Nothing).expect("it is in the page");
+        writer.push(&event(1, "r", &Arc::from("f")), SourceDigest::default(), &Nothing).expect("it is in the page");
         assert!(matches!(writer.flush(&Nothing), Err(Stop::Gone)));
     }
 }

@@ -1,8 +1,8 @@
 //! The reader thread: turns a source into pages, in order, within a budget of bytes.
 //!
 //! Holds the chain of blocks that are committed or handed on, and switches branches. `skip_committed` skips what is
-//! committed, `forks` judges how a block stands to the chain, `order` keeps the rule of late events, `page_writer` hands
-//! pages over.
+//! committed, `comparison` compares it with what was committed, `forks` judges how a block stands to the chain, `order`
+//! keeps the rule of late events, `merged` puts them in their place, `page_writer` hands pages over.
 
 use std::sync::Arc;
 
@@ -10,26 +10,36 @@ use crossbeam_channel::Sender;
 
 use super::allowed_regions::AllowedRegions;
 use super::block_chain::Chain;
+pub(crate) use super::comparison::CommittedSource;
+use super::comparison::{Comparison, Difference, Outcome};
+use super::digest::{EventDigest, Tally};
+use super::file_log::FileLog;
 use super::forks::{Named, Verdict, judge, too_deep, warn_before_all};
-use super::order::{Late, Order};
+use super::merged::{Merged, NoSource};
+use super::order::{End, Late, Order};
 pub(crate) use super::page_writer::FromReader;
-use super::page_writer::{PageSink, PageWriter, Stop};
+use super::page_writer::{PageSink, PageWriter, Replay, Stop};
 use super::skip_committed::{HeldBranch, Resume, Step};
 pub(crate) use super::stats::ReadStats;
 use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::ids::{BlockNo, Depth};
 use crate::model::position::Position;
+use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::timeline::Recorder;
 use crate::undo::Window;
 
 /// What the reader lets through.
 pub(crate) struct ReadPlan {
     pub(crate) late: Late,
+    /// Whether the last block of the source is whole.
+    pub(crate) end: End,
     /// The closed list of regions, if there is one.
     pub(crate) region_ids: Option<Vec<String>>,
     /// Blocks up to this one are committed already, the last one with this many events.
     pub(crate) done: Option<(BlockNo, u64)>,
+    /// What of the source that is.
+    pub(crate) committed: CommittedSource,
     /// The position after the last event of those blocks, if it is known.
     pub(crate) after: Option<Position>,
     /// What is known of those blocks.
@@ -49,13 +59,27 @@ pub(crate) struct Reader {
     after: Option<Position>,
     /// The last block to let through.
     until: Option<BlockNo>,
+    end: End,
     regions: AllowedRegions,
     order: Order,
     /// Blocks that are handed on or committed.
     chain: Chain,
     resume: Resume,
+    tally: Tally,
+    files: FileLog,
+    comparison: Comparison,
+    /// Late events of the source are put in their place.
+    is_merged: bool,
+    /// What was skipped is compared.
+    is_compared: bool,
+    /// The source resumed after its position: it repeats nothing that could be compared.
+    has_resumed: bool,
+    /// Everything up to this block was handled before a replay.
+    replayed_to: Option<BlockNo>,
     pages: PageWriter,
+    stats: Arc<ReadStats>,
     has_warned: bool,
+    has_warned_twice: bool,
 }
 
 impl Reader {
@@ -71,29 +95,52 @@ impl Reader {
             Some((tip, _)) => Chain::of_store(&plan.window, tip, plan.depth),
             None => Chain::new(plan.depth),
         };
+        let has_hashes = chain.tip().is_some_and(|tip| tip.hash.is_some());
+        let mut committed = plan.committed;
+        let stored = std::mem::take(&mut committed.files);
         Self {
+            files: FileLog::new(source.files(), stored, has_hashes, plan.late),
             source,
             after: plan.after,
             until: plan.until,
+            end: plan.end,
             regions: AllowedRegions::new(plan.region_ids),
             order: Order::new(plan.late, Arc::clone(&stats)),
             chain,
-            resume: Resume::new(plan.done, plan.depth),
-            pages: PageWriter::new(PageSink { pages, budget, stats, recorder }, &plan.known_regions),
+            resume: Resume::new(plan.done, committed.progress.place, plan.depth),
+            tally: Tally::default(),
+            comparison: Comparison::new(committed, plan.depth),
+            is_merged: false,
+            is_compared: false,
+            has_resumed: false,
+            replayed_to: None,
+            pages: PageWriter::new(
+                PageSink { pages, budget, stats: Arc::clone(&stats), recorder },
+                &plan.known_regions,
+            ),
+            stats,
             has_warned: false,
+            has_warned_twice: false,
         }
     }
 
     /// Contract of the reader thread. In: a source. Out: pages of events whose order is checked, over a bounded
-    /// channel and within a budget of bytes, and rollbacks in their place among them; then `End` or `Failed`, once. Writes
-    /// nothing. Ends: at the end of the source, at its first error, past the last block wanted, or when nobody takes
-    /// pages any more.
+    /// channel and within a budget of bytes, and rollbacks in their place among them, and what was found out about the
+    /// source; then `End` or `Failed`, once. Writes nothing. Ends: at the end of the source, at its first error, past the
+    /// last block wanted, or when nobody takes pages any more.
     pub(crate) fn run(mut self) {
         self.pages.start();
-        let last = match self.read_all() {
-            Ok(()) => FromReader::End,
-            Err(Stop::Gone) => return,
-            Err(Stop::Failed(error)) => FromReader::Failed(error),
+        let last = loop {
+            match self.read_all() {
+                Ok(is_open) => break FromReader::End { is_open },
+                Err(Stop::Gone) => return,
+                Err(Stop::Failed(error)) => break FromReader::Failed(error),
+                Err(Stop::Replay(replay)) => match self.replay(replay) {
+                    Ok(()) => {}
+                    Err(Stop::Failed(error)) => break FromReader::Failed(error),
+                    Err(_) => return,
+                },
+            }
         };
         self.pages.note_busy();
         if self.flush().is_ok() {
@@ -102,8 +149,10 @@ impl Reader {
         }
     }
 
-    fn read_all(&mut self) -> Result<(), Stop> {
+    /// Reads the source to its end; whether its last block may go on in another run.
+    fn read_all(&mut self) -> Result<bool, Stop> {
         self.resume_source()?;
+        self.leave_out_files();
         let mut event = SourceEvent::default();
         loop {
             let is_ready = self.source.is_ready();
@@ -115,8 +164,10 @@ impl Reader {
                 self.flush()?;
             }
             match self.source.next(&mut event)? {
-                Next::End => return self.settle(true),
-                Next::Event if self.until.is_some_and(|until| event.block > until.get()) => return self.settle(true),
+                Next::End => return self.end(false).map(|()| self.end == End::Open),
+                Next::Event if self.until.is_some_and(|until| event.block > until.get()) => {
+                    return self.end(true).map(|()| false);
+                }
                 Next::Event => self.take(&event)?,
                 Next::Rollback { to } => self.rolled_back(to.into())?,
             }
@@ -128,39 +179,231 @@ impl Reader {
     fn resume_source(&mut self) -> Result<(), SourceError> {
         let Some(after) = self.after.take() else { return Ok(()) };
         match self.source.resume(&after)? {
-            Resumed::After => self.resume.start_after(&self.chain),
+            Resumed::After => {
+                self.has_resumed = true;
+                self.resume.start_after(&self.chain);
+            }
             Resumed::FromStart => {}
         }
         Ok(())
     }
 
+    /// Has the source leave out files that have not changed since they were committed.
+    fn leave_out_files(&mut self) {
+        if !self.files.left_out().contains(&true) {
+            return;
+        }
+        self.source.leave_out(self.files.left_out());
+        let mut late = 0;
+        for (_, file) in self.files.left_out_files() {
+            self.comparison.add_file(file);
+            late += file.late;
+        }
+        if late > 0 && !self.is_compared {
+            tracing::warn!("{late} events of files that are committed came too late in earlier runs and were left out");
+        }
+    }
+
+    /// Goes on behind the files that are left out before the file of that place.
+    fn go_on_behind(&mut self, at: Option<usize>) {
+        let begin = self.files.last_at();
+        let between = self
+            .files
+            .left_out_files()
+            .filter(|(file, _)| at.is_none_or(|at| *file < at) && begin.is_none_or(|begin| *file > begin));
+        // A file of which nothing counts says nothing about the order.
+        let Some((_, last)) = between.filter(|(_, file)| file.last_block.is_some()).last() else { return };
+        let Some(block) = last.last_block else { return };
+        let (place, events) = (last.last_place, last.last_events);
+        if self.order.last_block().is_some_and(|last| last > block) {
+            return;
+        }
+        self.order.go_on_after(block, place);
+        self.tally = Tally::at(block.into(), events);
+        if !self.resume.is_past() {
+            self.resume.start_behind(block.into(), events, &self.chain);
+        }
+    }
+
     /// Takes one event: leaves it out if it is committed already, else hands it on.
     fn take(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+        if self.files.is_other(event) {
+            self.begin_file(event)?;
+        }
+        if let Some(to) = self.replayed_to {
+            if event.block <= to.get() {
+                self.order.note(event);
+                let digest = self.tally.pass(event);
+                self.files.add(event, digest);
+                return Ok(());
+            }
+            self.replayed_to = None;
+        }
         if !self.resume.is_past() {
-            match self.resume.take(event, &self.chain, &mut self.order)? {
+            let step = self.resume.take(event, &self.chain, &mut self.order)?;
+            self.follow_back();
+            match step {
                 Step::Kept => {
+                    let digest = self.tally.pass(event);
+                    self.files.add(event, digest);
+                    self.comparison.pass(event, digest);
                     let branch = self.resume.take_decided(event.block.into());
                     return branch.map_or(Ok(()), |branch| self.switch_to(branch));
                 }
-                Step::Past => {
-                    let is_linked = self.resume.finish();
-                    self.chain.learn(is_linked);
+                Step::Late => {
+                    self.leave_out_line(event);
+                    return Ok(());
                 }
+                Step::Past => self.finish_skipping(Some(event))?,
             }
         }
         self.go_on(event)
     }
 
+    fn begin_file(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+        self.end_file()?;
+        let at = self.source.file();
+        if !self.files.left_out().is_empty() {
+            self.go_on_behind(at);
+        }
+        self.files.begin(at, event);
+        match self.files.begun() {
+            Some(file) => self.tell(None, vec![file]),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the file that was read last.
+    fn end_file(&mut self) -> Result<(), Stop> {
+        let is_clear = !self.order.has_stepped_back();
+        let Some(read) = self.files.end(self.tally.events(), is_clear)? else { return Ok(()) };
+        if !self.resume.is_past() {
+            self.files.keep(read);
+            return Ok(());
+        }
+        match read.known.as_ref() == Some(&read.file) {
+            true => Ok(()),
+            false => self.tell(None, vec![read.file]),
+        }
+    }
+
+    /// Tells what was found out about the source.
+    fn tell(&mut self, progress: Option<SourceProgress>, files: Vec<SourceFile>) -> Result<(), Stop> {
+        self.flush()?;
+        self.pages.send(FromReader::Source { progress, files })
+    }
+
+    /// Takes in that the source has abandoned blocks that it had given.
+    fn follow_back(&mut self) {
+        let Some(to) = self.resume.take_went_back() else { return };
+        self.tally = Tally::default();
+        self.files.undo();
+        match to {
+            Some(to) => self.comparison.go_back(to),
+            None => self.comparison.lose(),
+        }
+    }
+
+    fn leave_out_line(&mut self, event: &SourceEvent) {
+        self.files.add_late(EventDigest::of_line(event));
+    }
+
+    /// Everything from here on lies after what is committed: compares what was skipped. `event` is the first one that
+    /// follows, none at the end of the source.
+    fn finish_skipping(&mut self, event: Option<&SourceEvent>) -> Result<(), Stop> {
+        let has_seen = self.comparison.has_seen();
+        let is_linked = self.resume.finish();
+        self.chain.learn(is_linked);
+        if self.has_resumed {
+            return Ok(());
+        }
+        if let Some(event) = event.filter(|_| !has_seen) {
+            self.warn_of_gap(event);
+        }
+        let Some(tip) = self.comparison.committed().block.filter(|_| has_seen) else { return self.tell_ended(None) };
+        self.compare(tip)
+    }
+
+    /// Says that the source begins behind what is committed, if nothing says that it goes on there.
+    fn warn_of_gap(&self, event: &SourceEvent) {
+        let Some(tip) = self.chain.tip() else { return };
+        let is_next = event.block.checked_sub(1) == Some(tip.block.get());
+        let is_child = event.parent.is_some() && event.parent.as_deref() == tip.hash.as_deref();
+        if event.block > tip.block.get() && !is_next && !is_child {
+            tracing::warn!(
+                "{}:{}: the source begins with block {}, and block {} is committed: if there were events between them, they \
+                 are missing",
+                event.origin,
+                event.line,
+                event.block,
+                tip.block
+            );
+        }
+    }
+
+    /// Compares what was skipped with what is committed up to block `to`.
+    fn compare(&mut self, to: BlockNo) -> Result<(), Stop> {
+        self.is_compared = true;
+        let found = match self.comparison.compare(to, &self.files) {
+            Outcome::Same => Vec::new(),
+            Outcome::Different(found) => found,
+        };
+        if found.is_empty() {
+            let learned = self.comparison.learned();
+            return self.tell_ended(learned);
+        }
+        match self.order.rule() {
+            Late::Skip => {
+                for difference in &found {
+                    tracing::warn!("{difference}; what is committed stays as it is (late = \"skip\")");
+                    self.order.count_late(difference.late.max(1));
+                }
+                self.files.accept(&found.iter().filter_map(Difference::late_file).collect::<Vec<_>>());
+                self.tell_ended(None)
+            }
+            Late::Replay => Err(replay_of(found)),
+            Late::Error => Err(found.into_iter().next().map_or(Stop::Gone, |first| first.into_error().into())),
+        }
+    }
+
+    /// Tells what is to be stored of the files that ended while events were skipped.
+    fn tell_ended(&mut self, learned: Option<SourceProgress>) -> Result<(), Stop> {
+        let files = self.files.take_ended();
+        if files.is_empty() && learned.is_none() {
+            return Ok(());
+        }
+        self.tell(learned, files)
+    }
+
     /// Takes an event that lies after what is committed.
     fn go_on(&mut self, event: &SourceEvent) -> Result<(), Stop> {
         if let Some(closed) = self.order.closed_to(event) {
-            return Ok(self.order.late_after_rollback(event, closed)?);
+            return self.order.late_after_rollback(event, closed);
         }
-        if self.follow(event)? && self.order.is_in_place(event)? {
-            self.regions.check(event)?;
-            self.pages.push(event, &*self.source)?;
+        if !(self.follow(event)? && self.order.is_in_place(event)?) {
+            self.leave_out_line(event);
+            return Ok(());
         }
-        Ok(())
+        self.order.note(event);
+        self.regions.check(event)?;
+        if self.tally.ends_before(event) {
+            self.warn_twice();
+        }
+        let digest = self.tally.pass(event);
+        self.files.add(event, digest);
+        self.pages.push(event, digest.sum, &*self.source)
+    }
+
+    /// Says that a block was the same twice over: without places we cannot know whether it was delivered twice.
+    fn warn_twice(&mut self) {
+        if let Some(block) = self.tally.came_twice()
+            && !std::mem::replace(&mut self.has_warned_twice, true)
+        {
+            tracing::warn!(
+                "block {block} holds the same events twice over, byte for byte, and all of them count; if it was delivered \
+                 twice, give each event a place ([source] seq), so that it counts once"
+            );
+        }
     }
 
     /// Follows the source to the block of an event, on another branch too; false if the place of the block has passed.
@@ -187,7 +430,7 @@ impl Reader {
     }
 
     /// Leaves out an event of a block whose place has passed.
-    fn leave_out(&self, event: &SourceEvent) -> Result<bool, Stop> {
+    fn leave_out(&mut self, event: &SourceEvent) -> Result<bool, Stop> {
         let is_blind = event.hash.is_some() && self.chain.is_blind_at(event.block.into());
         self.order.late_block(event, is_blind)?;
         Ok(false)
@@ -200,9 +443,50 @@ impl Reader {
         branch.map_or(Ok(()), |branch| self.switch_to(branch))
     }
 
+    /// The source has ended, or what is wanted of it (`is_until`).
+    fn end(&mut self, is_until: bool) -> Result<(), Stop> {
+        if is_until {
+            // The rest of the file is read by another run.
+            self.files.undo();
+        } else {
+            self.end_file()?;
+            self.warn_twice();
+            self.go_on_behind(None);
+        }
+        self.settle(true)?;
+        if self.resume.is_past() {
+            return Ok(());
+        }
+        if self.resume.has_reached_end() {
+            return self.finish_skipping(None);
+        }
+        self.end_before_committed(is_until)
+    }
+
+    /// The source has ended before what is committed does.
+    fn end_before_committed(&mut self, is_until: bool) -> Result<(), Stop> {
+        let Some(tip) = self.comparison.committed().block.filter(|_| !is_until && !self.has_resumed) else {
+            return Ok(());
+        };
+        if self.comparison.is_complete_without(&self.files) {
+            return self.tell_ended(None);
+        }
+        let Some(last) = self.comparison.last() else {
+            if !self.source.files().is_empty() {
+                tracing::warn!("the source holds no event, and block {tip} is committed");
+            }
+            return Ok(());
+        };
+        tracing::warn!(
+            "the source ends with block {last}, and block {tip} is committed: it is not the whole source any more"
+        );
+        self.compare(last)
+    }
+
     /// Switches to the branch that was held.
     fn switch_to(&mut self, branch: HeldBranch) -> Result<(), Stop> {
         let (to, events) = branch.open()?;
+        self.compare(to)?;
         self.roll_back(to)?;
         events.iter().try_for_each(|event| self.go_on(event))
     }
@@ -210,6 +494,7 @@ impl Reader {
     /// The source itself says that the blocks after `to` no longer count.
     fn rolled_back(&mut self, to: BlockNo) -> Result<(), Stop> {
         if self.resume.rolled_back(to) {
+            self.follow_back();
             self.order.forget_last();
             return Ok(());
         }
@@ -226,12 +511,75 @@ impl Reader {
         self.flush()?;
         self.chain.truncate(to);
         self.order.start_afresh();
+        self.tally = Tally::default();
+        self.files.undo();
         self.pages.send(FromReader::Rollback { to })
+    }
+
+    /// Goes back to before the block of a late event, and reads the source again with that event in its place.
+    fn replay(&mut self, Replay { from, why }: Replay) -> Result<(), Stop> {
+        let source = std::mem::replace(&mut self.source, Box::new(NoSource));
+        let mut merged = Merged::new(source, Arc::clone(&self.stats));
+        // The files that are left out have their place in the order too.
+        self.files.read_again();
+        merged.leave_out(self.files.left_out());
+        if !merged.rewind()? {
+            return Err(why.with_note("late = \"replay\" cannot handle it: the source cannot be read again").into());
+        }
+        // What is late while committed events are skipped may have been put in its place by an earlier run: the
+        // comparison tells. What is late behind them is new.
+        let is_comparing = !self.resume.is_past() && !self.is_compared;
+        let was_merged = std::mem::replace(&mut self.is_merged, true);
+        let from = match merged.first_late().filter(|_| !was_merged) {
+            Some(first) => from.min(first),
+            None => from,
+        };
+        self.source = Box::new(merged);
+        if is_comparing {
+            self.start_again();
+            self.resume.start_again();
+            self.comparison.start_again();
+            return Ok(());
+        }
+        let to = from.previous();
+        if self.chain.tip().is_some_and(|tip| tip.block > to) && !self.chain.allows(to) {
+            return Err(beyond_history(why, self.chain.oldest()).into());
+        }
+        self.roll_back(to)?;
+        self.start_again();
+        self.resume.finish();
+        self.replayed_to = Some(to);
+        Ok(())
+    }
+
+    /// The source begins again.
+    fn start_again(&mut self) {
+        self.order.start_afresh();
+        self.tally = Tally::default();
     }
 
     fn flush(&mut self) -> Result<(), Stop> {
         self.pages.flush(&*self.source)
     }
+}
+
+/// The replay that a comparison asks for.
+fn replay_of(found: Vec<Difference>) -> Stop {
+    let from = found.iter().map(|difference| difference.from).min().flatten();
+    let Some(first) = found.into_iter().min_by_key(|difference| difference.from) else { return Stop::Gone };
+    match from {
+        Some(from) => Stop::Replay(Replay { from, why: first.into_error() }),
+        None => Stop::Failed(beyond_history(first.into_error(), None)),
+    }
+}
+
+/// The error of a replay that the history does not reach.
+fn beyond_history(why: SourceError, oldest: Option<BlockNo>) -> SourceError {
+    let oldest = oldest.map_or_else(
+        || "the history does not hold the block that differs".to_owned(),
+        |oldest| format!("the oldest block that can be gone back to is {oldest}"),
+    );
+    why.with_note(&format!("late = \"replay\" cannot handle it: {oldest} ([rollback] depth)"))
 }
 
 #[cfg(test)]
@@ -300,6 +648,8 @@ mod tests {
             block: BlockNo::new(*block),
             events: 1,
             hash: Some(Arc::from(*hash)),
+            sum: None,
+            place: None,
         };
         let blocks: Vec<BlockMark> = blocks.iter().map(mark).collect();
         let Some(last) = blocks.last().map(|last| last.block.get()) else { return (Window::default(), None) };
@@ -313,7 +663,18 @@ mod tests {
     fn plan(blocks: &[(i64, &str)], depth: u64) -> ReadPlan {
         let (window, done) = window(blocks, depth);
         let (late, depth) = (Late::Error, depth.into());
-        ReadPlan { late, region_ids: None, done, after: None, window, depth, until: None, known_regions: Vec::new() }
+        ReadPlan {
+            late,
+            end: End::Complete,
+            region_ids: None,
+            done,
+            committed: CommittedSource::default(),
+            after: None,
+            window,
+            depth,
+            until: None,
+            known_regions: Vec::new(),
+        }
     }
 
     fn messages(plan: ReadPlan, source: impl Source + 'static) -> Vec<FromReader> {
@@ -325,13 +686,14 @@ mod tests {
 
     /// What the reader sends, in words: the blocks of its events, rollbacks, and how it ends.
     fn read(plan: ReadPlan, source: impl Source + 'static) -> String {
-        let said = messages(plan, source).into_iter().map(|message| match message {
+        let said = messages(plan, source).into_iter().filter_map(|message| match message {
             FromReader::Page(page) => {
-                page.events.iter().map(|event| event.block.to_string()).collect::<Vec<_>>().join(" ")
+                Some(page.events.iter().map(|event| event.block.to_string()).collect::<Vec<_>>().join(" "))
             }
-            FromReader::Rollback { to } => format!("back to {to}"),
-            FromReader::End => "end".into(),
-            FromReader::Failed(error) => error.to_string(),
+            FromReader::Rollback { to } => Some(format!("back to {to}")),
+            FromReader::Source { .. } => None,
+            FromReader::End { .. } => Some("end".into()),
+            FromReader::Failed(error) => Some(error.to_string()),
         });
         said.collect::<Vec<_>>().join(", ")
     }

@@ -8,16 +8,19 @@
 
 use super::block_chain::Chain;
 use super::forks::{Named, Verdict, judge, judge_branch, too_deep};
-use super::order::Order;
-use super::{SourceError, SourceEvent};
+use super::order::{CHOICES, Order};
+use super::page_writer::Stop;
+use super::{Late, SourceError, SourceEvent};
 use crate::model::ids::{BlockNo, Depth};
 use crate::model::limits::ASIDE_BYTES_MAX;
 
 /// What becomes of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It is committed already, late, or held: it goes no further for now.
+    /// It is committed already, or held: it goes no further for now.
     Kept,
+    /// It came late, and is left out.
+    Late,
     /// It lies after what is committed, and so does everything that follows.
     Past,
 }
@@ -55,6 +58,10 @@ pub(super) struct Resume {
     seen: Chain,
     /// Events of the last committed block that the source has given.
     events: u64,
+    /// The place of the last committed event, where the source has places.
+    place: Option<i64>,
+    /// The source has abandoned the blocks after this one; the inner none: all that it gave.
+    went_back: Option<Option<BlockNo>>,
     reading: Reading,
 }
 
@@ -116,12 +123,14 @@ fn held_bytes(event: &SourceEvent) -> usize {
 
 impl Resume {
     /// Resumes after the last committed block, given with its number of events; with none there is nothing to skip.
-    pub(super) fn new(done: Option<(BlockNo, u64)>, depth: Depth) -> Self {
+    pub(super) fn new(done: Option<(BlockNo, u64)>, place: Option<i64>, depth: Depth) -> Self {
         let (block, events) = done.unwrap_or_default();
         Self {
             done: Done { block, events },
             seen: Chain::new(depth),
             events: 0,
+            place,
+            went_back: None,
             reading: if done.is_some() { Reading::Before } else { Reading::Past },
         }
     }
@@ -154,31 +163,68 @@ impl Resume {
         }
     }
 
+    /// Goes on behind files that are left out, which end with so many events of a block.
+    pub(super) fn start_behind(&mut self, block: BlockNo, events: u64, ours: &Chain) {
+        self.seen = ours.clone();
+        self.seen.truncate(block);
+        if self.seen.tip().is_none_or(|tip| tip.block != block) {
+            self.seen.clear();
+            self.seen.push(block, None);
+        }
+        let is_last = block == self.done.block;
+        self.events = if is_last { events } else { 0 };
+        self.reading = if is_last { Reading::At } else { Reading::Before };
+    }
+
+    /// The source begins again, in another order.
+    pub(super) fn start_again(&mut self) {
+        self.seen = Chain::new(self.seen.depth());
+        (self.events, self.reading, self.went_back) = (0, Reading::Before, None);
+    }
+
+    /// Whether the source has given all of the last committed block.
+    pub(super) fn has_reached_end(&self) -> bool {
+        matches!(self.reading, Reading::At) && self.events >= self.done.events
+    }
+
+    /// Takes what the source has abandoned since the last call: the blocks after the one that is returned, or all.
+    pub(super) fn take_went_back(&mut self) -> Option<Option<BlockNo>> {
+        self.went_back.take()
+    }
+
     /// Takes an event, while [`Resume::is_past`] is false. `ours` is what is committed.
     ///
     /// # Errors
-    /// Its place has passed, and that is an error.
-    pub(super) fn take(&mut self, event: &SourceEvent, ours: &Chain, order: &mut Order) -> Result<Step, SourceError> {
+    /// Its place has passed, and that is not to be left out.
+    pub(super) fn take(&mut self, event: &SourceEvent, ours: &Chain, order: &mut Order) -> Result<Step, Stop> {
         let named = Named::of(event);
         let verdict = judge(&self.seen, named);
         self.seen.learn(verdict.links_gap());
-        // A fork may be abandoned too: it is held like any other.
-        if self.was_at() && !matches!(verdict, Verdict::Same | Verdict::Fork { .. }) {
+        // A fork may be abandoned too: it is held like any other. What is late says nothing of where the source stands.
+        if self.was_at() && !matches!(verdict, Verdict::Same | Verdict::Fork { .. } | Verdict::Late) {
             return Ok(Step::Past);
         }
         if verdict == Verdict::Late {
-            return order.late_block(event, false).map(|()| Step::Kept);
+            return order.late_block(event, false).map(|()| Step::Late);
         }
         self.follow(&verdict, named, order);
+        if !order.is_in_place(event)? {
+            return Ok(Step::Late);
+        }
         if is_last_committed(ours, self.done, named) {
+            // What comes behind the last committed place goes on within its block.
+            if self.place.zip(event.seq).is_some_and(|(committed, this)| this > committed) {
+                return Ok(Step::Past);
+            }
             let is_first = verdict != Verdict::Same;
             if !self.count(event, is_first, order)? {
-                return Ok(Step::Kept);
+                return Ok(Step::Late);
             }
         } else if self.compare(event, ours) == Step::Past {
             return Ok(Step::Past);
         }
-        order.is_in_place(event).map(|_| Step::Kept)
+        order.note(event);
+        Ok(Step::Kept)
     }
 
     /// Whether the source was in the last committed block.
@@ -198,6 +244,7 @@ impl Resume {
             Verdict::Unreachable(_) => {
                 self.reading = Reading::Before;
                 self.seen.clear();
+                self.went_back = Some(None);
                 order.forget_last();
             }
         }
@@ -207,6 +254,7 @@ impl Resume {
     /// The source has abandoned the blocks after `to`.
     fn go_back(&mut self, to: BlockNo) {
         self.seen.truncate(to);
+        self.went_back = Some(Some(to));
         self.reading = match std::mem::replace(&mut self.reading, Reading::Before) {
             Reading::Aside { branch, .. } => {
                 branch.cut(to).map_or(Reading::Before, |branch| Reading::Aside { branch, was_at: false })
@@ -216,17 +264,19 @@ impl Resume {
     }
 
     /// Counts an event of the last committed block; false if there are more than were committed.
-    fn count(&mut self, event: &SourceEvent, is_first: bool, order: &Order) -> Result<bool, SourceError> {
+    fn count(&mut self, event: &SourceEvent, is_first: bool, order: &Order) -> Result<bool, Stop> {
         self.events = if is_first { 1 } else { self.events + 1 };
         self.reading = Reading::At;
-        if self.events <= self.done.events {
+        // What is to be handled again the comparison finds, together with what is late before it.
+        if self.events <= self.done.events || order.rule() == Late::Replay {
             return Ok(true);
         }
         let Done { block, events } = self.done;
         let message = || {
             format!(
                 "block {block} was committed with {events} of its events, and the source now has more of it; a block must be \
-                 complete when it is read"
+                 complete when it is read: [source] end = \"open\" leaves the last block of a file that grows to the next \
+                 run. Of the events that are here, {CHOICES}"
             )
         };
         order.late(event, message).map(|()| false)

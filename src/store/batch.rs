@@ -6,6 +6,7 @@
 //! A program that only runs a pipeline needs none of this.
 
 pub use crate::batch::{Checkpoint, RegionChanges, RegionTouch, RowAt, SealedBatch, SnapshotDraft};
+pub use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile, SourceProgress};
 pub use crate::undo::{RegionUndo, UndoError, UndoRecord, Undone};
 
 /// The packed form of rows.

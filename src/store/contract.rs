@@ -14,6 +14,7 @@ use crate::model::limits::{SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::query::Query;
 use crate::model::schema::{Schema, SchemaError, check_pipeline_name};
 use crate::model::setting::SettingError;
+use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::CodecError;
@@ -259,6 +260,24 @@ pub trait Store: Send {
     /// # Errors
     /// The store does not answer.
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError>;
+
+    /// What of the source is committed, beside the counts of the checkpoint. Defaults to not known: then the next run
+    /// compares counts only. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
+        Ok(SourceProgress::default())
+    }
+
+    /// The files of the source that are read. Defaults to none: then each of them is read again by the next run. May
+    /// block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn source_files(&mut self) -> Result<Vec<SourceFile>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Regions that had events after their last snapshot. May block.
     ///

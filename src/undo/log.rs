@@ -19,6 +19,7 @@ use super::error::UndoError;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, EntityNo};
 use crate::model::schema::{Column, Entity, Schema, parse_columns};
+use crate::model::source_progress::{BlockSum, SourceDigest, SourceProgress};
 use crate::model::value::ColumnType;
 use crate::rows::codec::{Change, CodecError, Decoder, put_bytes};
 
@@ -35,6 +36,33 @@ pub struct BlockMark {
     /// Its hash, where the source gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<Arc<str>>,
+    /// The sum over its events; none if an earlier version handled them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum: Option<SourceDigest>,
+    /// The place of its last event, where the source has places.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<i64>,
+}
+
+impl BlockMark {
+    /// Goes on by later events of the block.
+    pub fn append(&mut self, events: u64, sum: Option<BlockSum>) {
+        self.events += events;
+        if let Some(sum) = sum {
+            self.sum = Some(self.sum.unwrap_or_default().plus(sum.digest));
+            self.place = sum.place;
+        }
+    }
+}
+
+impl BlockMark {
+    /// Goes on by what the next batch has of the block.
+    pub(super) fn go_on(&mut self, later: &Self) {
+        self.events += later.events;
+        self.hash = self.hash.take().or_else(|| later.hash.clone());
+        self.sum = self.sum.zip(later.sum).map(|(sum, later)| sum.plus(later));
+        self.place = later.place;
+    }
 }
 
 /// That a region had events in a block.
@@ -64,22 +92,35 @@ pub struct UndoBase {
     /// Its hash, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<Arc<str>>,
+    /// What of the source is committed up to it.
+    #[serde(default, skip_serializing_if = "SourceProgress::is_unknown")]
+    pub source: SourceProgress,
 }
 
 impl UndoBase {
     /// The end of what a checkpoint covers.
-    pub fn at(checkpoint: &Checkpoint, hash: Option<Arc<str>>) -> Self {
+    pub fn at(checkpoint: &Checkpoint, hash: Option<Arc<str>>, source: SourceProgress) -> Self {
         let Checkpoint { block, block_events, blocks, events, .. } = *checkpoint;
-        Self { block: block.map(BlockNo::new), block_events, blocks, events, hash }
+        Self { block: block.map(BlockNo::new), block_events, blocks, events, hash, source }
     }
 
-    /// Goes on by one block.
+    /// Goes on by one block, or by a part of the last one that an earlier batch left.
     pub fn pass(&mut self, mark: &BlockMark) {
+        let (is_part, sum) = (self.block == Some(mark.block), mark.sum);
+        let plus = |before: Option<SourceDigest>| before.zip(sum).map(|(before, sum)| before.plus(sum));
+        if self.block.is_none() {
+            self.source.first_block = Some(mark.block.get());
+        }
         self.block = Some(mark.block);
-        self.block_events = mark.events;
-        self.blocks += 1;
+        self.block_events = mark.events + if is_part { self.block_events } else { 0 };
+        self.blocks += u64::from(!is_part);
         self.events += mark.events;
-        self.hash.clone_from(&mark.hash);
+        if !is_part || mark.hash.is_some() {
+            self.hash.clone_from(&mark.hash);
+        }
+        self.source.digest = plus(self.source.digest);
+        self.source.block_digest = if is_part { plus(self.source.block_digest) } else { sum };
+        self.source.place = mark.place;
     }
 
     pub(super) fn checkpoint(&self, batch: u64) -> Checkpoint {
@@ -288,7 +329,8 @@ mod tests {
 
     #[test]
     fn a_head_lies_on_disk_as_this_json() {
-        let base = UndoBase { block: Some(BlockNo::new(-5)), block_events: 1, blocks: 3, events: 7, hash: None };
+        let base =
+            UndoBase { block: Some(BlockNo::new(-5)), block_events: 1, blocks: 3, events: 7, ..UndoBase::default() };
         let touch = BlockTouch { block: BlockNo::new(10), region: Arc::from("r"), events: 2, before: None };
         let head = UndoHead { base, blocks: vec![mark(10)], touches: vec![touch] };
         let stored = record(4, 3, Some(10), &head, Vec::new());

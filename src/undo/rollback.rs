@@ -13,6 +13,7 @@ use super::window::Window;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth, EntityNo};
 use crate::model::schema::{Column, Entity, Schema};
+use crate::model::source_progress::SourceProgress;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Decoder, ValueRef, encode_row};
 
@@ -47,6 +48,8 @@ pub struct RollbackPlan {
     pub after: Checkpoint,
     /// The hash of the checkpoint's block, if it is known.
     pub hash: Option<Arc<str>>,
+    /// What of the source is committed up to the block.
+    pub source: SourceProgress,
     /// For each entity of the schema, the rows as they were, ordered by region.
     pub changes: Vec<Vec<RegionChanges>>,
     /// What is left of the undo log, as the record of this batch.
@@ -94,6 +97,8 @@ pub fn plan_rollback<E: From<UndoError>>(
 /// A row as it is to be again.
 struct RowBefore {
     block: BlockNo,
+    /// The batch that changed it: two batches may have changed it in one block.
+    batch: u64,
     packed: Vec<u8>,
 }
 
@@ -126,7 +131,7 @@ impl Undo {
         let is_oldest = record.batch == self.records_from();
         for section in sections(schema, record) {
             let section = section?;
-            self.add_section(&schema[section.entity], &section)?;
+            self.add_section(&schema[section.entity], &section, record.batch)?;
             if is_oldest {
                 let entries = entries_up_to(&section.then, section.entries, self.to)?;
                 push_section(&section.then, &BeforeImages { region: section.region, entries }, &mut self.kept);
@@ -135,7 +140,7 @@ impl Undo {
         Ok(())
     }
 
-    fn add_section(&mut self, now: &Entity, section: &Section<'_>) -> Result<(), UndoError> {
+    fn add_section(&mut self, now: &Entity, section: &Section<'_>, batch: u64) -> Result<(), UndoError> {
         let Section { entity, then, region, entries } = section;
         let rows = self.rows.entry((*entity, Arc::clone(region))).or_default();
         let mut values = Vec::new();
@@ -145,7 +150,7 @@ impl Undo {
                 continue;
             }
             let head = Decoder::new(then, entries, at.start).row(&mut values)?;
-            if rows.get(head.id).is_some_and(|row| row.block <= block) {
+            if rows.get(head.id).is_some_and(|row| (row.block, row.batch) <= (block, batch)) {
                 continue;
             }
             let mut packed = Vec::new();
@@ -159,7 +164,7 @@ impl Undo {
                     now.columns.iter().map(|column| value(column).unwrap_or(ValueRef::Null)).collect();
                 encode_row(now, head, &row, &mut packed);
             }
-            rows.insert(head.id.to_owned(), RowBefore { block, packed });
+            rows.insert(head.id.to_owned(), RowBefore { block, batch, packed });
         }
         Ok(())
     }
@@ -189,6 +194,7 @@ impl Undo {
             before: self.checkpoint,
             after,
             hash: base.hash,
+            source: base.source,
             changes,
             record: record(number, before, after.block, &head, self.kept),
             undone: Undone { to: self.to.get(), records_from, regions },

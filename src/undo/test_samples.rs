@@ -24,12 +24,19 @@ pub(super) fn entry(entity: &Entity, block: i64, id: &str, value: Option<i64>, e
 }
 
 pub(super) fn mark(block: i64) -> BlockMark {
-    BlockMark { block: BlockNo::new(block), events: 2, hash: Some(Arc::from(format!("h{block}"))) }
+    BlockMark {
+        block: BlockNo::new(block),
+        events: 2,
+        hash: Some(Arc::from(format!("h{block}"))),
+        sum: None,
+        place: None,
+    }
 }
 
 /// Two batches, the newest first: blocks 15 and 20, and before them 10 and 12.
 pub(super) fn records(entity: &Entity) -> Vec<UndoRecord> {
-    let mut base = UndoBase { block: Some(BlockNo::new(5)), block_events: 1, blocks: 3, events: 7, hash: None };
+    let mut base =
+        UndoBase { block: Some(BlockNo::new(5)), block_events: 1, blocks: 3, events: 7, ..UndoBase::default() };
     let mut records = Vec::new();
     for (batch, blocks) in [(4, [10, 12]), (5, [15, 20])] {
         let touch = |block| {

@@ -54,10 +54,23 @@ impl Window {
     pub fn blocks(&self) -> Vec<BlockMark> {
         let mut blocks = Vec::new();
         if let Some(first) = self.logged.last() {
-            let UndoBase { block, block_events, hash, .. } = &first.head.base;
-            blocks.extend(block.map(|block| BlockMark { block, events: *block_events, hash: hash.clone() }));
+            let UndoBase { block, block_events, hash, source, .. } = &first.head.base;
+            let (sum, place) = (source.block_digest, source.place);
+            blocks.extend(block.map(|block| BlockMark {
+                block,
+                events: *block_events,
+                hash: hash.clone(),
+                sum,
+                place,
+            }));
         }
-        blocks.extend(self.logged.iter().rev().flat_map(|logged| logged.head.blocks.iter().cloned()));
+        for mark in self.logged.iter().rev().flat_map(|logged| &logged.head.blocks) {
+            match blocks.last_mut() {
+                // The next batch went on within the block.
+                Some(last) if last.block == mark.block => last.go_on(mark),
+                _ => blocks.push(mark.clone()),
+            }
+        }
         blocks
     }
 
@@ -141,7 +154,8 @@ mod tests {
     fn blocks_that_a_large_batch_did_not_keep_end_the_history() {
         let mut records = records(&entity(&["v"]));
         let mut head: UndoHead = serde_json::from_str(&records[0].head).expect("a head");
-        head.base = UndoBase { block: Some(BlockNo::new(14)), block_events: 1, blocks: 9, events: 20, hash: None };
+        head.base =
+            UndoBase { block: Some(BlockNo::new(14)), block_events: 1, blocks: 9, events: 20, ..UndoBase::default() };
         records[0].head = serde_json::to_string(&head).expect("a head");
         let window = window(100, &records);
         assert_eq!(window.oldest(), Some(BlockNo::new(14)));

@@ -32,6 +32,8 @@ mod handoff;
 mod histories;
 /// The house itself: which room imports which, and how long files and functions are.
 mod house;
+/// What comes late, was changed or is gone is told, left out, or handled in its place.
+mod late;
 /// The memory budget: rows are let go and come back, and the state is the same.
 mod memory;
 /// Handlers in Rust.

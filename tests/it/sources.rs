@@ -156,7 +156,8 @@ fn late_events_are_left_out_and_counted_where_that_is_asked_for() {
     project.forebay(&["run", "pipeline.toml"]).fails(2, &["events.ndjson:3:", "block 2 comes after block 3"]);
     project.write("pipeline.toml", PIPELINE.replace("[entities", "late = \"skip\"\n[entities"));
     let report = project.run_json();
-    assert_eq!((&report["events"], &report["late_skipped"]), (&4.into(), &1.into()));
+    // Without places nothing says whether the second event of block 3 is a new one.
+    assert_eq!((&report["events"], &report["late_skipped"]), (&3.into(), &2.into()));
 }
 
 #[test]

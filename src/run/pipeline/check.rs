@@ -50,7 +50,7 @@ impl Pipeline {
         let source = self.take_source()?;
         let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
         let shared = SharedParts::new(self.batch.memory_bytes, 0);
-        let pages = self.start_reader(source, Checkpoint::default(), Window::default(), &start, &shared)?;
+        let pages = self.start_reader(source, Checkpoint::default(), Default::default(), &start, &shared)?;
         let mut queue = EventQueue::default();
         let (mut names, mut seen) = (start.names.clone(), 0);
         // A silent source is waited for, as in a run, until the stop handle says otherwise.
@@ -64,8 +64,8 @@ impl Pipeline {
                     queue.push(page);
                 }
                 // What is tried is no state, so it cannot go back either.
-                Ok(FromReader::Rollback { .. }) => {}
-                Ok(FromReader::End) => break,
+                Ok(FromReader::Rollback { .. } | FromReader::Source { .. }) => {}
+                Ok(FromReader::End { .. }) => break,
                 Ok(FromReader::Failed(error)) => return Err(error.into()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
@@ -73,7 +73,7 @@ impl Pipeline {
         }
         shared.read.stop.store(true, Ordering::Relaxed);
         drop(pages);
-        queue.end();
+        queue.end(false);
         let events = self.try_events(&mut queue, &names, start.all)?;
         let regions = names.iter().map(ToString::to_string).collect();
         Ok(Checked { events, regions, has_snapshots })

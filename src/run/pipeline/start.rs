@@ -33,7 +33,7 @@ use crate::run::shared::SharedParts;
 use crate::run::snapshot_duty::SnapshotDuty;
 use crate::snapshot::Schedule;
 use crate::source::Source;
-use crate::source::reader::{FromReader, ReadPlan, Reader};
+use crate::source::reader::{CommittedSource, FromReader, ReadPlan, Reader};
 use crate::store::{OpenReader, Store, StoreError};
 use crate::undo::{UndoBase, Window};
 
@@ -41,6 +41,7 @@ use crate::undo::{UndoBase, Window};
 struct Stored {
     checkpoint: Checkpoint,
     window: Window,
+    source: CommittedSource,
     regions: StartRegions,
     /// Regions that an earlier run rolled back, and for which it did not get to make snapshots.
     set_back: Vec<RegionNo>,
@@ -69,7 +70,7 @@ impl Pipeline {
         };
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
-        let pages = self.start_reader(source, checkpoint, stored.window, &stored.regions, &shared)?;
+        let pages = self.start_reader(source, checkpoint, (stored.window, stored.source), &stored.regions, &shared)?;
         let publish = self.prepare_publish(target, store.as_ref(), &shared)?;
         let listener = publish.as_ref().map(PublishStart::listener);
         let recorder = Arc::clone(&shared.recorder);
@@ -92,7 +93,7 @@ impl Pipeline {
                 rollback: rollback.map(BlockNo::new),
             },
             incoming: Incoming { pages, budget: Arc::clone(&shared.budget), regions: names },
-            queue: EventQueue::default(),
+            queue: EventQueue::after(checkpoint.block.map(BlockNo::new)),
             assignment: Assignment::new(engines.len()),
             engines,
             open: OpenBatch::new(checkpoint, depth, stored.log),
@@ -133,7 +134,7 @@ impl Pipeline {
 
     /// Reads what the store says before the first event.
     fn read_store(&self, store: &mut dyn Store) -> Result<Stored, PipelineError> {
-        let checkpoint = store.checkpoint()?;
+        let (checkpoint, progress) = (store.checkpoint()?, store.source_progress()?);
         let window = Window::new(checkpoint, self.rollback_depth.into(), &store.undo_log(u64::MAX)?)
             .map_err(StoreError::from)?;
         let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
@@ -147,8 +148,10 @@ impl Pipeline {
             .collect();
         let hash =
             window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
-        let log = BlockLog::new(Depth::new(self.rollback_depth), UndoBase::at(&checkpoint, hash), last_blocks);
-        Ok(Stored { checkpoint, window, regions, set_back, log, is_empty: store.empty_entities()?.into() })
+        let log =
+            BlockLog::new(Depth::new(self.rollback_depth), UndoBase::at(&checkpoint, hash, progress), last_blocks);
+        let source = CommittedSource::new(&checkpoint, progress, &window, store.source_files()?);
+        Ok(Stored { checkpoint, window, source, regions, set_back, log, is_empty: store.empty_entities()?.into() })
     }
 
     /// What engines over those rows are made with.
@@ -174,14 +177,16 @@ impl Pipeline {
         &self,
         source: Box<dyn Source>,
         checkpoint: Checkpoint,
-        window: Window,
+        (window, committed): (Window, CommittedSource),
         regions: &StartRegions,
         shared: &SharedParts,
     ) -> Result<Receiver<FromReader>, PipelineError> {
         let plan = ReadPlan {
             late: self.late,
+            end: self.end,
             region_ids: self.regions.ids.clone(),
             done: checkpoint.block.map(|block| (block.into(), checkpoint.block_events)),
+            committed,
             window,
             after: None,
             depth: self.rollback_depth.into(),

@@ -26,6 +26,7 @@ mod refused_row;
 mod rows;
 mod session;
 mod snapshots;
+mod source;
 mod tables;
 mod tls;
 mod write;
@@ -41,6 +42,7 @@ use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, 
 use super::{SnapshotReader, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
 use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
@@ -291,6 +293,14 @@ impl Store for PostgresStore {
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
         let found = self.ask("reading the checkpoint", |link, plan| tables::checkpoint(link, &plan.pipeline))?;
         Ok(found.unwrap_or_default())
+    }
+
+    fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
+        self.ask("reading what of the source is committed", |link, plan| source::progress(link, &plan.pipeline))
+    }
+
+    fn source_files(&mut self) -> Result<Vec<SourceFile>, StoreError> {
+        self.ask("reading which files are committed", |link, plan| source::files(link, &plan.pipeline))
     }
 
     fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {

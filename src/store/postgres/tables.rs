@@ -10,6 +10,7 @@ use postgres::types::Type;
 
 use super::fault::Fault;
 use super::session::Link;
+use super::source;
 use crate::batch::RegionTouch;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::limits::NAME_BYTES_MAX;
@@ -123,6 +124,7 @@ fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
         link.run("CREATE SCHEMA forebay")?;
     }
     link.run(OWN_TABLES)?;
+    link.run(source::TABLE)?;
     let survey = Survey::take(link, plan)?;
     if let Some(refused) = survey.refusal(plan) {
         return Ok(refused);
@@ -133,7 +135,9 @@ fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
     for entity in plan.schema.entities() {
         make_entity(link, plan, entity, survey.stored(&entity.name))?;
     }
-    let sql = "INSERT INTO forebay.pipelines VALUES ($1, $2, 0, NULL, 0, 0, 0, $3, NULL)
+    let sql =
+        "INSERT INTO forebay.pipelines (pipeline, format, batch, block, block_events, blocks, events, has_snapshots)
+               VALUES ($1, $2, 0, NULL, 0, 0, 0, $3)
                ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots";
     let params =
         [(&plan.pipeline as _, Type::TEXT), (&FORMAT as _, Type::INT8), (&plan.has_snapshots as _, Type::BOOL)];
@@ -144,6 +148,8 @@ fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
 /// What there is.
 struct Survey {
     has_own: bool,
+    /// Whether the tables are those of this version: an earlier one knew no files of a source.
+    has_files: bool,
     has_schema: bool,
     /// Format and whether there are snapshots, if the pipeline is known.
     known: Option<(i64, bool)>,
@@ -160,6 +166,7 @@ impl Survey {
     fn take(link: &mut Link, plan: &StorePlan) -> Result<Self, Fault> {
         let pipeline = (&plan.pipeline as _, Type::TEXT);
         let sql = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL AND to_regclass('forebay.history') IS NOT NULL,
+                     to_regclass('forebay.source_files') IS NOT NULL,
                      EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
                      ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
                      ARRAY(SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
@@ -171,11 +178,12 @@ impl Survey {
                            WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL)";
         let row = link.query(sql, std::slice::from_ref(&pipeline))?;
         let row = row.first().ok_or_else(no_answer)?;
-        let relations: Vec<String> = row.try_get(2)?;
-        let columns: Vec<String> = row.try_get(3)?;
+        let relations: Vec<String> = row.try_get(3)?;
+        let columns: Vec<String> = row.try_get(4)?;
         let mut survey = Self {
             has_own: row.try_get(0)?,
-            has_schema: row.try_get(1)?,
+            has_files: row.try_get(1)?,
+            has_schema: row.try_get(2)?,
             known: None,
             entities: Vec::new(),
             relations: relations.into_iter().collect(),
@@ -260,7 +268,9 @@ impl Survey {
     /// Whether all that the plan needs is there, but for indexes.
     fn is_complete(&self, plan: &StorePlan) -> bool {
         let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&entity.columns_text());
-        self.known == Some((FORMAT, plan.has_snapshots)) && plan.schema.entities().iter().all(has_entity)
+        self.has_files
+            && self.known == Some((FORMAT, plan.has_snapshots))
+            && plan.schema.entities().iter().all(has_entity)
     }
 }
 

@@ -25,6 +25,7 @@ use super::binary::{COPY_HEADER, COPY_TRAILER, Moment, RawArray, gather, types_o
 use super::fault::Fault;
 use super::session::{Link, Param};
 use super::snapshots::NEWEST;
+use super::source;
 use super::tables::{checkpoint_values, table_name};
 use crate::batch::{SealedBatch, SnapshotDraft};
 use crate::model::limits::{HISTORY_PRUNE_RECORDS_MAX, SNAPSHOT_PRUNE_ROWS_MAX};
@@ -262,6 +263,7 @@ impl Statement {
             statement.rows(at, *route, layout, regions);
         }
         statement.undo_record(batch);
+        statement.source_files(batch);
         if batch.snapshots.is_empty() {
             if batch.undone.is_none() {
                 statement.regions(batch);
@@ -305,9 +307,15 @@ impl Statement {
         let before = self.param(signed(batch.before.batch), Type::INT8);
         let before_block = self.param(batch.before.block, Type::INT8);
         let backend = self.param(backend, Type::INT4);
+        let source = batch.source;
+        let digest = self.param(source.digest.map(|digest| digest.to_string()), Type::TEXT);
+        let block_digest = self.param(source.block_digest.map(|digest| digest.to_string()), Type::TEXT);
+        let place = self.param(source.place, Type::INT8);
+        let first_block = self.param(source.first_block, Type::INT8);
         self.add(&format!(
             "moved AS (UPDATE forebay.pipelines SET batch = {number}, block = {block}, block_events = {block_events},
-               blocks = {blocks}, events = {events}, committed_at = {now}
+               blocks = {blocks}, events = {events}, committed_at = {now}, source_digest = {digest},
+               block_digest = {block_digest}, place = {place}, first_block = {first_block}
              WHERE pipeline = {pipeline} AND batch = {before} AND block IS NOT DISTINCT FROM {before_block}
                AND pg_backend_pid() = {backend} RETURNING 1)"
         ));
@@ -382,6 +390,29 @@ impl Statement {
                WHERE {GATE} AND r.pipeline = $1 AND s.pipeline = $1 AND r.region = s.region
                  AND (u.region IS NOT NULL OR s.snapshot_block > {to}))"
         ));
+    }
+
+    /// Files of the source; of files that a rollback reaches into nothing is known any more but their names.
+    fn source_files(&mut self, batch: &SealedBatch) {
+        if let Some(undone) = &batch.undone {
+            let to = self.param(undone.to, Type::INT8);
+            self.add(&format!(
+                ", files_undone AS (UPDATE forebay.source_files SET is_whole = false
+                   WHERE {GATE} AND pipeline = $1 AND last_block > {to})"
+            ));
+        }
+        if !batch.files.is_empty() {
+            let files = self.param(source::json(&batch.files), Type::TEXT);
+            self.add(&format!(
+                ", files AS (INSERT INTO forebay.source_files SELECT $1, f.* FROM json_to_recordset({files}::json)
+                   f ({}) WHERE {GATE} ON CONFLICT (pipeline, name) DO UPDATE SET
+                   bytes = excluded.bytes, modified = excluded.modified, inode = excluded.inode,
+                   is_whole = excluded.is_whole, first_block = excluded.first_block, last_block = excluded.last_block,
+                   last_events = excluded.last_events, last_place = excluded.last_place, events = excluded.events,
+                   late = excluded.late, digest = excluded.digest, content = excluded.content)",
+                source::COLUMNS
+            ));
+        }
     }
 
     /// The regions that had events, as a table of parameters.

@@ -5,6 +5,7 @@
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
 //! | `write` | one batch, one transaction |
+//! | `source` | what of its source is committed |
 //! | `undo_log` | one record per batch, by which it can be rolled back |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
@@ -15,6 +16,7 @@ mod lock;
 mod outbox;
 mod rows;
 mod snapshots;
+mod source;
 mod tables;
 mod undo_log;
 mod write;
@@ -31,6 +33,7 @@ use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::cause::Reason;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::schema::Schema;
+use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
 use lock::WriterLock;
 use outbox::SqliteOutbox;
@@ -190,6 +193,16 @@ impl Store for SqliteStore {
         tables::checkpoint(&self.connection, &self.plan.pipeline)
             .map(Option::unwrap_or_default)
             .map_err(self.name.sql("reading the checkpoint"))
+    }
+
+    fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
+        let doing = self.name.sql("reading what of the source is committed");
+        source::progress(&self.connection, &self.plan.pipeline).map_err(doing)
+    }
+
+    fn source_files(&mut self) -> Result<Vec<SourceFile>, StoreError> {
+        let doing = self.name.sql("reading which files are committed");
+        source::files(&self.connection, &self.plan.pipeline).map_err(doing)
     }
 
     fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan, find, undo_log};
+use super::{StoreError, StoreName, StorePlan, find, source, undo_log};
 use crate::batch::RegionTouch;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::schema::{Column, Entity, parse_columns};
@@ -42,6 +42,7 @@ pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &Stor
     let sql = name.sql("making the tables");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&sql)?;
     transaction.execute_batch(OWN_TABLES).and_then(|()| transaction.execute_batch(undo_log::TABLE)).map_err(&sql)?;
+    transaction.execute_batch(source::TABLE).and_then(|()| source::add_columns(&transaction)).map_err(&sql)?;
     check_format(&transaction, name, plan)?;
     let differences = differences(&transaction, plan).map_err(&sql)?;
     if !differences.is_empty() {
@@ -52,7 +53,8 @@ pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &Stor
     }
     transaction
         .execute(
-            "INSERT INTO forebay_pipelines VALUES (?1, ?2, 0, NULL, 0, 0, 0, ?3, NULL)
+            "INSERT INTO forebay_pipelines (pipeline, format, batch, block, block_events, blocks, events, has_snapshots)
+             VALUES (?1, ?2, 0, NULL, 0, 0, 0, ?3)
              ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots
              WHERE has_snapshots <> excluded.has_snapshots",
             (&plan.pipeline, FORMAT, plan.has_snapshots),

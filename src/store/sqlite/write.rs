@@ -6,7 +6,7 @@ use std::time::Instant;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan, undo_log};
+use super::{StoreError, StoreName, StorePlan, source, undo_log};
 use crate::batch::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::limits::SNAPSHOT_PRUNE_ROWS_MAX;
@@ -68,6 +68,7 @@ pub(super) fn commit(
         write_entity(&transaction, name, entity, texts, changes)?;
     }
     undo_log::write(&transaction, &plan.pipeline, batch).map_err(name.sql("writing the history"))?;
+    source::write_files(&transaction, &plan.pipeline, batch).map_err(name.sql("noting the files"))?;
     let now = Timestamp::now();
     touch_regions(&transaction, plan, &batch.touched).map_err(name.sql("noting the regions"))?;
     let snapshots = write_snapshots(&transaction, plan, &batch.snapshots).map_err(name.sql("writing snapshots"))?;
@@ -88,8 +89,10 @@ fn move_checkpoint(
     batch: &SealedBatch,
 ) -> Result<(), StoreError> {
     let Checkpoint { batch: number, block, block_events, blocks, events } = batch.after;
+    let source = batch.source;
     let sql = "UPDATE forebay_pipelines
-               SET batch = ?2, block = ?3, block_events = ?4, blocks = ?5, events = ?6, committed_at = ?7
+               SET batch = ?2, block = ?3, block_events = ?4, blocks = ?5, events = ?6, committed_at = ?7,
+                 source_digest = ?10, block_digest = ?11, place = ?12, first_block = ?13
                WHERE pipeline = ?1 AND batch = ?8 AND block IS ?9";
     let moved = transaction
         .prepare_cached(sql)
@@ -104,6 +107,10 @@ fn move_checkpoint(
                 Timestamp::now().to_millis_text(),
                 signed(batch.before.batch),
                 batch.before.block,
+                source.digest.map(|digest| digest.to_string()),
+                source.block_digest.map(|digest| digest.to_string()),
+                source.place,
+                source.first_block,
             ))
         })
         .map_err(name.sql("moving the checkpoint"))?;

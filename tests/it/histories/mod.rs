@@ -9,6 +9,8 @@
 
 /// What events do, over real entities and over the model's.
 mod items;
+/// Late, repeated and partial deliveries.
+mod late;
 /// The same handlers as a script.
 mod lua;
 /// The model: branches, and the state as of every block.

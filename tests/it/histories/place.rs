@@ -9,7 +9,7 @@ use forebay::config::{BatchConfig, SnapshotsConfig};
 use forebay::snapshot::Every;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
 use forebay::store::batch::UndoRecord;
-use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch};
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch, SourceFile, SourceProgress};
 use forebay::store::{self, Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan, StoreUrl};
 use forebay::{EntityRow, Pipeline, Schema};
 use proptest::prelude::*;
@@ -60,6 +60,12 @@ pub struct Failing {
 impl Store for Failing {
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
         self.inner.checkpoint()
+    }
+    fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
+        self.inner.source_progress()
+    }
+    fn source_files(&mut self) -> Result<Vec<SourceFile>, StoreError> {
+        self.inner.source_files()
     }
     fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
         self.inner.pending_regions()

@@ -1,0 +1,434 @@
+//! What a run leaves out because it is committed, it has compared.
+//!
+//! While committed events are skipped, their digests are added up. At the end of it the sum must be the one that is stored.
+//! If it is not, the difference is narrowed down: to a file, to a block within the history, or to the whole.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use super::digest::EventDigest;
+use super::file_log::{FileLog, ReadFile};
+use super::order::CHOICES;
+use super::{SourceError, SourceEvent};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::ids::{BlockNo, Depth};
+use crate::model::source_progress::{SourceDigest, SourceFile, SourceProgress};
+use crate::undo::{BlockMark, Window};
+
+/// What is committed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CommittedSource {
+    /// The last block; none if nothing is committed.
+    pub(crate) block: Option<BlockNo>,
+    /// Events up to its end.
+    pub(crate) events: u64,
+    /// What is known beside it.
+    pub(crate) progress: SourceProgress,
+    /// The blocks that are held, oldest first.
+    pub(crate) marks: Vec<BlockMark>,
+    /// The files that were read.
+    pub(crate) files: Vec<SourceFile>,
+}
+
+impl CommittedSource {
+    /// What is committed as of a checkpoint, with the blocks that its undo log holds.
+    pub(crate) fn new(
+        checkpoint: &Checkpoint,
+        progress: SourceProgress,
+        window: &Window,
+        files: Vec<SourceFile>,
+    ) -> Self {
+        let block = checkpoint.block.map(BlockNo::new);
+        let mut marks = window.blocks();
+        if let Some(tip) = block.filter(|tip| marks.last().is_none_or(|last| last.block != *tip)) {
+            let (events, sum) = (checkpoint.block_events, progress.block_digest);
+            marks = vec![BlockMark { block: tip, events, hash: None, sum, place: progress.place }];
+        }
+        Self { block, events: checkpoint.events, progress, marks, files }
+    }
+}
+
+/// Events and the sum over them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    events: u64,
+    digest: SourceDigest,
+}
+
+impl Sum {
+    fn plus(self, other: Self) -> Self {
+        Self { events: self.events + other.events, digest: self.digest.plus(other.digest) }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self { events: self.events.saturating_sub(other.events), digest: self.digest.minus(other.digest) }
+    }
+
+    fn of_file(file: &SourceFile) -> Self {
+        Self { events: file.events, digest: file.digest }
+    }
+}
+
+/// A block that was read.
+#[derive(Debug, Clone)]
+struct ReadBlock {
+    block: BlockNo,
+    sum: Sum,
+    origin: Arc<str>,
+    line: u64,
+}
+
+/// A difference between the source and what is committed.
+#[derive(Debug)]
+pub(super) struct Difference {
+    /// The first block that is concerned, if that is known.
+    pub(super) from: Option<BlockNo>,
+    /// Events that the source has more.
+    pub(super) late: u64,
+    /// It is a file that was not there when its blocks were committed.
+    is_file: bool,
+    origin: Arc<str>,
+    line: u64,
+    what: String,
+}
+
+impl Difference {
+    /// The file that was not there when its blocks were committed, if it is one.
+    pub(super) fn late_file(&self) -> Option<&str> {
+        self.is_file.then_some(&*self.origin)
+    }
+
+    /// The error that it is, with the choices.
+    pub(super) fn into_error(self) -> SourceError {
+        let message = format!(
+            "{}. Choose: {CHOICES}; forebay rollback --to goes back by hand; a new store begins anew",
+            self.what
+        );
+        SourceError::Input { origin: self.origin, line: self.line, message }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.what)
+    }
+}
+
+/// What a comparison came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The source holds what is committed, as far as that can be known.
+    Same,
+    /// It does not hold it.
+    Different(Vec<Difference>),
+}
+
+/// Adds up what is skipped.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    committed: CommittedSource,
+    depth: Depth,
+    total: Sum,
+    /// The blocks that were read, as far back as blocks are held.
+    blocks: VecDeque<ReadBlock>,
+    /// The first block that was read.
+    first: Option<BlockNo>,
+    /// A part of the source is not there to be compared.
+    is_blind: bool,
+}
+
+impl Comparison {
+    pub(super) fn new(committed: CommittedSource, depth: Depth) -> Self {
+        Self { committed, depth, total: Sum::default(), blocks: VecDeque::new(), first: None, is_blind: false }
+    }
+
+    /// The source begins again, in another order.
+    pub(super) fn start_again(&mut self) {
+        (self.total, self.first, self.is_blind) = (Sum::default(), None, false);
+        self.blocks.clear();
+    }
+
+    /// Whether anything that is committed was seen, read or left out.
+    pub(super) fn has_seen(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// The last block that was read.
+    pub(super) fn last(&self) -> Option<BlockNo> {
+        self.blocks.back().map(|last| last.block)
+    }
+
+    /// Whether all that is committed is there, or in files that are gone.
+    pub(super) fn is_complete_without(&self, files: &FileLog) -> bool {
+        let gone = files.gone_files().into_iter().map(Sum::of_file).fold(Sum::default(), Sum::plus);
+        let Sum { events, digest } = self.total.plus(gone);
+        events == self.committed.events && self.committed.progress.digest == Some(digest)
+    }
+
+    /// What is committed.
+    pub(super) fn committed(&self) -> &CommittedSource {
+        &self.committed
+    }
+
+    /// Adds a file that is left out because it has not changed.
+    pub(super) fn add_file(&mut self, file: &SourceFile) {
+        self.total = self.total.plus(Sum::of_file(file));
+        if let Some(first) = file.first_block.map(BlockNo::new) {
+            self.first = Some(self.first.map_or(first, |before| before.min(first)));
+        }
+    }
+
+    /// Adds an event that is skipped.
+    pub(super) fn pass(&mut self, event: &SourceEvent, digest: EventDigest) {
+        let (block, sum) = (BlockNo::new(event.block), Sum { events: 1, digest: digest.sum });
+        self.total = self.total.plus(sum);
+        self.first = Some(self.first.map_or(block, |first| first.min(block)));
+        match self.blocks.back_mut() {
+            Some(last) if last.block == block => last.sum = last.sum.plus(sum),
+            _ => {
+                let origin = Arc::clone(&event.origin);
+                self.blocks.push_back(ReadBlock { block, sum, origin, line: event.line });
+                let oldest = self.depth.oldest(block);
+                while self.blocks.len() > 2 && self.blocks.front().is_some_and(|first| first.block < oldest) {
+                    self.blocks.pop_front();
+                }
+            }
+        }
+    }
+
+    /// The source has abandoned the blocks after `to`.
+    pub(super) fn go_back(&mut self, to: BlockNo) {
+        while let Some(block) = self.blocks.pop_back_if(|block| block.block > to) {
+            self.total = self.total.minus(block.sum);
+        }
+    }
+
+    /// The source has left its own chain: what was read before cannot be compared any more.
+    pub(super) fn lose(&mut self) {
+        self.is_blind = true;
+    }
+
+    /// The digest of all that is committed, as it was read; none if not all of it was.
+    pub(super) fn learned(&self) -> Option<SourceProgress> {
+        let last = self.blocks.back()?;
+        let is_all = !self.is_blind && self.total.events == self.committed.events;
+        let block_digest = Some(last.sum.digest).filter(|_| Some(last.block) == self.committed.block);
+        let first = self.first.map(BlockNo::get);
+        is_all.then(|| SourceProgress::new(Some(self.total.digest), block_digest, self.committed.progress.place, first))
+    }
+
+    /// Whether the source was seen from the first committed block on.
+    fn is_from_start(&self) -> bool {
+        let begin = self.committed.progress.first_block;
+        self.first.is_some_and(|first| begin.is_none_or(|begin| first.get() <= begin))
+    }
+
+    /// Compares what was read with what is committed up to block `to`, the last one that was skipped.
+    pub(super) fn compare(&mut self, to: BlockNo, files: &FileLog) -> Outcome {
+        self.go_back(to);
+        if self.is_blind {
+            return Outcome::Same;
+        }
+        let Some(expected) = self.expected_at(to) else { return Outcome::Same };
+        let is_same = |total: Sum| match expected.1 {
+            Some(digest) => total == Sum { events: expected.0, digest },
+            None => total.events == expected.0,
+        };
+        let gone = files.gone_files().into_iter().map(Sum::of_file).fold(Sum::default(), Sum::plus);
+        if is_same(self.total) || is_same(self.total.plus(gone)) {
+            return Outcome::Same;
+        }
+        let late = self.late_files(files, to);
+        let left = late.iter().map(|(_, sum)| *sum).fold(self.total, Sum::minus);
+        let mut found: Vec<Difference> = late.iter().map(|(read, _)| self.late_file(read, to)).collect();
+        if !found.is_empty() && (is_same(left) || is_same(left.plus(gone))) {
+            return Outcome::Different(found);
+        }
+        let is_from_start = self.is_from_start() || files.left_out_files().next().is_some();
+        match self.different_block(to, files, is_from_start) {
+            Some(block) => found.push(block),
+            // Of a source that begins later, or an earlier version's, only the last blocks are known.
+            None if !is_from_start || expected.1.is_none() && found.is_empty() => return self.unknown_begin(to),
+            None if found.is_empty() => found.push(self.different_total(expected.0, files)),
+            None => {}
+        }
+        Outcome::Different(found)
+    }
+
+    fn unknown_begin(&self, to: BlockNo) -> Outcome {
+        if let Some(first) = self.first {
+            tracing::warn!(
+                "the source begins with block {first}, later than what is committed: of blocks before it nothing was compared \
+                 (block {to} is committed)"
+            );
+        }
+        Outcome::Same
+    }
+
+    /// Events up to the end of a block that is committed, and the sum over them if it is known.
+    fn expected_at(&self, to: BlockNo) -> Option<(u64, Option<SourceDigest>)> {
+        let CommittedSource { block, events, progress, marks, .. } = &self.committed;
+        let tip = (*block)?;
+        if to >= tip {
+            return Some((*events, progress.digest));
+        }
+        // It must be held, or what lies after it is not all known.
+        marks.first().filter(|first| first.block <= to)?;
+        let after = marks.iter().filter(|mark| mark.block > to);
+        let undone = after.clone().map(|mark| mark.events).sum();
+        let digest = after.fold(progress.digest, |digest, mark| digest.zip(mark.sum).map(|(all, sum)| all.minus(sum)));
+        Some((events.saturating_sub(undone), digest))
+    }
+
+    /// Files that hold committed blocks and that nobody knew when those were committed, with what they hold.
+    fn late_files<'f>(&self, files: &'f FileLog, to: BlockNo) -> Vec<(&'f ReadFile, Sum)> {
+        if !files.is_known() {
+            return Vec::new();
+        }
+        let gone = files.gone_files();
+        // A file under a new name is one whose content is known, or that has the number of one that is gone.
+        let is_renamed = |read: &ReadFile| {
+            let known = files.compared().filter_map(|other| other.known.as_ref()).chain(gone.iter().copied());
+            known.into_iter().any(|known| {
+                let is_same = known.is_whole && Sum::of_file(known) == Sum::of_file(&read.file);
+                is_same || known.stamp.inode == read.file.stamp.inode
+            })
+        };
+        let is_late = |read: &&ReadFile| {
+            let is_within = read.file.first_block.is_some_and(|first| first <= to.get());
+            read.known.is_none() && is_within && !is_renamed(read)
+        };
+        files.compared().filter(is_late).map(|read| (read, Sum::of_file(&read.file))).collect()
+    }
+
+    fn late_file(&self, read: &ReadFile, to: BlockNo) -> Difference {
+        let SourceFile { events, first_block, last_block, .. } = &read.file;
+        let first = first_block.unwrap_or_default();
+        let blocks = match last_block {
+            Some(last) if *last != first => format!("blocks {first} to {last}"),
+            _ => format!("block {first}"),
+        };
+        Difference {
+            from: Some(BlockNo::new(first)),
+            late: *events,
+            is_file: true,
+            origin: Arc::from(read.file.stamp.name.as_str()),
+            line: read.first_line,
+            what: format!(
+                "it comes too late: its {events} events of {blocks} are not among those that are committed (up to block {to})"
+            ),
+        }
+    }
+
+    /// The first block within the history that differs.
+    fn different_block(&self, to: BlockNo, files: &FileLog, is_from_start: bool) -> Option<Difference> {
+        let marks = self.marks_to(to);
+        let begin = self.blocks.front().map(|first| first.block);
+        let gone = files.gone_files();
+        let is_left_out = |block: BlockNo| {
+            let holds = |file: &SourceFile| {
+                file.first_block.is_some_and(|first| first <= block.get())
+                    && file.last_block.is_some_and(|last| block.get() <= last)
+            };
+            files.left_out_files().any(|(_, file)| holds(file)) || gone.iter().any(|file| holds(file))
+        };
+        let oldest = marks.first()?.block;
+        let mut read = self.blocks.iter().filter(|read| read.block >= oldest).peekable();
+        for mark in &marks {
+            if is_left_out(mark.block) {
+                read.next_if(|read| read.block <= mark.block);
+                continue;
+            }
+            if let Some(other) = read.next_if(|read| read.block < mark.block) {
+                return Some(other.differs_from(0, self.committed.block));
+            }
+            match read.next_if(|read| read.block == mark.block) {
+                // The source may begin within its first block.
+                Some(read) if !is_from_start && begin == Some(read.block) && read.block != to => {}
+                Some(read) if read.sum.events != mark.events || mark.sum.is_some_and(|sum| sum != read.sum.digest) => {
+                    return Some(read.differs_from(mark.events, self.committed.block));
+                }
+                Some(_) => {}
+                None if !is_from_start && begin.is_none_or(|begin| mark.block < begin) => {}
+                None => {
+                    let origin =
+                        self.blocks.back().map_or_else(|| Arc::from("source"), |last| Arc::clone(&last.origin));
+                    let missing = ReadBlock { block: mark.block, sum: Sum::default(), origin, line: 0 };
+                    return Some(missing.differs_from(mark.events, self.committed.block));
+                }
+            }
+        }
+        read.next().map(|other| other.differs_from(0, self.committed.block))
+    }
+
+    /// The blocks up to `to` whose events are known.
+    fn marks_to(&self, to: BlockNo) -> Vec<BlockMark> {
+        let CommittedSource { block, progress, marks, .. } = &self.committed;
+        let mut marks: Vec<BlockMark> = marks.iter().filter(|mark| mark.block <= to).cloned().collect();
+        if let Some(tip) = block.filter(|tip| *tip <= to)
+            && let Some(last) = marks.last_mut().filter(|last| last.block == tip)
+        {
+            last.sum = last.sum.or(progress.block_digest);
+        }
+        marks
+    }
+
+    fn different_total(&self, events: u64, files: &FileLog) -> Difference {
+        let changed = files.compared().find(|read| {
+            read.known.as_ref().is_some_and(|known| known.is_whole && Sum::of_file(known) != Sum::of_file(&read.file))
+        });
+        let block = self.committed.block.map_or_else(String::new, |block| format!(" up to block {block}"));
+        let (origin, line) = self.blocks.back().map_or((Arc::from("source"), 0), |last| (Arc::clone(&last.origin), 0));
+        if let Some(read) = changed
+            && let Some(known) = &read.known
+        {
+            return Difference {
+                from: None,
+                late: read.file.events.saturating_sub(known.events),
+                is_file: false,
+                origin: Arc::from(read.file.stamp.name.as_str()),
+                line: read.first_line,
+                what: compared_to(read.file.events, known.events, &format!("of this file{block}")),
+            };
+        }
+        Difference {
+            from: None,
+            late: self.total.events.saturating_sub(events),
+            is_file: false,
+            origin,
+            line,
+            what: compared_to(self.total.events, events, &format!("of the source{block}")),
+        }
+    }
+}
+
+impl ReadBlock {
+    fn differs_from(&self, committed: u64, tip: Option<BlockNo>) -> Difference {
+        let open = match tip == Some(self.block) && self.sum.events > committed {
+            true => {
+                "; a block must be complete when it is read: [source] end = \"open\" leaves the last block of a file that \
+                 grows to the next run"
+            }
+            false => "",
+        };
+        Difference {
+            from: Some(self.block),
+            late: self.sum.events.saturating_sub(committed),
+            is_file: false,
+            origin: Arc::clone(&self.origin),
+            line: self.line,
+            what: compared_to(self.sum.events, committed, &format!("of block {}", self.block)) + open,
+        }
+    }
+}
+
+/// What differs, in words.
+fn compared_to(now: u64, committed: u64, of: &str) -> String {
+    match now == committed {
+        true => format!(
+            "the source was changed: other events {of} are committed than it now holds (in number the same, {now})"
+        ),
+        false => format!("the source now holds {now} events {of}, and {committed} are committed"),
+    }
+}

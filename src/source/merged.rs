@@ -1,0 +1,230 @@
+//! A source whose late events stand in their place: it is read twice, and what came late the first time is handed out
+//! where it belongs the second time.
+//!
+//! The order is that of blocks, then of places, then of the source. A line that comes late and is the same as one of its
+//! block, byte for byte or by its place, is a second delivery: it counts once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::order::Order;
+use super::stats::ReadStats;
+use super::{FileStamp, Late, Next, Source, SourceError, SourceEvent};
+use crate::model::ids::BlockNo;
+use crate::model::limits::LATE_BYTES_MAX;
+
+/// A source of nothing, in the place of one that is being wrapped.
+pub(super) struct NoSource;
+
+impl Source for NoSource {
+    fn next(&mut self, _: &mut SourceEvent) -> Result<Next, SourceError> {
+        Ok(Next::End)
+    }
+}
+
+/// Late events, by block, in the order of their places.
+type LateEvents = BTreeMap<i64, VecDeque<SourceEvent>>;
+
+/// The source, and what of it comes late.
+pub(super) struct Merged {
+    inner: Box<dyn Source>,
+    late: LateEvents,
+    /// What is left of them.
+    left: LateEvents,
+    /// Where the source stands in its own order.
+    order: Order,
+    /// An event of the source that waits until late ones before it are handed out.
+    waiting: Option<SourceEvent>,
+    is_ended: bool,
+    /// Second deliveries.
+    again: u64,
+    stats: Arc<ReadStats>,
+}
+
+impl Merged {
+    /// The source as it is; its late events are found when it is rewound.
+    pub(super) fn new(inner: Box<dyn Source>, stats: Arc<ReadStats>) -> Self {
+        let order = new_order();
+        let (late, left) = (LateEvents::new(), LateEvents::new());
+        Self { inner, late, left, order, waiting: None, is_ended: false, again: 0, stats }
+    }
+
+    /// Reads the source to its end and keeps what comes late.
+    fn scan(&mut self) -> Result<(), SourceError> {
+        (self.late, self.order) = (LateEvents::new(), new_order());
+        let (mut event, mut bytes) = (SourceEvent::default(), 0);
+        loop {
+            match self.inner.next(&mut event)? {
+                Next::Event if is_late(&mut self.order, &event) => {
+                    bytes += event.json.len() + size_of::<SourceEvent>();
+                    if bytes > LATE_BYTES_MAX {
+                        let message = format!(
+                            "more than {} MiB of events come late: too many to be put in their place; name the files in \
+                             the order of their blocks, or sort them",
+                            LATE_BYTES_MAX >> 20
+                        );
+                        return Err(SourceError::of_event(&event, message));
+                    }
+                    self.keep(&event);
+                }
+                Next::Event => {}
+                Next::Rollback { .. } => {
+                    return Err(SourceError::of_event(
+                        &event,
+                        "late = \"replay\" cannot follow a source that rolls back",
+                    ));
+                }
+                Next::End => return Ok(()),
+            }
+        }
+    }
+
+    /// The first block of which an event comes late.
+    pub(super) fn first_late(&self) -> Option<BlockNo> {
+        self.late.first_key_value().map(|(block, _)| BlockNo::new(*block))
+    }
+
+    fn keep(&mut self, event: &SourceEvent) {
+        let events = self.late.entry(event.block).or_default();
+        if events.iter().any(|other| is_again(other, event)) {
+            self.again += 1;
+            return;
+        }
+        let at = match event.seq {
+            Some(seq) => events.partition_point(|other| other.seq.is_some_and(|other| other < seq)),
+            None => events.len(),
+        };
+        events.insert(at, event.clone());
+    }
+
+    /// Whether a late event comes before this one.
+    fn is_before(&self, event: &SourceEvent) -> bool {
+        let Some((block, events)) = self.left.first_key_value() else { return false };
+        let seq = events.front().and_then(|late| late.seq);
+        *block < event.block || *block == event.block && seq.is_some_and(|late| event.seq.is_some_and(|seq| late < seq))
+    }
+
+    /// Drops late events that this one shows to be second deliveries.
+    fn drop_again(&mut self, event: &SourceEvent) -> Result<(), SourceError> {
+        let Some(events) = self.left.get_mut(&event.block) else { return Ok(()) };
+        let other = events.iter().find(|late| late.seq.is_some() && late.seq == event.seq && late.json != event.json);
+        if let Some(late) = other {
+            let message = format!(
+                "block {} has two events of place {}, and they differ; the other is {}:{}",
+                event.block,
+                event.seq.unwrap_or_default(),
+                event.origin,
+                event.line
+            );
+            return Err(SourceError::of_event(late, message));
+        }
+        let before = events.len();
+        events.retain(|late| !is_again(late, event));
+        self.again += (before - events.len()) as u64;
+        if events.is_empty() {
+            self.left.remove(&event.block);
+        }
+        Ok(())
+    }
+
+    fn pop(&mut self, event: &mut SourceEvent) -> bool {
+        let Some(mut first) = self.left.first_entry() else { return false };
+        let late = first.get_mut().pop_front();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        late.map(|late| *event = late).is_some()
+    }
+
+    /// The next event of the source that is not late.
+    fn next_in_order(&mut self, event: &mut SourceEvent) -> Result<bool, SourceError> {
+        if let Some(waiting) = self.waiting.take() {
+            *event = waiting;
+            return Ok(true);
+        }
+        while !self.is_ended {
+            match self.inner.next(event)? {
+                Next::Event if is_late(&mut self.order, event) => {}
+                Next::Event => {
+                    self.drop_again(event)?;
+                    return Ok(true);
+                }
+                Next::Rollback { .. } | Next::End => self.is_ended = true,
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn new_order() -> Order {
+    Order::new(Late::Skip, Arc::default())
+}
+
+/// Whether an event comes late in its source.
+fn is_late(order: &mut Order, event: &SourceEvent) -> bool {
+    if order.last_block().is_some_and(|last| event.block < last) {
+        // Only what is not left out has an error.
+        let _ = order.late_block(event, false);
+        return true;
+    }
+    let is_in_place = order.is_in_place(event).unwrap_or(false);
+    if is_in_place {
+        order.note(event);
+    }
+    !is_in_place
+}
+
+/// Whether both are the same event.
+fn is_again(late: &SourceEvent, event: &SourceEvent) -> bool {
+    late.block == event.block && late.seq == event.seq && late.json == event.json
+}
+
+impl Source for Merged {
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        if !self.next_in_order(event)? {
+            let is_event = self.pop(event);
+            if !is_event && self.again > 0 {
+                let again = std::mem::take(&mut self.again);
+                self.stats.late.fetch_add(again, std::sync::atomic::Ordering::Relaxed);
+                tracing::warn!("{again} events came a second time and were left out");
+            }
+            return Ok(if is_event { Next::Event } else { Next::End });
+        }
+        if self.is_before(event) {
+            self.waiting = Some(event.clone());
+            self.pop(event);
+        }
+        Ok(Next::Event)
+    }
+
+    fn files(&self) -> Vec<FileStamp> {
+        self.inner.files()
+    }
+
+    fn leave_out(&mut self, is_left_out: &[bool]) {
+        self.inner.leave_out(is_left_out);
+    }
+
+    fn rewind(&mut self) -> Result<bool, SourceError> {
+        if !self.inner.rewind()? {
+            return Ok(false);
+        }
+        (self.again, self.waiting, self.is_ended) = (0, None, false);
+        self.scan()?;
+        (self.left, self.order) = (self.late.clone(), new_order());
+        self.inner.rewind()
+    }
+
+    fn file(&self) -> Option<usize> {
+        // Where late events lie between others, no file is read from its beginning to its end.
+        self.inner.file().filter(|_| self.late.is_empty())
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.inner.bytes_read()
+    }
+
+    fn bytes_total(&self) -> Option<u64> {
+        self.inner.bytes_total()
+    }
+}

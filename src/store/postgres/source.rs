@@ -1,0 +1,84 @@
+//! What of its source a pipeline has committed: columns of its own row, and a row a file.
+
+use postgres::types::Type;
+
+use super::fault::Fault;
+use super::session::Link;
+use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile, SourceProgress};
+use crate::store::sql::{signed, unsigned};
+
+pub(super) const TABLE: &str = r#"
+ALTER TABLE forebay.pipelines ADD COLUMN IF NOT EXISTS source_digest text, ADD COLUMN IF NOT EXISTS block_digest text,
+    ADD COLUMN IF NOT EXISTS place bigint, ADD COLUMN IF NOT EXISTS first_block bigint;
+CREATE TABLE IF NOT EXISTS forebay.source_files (
+    pipeline text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, bytes bigint NOT NULL, modified bigint NOT NULL,
+    inode bigint NOT NULL, is_whole boolean NOT NULL, first_block bigint, last_block bigint, last_events bigint NOT NULL,
+    last_place bigint, events bigint NOT NULL, late bigint NOT NULL, digest text NOT NULL, content text NOT NULL,
+    PRIMARY KEY (pipeline, name)
+);
+"#;
+
+/// The columns of a file, as a record of JSON has them.
+pub(super) const COLUMNS: &str = "name text, bytes bigint, modified bigint, inode bigint, is_whole boolean, \
+     first_block bigint, last_block bigint, last_events bigint, last_place bigint, events bigint, late bigint, \
+     digest text, content text";
+
+/// Files as a list of records.
+pub(super) fn json(files: &[SourceFile]) -> String {
+    let record = |file: &SourceFile| {
+        serde_json::json!({
+            "name": file.stamp.name, "bytes": signed(file.stamp.bytes), "modified": file.stamp.modified,
+            "inode": signed(file.stamp.inode), "is_whole": file.is_whole, "first_block": file.first_block,
+            "last_block": file.last_block, "last_events": signed(file.last_events), "last_place": file.last_place,
+            "events": signed(file.events), "late": signed(file.late), "digest": file.digest.to_string(),
+            "content": file.content.to_string(),
+        })
+    };
+    // A name with a NUL cannot be: it is the name of a file.
+    serde_json::Value::Array(files.iter().map(record).collect()).to_string()
+}
+
+fn digest(text: Option<String>) -> Option<SourceDigest> {
+    // What is no digest is not known.
+    text.and_then(|text| text.parse().ok())
+}
+
+/// What is committed of the source.
+pub(super) fn progress(link: &mut Link, pipeline: &str) -> Result<SourceProgress, Fault> {
+    let sql =
+        "SELECT block, source_digest, block_digest, place, first_block FROM forebay.pipelines WHERE pipeline = $1";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let Some(row) = rows.first() else { return Ok(SourceProgress::START) };
+    if row.try_get::<_, Option<i64>>(0)?.is_none() {
+        return Ok(SourceProgress::START);
+    }
+    Ok(SourceProgress::new(digest(row.try_get(1)?), digest(row.try_get(2)?), row.try_get(3)?, row.try_get(4)?))
+}
+
+/// The files that are read.
+pub(super) fn files(link: &mut Link, pipeline: &str) -> Result<Vec<SourceFile>, Fault> {
+    let sql = "SELECT name, bytes, modified, inode, is_whole, first_block, last_block, last_events, last_place, events,
+                 late, digest, content
+               FROM forebay.source_files WHERE pipeline = $1 ORDER BY name";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let file = |row: &postgres::Row| {
+        Ok(SourceFile {
+            stamp: FileStamp::new(
+                row.try_get::<_, String>(0)?,
+                unsigned(row.try_get(1)?),
+                row.try_get(2)?,
+                unsigned(row.try_get(3)?),
+            ),
+            is_whole: row.try_get(4)?,
+            first_block: row.try_get(5)?,
+            last_block: row.try_get(6)?,
+            last_events: unsigned(row.try_get(7)?),
+            last_place: row.try_get(8)?,
+            events: unsigned(row.try_get(9)?),
+            late: unsigned(row.try_get(10)?),
+            digest: digest(row.try_get(11)?).unwrap_or_default(),
+            content: digest(row.try_get(12)?).unwrap_or_default(),
+        })
+    };
+    rows.iter().map(file).collect()
+}

@@ -1,0 +1,224 @@
+//! The source is what was committed: what comes late, was changed or is gone is told, left out or handled in its place.
+
+use std::fs::File;
+
+use serde_json::Value as Json;
+
+use crate::support::cases::replaced;
+use crate::support::project::Project;
+
+const PIPELINE: &str = r#"name = "p"
+[source]
+path = "in"
+[handlers]
+script = "handlers.lua"
+[entities.seen]
+columns = { at = "bigint", n = "bigint" }
+[store]
+url = "sqlite:p.db"
+"#;
+
+/// Each event notes how many came before it, so that order and number of events show in the rows.
+const SCRIPT: &str = r#"
+function on_event(event, ctx)
+  local count = ctx.seen:get("count") or { n = 0 }
+  ctx.seen:set("count", { n = count.n + 1 })
+  ctx.seen:set(event.id, { at = count.n + 1, n = event.n })
+end
+"#;
+
+const HISTORY: &str = "[rollback]\ndepth = 1000\n";
+
+fn line(block: i64, id: &str, n: i64) -> String {
+    format!("{{\"block\":{block},\"region\":\"r\",\"id\":\"{id}\",\"n\":{n}}}\n")
+}
+
+/// A line of each block; its id is the block.
+fn lines(blocks: &[i64]) -> String {
+    blocks.iter().map(|block| line(*block, &block.to_string(), 0)).collect()
+}
+
+fn project(late: &str, end: &str) -> Project {
+    let source = format!("[source]\nlate = \"{late}\"\nend = \"{end}\"");
+    let project = Project::with(&(replaced(PIPELINE, "[source]", &source) + HISTORY), SCRIPT, "");
+    std::fs::create_dir(project.path("in")).expect("a folder");
+    project
+}
+
+/// The ids in the order in which they were handled.
+fn handled(project: &Project) -> String {
+    let rows = project.query("p.db", "SELECT id FROM seen WHERE id <> 'count' ORDER BY at");
+    let events = project.query("p.db", "SELECT n FROM seen WHERE id = 'count'");
+    assert_eq!(events.first().map(|row| row[0].clone()), Some(rows.len().to_string()), "each event counts once");
+    rows.into_iter().map(|row| row[0].clone()).collect::<Vec<_>>().join(" ")
+}
+
+fn run(project: &Project) -> Json {
+    project.run_json()
+}
+
+fn warnings(project: &Project, args: &[&str]) -> Vec<String> {
+    let outcome = project.forebay(args).ok();
+    outcome.stderr().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect()
+}
+
+crate::both_stores! {
+    fn a_file_that_comes_late_is_an_error_is_left_out_or_takes_its_place() {
+        for (late, says, expected) in [
+            ("error", "in/2.ndjson", "1 3 10 11"),
+            ("skip", "in/2.ndjson", "1 3 10 11 12"),
+            ("replay", "", "1 3 5 6 10 11 12"),
+        ] {
+            let project = project(late, "complete");
+            project.write("in/1.ndjson", lines(&[1, 3]));
+            project.write("in/3.ndjson", lines(&[10, 11]));
+            run(&project);
+            project.write("in/2.ndjson", lines(&[5, 6]));
+            project.write("in/4.ndjson", lines(&[12]));
+            let outcome = project.forebay(&["run", "pipeline.toml"]);
+            assert_eq!(outcome.code(), Some(if late == "error" { 2 } else { 0 }), "{late}: {outcome}");
+            assert!(outcome.stderr().contains(says), "{late}: {outcome}");
+            assert_eq!(handled(&project), expected, "{late}");
+            if late != "error" {
+                assert_eq!(run(&project)["events"], 0, "{late}: and that is all");
+            }
+        }
+    }
+
+    fn a_line_that_comes_late_takes_its_place() {
+        let project = project("replay", "complete");
+        project.write("in/1.ndjson", lines(&[1, 2, 3]));
+        run(&project);
+        // Behind newer ones, into an older block, twice, and in a run of its own.
+        project.write("in/1.ndjson", lines(&[1, 2, 3, 4]) + &line(2, "2b", 0) + &line(1, "1b", 0) + &line(2, "2b", 0) + &lines(&[3, 5]));
+        run(&project);
+        assert_eq!(handled(&project), "1 1b 2 2b 3 4 5");
+        project.write("in/2.ndjson", lines(&[6]) + &line(4, "4b", 0));
+        run(&project);
+        assert_eq!(handled(&project), "1 1b 2 2b 3 4 4b 5 6");
+        assert_eq!(run(&project)["events"], 0);
+        assert_eq!(handled(&project), "1 1b 2 2b 3 4 4b 5 6");
+    }
+
+    fn what_was_changed_is_told() {
+        let blocks = lines(&[1, 2, 3]);
+        for (name, before, now, says) in [
+            ("a line put between", lines(&[1, 3]), lines(&[1, 2, 3, 4]), "block 2"),
+            ("one more of an old block", blocks.clone(), lines(&[1]) + &line(1, "1b", 0) + &lines(&[2, 3, 4]), "block 1"),
+            ("one more of the last block", blocks.clone(), blocks.clone() + &line(3, "3b", 0), "end = \"open\""),
+            ("the last block corrected", blocks.clone(), lines(&[1, 2]) + &line(3, "3", 7) + &lines(&[4]), "block 3"),
+            ("an old block corrected", blocks.clone(), line(1, "1", 7) + &lines(&[2, 3]), "block 1"),
+            ("the last block with fewer", blocks.clone() + &line(3, "3b", 0), lines(&[1, 2, 3, 4]), "block 3"),
+            ("a block that is gone", blocks.clone(), lines(&[1, 3, 4]), "block 2"),
+            ("another chain", blocks.clone(), blocks.replace("\"n\":0", "\"n\":1") + &lines(&[4]), "block 1"),
+        ] {
+            for depth in [HISTORY, ""] {
+                let project = Project::with(&(PIPELINE.to_owned() + depth), SCRIPT, "");
+                std::fs::create_dir(project.path("in")).expect("a folder");
+                project.write("in/a.ndjson", &before);
+                run(&project);
+                let rows = handled(&project);
+                project.write("in/a.ndjson", &now);
+                let outcome = project.forebay(&["run", "pipeline.toml"]);
+                assert_eq!(outcome.code(), Some(2), "{name}: {outcome}");
+                assert!(outcome.stderr().contains("in/a.ndjson"), "{name}: {outcome}");
+                if !depth.is_empty() {
+                    assert!(outcome.stderr().contains(says), "{name}, {says}: {outcome}");
+                }
+                assert_eq!(handled(&project), rows, "{name}");
+            }
+        }
+    }
+
+    fn a_file_may_be_renamed_packed_touched_or_removed() {
+        let project = project("error", "complete");
+        project.write("in/x.ndjson", lines(&[1, 2]));
+        run(&project);
+        // As logrotate does.
+        std::fs::rename(project.path("in/x.ndjson"), project.path("in/w.ndjson")).expect("renamed");
+        project.write("in/x.ndjson", lines(&[3]));
+        let said = warnings(&project, &["run", "pipeline.toml"]);
+        assert!(said.is_empty(), "{said:?}");
+        let packed = zstd::encode_all(lines(&[1, 2]).as_bytes(), 1).expect("packed");
+        project.write("in/w.ndjson.zst", packed);
+        std::fs::remove_file(project.path("in/w.ndjson")).expect("removed");
+        assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0]);
+        std::fs::remove_file(project.path("in/w.ndjson.zst")).expect("removed");
+        project.write("in/x.ndjson", lines(&[3]));
+        project.write("in/y.ndjson", lines(&[4]));
+        assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0]);
+        assert_eq!(handled(&project), "1 2 3 4");
+    }
+
+    fn a_file_that_has_not_changed_is_not_read_again() {
+        let project = project("error", "complete");
+        project.write("in/1.ndjson", lines(&[1, 2]));
+        project.write("in/2.ndjson", lines(&[3]));
+        run(&project);
+        for name in ["in/1.ndjson", "in/2.ndjson"] {
+            // Who read it would notice.
+            let (path, modified) = (project.path(name), std::fs::metadata(project.path(name)).and_then(|found| found.modified()));
+            let text = std::fs::read_to_string(&path).expect("text").replace("block", "bl0ck");
+            std::fs::write(&path, text).expect("written");
+            File::options().write(true).open(&path).and_then(|file| file.set_modified(modified?)).expect("its old time");
+        }
+        assert_eq!(run(&project)["events"], 0);
+        project.write("in/3.ndjson", lines(&[4]));
+        assert_eq!(run(&project)["events"], 1);
+        assert_eq!(handled(&project), "1 2 3 4");
+    }
+
+    fn a_source_that_is_cut_off_or_begins_later_is_told_in_one_warning() {
+        let project = project("error", "complete");
+        project.write("in/1.ndjson", lines(&[1, 2, 9]));
+        run(&project);
+        project.write("in/1.ndjson", lines(&[1, 2]));
+        let said = warnings(&project, &["run", "pipeline.toml"]);
+        assert!(said.len() == 1 && said[0].contains("ends with block 2"), "{said:?}");
+        let gap = project.forebay_with_input(&["run", "pipeline.toml", "--source", "-"], &lines(&[12, 13])).ok();
+        assert_eq!(gap.stderr().matches("begins with block 12").count(), 1, "{gap}");
+        let none = project.forebay_with_input(&["run", "pipeline.toml", "--source", "-"], &lines(&[14, 15])).ok();
+        assert!(!none.stderr().contains("WARN"), "{none}");
+    }
+
+    fn the_last_block_of_a_file_that_grows_is_left_open() {
+        let project = project("error", "open");
+        project.write("in/1.ndjson", lines(&[1]) + &line(2, "2a", 0));
+        run(&project);
+        assert_eq!(handled(&project), "1");
+        project.write("in/1.ndjson", lines(&[1]) + &line(2, "2a", 0) + &line(2, "2b", 0) + &lines(&[3]));
+        run(&project);
+        assert_eq!(handled(&project), "1 2a 2b");
+    }
+
+    fn within_a_block_it_goes_on_by_places() {
+        let place = |block: i64, place: i64| format!("{{\"block\":{block},\"s\":{place},\"region\":\"r\",\"id\":\"{block}.{place}\",\"n\":0}}\n");
+        for late in ["error", "skip"] {
+            let project = project(late, "complete");
+            project.write("pipeline.toml", std::fs::read_to_string(project.path("pipeline.toml")).expect("a file").replace("[source]", "[source]\nseq = \"s\""));
+            // As a file that grows, and as a stream that goes on.
+            project.write("in/1.ndjson", place(1, 0) + &place(2, 0));
+            run(&project);
+            project.write("in/1.ndjson", place(1, 0) + &place(2, 0) + &place(2, 1));
+            run(&project);
+            project.forebay_with_input(&["run", "pipeline.toml", "--source", "-"], &(place(2, 2) + &place(3, 0))).ok();
+            assert_eq!(handled(&project), "1.0 2.0 2.1 2.2 3.0", "{late}");
+            // Back to before a block that two runs have handled.
+            project.forebay(&["rollback", "pipeline.toml", "--to", "1"]).ok();
+            assert_eq!(handled(&project), "1.0");
+            project.write("in/1.ndjson", place(1, 0) + &place(2, 0) + &place(2, 1) + &place(2, 2) + &place(3, 0));
+            run(&project);
+            assert_eq!(handled(&project), "1.0 2.0 2.1 2.2 3.0", "{late}");
+        }
+    }
+
+    fn two_files_of_the_same_lines_are_refused() {
+        let project = project("skip", "complete");
+        project.write("in/1.ndjson", lines(&[1]));
+        project.write("in/2.ndjson", lines(&[2]));
+        project.write("in/3.ndjson.zst", zstd::encode_all(lines(&[2]).as_bytes(), 1).expect("packed"));
+        let outcome = project.forebay(&["run", "pipeline.toml"]);
+        assert_eq!(outcome.code(), Some(2), "{outcome}");
+        assert!(outcome.stderr().contains("in/2.ndjson") && outcome.stderr().contains("in/3.ndjson.zst"), "{outcome}");
+    }
+}
