@@ -8,6 +8,8 @@ mod support;
 
 /// What a run says limited it: each limit is made true, and must be the one that is named.
 mod bottleneck;
+/// Databases that an earlier version made.
+mod earlier;
 /// Values that a column cannot hold.
 mod errors_column_value;
 /// Command lines that are wrong, and questions about what is not there.
