@@ -761,6 +761,15 @@ mod tests {
         ] {
             assert_eq!(read(plan(BLOCKS, depth), script(steps)), said);
         }
+        // It leaves before the first block of all.
+        const BEFORE: Given = Event(0, "z2", "y");
+        for (steps, said) in [
+            (&[A, B, C, BEFORE, Event(1, "a2", "z2")][..], "back to -1, 0 1, end"),
+            (&[A, B, C, BEFORE], "back to -1, 0, end"),
+            (&[A, B, C, Event(1, "a2", "z"), D2], "back to 0, 1 4, end"),
+        ] {
+            assert_eq!(read(plan(BLOCKS, 10), script(steps)), said);
+        }
         for steps in [&[A, Event(2, "b2", "a"), Event(3, "c2", "b2")][..], &[Event(1, "a2", "z")]] {
             let refused = read(plan(BLOCKS, 1), script(steps));
             assert!(refused.starts_with("source:0: a fork that cannot be followed: block "), "{refused}");

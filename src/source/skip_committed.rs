@@ -285,7 +285,7 @@ impl Resume {
     /// Compares an event that is not of the last committed block with what is committed.
     fn compare(&mut self, event: &SourceEvent, ours: &Chain) -> Step {
         let named = Named::of(event);
-        if !has_hash(ours, named) || ours.begins_after(named.block) {
+        if !has_hash(ours, named) || (ours.begins_later() && ours.begins_after(named.block)) {
             if named.block > self.done.block {
                 return Step::Past;
             }
