@@ -8,16 +8,21 @@
 mod allowed_regions;
 mod block_chain;
 mod contract;
+mod copies;
 mod event_head;
 mod fields;
 mod files;
+mod foreign;
 mod forks;
+mod names;
 mod ndjson;
 mod order;
 mod page_writer;
 pub(crate) mod reader;
 mod skip_committed;
 mod stats;
+mod unpack;
+mod walk;
 
 pub use crate::model::position::{Position, PositionError};
 pub use contract::{Next, Resumed, Source, SourceError, SourceEvent};
@@ -25,3 +30,4 @@ pub use fields::Fields;
 pub use files::SourcePath;
 pub use ndjson::NdjsonSource;
 pub use order::Late;
+pub use walk::SourceFile;

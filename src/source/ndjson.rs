@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::event_head::read_head;
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
+use super::foreign;
 use super::{Next, Source, SourceError, SourceEvent};
 use crate::model::limits::LINE_BYTES_MAX;
 
@@ -22,12 +23,16 @@ pub struct NdjsonSource {
 }
 
 impl NdjsonSource {
-    /// A source over a file, a folder, a pattern, or `-`: see [`SourcePath::resolve`].
+    /// A source over a file, a folder, a pattern, or `-`: see [`SourcePath::resolve`]. Warns of what is left out.
     ///
     /// # Errors
-    /// Nothing is there.
+    /// As [`SourcePath::resolve`].
     pub fn open(path: &str, fields: Fields) -> Result<Self, SourceError> {
+        let from = path;
         let path = SourcePath::resolve(path)?;
+        if let Some(left_out) = path.left_out() {
+            tracing::warn!("source {from} leaves out {left_out}");
+        }
         Ok(Self { path, fields, next_input: 0, input: None, line: Vec::new(), line_no: 0, bytes_read: Arc::default() })
     }
 
@@ -38,12 +43,12 @@ impl NdjsonSource {
             self.line.clear();
             self.line_no += 1;
             let read = (&mut input.lines).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut self.line);
-            let read = read.map_err(|cause| read_error(&input.origin, self.line_no, cause))?;
+            let read = read.map_err(|cause| read_error(input, self.line_no, cause))?;
             if read == 0 {
                 return Ok(false);
             }
             if read > LINE_BYTES_MAX {
-                return Err(self.input_error(format!("the line is longer than {} MiB", LINE_BYTES_MAX >> 20)));
+                return Err(self.refused(format!("the line is longer than {} MiB", LINE_BYTES_MAX >> 20)));
             }
             if self.line_no == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
                 self.line.drain(..3);
@@ -57,6 +62,11 @@ impl NdjsonSource {
     fn input_error(&self, message: String) -> SourceError {
         let origin = self.input.as_ref().map_or_else(|| Arc::from("source"), |input| Arc::clone(&input.origin));
         SourceError::Input { origin, line: self.line_no, message }
+    }
+
+    /// The line is refused: because of what the file is, if that can be told, or for the reason given.
+    fn refused(&self, message: String) -> SourceError {
+        self.input_error(foreign::named(self.line_no, &self.line).unwrap_or(message))
     }
 
     fn fill(&self, event: &mut SourceEvent, origin: &Arc<str>) -> Result<(), String> {
@@ -92,10 +102,11 @@ fn copy(text: Option<&str>, into: &mut Option<String>) {
 }
 
 /// What a compressed file that breaks off, or is none, says is about the input; the rest is about the machine.
-fn read_error(origin: &Arc<str>, line: u64, cause: std::io::Error) -> SourceError {
+fn read_error(input: &OpenInput, line: u64, cause: std::io::Error) -> SourceError {
     use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    let origin = &input.origin;
     match cause.kind() {
-        UnexpectedEof | InvalidData | InvalidInput | Other => SourceError::Input {
+        UnexpectedEof | InvalidData | InvalidInput | Other if input.is_packed => SourceError::Input {
             origin: Arc::clone(origin),
             line,
             message: format!("the compressed file is damaged or breaks off: {cause}"),
@@ -110,13 +121,13 @@ impl Source for NdjsonSource {
             if self.next_input == self.path.len() {
                 return Ok(Next::End);
             }
-            self.input = Some(self.path.open(self.next_input, &self.bytes_read)?);
+            self.input = Some(self.path.open(self.next_input, 0, &self.bytes_read)?);
             self.next_input += 1;
             self.line_no = 0;
         }
         let Some(input) = &self.input else { return Ok(Next::End) };
         let origin = Arc::clone(&input.origin);
-        self.fill(event, &origin).map_err(|message| self.input_error(message))?;
+        self.fill(event, &origin).map_err(|message| self.refused(message))?;
         Ok(Next::Event)
     }
 
