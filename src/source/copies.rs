@@ -29,7 +29,7 @@ pub(super) fn check_names(files: &[SourceFile]) -> Result<(), String> {
             return Err(twice(other, file, "are two names of one file"));
         }
         if let Some(other) = stems.insert(names::unpacked(&file.path), file) {
-            return Err(twice(other, file, "are one file, once more compressed"));
+            return Err(twice(other, file, "have one name, plain and compressed"));
         }
     }
     Ok(())
@@ -118,7 +118,8 @@ mod tests {
             let mut third = one.clone();
             third[0] = b'z';
             check(&[("a.json", &one), ("b.json", &other), ("c.json", &third)]).expect("they differ");
-            let refused = check(&[("a.json", &one), ("b.json", &other), ("c.json", &other)]).expect_err("two are equal");
+            let refused =
+                check(&[("a.json", &one), ("b.json", &other), ("c.json", &other)]).expect_err("two are equal");
             assert!(refused.contains("b.json and ") && refused.contains("c.json hold the same"), "{len}: {refused}");
         }
         check(&[("a.json", b""), ("b.json", b"")]).expect("empty files hold no events");
@@ -129,7 +130,7 @@ mod tests {
     fn a_file_beside_its_compressed_form_is_one_file() {
         for (one, other) in [("5.json", "5.json.gz"), ("5.json.gz", "5.json.zst"), ("5.json.1", "5.json.1.gz")] {
             let refused = check(&[(one, b"1"), (other, b"12")]).expect_err("one file");
-            assert!(refused.contains("5.json") && refused.contains(&format!("{other} are one file")), "{refused}");
+            assert!(refused.contains("5.json") && refused.contains(&format!("{other} have one name")), "{refused}");
         }
         check(&[("5.json", b"1"), ("5.json.1.gz", b"12"), ("5.jsonl", b"123")]).expect("three files");
     }

@@ -135,3 +135,34 @@ impl Read for Counted {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_known_before_they_are_read_and_read_from_a_byte_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0];
+        for (name, bytes) in [("a.json", &b"one\ntwo\n"[..]), ("a.json.1", b"old\n"), ("b.json", &gzip)] {
+            std::fs::write(folder.path().join(name), bytes).expect("a file");
+        }
+        let mut path = SourcePath::resolve(&folder.path().to_string_lossy()).expect("files");
+        let sizes: Vec<u64> = path.files().iter().map(|file| file.size).collect();
+        assert_eq!((sizes, path.bytes_total(), path.len()), (vec![4, 8, 8], Some(20), 3));
+        let found = std::fs::metadata(&path.files()[1].path).expect("the file");
+        let modified = found.modified().expect("a time").duration_since(std::time::UNIX_EPOCH).expect("since 1970");
+        assert_eq!(path.files()[1].mtime_ns, i128::try_from(modified.as_nanos()).expect("a time"));
+
+        path.retain(|file| !file.path.ends_with("a.json.1"));
+        assert_eq!((path.bytes_total(), path.len()), (Some(16), 2));
+        let read = Arc::new(AtomicU64::new(0));
+        let mut text = String::new();
+        let mut input = path.open(0, 4, &read).expect("the file");
+        input.lines.read_to_string(&mut text).expect("its end");
+        assert_eq!((text.as_str(), input.is_packed, input.is_stream), ("two\n", false, false));
+        assert_eq!(read.load(Ordering::Relaxed), 4);
+        let refused = path.open(1, 4, &read).map(drop).expect_err("it is compressed").to_string();
+        assert!(refused.contains("b.json: only a plain file can be read from its byte 4 on"), "{refused}");
+    }
+}

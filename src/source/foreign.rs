@@ -29,7 +29,7 @@ const FORMATS: &[(&[u8], &str, &str)] = &[
 /// Where a tar has its name, and the name.
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
-/// What a line is that was refused; none if it is a line of text, and says itself what is wrong. `line_no` counts from 1.
+/// What a refused line belongs to, if that is no NDJSON; none if only the line is wrong. `line_no` counts from 1.
 pub(super) fn named(line_no: u64, line: &[u8]) -> Option<String> {
     if line.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
         return Some(piped("a tar", "tar -xOf FILE"));
@@ -38,6 +38,9 @@ pub(super) fn named(line_no: u64, line: &[u8]) -> Option<String> {
         && let Some((_, name, program)) = FORMATS.iter().find(|(magic, ..)| line.starts_with(magic))
     {
         return Some(piped(name, program));
+    }
+    if line_no == 1 && matches!(line, [0x1e | 0x22..=0x27, 0xb5, 0x2f, 0xfd, ..]) {
+        return Some(piped("zstd of a format before 1.0", "zstd -dc FILE"));
     }
     if let Some(Form::Gzip | Form::Zstd) = form_of(line.get(..4).unwrap_or(line)) {
         return Some(
@@ -64,11 +67,16 @@ pub(super) fn named(line_no: u64, line: &[u8]) -> Option<String> {
                 .to_owned(),
         );
     }
+    None
+}
+
+/// What a line of text is told that holds NUL bytes; none if it holds none.
+pub(super) fn zeros(line: &[u8]) -> Option<String> {
     let zeros = line.iter().filter(|byte| **byte == 0).count();
     (zeros > 0 && std::str::from_utf8(line).is_ok()).then(|| {
         format!(
-            "the line holds {zeros} NUL bytes, as a file does that was being written when the machine stopped; take \
-             the line out, or get the file again"
+            "the line holds {zeros} NUL bytes, as in a file that was being written when its machine stopped; take them \
+             out, or get the file again"
         )
     })
 }

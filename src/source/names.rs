@@ -278,14 +278,38 @@ mod tests {
     fn names_that_hold_events_and_names_that_do_not() {
         let is = |name: &str| holds_events(Path::new(name));
         for name in [
-            "a.ndjson", "A.JSONL", "a.json.gz", "a.ndjson.ZST", "a.ndjson.zstd", "a.ndjson.1", "a.ndjson.1.gz",
-            "a.ndjson.gz.1", "a.jsonl-20260101.gz", "a.ndjson.2026-01-01T00:00:00Z", "a.ndjson-1767225600", "..ndjson",
+            "a.ndjson",
+            "A.JSONL",
+            "a.json.gz",
+            "a.ndjson.ZST",
+            "a.ndjson.zstd",
+            "a.ndjson.1",
+            "a.ndjson.1.gz",
+            "a.ndjson.gz.1",
+            "a.jsonl-20260101.gz",
+            "a.ndjson.2026-01-01T00:00:00Z",
+            "a.ndjson-1767225600",
+            "..ndjson",
         ] {
             assert!(is(name), "{name}");
         }
         for name in [
-            "a", "a.log", "a.csv", "part-00000", "a.ndjson.xz", "a.ndjson.bak", "a.ndjson~", "a.ndjson.1.xz",
-            "a.ndjson-1", "a.ndjson.aa", "a.ndjson.", "a.ndjson.20260101.tmp", ".ndjson", "ndjson", "x.1", "x.gz",
+            "a",
+            "a.log",
+            "a.csv",
+            "part-00000",
+            "a.ndjson.xz",
+            "a.ndjson.bak",
+            "a.ndjson~",
+            "a.ndjson.1.xz",
+            "a.ndjson-1",
+            "a.ndjson.aa",
+            "a.ndjson.",
+            "a.ndjson.20260101.tmp",
+            ".ndjson",
+            "ndjson",
+            "x.1",
+            "x.gz",
         ] {
             assert!(!is(name), "{name}");
         }

@@ -48,7 +48,9 @@ impl NdjsonSource {
                 return Ok(false);
             }
             if read > LINE_BYTES_MAX {
-                return Err(self.refused(format!("the line is longer than {} MiB", LINE_BYTES_MAX >> 20)));
+                let message =
+                    format!("the line is longer than {} MiB; expected one event a line", LINE_BYTES_MAX >> 20);
+                return Err(self.input_error(foreign::named(self.line_no, &self.line).unwrap_or(message)));
             }
             if self.line_no == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
                 self.line.drain(..3);
@@ -66,7 +68,8 @@ impl NdjsonSource {
 
     /// The line is refused: because of what the file is, if that can be told, or for the reason given.
     fn refused(&self, message: String) -> SourceError {
-        self.input_error(foreign::named(self.line_no, &self.line).unwrap_or(message))
+        let told = foreign::named(self.line_no, &self.line).or_else(|| foreign::zeros(&self.line));
+        self.input_error(told.unwrap_or(message))
     }
 
     fn fill(&self, event: &mut SourceEvent, origin: &Arc<str>) -> Result<(), String> {

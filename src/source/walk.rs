@@ -15,8 +15,8 @@ use super::names;
 const MATCHING: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
-/// Links that lead to each other: `std::io::ErrorKind` has no stable name for it.
-const ELOOP: i32 = 40;
+/// `ELOOP`, links that lead to each other, on Linux and on macOS: `std::io::ErrorKind` has no stable name for it.
+const LOOPS: [i32; 2] = [40, 62];
 
 /// Files that a message names at most.
 const NAMED_MAX: usize = 10;
@@ -157,7 +157,7 @@ impl Walk<'_> {
             } else if found.is_file() && names::holds_events(&path) {
                 self.found.files.push(SourceFile::new(path, &found));
             } else if found.is_dir() {
-                self.leave_out_folder(path, is_deep);
+                self.leave_out_folder(path);
             } else if found.is_file() && found.len() > 0 {
                 let why = names::why_not(&path);
                 self.found.left_out.add(path, why);
@@ -198,12 +198,14 @@ impl Walk<'_> {
     }
 
     /// Leaves a folder out; one that holds nothing is nothing to tell.
-    fn leave_out_folder(&mut self, path: PathBuf, is_linked: bool) {
+    fn leave_out_folder(&mut self, path: PathBuf) {
         if self.entries(&path, false).is_ok_and(|entries| entries.is_empty()) {
             return;
         }
+        let is_linked = std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
         let why = if is_linked {
-            "a link to a folder, which ** does not follow".to_owned()
+            let files = path.join("*.ndjson");
+            format!("a link to a folder, which ** does not follow: {} reads it", names::shown(&files))
         } else {
             let all = path.with_file_name("**").join("*.ndjson");
             format!("a folder: {} reads the folders below too", names::shown(&all))
@@ -225,7 +227,7 @@ impl Walk<'_> {
                 kind if kind.is_dir() && is_literal => self.folder(&path, false)?,
                 // Those that `**` has looked into.
                 kind if kind.is_dir() && is_deep => {}
-                kind if kind.is_dir() => self.leave_out_folder(path, false),
+                kind if kind.is_dir() => self.leave_out_folder(path),
                 kind if kind.is_file() && !wants_folders => self.found.files.push(SourceFile::new(path, &found)),
                 kind if kind.is_file() => {}
                 _ => self.found.left_out.add(path, kind_of(&found)),
@@ -302,7 +304,7 @@ impl Walk<'_> {
                 continue;
             }
             if is_link(&entry) {
-                self.leave_out_folder(path, true);
+                self.leave_out_folder(path);
             } else {
                 self.expand_below(&path, parts, matches)?;
             }
@@ -343,7 +345,8 @@ impl Walk<'_> {
 }
 
 fn leads_nowhere(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || error.raw_os_error() == Some(ELOOP)
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.raw_os_error().is_some_and(|code| LOOPS.contains(&code))
 }
 
 fn is_link(entry: &DirEntry) -> bool {
