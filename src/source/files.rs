@@ -26,13 +26,20 @@ impl SourcePath {
     /// they were rotated from, oldest first. Blocks while it looks.
     ///
     /// # Errors
-    /// Nothing is there, a folder cannot be read, or two names are of one file.
+    /// Nothing is there, a folder cannot be read, a compressed file is empty, or two names are of one file.
     pub fn resolve(path: &str) -> Result<Self, SourceError> {
         if path == "-" {
             return Ok(Self { path: path.to_owned(), is_stdin: true, files: Vec::new(), left_out: LeftOut::default() });
         }
         let Found { files, left_out } = walk::find(path)?;
         let this = Self { path: path.to_owned(), is_stdin: false, files, left_out };
+        if let Some(empty) = this.files.iter().find(|file| file.is_regular && names::is_cut_off(&file.path, file.size))
+        {
+            return Err(this.error(format!(
+                "{} is empty, and its name says that it is compressed, so it was cut off; get it again, or take it away",
+                names::shown(&empty.path)
+            )));
+        }
         copies::check_names(&this.files).map_err(|cause| this.error(cause))?;
         this.check_copies(&this.files)?;
         Ok(this)

@@ -53,6 +53,11 @@ pub(super) fn unpacked(path: &Path) -> PathBuf {
     path.with_file_name(OsStr::from_bytes(without_ending(name_of(path), &PACKED)))
 }
 
+/// Whether a file of that many bytes is less than its name says: even nothing, compressed, is some bytes.
+pub(super) fn is_cut_off(path: &Path, size: u64) -> bool {
+    size == 0 && has_ending(name_of(path), &PACKED)
+}
+
 /// A path for people: without control characters.
 pub(super) fn shown(path: &Path) -> String {
     path.to_string_lossy().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()

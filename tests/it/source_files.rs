@@ -207,6 +207,18 @@ fn control_characters_of_a_name_reach_no_terminal() {
     assert!(!outcome.stderr().contains("\u{1b}[31m.") && !outcome.stderr().contains('\u{7}'), "{outcome}");
 }
 
+#[test]
+fn an_empty_file_with_the_name_of_a_compressed_one_was_cut_off() {
+    for name in ["in/b.ndjson.gz", "in/b.ndjson.2.zst"] {
+        let project = project(&[("in/a.ndjson", 1)]);
+        std::fs::write(project.path(name), "").expect(name);
+        for source in ["in", name] {
+            let outcome = run(&project, source);
+            assert_none([complaint_untouched(name, &project, &outcome, &[name, "is empty", "cut off"])]);
+        }
+    }
+}
+
 /// Two names of one file: how the second one, beside `in/6.ndjson`, is made, and what is said.
 #[test]
 fn two_names_of_one_file_are_refused_with_both() {
