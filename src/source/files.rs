@@ -1,161 +1,129 @@
 //! What a source path names: files in order, standard input, plain or compressed.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{FileStamp, SourceError};
-
-const BUFFER_BYTES: usize = 256 * 1024;
-
-/// Names of files in a folder that hold events.
-const ENDINGS: [&str; 3] = [".ndjson", ".jsonl", ".json"];
+use super::unpack::{Form, Unpacked, unpack};
+use super::walk::{self, Found, LeftOut, InputFile};
+use super::{copies, names};
 
 /// What a path names, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourcePath {
-    inputs: Vec<Input>,
-    bytes_total: Option<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Input {
-    Stdin,
-    File(PathBuf),
+    path: String,
+    is_stdin: bool,
+    files: Vec<InputFile>,
+    left_out: LeftOut,
 }
 
 impl SourcePath {
-    /// Finds the files of a path: `-` is standard input, a folder is its NDJSON files by name, a pattern with `*`, `?`
-    /// or `[…]` the files it matches by name.
+    /// Finds the files of a path. `-` is standard input; a folder is the files in it that hold events, by name; a
+    /// pattern with `*`, `?`, `[…]` or `**` is the files that match it, by name. Rotated files come before the one that
+    /// they were rotated from, oldest first. Blocks while it looks.
     ///
     /// # Errors
-    /// Nothing is there.
+    /// Nothing is there, a folder cannot be read, a compressed file is empty, or two names are of one file.
     pub fn resolve(path: &str) -> Result<Self, SourceError> {
-        let cannot = |cause: String| SourceError::Open { path: path.to_owned(), cause };
         if path == "-" {
-            return Ok(Self { inputs: vec![Input::Stdin], bytes_total: None });
+            return Ok(Self { path: path.to_owned(), is_stdin: true, files: Vec::new(), left_out: LeftOut::default() });
         }
-        let files = match std::fs::metadata(path) {
-            Ok(found) if found.is_dir() => {
-                files_of_folder(Path::new(path)).map_err(|error| cannot(error.to_string()))?
-            }
-            Ok(_) => vec![PathBuf::from(path)],
-            Err(_) if path.contains(['*', '?', '[']) => files_of_pattern(path).map_err(cannot)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(cannot("there is no such file; expected a file, a folder, a pattern or -".into()));
-            }
-            Err(error) => return Err(cannot(error.to_string())),
-        };
-        if files.is_empty() {
-            let what = if Path::new(path).is_dir() { "the folder holds no" } else { "the pattern matches no" };
-            return Err(cannot(format!("{what} file that ends in {} (also with .gz or .zst)", ENDINGS.join(", "))));
+        let Found { files, left_out } = walk::find(path)?;
+        let this = Self { path: path.to_owned(), is_stdin: false, files, left_out };
+        if let Some(empty) = this.files.iter().find(|file| file.is_regular && names::is_cut_off(&file.path, file.size))
+        {
+            return Err(this.error(format!(
+                "{} is empty, and its name says that it is compressed, so it was cut off; get it again, or take it away",
+                names::shown(&empty.path)
+            )));
         }
-        let bytes_total = files.iter().map(|file| file_bytes(file)).sum();
-        Ok(Self { inputs: files.into_iter().map(Input::File).collect(), bytes_total })
+        copies::check_names(&this.files).map_err(|cause| this.error(cause))?;
+        Ok(this)
+    }
+
+    /// The files in the order in which they are read; none for standard input.
+    pub fn files(&self) -> &[InputFile] {
+        &self.files
+    }
+
+    /// Compares files of one size with each other. Reads the first 4 KiB of each, and more only of those that are equal
+    /// so far; nothing of a file whose size no other has. Blocks while it reads.
+    ///
+    /// # Errors
+    /// Two of them hold the same bytes, or one cannot be read.
+    pub fn check_copies<'f>(&self, files: impl IntoIterator<Item = &'f InputFile>) -> Result<(), SourceError> {
+        copies::check_contents(files).map_err(|cause| self.error(cause))
+    }
+
+    /// What the folder or the pattern leaves out, by name and with the reasons; none if there is nothing.
+    pub fn left_out(&self) -> Option<String> {
+        self.left_out.named()
     }
 
     /// Bytes of all files as they lie on disk; none for standard input or a pipe.
     pub fn bytes_total(&self) -> Option<u64> {
-        self.bytes_total
+        let is_known = !self.is_stdin && self.files.iter().all(|file| file.is_regular);
+        is_known.then(|| self.files.iter().map(|file| file.size).sum())
     }
 
-    /// What the system says of each file, in order; none if there is one that is no file.
+    /// What the system says of each file, in order; none if one of them is a pipe or a device.
     pub(super) fn stamps(&self) -> Vec<FileStamp> {
-        let stamp = |input: &Input| match input {
-            Input::Stdin => None,
-            Input::File(path) => stamp_of(path),
+        if !self.files.iter().all(|file| file.is_regular) {
+            return Vec::new();
+        }
+        let stamp = |file: &InputFile| {
+            let modified = i64::try_from(file.mtime_ns).unwrap_or(i64::MAX);
+            FileStamp::new(names::shown(&file.path), file.size, modified, file.inode)
         };
-        self.inputs.iter().map(stamp).collect::<Option<_>>().unwrap_or_default()
+        self.files.iter().map(stamp).collect()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.inputs.len()
+        if self.is_stdin { 1 } else { self.files.len() }
     }
 
-    /// Opens the input of that number. `read` counts its bytes.
+    /// Opens the input of that number. `read` counts its bytes, as they lie on disk.
     pub(super) fn open(&self, at: usize, read: &Arc<AtomicU64>) -> Result<OpenInput, SourceError> {
-        let (origin, raw, is_stream): (String, Box<dyn Read + Send>, bool) = match &self.inputs[at] {
-            Input::Stdin => ("stdin".into(), Box::new(std::io::stdin()), true),
-            Input::File(path) => {
-                let origin = path.display().to_string();
-                let open = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
-                let (is_file, file) =
-                    open.map_err(|error| SourceError::Open { path: origin.clone(), cause: error.to_string() })?;
-                (origin, Box::new(file), !is_file)
+        let (name, raw, is_stream) = match self.files.get(at) {
+            None => ("stdin".to_owned(), Box::new(std::io::stdin()) as Box<dyn Read + Send>, true),
+            Some(file) => {
+                let name = names::shown(&file.path);
+                let opened = open_file(&file.path);
+                let (open, is_regular) =
+                    opened.map_err(|cause| SourceError::Open { path: name.clone(), cause: cause.to_string() })?;
+                (name, Box::new(open) as Box<dyn Read + Send>, !is_regular)
             }
         };
-        let origin: Arc<str> = Arc::from(origin);
+        let origin: Arc<str> = Arc::from(name);
         let counted = Counted { inner: raw, read: Arc::clone(read) };
-        let lines = decompress(counted).map_err(|cause| SourceError::Read { origin: Arc::clone(&origin), cause })?;
-        Ok(OpenInput { origin, lines, is_stream })
+        let unpacked = unpack(counted).map_err(|cause| SourceError::Read { origin: Arc::clone(&origin), cause })?;
+        let (form, lines) = unpacked;
+        Ok(OpenInput { origin, lines, is_stream, is_packed: form != Form::Plain })
+    }
+
+    fn error(&self, cause: String) -> SourceError {
+        SourceError::Open { path: self.path.clone(), cause }
     }
 }
 
 /// An input whose lines can be read.
 pub(super) struct OpenInput {
     pub(super) origin: Arc<str>,
-    pub(super) lines: BufReader<Box<dyn Read + Send>>,
+    pub(super) lines: Unpacked,
     /// Whether a read may wait for someone to write.
     pub(super) is_stream: bool,
+    /// Whether its bytes are unpacked.
+    pub(super) is_packed: bool,
 }
 
-fn stamp_of(path: &Path) -> Option<FileStamp> {
-    let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    let modified = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
-    Some(FileStamp::new(path.display().to_string(), found.len(), modified, found.ino()))
-}
-
-fn file_bytes(file: &Path) -> Option<u64> {
-    std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file).map(|found| found.len())
-}
-
-fn files_of_folder(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if holds_events(&path) && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn holds_events(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-    !name.starts_with('.') && ENDINGS.iter().any(|ending| name.ends_with(ending))
-}
-
-fn files_of_pattern(pattern: &str) -> Result<Vec<PathBuf>, String> {
-    let found = glob::glob(pattern).map_err(|error| format!("the pattern is not understood: {error}"))?;
-    let mut files = Vec::new();
-    for path in found {
-        let path = path.map_err(|error| error.to_string())?;
-        if path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Unpacks what begins like gzip or zstd, whatever its name; passes the rest through.
-fn decompress(raw: Counted) -> std::io::Result<BufReader<Box<dyn Read + Send>>> {
-    let mut raw = BufReader::with_capacity(BUFFER_BYTES, raw);
-    let begin = raw.fill_buf()?;
-    let reader: Box<dyn Read + Send> = if begin.starts_with(&[0x1f, 0x8b]) {
-        Box::new(flate2::bufread::MultiGzDecoder::new(raw))
-    } else if begin.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Box::new(zstd::stream::read::Decoder::with_buffer(raw)?)
-    } else {
-        // Read past this buffer: only one is needed.
-        Box::new(raw)
-    };
-    Ok(BufReader::with_capacity(BUFFER_BYTES, reader))
+/// Opens a file; says too whether it is a file, and not a pipe or a device.
+fn open_file(path: &Path) -> std::io::Result<(File, bool)> {
+    let file = File::open(path)?;
+    let is_regular = file.metadata()?.is_file();
+    Ok((file, is_regular))
 }
 
 /// Counts what passes.
@@ -169,5 +137,32 @@ impl Read for Counted {
         let bytes = self.inner.read(buffer)?;
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_known_before_they_are_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0];
+        for (name, bytes) in [("a.json", &b"one\ntwo\n"[..]), ("a.json.1", b"old\n"), ("b.json", &gzip)] {
+            std::fs::write(folder.path().join(name), bytes).expect("a file");
+        }
+        let path = SourcePath::resolve(&folder.path().to_string_lossy()).expect("files");
+        let sizes: Vec<u64> = path.files().iter().map(|file| file.size).collect();
+        assert_eq!((sizes, path.bytes_total(), path.len()), (vec![4, 8, 8], Some(20), 3));
+        let found = std::fs::metadata(&path.files()[1].path).expect("the file");
+        let modified = found.modified().expect("a time").duration_since(std::time::UNIX_EPOCH).expect("since 1970");
+        assert_eq!(path.files()[1].mtime_ns, i128::try_from(modified.as_nanos()).expect("a time"));
+
+        let read = Arc::new(AtomicU64::new(0));
+        let mut text = String::new();
+        let mut input = path.open(1, &read).expect("the file");
+        input.lines.read_to_string(&mut text).expect("its end");
+        assert_eq!((text.as_str(), input.is_packed, input.is_stream), ("one\ntwo\n", false, false));
+        assert_eq!(read.load(Ordering::Relaxed), 8);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::event_head::read_head;
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
+use super::foreign;
 use super::{FileStamp, Next, Source, SourceError, SourceEvent};
 use crate::model::limits::LINE_BYTES_MAX;
 
@@ -24,12 +25,16 @@ pub struct NdjsonSource {
 }
 
 impl NdjsonSource {
-    /// A source over a file, a folder, a pattern, or `-`: see [`SourcePath::resolve`].
+    /// A source over a file, a folder, a pattern, or `-`: see [`SourcePath::resolve`]. Warns of what is left out.
     ///
     /// # Errors
-    /// Nothing is there.
+    /// As [`SourcePath::resolve`].
     pub fn open(path: &str, fields: Fields) -> Result<Self, SourceError> {
+        let from = path;
         let path = SourcePath::resolve(path)?;
+        if let Some(left_out) = path.left_out() {
+            tracing::warn!("source {from} leaves out {left_out}");
+        }
         Ok(Self {
             path,
             fields,
@@ -49,12 +54,14 @@ impl NdjsonSource {
             self.line.clear();
             self.line_no += 1;
             let read = (&mut input.lines).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut self.line);
-            let read = read.map_err(|cause| read_error(&input.origin, self.line_no, cause))?;
+            let read = read.map_err(|cause| read_error(input, self.line_no, cause))?;
             if read == 0 {
                 return Ok(false);
             }
             if read > LINE_BYTES_MAX {
-                return Err(self.input_error(format!("the line is longer than {} MiB", LINE_BYTES_MAX >> 20)));
+                let message =
+                    format!("the line is longer than {} MiB; expected one event a line", LINE_BYTES_MAX >> 20);
+                return Err(self.input_error(foreign::named(self.line_no, &self.line).unwrap_or(message)));
             }
             if self.line_no == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
                 self.line.drain(..3);
@@ -68,6 +75,12 @@ impl NdjsonSource {
     fn input_error(&self, message: String) -> SourceError {
         let origin = self.input.as_ref().map_or_else(|| Arc::from("source"), |input| Arc::clone(&input.origin));
         SourceError::Input { origin, line: self.line_no, message }
+    }
+
+    /// The line is refused: because of what the file is, if that can be told, or for the reason given.
+    fn refused(&self, message: String) -> SourceError {
+        let told = foreign::named(self.line_no, &self.line).or_else(|| foreign::zeros(&self.line));
+        self.input_error(told.unwrap_or(message))
     }
 
     fn fill(&self, event: &mut SourceEvent, origin: &Arc<str>) -> Result<(), String> {
@@ -103,10 +116,11 @@ fn copy(text: Option<&str>, into: &mut Option<String>) {
 }
 
 /// What a compressed file that breaks off, or is none, says is about the input; the rest is about the machine.
-fn read_error(origin: &Arc<str>, line: u64, cause: std::io::Error) -> SourceError {
+fn read_error(input: &OpenInput, line: u64, cause: std::io::Error) -> SourceError {
     use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    let origin = &input.origin;
     match cause.kind() {
-        UnexpectedEof | InvalidData | InvalidInput | Other => SourceError::Input {
+        UnexpectedEof | InvalidData | InvalidInput | Other if input.is_packed => SourceError::Input {
             origin: Arc::clone(origin),
             line,
             message: format!("the compressed file is damaged or breaks off: {cause}"),
@@ -117,6 +131,12 @@ fn read_error(origin: &Arc<str>, line: u64, cause: std::io::Error) -> SourceErro
 
 impl Source for NdjsonSource {
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        if self.input.is_none() && self.next_input == 0 {
+            // What is left out has not changed: it was compared when it was read.
+            let is_left_out = |at: usize| self.is_left_out.get(at) == Some(&true);
+            let read = self.path.files().iter().enumerate().filter(|(at, _)| !is_left_out(*at));
+            self.path.check_copies(read.map(|(_, file)| file))?;
+        }
         while !self.next_line()? {
             while self.is_left_out.get(self.next_input) == Some(&true) {
                 self.next_input += 1;
@@ -130,7 +150,7 @@ impl Source for NdjsonSource {
         }
         let Some(input) = &self.input else { return Ok(Next::End) };
         let origin = Arc::clone(&input.origin);
-        self.fill(event, &origin).map_err(|message| self.input_error(message))?;
+        self.fill(event, &origin).map_err(|message| self.refused(message))?;
         Ok(Next::Event)
     }
 

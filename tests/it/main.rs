@@ -74,6 +74,8 @@ mod scripts;
 mod snapshot_policy;
 /// When snapshots are made, what counts as a change, how they are read back.
 mod snapshots;
+/// Which files a path names, in what order, and what is said of those that it leaves out.
+mod source_files;
 /// Where events may come from, and in what shapes.
 mod sources;
 /// Tables that change, a second writer, a disk that is full.
