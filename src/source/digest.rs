@@ -63,6 +63,13 @@ impl Tally {
         EventDigest { line, sum: SourceDigest::new(xxh3_128(&bytes)) }
     }
 
+    /// Whether the block has had a line like this one. Of a block with too many lines we assume so.
+    pub(super) fn holds(&self, event: &SourceEvent) -> bool {
+        let line = EventDigest::of_line(event) as u64;
+        let is_all = self.events == self.lines.len() as u64;
+        self.block.is_some_and(|block| block.get() == event.block) && (!is_all || self.lines.contains(&line))
+    }
+
     /// Events of the block so far.
     pub(super) fn events(&self) -> u64 {
         self.events

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{FileStamp, SourceError};
 use super::unpack::{Form, Unpacked, unpack};
-use super::walk::{self, Found, LeftOut, InputFile};
+use super::walk::{self, Found, InputFile, LeftOut};
+use super::{FileStamp, SourceError};
 use super::{copies, names};
 
 /// What a path names, resolved.

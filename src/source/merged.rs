@@ -167,7 +167,7 @@ fn is_late(order: &mut Order, event: &SourceEvent) -> bool {
         let _ = order.late_block(event, false);
         return true;
     }
-    let is_in_place = order.is_in_place(event).unwrap_or(false);
+    let is_in_place = order.is_in_place(event, || true).unwrap_or(false);
     if is_in_place {
         order.note(event);
     }

@@ -45,8 +45,7 @@ pub(super) struct Order {
     /// Block and place of the last event.
     last: Option<(i64, Option<i64>)>,
     last_origin: Option<Arc<str>>,
-    /// An event of a block before the last one has come: without places, what comes of the last one then may have come
-    /// before.
+    /// An event of a block before the last one has come: what comes of the last one then may have come before.
     has_stepped_back: bool,
     /// The source itself has rolled back to this block: its next events must lie after it.
     closed: Option<BlockNo>,
@@ -108,11 +107,13 @@ impl Order {
         self.closed.filter(|closed| event.block <= closed.get())
     }
 
-    /// Whether the event is in its place within its block; it does not count as the last one yet.
+    /// Whether the event is in its place within its block; it does not count as the last one yet. `came_before` says
+    /// whether the block has the same line already: once a source without places has stepped back, such a line is a second
+    /// delivery.
     ///
     /// # Errors
     /// Its place has passed, and that is not to be left out.
-    pub(super) fn is_in_place(&self, event: &SourceEvent) -> Result<bool, Stop> {
+    pub(super) fn is_in_place(&self, event: &SourceEvent, came_before: impl Fn() -> bool) -> Result<bool, Stop> {
         let Some((block, last)) = self.last.filter(|(block, _)| *block == event.block) else { return Ok(true) };
         match (last, event.seq) {
             (Some(seq), Some(this)) if this <= seq => {
@@ -120,11 +121,10 @@ impl Order {
                     || format!("place {this} of block {block} comes after place {seq}; places must grow ({CHOICES})");
                 self.late(event, message).map(|()| false)
             }
-            (_, None) if self.has_stepped_back => {
+            (_, None) if self.has_stepped_back && came_before() => {
                 let message = || {
                     format!(
-                        "block {block} comes again after an earlier block; blocks must not decrease, and without places \
-                         ([source] seq) what comes of it now may have come before ({CHOICES})"
+                        "an event of block {block} comes again after an earlier block; blocks must not decrease ({CHOICES})"
                     )
                 };
                 self.late(event, message).map(|()| false)
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn take(order: &mut Order, event: &SourceEvent) -> Result<bool, Stop> {
-        let is_in_place = order.is_in_place(event)?;
+        let is_in_place = order.is_in_place(event, || event.json == "again")?;
         if is_in_place {
             order.note(event);
         }
@@ -237,12 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn once_a_source_has_stepped_back_its_last_block_is_late_too() {
-        for (seq, is_in_place) in [(None, false), (Some(8), true)] {
+    fn once_a_source_has_stepped_back_what_came_before_is_late() {
+        for (seq, json, is_in_place) in [(None, "again", false), (None, "new", true), (Some(8), "again", true)] {
             let mut order = Order::new(Late::Skip, Arc::default());
             assert!(take(&mut order, &event(3, seq.map(|_| 7), "f")).expect("in place"));
             order.late_block(&event(2, seq.map(|_| 7), "f"), false).expect("left out");
-            assert_eq!(take(&mut order, &event(3, seq, "f")).expect("judged"), is_in_place, "{seq:?}");
+            let next = SourceEvent { json: json.into(), ..event(3, seq, "f") };
+            assert_eq!(take(&mut order, &next).expect("judged"), is_in_place, "{seq:?} {json}");
             assert!(take(&mut order, &event(4, seq, "f")).expect("in place"));
             assert!(!order.has_stepped_back());
         }

@@ -240,7 +240,7 @@ impl Reader {
             self.replayed_to = None;
         }
         if !self.resume.is_past() {
-            let step = self.resume.take(event, &self.chain, &mut self.order)?;
+            let step = self.resume.take(event, &self.chain, &mut self.order, &self.tally)?;
             self.follow_back();
             match step {
                 Step::Kept => {
@@ -380,7 +380,7 @@ impl Reader {
         if let Some(closed) = self.order.closed_to(event) {
             return self.order.late_after_rollback(event, closed);
         }
-        if !(self.follow(event)? && self.order.is_in_place(event)?) {
+        if !(self.follow(event)? && self.order.is_in_place(event, || self.tally.holds(event))?) {
             self.leave_out_line(event);
             return Ok(());
         }

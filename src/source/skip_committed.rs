@@ -7,6 +7,7 @@
 //! reader's: nothing here changes it.
 
 use super::block_chain::Chain;
+use super::digest::Tally;
 use super::forks::{Named, Verdict, judge, judge_branch, too_deep};
 use super::order::{CHOICES, Order};
 use super::page_writer::Stop;
@@ -196,7 +197,13 @@ impl Resume {
     ///
     /// # Errors
     /// Its place has passed, and that is not to be left out.
-    pub(super) fn take(&mut self, event: &SourceEvent, ours: &Chain, order: &mut Order) -> Result<Step, Stop> {
+    pub(super) fn take(
+        &mut self,
+        event: &SourceEvent,
+        ours: &Chain,
+        order: &mut Order,
+        tally: &Tally,
+    ) -> Result<Step, Stop> {
         let named = Named::of(event);
         let verdict = judge(&self.seen, named);
         self.seen.learn(verdict.links_gap());
@@ -208,7 +215,7 @@ impl Resume {
             return order.late_block(event, false).map(|()| Step::Late);
         }
         self.follow(&verdict, named, order);
-        if !order.is_in_place(event)? {
+        if !order.is_in_place(event, || tally.holds(event))? {
             return Ok(Step::Late);
         }
         if is_last_committed(ours, self.done, named) {
