@@ -4,7 +4,7 @@ use std::io::{BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::event_head::read_head;
+use super::event_head::HeadReader;
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
 use super::{Next, Source, SourceError, SourceEvent};
@@ -13,7 +13,7 @@ use crate::model::limits::LINE_BYTES_MAX;
 /// Events from NDJSON files or standard input.
 pub struct NdjsonSource {
     path: SourcePath,
-    fields: Fields,
+    head: HeadReader,
     next_input: usize,
     input: Option<OpenInput>,
     line: Vec<u8>,
@@ -28,7 +28,15 @@ impl NdjsonSource {
     /// Nothing is there.
     pub fn open(path: &str, fields: Fields) -> Result<Self, SourceError> {
         let path = SourcePath::resolve(path)?;
-        Ok(Self { path, fields, next_input: 0, input: None, line: Vec::new(), line_no: 0, bytes_read: Arc::default() })
+        Ok(Self {
+            path,
+            head: HeadReader::new(fields),
+            next_input: 0,
+            input: None,
+            line: Vec::new(),
+            line_no: 0,
+            bytes_read: Arc::default(),
+        })
     }
 
     /// Reads the next line that is not blank into `self.line`; false when the input has no more.
@@ -63,7 +71,7 @@ impl NdjsonSource {
         let json = std::str::from_utf8(&self.line)
             .map_err(|error| format!("the line is not UTF-8 (byte {})", error.valid_up_to() + 1))?;
         let json = json.trim();
-        let head = read_head(json, &self.fields)?;
+        let head = self.head.read(json)?;
         event.block = head.block;
         event.seq = head.seq;
         event.region.clear();
