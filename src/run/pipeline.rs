@@ -20,6 +20,7 @@ use crate::config::{BatchConfig, Config, RegionsConfig, SnapshotsConfig};
 use crate::lane::rust::engine::RustFactory;
 use crate::lane::rust::handler::{Handler, schema_of};
 use crate::lane::{self, Engine, EngineFactory, NoRows};
+use crate::model::field_type::FieldTypes;
 use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
@@ -94,6 +95,7 @@ pub struct Pipeline {
     schema: Arc<Schema>,
     factory: Arc<dyn EngineFactory>,
     fields: Fields,
+    field_types: Arc<FieldTypes>,
     late: Late,
     regions: RegionsConfig,
     batch: BatchConfig,
@@ -137,6 +139,7 @@ impl Pipeline {
             hash: config.source.hash.clone(),
             parent: config.source.parent.clone(),
         };
+        pipeline.field_types = Arc::new(config.source.fields.clone());
         pipeline.rollback_depth = config.rollback_depth;
         pipeline.late = config.source.late;
         pipeline.regions = config.regions.clone();
@@ -165,6 +168,7 @@ impl Pipeline {
             schema: Arc::new(schema),
             factory,
             fields: Fields::default(),
+            field_types: Arc::default(),
             late: Late::default(),
             regions: RegionsConfig::default(),
             batch: BatchConfig::default(),

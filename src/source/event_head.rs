@@ -73,8 +73,10 @@ impl HeadReader {
             return Err(format!("expected a JSON object, got {kind}"));
         }
         let mut parser = serde_json::Deserializer::from_str(json);
-        let mut raw =
-            RawHead { reader: self }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw)).map_err(explain)?;
+        let mut raw = RawHead { reader: self }
+            .deserialize(&mut parser)
+            .and_then(|raw| parser.end().map(|()| raw))
+            .map_err(explain)?;
         for (path, at) in self.paths.iter().zip(std::mem::take(&mut raw.nested)) {
             // A key that holds the dots itself comes first.
             let slot = raw.slot(path.field);
