@@ -15,7 +15,7 @@ pub(super) struct Piece {
 }
 
 /// In the order in which they are loaded: each asks only for what those before it give.
-pub(super) const FILES: [(&str, &str); 21] = [
+pub(super) const FILES: [(&str, &str); 22] = [
     ("layout", include_str!("layout.lua")),
     ("numeric", include_str!("numeric.lua")),
     ("values", include_str!("values.lua")),
@@ -32,6 +32,7 @@ pub(super) const FILES: [(&str, &str); 21] = [
     ("find", include_str!("find.lua")),
     ("writes", include_str!("writes.lua")),
     ("kinds", include_str!("kinds.lua")),
+    ("adds", include_str!("adds.lua")),
     ("context", include_str!("context.lua")),
     ("sweep", include_str!("sweep.lua")),
     ("seal", include_str!("seal.lua")),
