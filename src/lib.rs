@@ -58,6 +58,7 @@ mod undo;
 
 pub use commit::{BatchError, handoff};
 pub use config::{Config, ConfigError};
+pub use lane::rust::fields;
 pub use lane::rust::handler::{ColumnValue, Context, EntityRow, EntityTable, Find, Handler, HandlerError};
 pub use lane::{LaneError, Place};
 pub use model::built::NotBuilt;

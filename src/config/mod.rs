@@ -3,12 +3,15 @@
 //! Every error names the file, the line and the column, and says what was expected; a misspelt key names the nearest
 //! known one. Paths in the file are taken from the file's folder.
 
+mod field_types;
 mod reading;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::model::field_type::{FieldType, FieldTypes, TimeUnit};
 pub use crate::model::units::{parse_bytes, parse_duration};
+use field_types::read_field_types;
 pub use reading::ConfigError;
 use reading::{Item, PipelineText, Section};
 
@@ -44,6 +47,8 @@ pub struct SourceConfig {
     pub hash: Option<String>,
     /// The field of the hash of the block before. Defaults to none.
     pub parent: Option<String>,
+    /// `[source.fields]`: the types of fields. Defaults to none.
+    pub fields: FieldTypes,
 }
 
 /// Which regions there are.
@@ -313,7 +318,7 @@ impl Config {
         let config = Self {
             file: file.to_owned(),
             source: read_source(
-                root.section("source", &["path", "block", "region", "seq", "late", "end", "hash", "parent"])?,
+                root.section("source", &["path", "block", "region", "seq", "late", "end", "hash", "parent", "fields"])?,
                 document.folder(),
                 rollback_depth,
             )?,
@@ -408,6 +413,9 @@ fn read_source(mut section: Section<'_, '_>, folder: &Path, rollback_depth: u64)
             }
             value => value.map(|value| value.non_empty()).transpose()?,
         },
+        fields: section
+            .optional("fields")
+            .map_or_else(|| Ok(FieldTypes::default()), |value| read_field_types(&value))?,
     };
     section.finish()?;
     Ok(config)

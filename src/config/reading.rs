@@ -202,6 +202,15 @@ impl<'d, 't> Item<'d, 't> {
         self.document.error(self.entry.key_at.clone(), message)
     }
 
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.entry.value, DeValue::Table(_))
+    }
+
+    /// Whether it is a table with that key.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        matches!(&self.entry.value, DeValue::Table(table) if table.iter().any(|(name, _)| name.get_ref() == key))
+    }
+
     pub(super) fn text(&self) -> Result<String, ConfigError> {
         match &self.entry.value {
             DeValue::String(text) => Ok(text.to_string()),

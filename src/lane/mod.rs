@@ -22,6 +22,7 @@ use serde_json::Value as Json;
 
 use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, shorten_json};
+use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::schema::Schema;
@@ -196,6 +197,9 @@ pub(crate) struct EngineContext {
     /// For each entity, whether its table had no row when the run began.
     pub(crate) is_empty: Arc<[bool]>,
     pub(crate) readers: Arc<dyn OpenReader>,
+    /// The types of fields.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "serde knows the types of a handler in Rust"))]
+    pub(crate) field_types: Arc<FieldTypes>,
     /// How many blocks back before-images are kept; 0 for no undo log.
     pub(crate) undo_depth: Depth,
     /// Bytes it may never exceed.

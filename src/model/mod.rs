@@ -8,6 +8,7 @@ pub mod cause;
 pub(crate) mod checkpoint;
 pub(crate) mod column_type;
 pub(crate) mod event;
+pub(crate) mod field_type;
 pub mod ids;
 pub mod limits;
 pub(crate) mod numeric;

@@ -61,6 +61,20 @@ impl Numeric {
         format!("{value:e}").parse()
     }
 
+    /// The number of a text of hex digits; none if there is another character, no digit, or too many.
+    pub(crate) fn from_hex(digits: &str) -> Option<Self> {
+        /// Digits that always fit 128 bits with a sign.
+        const SMALL_DIGITS_MAX: usize = 31;
+        if digits.len() > NUMERIC_DIGITS_BEFORE_MAX || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        if digits.len() <= SMALL_DIGITS_MAX {
+            return i128::from_str_radix(digits, 16).ok().map(Self::from);
+        }
+        let whole = BigInt::parse_bytes(digits.as_bytes(), 16)?;
+        Self::from_big(BigDecimal::new(whole, 0)).checked_len().ok()
+    }
+
     /// The value, if it is whole and fits 64 bits.
     pub fn to_i64(&self) -> Option<i64> {
         self.to_i128().and_then(|value| value.to_i64())

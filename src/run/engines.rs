@@ -8,6 +8,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::lane::watch::{Watch, Watcher};
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, LoadStats, Place};
+use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, Depth};
 use crate::model::limits::{ENGINES_PER_THREAD, LANE_THREADS_MAX, WAIT_STEP};
 use crate::model::schema::Schema;
@@ -20,6 +21,7 @@ pub(super) struct EnginePlan {
     pub(super) schema: Arc<Schema>,
     pub(super) is_empty: Arc<[bool]>,
     pub(super) readers: Arc<dyn OpenReader>,
+    pub(super) field_types: Arc<FieldTypes>,
     pub(super) undo_depth: Depth,
     pub(super) memory_bytes: usize,
     pub(super) timeout: Duration,
@@ -159,6 +161,7 @@ impl EnginePool {
             schema: Arc::clone(&self.plan.schema),
             is_empty: Arc::clone(&self.plan.is_empty),
             readers: Arc::clone(&self.plan.readers),
+            field_types: Arc::clone(&self.plan.field_types),
             undo_depth: self.plan.undo_depth,
             memory_bytes: self.plan.memory_bytes,
             watch: Arc::clone(&slot.watch),

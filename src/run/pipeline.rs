@@ -20,6 +20,7 @@ use crate::config::{BatchConfig, Config, RegionsConfig, SnapshotsConfig};
 use crate::lane::rust::engine::RustFactory;
 use crate::lane::rust::handler::{Handler, schema_of};
 use crate::lane::{self, Engine, EngineFactory, NoRows};
+use crate::model::field_type::FieldTypes;
 use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
@@ -94,6 +95,7 @@ pub struct Pipeline {
     schema: Arc<Schema>,
     factory: Arc<dyn EngineFactory>,
     fields: Fields,
+    field_types: Arc<FieldTypes>,
     late: Late,
     end: End,
     regions: RegionsConfig,
@@ -138,6 +140,7 @@ impl Pipeline {
             hash: config.source.hash.clone(),
             parent: config.source.parent.clone(),
         };
+        pipeline.field_types = Arc::new(config.source.fields.clone());
         pipeline.rollback_depth = config.rollback_depth;
         pipeline.late = config.source.late;
         pipeline.end = config.source.end;
@@ -167,6 +170,7 @@ impl Pipeline {
             schema: Arc::new(schema),
             factory,
             fields: Fields::default(),
+            field_types: Arc::default(),
             late: Late::default(),
             end: End::default(),
             regions: RegionsConfig::default(),

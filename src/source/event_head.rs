@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
+use crate::model::field_type::Given;
 use crate::model::limits::REGION_BYTES_MAX;
 
 /// What the fields say.
@@ -19,24 +20,112 @@ pub(super) struct Head<'j> {
     pub(super) parent: Option<Cow<'j, str>>,
 }
 
-/// Reads the head of an event.
-///
-/// # Errors
-/// The line is no JSON object, or a field is missing or of another type. The message names the field.
-pub(super) fn read_head<'j>(json: &'j str, fields: &Fields) -> Result<Head<'j>, String> {
-    if let Some(kind) = kind_of_other(json) {
-        return Err(format!("expected a JSON object, got {kind}"));
+/// Takes the fields out of events.
+pub(super) struct HeadReader {
+    fields: Fields,
+    /// Those of them that may lie deeper, in the order of [`Field`].
+    paths: Vec<FieldPath>,
+}
+
+/// A field that a dotted name leads to.
+struct FieldPath {
+    field: Field,
+    first: String,
+    rest: Vec<String>,
+}
+
+/// The places of the fields in [`RawFields`].
+#[derive(Clone, Copy)]
+enum Field {
+    Block,
+    Region,
+    Seq,
+    Hash,
+    Parent,
+}
+
+impl HeadReader {
+    pub(super) fn new(fields: Fields) -> Self {
+        let named = [
+            (Field::Block, Some(&fields.block)),
+            (Field::Region, Some(&fields.region)),
+            (Field::Seq, fields.seq.as_ref()),
+            (Field::Hash, fields.hash.as_ref()),
+            (Field::Parent, fields.parent.as_ref()),
+        ];
+        let path = |(field, name): (Field, Option<&String>)| {
+            let mut steps = name?.split('.').map(str::to_owned);
+            let (first, rest): (_, Vec<String>) = (steps.next()?, steps.collect());
+            // A name with an empty step can only be the name of one field.
+            let leads_on = !rest.is_empty() && !first.is_empty() && !rest.iter().any(String::is_empty);
+            leads_on.then_some(FieldPath { field, first, rest })
+        };
+        let paths = named.into_iter().filter_map(path).collect();
+        Self { fields, paths }
     }
-    let mut parser = serde_json::Deserializer::from_str(json);
-    let raw =
-        RawHead { fields }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw)).map_err(explain)?;
-    Ok(Head {
-        block: integer(&fields.block, raw.block)?,
-        region: region(&fields.region, raw.region)?,
-        seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
-        hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
-        parent: fields.parent.as_deref().map_or(Ok(None), |field| hash(field, raw.parent))?,
-    })
+
+    /// Reads the head of an event.
+    ///
+    /// # Errors
+    /// The line is no JSON object, or a field is missing or of another type. The message names the field.
+    pub(super) fn read<'j>(&self, json: &'j str) -> Result<Head<'j>, String> {
+        if let Some(kind) = kind_of_other(json) {
+            return Err(format!("expected a JSON object, got {kind}"));
+        }
+        let mut parser = serde_json::Deserializer::from_str(json);
+        let mut raw = RawHead { reader: self }
+            .deserialize(&mut parser)
+            .and_then(|raw| parser.end().map(|()| raw))
+            .map_err(explain)?;
+        for (path, at) in self.paths.iter().zip(std::mem::take(&mut raw.nested)) {
+            // A key that holds the dots itself comes first.
+            let slot = raw.slot(path.field);
+            if slot.is_none() {
+                *slot = at.and_then(|at| descend(at, &path.rest));
+            }
+        }
+        let fields = &self.fields;
+        Ok(Head {
+            block: integer(&fields.block, raw.block)?,
+            region: region(&fields.region, raw.region)?,
+            seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
+            hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
+            parent: fields.parent.as_deref().map_or(Ok(None), |field| hash(field, raw.parent))?,
+        })
+    }
+}
+
+/// The value that the steps lead to, from an object on.
+fn descend<'j>(mut raw: &'j str, steps: &[String]) -> Option<&'j str> {
+    for step in steps {
+        raw = serde_json::Deserializer::from_str(raw).deserialize_map(OneField { name: step }).ok()??;
+    }
+    Some(raw)
+}
+
+/// Finds one field of an object: the last of that name.
+struct OneField<'n> {
+    name: &'n str,
+}
+
+impl<'j> Visitor<'j> for OneField<'_> {
+    type Value = Option<&'j str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<Cow<'j, str>>()? {
+            if key == self.name {
+                found = Some(map.next_value::<&'j RawValue>()?.get());
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// What a line is that is JSON of another kind.
@@ -53,6 +142,12 @@ fn kind_of_other(json: &str) -> Option<&'static str> {
 
 fn explain(error: serde_json::Error) -> String {
     let column = error.column();
+    if error.is_eof() {
+        return format!(
+            "expected a JSON object; the line breaks off at column {column}: was the file cut off, or is it still being \
+             written?"
+        );
+    }
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     format!("expected a JSON object; at column {column}: {text}")
@@ -60,7 +155,20 @@ fn explain(error: serde_json::Error) -> String {
 
 fn integer(field: &str, raw: Option<&str>) -> Result<i64, String> {
     let raw = raw.ok_or_else(|| format!("field {field:?} is missing; expected an integer of 64 bits"))?;
-    raw.parse().map_err(|_| format!("field {field:?}: expected an integer of 64 bits, got {}", shorten(raw)))
+    if let Ok(number) = raw.parse() {
+        return Ok(number);
+    }
+    let number = match raw.as_bytes().first() {
+        Some(b'"') => text(raw).and_then(|text| Given::Text(&text).integer()),
+        Some(b'-' | b'0'..=b'9') => Given::Number(raw).integer(),
+        _ => None,
+    };
+    number.ok_or_else(|| {
+        format!(
+            "field {field:?}: expected an integer of 64 bits, also as a text such as \"17\" or \"0x1f\", got {}",
+            shorten(raw)
+        )
+    })
 }
 
 /// The hash of a block; none where it is null.
@@ -89,8 +197,9 @@ fn region<'j>(field: &str, raw: Option<&'j str>) -> Result<Cow<'j, str>, String>
         || format!("field {field:?}: expected the name of a region, a text that is not empty, got {}", shorten(raw));
     let name = match raw.as_bytes().first() {
         Some(b'"') => text(raw).ok_or_else(refused)?,
-        // A number names a region by its digits: a chain's id, for example.
+        // A number names a region by its digits: a chain's id, for example. 17.0 is 17.
         Some(b'-' | b'0'..=b'9') if raw.parse::<i64>().is_ok() => Cow::Borrowed(raw),
+        Some(b'-' | b'0'..=b'9') => Given::Number(raw).integer().map(|id| id.to_string().into()).ok_or_else(refused)?,
         _ => return Err(refused()),
     };
     if name.len() > REGION_BYTES_MAX {
@@ -114,10 +223,24 @@ struct RawFields<'j> {
     seq: Option<&'j str>,
     hash: Option<&'j str>,
     parent: Option<&'j str>,
+    /// For each path, the value of its first step.
+    nested: Vec<Option<&'j str>>,
+}
+
+impl<'j> RawFields<'j> {
+    fn slot(&mut self, field: Field) -> &mut Option<&'j str> {
+        match field {
+            Field::Block => &mut self.block,
+            Field::Region => &mut self.region,
+            Field::Seq => &mut self.seq,
+            Field::Hash => &mut self.hash,
+            Field::Parent => &mut self.parent,
+        }
+    }
 }
 
 struct RawHead<'f> {
-    fields: &'f Fields,
+    reader: &'f HeadReader,
 }
 
 impl<'j> DeserializeSeed<'j> for RawHead<'_> {
@@ -136,7 +259,10 @@ impl<'j> Visitor<'j> for RawHead<'_> {
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = RawFields::default();
-        while let Some(slots) = map.next_key_seed(KeySlots { fields: self.fields })? {
+        let paths = &self.reader.paths;
+        // Without an allocation where no field lies deeper.
+        found.nested.resize(paths.len(), None);
+        while let Some(slots) = map.next_key_seed(KeySlots { reader: self.reader })? {
             if slots == Slots::default() {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -153,6 +279,13 @@ impl<'j> Visitor<'j> for RawHead<'_> {
                     *slot = Some(raw);
                 }
             }
+            if slots.paths != 0 {
+                for (at, slot) in found.nested.iter_mut().enumerate() {
+                    if slots.paths & (1 << at) != 0 {
+                        *slot = Some(raw);
+                    }
+                }
+            }
         }
         Ok(found)
     }
@@ -166,10 +299,12 @@ struct Slots {
     seq: bool,
     hash: bool,
     parent: bool,
+    /// A bit for each path that begins with it.
+    paths: u8,
 }
 
 struct KeySlots<'f> {
-    fields: &'f Fields,
+    reader: &'f HeadReader,
 }
 
 impl<'j> DeserializeSeed<'j> for KeySlots<'_> {
@@ -187,12 +322,82 @@ impl Visitor<'_> for KeySlots<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Slots, E> {
+        let HeadReader { fields, paths } = self.reader;
         Ok(Slots {
-            block: key == self.fields.block,
-            region: key == self.fields.region,
-            seq: self.fields.seq.as_deref() == Some(key),
-            hash: self.fields.hash.as_deref() == Some(key),
-            parent: self.fields.parent.as_deref() == Some(key),
+            block: key == fields.block,
+            region: key == fields.region,
+            seq: fields.seq.as_deref() == Some(key),
+            hash: fields.hash.as_deref() == Some(key),
+            parent: fields.parent.as_deref() == Some(key),
+            paths: paths.iter().enumerate().fold(0, |bits, (at, path)| bits | u8::from(path.first == key) << at),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(block: &str, region: &str, seq: Option<&str>) -> HeadReader {
+        HeadReader::new(Fields {
+            block: block.into(),
+            region: region.into(),
+            seq: seq.map(str::to_owned),
+            ..Fields::default()
+        })
+    }
+
+    #[test]
+    fn integers_come_in_many_forms() {
+        let reader = reader("block", "region", Some("seq"));
+        for (block, expected) in [
+            ("17", 17),
+            ("\"17\"", 17),
+            ("\"\\u0031\"", 1),
+            ("\"0xc5d488\"", 12_965_000),
+            ("17000000.0", 17_000_000),
+            ("1.7e7", 17_000_000),
+            ("-9223372036854775808", i64::MIN),
+        ] {
+            let json = format!(r#"{{"block":{block},"region":"r","seq":"0x1"}}"#);
+            let head = reader.read(&json).expect(&json);
+            assert_eq!((head.block, head.seq), (expected, Some(1)), "{json}");
+        }
+        for block in ["1.5", "\"1.5\"", "\"\"", "\"0x\"", "9223372036854775808", "null", "true", "[1]", "{\"a\":1}"] {
+            let json = format!(r#"{{"block":{block},"region":"r","seq":1}}"#);
+            let problem = reader.read(&json).expect_err(&json);
+            assert!(problem.contains("\"block\": expected an integer of 64 bits"), "{json}: {problem}");
+            assert!(problem.ends_with(block), "{json}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_dotted_name_leads_into_objects_unless_a_key_holds_it() {
+        let reader = reader("a.b.n", "repo.name", Some("repo.id"));
+        for (json, expected) in [
+            (r#"{"a":{"b":{"n":3}},"repo":{"name":"x","id":7}}"#, Ok((3, "x", 7))),
+            (r#"{"repo":{"id":"7","name":5.0,"id":8},"a":{"x":1,"b":{"n":"0x3"}}}"#, Ok((3, "5", 8))),
+            (r#"{"a":{"b":{"n":3}},"repo":{"name":"x","id":7},"repo.id":9}"#, Ok((3, "x", 9))),
+            (r#"{"a.b.n":1,"repo.name":"y","repo.id":2,"repo":3}"#, Ok((1, "y", 2))),
+            (r#"{"a":{"b":{"n":3}},"repo":{"name":true,"id":7}}"#, Err("field \"repo.name\": expected the name")),
+            (r#"{"a":{"b":{"n":3}},"repo":{"name":"x"}}"#, Err("field \"repo.id\" is missing")),
+            (r#"{"a":{"b":3},"repo":{"name":"x","id":1}}"#, Err("field \"a.b.n\" is missing")),
+            (r#"{"a":[{"b":3}],"repo":{"name":"x","id":1}}"#, Err("field \"a.b.n\" is missing")),
+            (r#"{"a":{"b":{"n":3}},"repo":{"name":"x","id":7}"#, Err("the line breaks off at column")),
+        ] {
+            match (reader.read(json), expected) {
+                (Ok(head), Ok((block, region, seq))) => {
+                    assert_eq!((head.block, &*head.region, head.seq), (block, region, Some(seq)), "{json}");
+                }
+                (Err(problem), Err(says)) => assert!(problem.contains(says), "{json}: {problem}"),
+                (got, _) => panic!("{json}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_with_dots_at_its_ends_is_one_field() {
+        let head = reader(".n", "r.", None).read(r#"{".n":1,"r.":"x","":{"n":2},"r":{"":"y"}}"#).map(|head| head.block);
+        assert_eq!(head, Ok(1));
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::event_head::read_head;
+use super::event_head::HeadReader;
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
 use super::foreign;
@@ -14,7 +14,7 @@ use crate::model::limits::LINE_BYTES_MAX;
 /// Events from NDJSON files or standard input.
 pub struct NdjsonSource {
     path: SourcePath,
-    fields: Fields,
+    head: HeadReader,
     next_input: usize,
     /// Files that are left out.
     is_left_out: Vec<bool>,
@@ -37,7 +37,7 @@ impl NdjsonSource {
         }
         Ok(Self {
             path,
-            fields,
+            head: HeadReader::new(fields),
             next_input: 0,
             is_left_out: Vec::new(),
             input: None,
@@ -87,7 +87,7 @@ impl NdjsonSource {
         let json = std::str::from_utf8(&self.line)
             .map_err(|error| format!("the line is not UTF-8 (byte {})", error.valid_up_to() + 1))?;
         let json = json.trim();
-        let head = read_head(json, &self.fields)?;
+        let head = self.head.read(json)?;
         event.block = head.block;
         event.seq = head.seq;
         event.region.clear();

@@ -103,7 +103,7 @@ const FAILING: &[Case] = &[
     (
         "set without an id",
         "ctx.thing:set(nil, { big = 1 })",
-        &["thing:set: expected an id (text or an integer), got", "nil"],
+        &["thing:set: expected an id (text or a whole number), got", "nil"],
     ),
     ("set by a float", "ctx.thing:set(1.5, { big = 1 })", &["thing:set: expected an id", "1.5"]),
     ("get by a table", "ctx.thing:get({})", &["thing:get: expected an id", "table"]),

@@ -68,12 +68,16 @@ mod reads;
 mod resume;
 /// Rollbacks and forks.
 mod rollback;
+/// Rows that change themselves, against the same with `get` and `set`.
+mod row_changes;
 /// What scripts can rely on.
 mod scripts;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.
 mod snapshot_policy;
 /// When snapshots are made, what counts as a change, how they are read back.
 mod snapshots;
+/// Fields that lie deeper, and types of fields.
+mod source_fields;
 /// Which files a path names, in what order, and what is said of those that it leaves out.
 mod source_files;
 /// Where events may come from, and in what shapes.

@@ -2,7 +2,9 @@
 
 local inner = ...
 local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
-local type, next, tostring, mtype = type, next, tostring, math.type
+local numbers = inner.numbers
+local rawmeta, type, next, tostring = getmetatable, type, next, tostring
+local mtype, tointeger = math.type, math.tointeger
 local utf8_len, find, format = utf8.len, string.find, string.format
 
 -- Whether an id may be one as it is.
@@ -10,12 +12,31 @@ local function is_key(id)
   return type(id) == "string" and #id <= ID_BYTES_MAX and utf8_len(id) and not find(id, "\0", 1, true)
 end
 
+-- The digits of a number that is whole, or what is wrong with it as an id. One number has one text: 17.0 is 17.
+local function digits_of(id)
+  if mtype(id) == "integer" then return format("%d", id) end
+  if mtype(id) == "float" then
+    local whole = tointeger(id)
+    if whole and whole > -2 ^ 53 and whole < 2 ^ 53 then return format("%d", whole) end
+    if id % 1 ~= 0 then return nil, "" end
+    return nil, ", a float that may have lost digits; a type in [source.fields] keeps them"
+  end
+  if rawmeta(id) ~= numbers.meta then return nil, "" end
+  local text = numbers.text(id)
+  if find(text, ".", 1, true) then return nil, "" end
+  return text
+end
+
 -- The id that a script means.
 local function key_of(state, id, what)
   if is_key(id) then return id end
-  if mtype(id) == "integer" then return format("%d", id) end
   if type(id) ~= "string" then
-    raise("%s:%s: expected an id (text or an integer), got %s", state[KIND].name, what, describe(id))
+    local digits, problem = digits_of(id)
+    if not digits then
+      raise("%s:%s: expected an id (text or a whole number), got %s%s", state[KIND].name, what, describe(id), problem)
+    end
+    id = digits
+    if #id <= ID_BYTES_MAX then return id end
   end
   if #id > ID_BYTES_MAX then
     raise(

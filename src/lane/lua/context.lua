@@ -13,10 +13,9 @@ end
 local kinds = {}
 for number, given in ipairs(inner.kinds_given) do
   local kind = inner.make_kind(number, given)
-  kind.meta = {
-    __index = { get = kind.get, set = kind.set, delete = delete, find = methods.find, count = methods.count },
-    __newindex = refuse_key,
-  }
+  local own = inner.make_methods(kind, given.columns)
+  own.get, own.set, own.delete, own.find, own.count = kind.get, kind.set, delete, methods.find, methods.count
+  kind.meta = { __index = own, __newindex = refuse_key }
   hidden[kind.meta] = true
   kinds[number] = kind
 end

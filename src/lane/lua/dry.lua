@@ -24,14 +24,14 @@ local function note_dry(state, id, cells)
   writes[id] = cells
 end
 
--- A read of a call that is run dry. One that looks at what the suspended call wrote ends here: it must not see half of
--- that.
-local function dry_get(state, id)
+-- The row that a call sees that is run dry: its cells and where they begin, or nil. A call that looks at what the
+-- suspended call wrote ends here: it must not see half of that.
+local function dry_cells(state, id)
   S[DRY_READS] = S[DRY_READS] + 1
   if S[DRY_READS] > DRY_READS_MAX then error(DRY_END, 0) end
   local writes, kind = S[DRY_WRITES][state], state[KIND]
   local cells = writes and writes[id]
-  if cells then return kind.copy(cells, 1) end
+  if cells then return cells, 1 end
   if cells == false then return nil end
   local slot = fetch(state, id)
   if not slot then
@@ -43,7 +43,12 @@ local function dry_get(state, id)
   if d[at + kind.writer_at] == S[SUSPENDED_WRITER] and (changed == S[BATCH] or changed == -S[BATCH]) then
     error(DRY_END, 0)
   end
-  return kind.copy(d, at)
+  return d, at
+end
+
+local function dry_get(state, id)
+  local d, at = dry_cells(state, id)
+  return d and state[KIND].copy(d, at)
 end
 
 -- A call that is run dry sees what it wrote itself only by id: what it would find is not told to it.
@@ -54,4 +59,4 @@ local function begin_read(state)
   if S[DRY_WRITES][state] or S[DRY_READS] > DRY_READS_MAX then error(DRY_END, 0) end
 end
 
-return { begin_dry = begin_dry, note_dry = note_dry, dry_get = dry_get, begin_read = begin_read }
+return { begin_dry = begin_dry, note_dry = note_dry, dry_cells = dry_cells, dry_get = dry_get, begin_read = begin_read }

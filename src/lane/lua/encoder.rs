@@ -8,12 +8,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{Scalar, scalar};
+use super::json::{Scalar, scalar, typed};
+use crate::model::field_type::{FieldTree, FieldTypes, TypedValue};
+use crate::model::numeric::Numeric;
 use crate::rows::codec::{NUMERIC_LIMB, Writer};
 
 /// Projected fields at most; a reader of more would not compile (200 locals in Lua). The rest is fetched on demand.
@@ -39,6 +42,9 @@ const DIGITS_MAX: usize = 2 * LIMB_DIGITS;
 /// Fields of one event whose limbs come along at most: as many as the VM keeps at hand.
 pub(super) const DECIMALS_MAX: usize = 4;
 
+/// Fields of one event that come as the limbs of a number at most: a reader of more would not compile.
+const NUMERICS_MAX: usize = 40;
+
 /// A new shape: its number and the kinds of the projected fields, one letter each.
 pub(super) struct NewShape {
     pub(super) number: u16,
@@ -57,12 +63,15 @@ pub(super) struct News {
 /// The encoder of one VM.
 #[derive(Default)]
 pub(super) struct EventEncoder {
+    types: Arc<FieldTypes>,
     projected: Vec<ProjectedField>,
     /// Where the raw JSON of each projected field lies, of the event that is being packed.
     spans: Vec<Option<Range<usize>>>,
     run: Option<Run>,
     /// Fields of that event whose limbs come along.
     decimals: usize,
+    /// Fields of that event that came as the limbs of a number.
+    numerics: usize,
     shapes: HashMap<Vec<u8>, u16, RandomState>,
     texts: HashMap<Box<str>, u32, RandomState>,
     text_bytes: usize,
@@ -80,6 +89,8 @@ struct Run {
 
 struct ProjectedField {
     name: String,
+    /// What is said of its type, and of those below it.
+    tree: Option<Box<FieldTree>>,
     seen: u32,
     recurred: u32,
 }
@@ -92,8 +103,8 @@ impl ProjectedField {
 }
 
 impl EventEncoder {
-    pub(super) fn new() -> Self {
-        Self { news: News { first_text: 1, ..News::default() }, ..Self::default() }
+    pub(super) fn new(types: Arc<FieldTypes>) -> Self {
+        Self { types, news: News { first_text: 1, ..News::default() }, ..Self::default() }
     }
 
     /// Makes a field come along from the next chunk on; false if it does already or there are too many.
@@ -101,7 +112,8 @@ impl EventEncoder {
         if self.projected.len() >= PROJECTED_FIELDS_MAX || self.projected.iter().any(|field| field.name == name) {
             return false;
         }
-        self.projected.push(ProjectedField { name: name.to_owned(), seen: 0, recurred: 0 });
+        let tree = self.types.of(name).cloned().map(Box::new);
+        self.projected.push(ProjectedField { name: name.to_owned(), tree, seen: 0, recurred: 0 });
         self.shapes.clear();
         true
     }
@@ -151,7 +163,7 @@ impl EventEncoder {
         packed.extend(block.to_le_bytes());
         packed.extend(writer.0.to_le_bytes());
         self.kinds.clear();
-        self.decimals = 0;
+        (self.decimals, self.numerics) = (0, 0);
         for at in 0..self.projected.len() {
             let kind = self.push_value(at, self.raw(json, at), packed);
             self.kinds.push(kind);
@@ -201,7 +213,7 @@ impl EventEncoder {
     /// Packs the event again as shape 0: each value behind its kind.
     fn push_loose(&mut self, start: usize, json: &str, packed: &mut Vec<u8>) {
         packed.truncate(start + EVENT_HEAD_BYTES);
-        self.decimals = 0;
+        (self.decimals, self.numerics) = (0, 0);
         for at in 0..self.projected.len() {
             let kind_at = packed.len();
             packed.push(0);
@@ -212,6 +224,46 @@ impl EventEncoder {
     /// Appends one value; returns its kind.
     fn push_value(&mut self, at: usize, raw: Option<&str>, packed: &mut Vec<u8>) -> u8 {
         let Some(raw) = raw else { return b'n' };
+        // Taken out meanwhile, as the field's texts are counted too.
+        match self.projected[at].tree.take() {
+            None => self.push_scalar(at, raw, packed),
+            Some(tree) => {
+                let kind = self.push_typed(at, &tree, raw, packed);
+                self.projected[at].tree = Some(tree);
+                kind
+            }
+        }
+    }
+
+    /// Appends the value of a field of which a type is known, or the types of fields below; returns its kind.
+    fn push_typed(&mut self, at: usize, tree: &FieldTree, raw: &str, packed: &mut Vec<u8>) -> u8 {
+        let pushed = typed(tree, raw, |value| match value {
+            TypedValue::Null => b'n',
+            TypedValue::Numeric(number) => self.push_numeric(&number, packed),
+            TypedValue::Bigint(value) => {
+                packed.extend(value.to_le_bytes());
+                b'i'
+            }
+            TypedValue::Double(value) => {
+                packed.extend(value.to_le_bytes());
+                b'd'
+            }
+            TypedValue::Text(text) => self.push_text(at, &text, packed),
+            TypedValue::Time(time) => self.push_text(at, &time.to_string(), packed),
+        });
+        match pushed {
+            Ok(Some(kind)) => kind,
+            // What is not of its type is not sent along; whoever asks for it gets the error.
+            Err(_) => b'x',
+            Ok(None) if raw.starts_with(['{', '[']) => {
+                put_text(packed, raw);
+                b'J'
+            }
+            Ok(None) => self.push_scalar(at, raw, packed),
+        }
+    }
+
+    fn push_scalar(&mut self, at: usize, raw: &str, packed: &mut Vec<u8>) -> u8 {
         // A value that cannot be read is not sent along; whoever asks for it gets the error.
         let Ok(value) = scalar(raw) else { return b'x' };
         match value {
@@ -236,6 +288,23 @@ impl EventEncoder {
             }
             Scalar::Text(text) => self.push_text(at, &text, packed),
         }
+    }
+
+    /// Appends an exact number: its limbs, or its text where they do not suffice or too many of them come along.
+    fn push_numeric(&mut self, number: &Numeric, packed: &mut Vec<u8>) -> u8 {
+        let limbs = number.to_i128().filter(|_| self.numerics < NUMERICS_MAX).and_then(|whole| {
+            let high =
+                i64::try_from(whole.div_euclid(NUMERIC_LIMB)).ok().filter(|high| (1 - LIMB..LIMB).contains(high))?;
+            Some((high, i64::try_from(whole.rem_euclid(NUMERIC_LIMB)).ok()?))
+        });
+        let Some((high, low)) = limbs else {
+            put_text(packed, &number.to_string());
+            return b'N';
+        };
+        self.numerics += 1;
+        packed.extend(high.to_le_bytes());
+        packed.extend(low.to_le_bytes());
+        b'q'
     }
 
     fn push_text(&mut self, at: usize, text: &str, packed: &mut Vec<u8>) -> u8 {
@@ -356,7 +425,7 @@ impl Visitor<'_> for KeyPlace<'_> {
 /// # Errors
 /// The text is no JSON object.
 pub(super) fn raw_field<'j>(json: &'j str, name: &str) -> Result<Option<&'j str>, String> {
-    let projected = [ProjectedField { name: name.to_owned(), seen: 0, recurred: 0 }];
+    let projected = [ProjectedField { name: name.to_owned(), tree: None, seen: 0, recurred: 0 }];
     let mut spans = [None];
     let mut parser = serde_json::Deserializer::from_str(json);
     let values = ProjectedValues { projected: &projected, json, spans: &mut spans };

@@ -52,9 +52,9 @@ end
 local spoiled_meta = { __name = "event", __index = fetch_field, __newindex = event_meta.__newindex }
 local is_spoiled = false
 
--- A nested value of an event; one that cannot be read spoils the event.
-local function decode_field(json)
-  local value, problem = host.decode(json)
+-- A nested value of an event, and the field if types are known below it; one that cannot be read spoils the event.
+local function decode_field(json, field)
+  local value, problem = host.decode(json, field)
   if problem then is_spoiled = true end
   return value
 end
@@ -96,7 +96,9 @@ local FIELD_FORMATS <const> = {
   r = "I4",
   N = "s4",
   m = "s4i8i8",
+  q = "i8i8",
   j = "s4",
+  J = "s4",
   t = "",
   f = "",
   n = "",
@@ -109,13 +111,15 @@ local FIELD_VALUES <const> = {
   r = "texts[%s]",
   N = "canonical(%s)",
   m = "%s",
+  q = "setmeta({ %s }, numeric_meta)",
   j = "decode(%s)",
+  J = "decode(%s)",
   t = "true",
   f = "false",
 }
 
 local reader_source = inner.template([[
-  local unpack, setmeta, meta, texts, canonical, decode, finish, hints = ...
+  local unpack, setmeta, meta, texts, canonical, decode, finish, hints, numeric_meta = ...
   return function(packed, at)
     local $locals = unpack($form, packed, at)
     $hints
@@ -123,7 +127,8 @@ local reader_source = inner.template([[
   end]])
 
 -- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block,
--- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along.
+-- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along; a numeric (`q`) is
+-- its limbs.
 local function define_shape(number, names, field_kinds)
   local format_parts, locals, fields, hints = { "i8i8" }, { "block", "writer" }, {}, {}
   local is_spoiled_shape = false
@@ -142,6 +147,11 @@ local function define_shape(number, names, field_kinds)
           format("hints[%d], hints[%d], hints[%d] = %s, h%d, l%d", place, place + 1, place + 2, value, at, at)
       end
     end
+    if kind == "q" then
+      locals[#locals + 1] = "w" .. at
+      value = value .. ", w" .. at
+    end
+    if kind == "J" then value = format("%s, %q", value, name) end
     if kind == "x" then is_spoiled_shape = true end
     if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value) end
   end
@@ -151,12 +161,13 @@ local function define_shape(number, names, field_kinds)
     form = format("%q", "<" .. concat(format_parts)),
     hints = concat(hints, " "),
     event = format(
-      field_kinds:find("j", 1, true) and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)",
+      field_kinds:find("[jJ]") and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)",
       concat(fields, ", ")
     ),
   })
   local meta = is_spoiled_shape and spoiled_meta or event_meta
   local given = { sunpack, setmeta, meta, texts, numbers.canonical, decode_field, finish_event, numbers.hints }
+  given[#given + 1] = numbers.meta
   shapes[number] = load(source, "=shape", "t")(unpack(given))
 end
 
@@ -178,6 +189,10 @@ shapes[0] = function(packed, at)
     elseif kind ~= "n" then
       if kind == "m" then
         value, _, _, at = sunpack("<s4i8i8", packed, at)
+      elseif kind == "q" then
+        local high, low
+        high, low, at = sunpack("<i8i8", packed, at)
+        value = setmeta({ high, low }, numbers.meta)
       else
         value, at = sunpack("<" .. FIELD_FORMATS[kind], packed, at)
       end
@@ -187,6 +202,8 @@ shapes[0] = function(packed, at)
         value = numbers.canonical(value)
       elseif kind == "j" then
         value = decode_field(value)
+      elseif kind == "J" then
+        value = decode_field(value, projected_names[place])
       end
     end
     event[projected_names[place]] = value

@@ -15,6 +15,7 @@ use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
+use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
@@ -94,6 +95,7 @@ pub(super) struct Host {
     pub(super) inner: Arc<OnceLock<Inner>>,
     pub(super) watch: Arc<Watch>,
     pub(super) schema: Arc<Schema>,
+    pub(super) field_types: Arc<FieldTypes>,
     /// How many blocks back before-images are kept.
     pub(super) undo_depth: Depth,
 }
@@ -140,11 +142,14 @@ impl Host {
         let field = move |lua: &Lua, (name, counts): (LuaString, bool)| {
             let name = lossy(&name.as_bytes()).into_owned();
             let Some(json) = host.current_json() else { return Ok((LuaValue::Nil, None)) };
+            let tree = host.field_types.of(&name);
             let value = match raw_field(&json, &name) {
-                Ok(raw) => answer(to_lua(lua, host.inner()?, raw.unwrap_or("null")), LuaValue::Nil),
+                Ok(raw) => answer(to_lua(lua, host.inner()?, raw.unwrap_or("null"), tree), LuaValue::Nil),
                 Err(problem) => (LuaValue::Nil, Some(problem)),
             };
             match &value.1 {
+                // What is not of its type names its field, which may lie deeper.
+                Some(problem) if counts && problem.starts_with("field ") => host.note_unreadable(problem.clone()),
                 Some(problem) if counts => host.note_unreadable(format!("field {name:?}: {problem}")),
                 Some(_) => {}
                 None => host.lock().unprojected.push(name),
@@ -155,7 +160,7 @@ impl Host {
         let host = self.clone();
         let all_fields = move |lua: &Lua, counts: bool| {
             let json = host.current_json().unwrap_or_else(|| "{}".into());
-            let fields = answer(object_to_lua(lua, host.inner()?, &json).map(Some), None);
+            let fields = answer(object_to_lua(lua, host.inner()?, &json, &host.field_types).map(Some), None);
             if let Some(problem) = fields.1.as_ref().filter(|_| counts) {
                 host.note_unreadable(problem.clone());
             }
@@ -175,8 +180,9 @@ impl Host {
         let host = self.clone();
         table.raw_set(
             "decode",
-            lua.create_function(move |lua, json: LuaString| {
-                Ok(answer(to_lua(lua, host.inner()?, &lossy(&json.as_bytes())), LuaValue::Nil))
+            lua.create_function(move |lua, (json, field): (LuaString, Option<LuaString>)| {
+                let tree = field.and_then(|field| host.field_types.of(&lossy(&field.as_bytes())));
+                Ok(answer(to_lua(lua, host.inner()?, &lossy(&json.as_bytes()), tree), LuaValue::Nil))
             })?,
         )?;
         let host = self.clone();
@@ -193,6 +199,14 @@ impl Host {
             "time",
             lua.create_function(|_, text: LuaString| {
                 Ok(lossy(&text.as_bytes()).parse::<Timestamp>().ok().map(|time| time.to_string()))
+            })?,
+        )?;
+        table.raw_set(
+            "time_since_1970",
+            lua.create_function(|_, (number, unit): (LuaString, LuaString)| {
+                let unit = TimeUnit::from_name(&lossy(&unit.as_bytes()));
+                let number = lossy(&number.as_bytes()).parse::<Numeric>().ok();
+                Ok(unit.zip(number).and_then(|(unit, number)| unit.time(&number)).map(|time| time.to_string()))
             })?,
         )?;
         table.raw_set("integer", lua.create_function(|_, text: LuaString| Ok(integer(&lossy(&text.as_bytes()))))?)?;

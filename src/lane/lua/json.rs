@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value as Json};
 
 use super::inner::Inner;
+use crate::model::field_type::{FieldTree, FieldTypes, Given, TypedValue};
 use crate::model::limits::JSON_DEPTH_MAX;
 
 /// Items of a list at most: a higher index in a list is a mistake, and not so many nulls.
@@ -53,14 +54,48 @@ fn number(raw: &str) -> Result<Scalar<'_>, String> {
     }
 }
 
-/// A JSON value as a value of the VM. Null is nil.
-pub(super) fn to_lua(lua: &Lua, inner: &Inner, raw: &str) -> LuaResult<LuaValue> {
-    value_to_lua(lua, inner, raw, 0)
+/// Reads one JSON value as the type that its field has.
+///
+/// # Errors
+/// It is not of that type, or cannot be read. The message names the field.
+pub(super) fn typed<R>(
+    tree: &FieldTree,
+    raw: &str,
+    take: impl FnOnce(TypedValue<'_>) -> R,
+) -> Result<Option<R>, String> {
+    let Some(kind) = tree.own else { return Ok(None) };
+    let text;
+    let given = match raw.as_bytes().first() {
+        Some(b'"') => match scalar(raw)? {
+            Scalar::Text(read) => {
+                text = read;
+                Given::Text(&text)
+            }
+            _ => Given::Null,
+        },
+        Some(b'{') => Given::Object,
+        Some(b'[') => Given::List,
+        Some(b't' | b'f') => Given::Boolean,
+        Some(b'-' | b'0'..=b'9') => Given::Number(raw),
+        _ => Given::Null,
+    };
+    let value = kind.read(given).map_err(|problem| format!("field {:?}: {problem}", tree.path))?;
+    Ok(Some(take(value)))
 }
 
-fn value_to_lua(lua: &Lua, inner: &Inner, raw: &str, depth: usize) -> LuaResult<LuaValue> {
+/// A JSON value as a value of the VM, with what is said of its field. Null is nil.
+pub(super) fn to_lua(lua: &Lua, inner: &Inner, raw: &str, tree: Option<&FieldTree>) -> LuaResult<LuaValue> {
+    value_to_lua(lua, inner, raw, tree, 0)
+}
+
+fn value_to_lua(lua: &Lua, inner: &Inner, raw: &str, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaValue> {
     if depth > JSON_DEPTH_MAX {
         return Err(LuaError::runtime(format!("nested deeper than {JSON_DEPTH_MAX}")));
+    }
+    if let Some(tree) = tree
+        && let Some(value) = typed(tree, raw, |value| typed_to_lua(lua, inner, value)).map_err(LuaError::runtime)?
+    {
+        return value;
     }
     match scalar(raw).map_err(LuaError::external)? {
         Scalar::Null => Ok(LuaValue::Nil),
@@ -69,29 +104,52 @@ fn value_to_lua(lua: &Lua, inner: &Inner, raw: &str, depth: usize) -> LuaResult<
         Scalar::Float(value) => Ok(LuaValue::Number(value)),
         Scalar::LongInteger(digits) => inner.numeric.call(digits),
         Scalar::Text(text) => lua.create_string(text.as_bytes()).map(LuaValue::String),
-        Scalar::Nested(json) if json.starts_with('[') => list_to_lua(lua, inner, json, depth),
-        Scalar::Nested(json) => fields_to_lua(lua, inner, json, depth).map(LuaValue::Table),
+        Scalar::Nested(json) if json.starts_with('[') => list_to_lua(lua, inner, json, tree, depth),
+        Scalar::Nested(json) => {
+            fields_to_lua(lua, inner, json, tree.map(|tree| &tree.below), depth).map(LuaValue::Table)
+        }
     }
 }
 
-fn list_to_lua(lua: &Lua, inner: &Inner, json: &str, depth: usize) -> LuaResult<LuaValue> {
+fn typed_to_lua(lua: &Lua, inner: &Inner, value: TypedValue<'_>) -> LuaResult<LuaValue> {
+    match value {
+        TypedValue::Null => Ok(LuaValue::Nil),
+        TypedValue::Numeric(number) => inner.numeric.call(number.to_string()),
+        TypedValue::Bigint(number) => Ok(LuaValue::Integer(number)),
+        TypedValue::Text(text) => lua.create_string(text.as_bytes()).map(LuaValue::String),
+        TypedValue::Double(number) => Ok(LuaValue::Number(number)),
+        TypedValue::Time(time) => lua.create_string(time.to_string()).map(LuaValue::String),
+    }
+}
+
+/// Of a list, what is said of its field is said of each item.
+fn list_to_lua(lua: &Lua, inner: &Inner, json: &str, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaValue> {
     let items: Vec<&RawValue> = serde_json::from_str(json).map_err(LuaError::external)?;
     let table = lua.create_table_with_capacity(items.len(), 0)?;
     for (at, item) in items.iter().enumerate() {
-        table.raw_set(at + 1, value_to_lua(lua, inner, item.get(), depth + 1)?)?;
+        table.raw_set(at + 1, value_to_lua(lua, inner, item.get(), tree, depth + 1)?)?;
     }
     table.set_metatable(Some(inner.array_meta.clone()))?;
     Ok(LuaValue::Table(table))
 }
 
-/// A JSON object as a table.
-pub(super) fn object_to_lua(lua: &Lua, inner: &Inner, json: &str) -> LuaResult<LuaTable> {
-    fields_to_lua(lua, inner, json, 0)
+/// A JSON object as a table, with the types of its fields.
+pub(super) fn object_to_lua(lua: &Lua, inner: &Inner, json: &str, types: &FieldTypes) -> LuaResult<LuaTable> {
+    fields_to_lua(lua, inner, json, Some(types), 0)
 }
 
-fn fields_to_lua(lua: &Lua, inner: &Inner, json: &str, depth: usize) -> LuaResult<LuaTable> {
+fn fields_to_lua(
+    lua: &Lua,
+    inner: &Inner,
+    json: &str,
+    types: Option<&FieldTypes>,
+    depth: usize,
+) -> LuaResult<LuaTable> {
     let table = lua.create_table()?;
-    for_fields(json, |key, raw| table.raw_set(key, value_to_lua(lua, inner, raw, depth + 1)?))?;
+    for_fields(json, |key, raw| {
+        let tree = types.and_then(|types| types.of(key));
+        table.raw_set(key, value_to_lua(lua, inner, raw, tree, depth + 1)?)
+    })?;
     Ok(table)
 }
 

@@ -126,6 +126,10 @@ local function comparable_time(value)
   return format("-%06d%s", 1000000 - tonumber(value:sub(2, 7)), value:sub(8, -2))
 end
 
+local function is_earlier(a, b)
+  return a ~= b and comparable_time(a) < comparable_time(b)
+end
+
 -- What there is to know of each column type. All of it, but for the last two, is Lua text:
 --   check  brings `v`, which is not nil, to the column's form; `$column` is what messages call the column
 --   value  what the column is in a script: `$v` is its cell (of a numeric, `$w` is the second one)
@@ -325,6 +329,15 @@ end
 -- `read(row, d, at)`: checks the table that a script gave, and then keeps it as cells.
 local function make_read(lines, names, cells)
   return compile(format("return function(row, d, at) %s %s end", lines, keep_lines(names, cells)))
+end
+
+-- The lines that bring `v`, which is not nil, to the form of its column, by name.
+local function lines_of_checks(kind, columns)
+  local lines = {}
+  for _, column in ipairs(columns) do
+    lines[column.name] = TYPES[column.type].check({ column = format("%q", kind .. "." .. column.name) })
+  end
+  return lines
 end
 
 -- The table that a script gets: its own copy.
@@ -594,6 +607,8 @@ local function make_kind(number, given)
     known = known,
     indexed = indexed,
     state_of = {}, -- `ctx.<entity>` -> the table's state
+    first = first,
+    check_lines = lines_of_checks(given.name, columns),
     cells = cells,
     width = width,
     id_at = cells,
@@ -615,4 +630,4 @@ local function make_kind(number, given)
   return kind
 end
 
-return { make_kind = make_kind }
+return { make_kind = make_kind, compile = compile, is_earlier = is_earlier }

@@ -174,15 +174,16 @@ impl ScriptEngine {
             inner: Arc::new(OnceLock::new()),
             watch: Arc::clone(&context.watch),
             schema: Arc::clone(&context.schema),
+            field_types: Arc::clone(&context.field_types),
             undo_depth: context.undo_depth,
         };
         let mut engine = Self {
             name: factory.name.clone(),
             lua,
             host,
+            encoder: EventEncoder::new(Arc::clone(&context.field_types)),
             context,
             has_snapshots: false,
-            encoder: EventEncoder::new(),
             packed: Vec::new(),
             ahead: Vec::new(),
         };

@@ -15,10 +15,11 @@ pub(super) struct Piece {
 }
 
 /// In the order in which they are loaded: each asks only for what those before it give.
-pub(super) const FILES: [(&str, &str); 20] = [
+pub(super) const FILES: [(&str, &str); 22] = [
     ("layout", include_str!("layout.lua")),
     ("numeric", include_str!("numeric.lua")),
     ("values", include_str!("values.lua")),
+    ("times", include_str!("times.lua")),
     ("events", include_str!("events.lua")),
     ("rows", include_str!("rows.lua")),
     ("misses", include_str!("misses.lua")),
@@ -31,6 +32,7 @@ pub(super) const FILES: [(&str, &str); 20] = [
     ("find", include_str!("find.lua")),
     ("writes", include_str!("writes.lua")),
     ("kinds", include_str!("kinds.lua")),
+    ("adds", include_str!("adds.lua")),
     ("context", include_str!("context.lua")),
     ("sweep", include_str!("sweep.lua")),
     ("seal", include_str!("seal.lua")),

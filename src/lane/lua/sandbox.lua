@@ -209,6 +209,7 @@ local world = {
   table = table,
   utf8 = utf8,
   numeric = numbers.new,
+  timestamp = inner.timestamp,
   array = array,
 }
 

@@ -259,6 +259,8 @@ struct TypeEntry {
     entity: EntityNo,
     /// For each field, the place of its column in the row.
     places: Vec<usize>,
+    /// Whether that is the place of the field.
+    is_in_order: bool,
 }
 
 /// The schema of some types of entities.
@@ -272,7 +274,8 @@ impl TypeMap {
             let entity = schema.entity(&table.entity.name)?;
             let place = |column: &Column| schema[entity].column(&column.name);
             let places = table.entity.columns.iter().map(place).collect::<Option<Vec<_>>>()?;
-            Some(TypeEntry { type_id: table.type_id, entity, places })
+            let is_in_order = places.iter().copied().eq(0..places.len());
+            Some(TypeEntry { type_id: table.type_id, entity, places, is_in_order })
         };
         Self { types: tables.iter().filter_map(entry).collect() }
     }
@@ -410,13 +413,61 @@ impl Context<'_> {
     /// a snapshot.
     pub fn set<E: EntityRow>(&mut self, id: &str, entity: E) -> Result<(), HandlerError> {
         let entry = self.types.entry::<E>()?;
+        let row = self.row_of(entry, entity)?;
+        self.write(entry.entity, id, Some(row))
+    }
+
+    /// Changes the entity of that id where it stands. `change` gets it with everything written so far, or none; it makes
+    /// one by filling that in, and deletes it by taking it out. Returns what `change` returns. What it leaves as none is
+    /// not written.
+    ///
+    /// ```
+    /// # forebay::entity! { struct Account in "account" { balance: i64 } }
+    /// # fn on_event(ctx: &mut forebay::Context<'_>) -> Result<(), forebay::HandlerError> {
+    /// ctx.update("ann", |account| {
+    ///     let account = account.get_or_insert(Account { balance: 0 });
+    ///     account.balance += 5;
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Context::get`] and [`Context::set`].
+    pub fn update<E: EntityRow, R>(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut Option<E>) -> R,
+    ) -> Result<R, HandlerError> {
+        let entry = self.types.entry::<E>()?;
+        let row = self.rows.get(entry.entity, self.region_no, id)?;
+        let was_there = row.is_some();
+        let mut entity = row.map(|row| E::from_values(entry.places.iter().filter_map(|place| row.get(*place))));
+        let answer = change(&mut entity);
+        match entity {
+            Some(entity) => {
+                let row = self.row_of(entry, entity)?;
+                self.write(entry.entity, id, Some(row))?;
+            }
+            None if was_there => self.write(entry.entity, id, None)?,
+            None => {}
+        }
+        Ok(answer)
+    }
+
+    /// The values of an entity in the order of its table's columns.
+    fn row_of<E: EntityRow>(&self, entry: &TypeEntry, entity: E) -> Result<Row, HandlerError> {
         let values = entity.into_values();
+        for (value, place) in values.iter().zip(&entry.places) {
+            check_value(value).map_err(|problem| self.refused(entry, *place, problem))?;
+        }
+        if entry.is_in_order {
+            return Ok(values.into());
+        }
         let mut row: Vec<Value> = vec![Value::Null; values.len()];
         for (value, place) in values.into_iter().zip(&entry.places) {
-            check_value(&value).map_err(|problem| self.refused(entry, *place, problem))?;
             row[*place] = value;
         }
-        self.write(entry.entity, id, Some(row.into()))
+        Ok(row.into())
     }
 
     /// Deletes the entity of that id, if there is one.

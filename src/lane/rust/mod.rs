@@ -5,5 +5,6 @@
 mod access;
 pub(crate) mod engine;
 mod error;
+pub mod fields;
 pub mod handler;
 mod rows;

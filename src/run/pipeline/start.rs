@@ -166,6 +166,7 @@ impl Pipeline {
             schema: Arc::clone(&self.schema),
             is_empty,
             readers,
+            field_types: Arc::clone(&self.field_types),
             undo_depth: Depth::new(self.rollback_depth),
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
