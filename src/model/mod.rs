@@ -9,6 +9,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod column_type;
 pub(crate) mod event;
 pub mod ids;
+pub(crate) mod json_text;
 pub mod limits;
 pub(crate) mod numeric;
 pub(crate) mod position;
