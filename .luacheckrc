@@ -13,11 +13,18 @@ files["src/lane/lua"] = { read_globals = constants }
 files["src/lane/lua/sandbox.lua"] = {
   read_globals = constants,
   globals = { math = { fields = { "random", "randomseed" }, other_fields = true },
-    string = { fields = { "dump", "format" }, other_fields = true }, table = { fields = { "sort" }, other_fields = true } },
+    string = { fields = { "dump" }, other_fields = true }, table = { fields = { "sort" }, other_fields = true } },
+}
+-- It lets functions of the library know exact numbers.
+files["src/lane/lua/library.lua"] = {
+  read_globals = constants,
+  globals = {
+    math = { fields = { "floor", "ceil", "abs", "tointeger", "max", "min" }, other_fields = true },
+    string = { fields = { "format" }, other_fields = true }, table = { fields = { "unpack" }, other_fields = true } },
 }
 
 -- What the pipeline calls.
-local handlers = { globals = { "on_event", "on_snapshot" }, read_globals = { "numeric", "array" } }
+local handlers = { globals = { "on_event", "on_snapshot" }, read_globals = { "numeric", "array", "null" } }
 files["examples"], files["src/cli/starter"] = handlers, handlers
 
 files["src/publish/redis/scripts"] = { std = "lua51", read_globals = { "redis", "cjson", "KEYS", "ARGV" } }

@@ -1,6 +1,7 @@
 //! `forebay latest`, `history` and `show`: snapshots, read back.
 
 use forebay::store::StoredSnapshot;
+use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::args::{Form, History, Latest, Show};
@@ -65,14 +66,16 @@ fn one_line(doc: &str) -> String {
 }
 
 fn with_meta(snapshot: &StoredSnapshot) -> String {
-    let doc: Json = serde_json::from_str(&snapshot.doc).unwrap_or(Json::Null);
-    json!({
-        "region": snapshot.region,
-        "id": snapshot.id,
-        "seq": snapshot.seq,
-        "block": snapshot.block,
-        "time": snapshot.generated_at,
-        "doc": doc,
-    })
-    .to_string()
+    // As it is: read into values, its long numbers would lose digits.
+    let doc = one_line(&snapshot.doc);
+    let doc: &RawValue = serde_json::from_str(&doc).unwrap_or(RawValue::NULL);
+    let of = |value: Json| value.to_string();
+    format!(
+        r#"{{"block":{},"doc":{doc},"id":{},"region":{},"seq":{},"time":{}}}"#,
+        of(json!(snapshot.block)),
+        of(json!(snapshot.id)),
+        of(json!(snapshot.region)),
+        of(json!(snapshot.seq)),
+        of(json!(snapshot.generated_at)),
+    )
 }

@@ -24,7 +24,7 @@ use crate::model::setting::SettingError;
 use crate::model::text::nearest;
 use crate::model::value::ColumnType;
 use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
-use crate::snapshot::Every;
+use crate::snapshot::{Every, Integers};
 use crate::source::{End, Late};
 
 /// Where events come from and which of their fields say where they belong.
@@ -138,6 +138,8 @@ pub struct SnapshotsConfig {
     pub dedup: Duration,
     /// Top-level fields that do not count as a change. Defaults to none.
     pub dedup_ignore: Vec<String>,
+    /// How integers beyond 2^53 stand in documents. Defaults to texts.
+    pub integers: Integers,
     /// The Redis to which they are also published. Defaults to none.
     pub url: Option<RedisUrl>,
     /// The names of the keys there.
@@ -182,6 +184,12 @@ impl SnapshotsConfig {
     #[must_use]
     pub fn with_dedup_ignore(self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { dedup_ignore: fields.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// How integers beyond 2^53 stand in documents.
+    #[must_use]
+    pub fn with_integers(self, integers: Integers) -> Self {
+        Self { integers, ..self }
     }
 
     /// The Redis to which they are also published.
@@ -247,6 +255,7 @@ impl Default for SnapshotsConfig {
             ttl: SNAPSHOTS_TTL,
             dedup: SNAPSHOTS_DEDUP,
             dedup_ignore: Vec::new(),
+            integers: Integers::default(),
             url: None,
             keys: Keys::default(),
             id_field: None,
@@ -337,6 +346,7 @@ impl Config {
                         "ttl",
                         "dedup",
                         "dedup_ignore",
+                        "integers",
                         "keys",
                         "id_field",
                         "time_field",
@@ -558,6 +568,7 @@ fn read_snapshots(mut section: Section<'_, '_>, folder: &Path) -> Result<Snapsho
         ttl: section.optional("ttl").map_or(Ok(default.ttl), |value| value.duration())?,
         dedup: section.optional("dedup").map_or(Ok(default.dedup), |value| value.duration_or_zero())?,
         dedup_ignore: section.optional("dedup_ignore").map_or(Ok(Vec::new()), |value| value.texts())?,
+        integers: section.optional("integers").map_or(Ok(default.integers), |value| read_integers(&value))?,
         id_field: section.optional("id_field").map(|value| read_field(&value)).transpose()?,
         time_field: section.optional("time_field").map(|value| read_field(&value)).transpose()?,
         pool: section.optional("pool").map_or(Ok(default.pool), |value| read_pool(&value))?,
@@ -571,6 +582,14 @@ fn read_snapshots(mut section: Section<'_, '_>, folder: &Path) -> Result<Snapsho
     }
     section.finish()?;
     Ok(config)
+}
+
+fn read_integers(value: &Item<'_, '_>) -> Result<Integers, ConfigError> {
+    match value.text()?.as_str() {
+        "text" => Ok(Integers::Text),
+        "number" => Ok(Integers::Number),
+        other => Err(value.error(format!("integers: expected \"text\" or \"number\", got {other:?}"))),
+    }
 }
 
 fn read_redis(value: &Item<'_, '_>, folder: &Path) -> Result<RedisUrl, ConfigError> {

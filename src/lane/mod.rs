@@ -18,8 +18,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value as Json;
-
 use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, shorten_json};
 use crate::model::field_type::FieldTypes;
@@ -167,8 +165,8 @@ pub(crate) trait Engine: Send {
     /// Handles some lanes of a round. The rows that they miss are loaded together.
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError>;
 
-    /// The region's document as of the state that the engine holds now.
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError>;
+    /// The region's document as of the state that the engine holds now: canonical JSON.
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError>;
 
     /// Takes out what the batch changed. With `undo_floor`, also the before-images of blocks after that one; those of
     /// rows that were written without being read come from the store.

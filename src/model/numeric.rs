@@ -9,7 +9,7 @@ use std::ops::{Add, Mul, Neg, Sub};
 use std::str::FromStr;
 
 use bigdecimal::num_bigint::BigInt;
-use bigdecimal::{BigDecimal, ToPrimitive, Zero};
+use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive, Zero};
 
 use crate::model::limits::{NUMERIC_DIGITS_AFTER_MAX, NUMERIC_DIGITS_BEFORE_MAX, NUMERIC_DIVISION_SCALE_MIN};
 
@@ -94,6 +94,11 @@ impl Numeric {
             Repr::Small(value) => *value as f64,
             Repr::Big(value) => value.to_f64().unwrap_or(f64::NAN),
         }
+    }
+
+    /// The number with so many digits after the point, rounded half away from zero.
+    pub(crate) fn to_fixed(&self, digits: u16) -> String {
+        self.to_big().with_scale_round(i64::from(digits), RoundingMode::HalfUp).to_plain_string()
     }
 
     /// The quotient: exact where it comes out even within twenty digits after the point (or as many as the operands

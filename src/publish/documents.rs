@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{DocumentFields, FieldPath};
 use super::{Publication, PublishError};
+use crate::model::json_text;
 use crate::model::limits::REGION_BYTES_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::snapshot::{hash_of, snapshot_id};
@@ -126,7 +127,7 @@ impl DocumentReader<'_> {
 
     fn document(&self, text: &str, place: String) -> Document {
         let refused = |message: String| PublishError::Document(format!("{place}: {message}"));
-        let doc: Json = match serde_json::from_str(text) {
+        let doc: Json = match json_text::read(text) {
             Ok(doc @ Json::Object(_)) => doc,
             Ok(_) => {
                 let error = refused("expected a JSON object".into());
@@ -173,5 +174,21 @@ impl DocumentReader<'_> {
             doc: text.into(),
             follows_rollback: false,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_with_half_a_character_is_published_as_it_is() {
+        let text = "{\"region\":\"a\\ud83d\",\"t\":\"\\udc00\"}\n{\"region\":\"b\"}";
+        let region = FieldPath::new("region").expect("a path");
+        let fields = DocumentFields::default();
+        let documents = Documents::parse(text.as_bytes(), "docs", &fields, &region, &[]).expect("documents");
+        let first = documents.documents[0].publication.as_ref().expect("a document");
+        assert_eq!((&*first.region, &*first.doc), ("a\u{fffd}", text.lines().next().expect("a line")));
+        assert!(documents.documents[1].publication.is_ok());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::{Publication, PublishError};
+use crate::model::json_text;
 use crate::model::timestamp::Timestamp;
 
 /// Numbers below it are seconds since 1970, others milliseconds: as seconds it is the year 5138, as milliseconds 1973.
@@ -91,7 +92,7 @@ impl DocumentFields {
 
     fn resolved(&self, item: Publication) -> Result<Publication, (Arc<str>, PublishError)> {
         let read = || {
-            let doc = serde_json::from_str(&item.doc).map_err(|error| PublishError::Document(error.to_string()))?;
+            let doc = json_text::read(&item.doc).map_err(|error| PublishError::Document(error.to_string()))?;
             self.carried(&doc)
         };
         match read() {

@@ -11,7 +11,7 @@ use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
-use crate::snapshot::canonical;
+use crate::snapshot::{Integers, hash_of_canonical};
 use crate::store::RowEncoder;
 use crate::undo::push_section;
 
@@ -36,6 +36,8 @@ pub(super) struct Sealer {
     pub(super) encoder: Option<Arc<dyn RowEncoder>>,
     /// Top-level fields that do not count when documents are compared.
     pub(super) dedup_ignore: Arc<[String]>,
+    /// How integers beyond 2^53 stand in documents.
+    pub(super) integers: Integers,
 }
 
 /// What one engine hands out: snapshots, rows, before-images.
@@ -88,14 +90,15 @@ impl Sealer {
         is_again: bool,
     ) -> Result<SnapshotDraft, LaneError> {
         let document = engine.snapshot(region, name, block)?;
-        let document = document.or(is_again.then_some(serde_json::Value::Null));
-        let (doc, hash) = document.map(|document| canonical(document, &self.dedup_ignore)).unzip();
+        let document = document.or(is_again.then(|| "null".to_owned()));
+        let doc = document.map(|document| self.integers.written(document));
+        let hash = doc.as_deref().map(|doc| hash_of_canonical(doc, &self.dedup_ignore));
         Ok(SnapshotDraft {
             region: Arc::clone(name),
             block: block.get(),
             generated_at: Timestamp::now(),
             hash: hash.unwrap_or_default(),
-            doc: doc.map(|doc: String| Arc::from(doc)),
+            doc: doc.map(Arc::from),
         })
     }
 

@@ -1,13 +1,12 @@
 //! A region's document: its canonical form, its hash, its id.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::model::json_text;
 use crate::model::timestamp::Timestamp;
 
 /// Hex digits of the hash that an id carries.
@@ -95,11 +94,9 @@ pub fn seq_of(region: &str, id: &str) -> Option<u64> {
 /// The SHA-256 over the canonical form of a JSON text and what was read from it, as [`canonical`] computes it; numbers
 /// of any size keep their digits.
 pub fn hash_of(text: &str, mut doc: Json, ignored: &[String]) -> String {
-    if has_long_number(text) {
-        let mut exact = String::with_capacity(text.len());
-        let is_written = serde_json::from_str(text).ok().and_then(|raw| write_exact(raw, ignored, &mut exact));
-        // It was read before.
-        debug_assert!(is_written.is_some());
+    if json_text::has_long_number(text)
+        && let Some(exact) = json_text::canonical(text, ignored)
+    {
         return sha256_hex(exact.as_bytes());
     }
     if let Some(fields) = doc.as_object_mut().filter(|_| !ignored.is_empty()) {
@@ -108,52 +105,31 @@ pub fn hash_of(text: &str, mut doc: Json, ignored: &[String]) -> String {
     sha256_hex(doc.to_string().as_bytes())
 }
 
-/// Digits that a float keeps whatever the number.
-const FLOAT_DIGITS: usize = 15;
-
-/// Whether so many digits stand together, also with a point among them, that they may be a number that a float would round.
-fn has_long_number(text: &str) -> bool {
-    let mut digits = 0;
-    for byte in text.bytes() {
-        match byte {
-            b'0'..=b'9' => digits += 1,
-            b'.' => {}
-            _ => digits = 0,
-        }
-        if digits > FLOAT_DIGITS {
-            return true;
-        }
-    }
-    false
+/// The SHA-256 over a document in canonical form, in hex, without the top-level fields that are to be ignored.
+pub(crate) fn hash_of_canonical(text: &str, ignored: &[String]) -> String {
+    let without = (!ignored.is_empty()).then(|| json_text::canonical(text, ignored)).flatten();
+    sha256_hex(without.as_deref().unwrap_or(text).as_bytes())
 }
 
-fn write_exact(value: &RawValue, ignored: &[String], into: &mut String) -> Option<()> {
-    let text = value.get();
-    match text.as_bytes().first()? {
-        b'{' => {
-            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
-            into.push('{');
-            for (at, (name, value)) in fields.iter().filter(|(name, _)| !ignored.contains(name)).enumerate() {
-                into.push_str(if at > 0 { "," } else { "" });
-                into.push_str(&Json::from(name.as_str()).to_string());
-                into.push(':');
-                write_exact(value, &[], into)?;
-            }
-            into.push('}');
+/// How integers beyond 2^53 stand in a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Integers {
+    /// As texts: a reader in JavaScript would round the number. So do decimals that no float holds to the digit.
+    #[default]
+    Text,
+    /// As numbers.
+    Number,
+}
+
+impl Integers {
+    /// A document in canonical form, with its numbers so.
+    pub(crate) fn written(self, doc: String) -> String {
+        match self {
+            Self::Text => json_text::quote_long_numbers(doc),
+            Self::Number => doc,
         }
-        b'[' => {
-            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-            into.push('[');
-            for (at, value) in items.iter().enumerate() {
-                into.push_str(if at > 0 { "," } else { "" });
-                write_exact(value, &[], into)?;
-            }
-            into.push(']');
-        }
-        b'-' | b'0'..=b'9' if has_long_number(text) => into.push_str(text),
-        _ => into.push_str(&serde_json::from_str::<Json>(text).ok()?.to_string()),
     }
-    Some(())
 }
 
 #[cfg(test)]
@@ -186,8 +162,7 @@ mod tests {
             let spaced = text.replace(',', " ,\n ");
             let expected = canonical(json(text), &ignored).1;
             assert_eq!(hash_of(&spaced, json(text), &ignored), expected);
-            let mut exact = String::new();
-            write_exact(serde_json::from_str(text).expect("json"), &ignored, &mut exact).expect("json");
+            let exact = json_text::canonical(text, &ignored).expect("json");
             assert_eq!(sha256_hex(exact.as_bytes()), expected, "{exact}");
         }
         for begin in ["1000000000000000000000", "1234567890.12345678"] {

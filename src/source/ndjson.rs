@@ -1,5 +1,6 @@
 //! NDJSON: one JSON object a line.
 
+use std::borrow::Cow;
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
 use super::foreign;
 use super::{FileStamp, Next, Source, SourceError, SourceEvent};
+use crate::model::json_text::whole_characters;
 use crate::model::limits::LINE_BYTES_MAX;
 
 /// Events from NDJSON files or standard input.
@@ -87,7 +89,16 @@ impl NdjsonSource {
         let json = std::str::from_utf8(&self.line)
             .map_err(|error| format!("the line is not UTF-8 (byte {})", error.valid_up_to() + 1))?;
         let json = json.trim();
-        let head = self.head.read(json)?;
+        let whole;
+        let (json, head) = match self.head.read(json) {
+            Ok(head) => (json, head),
+            Err(problem) => {
+                // A key, or a field of the head, with half a character.
+                whole = whole_characters(json);
+                let head = if matches!(whole, Cow::Owned(_)) { self.head.read(&whole) } else { Err(problem) };
+                (&*whole, head?)
+            }
+        };
         event.block = head.block;
         event.seq = head.seq;
         event.region.clear();

@@ -46,7 +46,6 @@ const LINES: &[(&str, &str, &[&str])] = &[
     ("region an object", r#"{"block":3,"region":{"a":1}}"#, &["field \"region\"", "got {\"a\":1}"]),
     ("region a float", r#"{"block":3,"region":1.5}"#, &["field \"region\"", "got 1.5"]),
     ("region with a NUL", r#"{"block":3,"region":"a\u0000"}"#, &["field \"region\""]),
-    ("region half a character", r#"{"block":3,"region":"a\ud800"}"#, &["field \"region\""]),
     ("region not in ids", r#"{"block":3,"region":"x"}"#, &["region \"x\" is not in [regions] ids", "r, s"]),
     (
         "block goes back",
@@ -96,10 +95,8 @@ fn a_wrong_place_within_a_block_is_named() {
 
 /// Values that only who reads the field can refuse: name, the JSON of the field `n`, what is said.
 const FIELDS: &[(&str, &str, &[&str])] = &[
-    ("out of range", "1e400", &["1e400", "out of range"]),
-    ("out of range in a list", "[1,[1e400]]", &["1e400", "out of range"]),
-    ("half a character", r#""\ud800""#, &["cannot be read"]),
-    ("half a character in an object", r#"{"a":"\udc00"}"#, &["cannot be read"]),
+    ("out of range", "1e200000", &["1e200000", "out of range"]),
+    ("out of range in a list", "[1,[1e-200000]]", &["1e-200000", "out of range"]),
 ];
 
 /// Whether it is the first event that is handled or one of many must make no difference.
@@ -129,7 +126,7 @@ fn a_field_that_is_not_read_is_not_refused() {
         let project = Project::with(
             PIPELINE,
             script,
-            &format!("{first}{{\"block\":{},\"region\":\"r\",\"n\":1e400}}\n", good + 1),
+            &format!("{first}{{\"block\":{},\"region\":\"r\",\"n\":1e200000}}\n", good + 1),
         );
         complaint(&format!("after {good} events"), &project.forebay(&RUN), 0, &[])
     }));

@@ -24,6 +24,8 @@ mod errors_pipeline_values;
 mod errors_script;
 /// Events that are malformed, out of place, or break off.
 mod errors_source;
+/// Numbers and JSON by chance: exact from the source's digits to the row, or refused.
+mod exact_numbers;
 /// Real events against answers that were computed independently.
 mod expected;
 /// Faults at each round trip of a commit to Postgres.

@@ -164,7 +164,7 @@ fn an_event_is_whole_however_it_is_read() {
     assert_eq!(rows.len(), 2500);
     for row in rows {
         let expected = format!(
-            r#"{{"block":{},"empty":[],"f":1.0,"list":[1,2,3],"object":{{"inner":[{{"x":2.5}}]}},"own":1,"region":"r","text":"a\"ü😀","yes":true}}"#,
+            r#"{{"block":{},"empty":[],"f":1.0,"list":[1,2,3],"null":null,"object":{{"inner":[{{"x":2.5}}]}},"own":1,"region":"r","text":"a\"ü😀","yes":true}}"#,
             row[0]
         );
         assert_eq!(row[1], expected);

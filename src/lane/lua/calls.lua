@@ -9,14 +9,31 @@ local failure_text, tick = inner.failure_text, host.tick
 local pcall, min, sunpack = pcall, math.min, string.unpack
 local co_create, co_resume, co_status = coroutine.create, coroutine.resume, coroutine.status
 
-local handlers -- of the script: on_event, on_snapshot
+local handlers -- of the script as it runs now: on_event, on_snapshot
+local checked -- the same, with all arithmetic checked
+local load_less -- gives those with less of it checked, and whether they are sure of large integers all the same
+local is_sure = true
+
+-- A large integer came: from the next event on all arithmetic is checked.
+local function check_all()
+  handlers, is_sure, load_less = checked, true, nil
+end
+
+-- No large integer came so far.
+local function check_less()
+  if not load_less then return end
+  local found, found_sure = load_less()
+  if found then
+    handlers, is_sure = found, found_sure
+  end
+end
 
 -- The events being handled: runs of one shape, each behind the shape's number and its length.
 local packed, position, event_no, count
 local read_event, run_left = nil, 0
 
 local function handle_events()
-  local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
+  local ctx, fields = S[REGION].ctx, S[REGION].fields
   while event_no < count do
     if run_left == 0 then
       local shape
@@ -30,7 +47,7 @@ local function handle_events()
     event, block, writer, position = read_event(packed, position)
     S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
     fields.block = block
-    on_event(event, ctx)
+    handlers.on_event(event, ctx)
   end
 end
 
@@ -143,7 +160,12 @@ return {
   run = run,
   resume = resume,
   snapshot = snapshot,
-  set_handlers = function(found)
-    handlers = found
+  set_handlers = function(found, less)
+    handlers, checked, load_less = found, found, less
+  end,
+  check_all = check_all,
+  check_less = check_less,
+  is_sure = function()
+    return is_sure
   end,
 }

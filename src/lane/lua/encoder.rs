@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::json::{Scalar, scalar, typed};
 use crate::model::field_type::{FieldTree, FieldTypes, TypedValue};
+use crate::model::json_text::{has_long_number, whole_characters};
 use crate::model::numeric::Numeric;
 use crate::rows::codec::{NUMERIC_LIMB, Writer};
 
@@ -38,6 +39,9 @@ const EVENT_HEAD_BYTES: usize = 8 + 8;
 const LIMB_DIGITS: usize = 18;
 const LIMB: i64 = NUMERIC_LIMB as i64;
 const DIGITS_MAX: usize = 2 * LIMB_DIGITS;
+
+/// From here on an integer is large: arithmetic with such ones is checked wherever it stands.
+pub(super) const LARGE: i64 = 1 << 61;
 
 /// Fields of one event whose limbs come along at most: as many as the VM keeps at hand.
 pub(super) const DECIMALS_MAX: usize = 4;
@@ -77,6 +81,8 @@ pub(super) struct EventEncoder {
     text_bytes: usize,
     news: News,
     kinds: Vec<u8>,
+    /// Whether an integer came that is so large that a few of its size add up to more than 64 bits.
+    has_large: bool,
 }
 
 /// Events of one shape, one behind the other. Before them stand the shape and how many they are, 2 bytes each.
@@ -139,6 +145,11 @@ impl EventEncoder {
         self.text_bytes = 0;
     }
 
+    /// Whether an event since the beginning may have brought an integer of [`LARGE`] or more.
+    pub(super) fn has_large(&self) -> bool {
+        self.has_large
+    }
+
     /// Bytes of memory that the texts take, about.
     pub(super) fn memory_bytes(&self) -> usize {
         self.text_bytes
@@ -154,6 +165,14 @@ impl EventEncoder {
     /// # Errors
     /// The text is no JSON object.
     pub(super) fn push(&mut self, json: &str, block: i64, writer: Writer, packed: &mut Vec<u8>) -> Result<(), String> {
+        self.push_whole(json, block, writer, packed).or_else(|problem| match whole_characters(json) {
+            Cow::Owned(json) => self.push_whole(&json, block, writer, packed),
+            Cow::Borrowed(_) => Err(problem),
+        })
+    }
+
+    fn push_whole(&mut self, json: &str, block: i64, writer: Writer, packed: &mut Vec<u8>) -> Result<(), String> {
+        self.has_large |= is_large(block);
         self.spans.clear();
         self.spans.resize(self.projected.len(), None);
         let mut parser = serde_json::Deserializer::from_str(json);
@@ -241,6 +260,7 @@ impl EventEncoder {
             TypedValue::Null => b'n',
             TypedValue::Numeric(number) => self.push_numeric(&number, packed),
             TypedValue::Bigint(value) => {
+                self.has_large |= is_large(value);
                 packed.extend(value.to_le_bytes());
                 b'i'
             }
@@ -271,6 +291,7 @@ impl EventEncoder {
             Scalar::Boolean(true) => b't',
             Scalar::Boolean(false) => b'f',
             Scalar::Integer(value) => {
+                self.has_large |= is_large(value);
                 packed.extend(value.to_le_bytes());
                 b'i'
             }
@@ -278,11 +299,12 @@ impl EventEncoder {
                 packed.extend(value.to_le_bytes());
                 b'd'
             }
-            Scalar::LongInteger(digits) => {
-                put_text(packed, digits);
+            Scalar::Exact(digits) => {
+                put_text(packed, &digits);
                 b'N'
             }
             Scalar::Nested(json) => {
+                self.has_large |= has_long_number(json);
                 put_text(packed, json);
                 b'j'
             }
@@ -299,7 +321,7 @@ impl EventEncoder {
         });
         let Some((high, low)) = limbs else {
             put_text(packed, &number.to_string());
-            return b'N';
+            return b'Q';
         };
         self.numerics += 1;
         packed.extend(high.to_le_bytes());
@@ -420,7 +442,12 @@ impl Visitor<'_> for KeyPlace<'_> {
     }
 }
 
-/// The raw JSON of one field; none if the object has no such field.
+/// Whether an integer is so large that a few of its size add up to more than 64 bits.
+pub(super) fn is_large(value: i64) -> bool {
+    !(-LARGE + 1..LARGE).contains(&value)
+}
+
+/// The raw JSON of one field; none if the object has no such field. Its keys hold no half characters.
 ///
 /// # Errors
 /// The text is no JSON object.
@@ -434,11 +461,11 @@ pub(super) fn raw_field<'j>(json: &'j str, name: &str) -> Result<Option<&'j str>
     Ok(span.and_then(|span| json.get(span)))
 }
 
-/// An integer of 64 bits from a text of digits.
+/// An integer of 64 bits from a text of a number: `17`, `17.0`, `1e3`.
 pub(super) fn integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_plain.then(|| text.parse().ok()).flatten()
+    if is_plain { text.parse().ok() } else { text.parse::<Numeric>().ok()?.to_i64() }
 }
 
 /// What Lua hands over as text: UTF-8, or with what is not replaced.

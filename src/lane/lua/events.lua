@@ -2,9 +2,11 @@
 
 local inner = ...
 local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.run_state, inner.numbers, inner.hidden
-local setmeta, rawset, rawequal, type, next, ipairs = setmetatable, rawset, rawequal, type, next, ipairs
+local rawmeta, setmeta, rawset, rawequal = getmetatable, setmetatable, rawset, rawequal
+local type, next, ipairs = type, next, ipairs
 local load, sunpack, find, format = load, string.unpack, string.find, string.format
 local concat, unpack = table.concat, table.unpack
+local null <const> = host.null
 
 local event_meta = { __name = "event" }
 local projected = {} -- the fields that come with each event; the others are fetched when a handler asks
@@ -25,8 +27,9 @@ local function fetch_field(event, key)
   if not rawequal(event, S[EVENT]) then raise("an event can be read only while it is handled") end
   if type(key) ~= "string" then return nil end
   -- The host notes what it cannot read, and ends the run for it unless this is a dry run.
-  local value, problem = host.field(key, S[MODE] ~= DRY)
+  local value, problem, is_large = host.field(key, S[MODE] ~= DRY)
   if problem then raise("event." .. key .. ": " .. problem) end
+  if is_large then inner.check_all() end
   if value ~= nil then rawset(event, key, value) end
   note_fetched(event, key)
   return value
@@ -59,8 +62,11 @@ local function decode_field(json, field)
   return value
 end
 
+-- An event whose fields are all here.
+local opened_meta = { __name = "event" }
+
 local function is_event(meta)
-  return meta ~= nil and (meta == event_meta or meta == spoiled_meta)
+  return meta ~= nil and (meta == event_meta or meta == spoiled_meta or meta == opened_meta)
 end
 
 local function finish_event(event)
@@ -73,16 +79,36 @@ end
 
 -- Makes all fields of an event plain ones.
 local function open_event(event)
+  if rawmeta(event) == opened_meta then return event end
   if not rawequal(event, S[EVENT]) then raise("an event can be read only while it is handled") end
   local fields, problem = host.all_fields(S[MODE] ~= DRY)
   if problem then raise("event: " .. problem) end
   local keys = fetched[event] or {}
-  setmeta(event, nil)
+  setmeta(event, opened_meta)
   for key, value in next, fields do
     -- What came along and is nil now was removed.
-    if event[key] == nil and not projected[key] and not keys[key] then event[key] = value end
+    if value ~= null and event[key] == nil and not projected[key] and not keys[key] then event[key] = value end
   end
   return event
+end
+
+-- An event as it goes into JSON: a copy, with its nulls.
+local function whole_event(event)
+  local is_open, keys, copy = rawmeta(event) == opened_meta, fetched[event] or {}, {}
+  for key, value in next, event do
+    copy[key] = value
+  end
+  if not rawequal(event, S[EVENT]) then
+    if is_open then return copy end
+    raise("an event can be read only while it is handled")
+  end
+  local fields, problem = host.all_fields(S[MODE] ~= DRY)
+  if problem then raise("event: " .. problem) end
+  for key, value in next, fields do
+    local is_removed = value ~= null and (is_open or projected[key] or keys[key])
+    if copy[key] == nil and not is_removed then copy[key] = value end
+  end
+  return copy
 end
 
 -- Texts that occur again and again cross once and are named by a number.
@@ -97,6 +123,7 @@ local FIELD_FORMATS <const> = {
   N = "s4",
   m = "s4i8i8",
   q = "i8i8",
+  Q = "s4",
   j = "s4",
   J = "s4",
   t = "",
@@ -109,9 +136,10 @@ local FIELD_VALUES <const> = {
   d = "%s",
   s = "%s",
   r = "texts[%s]",
-  N = "canonical(%s)",
+  N = "exact(%s)",
   m = "%s",
   q = "setmeta({ %s }, numeric_meta)",
+  Q = "canonical(%s)",
   j = "decode(%s)",
   J = "decode(%s)",
   t = "true",
@@ -119,7 +147,7 @@ local FIELD_VALUES <const> = {
 }
 
 local reader_source = inner.template([[
-  local unpack, setmeta, meta, texts, canonical, decode, finish, hints, numeric_meta = ...
+  local unpack, setmeta, meta, texts, exact, decode, finish, hints, numeric_meta, canonical = ...
   return function(packed, at)
     local $locals = unpack($form, packed, at)
     $hints
@@ -127,8 +155,8 @@ local reader_source = inner.template([[
   end]])
 
 -- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block,
--- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along; a numeric (`q`) is
--- its limbs.
+-- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along; a typed
+-- numeric is its limbs (`q`) or its text (`Q`), one that stood in JSON its text (`N`).
 local function define_shape(number, names, field_kinds)
   local format_parts, locals, fields, hints = { "i8i8" }, { "block", "writer" }, {}, {}
   local is_spoiled_shape = false
@@ -166,8 +194,8 @@ local function define_shape(number, names, field_kinds)
     ),
   })
   local meta = is_spoiled_shape and spoiled_meta or event_meta
-  local given = { sunpack, setmeta, meta, texts, numbers.canonical, decode_field, finish_event, numbers.hints }
-  given[#given + 1] = numbers.meta
+  local given = { sunpack, setmeta, meta, texts, numbers.from_json, decode_field, finish_event, numbers.hints }
+  given[#given + 1], given[#given + 2] = numbers.meta, numbers.canonical
   shapes[number] = load(source, "=shape", "t")(unpack(given))
 end
 
@@ -199,6 +227,8 @@ shapes[0] = function(packed, at)
       if kind == "r" then
         value = texts[value]
       elseif kind == "N" then
+        value = numbers.from_json(value)
+      elseif kind == "Q" then
         value = numbers.canonical(value)
       elseif kind == "j" then
         value = decode_field(value)
@@ -239,12 +269,13 @@ local function define_texts(packed, first)
   end
 end
 
-hidden[event_meta], hidden[spoiled_meta] = true, true
+hidden[event_meta], hidden[spoiled_meta], hidden[opened_meta] = true, true, true
 
 return {
   event_meta = event_meta,
   is_event = is_event,
   open_event = open_event,
+  whole_event = whole_event,
   clean = clean,
   shapes = shapes,
   define_projection = define_projection,

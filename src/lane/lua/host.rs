@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mlua::prelude::*;
 
+use super::bytecode::check;
 use super::crossing::{numbers, split_ids, take_id};
 use super::encoder::{integer, lossy, raw_field};
 use super::inner::Inner;
@@ -17,6 +18,7 @@ use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
+use crate::model::json_text::{float_digits, float_of, has_long_number, has_number, whole_characters};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
@@ -141,11 +143,16 @@ impl Host {
         let host = self.clone();
         let field = move |lua: &Lua, (name, counts): (LuaString, bool)| {
             let name = lossy(&name.as_bytes()).into_owned();
-            let Some(json) = host.current_json() else { return Ok((LuaValue::Nil, None)) };
+            let Some(json) = host.current_json() else { return Ok((LuaValue::Nil, None, false)) };
             let tree = host.field_types.of(&name);
-            let value = match raw_field(&json, &name) {
-                Ok(raw) => answer(to_lua(lua, host.inner()?, raw.unwrap_or("null"), tree), LuaValue::Nil),
-                Err(problem) => (LuaValue::Nil, Some(problem)),
+            let json = whole_characters(&json);
+            let (value, is_large) = match raw_field(&json, &name) {
+                Ok(None | Some("null")) => ((LuaValue::Nil, None), false),
+                Ok(Some(raw)) => {
+                    let is_large = !raw.starts_with('"') && has_long_number(raw);
+                    (answer(to_lua(lua, host.inner()?, raw, tree), LuaValue::Nil), is_large)
+                }
+                Err(problem) => ((LuaValue::Nil, Some(problem)), false),
             };
             match &value.1 {
                 // What is not of its type names its field, which may lie deeper.
@@ -154,19 +161,37 @@ impl Host {
                 Some(_) => {}
                 None => host.lock().unprojected.push(name),
             }
-            Ok(value)
+            Ok((value.0, value.1, is_large))
         };
         table.raw_set("field", lua.create_function(field)?)?;
         let host = self.clone();
         let all_fields = move |lua: &Lua, counts: bool| {
             let json = host.current_json().unwrap_or_else(|| "{}".into());
+            if has_long_number(&json) {
+                host.inner()?.check_all.call::<()>(())?;
+            }
             let fields = answer(object_to_lua(lua, host.inner()?, &json, &host.field_types).map(Some), None);
             if let Some(problem) = fields.1.as_ref().filter(|_| counts) {
                 host.note_unreadable(problem.clone());
             }
             Ok(fields)
         };
-        table.raw_set("all_fields", lua.create_function(all_fields)?)
+        table.raw_set("all_fields", lua.create_function(all_fields)?)?;
+        let host = self.clone();
+        let is_given = move |_: &Lua, value: LuaValue| {
+            let Some(json) = host.current_json() else { return Ok(false) };
+            Ok(match value {
+                LuaValue::Integer(value) => has_number(&json, |text| integer(text) == Some(value)),
+                LuaValue::Number(value) => has_number(&json, |text| float_of(text) == Some(value)),
+                _ => false,
+            })
+        };
+        table.raw_set("is_given", lua.create_function(is_given)?)?;
+        let checked = |lua: &Lua, (code, is_all): (LuaString, bool)| match check(code.as_bytes().to_vec(), is_all) {
+            Ok(checked) => Ok((Some(lua.create_string(&checked.code)?), checked.is_sure.into_lua(lua)?)),
+            Err(problem) => Ok((None, problem.into_lua(lua)?)),
+        };
+        table.raw_set("checked", lua.create_function(checked)?)
     }
 
     /// Notes that the current event cannot be read: the run ends for it, whatever the handler does.
@@ -182,7 +207,12 @@ impl Host {
             "decode",
             lua.create_function(move |lua, (json, field): (LuaString, Option<LuaString>)| {
                 let tree = field.and_then(|field| host.field_types.of(&lossy(&field.as_bytes())));
-                Ok(answer(to_lua(lua, host.inner()?, &lossy(&json.as_bytes()), tree), LuaValue::Nil))
+                let (json, inner) = (json.as_bytes(), host.inner()?);
+                let json = lossy(&json);
+                if has_long_number(&json) {
+                    inner.check_all.call::<()>(())?;
+                }
+                Ok(answer(to_lua(lua, inner, &json, tree), LuaValue::Nil))
             })?,
         )?;
         let host = self.clone();
@@ -190,7 +220,7 @@ impl Host {
             "encode",
             lua.create_function(move |_, value: LuaValue| {
                 Ok(match from_lua(host.inner()?, &value) {
-                    Ok(json) => (Some(json.to_string()), None),
+                    Ok(json) => (Some(json), None),
                     Err(problem) => (None, Some(problem)),
                 })
             })?,
@@ -403,7 +433,21 @@ pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         "numeric_text",
         lua.create_function(move |_, text: LuaString| answer(lossy(&text.as_bytes()).parse()))?,
     )?;
-    table.raw_set("numeric_float", lua.create_function(move |_, value: f64| answer(Numeric::from_f64(value)))?)?;
+    let of_float = move |_: &Lua, value: f64| {
+        let (text, problem) = answer(Numeric::from_f64(value))?;
+        Ok((text, problem, float_digits(value)))
+    };
+    table.raw_set("numeric_float", lua.create_function(of_float)?)?;
+    table.raw_set("null", LuaValue::NULL)?;
+    table.raw_set("integer", lua.create_function(|_, text: LuaString| Ok(integer(&lossy(&text.as_bytes()))))?)?;
+    table.raw_set("float_of", lua.create_function(|_, text: LuaString| Ok(float_of(&lossy(&text.as_bytes()))))?)?;
+    table.raw_set(
+        "numeric_fixed",
+        lua.create_function(|_, (text, digits): (LuaString, u16)| {
+            let number = lossy(&text.as_bytes()).parse::<Numeric>().map_err(LuaError::external)?;
+            Ok(number.to_fixed(digits))
+        })?,
+    )?;
     table.raw_set(
         "numeric_fits",
         lua.create_function(|_, text: LuaString| {

@@ -22,8 +22,13 @@ pub(super) struct Inner {
     pub(super) load_script: LuaFunction,
     /// What an encoder should look at instead of a table with a metatable.
     pub(super) plain: LuaFunction,
-    /// Makes an exact number from its canonical text.
-    pub(super) numeric: LuaFunction,
+    /// Makes the exact number that stood in JSON from its canonical text.
+    pub(super) exact: LuaFunction,
+    /// Makes an exact number of its canonical text.
+    pub(super) canonical: LuaFunction,
+    /// Goes on with the script whose arithmetic is checked everywhere, or with the one that is as fast as it can be.
+    pub(super) check_all: LuaFunction,
+    pub(super) check_less: LuaFunction,
     pub(super) numeric_meta: LuaTable,
     pub(super) array_meta: LuaTable,
     // Weak: the VM's own functions hold this, and would otherwise keep the VM alive for ever.
@@ -49,7 +54,10 @@ impl Inner {
             define_texts: inner.get("define_texts")?,
             load_script: inner.get("load_script")?,
             plain: inner.get("plain")?,
-            numeric: inner.get("numeric")?,
+            exact: inner.get("exact")?,
+            canonical: inner.get("canonical")?,
+            check_all: inner.get("check_all")?,
+            check_less: inner.get("check_less")?,
             numeric_meta: inner.get("numeric_meta")?,
             array_meta: inner.get("array_meta")?,
             lua: lua.weak(),

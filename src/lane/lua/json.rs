@@ -1,40 +1,47 @@
 //! JSON on its way into a VM and out of it, exactly.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use mlua::prelude::*;
 use serde_json::value::RawValue;
-use serde_json::{Map, Number, Value as Json};
+use serde_json::{Number, Value as Json};
 
 use super::inner::Inner;
 use crate::model::field_type::{FieldTree, FieldTypes, Given, TypedValue};
+use crate::model::json_text::{self, float_of, whole_characters};
 use crate::model::limits::JSON_DEPTH_MAX;
+use crate::model::numeric::Numeric;
 
 /// Items of a list at most: a higher index in a list is a mistake, and not so many nulls.
 const LIST_LEN_MAX: usize = 10_000_000;
+
+/// Where a number of the VM says that it came as JSON.
+pub(super) const FROM_JSON: i64 = 3;
 
 /// A JSON value, read as far as its kind.
 pub(super) enum Scalar<'j> {
     Null,
     Boolean(bool),
     Integer(i64),
+    /// A number with a fraction or an exponent that a float holds digit for digit.
     Float(f64),
-    /// An integer beyond 64 bits: its digits.
-    LongInteger(&'j str),
+    /// Any other number: its canonical text.
+    Exact(Cow<'j, str>),
     Text(Cow<'j, str>),
     /// An object or a list: its JSON.
     Nested(&'j str),
 }
 
-/// Reads one JSON value.
+/// Reads one JSON value. Half characters are U+FFFD.
 ///
 /// # Errors
-/// A text with a broken escape, or a number that no float comes near.
+/// A text with a broken escape, or a number with more digits than any column takes.
 pub(super) fn scalar(raw: &str) -> Result<Scalar<'_>, String> {
     Ok(match raw.as_bytes().first() {
         Some(b'"') if !raw.contains('\\') => Scalar::Text(Cow::Borrowed(&raw[1..raw.len() - 1])),
         Some(b'"') => Scalar::Text(Cow::Owned(
-            serde_json::from_str(raw).map_err(|error| format!("a text that cannot be read: {error}"))?,
+            json_text::read(raw).map_err(|error| format!("a text that cannot be read: {error}"))?,
         )),
         Some(b'{' | b'[') => Scalar::Nested(raw),
         Some(b't') => Scalar::Boolean(true),
@@ -46,11 +53,14 @@ pub(super) fn scalar(raw: &str) -> Result<Scalar<'_>, String> {
 
 fn number(raw: &str) -> Result<Scalar<'_>, String> {
     if !raw.contains(['.', 'e', 'E']) {
-        return Ok(raw.parse().map_or(Scalar::LongInteger(raw), Scalar::Integer));
+        return Ok(raw.parse().map_or(Scalar::Exact(Cow::Borrowed(raw)), Scalar::Integer));
     }
-    match raw.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(Scalar::Float(value)),
-        _ => Err(format!("the number {raw} is out of range")),
+    if let Some(value) = float_of(raw) {
+        return Ok(Scalar::Float(value));
+    }
+    match raw.parse::<Numeric>() {
+        Ok(value) => Ok(Scalar::Exact(Cow::Owned(value.to_string()))),
+        Err(_) => Err(format!("the number {raw} is out of range")),
     }
 }
 
@@ -83,7 +93,7 @@ pub(super) fn typed<R>(
     Ok(Some(take(value)))
 }
 
-/// A JSON value as a value of the VM, with what is said of its field. Null is nil.
+/// A JSON value as a value of the VM, with what is said of its field. Null is the script's `null`.
 pub(super) fn to_lua(lua: &Lua, inner: &Inner, raw: &str, tree: Option<&FieldTree>) -> LuaResult<LuaValue> {
     value_to_lua(lua, inner, raw, tree, 0)
 }
@@ -98,11 +108,11 @@ fn value_to_lua(lua: &Lua, inner: &Inner, raw: &str, tree: Option<&FieldTree>, d
         return value;
     }
     match scalar(raw).map_err(LuaError::external)? {
-        Scalar::Null => Ok(LuaValue::Nil),
+        Scalar::Null => Ok(LuaValue::NULL),
         Scalar::Boolean(value) => Ok(LuaValue::Boolean(value)),
         Scalar::Integer(value) => Ok(LuaValue::Integer(value)),
         Scalar::Float(value) => Ok(LuaValue::Number(value)),
-        Scalar::LongInteger(digits) => inner.numeric.call(digits),
+        Scalar::Exact(digits) => inner.exact.call(&*digits),
         Scalar::Text(text) => lua.create_string(text.as_bytes()).map(LuaValue::String),
         Scalar::Nested(json) if json.starts_with('[') => list_to_lua(lua, inner, json, tree, depth),
         Scalar::Nested(json) => {
@@ -113,8 +123,8 @@ fn value_to_lua(lua: &Lua, inner: &Inner, raw: &str, tree: Option<&FieldTree>, d
 
 fn typed_to_lua(lua: &Lua, inner: &Inner, value: TypedValue<'_>) -> LuaResult<LuaValue> {
     match value {
-        TypedValue::Null => Ok(LuaValue::Nil),
-        TypedValue::Numeric(number) => inner.numeric.call(number.to_string()),
+        TypedValue::Null => Ok(LuaValue::NULL),
+        TypedValue::Numeric(number) => inner.canonical.call(number.to_string()),
         TypedValue::Bigint(number) => Ok(LuaValue::Integer(number)),
         TypedValue::Text(text) => lua.create_string(text.as_bytes()).map(LuaValue::String),
         TypedValue::Double(number) => Ok(LuaValue::Number(number)),
@@ -175,47 +185,68 @@ fn for_fields(json: &str, mut visit: impl FnMut(&str, &str) -> LuaResult<()>) ->
             deserializer.deserialize_map(Visit)
         }
     }
-    let fields: Fields<'_> = serde_json::from_str(json).map_err(LuaError::external)?;
+    let whole;
+    let fields: Fields<'_> = match serde_json::from_str(json) {
+        Ok(fields) => fields,
+        // A key with half a character.
+        Err(_) => {
+            whole = whole_characters(json);
+            serde_json::from_str(&whole).map_err(LuaError::external)?
+        }
+    };
     fields.0.iter().try_for_each(|(key, raw)| visit(key, raw.get()))
 }
 
-/// A value of the VM as JSON. The error names the field and what is wrong with it.
-pub(super) fn from_lua(inner: &Inner, value: &LuaValue) -> Result<Json, String> {
-    encode(inner, value, "", 0)
+/// A value of the VM as canonical JSON. The error names the field and what is wrong with it.
+pub(super) fn from_lua(inner: &Inner, value: &LuaValue) -> Result<String, String> {
+    let mut json = String::new();
+    encode(inner, value, "", 0, &mut json)?;
+    Ok(json)
 }
 
-fn encode(inner: &Inner, value: &LuaValue, path: &str, depth: usize) -> Result<Json, String> {
+fn encode(inner: &Inner, value: &LuaValue, path: &str, depth: usize, json: &mut String) -> Result<(), String> {
     let refused =
         |what: String| Err(format!("{}{what}", if path.is_empty() { String::new() } else { format!("{path}: ") }));
     if depth > JSON_DEPTH_MAX {
         return refused(format!("nested deeper than {JSON_DEPTH_MAX}, or contains itself"));
     }
     match value {
-        LuaValue::Nil => Ok(Json::Null),
-        LuaValue::Boolean(value) => Ok(Json::Bool(*value)),
-        LuaValue::Integer(value) => Ok(Json::from(*value)),
+        LuaValue::Nil => json.push_str("null"),
+        value if *value == LuaValue::NULL => json.push_str("null"),
+        LuaValue::Boolean(value) => json.push_str(if *value { "true" } else { "false" }),
+        LuaValue::Integer(value) => json.push_str(&value.to_string()),
         // Postgres has no negative zero in JSON.
         LuaValue::Number(value) => match Number::from_f64(*value + 0.0) {
-            Some(number) => Ok(Json::Number(number)),
-            None => refused(format!("{value} has no form in JSON")),
+            Some(number) => json.push_str(&number.to_string()),
+            None => return refused(format!("{value} has no form in JSON")),
         },
         LuaValue::String(text) => match text.to_str() {
-            Ok(text) if text.contains('\0') => refused("a text with a NUL, which no database keeps".into()),
-            Ok(text) => Ok(Json::String(text.to_owned())),
-            Err(_) => refused("a text that is not UTF-8".into()),
+            Ok(text) if text.contains('\0') => return refused("a text with a NUL, which no database keeps".into()),
+            Ok(text) => push_text(json, &text),
+            Err(_) => return refused("a text that is not UTF-8".into()),
         },
-        LuaValue::Table(table) => encode_table(inner, table, path, depth),
-        other => refused(format!("a {} has no form in JSON", other.type_name())),
+        LuaValue::Table(table) => return encode_table(inner, table, path, depth, json),
+        other => return refused(format!("a {} has no form in JSON", other.type_name())),
     }
+    Ok(())
 }
 
-fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize) -> Result<Json, String> {
+fn push_text(json: &mut String, text: &str) {
+    json.push_str(&Json::from(text).to_string());
+}
+
+fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize, json: &mut String) -> Result<(), String> {
     let at = |problem: String| if path.is_empty() { problem } else { format!("{path}: {problem}") };
     let fault = |error: LuaError| at(error.to_string());
     let meta = table.metatable();
     if meta.as_ref() == Some(&inner.numeric_meta) {
         let text = LuaValue::Table(table.clone()).to_string().map_err(fault)?;
-        return Ok(Json::String(text));
+        // A number that came as one leaves as one; one that was computed is a text.
+        match table.raw_get::<bool>(FROM_JSON).map_err(fault)? {
+            true => json.push_str(&text),
+            false => push_text(json, &text),
+        }
+        return Ok(());
     }
     let is_marked = meta.as_ref() == Some(&inner.array_meta);
     let plain = match (&meta, is_marked) {
@@ -224,16 +255,23 @@ fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize) -> Re
     };
     let len = if is_marked { last_index(&plain)? } else { plain.raw_len() };
     if is_marked || (len > 0 && is_list(&plain, len)?) {
-        return encode_list(inner, &plain, len, path, depth);
+        return encode_list(inner, &plain, len, path, depth, json);
     }
-    let mut fields = Map::new();
+    let mut fields = BTreeMap::new();
     for pair in plain.pairs::<LuaValue, LuaValue>() {
         let (key, value) = pair.map_err(fault)?;
-        let name = key_text(&key).map_err(at)?;
-        let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        fields.insert(name, encode(inner, &value, &below, depth + 1)?);
+        fields.insert(key_text(&key).map_err(at)?, value);
     }
-    Ok(Json::Object(fields))
+    json.push('{');
+    for (number, (name, value)) in fields.iter().enumerate() {
+        json.push_str(if number > 0 { "," } else { "" });
+        push_text(json, name);
+        json.push(':');
+        let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        encode(inner, value, &below, depth + 1, json)?;
+    }
+    json.push('}');
+    Ok(())
 }
 
 fn key_text(key: &LuaValue) -> Result<String, String> {
@@ -275,11 +313,21 @@ fn is_list(table: &LuaTable, len: usize) -> Result<bool, String> {
     Ok(count == len)
 }
 
-fn encode_list(inner: &Inner, table: &LuaTable, len: usize, path: &str, depth: usize) -> Result<Json, String> {
-    let item = |at: usize| {
+fn encode_list(
+    inner: &Inner,
+    table: &LuaTable,
+    len: usize,
+    path: &str,
+    depth: usize,
+    json: &mut String,
+) -> Result<(), String> {
+    json.push('[');
+    for at in 1..=len {
+        json.push_str(if at > 1 { "," } else { "" });
         let below = format!("{path}[{at}]");
         let value: LuaValue = table.raw_get(at).map_err(|error| format!("{below}: {error}"))?;
-        encode(inner, &value, &below, depth + 1)
-    };
-    (1..=len).map(item).collect::<Result<Vec<_>, _>>().map(Json::Array)
+        encode(inner, &value, &below, depth + 1, json)?;
+    }
+    json.push(']');
+    Ok(())
 }

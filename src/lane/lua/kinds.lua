@@ -24,6 +24,7 @@ local spack, sunpack, find, format, concat = string.pack, string.unpack, string.
 local move, sort, unpack, utf8_len = table.move, table.sort, table.unpack, utf8.len
 local load, error, min, max = load, error, math.min, math.max
 local numeric_meta, parse_number, from_limbs = numbers.meta, numbers.parse, numbers.from_limbs
+local null <const> = host.null
 
 ------------------------------------------------------------------------------------------- what a column does not take
 
@@ -31,15 +32,38 @@ local function refuse(column, expected, value, problem)
   raise("%s: expected %s, got %s%s", column, expected, describe(value), problem and " (" .. problem .. ")" or "")
 end
 
+local FLOAT_MAX <const> = 2.0 ^ 53 -- up to here a float holds every integer
+local INEXACT <const> = "a float beyond 2^53 has no exact value: compute with numeric(…)"
+
+-- An integer of LARGE or more. Sums that are not checked leave 64 bits only by way of integers that are as large.
+local function to_large(value)
+  if inner.is_sure() then return value end
+  if (value >= 2 * LARGE or value <= -2 * LARGE) and not host.is_given(value) then return nil, inner.unsure(value) end
+  inner.check_all()
+  return value
+end
+
 -- Slow paths of `set`: what is not yet of the column's form is brought to it, or refused.
+-- `null` is null in every column.
 local function to_bigint(value, column)
-  local number
-  if mtype(value) == "float" then
-    if value >= -2 ^ 53 and value <= 2 ^ 53 then number = tointeger(value) end
+  local number, problem
+  local kind = mtype(value)
+  if kind == "integer" then
+    number, problem = to_large(value)
+  elseif kind == "float" then
+    if value >= -FLOAT_MAX and value <= FLOAT_MAX then
+      number = tointeger(value)
+    elseif host.is_given(value) then
+      number = tointeger(numbers.plain(numbers.from_float(value)))
+    elseif value - value == 0 then
+      problem = INEXACT
+    end
   elseif type(value) == "string" or rawmeta(value) == numeric_meta then
     number = host.integer(tostring(value))
+  elseif value == null then
+    return false
   end
-  return number or refuse(column, "a bigint (an integer of 64 bits)", value)
+  return number or refuse(column, "a bigint (an integer of 64 bits)", value, problem)
 end
 
 local function to_double(value, column)
@@ -49,11 +73,27 @@ local function to_double(value, column)
     if number - number == 0 then return number end
     refuse(column, "a double", value, "no double comes near it")
   end
+  if value == null then return false end
   return refuse(column, "a double (a number that is not NaN)", value)
 end
 
+local NO_NUMERIC <const> = { false, false }
 local function to_numeric(value, column)
-  local number, problem = parse_number(value)
+  if value == null then return NO_NUMERIC end
+  local number, problem
+  local kind = mtype(value)
+  if kind == "integer" and (value >= LARGE or value <= -LARGE) then
+    number, problem = to_large(value)
+    number = number and parse_number(number)
+  elseif kind == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) and value - value == 0 then
+    if host.is_given(value) then
+      number = numbers.from_float(value)
+    else
+      problem = INEXACT
+    end
+  else
+    number, problem = parse_number(value)
+  end
   if not number then refuse(column, "a numeric", value, problem) end
   problem = number[1] == false and host.numeric_fits(number[2])
   if problem then refuse(column, "a numeric", "a longer number", problem) end
@@ -61,6 +101,7 @@ local function to_numeric(value, column)
 end
 
 local function to_text(value, column)
+  if value == null then return false end
   if type(value) ~= "string" then
     refuse(
       column,
@@ -75,15 +116,18 @@ local function to_text(value, column)
 end
 
 local function to_boolean(value, column)
+  if value == null then return false end
   return refuse(column, "a boolean", value)
 end
 
 local function to_bytes(value, column)
+  if value == null then return false end
   return refuse(column, "bytes (a string)", value)
 end
 
 local times, times_count = {}, 0
 local function to_time(value, column)
+  if value == null then return false end
   if type(value) ~= "string" then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value) end
   local known = times[value]
   if known then return known end
@@ -139,7 +183,7 @@ end
 --   freed  which of them may hold what the collector frees, if one does
 local TYPES <const> = {
   bigint = {
-    check = "if mtype(v) ~= 'integer' then v = to_bigint(v, $column) end",
+    check = "if mtype(v) ~= 'integer' or v >= $LARGE or v <= -$LARGE then v = to_bigint(v, $column) end",
     value = "$v or nil",
     form = "i8",
     zero = "0",
@@ -169,7 +213,7 @@ local TYPES <const> = {
     freed = 0,
   },
   boolean = {
-    check = "if type(v) ~= 'boolean' then to_boolean(v, $column) end v = v and 1 or 0",
+    check = "if type(v) ~= 'boolean' then v = to_boolean(v, $column) else v = v and 1 or 0 end",
     value = "($v or nil) and $v == 1",
     form = "B",
     zero = "0",
@@ -286,6 +330,9 @@ local LIBRARY <const> = {
   scratch = {},
   numeric_meta = numeric_meta,
   limbs = limbs,
+  note_large = function()
+    inner.check_all()
+  end,
   spilled = spilled,
   from_json = from_json,
   to_bigint = to_bigint,
@@ -528,6 +575,9 @@ local function make_pack_some(kind, columns, first)
 end
 
 local unpack_line = template("if m & $bit ~= 0 then $a = false end $v = $a")
+local unpack_bigint = template([[
+  if m & $bit ~= 0 then $a = false elseif $a >= $LARGE or $a <= -$LARGE then note_large() end
+  $v = $a]])
 local unpack_numeric = template([[
   if m & $bit ~= 0 then $a, $b = false, false else $a, $b = limbs($a, $b, $t) end
   $v, $w = $a, $b]])
@@ -549,7 +599,7 @@ local function make_unpack(columns, first)
       local offset, a, b, t = first[column.at], "a" .. bit, "b" .. bit, "t" .. bit
       form = form .. TYPES[column.type].form
       names[#names + 1] = a
-      local line = unpack_line
+      local line = column.type == "bigint" and unpack_bigint or unpack_line
       if column.type == "numeric" then
         names[#names + 1], names[#names + 2] = b, t
         line = unpack_numeric

@@ -6,6 +6,8 @@
 //! | `pieces` | the Lua files: their order, and how they are put together |
 //! | `layout.lua` | what all of them stand on: names that are checked |
 //! | `values.lua`, `arguments.lua`, `numeric.lua` | values, what scripts pass, exact numbers |
+//! | `arithmetic.lua`, `bytecode` | plain numbers: what leaves 64 bits is an error, and so is a text |
+//! | `library.lua` | the functions of Lua's library that have to know exact numbers |
 //! | `events.lua` | events on their way in |
 //! | `rows.lua`, `kinds.lua` | cached rows; the code compiled for each kind of entity |
 //! | `misses.lua`, `dry.lua` | rows that are missed, and dry runs to learn which |
@@ -18,6 +20,7 @@
 //! | `encoder` | events on their way in |
 //! | `json` | JSON on its way in and out |
 
+mod bytecode;
 mod crossing;
 mod encoder;
 mod host;
@@ -36,7 +39,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use mlua::prelude::*;
 use mlua::{LuaOptions, StdLib};
-use serde_json::Value as Json;
 
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
@@ -61,6 +63,20 @@ struct Chunk {
     base: usize,
     count: usize,
 }
+
+/// How the script's arithmetic is checked.
+#[derive(Debug, Clone, Copy)]
+enum Arithmetic {
+    /// Everywhere, for so many chunks at least.
+    Learning(u8),
+    /// Where a few sums and differences of integers that are not large may leave 64 bits.
+    Fast,
+    /// Everywhere: a large integer came.
+    Checked,
+}
+
+/// Chunks of events that are handled before arithmetic is checked less.
+const LEARNING_CHUNKS: u8 = 3;
 
 /// How far a call into the VM has come.
 enum Step {
@@ -146,6 +162,7 @@ struct ScriptEngine {
     context: EngineContext,
     has_snapshots: bool,
     encoder: EventEncoder,
+    arithmetic: Arithmetic,
     /// The chunk that is being handled, and the one behind it.
     packed: Vec<u8>,
     ahead: Vec<u8>,
@@ -184,6 +201,7 @@ impl ScriptEngine {
             encoder: EventEncoder::new(Arc::clone(&context.field_types)),
             context,
             has_snapshots: false,
+            arithmetic: Arithmetic::Learning(LEARNING_CHUNKS),
             packed: Vec::new(),
             ahead: Vec::new(),
         };
@@ -203,6 +221,7 @@ impl ScriptEngine {
         for piece in pieces::PIECES.iter() {
             pieces::load(&self.lua, &inner, piece)?;
         }
+        self.lua.set_type_metatable::<LuaNumber>(Some(inner.get("number_meta")?));
         // Set once, here.
         let _ = self.host.inner.set(Inner::new(&self.lua, &inner)?);
         let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load_script.call(text)?;
@@ -289,6 +308,7 @@ impl ScriptEngine {
                     self.tell_news().map_err(|error| self.failure(&error))?;
                 }
             }
+            self.choose_arithmetic().map_err(|error| self.failure(&error))?;
             let base = chunk.base + chunk.count;
             let next = Chunk { base, count: (events - base).min(CHUNK_EVENTS_MAX), ..chunk };
             let answer = if next.count == 0 {
@@ -301,6 +321,26 @@ impl ScriptEngine {
             step = Some(self.leave(answer)?);
             self.tell_news().map_err(|error| self.failure(&error))?;
         }
+    }
+
+    /// Lets the script's arithmetic be checked as far as the events that are packed need it.
+    fn choose_arithmetic(&mut self) -> LuaResult<()> {
+        let inner = self.host.inner()?;
+        match self.arithmetic {
+            Arithmetic::Checked => {}
+            _ if self.encoder.has_large() => {
+                self.arithmetic = Arithmetic::Checked;
+                inner.check_all.call::<()>(())?;
+            }
+            // By now most of the fields that the script reads come along.
+            Arithmetic::Learning(0) => {
+                self.arithmetic = Arithmetic::Fast;
+                inner.check_less.call::<()>(())?;
+            }
+            Arithmetic::Learning(chunks) => self.arithmetic = Arithmetic::Learning(chunks - 1),
+            Arithmetic::Fast => {}
+        }
+        Ok(())
     }
 
     /// Handles a packed chunk, and packs the next one.
@@ -476,7 +516,7 @@ impl Engine for ScriptEngine {
         Ok(())
     }
 
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError> {
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError> {
         if !self.has_snapshots {
             return Ok(None);
         }
@@ -493,7 +533,7 @@ impl Engine for ScriptEngine {
         let document = document.map_err(|error: LuaError| self.failure(&error))?;
         let document = document.map_err(|message| self.handler_failure(message))?;
         self.context.watch.begin(Task::Idle);
-        Ok(Some(document).filter(|document| !document.is_null()))
+        Ok(Some(document).filter(|document| document != "null"))
     }
 
     fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError> {

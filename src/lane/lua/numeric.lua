@@ -2,13 +2,14 @@
 --
 -- A whole number below 10^36 is two limbs of base 10^18, {high, low} with 0 <= low < 10^18, and never leaves Lua.
 -- Any other is {false, text}, its canonical text, and is computed by the host. A number has one form only, so that
--- equal numbers have equal fields. Numbers are immutable.
+-- equal numbers have equal fields. One that came as a number of JSON says so in [FROM_JSON]: passed on unchanged, it
+-- becomes one again. Numbers are immutable.
 
 local inner = ...
 local host, raise = inner.host, inner.raise
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
-local rawmeta, setmeta, mtype, type = getmetatable, setmetatable, math.type, type
+local rawmeta, setmeta, rawset, mtype, type = getmetatable, setmetatable, rawset, math.type, type
 local tonumber, find, sub, format = tonumber, string.find, string.sub, string.format
 
 local meta = { __name = "numeric" }
@@ -67,8 +68,27 @@ local function from_integer(value)
   return setmeta({ value // LIMB, value % LIMB }, meta)
 end
 
--- A number from a text, an integer or a float; nil and a message if it is none.
-function parse(value)
+-- The number of some digits in JSON.
+local function from_json(digits)
+  local number = from_canonical(digits)
+  rawset(number, FROM_JSON, true)
+  return number
+end
+
+-- The number that a float means: its shortest decimal form. Of more digits than a float keeps (15), that is known only
+-- of a float that came with the event and was not computed with.
+local FLOAT_DIGITS <const> = 15
+local function from_float(value, is_strict)
+  local text, problem, digits = host.numeric_float(value)
+  if not text then return nil, problem end
+  if is_strict and digits > FLOAT_DIGITS and not host.is_given(value) then
+    return nil, text .. " has more digits than a float keeps: compute with numeric(…), or give it as a text"
+  end
+  return from_canonical(text)
+end
+
+-- A number from a text, an integer or a float; nil and a message if it is none. If it `is_compared`, any float will do.
+function parse(value, is_compared)
   local kind = type(value)
   if kind == "string" then
     if #value <= 36 and find(value, "^%d+$") then return from_digits(value, false) end
@@ -77,9 +97,7 @@ function parse(value)
     return nil, problem
   elseif kind == "number" then
     if mtype(value) == "integer" then return from_integer(value) end
-    local text, problem = host.numeric_float(value)
-    if text then return from_canonical(text) end
-    return nil, problem
+    return from_float(value, not is_compared)
   elseif rawmeta(value) == meta then
     return value
   end
@@ -181,15 +199,35 @@ function meta.__eq(a, b)
   return rawmeta(a) == meta and rawmeta(b) == meta and a[1] == b[1] and a[2] == b[2]
 end
 
+-- Whether a value is a float that is no finite number.
+local function is_odd(value)
+  return mtype(value) == "float" and value - value ~= 0
+end
+
+-- Two values to be compared: numbers, or, if one is a float that is no finite number, floats.
+local function comparable(a, b)
+  if is_odd(a) or is_odd(b) then return rawmeta(a) == meta and 0.0 or a, rawmeta(b) == meta and 0.0 or b end
+  local number, problem = parse(a, true)
+  local other, other_problem = parse(b, true)
+  if not (number and other) then raise("numeric: " .. (problem or other_problem)) end
+  return number, other
+end
+
 function meta.__lt(a, b)
-  a, b = operand(a), operand(b)
+  if rawmeta(a) ~= meta or rawmeta(b) ~= meta then
+    a, b = comparable(a, b)
+    if mtype(a) or mtype(b) then return a < b end
+  end
   local ah, bh = a[1], b[1]
   if ah and bh then return ah < bh or (ah == bh and a[2] < b[2]) end
   return host.numeric_compare(text(a), text(b)) < 0
 end
 
 function meta.__le(a, b)
-  a, b = operand(a), operand(b)
+  if rawmeta(a) ~= meta or rawmeta(b) ~= meta then
+    a, b = comparable(a, b)
+    if mtype(a) or mtype(b) then return a <= b end
+  end
   local ah, bh = a[1], b[1]
   if ah and bh then return ah < bh or (ah == bh and a[2] <= b[2]) end
   return host.numeric_compare(text(a), text(b)) <= 0
@@ -207,11 +245,32 @@ function meta.__newindex()
   raise("numeric: a number cannot be changed")
 end
 
+function meta.__len()
+  raise("#: a number has no length; tostring(…) gives its digits")
+end
+
+-- The plain number that is the same, an integer or a float; nil if there is none.
+local function plain(number)
+  local high, low = number[1], number[2]
+  if high and (high == 0 or high == -1 or (high < 9 and high >= -9)) then return high * LIMB + low end
+  local digits = text(number)
+  return host.integer(digits) or (find(digits, ".", 1, true) and host.float_of(digits)) or nil
+end
+
+-- The whole number that is not above it, or not below: a plain one if it fits.
+local function rounded(number, is_up)
+  local whole = is_up and -(-number // 1) or number // 1
+  return plain(whole) or whole
+end
+
 local numbers = {
   meta = meta,
   parse = parse,
   text = text,
-  canonical = from_canonical,
+  from_json = from_json,
+  from_float = from_float,
+  plain = plain,
+  rounded = rounded,
   -- A number that crossed the border as two limbs, or as text where they do not suffice.
   from_limbs = function(high, low, spilled)
     if spilled ~= "" then return from_canonical(spilled) end
@@ -226,8 +285,9 @@ local numbers = {
     end
     local number, problem = parse(value)
     if not number then raise("numeric: " .. problem) end
+    if number[FROM_JSON] then return setmeta({ number[1], number[2] }, meta) end
     return number
   end,
 }
 
-return { numbers = numbers, numeric_meta = meta, numeric = from_canonical }
+return { numbers = numbers, numeric_meta = meta, exact = from_json, canonical = from_canonical }

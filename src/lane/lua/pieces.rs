@@ -15,11 +15,12 @@ pub(super) struct Piece {
 }
 
 /// In the order in which they are loaded: each asks only for what those before it give.
-pub(super) const FILES: [(&str, &str); 22] = [
+pub(super) const FILES: [(&str, &str); 24] = [
     ("layout", include_str!("layout.lua")),
     ("numeric", include_str!("numeric.lua")),
     ("values", include_str!("values.lua")),
     ("times", include_str!("times.lua")),
+    ("arithmetic", include_str!("arithmetic.lua")),
     ("events", include_str!("events.lua")),
     ("rows", include_str!("rows.lua")),
     ("misses", include_str!("misses.lua")),
@@ -37,6 +38,7 @@ pub(super) const FILES: [(&str, &str); 22] = [
     ("sweep", include_str!("sweep.lua")),
     ("seal", include_str!("seal.lua")),
     ("calls", include_str!("calls.lua")),
+    ("library", include_str!("library.lua")),
     // The last, as it changes the library that all share.
     ("sandbox", include_str!("sandbox.lua")),
 ];

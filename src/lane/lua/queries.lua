@@ -61,7 +61,7 @@ local function conditions(kind, called, where)
     if not test then
       raise("%s:%s: %s is no operator; expected one of = < <= > >=", kind.name, called, describe(operator))
     end
-    if value == nil then
+    if value == nil or value == host.null then
       raise("%s:%s: the condition on %q compares with nil, which nothing matches", kind.name, called, column)
     end
     -- The value as the column would hold it.

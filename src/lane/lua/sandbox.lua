@@ -6,6 +6,7 @@ local host, raise, metatable_of, hidden = inner.host, inner.raise, inner.metatab
 local is_event, open_event, numbers, array = inner.is_event, inner.open_event, inner.numbers, inner.array
 local script_name <const> = inner.script_name
 local set_handlers, failure_text = inner.set_handlers, inner.failure_text
+local whole_event, refuse_number, script_tostring = inner.whole_event, inner.refuse_number, inner.script_tostring
 
 local rawmeta, setmeta, next, type, load, pcall, sort = getmetatable, setmetatable, next, type, load, pcall, table.sort
 
@@ -54,6 +55,7 @@ end
 
 local function script_next(tab, key)
   if key == nil and is_event(rawmeta(tab)) then open_event(tab) end
+  refuse_number(tab, "next")
   return next(frozen[tab] or tab, key)
 end
 
@@ -86,21 +88,11 @@ end
 
 local function script_pairs(tab)
   if type(tab) ~= "table" then raise("pairs: expected a table, got a " .. type(tab)) end
+  refuse_number(tab, "pairs")
   local meta = metatable_of(tab)
   if is_event(meta) then return in_order(open_event(tab)) end
   if meta and meta.__pairs then return pairs(tab) end
   return in_order(frozen[tab] or tab)
-end
-
--- An address would differ from process to process.
-local function script_tostring(...)
-  local value = ...
-  local kind = type(value)
-  if kind == "table" or kind == "function" then
-    local meta = metatable_of(value)
-    if not (meta and meta.__tostring) then return meta and type(meta.__name) == "string" and meta.__name or kind end
-  end
-  return tostring(...)
 end
 
 -- Our own metatables, and that of all strings, are out of a script's reach.
@@ -121,32 +113,6 @@ local function script_setmetatable(tab, meta)
   -- Lua looks metamethods up without asking a stand-in.
   return setmeta(tab, frozen[meta] or meta)
 end
-
-local function script_tonumber(value, ...)
-  if rawmeta(value) == numbers.meta then return tonumber(numbers.text(value)) end
-  return tonumber(value, ...)
-end
-
--- The texts of tables and functions without their addresses.
-local raw_format, find, select = string.format, string.find, select
-local function script_format(form, ...)
-  if type(form) == "string" and find(form, "%%[-+ #0-9.]*p") then
-    raise("string.format: %p would differ in each process")
-  end
-  for at = 1, select("#", ...) do
-    local kind = type((select(at, ...)))
-    if kind == "table" or kind == "function" then
-      local values = table.pack(...)
-      for place = 1, values.n do
-        local kind_here = type(values[place])
-        if kind_here == "table" or kind_here == "function" then values[place] = script_tostring(values[place]) end
-      end
-      return raw_format(form, table.unpack(values, 1, values.n))
-    end
-  end
-  return raw_format(form, ...)
-end
-string.format = script_format
 
 -- Lua's own sort picks pivots by the clock, so that equal elements end up in an order of chance. This one keeps theirs.
 local function merge(from, to, first, middle, last, is_less)
@@ -187,19 +153,20 @@ local function script_sort(tab, is_less)
 end
 table.sort = script_sort
 
-local world = {
+-- What scripts find in their world.
+local PRELUDE <const> = {
   assert = assert,
   error = error,
-  ipairs = ipairs,
+  ipairs = inner.script_ipairs,
   next = script_next,
   pairs = script_pairs,
   pcall = pcall,
   rawequal = rawequal,
-  rawlen = rawlen,
+  rawlen = inner.script_rawlen,
   select = select,
   setmetatable = script_setmetatable,
   getmetatable = script_getmetatable,
-  tonumber = script_tonumber,
+  tonumber = inner.script_tonumber,
   tostring = script_tostring,
   type = type,
   xpcall = xpcall,
@@ -210,14 +177,19 @@ local world = {
   utf8 = utf8,
   numeric = numbers.new,
   timestamp = inner.timestamp,
+  null = host.null,
   array = array,
 }
 
 -- A handler that draws lots, or that reads memory addresses, would not come to the same state twice.
 math.random, math.randomseed = nil, nil
+local dump = string.dump
 string.dump = nil
 
-function world.print(...)
+local is_silent = false
+
+function PRELUDE.print(...)
+  if is_silent then return end
   local parts = table.pack(...)
   for at = 1, parts.n do
     parts[at] = script_tostring(parts[at])
@@ -225,34 +197,57 @@ function world.print(...)
   host.print(table.concat(parts, "\t"))
 end
 
-local is_loaded = false
+-- A world for a script that is being loaded: its globals, and the function that closes it.
+local function new_world()
+  local world, is_loaded = {}, false
+  for name, value in next, PRELUDE do
+    world[name] = value
+  end
+  local globals = setmeta({}, {
+    __index = world,
+    __newindex = function(_, key, value)
+      if is_loaded then refuse_write(nil, key) end
+      world[key] = value
+    end,
+    __metatable = false,
+  })
+  world._G, frozen[globals] = globals, world
+  return globals, function()
+    is_loaded = true
+    for name, value in next, world do
+      if type(value) == "table" and value ~= globals and not hidden[rawmeta(value)] then world[name] = freeze(value) end
+    end
+    return { on_event = world.on_event, on_snapshot = world.on_snapshot }
+  end
+end
 
-local globals = setmeta({}, {
-  __index = world,
-  __newindex = function(_, key, value)
-    if is_loaded then refuse_write(nil, key) end
-    world[key] = value
-  end,
-  __metatable = false,
-})
-world._G, frozen[globals] = globals, world
-
--- Runs the script's text. What it raises is for the caller.
-local function run_script(text)
+-- Runs the script's text, with its arithmetic checked everywhere or less. What it raises is for the caller. Returns its
+-- handlers, or nil and a message; and whether they are sure of large integers.
+local function run_script(text, is_all)
+  local globals, close = new_world()
   local chunk, problem = load(text, "@" .. script_name, "t", globals) -- as host.place() looks for it
+  if not chunk then return nil, problem end
+  local code, is_sure = host.checked(dump(chunk), is_all)
+  if not code then return nil, is_sure end
+  chunk, problem = load(code, "@" .. script_name, "b", globals)
   if not chunk then return nil, problem end
   local ok, failure = pcall(chunk)
   if not ok then return nil, failure end
-  is_loaded = true
-  for name, value in next, world do
-    if type(value) == "table" and value ~= globals and not hidden[rawmeta(value)] then world[name] = freeze(value) end
-  end
-  return { on_event = world.on_event, on_snapshot = world.on_snapshot }
+  return close(), is_sure
+end
+
+-- The handlers of the same script with less of its arithmetic checked. It is loaded in silence.
+local function load_less(text)
+  is_silent = true
+  local found, is_sure = run_script(text, false)
+  is_silent = false
+  return found, is_sure
 end
 
 -- Loads the script; returns whether it has on_snapshot, or nil and a message.
 local function load_script(text)
-  local found, problem = run_script(text)
+  inner.set_script_text(text)
+  local found, problem = run_script(text, true)
   if not found then return nil, failure_text(problem) end
   if type(found.on_event) ~= "function" then
     return nil, script_name .. ": there is no function on_event(event, ctx)"
@@ -261,13 +256,15 @@ local function load_script(text)
     return nil,
       script_name .. ": on_snapshot is a " .. type(found.on_snapshot) .. "; expected a function on_snapshot(ctx)"
   end
-  set_handlers(found)
+  set_handlers(found, function()
+    return load_less(text)
+  end)
   return found.on_snapshot ~= nil
 end
 
 -- What an encoder should look at instead of this table.
 local function plain(tab)
-  if is_event(rawmeta(tab)) then return open_event(tab) end
+  if is_event(rawmeta(tab)) then return whole_event(tab) end
   return frozen[tab] or tab
 end
 

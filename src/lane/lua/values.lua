@@ -23,6 +23,7 @@ local function describe(value)
   if kind == "string" then return format("the text %q", #value > 40 and value:sub(1, 40) .. "…" or value) end
   if kind == "number" or kind == "boolean" then return format("%s %s", mtype(value) or kind, tostring(value)) end
   if rawmeta(value) == numeric_meta then return "the number " .. tostring(value) end
+  if value == host.null then return "null" end
   return "a " .. kind
 end
 

@@ -4,6 +4,7 @@
 //! The calls behind it are run dry to learn what they will miss; everything is loaded at once, and the call is made
 //! again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::lane::before_images::read_unseen;
 use crate::lane::watch::Task;
 use crate::lane::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
+use crate::model::json_text::whole_characters;
 use crate::model::limits::DRY_EVENTS_MAX;
 use crate::model::query::Query;
 use crate::model::text::panic_message;
@@ -81,7 +83,16 @@ impl<H: Handler> RustEngine<H> {
         let Some(lane) = round.lanes.get(lane) else { return Called::Done };
         self.rows.writes.clear();
         (self.rows.writer, self.rows.block) = (Writer::new(page.origin_no, event.line), event.block);
-        let typed = match H::Event::deserialize(&mut serde_json::Deserializer::from_str(page.json(event))) {
+        let whole;
+        let typed = match read_event::<H>(page.json(event)) {
+            // A text with half a character, if there is one.
+            Err(error) => {
+                whole = whole_characters(page.json(event));
+                if matches!(whole, Cow::Owned(_)) { read_event::<H>(&whole) } else { Err(error) }
+            }
+            typed => typed,
+        };
+        let typed = match typed {
             Ok(typed) => typed,
             Err(error) => return Called::Unreadable(error.to_string()),
         };
@@ -222,6 +233,10 @@ impl<H: Handler> RustEngine<H> {
     }
 }
 
+fn read_event<H: Handler>(json: &str) -> Result<H::Event<'_>, serde_json::Error> {
+    H::Event::deserialize(&mut serde_json::Deserializer::from_str(json))
+}
+
 fn unreadable(round: &Round, lane: usize, at: usize, message: String) -> LaneError {
     match round.place(lane, at) {
         Some(place) => LaneError::Event(Box::new(place), format!("the event is not what the handler takes: {message}")),
@@ -248,7 +263,7 @@ impl<H: Handler> Engine for RustEngine<H> {
         Ok(())
     }
 
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError> {
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError> {
         self.rows.know(region, name);
         self.rows.is_snapshot = true;
         self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
@@ -273,7 +288,7 @@ impl<H: Handler> Engine for RustEngine<H> {
                 Called::Unreadable(message) => return Err(self.handler_error(HandlerError::new(message))),
                 Called::Done => {
                     self.context.watch.begin(Task::Idle);
-                    return Ok(document);
+                    return Ok(document.map(|document: Json| document.to_string()));
                 }
             }
         }

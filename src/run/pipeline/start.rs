@@ -67,6 +67,7 @@ impl Pipeline {
             schema: Arc::clone(&self.schema),
             encoder: store.encoder(),
             dedup_ignore: self.snapshots.dedup_ignore.clone().into(),
+            integers: self.snapshots.integers,
         };
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());

@@ -39,6 +39,9 @@ function harness.host(own)
     return false
   end
   host.integer = math.tointeger
+  host.is_given = function()
+    return false
+  end
   host.time = function(text)
     return text:sub(-1) == "Z" and text or nil
   end

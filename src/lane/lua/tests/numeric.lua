@@ -53,7 +53,34 @@ function tests.limbs_cross_the_border_both_ways()
   local all = numbers()
   equal(tostring(all.from_limbs(-1, LIMB - 5, "")), "-5")
   equal(tostring(all.from_limbs(0, 0, "0.5")), "0.5")
-  equal(all.canonical("12"), all.new(12))
+  equal(all.from_json("12"), all.new(12))
+end
+
+function tests.a_float_is_taken_as_far_as_its_digits_say_what_it_is()
+  local given = 0.1 + 0.2
+  local inner = harness.open({
+    last = "numeric",
+    host = {
+      is_given = function(value)
+        return value == 0.30000000000000004
+      end,
+    },
+  })
+  local new = inner.numbers.new
+  equal(tostring(new(given)), "0.30000000000000004")
+  equal(tostring(new(1e18)), "1000000000000000000")
+  fails("0.3333333333333333 has more digits than a float keeps", new, 1 / 3)
+  assert(new("0.3") < 1 / 3 and 1 / 3 < new("0.34"))
+  assert(new(5) < math.huge and -math.huge < new(5))
+  equal(new(5) < 0 / 0, false)
+  equal(0 / 0 <= new(5), false)
+end
+
+function tests.a_number_is_no_table()
+  local five = numbers().new(5)
+  fails("a number has no length", function()
+    return #five
+  end)
 end
 
 return tests

@@ -1,0 +1,145 @@
+-- Arithmetic with plain numbers that is exact or an error.
+--
+-- Lua's own sums and products of integers wrap around at 64 bits, and it takes texts for numbers. Here a text is an
+-- error, and an operation of the script that `bytecode.rs` marked calls what the metatable of all numbers says: that is
+-- what stands below. Exact numbers have their own metatable, and come here only as the second operand.
+--
+-- A script is loaded in two forms. In one all its sums, differences and products of integers are checked. In the other
+-- those are not that cannot leave 64 bits as long as no large integer comes: one of LARGE or more.
+
+local inner = ...
+local raise, describe, numeric_meta, metatable_of = inner.raise, inner.describe, inner.numbers.meta, inner.metatable_of
+local host, hidden = inner.host, inner.hidden
+local mtype, rawmeta, type, next, tonumber = math.type, getmetatable, type, next, tonumber
+local format, match, gmatch = string.format, string.match, string.gmatch
+
+local SMALL <const> = 3037000499 -- its square fits 63 bits
+local SIGNS <const> = {
+  __add = "+",
+  __sub = "-",
+  __mul = "*",
+  __div = "/",
+  __idiv = "//",
+  __mod = "%",
+  __pow = "^",
+  __unm = "-",
+}
+
+local script_text = ""
+
+-- The line of the script that is being run, for a message: Lua names the operand of other operations.
+local function script_line()
+  local wanted = tonumber(match(host.place(), ":(%d+): $"))
+  local number = 0
+  for line in gmatch(script_text, "([^\n]*)\n?") do
+    number = number + 1
+    if number == wanted then return " in: " .. match(line, "^%s*(.-)%s*$") end
+  end
+  return ""
+end
+
+local function overflow(a, sign, b)
+  raise(
+    "%d %s %d leaves the 64 bits of an integer; numeric(%d) %s %d is exact, and goes into a numeric column",
+    a,
+    sign,
+    b,
+    a,
+    sign,
+    b
+  )
+end
+
+-- An operation on a value that is no plain number.
+local function foreign(event, a, b)
+  if rawmeta(a) == numeric_meta or rawmeta(b) == numeric_meta then
+    local method = numeric_meta[event]
+    if method then return method(a, b) end
+  end
+  for _, value in next, { a, b } do
+    local meta = type(value) == "table" and metatable_of(value)
+    local method = meta and meta[event]
+    if method then return method(a, b) end
+  end
+  local sign = SIGNS[event]
+  for _, value in next, { a, b } do
+    if type(value) == "string" then
+      raise(
+        "attempt to compute with %s (%s): numeric(…) makes an exact number of a text, tonumber(…) a plain one",
+        describe(value),
+        sign
+      )
+    end
+  end
+  local is_behind = type(a) == "number"
+  local odd = a
+  if is_behind then odd = b end
+  raise(
+    "attempt to perform arithmetic on a %s value (%s the %s)%s",
+    odd == host.null and "null" or type(odd),
+    is_behind and "behind" or "before",
+    sign,
+    script_line()
+  )
+end
+
+local number_meta = { __name = "number" }
+
+function number_meta.__add(a, b)
+  local kind, other = mtype(a), mtype(b)
+  if kind == "integer" and other == "integer" then
+    local sum = a + b
+    if (a ~ sum) & (b ~ sum) < 0 then overflow(a, "+", b) end
+    return sum
+  end
+  if kind and other then return a + b end
+  return foreign("__add", a, b)
+end
+
+function number_meta.__sub(a, b)
+  local kind, other = mtype(a), mtype(b)
+  if kind == "integer" and other == "integer" then
+    local difference = a - b
+    if (a ~ b) & (a ~ difference) < 0 then overflow(a, "-", b) end
+    return difference
+  end
+  if kind and other then return a - b end
+  return foreign("__sub", a, b)
+end
+
+function number_meta.__mul(a, b)
+  local kind, other = mtype(a), mtype(b)
+  if kind == "integer" and other == "integer" then
+    local product = a * b
+    if a <= SMALL and a >= -SMALL and b <= SMALL and b >= -SMALL then return product end
+    if a ~= 0 and (product // a ~= b or product % a ~= 0 or (a == -1 and b == math.mininteger)) then
+      overflow(a, "*", b)
+    end
+    return product
+  end
+  if kind and other then return a * b end
+  return foreign("__mul", a, b)
+end
+
+-- Texts are no numbers, whatever Lua makes of them.
+local text_meta = rawmeta("")
+for event in next, SIGNS do
+  text_meta[event] = function(a, b)
+    return foreign(event, a, b)
+  end
+end
+
+hidden[number_meta] = true
+
+-- What an integer says that came of arithmetic which is not checked, and is larger than it can be.
+local function unsure(value)
+  return format("%d came of arithmetic that may have left 64 bits; numeric(…) is exact", value)
+end
+
+return {
+  number_meta = number_meta,
+  unsure = unsure,
+  set_script_text = function(text)
+    script_text = text
+  end,
+}

@@ -1,0 +1,204 @@
+-- The functions of Lua's library that have to know exact numbers, and null.
+
+local inner = ...
+local host, raise, numbers, numeric_meta = inner.host, inner.raise, inner.numbers, inner.numbers.meta
+local metatable_of = inner.metatable_of
+local rawmeta, type, tostring, tonumber, select = getmetatable, type, tostring, tonumber, select
+local mtype, tointeger, abs, ceil, floor = math.type, math.tointeger, math.abs, math.ceil, math.floor
+local raw_format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
+local lower, byte = string.lower, string.byte
+local pack, unpack, rawlen, ipairs = table.pack, table.unpack, rawlen, ipairs
+local null <const> = host.null
+
+local FLOAT_MAX <const> = 2.0 ^ 53 -- up to here a float holds every integer
+
+-- An address would differ from process to process.
+local function script_tostring(...)
+  local value = ...
+  local kind = type(value)
+  if kind == "table" or kind == "function" then
+    local meta = metatable_of(value)
+    if not (meta and meta.__tostring) then return meta and type(meta.__name) == "string" and meta.__name or kind end
+  elseif value == null then
+    return "null"
+  end
+  return tostring(...)
+end
+
+-- A plain number may be added to others that are as large.
+local function noted(value)
+  if mtype(value) == "integer" and (value >= LARGE or value <= -LARGE) then inner.check_all() end
+  return value
+end
+
+-- A text without what a pattern finds.
+local function without(text, pattern)
+  return (gsub(text, pattern, ""))
+end
+
+-- The number of some digits of a base, whatever its size.
+local function of_base(digits, base, is_negative)
+  local number = numbers.new(0)
+  for digit in gmatch(lower(digits), "%w") do
+    number = number * base + tonumber(digit, 36)
+  end
+  return is_negative and -number or number
+end
+
+-- A text of a number that no integer and no float is becomes an exact number.
+local function script_tonumber(value, base)
+  if rawmeta(value) == numeric_meta then
+    local plain = numbers.plain(value)
+    return plain and noted(plain) or value
+  end
+  local number
+  if base == nil then
+    number = tonumber(value)
+  else
+    number = tonumber(value, base)
+  end
+  if type(value) ~= "string" or number == nil then return number end
+  local digits = without(without(value, "^%s+"), "%s+$")
+  local is_negative = byte(digits) == 45
+  if find(digits, "[xX]") and not base then
+    if mtype(number) == "float" then return number end
+    digits, base = without(digits, "^[+-]?0[xX]"), 16
+  elseif not base then
+    if mtype(number) == "integer" then return noted(number) end
+    if find(digits, "[.eE]") and host.float_of(digits) then return number end
+    return numbers.parse(digits) or number
+  end
+  -- Lua's own digits of other bases wrap around at 64 bits.
+  if #digits <= 11 then return number end
+  local exact = of_base(without(digits, "^[+-]"), base, is_negative)
+  return noted(numbers.plain(exact) or exact)
+end
+
+-- The plain number of an exact one, for %d and %f and the like.
+local function formatted(spec, value)
+  local kind = spec:sub(-1)
+  if kind == "d" or kind == "i" then
+    local plain = numbers.plain(value)
+    if mtype(plain) == "integer" then return raw_format(spec, plain) end
+    local digits = numbers.text(value)
+    if find(digits, ".", 1, true) then raise("string.format: %s has no form without a fraction", digits) end
+    -- Beyond 64 bits: the digits in the width.
+    return raw_format("%" .. spec:match("^%%([-0-9]*)"):gsub("^0+", "") .. "s", digits)
+  end
+  if kind == "f" or kind == "F" then
+    local digits = host.numeric_fixed(numbers.text(value), tonumber(spec:match("%.(%d+)") or "6"))
+    return raw_format("%" .. spec:match("^%%([-]?)") .. (spec:match("^%%[-+ #]*0*(%d*)") or "") .. "s", digits)
+  end
+  return raw_format(spec, tonumber(numbers.text(value)) + 0.0)
+end
+
+-- The texts of tables and functions without their addresses; exact numbers with all their digits.
+local function script_format(form, ...)
+  if type(form) ~= "string" then return raw_format(form, ...) end
+  if find(form, "%%[-+ #0-9.]*p") then raise("string.format: %p would differ in each process") end
+  local has_odd = false
+  for at = 1, select("#", ...) do
+    local value = (select(at, ...))
+    local kind = type(value)
+    if kind == "table" or kind == "function" or value == null then has_odd = true end
+  end
+  if not has_odd then return raw_format(form, ...) end
+  local values, place = pack(...), 0
+  -- Each specification on its own place: what is formatted here becomes %s.
+  form = gsub(form, "%%([-+ #0-9.]*)(.)", function(flags, kind)
+    if kind == "%" then return nil end
+    place = place + 1
+    local value = values[place]
+    if rawmeta(value) == numeric_meta and find(kind, "[diouxXeEfFgGaA]") then
+      values[place] = formatted("%" .. flags .. kind, value)
+      return "%s"
+    end
+    local of = type(value)
+    if of == "table" or of == "function" or value == null then values[place] = script_tostring(value) end
+    return nil
+  end)
+  return raw_format(form, unpack(values, 1, values.n))
+end
+string.format = script_format
+
+------------------------------------------------------------------------------------------------------------ math
+
+-- A float that stands for an integer is one only as far as a float holds them all.
+local function rounded(round, is_up)
+  return function(value, ...)
+    if rawmeta(value) == numeric_meta then return noted(numbers.rounded(value, is_up)) end
+    if mtype(value) == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) then return value end
+    return round(value, ...)
+  end
+end
+math.floor, math.ceil = rounded(floor, false), rounded(ceil, true)
+
+function math.abs(value, ...)
+  if rawmeta(value) == numeric_meta then return value < 0 and -value or value end
+  if value == math.mininteger then raise("math.abs: 9223372036854775808 leaves the 64 bits of an integer") end
+  return abs(value, ...)
+end
+
+function math.tointeger(value, ...)
+  if rawmeta(value) == numeric_meta then
+    local plain = numbers.plain(value)
+    return mtype(plain) == "integer" and noted(plain) or nil
+  end
+  if mtype(value) == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) then return nil end
+  return noted(tointeger(value, ...))
+end
+
+-- The largest or smallest, where one is exact; the first of equal ones.
+local function extreme(plain, is_before)
+  return function(...)
+    local count = select("#", ...)
+    local has_numeric = false
+    for at = 1, count do
+      if rawmeta((select(at, ...))) == numeric_meta then has_numeric = true end
+    end
+    if not has_numeric then return plain(...) end
+    local found = ...
+    for at = 2, count do
+      local value = (select(at, ...))
+      if is_before(value, found) then found = value end
+    end
+    return found
+  end
+end
+math.max = extreme(math.max, function(a, b)
+  return b < a
+end)
+math.min = extreme(math.min, function(a, b)
+  return a < b
+end)
+
+----------------------------------------------------------------------------------------------------------- tables
+
+-- A number is no table, though it is made of one.
+local function refuse_number(value, what)
+  if rawmeta(value) == numeric_meta then raise("%s: expected a table, got the number %s", what, tostring(value)) end
+end
+
+local function script_ipairs(value, ...)
+  refuse_number(value, "ipairs")
+  return ipairs(value, ...)
+end
+
+local function script_rawlen(value)
+  refuse_number(value, "rawlen")
+  return rawlen(value)
+end
+
+local raw_unpack = table.unpack
+function table.unpack(value, ...)
+  refuse_number(value, "table.unpack")
+  return raw_unpack(value, ...)
+end
+
+return {
+  script_tostring = script_tostring,
+  script_tonumber = script_tonumber,
+  script_ipairs = script_ipairs,
+  script_rawlen = script_rawlen,
+  refuse_number = refuse_number,
+}

@@ -1,0 +1,287 @@
+//! JSON as text, where a tree of values would lose something: digits that no float keeps, and half characters.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+
+use crate::model::limits::JSON_DEPTH_MAX;
+
+/// Digits of a decimal number that a float keeps whatever the number.
+const FLOAT_DIGITS: usize = 15;
+/// The smallest float for which that holds, with room to spare.
+const FLOAT_MIN: f64 = 1e-290;
+/// The largest integer up to which a float holds every integer.
+const SAFE_INTEGER: u64 = 1 << 53;
+
+/// The float that a decimal number is, digit for digit: the number is the float's shortest decimal form, however it is
+/// written. None if there is no such float.
+pub(crate) fn float_of(number: &str) -> Option<f64> {
+    let value: f64 = number.parse().ok().filter(|value: &f64| value.is_finite())?;
+    let mantissa = number.split(['e', 'E']).next().unwrap_or(number);
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).skip_while(|digit| *digit == b'0').count();
+    if digits <= FLOAT_DIGITS && (value.abs() >= FLOAT_MIN || digits == 0) {
+        return Some(value);
+    }
+    (decimal_parts(number)? == decimal_parts(&format!("{value:e}"))?).then_some(value)
+}
+
+/// How many digits the shortest decimal form of a float has.
+pub(crate) fn float_digits(value: f64) -> usize {
+    decimal_parts(&format!("{value:e}")).map_or(0, |(_, digits, _)| digits.len())
+}
+
+/// Sign, digits without zeros at either end, and the power of ten of the last one.
+fn decimal_parts(number: &str) -> Option<(bool, String, i64)> {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let exponent: i64 = exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?;
+    let unsigned = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    let kept = digits.trim_end_matches('0');
+    if kept.is_empty() {
+        return Some((false, String::new(), 0));
+    }
+    let last = exponent.checked_sub(fraction.len() as i64)?.checked_add((digits.len() - kept.len()) as i64)?;
+    Some((unsigned.len() < mantissa.len(), kept.to_owned(), last))
+}
+
+/// Whether a value occurs in a JSON text as a number, or as the digits of one in a text.
+pub(crate) fn has_number(json: &str, is_it: impl Fn(&str) -> bool) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
+    let parts = json.as_bytes().chunk_by(|a, b| is_part(a) == is_part(b));
+    parts.filter_map(|part| std::str::from_utf8(part).ok()).any(is_it)
+}
+
+/// JSON in which each half of a character (`\ud83d` without its other half) is U+FFFD: the rest as it is.
+pub(crate) fn whole_characters(json: &str) -> Cow<'_, str> {
+    const REPLACEMENT: &str = "\\ufffd";
+    let bytes = json.as_bytes();
+    let mut fixed = String::new();
+    let (mut at, mut copied) = (0, 0);
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+        let escape = at + found;
+        at = escape + 2;
+        let Some(unit) = unit(bytes, escape) else { continue };
+        match unit {
+            0xd800..=0xdbff if matches!(self::unit(bytes, escape + 6), Some(0xdc00..=0xdfff)) => at = escape + 12,
+            0xd800..=0xdfff => {
+                fixed.push_str(&json[copied..escape]);
+                fixed.push_str(REPLACEMENT);
+                (at, copied) = (escape + 6, escape + 6);
+            }
+            _ => at = escape + 6,
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    fixed.push_str(&json[copied..]);
+    Cow::Owned(fixed)
+}
+
+/// The unit of UTF-16 that an escape at a place stands for.
+fn unit(bytes: &[u8], at: usize) -> Option<u32> {
+    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// Reads a value from JSON; half characters in it are U+FFFD.
+///
+/// # Errors
+/// The text is no such value.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_str(json).or_else(|error| match whole_characters(json) {
+        Cow::Owned(fixed) => serde_json::from_str(&fixed),
+        Cow::Borrowed(_) => Err(error),
+    })
+}
+
+/// Whether so many digits stand together, also with a point among them, that they may be a number that a float would
+/// round.
+pub(crate) fn has_long_number(text: &str) -> bool {
+    let mut digits = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'.' => {}
+            _ => digits = 0,
+        }
+        if digits > FLOAT_DIGITS {
+            return true;
+        }
+    }
+    false
+}
+
+/// The canonical form of a JSON text (sorted keys, no spaces), in which numbers keep all their digits; without the
+/// top-level fields in `without`. None if it is no JSON, or nested too deep.
+pub(crate) fn canonical(json: &str, without: &[String]) -> Option<String> {
+    let mut into = String::with_capacity(json.len());
+    match whole_characters(json) {
+        Cow::Borrowed(json) => write_canonical(serde_json::from_str(json).ok()?, without, 0, &mut into)?,
+        Cow::Owned(json) => write_canonical(serde_json::from_str(&json).ok()?, without, 0, &mut into)?,
+    }
+    Some(into)
+}
+
+fn write_canonical(value: &RawValue, without: &[String], depth: usize, into: &mut String) -> Option<()> {
+    if depth > JSON_DEPTH_MAX {
+        return None;
+    }
+    let text = value.get();
+    match text.as_bytes().first()? {
+        b'{' => {
+            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+            into.push('{');
+            for (at, (name, value)) in fields.iter().filter(|(name, _)| !without.contains(name)).enumerate() {
+                into.push_str(if at > 0 { "," } else { "" });
+                into.push_str(&Json::from(name.as_str()).to_string());
+                into.push(':');
+                write_canonical(value, &[], depth + 1, into)?;
+            }
+            into.push('}');
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+            into.push('[');
+            for (at, value) in items.iter().enumerate() {
+                into.push_str(if at > 0 { "," } else { "" });
+                write_canonical(value, &[], depth + 1, into)?;
+            }
+            into.push(']');
+        }
+        b'-' | b'0'..=b'9' if has_long_number(text) || !is_float_range(text) => into.push_str(text),
+        _ => into.push_str(&serde_json::from_str::<Json>(text).ok()?.to_string()),
+    }
+    Some(())
+}
+
+/// Whether a number is no larger than the largest float, and not so small that a float makes nothing of it.
+fn is_float_range(number: &str) -> bool {
+    !number.contains(['e', 'E']) || float_of(number).is_some()
+}
+
+/// JSON in which the numbers that a reader with floats would round are texts: integers beyond 2^53, and decimals that no
+/// float holds to the digit.
+pub(crate) fn quote_long_numbers(json: String) -> String {
+    if !has_long_number(&json) && !json.contains(['e', 'E']) {
+        return json;
+    }
+    let mut quoted = String::new();
+    let (mut at, mut copied) = (0, 0);
+    let bytes = json.as_bytes();
+    while let Some(byte) = bytes.get(at) {
+        let start = at;
+        match byte {
+            b'"' => at = end_of_text(bytes, at),
+            b'-' | b'0'..=b'9' => {
+                let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
+                at += bytes[start..].iter().take_while(|byte| is_part(byte)).count();
+                let number = &json[start..at];
+                if is_rounded(number) {
+                    quoted.push_str(&json[copied..start]);
+                    quoted.extend(["\"", number, "\""]);
+                    copied = at;
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    if copied == 0 {
+        return json;
+    }
+    quoted.push_str(&json[copied..]);
+    quoted
+}
+
+/// Where a text that begins at a place ends.
+fn end_of_text(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+/// Whether a reader with floats would not read a number as it stands.
+fn is_rounded(number: &str) -> bool {
+    if number.contains(['.', 'e', 'E']) {
+        return float_of(number).is_none();
+    }
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    digits.len() > FLOAT_DIGITS && digits.parse::<u64>().map_or(true, |value| value > SAFE_INTEGER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_float_is_told_from_what_it_would_round() {
+        for (number, is_held) in [
+            ("0.1", true),
+            ("-0.0", true),
+            ("1E+2", true),
+            ("17000000.0", true),
+            ("1e20", true),
+            ("0.30000000000000004", true),
+            ("1.2345678901234568e+18", true),
+            ("5e-324", true),
+            ("9007199254740993.0", false),
+            ("12345678901234567.89", false),
+            ("0.1234567890123456789", false),
+            ("12345678901234567890123e0", false),
+            ("1e400", false),
+            ("1e-400", false),
+            ("1e99999999999999999999", false),
+        ] {
+            assert_eq!(float_of(number).is_some(), is_held, "{number}");
+        }
+        assert_eq!([0.1, 1e20, 0.1 + 0.2, 0.0].map(float_digits), [1, 1, 17, 0]);
+    }
+
+    #[test]
+    fn half_characters_are_replaced_and_whole_ones_kept() {
+        for (json, fixed) in [
+            (r#"{"a":"\ud83d"}"#, r#"{"a":"\ufffd"}"#),
+            (r#"{"\udead":"x\ud83d\ude00\uD83Dy"}"#, r#"{"\ufffd":"x\ud83d\ude00\ufffdy"}"#),
+            (r#""\\ud83d \ud83d\\""#, r#""\\ud83d \ufffd\\""#),
+            (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            (r#""\ud8""#, r#""\ud8""#),
+            ("\"\\", "\"\\"),
+        ] {
+            assert_eq!(whole_characters(json), fixed);
+        }
+        assert!(matches!(whole_characters(r#"{"a":"\n\u00e9"}"#), Cow::Borrowed(_)));
+        assert_eq!(read::<String>(r#""\ud83dx""#).expect("a text"), "\u{fffd}x");
+    }
+
+    #[test]
+    fn long_numbers_become_texts_and_nothing_else_does() {
+        for (json, quoted) in [
+            (r#"{"a":[9007199254740992,9007199254740993]}"#, r#"{"a":[9007199254740992,"9007199254740993"]}"#),
+            (
+                r#"{"12345678901234567890":-12345678901234567890}"#,
+                r#"{"12345678901234567890":"-12345678901234567890"}"#,
+            ),
+            (r#"["\"12345678901234567890",0.30000000000000004]"#, r#"["\"12345678901234567890",0.30000000000000004]"#),
+            (r#"[1e16,1e400,0.1234567890123456789]"#, r#"[1e16,"1e400","0.1234567890123456789"]"#),
+        ] {
+            assert_eq!(quote_long_numbers(json.to_owned()), quoted);
+        }
+    }
+
+    #[test]
+    fn the_canonical_form_keeps_every_digit() {
+        let json = r#"{"b":[1.50, 1e3,12345678901234567890123, 1e400],"a":{"\ud83d":null}, "at":1}"#;
+        let expected = "{\"a\":{\"\u{fffd}\":null},\"b\":[1.5,1000.0,12345678901234567890123,1e400]}";
+        assert_eq!(canonical(json, &["at".to_owned()]).expect("json"), expected);
+    }
+}
