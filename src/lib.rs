@@ -65,9 +65,9 @@ pub use model::cause::{Cause, Reason};
 pub use model::checkpoint::Checkpoint;
 pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth, EntityNo};
-// The program takes two of the bounds for its messages; none of them is a promise.
+// The program takes some of the bounds for its messages, and how texts are shown; none of them is a promise.
 #[doc(hidden)]
-pub use model::limits;
+pub use model::{address, limits, text};
 pub use model::numeric::{Numeric, NumericError};
 pub use model::query;
 pub use model::schema::{Column, Entity, Schema, SchemaError};
