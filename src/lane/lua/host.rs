@@ -18,6 +18,7 @@ use crate::model::event::EventPlace;
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
+use crate::model::text::quoted_lines;
 use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
 use crate::rows::codec::{Change, RowHead, Writer, encode_values};
@@ -206,7 +207,7 @@ impl Host {
         table.raw_set(
             "print",
             lua.create_function(|_, text: LuaString| {
-                tracing::info!(target: "script", "{}", lossy(&text.as_bytes()));
+                tracing::info!(target: "script", "{}", quoted_lines(&lossy(&text.as_bytes())));
                 Ok(())
             })?,
         )
