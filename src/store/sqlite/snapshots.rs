@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, StoreName, open_read_only, tables};
+use super::read_only::{Still, open_anyhow};
+use super::{BUSY_TIMEOUT, StoreError, StoreName, tables};
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
 
@@ -14,16 +15,18 @@ const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc, s.
 pub(in crate::store) struct SqliteSnapshots {
     connection: Connection,
     name: StoreName,
+    /// The file as it was opened, if it is read as one that does not change.
+    still: Option<Still>,
 }
 
 impl SqliteSnapshots {
     pub(in crate::store) fn open(path: &Path) -> Result<Self, StoreError> {
         let name = StoreName(path.to_owned());
-        let connection = open_read_only(&name)?;
+        let (connection, still) = open_anyhow(&name, BUSY_TIMEOUT)?;
         let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'forebay_pipelines'";
         let known = connection.query_row(sql, [], |_| Ok(())).optional().map_err(name.sql("reading the tables"))?;
         match known {
-            Some(()) => Ok(Self { connection, name }),
+            Some(()) => Ok(Self { connection, name, still }),
             None => Err(name.cannot_open("it holds no table of forebay; has `forebay run` used it?")),
         }
     }
@@ -33,7 +36,15 @@ impl SqliteSnapshots {
             let rows = statement.query_map(params, snapshot)?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         });
-        rows.map_err(self.name.sql("reading snapshots"))
+        self.unchanged(rows.map_err(self.name.sql("reading snapshots"))?)
+    }
+
+    /// Passes what was read, unless the file has changed under a connection that does not look.
+    fn unchanged<T>(&self, read: T) -> Result<T, StoreError> {
+        match &self.still {
+            Some(still) => still.check(&self.name).map(|()| read),
+            None => Ok(read),
+        }
     }
 }
 
@@ -57,7 +68,7 @@ impl SnapshotReader for SqliteSnapshots {
                 rows.collect()
             },
         );
-        names.map_err(self.name.sql("reading the pipelines"))
+        self.unchanged(names.map_err(self.name.sql("reading the pipelines"))?)
     }
 
     fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError> {
@@ -121,6 +132,6 @@ impl SnapshotReader for SqliteSnapshots {
             rows.collect::<rusqlite::Result<Vec<_>>>()
         });
         let regions = regions.map_err(doing)?;
-        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions }))
+        self.unchanged(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions }))
     }
 }

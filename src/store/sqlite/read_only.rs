@@ -1,0 +1,160 @@
+//! Opening a file only to read it, also where nothing may be written: on a medium that is read-only, in a folder of
+//! somebody else's.
+//!
+//! SQLite reads a file in WAL mode by way of two files beside it. Where it cannot make them, the file is taken as one that
+//! does not change (`immutable`), but only if no write-ahead log lies beside it: what is in a log is not in the file yet.
+//! Whether the file did change meanwhile is looked at afterwards ([`Still`]).
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{StoreError, StoreName};
+
+/// A connection that cannot write.
+///
+/// # Errors
+/// There is no such file, or it cannot be opened.
+pub(super) fn open(name: &StoreName, busy_timeout: Duration) -> Result<Connection, StoreError> {
+    if !name.0.exists() {
+        return Err(StoreError::Missing { store: name.text() });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&name.0, flags).map_err(|error| name.unopened(error))?;
+    connection.busy_timeout(busy_timeout).map_err(|error| name.unopened(error))?;
+    Ok(connection)
+}
+
+/// The same for whoever has no more rights than to read. What is read is to be checked with [`Still::check`].
+///
+/// # Errors
+/// As [`open`]; or a log lies beside the file, and cannot be read.
+pub(super) fn open_anyhow(name: &StoreName, busy_timeout: Duration) -> Result<(Connection, Option<Still>), StoreError> {
+    if !name.0.exists() {
+        return Err(StoreError::Missing { store: name.text() });
+    }
+    // Where the file may not be written, files that SQLite would leave beside it may be in the way of who may.
+    let may_write = OpenOptions::new().write(true).open(&name.0).is_ok();
+    if !may_write && log_bytes(&name.0).is_none() {
+        return open_still(name, busy_timeout);
+    }
+    let connection = open(name, busy_timeout)?;
+    match connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+        Err(error) if lacks_rights(&error) => match log_bytes(&name.0) {
+            None | Some(0) => open_still(name, busy_timeout),
+            Some(_) => Err(name.cannot_open(unread_log(&name.0))),
+        },
+        // Whatever else is wrong is said where something is read.
+        _ => Ok((connection, None)),
+    }
+}
+
+/// What is said of a log that cannot be read.
+fn unread_log(path: &Path) -> String {
+    format!(
+        "{} holds commits that are not in the file yet, and cannot be read here, where nothing may be written; copy both files to a folder that may be written to and read them there, or let `forebay run` finish where they are",
+        beside(path, "-wal").display()
+    )
+}
+
+/// Whether SQLite lacks the rights to make what it wants beside the file.
+pub(super) fn lacks_rights(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
+}
+
+fn open_still(name: &StoreName, busy_timeout: Duration) -> Result<(Connection, Option<Still>), StoreError> {
+    let still = Still::of(&name.0).ok_or_else(|| StoreError::Missing { store: name.text() })?;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(still_uri(&name.0), flags).map_err(|error| name.unopened(error))?;
+    connection.busy_timeout(busy_timeout).map_err(|error| name.unopened(error))?;
+    Ok((connection, Some(still)))
+}
+
+/// The file's address as one that does not change (<https://www.sqlite.org/uri.html>).
+fn still_uri(path: &Path) -> PathBuf {
+    let mut uri: Vec<u8> = b"file:".to_vec();
+    if path.is_absolute() {
+        uri.extend(b"//");
+    }
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'~' => uri.push(*byte),
+            byte if byte.is_ascii_alphanumeric() => uri.push(*byte),
+            byte => uri.extend(format!("%{byte:02X}").bytes()),
+        }
+    }
+    uri.extend(b"?immutable=1");
+    PathBuf::from(OsString::from_vec(uri))
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Bytes of the write-ahead log or the rollback journal beside a file; none if there is neither.
+fn log_bytes(path: &Path) -> Option<u64> {
+    let bytes = ["-wal", "-journal"].iter().filter_map(|ending| std::fs::metadata(beside(path, ending)).ok());
+    bytes.map(|found| found.len()).max()
+}
+
+/// A file as it was when it was opened as one that does not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Still {
+    place: (u64, u64),
+    bytes: u64,
+    changed: (i64, i64),
+    log: Option<u64>,
+}
+
+impl Still {
+    fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self {
+            place: (found.dev(), found.ino()),
+            bytes: found.len(),
+            changed: (found.mtime(), found.mtime_nsec()),
+            log: log_bytes(path),
+        })
+    }
+
+    /// Refuses what was read if the file has changed since.
+    pub(super) fn check(&self, name: &StoreName) -> Result<(), StoreError> {
+        match Self::of(&name.0).as_ref() == Some(self) {
+            true => Ok(()),
+            false => Err(name.cannot_open("it was written to while it was read; try again")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_any_name_is_opened_as_one_that_does_not_change() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for file in ["a.db", "with blank?and=100%#é.db"] {
+            let name = StoreName(folder.path().join(file));
+            let writer = Connection::open(&name.0).expect("a connection");
+            writer.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)").expect("rows");
+            drop(writer);
+            let (reader, still) = open_still(&name, Duration::ZERO).expect("a reader");
+            let rows: i64 = reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+            assert_eq!(rows, 1);
+            let still = still.expect("a stamp");
+            still.check(&name).expect("nothing has changed");
+            assert_eq!(log_bytes(&name.0), None, "nothing is made beside it");
+            let writer = Connection::open(&name.0).expect("a connection");
+            writer.execute_batch("INSERT INTO t VALUES (2)").expect("rows");
+            assert!(still.check(&name).is_err(), "a log lies beside it now");
+        }
+    }
+}
