@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100, infer_long_args = false)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot could not be published; 130 stopped by a signal after a clean drain."
+    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot could not be published; 130 stopped by a signal, before the run began or after a clean drain."
 )]
 pub(super) struct Args {
     #[command(flatten)]

@@ -45,8 +45,7 @@ pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
 fn memory_line(config: &Config) -> String {
     let mib = config.batch.memory_bytes >> 20;
     let limit = memory_limit_bytes().filter(|limit| *limit / 2 == config.batch.memory_bytes);
-    let why = limit.map_or_else(String::new, |limit| {
-        format!(", a half of the {} MiB that the control group allows", limit >> 20)
-    });
+    let why = limit
+        .map_or_else(String::new, |limit| format!(", a half of the {} MiB that the control group allows", limit >> 20));
     format!("  memory      {mib} MiB{why}")
 }

@@ -2,10 +2,10 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
-/// A count with commas.
-pub(super) use forebay::timeline::grouped as count;
 /// A text of the data as a terminal may show it, and JSON that is the same value.
 pub(super) use forebay::text::{plain, plain_json};
+/// A count with commas.
+pub(super) use forebay::timeline::grouped as count;
 
 use super::exit::{Code, Failure};
 

@@ -45,7 +45,8 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     if args.json {
         print_json([summary::json(&report)])?;
     } else if !global.quiet {
-        let bold = if global.is_coloured(&std::io::stdout()) { anstyle::Style::new().bold() } else { anstyle::Style::new() };
+        let bold =
+            if global.is_coloured(&std::io::stdout()) { anstyle::Style::new().bold() } else { anstyle::Style::new() };
         print_headed(&report.pipeline, bold, summary::lines(&report))?;
     }
     let code = finish(&report);

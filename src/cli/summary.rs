@@ -5,7 +5,6 @@ use forebay::Waits;
 use forebay::timeline::bottleneck::Hypothetical;
 use serde_json::{Value as Json, json};
 
-
 use super::out::{count, counted};
 
 /// The object that `run --json` prints.

@@ -96,10 +96,18 @@ mod tests {
             (
                 "version 1",
                 "9:name=systemd:/x\n4:cpu,memory:/a/b\n",
-                &[("memory/a/memory.limit_in_bytes", "3145728\n"), ("memory/a/b/memory.limit_in_bytes", "9223372036854771712")],
+                &[
+                    ("memory/a/memory.limit_in_bytes", "3145728\n"),
+                    ("memory/a/b/memory.limit_in_bytes", "9223372036854771712"),
+                ],
                 Some(3 * MIB),
             ),
-            ("version 1 without a limit", "4:memory:/", &[("memory/memory.limit_in_bytes", "9223372036854771712")], None),
+            (
+                "version 1 without a limit",
+                "4:memory:/",
+                &[("memory/memory.limit_in_bytes", "9223372036854771712")],
+                None,
+            ),
             (
                 "both",
                 "4:memory:/a\n0::/b\n",

@@ -14,8 +14,8 @@ pub use reading::ConfigError;
 use reading::{Item, PipelineText, Section};
 
 use crate::model::limits::{
-    BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
-    SNAPSHOTS_DEDUP, SNAPSHOTS_TTL,
+    BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP,
+    SNAPSHOTS_TTL,
 };
 use crate::model::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
 use crate::model::setting::SettingError;

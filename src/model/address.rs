@@ -24,7 +24,8 @@ fn is_hidden(character: char) -> bool {
     is_unprintable(character)
         || matches!(
             character,
-            '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{1680}' | '\u{2000}'..='\u{200d}' | '\u{202f}' | '\u{205f}' | '\u{3164}'
+            '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{1680}' | '\u{2000}'
+                ..='\u{200d}' | '\u{202f}' | '\u{205f}' | '\u{3164}'
         )
 }
 
@@ -105,13 +106,19 @@ mod tests {
             ("sqlite:a\tb.db", "the address sqlite:a<U+0009>b.db holds a tab (U+0009); write it without"),
             ("sqlite:a\0", "sqlite:a<U+0000> holds a control character (U+0000)"),
             ("sqlite:a\u{200b}b.db?k=secret", "sqlite:a<U+200B>b.db?… holds a zero-width space (U+200B)"),
-            ("postgres://u:secret@ho\u{ad}st:1/d?password=secret", "postgres://…@ho<U+00AD>st:1/d?… holds a soft hyphen"),
+            (
+                "postgres://u:secret@ho\u{ad}st:1/d?password=secret",
+                "postgres://…@ho<U+00AD>st:1/d?… holds a soft hyphen",
+            ),
             ("postgres://u:sec\rret@h/d", "postgres://…@h/d holds a carriage return (U+000D)"),
             ("redis://h\u{a0}:63/1", "redis://h<U+00A0>:63/1 holds a no-break space (U+00A0)"),
             ("redis://secret\u{1b}@h", "redis://…@h holds a control character (U+001B)"),
             ("redis://u:secret\u{feff}", "redis://u:secret"),
             ("redis://u:secret\u{feff}x", "redis:… holds a byte-order mark"),
-            ("redis+cluster://a,b:2,\u{202e}c", "redis+cluster://a,b:2,<U+202E>c holds an invisible character (U+202E)"),
+            (
+                "redis+cluster://a,b:2,\u{202e}c",
+                "redis+cluster://a,b:2,<U+202E>c holds an invisible character (U+202E)",
+            ),
             ("postgres://u:p?secret=\u{1}two@h/x", "postgres:… holds a control character"),
             ("postgres://u:sec@ret/secret\u{1}@h/x", "postgres:… holds a control character"),
             ("host=h password=secret\u{1}", "the address (not shown) holds a control character"),

@@ -85,6 +85,7 @@ fn is_continued(line: &str) -> bool {
 }
 
 /// A text of others as a part of a message: none of its lines looks like one of ours.
+#[cfg(any(feature = "lua", test))]
 pub(crate) fn quoted_lines(text: &str) -> String {
     text.replace('\n', LINE_OF_OTHERS)
 }
@@ -99,7 +100,9 @@ pub fn plain_json(json: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(json.len() + 16);
     for character in json.chars() {
         match is_escaped(character) {
-            true => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}"))),
+            true => {
+                character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}")))
+            }
             false => shown.push(character),
         }
     }
@@ -134,7 +137,10 @@ mod tests {
     fn no_line_within_a_message_looks_like_a_message() {
         for (text, shown) in [
             ("one line", "one line"),
-            ("bad\n  at events.ndjson:3\n  batch 1 was discarded", "bad\n  at events.ndjson:3\n  batch 1 was discarded"),
+            (
+                "bad\n  at events.ndjson:3\n  batch 1 was discarded",
+                "bad\n  at events.ndjson:3\n  batch 1 was discarded",
+            ),
             ("bad\nerror: forged", "bad\n  | error: forged"),
             ("bad\n  error: forged", "bad\n  |   error: forged"),
             ("bad\n ERROR forged\r\n\u{1b}[2J", "bad\n  |  ERROR forged\n  | \u{fffd}[2J"),

@@ -6,6 +6,8 @@
 /// Servers, proxies, a project in a folder, tables of cases: no tests.
 mod support;
 
+/// Addresses as people give them: what nobody sees in them, and which of several counts.
+mod addresses;
 /// What a run says limited it: each limit is made true, and must be the one that is named.
 mod bottleneck;
 /// Values that a column cannot hold.
@@ -28,6 +30,8 @@ mod expected;
 mod faults;
 /// The hand-off to the commit thread on its own.
 mod handoff;
+/// A SQLite file that another program holds, and one that may only be read.
+mod held_file;
 /// Whole histories by chance, with forks, failures and rollbacks, against a model.
 mod histories;
 /// The house itself: which room imports which, and how long files and functions are.
@@ -74,5 +78,7 @@ mod snapshots;
 mod sources;
 /// Tables that change, a second writer, a disk that is full.
 mod store_safety;
+/// Nothing of the data acts on a terminal.
+mod terminal;
 /// The pictures of a run.
 mod timeline;

@@ -109,7 +109,8 @@ impl Fault {
     /// Whether the server refuses a parameter of the start-up: a pooler in the way does, and Amazon's RDS Proxy in words
     /// of its own.
     pub(super) fn refuses_parameter(&self) -> bool {
-        [&SqlState::PROTOCOL_VIOLATION, &SqlState::FEATURE_NOT_SUPPORTED].contains(&self.code().unwrap_or(&SqlState::SUCCESSFUL_COMPLETION))
+        [&SqlState::PROTOCOL_VIOLATION, &SqlState::FEATURE_NOT_SUPPORTED]
+            .contains(&self.code().unwrap_or(&SqlState::SUCCESSFUL_COMPLETION))
     }
 
     /// Whether it may come of speaking to what is no Postgres: something answered, and not as expected.

@@ -40,12 +40,7 @@ fn key(pipeline: &str) -> i64 {
 }
 
 /// Takes the lock for the session. If a process of `ours` still holds it, that one is ended first.
-pub(super) fn take(
-    session: &mut Session,
-    pipeline: &str,
-    ours: &[Backend],
-    stop: Stop<'_>,
-) -> Result<(), LockRefused> {
+pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend], stop: Stop<'_>) -> Result<(), LockRefused> {
     let key = key(pipeline);
     let started = Instant::now();
     let mut was_ended = false;

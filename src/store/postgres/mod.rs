@@ -356,8 +356,9 @@ impl Store for PostgresStore {
         let doing = "numbering snapshots anew";
         let (pipeline, above) = (self.database.plan.pipeline.clone(), above.to_vec());
         // Not tried again: whoever asks does so later. A commit does not have to wait for it.
-        let renumbered =
-            self.reconnected(None)?.and_then(|session| session.call(move |link| write::renumber(link, &pipeline, &above)));
+        let renumbered = self
+            .reconnected(None)?
+            .and_then(|session| session.call(move |link| write::renumber(link, &pipeline, &above)));
         renumbered.map_err(|fault| {
             self.session = None;
             self.database.error(doing, fault)

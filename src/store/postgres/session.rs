@@ -206,12 +206,7 @@ impl Session {
         result
     }
 
-    fn wait<T>(
-        &self,
-        done: &Receiver<Result<T, Fault>>,
-        limit: Duration,
-        stop: Stop<'_>,
-    ) -> Result<T, Fault> {
+    fn wait<T>(&self, done: &Receiver<Result<T, Fault>>, limit: Duration, stop: Stop<'_>) -> Result<T, Fault> {
         let mut steps = self.steps.load(Ordering::Acquire);
         let mut since = Instant::now();
         let mut stopped: Option<Instant> = None;
@@ -222,9 +217,7 @@ impl Session {
                 Err(RecvTimeoutError::Disconnected) => return Err(Fault::Gone),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if is_set(stop)
-                && stopped.get_or_insert_with(Instant::now).elapsed() > STOPPED_WAIT
-            {
+            if is_set(stop) && stopped.get_or_insert_with(Instant::now).elapsed() > STOPPED_WAIT {
                 return Err(Fault::Stopped);
             }
             let now = self.steps.load(Ordering::Acquire);

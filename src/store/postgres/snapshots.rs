@@ -31,17 +31,17 @@ impl PostgresSnapshots {
     pub(in crate::store) fn open(address: &PostgresAddress, stop: &Arc<AtomicBool>) -> Result<Self, StoreError> {
         let name = address.to_string();
         let opened = connect(address, Some(stop)).and_then(|mut session| {
-            let found = session.call_until(Some(stop), |link| link.text("SELECT to_regclass('forebay.snapshots_age') IS NOT NULL"))?;
+            let found = session
+                .call_until(Some(stop), |link| link.text("SELECT to_regclass('forebay.snapshots_age') IS NOT NULL"))?;
             Ok((session, found.as_deref() == Some("t")))
         });
-        let (session, has_tables) =
-            opened.map_err(|fault| match fault {
-                Fault::Stopped => StoreError::Stopped { store: name.clone(), doing: "connecting", cause: fault.told() },
-                fault => {
-                    let cause = format!("{fault}{}", reading_advice(&fault));
-                    StoreError::Open { store: name.clone(), cause: fault.into_reason(cause) }
-                }
-            })?;
+        let (session, has_tables) = opened.map_err(|fault| match fault {
+            Fault::Stopped => StoreError::Stopped { store: name.clone(), doing: "connecting", cause: fault.told() },
+            fault => {
+                let cause = format!("{fault}{}", reading_advice(&fault));
+                StoreError::Open { store: name.clone(), cause: fault.into_reason(cause) }
+            }
+        })?;
         if session.is_exposed(address) {
             super::database::warn_exposed(&name);
         }

@@ -18,6 +18,9 @@ const STEP: Duration = Duration::from_secs(1);
 /// (<https://www.postgresql.org/docs/current/protocol-message-formats.html>, SSLRequest).
 const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
+/// What a Redis answers, and a web server complains of.
+const LINE: &[u8] = b"PING\r\n\r\n";
+
 /// The first bytes of an alert of TLS: its kind, and the larger part of the version.
 const TLS_ALERT: [u8; 2] = [21, 3];
 
@@ -51,24 +54,21 @@ pub(super) fn listener(config: &Config) -> Option<String> {
         let Host::Tcp(name) = host else { return None };
         let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
         let name = config.get_hostaddrs().get(at).map_or_else(|| name.clone(), ToString::to_string);
-        let answer = ask(&name, port)?;
+        // What reads lines waits for the end of one; a Postgres that is slow hangs up on it.
+        let answer = ask(&name, port, &TLS_REQUEST).or_else(|| ask(&name, port, LINE))?;
         Some(format!("what listens at {name}:{port} is no Postgres: {}; look at host and port", kind_of(&answer)?))
     })
 }
 
-/// The first bytes that come back.
-fn ask(host: &str, port: u16) -> Option<Vec<u8>> {
+/// The first bytes that come back; none if nothing does in time.
+fn ask(host: &str, port: u16, question: &[u8]) -> Option<Vec<u8>> {
     let address = (host, port).to_socket_addrs().ok()?.next()?;
     let mut stream = TcpStream::connect_timeout(&address, STEP).ok()?;
     stream.set_read_timeout(Some(STEP)).and_then(|()| stream.set_write_timeout(Some(STEP))).ok()?;
-    stream.write_all(&TLS_REQUEST).ok()?;
+    stream.write_all(question).ok()?;
     let mut answer = vec![0; ANSWER_BYTES];
-    let bytes = stream.read(&mut answer).or_else(|_| {
-        // What reads lines waits for the end of one.
-        stream.write_all(b"\r\n\r\n")?;
-        stream.read(&mut answer)
-    });
-    answer.truncate(bytes.ok()?);
+    let bytes = stream.read(&mut answer).ok()?;
+    answer.truncate(bytes);
     Some(answer)
 }
 

@@ -40,7 +40,14 @@ impl Patience {
 
     /// For what a run that is to stop does not wait for.
     pub(super) fn wait_for(self: &Arc<Self>, doing: &'static str) -> Waiting {
-        Waiting { patience: Arc::clone(self), doing, heeds_stop: true, since: Instant::now(), delay: DELAY_MIN, tries: 0 }
+        Waiting {
+            patience: Arc::clone(self),
+            doing,
+            heeds_stop: true,
+            since: Instant::now(),
+            delay: DELAY_MIN,
+            tries: 0,
+        }
     }
 
     /// For a commit: a run that is to stop drains, and bounds that by itself.
@@ -115,7 +122,11 @@ impl Waiting {
     /// Tells that the file is free again, if it was told that it is held.
     pub(super) fn is_over(&self) {
         if self.tries > 0 && self.patience.is_reported.swap(false, Ordering::AcqRel) {
-            tracing::info!("{} is free again after {:.1} s", self.patience.name.text(), self.since.elapsed().as_secs_f64());
+            tracing::info!(
+                "{} is free again after {:.1} s",
+                self.patience.name.text(),
+                self.since.elapsed().as_secs_f64()
+            );
         }
     }
 

@@ -69,8 +69,7 @@ pub(super) fn lacks_rights(error: &rusqlite::Error) -> bool {
 
 fn open_still(name: &StoreName, busy_timeout: Duration) -> Result<(Connection, Option<Still>), StoreError> {
     let still = Still::of(&name.0).ok_or_else(|| StoreError::Missing { store: name.text() })?;
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(still_uri(&name.0), flags).map_err(|error| name.unopened(error))?;
     connection.busy_timeout(busy_timeout).map_err(|error| name.unopened(error))?;
     Ok((connection, Some(still)))
@@ -144,7 +143,9 @@ mod tests {
         for file in ["a.db", "with blank?and=100%#é.db"] {
             let name = StoreName(folder.path().join(file));
             let writer = Connection::open(&name.0).expect("a connection");
-            writer.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)").expect("rows");
+            writer
+                .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+                .expect("rows");
             drop(writer);
             let (reader, still) = open_still(&name, Duration::ZERO).expect("a reader");
             let rows: i64 = reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");

@@ -26,12 +26,7 @@ pub(super) struct SqliteRows {
 }
 
 impl SqliteRows {
-    pub(super) fn new(
-        connection: Connection,
-        name: StoreName,
-        schema: Arc<Schema>,
-        patience: Arc<Patience>,
-    ) -> Self {
+    pub(super) fn new(connection: Connection, name: StoreName, schema: Arc<Schema>, patience: Arc<Patience>) -> Self {
         connection.set_prepared_statement_cache_capacity(2 * schema.entities().len() + 64);
         let select = |entity: &Entity, rest: &str| {
             let columns: String = entity.columns.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
@@ -86,7 +81,12 @@ impl RowReader for SqliteRows {
 
 /// One try each.
 impl SqliteRows {
-    fn try_rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn try_rows(
+        &mut self,
+        entity: EntityNo,
+        wanted: &[RegionIds<'_>],
+        found: &mut [Vec<u8>],
+    ) -> Result<(), StoreError> {
         let doing = self.name.sql("reading rows");
         let mut statement = self.connection.prepare_cached(&self.by_id[entity.index()]).map_err(&doing)?;
         let entity = &self.schema[entity];
@@ -123,7 +123,12 @@ impl SqliteRows {
         whole.collect::<rusqlite::Result<Vec<bool>>>().map_err(&doing)
     }
 
-    fn try_find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn try_find(
+        &mut self,
+        entity: EntityNo,
+        wanted: &[RegionQuery<'_>],
+        found: &mut [Vec<u8>],
+    ) -> Result<(), StoreError> {
         let doing = self.name.sql("finding rows");
         let described = &self.schema[entity];
         for (RegionQuery { region, query }, packed) in wanted.iter().zip(found) {
