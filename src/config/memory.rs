@@ -71,6 +71,9 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    /// Its name, the groups, files with their texts, and the limit.
+    type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], Option<u64>);
+
     /// A tree of files with their texts.
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a folder");
@@ -84,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_least_limit_of_a_group_and_those_above_it_counts() {
-        let cases: &[(&str, &str, &[(&str, &str)], Option<u64>)] = &[
+        let cases: &[Case] = &[
             ("no limit", "0::/a", &[("a/memory.max", "max\n"), ("a/memory.high", "max\n")], None),
             ("a limit", "0::/a\n", &[("a/memory.max", "268435456\n")], Some(256 * MIB)),
             ("the parent's", "0::/a/b", &[("a/memory.max", "1048576\n"), ("a/b/memory.max", "max\n")], Some(MIB)),

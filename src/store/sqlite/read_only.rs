@@ -1,12 +1,12 @@
 //! Opening a file only to read it, also where nothing may be written: on a medium that is read-only, in a folder of
 //! somebody else's.
 //!
-//! SQLite reads a file in WAL mode by way of two files beside it. Where it cannot make them, the file is taken as one that
-//! does not change (`immutable`), but only if no write-ahead log lies beside it: what is in a log is not in the file yet.
-//! Whether the file did change meanwhile is looked at afterwards ([`Still`]).
+//! SQLite reads a file in WAL mode by way of two files beside it, and leaves them there: in the way of a writer who has no
+//! right to them. So the file is taken as one that does not change (`immutable`), as long as no write-ahead log lies
+//! beside it: what is in a log is not in the file yet. Whether the file did change meanwhile is looked at afterwards
+//! ([`Still`]).
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub(super) fn open(name: &StoreName, busy_timeout: Duration) -> Result<Connectio
     Ok(connection)
 }
 
-/// The same for whoever has no more rights than to read. What is read is to be checked with [`Still::check`].
+/// The same for whoever has no more rights than to read. What is read counts only if [`Still::has_changed`] says no then.
 ///
 /// # Errors
 /// As [`open`]; or a log lies beside the file, and cannot be read.
@@ -38,9 +38,7 @@ pub(super) fn open_anyhow(name: &StoreName, busy_timeout: Duration) -> Result<(C
     if !name.0.exists() {
         return Err(StoreError::Missing { store: name.text() });
     }
-    // Where the file may not be written, files that SQLite would leave beside it may be in the way of who may.
-    let may_write = OpenOptions::new().write(true).open(&name.0).is_ok();
-    if !may_write && log_bytes(&name.0).is_none() {
+    if log_bytes(&name.0).is_none() {
         return open_still(name, busy_timeout);
     }
     let connection = open(name, busy_timeout)?;
@@ -92,8 +90,9 @@ fn still_uri(path: &Path) -> PathBuf {
     PathBuf::from(OsString::from_vec(uri))
 }
 
+/// A file of SQLite's beside a database; of a link, beside what it leads to.
 fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    let mut name = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(ending);
     PathBuf::from(name)
 }
@@ -124,12 +123,9 @@ impl Still {
         })
     }
 
-    /// Refuses what was read if the file has changed since.
-    pub(super) fn check(&self, name: &StoreName) -> Result<(), StoreError> {
-        match Self::of(&name.0).as_ref() == Some(self) {
-            true => Ok(()),
-            false => Err(name.cannot_open("it was written to while it was read; try again")),
-        }
+    /// Whether the file is another one by now, or was written to.
+    pub(super) fn has_changed(&self, name: &StoreName) -> bool {
+        Self::of(&name.0).as_ref() != Some(self)
     }
 }
 
@@ -151,11 +147,17 @@ mod tests {
             let rows: i64 = reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
             assert_eq!(rows, 1);
             let still = still.expect("a stamp");
-            still.check(&name).expect("nothing has changed");
+            assert!(!still.has_changed(&name), "nothing has changed");
             assert_eq!(log_bytes(&name.0), None, "nothing is made beside it");
             let writer = Connection::open(&name.0).expect("a connection");
             writer.execute_batch("INSERT INTO t VALUES (2)").expect("rows");
-            assert!(still.check(&name).is_err(), "a log lies beside it now");
+            assert!(still.has_changed(&name), "a log lies beside it now");
+            let link = StoreName(folder.path().join("link.db"));
+            let _ = std::fs::remove_file(&link.0);
+            std::os::unix::fs::symlink(&name.0, &link.0).expect("a link");
+            let (reader, still) = open_anyhow(&link, Duration::ZERO).expect("a reader");
+            let rows: i64 = reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+            assert_eq!((rows, still), (2, None), "the log is beside what the link leads to");
         }
     }
 }

@@ -90,8 +90,8 @@ fn a_database_whose_texts_are_ordered_by_icu_is_as_good_as_any() {
         format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR'");
     Server::shared().execute("postgres", &sql);
     let url = Server::shared().url(&name);
-    for blocks in 1..=3 {
-        project.forebay(&["run", "pipeline.toml", "--until", &blocks.to_string(), "--store", &url]).ok();
+    for _ in 1..=2 {
+        project.forebay(&["run", "pipeline.toml", "--store", &url]).ok();
     }
     check_readable(&project, &url);
 }
