@@ -52,7 +52,7 @@ fn a_file_that_is_held_at_a_commit_is_waited_for_and_nothing_is_lost() {
     project.run_json();
     let mut stream = Stream::start(&project, &["run", "pipeline.toml", "--source", "-", "--json"]);
     stream.send(&events(1..=3));
-    wait_until(|| committed(&project) >= *"2");
+    wait_until(|| *committed(&project) >= *"2");
     let editor = hold(&project);
     stream.send(&events(4..=6));
     stream.says("another program holds the file (committing a batch); trying again for up to 300 s");
@@ -82,7 +82,7 @@ fn a_stop_ends_the_wait_for_a_held_file() {
     let args = ["run", "pipeline.toml", "--source", "-", "--drain-timeout", "1s"];
     let mut stream = Stream::start(&project, &args);
     stream.send(&events(4..=6));
-    wait_until(|| committed(&project) >= *"5");
+    wait_until(|| *committed(&project) >= *"5");
     let _editor = hold(&project);
     stream.send(&events(7..=9));
     stream.says("(committing a batch)");
