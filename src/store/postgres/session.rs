@@ -145,7 +145,9 @@ impl Session {
             .name("forebay-store".into())
             .spawn(thread)
             .map_err(|error| Fault::Unusable(format!("cannot start a thread: {error}")))?;
-        let greeting = await_greeting(&connected, address.connect_timeout(), &asked, stop)?;
+        // A commit that connects anew knows whom it speaks to, and wants no wait of a second.
+        let asked = (stop.is_some() && purpose == Purpose::General).then_some(&asked);
+        let greeting = await_greeting(&connected, address.connect_timeout(), asked, stop)?;
         if greeting.encoding != "UTF8" {
             return Err(Fault::Unusable(format!(
                 "the database's encoding is {}; expected UTF8, or some texts could not be stored",
@@ -230,21 +232,18 @@ impl Session {
     }
 }
 
-/// Waits until a connection is made. Meanwhile it is looked whether a Postgres listens there at all.
+/// Waits until a connection is made. With `asked`, it is looked meanwhile whether a Postgres listens there at all.
 fn await_greeting(
     connected: &Receiver<Result<Greeting, Fault>>,
     limit: Duration,
-    asked: &Config,
+    asked: Option<&Config>,
     stop: Stop<'_>,
 ) -> Result<Greeting, Fault> {
     let since = Instant::now();
-    let (answer, looked) = bounded(1);
-    let mut looking = Some(answer);
-    loop {
+    let mut looked = None;
+    let failed = loop {
         match connected.recv_timeout(WAIT_STEP.min(limit)) {
-            Ok(Err(fault)) if fault.may_be_a_stranger() => {
-                return Err(stranger::listener(asked).map_or(fault, Fault::Stranger));
-            }
+            Ok(Err(fault)) if fault.may_be_a_stranger() => break fault,
             Ok(greeting) => return greeting,
             Err(RecvTimeoutError::Disconnected) => return Err(Fault::Gone),
             Err(RecvTimeoutError::Timeout) => {}
@@ -252,22 +251,36 @@ fn await_greeting(
         if is_set(stop) {
             return Err(Fault::Stopped);
         }
-        if let Ok(Some(stranger)) = looked.try_recv() {
+        if let Some(Ok(Some(stranger))) = looked.as_ref().map(Receiver::try_recv) {
             return Err(Fault::Stranger(stranger));
         }
         if since.elapsed() >= limit {
             return Err(Fault::Stalled(since.elapsed()));
         }
-        if since.elapsed() >= LOOK_AFTER
-            && let Some(answer) = looking.take()
-        {
-            let asked = asked.clone();
-            // Contract: in: an address. Out: one answer, which nobody may be waiting for any more. Ends: within seconds.
-            // If it cannot be started, nothing is said of the listener.
-            let look = move || drop(answer.send(stranger::listener(&asked)));
-            let _ = std::thread::Builder::new().name("forebay-look".into()).spawn(look);
+        if looked.is_none() && since.elapsed() >= LOOK_AFTER {
+            looked = asked.map(look);
+        }
+    };
+    let Some(looked) = looked.or_else(|| asked.map(look)) else { return Err(failed) };
+    loop {
+        match looked.recv_timeout(WAIT_STEP) {
+            Ok(Some(stranger)) => return Err(Fault::Stranger(stranger)),
+            Err(RecvTimeoutError::Timeout) if is_set(stop) => return Err(Fault::Stopped),
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return Err(failed),
         }
     }
+}
+
+/// Looks, on a thread of its own, what listens there.
+fn look(asked: &Config) -> Receiver<Option<String>> {
+    let (answer, looked) = bounded(1);
+    let asked = asked.clone();
+    // Contract of the thread. In: an address. Out: one answer, which nobody may be waiting for any more. Ends: within
+    // seconds. If it cannot be started, the channel says so.
+    let look = move || drop(answer.send(stranger::listener(&asked)));
+    let _ = std::thread::Builder::new().name("forebay-look".into()).spawn(look);
+    looked
 }
 
 /// How a connection of this process signs, so that whoever is refused can say who holds the lock. Postgres keeps 63
