@@ -66,15 +66,15 @@ pub use model::cause::{Cause, Reason};
 pub use model::checkpoint::Checkpoint;
 pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth, EntityNo};
-// The program takes two of the bounds for its messages; none of them is a promise.
-#[doc(hidden)]
-pub use model::limits;
+// The program takes some of the bounds for its messages, and how texts are shown; none of them is a promise.
 pub use model::numeric::{Numeric, NumericError};
 pub use model::query;
 pub use model::schema::{Column, Entity, Schema, SchemaError};
 pub use model::setting::SettingError;
 pub use model::timestamp::{Timestamp, TimestampError};
 pub use model::value::{ColumnType, Row, Value};
+#[doc(hidden)]
+pub use model::{address, limits, text};
 pub use run::{
     Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, Reading, Report, Rollback,
     RollbackHook, SnapshotCounts, StopHandle, Times, Waits,

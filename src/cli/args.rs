@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100, infer_long_args = false)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot could not be published; 130 stopped by a signal after a clean drain."
+    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot could not be published; 130 stopped by a signal, before the run began or after a clean drain."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -82,11 +82,12 @@ pub(super) struct Run {
     /// Read from here instead: a file, a folder, a pattern, or - for standard input
     #[arg(long, value_name = "PATH")]
     pub(super) source: Option<String>,
-    /// Store here instead: sqlite:PATH or postgres://USER@HOST/DATABASE
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    /// Store here instead: sqlite:PATH or postgres://USER@HOST/DATABASE [env: DATABASE_URL]
+    #[arg(long, value_name = "URL")]
     pub(super) store: Option<String>,
     /// Publish snapshots here too: redis://, rediss:// or redis+cluster://
-    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    /// [env: REDIS_URL, in place of the pipeline file's]
+    #[arg(long, value_name = "URL")]
     pub(super) snapshots: Option<String>,
     /// Stop after this block
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true)]
@@ -111,11 +112,12 @@ pub(super) struct Run {
 /// Where a pipeline's data are, for commands about a pipeline that has run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Servers {
-    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://…
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://… [env: DATABASE_URL]
+    #[arg(long, value_name = "URL")]
     pub(super) store: Option<String>,
     /// The Redis to which snapshots are published, if it is not the pipeline file's
-    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    /// [env: REDIS_URL, in place of the pipeline file's]
+    #[arg(long, value_name = "URL")]
     pub(super) snapshots: Option<String>,
 }
 
@@ -143,8 +145,8 @@ pub(super) struct Publish {
     /// The pipeline's name, which the keys carry [default: default]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(super) pipeline: Option<String>,
-    /// Where to publish: redis://, rediss:// or redis+cluster://
-    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    /// Where to publish: redis://, rediss:// or redis+cluster:// [env: REDIS_URL]
+    #[arg(long, value_name = "URL")]
     pub(super) snapshots: Option<String>,
     /// Take name, place, keys and times from this pipeline file
     #[arg(long, value_name = "PIPELINE.toml")]
@@ -152,8 +154,8 @@ pub(super) struct Publish {
     /// Publish the newest snapshot of every region from the pipeline's store
     #[arg(long, requires = "config")]
     pub(super) all: bool,
-    /// The store, if it is not the pipeline file's
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    /// The store, if it is not the pipeline file's [env: DATABASE_URL]
+    #[arg(long, value_name = "URL")]
     pub(super) store: Option<String>,
     /// The field that holds a document's region
     #[arg(long, value_name = "FIELD", default_value = "region")]

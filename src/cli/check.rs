@@ -1,10 +1,11 @@
 //! `forebay check`: tries a pipeline and writes nothing.
 
+use forebay::config::memory_limit_bytes;
 use forebay::{Config, Pipeline};
 
 use super::args::{Check, Global};
 use super::exit::{Code, Failure};
-use super::out::{count, print_lines};
+use super::out::{count, print_text};
 
 pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
     let config = Config::read(&args.pipeline)?;
@@ -27,6 +28,7 @@ pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
         config.handlers.script.display(),
         if checked.has_snapshots { ", with snapshots" } else { "" }
     ));
+    lines.push(memory_line(&config));
     lines.push(match checked.regions.len() {
         0 => "  source      no event was read".to_owned(),
         regions => format!(
@@ -36,5 +38,14 @@ pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
             if regions == 1 { "region" } else { "regions" }
         ),
     });
-    print_lines(lines)
+    print_text(lines)
+}
+
+/// `batch.memory`, and what made its default smaller.
+fn memory_line(config: &Config) -> String {
+    let mib = config.batch.memory_bytes >> 20;
+    let limit = memory_limit_bytes().filter(|limit| *limit / 2 == config.batch.memory_bytes);
+    let why = limit
+        .map_or_else(String::new, |limit| format!(", a half of the {} MiB that the control group allows", limit >> 20));
+    format!("  memory      {mib} MiB{why}")
 }

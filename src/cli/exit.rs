@@ -19,7 +19,7 @@ pub(super) enum Code {
     Usage = 2,
     /// Done, but at least one region's snapshot could not be published.
     Unpublished = 3,
-    /// Stopped by a signal, after a clean drain.
+    /// Stopped by a signal, before the run had begun or after a clean drain.
     Stopped = 130,
 }
 
@@ -50,7 +50,12 @@ impl Failure {
 
 impl From<PipelineError> for Failure {
     fn from(error: PipelineError) -> Self {
-        Self::new(if error.is_input() { Code::Usage } else { Code::Failed }, error)
+        let code = match &error {
+            error if error.is_stopped_at_start() => Code::Stopped,
+            error if error.is_input() => Code::Usage,
+            _ => Code::Failed,
+        };
+        Self::new(code, error)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::args::{Global, Init};
 use super::exit::{Code, Failure};
-use super::out::print_lines;
+use super::out::print_text;
 
 /// The files of the starter.
 const FILES: [(&str, &str); 3] = [
@@ -30,7 +30,7 @@ pub(super) fn init(args: &Init, global: &Global) -> Result<Code, Failure> {
     lines.push("next:".into());
     lines.push(format!("  forebay run {pipeline}"));
     lines.push(format!("  forebay latest --config {pipeline}"));
-    print_lines(lines)
+    print_text(lines)
 }
 
 fn write_all(dir: &Path) -> std::io::Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! The only room that reads arguments and the environment, and that prints. One file for each command.
 
+mod addresses;
 mod args;
 mod bar;
 mod check;

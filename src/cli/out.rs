@@ -2,12 +2,14 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
+/// A text of the data as a terminal may show it, and JSON that is the same value.
+pub(super) use forebay::text::{plain, plain_json};
 /// A count with commas.
 pub(super) use forebay::timeline::grouped as count;
 
 use super::exit::{Code, Failure};
 
-/// Prints lines; the result is the exit code of a command that has nothing more to do.
+/// Prints lines as they are; the result is the exit code of a command that has nothing more to do.
 pub(super) fn print_lines(lines: impl IntoIterator<Item = impl std::fmt::Display>) -> Result<Code, Failure> {
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let written = lines.into_iter().try_for_each(|line| writeln!(stdout, "{line}")).and_then(|()| stdout.flush());
@@ -15,6 +17,29 @@ pub(super) fn print_lines(lines: impl IntoIterator<Item = impl std::fmt::Display
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Code::Done),
     }
+}
+
+/// Prints lines that a person reads: nothing in them acts on a terminal.
+pub(super) fn print_text(lines: impl IntoIterator<Item = impl std::fmt::Display>) -> Result<Code, Failure> {
+    print_lines(lines.into_iter().map(|line| plain(&line.to_string()).into_owned()))
+}
+
+/// The same; the first line begins with `head`, which is shown in `style`.
+pub(super) fn print_headed(
+    head: &str,
+    style: anstyle::Style,
+    lines: impl IntoIterator<Item = String>,
+) -> Result<Code, Failure> {
+    let styled = |(at, line): (usize, String)| match line.strip_prefix(head) {
+        Some(rest) if at == 0 => format!("{style}{}{style:#}{}", plain(head), plain(rest)),
+        _ => plain(&line).into_owned(),
+    };
+    print_lines(lines.into_iter().enumerate().map(styled))
+}
+
+/// Prints JSON that this program makes, a value a line: what acts on a terminal is escaped in its texts.
+pub(super) fn print_json(values: impl IntoIterator<Item = impl std::fmt::Display>) -> Result<Code, Failure> {
+    print_lines(values.into_iter().map(|value| plain_json(&value.to_string()).into_owned()))
 }
 
 /// Whether a person is reading.
@@ -28,19 +53,9 @@ pub(super) fn width() -> usize {
     terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0))
 }
 
-/// A value from the command line or the environment; an empty one is none.
-pub(super) fn set(value: Option<&String>) -> Option<&String> {
-    value.filter(|value| !value.is_empty())
-}
-
 /// A count and what is counted: `1 batch`, `1,234 batches`.
 pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
-}
-
-/// A text of the data as a terminal may show it: without control characters.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 /// How long ago, in the largest unit that says enough.

@@ -7,9 +7,10 @@ use forebay::publish::{LatestInRedis, PublishError, PublishPlan, RedisSnapshots,
 use forebay::store::{SnapshotReader, StoreError, StoreUrl, StoreUrlError, StoredSnapshot, open_snapshots};
 use forebay::{Config, Timestamp};
 
+use super::addresses::{self, Given};
 use super::args::SnapshotPlace;
 use super::exit::{Code, Failure};
-use super::out::{plain, set};
+use super::out::plain;
 use super::usage;
 
 /// The name of a pipeline that was given none.
@@ -87,38 +88,52 @@ impl SnapshotStore {
     }
 }
 
-/// A variable of the environment that is set and not empty.
-pub(super) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// An address of Redis from the command line or the environment.
-pub(super) fn redis(text: &str) -> Result<RedisUrl, Failure> {
-    RedisUrl::parse(text, Path::new("")).map_err(|error| usage(format!("--snapshots or REDIS_URL: {error}")))
-}
-
 /// Opens the place that the arguments name; returns the pipeline too.
 pub(super) fn open(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Failure> {
     let config = place.config.as_ref().map(|file| Config::read(file)).transpose()?;
-    let given = set(place.snapshots.as_ref()).cloned();
-    if let Some(url) = given.as_ref().filter(|url| !RedisUrl::is_meant(url)) {
-        return open_store(&StoreUrl::parse(url, Path::new("")), place, config.as_ref());
+    match addresses::of_option(place.snapshots.as_ref(), "--snapshots") {
+        Some(given) if RedisUrl::is_meant(&given.text) => open_redis(given.redis()?, place, config.as_ref()),
+        Some(given) => open_store(&store_or_redis(&given)?, place, config.as_ref()),
+        None => match &config {
+            Some(config) => open_of_config(place, config),
+            None => open_of_environment(place),
+        },
     }
-    let in_file = config.as_ref().and_then(|config| config.snapshots.url.clone());
-    let redis_url = match given.or_else(|| variable("REDIS_URL")) {
-        Some(url) => Some(redis(&url)?),
-        None => in_file,
-    };
-    if let Some(url) = redis_url {
-        return open_redis(url, place, config.as_ref());
+}
+
+/// Where a pipeline file says that its snapshots are. `REDIS_URL` counts if the file names a Redis, or if its store is
+/// not here.
+fn open_of_config(place: &SnapshotPlace, config: &Config) -> Result<(SnapshotStore, String), Failure> {
+    if let Some(url) = addresses::redis(None, config)? {
+        return open_redis(url, place, Some(config));
     }
-    match (variable("DATABASE_URL"), &config) {
-        (Some(url), _) => open_store(&StoreUrl::parse(&url, Path::new("")), place, config.as_ref()),
-        (None, Some(config)) => open_store(&StoreUrl::parse(&config.store_url, config.folder()), place, Some(config)),
+    let url = addresses::store(None, config)?;
+    match (open_snapshots(&url), addresses::redis_variable()?) {
+        (Err(StoreError::Missing { store }), Some(given)) => {
+            let redis = given.redis()?;
+            tracing::info!("there is no {store}; reading from {redis} ({})", given.by);
+            open_redis(redis, place, Some(config))
+        }
+        (opened, _) => of_store(opened?, place, Some(config)),
+    }
+}
+
+fn open_of_environment(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Failure> {
+    match (addresses::redis_variable()?, addresses::database_variable()?) {
+        (Some(redis), _) => open_redis(redis.redis()?, place, None),
+        (None, Some(database)) => open_store(&database.store()?, place, None),
         (None, None) => {
             Err(usage("where are the snapshots? give --config PIPELINE.toml, or --snapshots URL and --pipeline NAME"))
         }
     }
+}
+
+/// The store of an address that may have been meant for a Redis.
+fn store_or_redis(given: &Given) -> Result<StoreUrl, Failure> {
+    StoreUrl::parse(&given.text, Path::new("")).map_err(|error| {
+        let or_redis = if error == StoreUrlError::Scheme { ", or redis://host" } else { "" };
+        usage(format!("{}: {error}{or_redis}", given.by))
+    })
 }
 
 /// Refuses a name that would not be told apart in the keys.
@@ -145,15 +160,18 @@ fn open_redis(
 }
 
 fn open_store(
-    url: &Result<StoreUrl, StoreUrlError>,
+    url: &StoreUrl,
     place: &SnapshotPlace,
     config: Option<&Config>,
 ) -> Result<(SnapshotStore, String), Failure> {
-    let url = url.as_ref().map_err(|error| {
-        let or_redis = if *error == StoreUrlError::Scheme { ", or redis://host" } else { "" };
-        usage(format!("--snapshots or DATABASE_URL: {error}{or_redis}"))
-    })?;
-    let mut reader = open_snapshots(url)?;
+    of_store(open_snapshots(url)?, place, config)
+}
+
+fn of_store(
+    mut reader: Box<dyn SnapshotReader>,
+    place: &SnapshotPlace,
+    config: Option<&Config>,
+) -> Result<(SnapshotStore, String), Failure> {
     let name = match config.map(|config| config.name.clone()).or_else(|| place.pipeline.clone()) {
         Some(name) => known(reader.as_mut(), name)?,
         None => only(reader.as_mut())?,

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,15 @@ use forebay::publish::{
     Documents, Extent, FieldPath, Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus, Published,
     Publisher,
 };
-use forebay::store::{Outbox, StoreUrl, open_outbox, open_snapshots};
+use forebay::store::{Outbox, open_outbox, open_snapshots};
 use forebay::{Config, Timestamp};
 use serde_json::{Value as Json, json};
 
+use super::addresses;
 use super::args::{Global, Publish};
 use super::exit::{Code, Failure};
-use super::out::{count, counted, plain, print_lines, set};
-use super::place::{DEFAULT_PIPELINE, check_name, redis};
+use super::out::{count, counted, plain, print_json, print_text};
+use super::place::{DEFAULT_PIPELINE, check_name};
 use super::usage;
 
 pub(super) fn publish(args: &Publish, global: &Global) -> Result<Code, Failure> {
@@ -38,15 +38,9 @@ pub(super) fn publish(args: &Publish, global: &Global) -> Result<Code, Failure> 
 /// How to publish: what is given here before what the pipeline file says.
 fn plan(args: &Publish, config: Option<&Config>) -> Result<PublishPlan, Failure> {
     let snapshots = config.map_or_else(SnapshotsConfig::default, |config| config.snapshots.clone());
-    let url = match (set(args.snapshots.as_ref()), &snapshots.url) {
-        (Some(url), _) => redis(url)?,
-        (None, Some(url)) => url.clone(),
-        (None, None) => {
-            return Err(usage(
-                "publish where? give --snapshots redis://HOST, REDIS_URL, or --config with [snapshots] url",
-            ));
-        }
-    };
+    let url = addresses::any_redis(args.snapshots.as_ref(), config)?.ok_or_else(|| {
+        usage("publish where? give --snapshots redis://HOST, REDIS_URL, or --config with [snapshots] url")
+    })?;
     let name = config.map(|config| config.name.as_str()).or(args.pipeline.as_deref()).unwrap_or(DEFAULT_PIPELINE);
     check_name(name)?;
     let mut plan = snapshots.publish_plan(name, url);
@@ -130,11 +124,7 @@ fn publish_documents(
 
 /// The newest snapshot of each region of the pipeline's store.
 fn publish_store(args: &Publish, config: &Config, plan: PublishPlan, tally: &mut Tally) -> Result<(), Failure> {
-    let url = match set(args.store.as_ref()) {
-        Some(url) => StoreUrl::parse(url, Path::new("")),
-        None => StoreUrl::parse(&config.store_url, config.folder()),
-    };
-    let url = url.map_err(|error| usage(format!("--store or DATABASE_URL: {error}")))?;
+    let url = addresses::store(args.store.as_ref(), config)?;
     // A clear word where there is no such store or pipeline.
     if !open_snapshots(&url)?.pipelines()?.contains(&config.name) {
         return Err(Failure::new(Code::Failed, format!("{url} knows no pipeline {}", config.name)));
@@ -325,14 +315,14 @@ impl Tally {
                 "wall_ms": millis(self.wall),
                 "round_trips": self.round_trips,
             });
-            print_lines(self.lines.iter().map(Line::json).chain([total]))?;
+            print_json(self.lines.iter().map(Line::json).chain([total]))?;
         } else {
             for line in self.lines.iter().filter(|line| line.error.is_some()) {
                 let region = line.region.as_deref().map_or_else(String::new, |region| format!("{}: ", plain(region)));
                 tracing::error!("{region}{}", line.error.as_deref().unwrap_or_default());
             }
             if !global.quiet {
-                print_lines([self.sentence(published, duplicate, failed, kept)])?;
+                print_text([self.sentence(published, duplicate, failed, kept)])?;
             }
         }
         Ok(if failed + self.missing > 0 { Code::Unpublished } else { Code::Done })

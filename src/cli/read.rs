@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::{Form, History, Latest, Show};
 use super::exit::{Code, Failure};
-use super::out::{is_terminal, print_lines};
+use super::out::{is_terminal, plain_json, print_json, print_lines, print_text};
 use super::place::{open, since};
 use super::table;
 
@@ -15,7 +15,7 @@ pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
     let (found, refused) = reader.latest(&pipeline, &args.regions)?;
     print(&found, &args.form)?;
     if !refused.is_empty() {
-        return Err(Failure::new(Code::Failed, refused.join("\n")));
+        return Err(Failure::new(Code::Failed, refused.join("\n  ")));
     }
     let is_found = |region: &&String| found.iter().any(|snapshot| snapshot.region == **region);
     let missing: Vec<&str> = args.regions.iter().filter(|region| !is_found(region)).map(String::as_str).collect();
@@ -55,9 +55,17 @@ fn print(found: &[StoredSnapshot], form: &Form) -> Result<Code, Failure> {
         if found.is_empty() {
             return Ok(Code::Done);
         }
-        return print_lines([table::snapshots(found)]);
+        return print_text(table::snapshots(found).lines());
     }
-    print_lines(found.iter().map(|snapshot| if form.meta { with_meta(snapshot) } else { one_line(&snapshot.doc) }))
+    if form.meta {
+        return print_json(found.iter().map(with_meta));
+    }
+    let lines = found.iter().map(|snapshot| one_line(&snapshot.doc));
+    match is_terminal() {
+        true => print_lines(lines.map(|line| plain_json(&line).into_owned())),
+        // A program is reading: a document goes to it byte for byte.
+        false => print_lines(lines),
+    }
 }
 
 /// A document in one line. Within a JSON text a line break is never part of a string.

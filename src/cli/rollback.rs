@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::args::{Global, Rollback};
 use super::exit::{Code, Failure};
-use super::out::{counted, print_lines};
+use super::out::{counted, print_json, print_text};
 use super::run::{finish, prepare, stop_on_signals};
 use super::summary;
 
@@ -15,9 +15,9 @@ pub(super) fn rollback(args: &Rollback, global: &Global) -> Result<Code, Failure
     stop_on_signals(&pipeline.stop_handle().flag())?;
     let report = pipeline.rollback(args.to)?;
     if args.json {
-        print_lines(vec![json_of(&report, args.to).to_string()])?;
+        print_json([json_of(&report, args.to)])?;
     } else if !global.quiet {
-        print_lines(lines_of(&report, args.to, &name))?;
+        print_text(lines_of(&report, args.to, &name))?;
     }
     Ok(finish(&report))
 }

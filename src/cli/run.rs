@@ -10,10 +10,11 @@ use forebay::publish::UnpublishedRegion;
 use forebay::{Config, Pipeline, Report};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
+use super::addresses;
 use super::args::{Global, Run};
 use super::bar::Bar;
 use super::exit::{Code, Failure};
-use super::out::{plain, print_lines, set};
+use super::out::{plain, print_headed, print_json};
 use super::summary;
 
 /// Regions that are named for one cause; the others are counted.
@@ -41,9 +42,12 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
             return Err(error.into());
         }
     };
-    let lines = if args.json { vec![summary::json(&report).to_string()] } else { summary::lines(&report, global) };
-    if args.json || !global.quiet {
-        print_lines(lines)?;
+    if args.json {
+        print_json([summary::json(&report)])?;
+    } else if !global.quiet {
+        let bold =
+            if global.is_coloured(&std::io::stdout()) { anstyle::Style::new().bold() } else { anstyle::Style::new() };
+        print_headed(&report.pipeline, bold, summary::lines(&report))?;
     }
     let code = finish(&report);
     pictures.write(&report)?;
@@ -149,15 +153,12 @@ fn check_content(file: &Path, begin: &str) -> Result<(), String> {
 /// The pipeline of a file, with store and Redis as they are given.
 pub(super) fn prepare(file: &Path, store: Option<&String>, snapshots: Option<&String>) -> Result<Pipeline, Failure> {
     let config = Config::read(file)?;
-    let mut pipeline = Pipeline::from_config(&config)?;
-    if let Some(store) = set(store) {
-        pipeline =
-            pipeline.store_url(store).map_err(|error| super::usage(format!("--store or DATABASE_URL: {error}")))?;
-    }
-    if let Some(snapshots) = set(snapshots) {
-        pipeline = pipeline.snapshots_url(super::place::redis(snapshots)?);
-    }
-    Ok(pipeline)
+    let pipeline = Pipeline::from_config(&config)?.store_at(addresses::store(store, &config)?);
+    addresses::tell_unused_redis(snapshots, &config);
+    Ok(match addresses::redis(snapshots, &config)? {
+        Some(url) => pipeline.snapshots_url(url),
+        None => pipeline,
+    })
 }
 
 /// Tells what was not published; the exit code of a run that came to its end.

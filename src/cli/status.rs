@@ -1,16 +1,16 @@
 //! `forebay status`: how a pipeline stands, in its store and in Redis.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use forebay::Config;
-use forebay::publish::{LatestInRedis, PublishError, RedisSnapshots};
-use forebay::store::{PipelineStatus, RegionStatus, StoreError, StoreUrl, StoredSnapshot, open_snapshots};
+use forebay::publish::{LatestInRedis, PublishError, RedisSnapshots, RedisUrl};
+use forebay::store::{PipelineStatus, RegionStatus, StoreError, StoredSnapshot, open_snapshots};
 use serde_json::{Value as Json, json};
 
+use super::addresses;
 use super::args::{Global, Status};
 use super::exit::{Code, Failure};
-use super::out::{age, count, plain, print_lines, seconds_since, set};
+use super::out::{age, count, plain, print_json, print_text, seconds_since};
 
 /// How one region's snapshot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,25 +72,16 @@ struct InRedis {
 
 pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
     let config = Config::read(&args.pipeline)?;
-    let url = match set(args.servers.store.as_ref()) {
-        Some(url) => StoreUrl::parse(url, Path::new("")),
-        None => StoreUrl::parse(&config.store_url, config.folder()),
-    };
-    let redis = redis(args, &config)?;
-    let reader = open_snapshots(&url.map_err(|error| super::usage(format!("--store or DATABASE_URL: {error}")))?);
-    let mut reader = match (reader, &redis) {
-        // Only readers' side of it is here.
-        (Err(StoreError::Missing { .. }), Some(reader)) => return of_redis(reader, args, global, &config),
-        (Err(StoreError::Missing { .. }), None) if args.json => {
-            print_lines([nothing_as_json(&config.name)])?;
-            return Ok(Code::Failed);
-        }
-        (opened, _) => opened?,
+    let url = addresses::store(args.servers.store.as_ref(), &config)?;
+    let redis = reader_of(addresses::redis(args.servers.snapshots.as_ref(), &config)?, &config)?;
+    let mut reader = match open_snapshots(&url) {
+        Err(missing @ StoreError::Missing { .. }) => return without_store(missing, redis, args, global, &config),
+        opened => opened?,
     };
     let found = reader.status(&config.name)?;
     let Some(status) = found.filter(|status| status.checkpoint.block.is_some()) else {
         if args.json {
-            print_lines([nothing_as_json(&config.name)])?;
+            print_json([nothing_as_json(&config.name)])?;
         }
         return Err(Failure::new(Code::Failed, format!("pipeline {} has not committed anything yet", config.name)));
     };
@@ -108,13 +99,10 @@ pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
         .map(|region| InRedisState::of(region, status.has_snapshots, ttl, in_redis.as_ref()))
         .collect();
     let is_healthy = failure.is_none() && states.iter().all(|state| state.is_healthy());
-    let lines = if args.json {
-        vec![as_json(&config.name, &status, &states, in_redis.as_ref(), is_healthy).to_string()]
-    } else {
-        as_lines(&config.name, &status, &states)
-    };
-    if args.json || !global.quiet {
-        print_lines(lines)?;
+    if args.json {
+        print_json([as_json(&config.name, &status, &states, in_redis.as_ref(), is_healthy)])?;
+    } else if !global.quiet {
+        print_text(as_lines(&config.name, &status, &states))?;
     }
     tell(failure);
     Ok(if is_healthy { Code::Done } else { Code::Failed })
@@ -156,14 +144,32 @@ impl InRedis {
     }
 }
 
-/// What reads from Redis, if snapshots are published.
-fn redis(args: &Status, config: &Config) -> Result<Option<RedisSnapshots>, Failure> {
-    let url = match set(args.servers.snapshots.as_ref()) {
-        Some(url) => Some(super::place::redis(url)?),
-        None => config.snapshots.url.clone(),
-    };
+/// What reads from that Redis.
+fn reader_of(url: Option<RedisUrl>, config: &Config) -> Result<Option<RedisSnapshots>, Failure> {
     let plan = url.map(|url| config.snapshots.publish_plan(&config.name, url));
     plan.map(RedisSnapshots::new).transpose().map_err(|error| super::usage(format!("snapshots: {error}")))
+}
+
+/// Only the readers' side of a pipeline is here, or nothing.
+fn without_store(
+    missing: StoreError,
+    redis: Option<RedisSnapshots>,
+    args: &Status,
+    global: &Global,
+    config: &Config,
+) -> Result<Code, Failure> {
+    let redis = match redis {
+        Some(reader) => Some(reader),
+        None => reader_of(addresses::any_redis(None, Some(config))?, config)?,
+    };
+    match redis {
+        Some(reader) => of_redis(&reader, args, global, config),
+        None if args.json => {
+            print_json([nothing_as_json(&config.name)])?;
+            Ok(Code::Failed)
+        }
+        None => Err(missing.into()),
+    }
 }
 
 /// How the regions stand in Redis alone, where there is no store.
@@ -185,7 +191,7 @@ fn of_redis(reader: &RedisSnapshots, args: &Status, global: &Global, config: &Co
             .collect();
         let mut status = nothing_as_json(&config.name);
         (status["healthy"], status["regions"]) = (is_healthy.into(), regions.into());
-        print_lines([status])?;
+        print_json([status])?;
     } else if !global.quiet {
         let line = |snapshot: &StoredSnapshot| {
             let old =
@@ -193,7 +199,7 @@ fn of_redis(reader: &RedisSnapshots, args: &Status, global: &Global, config: &Co
             format!("  {:<11} {}  snapshot {}, {old}", state(snapshot), plain(&snapshot.region), plain(&snapshot.id))
         };
         let head = format!("{}  {} regions in Redis; there is no store here", config.name, count(found.len() as u64));
-        print_lines(std::iter::once(head).chain(found.iter().map(line)))?;
+        print_text(std::iter::once(head).chain(found.iter().map(line)))?;
     }
     Ok(if is_healthy { Code::Done } else { Code::Failed })
 }

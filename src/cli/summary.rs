@@ -5,7 +5,6 @@ use forebay::Waits;
 use forebay::timeline::bottleneck::Hypothetical;
 use serde_json::{Value as Json, json};
 
-use super::args::Global;
 use super::out::{count, counted};
 
 /// The object that `run --json` prints.
@@ -131,13 +130,11 @@ pub(super) fn title(report: &Report) -> String {
 }
 
 /// The table that `run` prints.
-pub(super) fn lines(report: &Report, global: &Global) -> Vec<String> {
-    let bold =
-        if global.is_coloured(&std::io::stdout()) { anstyle::Style::new().bold() } else { anstyle::Style::new() };
+pub(super) fn lines(report: &Report) -> Vec<String> {
     let block = |block: Option<i64>| block.map_or_else(|| "none yet".to_owned(), |block| format!("block {block}"));
     let times = &report.times;
     let mut lines = vec![format!(
-        "{bold}{}{bold:#}  {} of {} in {:.3} s, {} events/s{}",
+        "{}  {} of {} in {:.3} s, {} events/s{}",
         report.pipeline,
         counted(report.events, "event", "events"),
         counted(report.blocks, "block", "blocks"),

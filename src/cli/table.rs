@@ -19,7 +19,8 @@ pub(super) fn snapshots(found: &[StoredSnapshot]) -> String {
     let shown = columns_that_fit(&docs, &fixed);
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    let names = FIXED.iter().copied().chain(shown.iter().map(|(name, _)| name.as_str()));
+    let names = FIXED.iter().map(|name| (*name).to_owned());
+    let names = names.chain(shown.iter().map(|(name, _)| plain(name).into_owned()));
     table.set_header(names);
     for (cells, doc) in fixed.iter().zip(&docs) {
         let of_doc = shown.iter().map(|(name, _)| doc.get(name).map_or_else(String::new, cell_text));
@@ -52,7 +53,7 @@ fn fields(snapshot: &StoredSnapshot) -> Map<String, Json> {
 
 fn fixed_cells(snapshot: &StoredSnapshot) -> Vec<String> {
     vec![
-        plain(&snapshot.region),
+        plain(&snapshot.region).into_owned(),
         snapshot.seq.map_or_else(String::new, |seq| seq.to_string()),
         snapshot.block.map_or_else(String::new, |block| block.to_string()),
         snapshot.generated_at.as_deref().map_or_else(String::new, |time| age(seconds_since(time))),

@@ -4,6 +4,7 @@
 //! known one. Paths in the file are taken from the file's folder.
 
 mod field_types;
+mod memory;
 mod reading;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ pub use reading::ConfigError;
 use reading::{Item, PipelineText, Section};
 
 use crate::model::limits::{
-    BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
-    SNAPSHOTS_DEDUP, SNAPSHOTS_TTL,
+    BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP,
+    SNAPSHOTS_TTL,
 };
 use crate::model::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
 use crate::model::setting::SettingError;
@@ -97,7 +98,8 @@ pub struct HandlersConfig {
 pub struct BatchConfig {
     /// Events of a batch to aim for. Defaults to 10,000.
     pub events: u64,
-    /// Bytes for staged and cached rows and what is read ahead. Defaults to 512 MiB.
+    /// Bytes for staged and cached rows and what is read ahead. Defaults to 512 MiB, or to a half of what the control
+    /// group of the process lets it have, if that is less; but to 16 MiB at least.
     pub memory_bytes: u64,
 }
 
@@ -120,9 +122,15 @@ impl BatchConfig {
     }
 }
 
+/// What the control groups of this process let it have, in bytes; none if they set no limit. For messages.
+#[doc(hidden)]
+pub fn memory_limit_bytes() -> Option<u64> {
+    memory::limit_bytes()
+}
+
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { events: BATCH_EVENTS, memory_bytes: MEMORY_BYTES }
+        Self { events: BATCH_EVENTS, memory_bytes: memory::default_bytes() }
     }
 }
 
@@ -517,7 +525,7 @@ fn read_handlers(mut section: Section<'_, '_>, folder: &Path) -> Result<Handlers
 fn read_batch(mut section: Section<'_, '_>) -> Result<BatchConfig, ConfigError> {
     let events = section.optional("events").map_or(Ok(BATCH_EVENTS), |value| value.count("events"))?;
     let memory_bytes = match section.optional("memory") {
-        None => MEMORY_BYTES,
+        None => memory::default_bytes(),
         Some(value) => {
             let bytes = value.bytes()?;
             if bytes < MEMORY_BYTES_MIN {

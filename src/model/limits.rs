@@ -71,6 +71,10 @@ pub const OPEN_BATCH_TIME: Duration = Duration::from_millis(100);
 /// How long a stream may be silent before the events that came so far are committed.
 pub const LINGER: Duration = Duration::from_millis(200);
 
+/// How long a store that has gone away, or a file that another program holds, is waited for while a run goes on: a
+/// restart takes seconds, a failover up to minutes, and a person with a file open in an editor about as long.
+pub const STORE_OUTAGE_MAX: Duration = Duration::from_secs(300);
+
 /// The longest wait of any thread before it checks whether it should stop.
 pub const WAIT_STEP: Duration = Duration::from_millis(50);
 
@@ -81,8 +85,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// this is stuck.
 pub const HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The default of `batch.memory`, in bytes.
-pub const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+/// The largest default of `batch.memory`, in bytes; a control group may make it less.
+pub const MEMORY_BYTES_DEFAULT_MAX: u64 = 512 * 1024 * 1024;
 /// The least `batch.memory`: below it a script engine and a page do not fit.
 pub const MEMORY_BYTES_MIN: u64 = 16 * 1024 * 1024;
 

@@ -2,6 +2,7 @@
 //!
 //! Imports no other room. Whatever two rooms have to agree on is here, unless it is a machine or a connection.
 
+pub mod address;
 pub mod built;
 pub(crate) mod byte_budget;
 pub mod cause;
@@ -18,9 +19,9 @@ pub mod query;
 pub(crate) mod schema;
 pub mod setting;
 pub(crate) mod source_progress;
-pub(crate) mod text;
+pub mod text;
 pub(crate) mod timestamp;
 pub(crate) mod units;
 pub(crate) mod value;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) mod wait;

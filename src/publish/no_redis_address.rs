@@ -18,7 +18,7 @@ pub struct RedisUrl(Infallible);
 impl RedisUrl {
     /// Whether a text begins as an address of Redis does.
     pub fn is_meant(text: &str) -> bool {
-        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        let scheme = crate::model::address::trimmed(text).split_once("://").map_or("", |(scheme, _)| scheme);
         matches!(scheme, "unix" | "valkey" | "valkeys") || scheme.starts_with("redis")
     }
 

@@ -107,7 +107,7 @@ pub enum ErrorKind {
     Store,
     /// The place to publish to cannot be used as it is given.
     Publish,
-    /// It was stopped, and what was in flight did not commit in time.
+    /// It was stopped before it had begun, or while a store was waited for; or what was in flight did not commit in time.
     Stopped,
     /// A fault of forebay.
     Bug,
@@ -133,6 +133,11 @@ impl PipelineError {
             Self::Commit(_) | Self::ReaderGone => ErrorKind::Bug,
             Self::DrainTimeout(_) => ErrorKind::Stopped,
         }
+    }
+
+    /// Whether it was stopped before it had begun: while the store was waited for.
+    pub fn is_stopped_at_start(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Stopped { .. }))
     }
 
     /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler. The program
@@ -171,6 +176,7 @@ fn kind_of_store(error: &StoreError) -> ErrorKind {
             ErrorKind::Config
         }
         StoreError::Codec(_) => ErrorKind::Bug,
+        StoreError::Stopped { .. } => ErrorKind::Stopped,
         _ => ErrorKind::Store,
     }
 }

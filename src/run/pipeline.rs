@@ -220,10 +220,16 @@ impl Pipeline {
     ///
     /// # Errors
     /// The address names no store.
-    pub fn store_url(mut self, url: &str) -> Result<Self, PipelineError> {
-        self.store_url = Some(StoreUrl::parse(url, Path::new(""))?);
+    pub fn store_url(self, url: &str) -> Result<Self, PipelineError> {
+        Ok(self.store_at(StoreUrl::parse(url, Path::new(""))?))
+    }
+
+    /// Stores at that address, instead of what the pipeline file says.
+    #[must_use]
+    pub fn store_at(mut self, url: StoreUrl) -> Self {
+        self.store_url = Some(url);
         self.store = None;
-        Ok(self)
+        self
     }
 
     /// Publishes snapshots to this Redis too, instead of what the pipeline file says.
@@ -393,7 +399,7 @@ impl Pipeline {
         self.check_names()?;
         if let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) {
             // A pipeline that never ran must not get tables by this.
-            if !store::open_snapshots(url)?.pipelines()?.contains(&self.name) {
+            if !store::open_snapshots_until(url, &self.stop.flag())?.pipelines()?.contains(&self.name) {
                 return Err(PipelineError::NeverRan(self.name));
             }
         }

@@ -80,6 +80,17 @@ pub enum StoreError {
         #[source]
         cause: Box<Reason>,
     },
+    /// The run was asked to stop while the database was waited for.
+    #[error("stopped while waiting for {store} ({doing}): {cause}")]
+    Stopped {
+        /// Which store.
+        store: String,
+        /// What was to be done.
+        doing: &'static str,
+        /// Why it was waited for.
+        #[source]
+        cause: Box<Reason>,
+    },
     /// It cannot be rolled back as it was asked.
     #[error(transparent)]
     Undo(#[from] UndoError),

@@ -25,6 +25,7 @@ mod url;
 
 pub use contract::*;
 pub use error::{RefusedRow, StoreError};
+pub(crate) use open::open_snapshots_until;
 pub use open::{check_names, open, open_outbox, open_snapshots};
 pub use postgres::PostgresAddress;
 pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};

@@ -4,6 +4,8 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::{Outbox, SnapshotReader, Store, StoreError, StorePlan, StoreUrlError};
 use crate::model::built::NotBuilt;
@@ -37,6 +39,9 @@ pub(super) fn open_outbox(address: &PostgresAddress, _: &str) -> Result<Box<dyn 
     match address.0 {}
 }
 
-pub(super) fn open_snapshots(address: &PostgresAddress) -> Result<Box<dyn SnapshotReader>, StoreError> {
+pub(super) fn open_snapshots(
+    address: &PostgresAddress,
+    _: &Arc<AtomicBool>,
+) -> Result<Box<dyn SnapshotReader>, StoreError> {
     match address.0 {}
 }

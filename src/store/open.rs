@@ -1,5 +1,8 @@
 //! Which store an address names, and opening it.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use super::contract::{Outbox, SnapshotReader, Store, StorePlan};
 use super::error::StoreError;
 use super::url::StoreUrl;
@@ -44,8 +47,16 @@ pub fn open_outbox(url: &StoreUrl, pipeline: &str) -> Result<Box<dyn Outbox>, St
 /// # Errors
 /// The store is not there or cannot be opened.
 pub fn open_snapshots(url: &StoreUrl) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    open_snapshots_until(url, &Arc::default())
+}
+
+/// The same, given up soon after `stop` is set.
+pub(crate) fn open_snapshots_until(
+    url: &StoreUrl,
+    stop: &Arc<AtomicBool>,
+) -> Result<Box<dyn SnapshotReader>, StoreError> {
     match url {
         StoreUrl::Sqlite(path) => sqlite::open_snapshots(path),
-        StoreUrl::Postgres(address) => postgres::open_snapshots(address),
+        StoreUrl::Postgres(address) => postgres::open_snapshots(address, stop),
     }
 }

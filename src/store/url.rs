@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::postgres::PostgresAddress;
+use crate::model::address::cleaned;
 use crate::model::built::NotBuilt;
 
 /// Where a store is.
@@ -16,7 +17,7 @@ pub enum StoreUrl {
     Postgres(Box<PostgresAddress>),
 }
 
-/// An address that names no store. It never repeats the address: that may hold a password.
+/// An address that names no store. It never repeats what may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreUrlError {
@@ -32,6 +33,9 @@ pub enum StoreUrlError {
     /// Options, which are not known.
     #[error("expected a file without options, such as sqlite:events.db")]
     Options,
+    /// It holds a character that nobody sees.
+    #[error("{0}")]
+    Hidden(String),
     /// This build has no such store.
     #[error(transparent)]
     NotBuilt(#[from] NotBuilt),
@@ -39,11 +43,12 @@ pub enum StoreUrlError {
 
 impl StoreUrl {
     /// Reads `sqlite:PATH` (also `sqlite://PATH`), or `postgres://…` (also `postgresql://…`); a relative path is taken
-    /// from `base`.
+    /// from `base`. Blanks, line ends and invisible characters at both ends are left out; within they are refused.
     ///
     /// # Errors
     /// The text names no store.
     pub fn parse(text: &str, base: &Path) -> Result<Self, StoreUrlError> {
+        let text = cleaned(text).map_err(StoreUrlError::Hidden)?;
         let Some((scheme, rest)) = text.split_once(':') else { return Err(StoreUrlError::Scheme) };
         match scheme {
             "sqlite" if cfg!(not(feature = "sqlite")) => Err(NotBuilt::new("SQLite", "sqlite").into()),
@@ -57,7 +62,7 @@ impl StoreUrl {
 }
 
 fn sqlite_path(rest: &str, base: &Path) -> Result<StoreUrl, StoreUrlError> {
-    let path = rest.strip_prefix("//").unwrap_or(rest);
+    let path = rest.strip_prefix("//").unwrap_or(rest).trim_start();
     if path.is_empty() || path.starts_with(":memory:") {
         return Err(StoreUrlError::NoFile);
     }
@@ -97,6 +102,7 @@ mod tests {
             ("sqlite://a.db", "/base/a.db"),
             ("sqlite:/tmp/a.db", "/tmp/a.db"),
             ("sqlite:///tmp/a.db", "/tmp/a.db"),
+            ("\u{feff} sqlite: a.db\r\n", "/base/a.db"),
         ] {
             assert_eq!(StoreUrl::parse(text, base), Ok(StoreUrl::Sqlite(path.into())));
         }
@@ -115,6 +121,8 @@ mod tests {
             "secret@h",
             "h=x password=secret",
             "sqlite:a.db?k=secret",
+            "postgres://u:sec\u{200b}secret@h/d",
+            "postgres://h/d\0?password=secret",
         ] {
             let error = StoreUrl::parse(text, Path::new(".")).expect_err(text);
             assert!(!error.to_string().contains("secret"), "{error}");

@@ -138,8 +138,7 @@ fn a_password_is_never_shown() {
     for url in ["redis://user:hunter2@host:x", "redis://user:hun@ter2@host", "redis://user:hunter2@host?hunter2"] {
         project.write("other.toml", replaced(PIPELINE, "every = \"end\"", &format!("url = \"{url}\"")));
         let in_file = project.forebay(&["run", "other.toml"]).fails(2, &["other.toml:18:7:"]);
-        let given =
-            project.forebay(&["publish", "-", "--snapshots", url]).fails(2, &["--snapshots or REDIS_URL: redis"]);
+        let given = project.forebay(&["publish", "-", "--snapshots", url]).fails(2, &["--snapshots: redis"]);
         for outcome in [in_file, given] {
             assert!(!outcome.stderr().contains("hunter2") && !outcome.stderr().contains("ter2"), "{outcome}");
         }

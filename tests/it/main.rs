@@ -6,6 +6,8 @@
 /// Servers, proxies, a project in a folder, tables of cases: no tests.
 mod support;
 
+/// Addresses as people give them: what nobody sees in them, and which of several counts.
+mod addresses;
 /// What a run says limited it: each limit is made true, and must be the one that is named.
 mod bottleneck;
 /// Databases that an earlier version made.
@@ -32,6 +34,8 @@ mod expected;
 mod faults;
 /// The hand-off to the commit thread on its own.
 mod handoff;
+/// A SQLite file that another program holds, and one that may only be read.
+mod held_file;
 /// Whole histories by chance, with forks, failures and rollbacks, against a model.
 mod histories;
 /// The house itself: which room imports which, and how long files and functions are.
@@ -86,5 +90,7 @@ mod source_files;
 mod sources;
 /// Tables that change, a second writer, a disk that is full.
 mod store_safety;
+/// Nothing of the data acts on a terminal.
+mod terminal;
 /// The pictures of a run.
 mod timeline;

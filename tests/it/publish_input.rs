@@ -115,7 +115,7 @@ fn what_cannot_be_told_apart_is_refused_whole() {
         (&["publish", "nope", "--snapshots", &url], "nope: there is no such file"),
         (&["publish", ".", "--snapshots", &url], ".: it is a folder"),
         (&["publish", "-"], "publish where? give --snapshots"),
-        (&["publish", "-", "--snapshots", "sqlite:x.db"], "--snapshots or REDIS_URL: expected redis://"),
+        (&["publish", "-", "--snapshots", "sqlite:x.db"], "--snapshots: expected redis://"),
         (&["publish", "--snapshots", &url], "<DOCS>"),
         (&["publish", "-", "--all", "--snapshots", &url], "cannot be used with"),
         (&["publish", "-", "--snapshots", &url, "--ttl", "0s"], "--ttl: expected a duration above zero"),

@@ -35,9 +35,10 @@ impl Stream {
         stdin.write_all(events(1..=2).as_bytes()).expect("stdin");
         stdin.flush().expect("stdin");
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
-        let mut line = String::new();
-        stderr.read_line(&mut line).expect("stderr");
-        assert!(line.contains("block 1"), "{line}");
+        let mut said = String::new();
+        while !said.contains("block 1") {
+            assert!(stderr.read_line(&mut said).expect("stderr") > 0, "{said}");
+        }
         Self { child, stdin, stderr }
     }
 

@@ -21,6 +21,7 @@ use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::json_text::{float_digits, float_of, has_long_number, has_number, whole_characters};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
+use crate::model::text::quoted_lines;
 use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
 use crate::rows::codec::{Change, RowHead, Writer, encode_values};
@@ -250,7 +251,7 @@ impl Host {
         table.raw_set(
             "print",
             lua.create_function(|_, text: LuaString| {
-                tracing::info!(target: "script", "{}", lossy(&text.as_bytes()));
+                tracing::info!(target: "script", "{}", quoted_lines(&lossy(&text.as_bytes())));
                 Ok(())
             })?,
         )

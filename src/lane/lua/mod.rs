@@ -46,6 +46,7 @@ use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::CHUNK_EVENTS_MAX;
 use crate::model::schema::Schema;
+use crate::model::text::quoted_lines;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
 use crate::rows::existence::{ExistenceFilter, is_new};
@@ -472,7 +473,7 @@ impl ScriptEngine {
         if message.ends_with(OUT_OF_MEMORY) {
             return self.out_of_memory();
         }
-        LaneError::Handler { message, place: self.context.watch.place(), source: None }
+        LaneError::Handler { message: quoted_lines(&message), place: self.context.watch.place(), source: None }
     }
 
     fn out_of_memory(&self) -> LaneError {

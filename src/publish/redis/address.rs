@@ -7,12 +7,13 @@ use percent_encoding::percent_decode_str;
 use redis::io::tcp::TcpSettings;
 use redis::{ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 
+use crate::model::address::{cleaned, trimmed};
 use crate::model::text::nearest;
 
 /// The port of Redis.
 const PORT: u16 = 6379;
 
-/// An address that names no Redis server. It never repeats the address: that may hold a password.
+/// An address that names no Redis server. It never repeats what may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RedisUrlError(String);
@@ -58,14 +59,16 @@ fn refused(message: impl Into<String>) -> RedisUrlError {
 impl RedisUrl {
     /// Whether a text begins as an address of Redis does.
     pub fn is_meant(text: &str) -> bool {
-        Scheme::of(text).is_some()
+        Scheme::of(trimmed(text)).is_some()
     }
 
     /// Reads an address; the files of certificates (`?sslrootcert=FILE&sslcert=FILE&sslkey=FILE`) are taken from `base`.
+    /// Blanks, line ends and invisible characters at both ends are left out; within they are refused.
     ///
     /// # Errors
-    /// The text names no server; the message does not repeat it.
+    /// The text names no server; the message does not show what may hold a password.
     pub fn parse(text: &str, base: &Path) -> Result<Self, RedisUrlError> {
+        let text = cleaned(text).map_err(RedisUrlError)?;
         let (scheme, rest) = Scheme::of(text).ok_or_else(|| RedisUrlError(EXPECTED.into()))?;
         if rest.contains('#') {
             return Err(refused("a # must be written as %23; a certificate is always checked"));
@@ -331,7 +334,7 @@ mod tests {
             let url = RedisUrl::parse(text, Path::new("")).expect(text);
             assert_eq!(url.to_string(), shown);
         }
-        let url = RedisUrl::parse("redis://:s%40cret@h/3", Path::new("")).expect("an address");
+        let url = RedisUrl::parse(" redis://:s%40cret@h/3\r\n", Path::new("")).expect("an address");
         assert_eq!((url.credentials(), url.database()), (Some((None, "s@cret")), 3));
     }
 
@@ -354,6 +357,8 @@ mod tests {
             "rediss://u:secret@h?sslcert=x",
             "rediss://u:secret@h/#insecure",
             "redis+unix://secret",
+            "redis://u:secret\r@h",
+            "redis://h\u{200b}/?secret",
         ] {
             let error = RedisUrl::parse(text, Path::new("")).expect_err(text);
             assert!(!error.to_string().contains("secret"), "{error}");

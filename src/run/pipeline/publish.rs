@@ -13,7 +13,7 @@ use crate::commit::{CommitListener, Order, StoreCommitter};
 use crate::config::SnapshotsConfig;
 use crate::model::limits::{WAIT_STEP, publish_waiting_bytes};
 use crate::publish::{
-    DocumentFields, Mailbox, MinSeqs, PublishThread, RedisTarget, Target, UnpublishedRegion, WorkerPlan,
+    DocumentFields, Mailbox, MinSeqs, PublishStats, PublishThread, RedisTarget, Target, UnpublishedRegion, WorkerPlan,
 };
 use crate::run::shared::SharedParts;
 use crate::store::Store;
@@ -21,6 +21,10 @@ use crate::store::Store;
 /// How long publishing may go on after the last commit. Long enough for a slow Redis to take a backlog of many regions;
 /// a Redis that stalls ends it earlier.
 const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
+
+/// How long a stop waits for a place to publish to that has not answered once: it may never do. What is not published
+/// stays in the store for the next run.
+const UNHEARD_END_MAX: Duration = Duration::from_millis(500);
 
 /// A publish thread that has not started: the committer needs its mailbox first, and it needs the way to the committer.
 pub(super) struct PublishStart {
@@ -88,12 +92,14 @@ impl Pipeline {
         Ok(Some(PublishStart { plan, mailbox, inbox }))
     }
 
-    /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop.
+    /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop, and more closely if
+    /// nothing was heard from the place so far.
     pub(super) fn finish_publish(
         &self,
         publish: PublishThread,
         mut committer: Option<StoreCommitter>,
         complete: Option<i64>,
+        stats: &PublishStats,
     ) -> Vec<UnpublishedRegion> {
         let started = Instant::now();
         let stopped = Cell::new(None);
@@ -101,7 +107,9 @@ impl Pipeline {
             if self.stop.0.load(Ordering::Relaxed) {
                 let since = stopped.get().unwrap_or_else(Instant::now);
                 stopped.set(Some(since));
-                return (since + self.drain_timeout).min(started + PUBLISH_END_MAX);
+                let is_unheard = stats.published() + stats.duplicate() == 0;
+                let limit = if is_unheard { self.drain_timeout.min(UNHEARD_END_MAX) } else { self.drain_timeout };
+                return (since + limit).min(started + PUBLISH_END_MAX);
             }
             started + PUBLISH_END_MAX
         };

@@ -125,7 +125,7 @@ impl Pipeline {
         // Also after an error: what has committed is to be seen. The lock is held until then.
         let complete = outcome.as_ref().ok().and_then(|_| self.meter.read().checkpoint.block);
         let publishing = Instant::now();
-        let published = publish.map(|publish| self.finish_publish(publish, committer, complete));
+        let published = publish.map(|publish| self.finish_publish(publish, committer, complete, &shared.publish));
         let for_publish = if published.is_some() { publishing.elapsed() } else { Duration::ZERO };
         let mut report = self.report(before, outcome?, published);
         report.times.waits.publish = for_publish;

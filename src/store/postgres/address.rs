@@ -61,6 +61,8 @@ pub struct PostgresAddress {
     given: String,
     pub(super) config: Config,
     pub(super) tls: TlsPlan,
+    /// Whether one that takes no writes will do, of several servers.
+    takes_any: bool,
 }
 
 impl PartialEq for PostgresAddress {
@@ -136,7 +138,7 @@ impl PostgresAddress {
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
         });
-        Ok(Self { given: text.to_owned(), config, tls })
+        Ok(Self { given: text.to_owned(), config, tls, takes_any: false })
     }
 
     /// What the driver connects with: the password looked up, and every wait bounded.
@@ -155,6 +157,7 @@ impl PostgresAddress {
         }
         if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1
             && config.get_target_session_attrs() == TargetSessionAttrs::Any
+            && !self.takes_any
         {
             // Of several servers the one that takes writes, which may be another one by now.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
@@ -165,6 +168,13 @@ impl PostgresAddress {
             config.keepalives_retries(super::KEEPALIVE_RETRIES);
         }
         Ok(config)
+    }
+
+    /// The same servers, if there are several and the address does not say which of them: any will do.
+    pub(super) fn to_any_host(&self) -> Option<Self> {
+        let has_several = self.config.get_hosts().len().max(self.config.get_hostaddrs().len()) > 1;
+        let is_open = self.config.get_target_session_attrs() == TargetSessionAttrs::Any && !self.takes_any;
+        (has_several && is_open).then(|| Self { takes_any: true, ..self.clone() })
     }
 
     /// How long connecting may take in all, over all hosts, and the server's first answer with it.
@@ -185,7 +195,9 @@ impl PostgresAddress {
     }
 
     fn password(&self) -> Result<Option<String>, String> {
-        if let Some(password) = std::env::var("PGPASSWORD").ok().filter(|password| !password.is_empty()) {
+        // A file of secrets leaves a line end behind.
+        let given = std::env::var("PGPASSWORD").ok().map(|password| password.trim_end_matches(['\r', '\n']).to_owned());
+        if let Some(password) = given.filter(|password| !password.is_empty()) {
             return Ok(Some(password));
         }
         let in_home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".pgpass"));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::address::PostgresAddress;
 use super::fault::Fault;
-use super::session::{Purpose, Session};
+use super::session::{Purpose, Session, Stop};
 use crate::store::{StoreError, StorePlan};
 
 /// A database and what it is used for.
@@ -25,8 +25,8 @@ impl Database {
     }
 
     /// Connects to a server that takes writes; also to read, since what a standby has may be old.
-    pub(super) fn connect(&self, purpose: Purpose) -> Result<Session, Fault> {
-        let session = Session::open(&self.address, purpose)?;
+    pub(super) fn connect(&self, purpose: Purpose, stop: Stop<'_>) -> Result<Session, Fault> {
+        let session = Session::open(&self.address, purpose, stop)?;
         match session.greeting().read_only {
             Some(why) => Err(Fault::ReadOnly(why)),
             None => Ok(session),

@@ -18,6 +18,10 @@ pub(super) enum Fault {
     Stalled(Duration),
     /// The connection was given up before.
     Gone,
+    /// The run was asked to stop meanwhile.
+    Stopped,
+    /// What listens there is no Postgres; the message says what it is.
+    Stranger(String),
     /// Nothing can be written there now; the message says why.
     ReadOnly(&'static str),
     /// Our own server process of that number does not end, and still holds the lock.
@@ -65,6 +69,10 @@ impl Fault {
                 None if is_from_connection(error) => Remedy::Retry,
                 None => Remedy::GiveUp,
             },
+            // While a server is replaced, whatever stands before it may answer.
+            Self::Stranger(_) => Remedy::Retry,
+            // Whoever waits sees it.
+            Self::Stopped => Remedy::Retry,
             Self::Stalled(_) | Self::Gone | Self::ReadOnly(_) | Self::Busy(_) => Remedy::Retry,
             Self::Unusable(_) | Self::Foreign(_) => Remedy::GiveUp,
         }
@@ -98,9 +106,34 @@ impl Fault {
         matches!(self, Self::ReadOnly(_)) || self.code().is_some_and(of_resources)
     }
 
-    /// Whether the server refuses a parameter of the start-up: a pooler in the way does.
-    pub(super) fn is_protocol_violation(&self) -> bool {
-        self.code() == Some(&SqlState::PROTOCOL_VIOLATION)
+    /// Whether the server refuses a parameter of the start-up: a pooler in the way does, and Amazon's RDS Proxy in words
+    /// of its own.
+    pub(super) fn refuses_parameter(&self) -> bool {
+        [&SqlState::PROTOCOL_VIOLATION, &SqlState::FEATURE_NOT_SUPPORTED]
+            .contains(&self.code().unwrap_or(&SqlState::SUCCESSFUL_COMPLETION))
+    }
+
+    /// Whether it may come of speaking to what is no Postgres: something answered, and not as expected.
+    pub(super) fn may_be_a_stranger(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
+        let mut kind = None;
+        while let Some(inner) = cause {
+            kind = kind.or_else(|| inner.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
+            cause = inner.source();
+        }
+        let is_unheard = |kind| {
+            matches!(
+                kind,
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::TimedOut
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::NotFound
+                    | ErrorKind::PermissionDenied
+            )
+        };
+        error.code().is_none() && !kind.is_some_and(is_unheard)
     }
 }
 
@@ -167,9 +200,10 @@ impl std::fmt::Display for Fault {
             },
             Self::Stalled(waited) => write!(f, "no answer within {:.1} s", waited.as_secs_f64()),
             Self::Gone => f.write_str("the connection is gone"),
+            Self::Stopped => f.write_str("it had not answered"),
             Self::ReadOnly(why) => f.write_str(why),
             Self::Busy(pid) => write!(f, "our own server process {pid} does not end"),
-            Self::Unusable(why) | Self::Foreign(why) => f.write_str(why),
+            Self::Unusable(why) | Self::Foreign(why) | Self::Stranger(why) => f.write_str(why),
         }
     }
 }

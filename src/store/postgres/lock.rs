@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
-use super::session::{Backend, Link, Session};
+use super::session::{Backend, Link, Session, Stop, is_set};
 use crate::model::limits::WAIT_STEP;
 use crate::model::wait::pause;
 
@@ -40,7 +40,7 @@ fn key(pipeline: &str) -> i64 {
 }
 
 /// Takes the lock for the session. If a process of `ours` still holds it, that one is ended first.
-pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend]) -> Result<(), LockRefused> {
+pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend], stop: Stop<'_>) -> Result<(), LockRefused> {
     let key = key(pipeline);
     let started = Instant::now();
     let mut was_ended = false;
@@ -59,7 +59,10 @@ pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend]) -> R
             session.call(move |link| link.run(&format!("SELECT pg_terminate_backend({pid})")))?;
             was_ended = true;
         }
-        pause(WAIT_STEP, || false);
+        pause(WAIT_STEP, || is_set(stop));
+        if is_set(stop) {
+            return Err(LockRefused::Fault(Fault::Stopped));
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `address`, `tls` | where the database is, and how the way there is kept |
 //! | `session` | one connection, with a time limit for every call |
+//! | `stranger` | what only looks like a Postgres |
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
@@ -27,6 +28,7 @@ mod rows;
 mod session;
 mod snapshots;
 mod source;
+mod stranger;
 mod tables;
 mod tls;
 mod write;
@@ -49,7 +51,7 @@ use fault::{Fault, Remedy};
 use outage::Outage;
 use outbox::PostgresOutbox;
 use rows::{Readers, ReadersOf};
-use session::{Backend, Link, Purpose, Session};
+use session::{Backend, Link, Purpose, Session, Stop};
 use snapshots::PostgresSnapshots;
 use write::Layout;
 
@@ -80,8 +82,11 @@ pub(super) fn open_outbox(address: &PostgresAddress, pipeline: &str) -> Result<B
 }
 
 /// See [`super::open_snapshots`].
-pub(super) fn open_snapshots(address: &PostgresAddress) -> Result<Box<dyn SnapshotReader>, StoreError> {
-    Ok(Box::new(PostgresSnapshots::open(address)?))
+pub(super) fn open_snapshots(
+    address: &PostgresAddress,
+    stop: &Arc<AtomicBool>,
+) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    Ok(Box::new(PostgresSnapshots::open(address, stop)?))
 }
 
 /// The writing half.
@@ -138,9 +143,10 @@ impl PostgresStore {
         let mut outage = Outage::new(&database, doing);
         loop {
             let planned = Arc::clone(&database);
+            let stop = Some(&*database.plan.stop);
             let answer = self
-                .reconnected()?
-                .and_then(|session| session.call_until(&database.plan.stop, move |link| work(link, &planned.plan)));
+                .reconnected(stop)?
+                .and_then(|session| session.call_until(stop, move |link| work(link, &planned.plan)));
             match answer {
                 Ok(answer) => {
                     outage.is_over();
@@ -154,11 +160,11 @@ impl PostgresStore {
         }
     }
 
-    /// The connection that holds the lock, made anew if it was lost.
-    fn reconnected(&mut self) -> Result<Result<&mut Session, Fault>, StoreError> {
+    /// The connection that holds the lock, made anew if it was lost; `stop` ends that. A commit goes on after a stop.
+    fn reconnected(&mut self, stop: Stop<'_>) -> Result<Result<&mut Session, Fault>, StoreError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => match reserve(&self.database, &mut self.backends) {
+            None => match reserve(&self.database, &mut self.backends, stop) {
                 Ok(session) => session,
                 Err(Unopened::Fault(fault)) => return Ok(Err(fault)),
                 Err(Unopened::Refused(error)) => return Err(error),
@@ -171,7 +177,7 @@ impl PostgresStore {
     fn try_commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Result<Committed, Fault>, StoreError> {
         let was_lost = self.session.is_none();
         let (layouts, database, trusts_new) = (Arc::clone(&self.layouts), Arc::clone(&self.database), self.trusts_new);
-        let session = match self.reconnected()? {
+        let session = match self.reconnected(None)? {
             Ok(session) => session,
             Err(fault) => return Ok(Err(fault)),
         };
@@ -215,7 +221,7 @@ impl PostgresStore {
             return plain;
         }
         let (layouts, given) = (Arc::clone(&self.layouts), Arc::clone(batch));
-        let Ok(Ok(session)) = self.reconnected() else { return plain };
+        let Ok(Ok(session)) = self.reconnected(None) else { return plain };
         let Ok(Some(blamed)) = session.call(move |link| refused_row::find(link, &layouts, &given)) else {
             return plain;
         };
@@ -244,10 +250,10 @@ impl From<Fault> for Unopened {
 
 /// Connects, refuses what could not be relied on, and takes the lock. `ours` are the server's sides of connections of
 /// this store that may still hold it; the new one joins them.
-fn reserve(database: &Database, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
-    let mut session = database.connect(Purpose::General)?;
-    pooler::check(&mut session, &database.address)?;
-    let taken = lock::take(&mut session, &database.plan.pipeline, ours);
+fn reserve(database: &Database, ours: &mut Vec<Backend>, stop: Stop<'_>) -> Result<Session, Unopened> {
+    let mut session = database.connect(Purpose::General, stop)?;
+    pooler::check(&mut session, &database.address, stop)?;
+    let taken = lock::take(&mut session, &database.plan.pipeline, ours, stop);
     if taken.is_ok() {
         ours.clear();
         database.generation.fetch_add(1, Ordering::AcqRel);
@@ -265,13 +271,14 @@ fn reserve(database: &Database, ours: &mut Vec<Backend>) -> Result<Session, Unop
 
 /// Makes what is missing in the database, under the lock.
 fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
-    let mut session = reserve(database, ours)?;
+    let stop = Some(&*database.plan.stop);
+    let mut session = reserve(database, ours, stop)?;
     let planned = Arc::clone(database);
-    match session.call(move |link| tables::prepare(link, &planned.plan))? {
+    match session.call_until(stop, move |link| tables::prepare(link, &planned.plan))? {
         tables::Prepared::Ready(late) if late.is_empty() => Ok(session),
         tables::Prepared::Ready(late) => {
             tracing::info!("{}: making indexes on tables that are there already ({})", database.name, late.len());
-            session.call_within(INDEXES_MAX, move |link| tables::make_indexes(link, &late))?;
+            session.call_within(INDEXES_MAX, stop, move |link| tables::make_indexes(link, &late))?;
             Ok(session)
         }
         tables::Prepared::Later(format) => {
@@ -359,8 +366,9 @@ impl Store for PostgresStore {
         let doing = "numbering snapshots anew";
         let (pipeline, above) = (self.database.plan.pipeline.clone(), above.to_vec());
         // Not tried again: whoever asks does so later. A commit does not have to wait for it.
-        let renumbered =
-            self.reconnected()?.and_then(|session| session.call(move |link| write::renumber(link, &pipeline, &above)));
+        let renumbered = self
+            .reconnected(None)?
+            .and_then(|session| session.call(move |link| write::renumber(link, &pipeline, &above)));
         renumbered.map_err(|fault| {
             self.session = None;
             self.database.error(doing, fault)

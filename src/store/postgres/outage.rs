@@ -8,11 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::database::Database;
 use super::fault::{Fault, Remedy};
+use crate::model::limits::STORE_OUTAGE_MAX;
 use crate::model::wait::pause;
 use crate::store::StoreError;
-
-/// How long a database may be away while a run goes on: a restart takes seconds, a failover up to minutes.
-const OUTAGE_MAX: Duration = Duration::from_secs(300);
 
 /// How long it may be away when a run begins: then a mistake in the address is likelier.
 const OUTAGE_AT_START_MAX: Duration = Duration::from_secs(10);
@@ -41,7 +39,7 @@ impl Outage {
         Self {
             database,
             doing,
-            limit: OUTAGE_MAX,
+            limit: STORE_OUTAGE_MAX,
             since: None,
             delay: DELAY_MIN,
             heeds_stop: true,
@@ -53,7 +51,9 @@ impl Outage {
 
     /// For the first connection of a run.
     pub(super) fn at_start(database: &Arc<Database>) -> Self {
-        Self { limit: OUTAGE_AT_START_MAX, is_at_start: true, ..Self::new(database, "connecting") }
+        // It is counted from the first try on: one that hangs has used up the time already.
+        let since = Some(Instant::now());
+        Self { limit: OUTAGE_AT_START_MAX, is_at_start: true, since, ..Self::new(database, "connecting") }
     }
 
     /// For a commit: a run that is to stop drains, and bounds that by itself.
@@ -71,11 +71,17 @@ impl Outage {
         if fault.remedy() != Remedy::Retry {
             return Err(self.database.error(self.doing, fault));
         }
-        let is_first = self.since.is_none();
+        let is_first = self.tries == 0;
         let since = *self.since.get_or_insert_with(Instant::now);
         self.tries += 1;
         let name = &self.database.name;
-        if since.elapsed() + self.delay > self.limit || self.is_stopped() {
+        if self.is_stopped() {
+            return Err(StoreError::Stopped { store: name.clone(), doing: self.doing, cause: fault.told() });
+        }
+        if self.is_at_start && matches!(fault, Fault::Stranger(_)) {
+            return Err(self.database.unopened(fault.to_string(), fault));
+        }
+        if since.elapsed() + self.delay > self.limit {
             if self.is_at_start {
                 let cause = format!("{fault}; tried for {} s", since.elapsed().as_secs());
                 return Err(self.database.unopened(cause, fault));

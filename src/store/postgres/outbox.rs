@@ -35,7 +35,7 @@ impl PostgresOutbox {
     ) -> Result<T, StoreError> {
         let session = match self.session.take() {
             Some(session) => Ok(session),
-            None => Session::open(&self.address, Purpose::General).and_then(|mut session| {
+            None => Session::open(&self.address, Purpose::General, None).and_then(|mut session| {
                 // A mark that is lost in a crash is made again, so it need not be waited for.
                 session.call(|link| link.run("SET synchronous_commit = off"))?;
                 Ok(session)

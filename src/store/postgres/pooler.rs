@@ -7,7 +7,7 @@
 
 use super::address::PostgresAddress;
 use super::fault::Fault;
-use super::session::{Link, Purpose, Session};
+use super::session::{Link, Purpose, Session, Stop};
 
 const REFUSED: &str = "a pooler stands before the database and changes the server process between transactions \
                        (PgBouncer with pool_mode = transaction or statement): the lock of the one writer would be lost \
@@ -17,13 +17,13 @@ const REFUSED: &str = "a pooler stands before the database and changes the serve
 const TRIES: usize = 2;
 
 /// Refuses a connection that is pooled by transaction or statement.
-pub(super) fn check(session: &mut Session, address: &PostgresAddress) -> Result<(), Fault> {
+pub(super) fn check(session: &mut Session, address: &PostgresAddress, stop: Stop<'_>) -> Result<(), Fault> {
     if session.greeting().is_direct {
         return Ok(());
     }
     for _ in 0..TRIES {
         let before = session.call(process)?;
-        let mut other = Session::open(address, Purpose::General)?;
+        let mut other = Session::open(address, Purpose::General, stop)?;
         // That it answers at all is one thing; a pool by statement ends a connection that begins a transaction.
         other.call(process)?;
         let Ok(others) = other.call(|link| link.run("BEGIN")).and_then(|()| other.call(process)) else { continue };

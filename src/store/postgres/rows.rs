@@ -94,11 +94,11 @@ impl Readers {
             let generation = database.generation.load(Ordering::Acquire);
             let opened = match place {
                 Some((made_in, session)) if made_in == generation => Ok(session),
-                _ => database.connect(Purpose::ReadKeys),
+                _ => database.connect(Purpose::ReadKeys, Some(&database.plan.stop)),
             };
             let answer = opened.and_then(|mut session| {
                 let work = work.clone();
-                session.call_until(&database.plan.stop, work).map(|answer| (session, answer))
+                session.call_until(Some(&database.plan.stop), work).map(|answer| (session, answer))
             });
             match answer {
                 Ok((session, answer)) => {

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use postgres::types::{ToSql, Type};
-use postgres::{Client, NoTls, Row, SimpleQueryMessage, Statement};
+use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
 
 use super::address::{PostgresAddress, TlsMode};
 use super::fault::Fault;
-use super::tls;
+use super::{stranger, tls};
 use crate::model::limits::WAIT_STEP;
 
 /// Prepared statements that a connection keeps at most; their number depends on the shapes of batches.
@@ -30,6 +30,17 @@ const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a read may go on after the run was asked to stop.
 const STOPPED_WAIT: Duration = Duration::from_secs(2);
+
+/// How long connecting takes before it is looked whether a Postgres listens there.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+
+/// What ends a wait when it is set; none for what a stop does not end.
+pub(super) type Stop<'s> = Option<&'s AtomicBool>;
+
+/// Whether it is set.
+pub(super) fn is_set(stop: Stop<'_>) -> bool {
+    stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+}
 
 /// The setting that shows whether our start-up parameters have reached the server.
 const MARK: &str = "forebay.session";
@@ -85,16 +96,21 @@ pub(super) struct Link {
 }
 
 impl Session {
-    /// Connects. Blocks for the address's time limit at most.
-    pub(super) fn open(address: &PostgresAddress, purpose: Purpose) -> Result<Self, Fault> {
-        match Self::open_marked(address, purpose, true) {
+    /// Connects. Blocks for the address's time limit at most, or until `stop` is set.
+    pub(super) fn open(address: &PostgresAddress, purpose: Purpose, stop: Stop<'_>) -> Result<Self, Fault> {
+        match Self::open_marked(address, purpose, stop, true) {
             // A pooler that refuses a parameter it does not know: without it, it may do.
-            Err(fault) if fault.is_protocol_violation() => Self::open_marked(address, purpose, false),
+            Err(fault) if fault.refuses_parameter() => Self::open_marked(address, purpose, stop, false),
             opened => opened,
         }
     }
 
-    fn open_marked(address: &PostgresAddress, purpose: Purpose, with_mark: bool) -> Result<Self, Fault> {
+    fn open_marked(
+        address: &PostgresAddress,
+        purpose: Purpose,
+        stop: Stop<'_>,
+        with_mark: bool,
+    ) -> Result<Self, Fault> {
         let mut config = address.driver_config().map_err(Fault::Unusable)?;
         if with_mark {
             let given = config.get_options().unwrap_or_default().to_owned();
@@ -104,6 +120,7 @@ impl Session {
         config.application_name(&signature(&program));
         let tls = (address.tls.mode != TlsMode::Disable).then(|| tls::connector(&address.tls));
         let tls = tls.transpose().map_err(Fault::Unusable)?;
+        let asked = config.clone();
         let connect = move || match tls {
             Some(tls) => config.connect(tls),
             None => config.connect(NoTls),
@@ -128,8 +145,9 @@ impl Session {
             .name("forebay-store".into())
             .spawn(thread)
             .map_err(|error| Fault::Unusable(format!("cannot start a thread: {error}")))?;
-        let limit = address.connect_timeout();
-        let greeting = connected.recv_timeout(limit).map_err(|_| Fault::Stalled(limit))??;
+        // A commit that connects anew knows whom it speaks to, and wants no wait of a second.
+        let asked = (stop.is_some() && purpose == Purpose::General).then_some(&asked);
+        let greeting = await_greeting(&connected, address.connect_timeout(), asked, stop)?;
         if greeting.encoding != "UTF8" {
             return Err(Fault::Unusable(format!(
                 "the database's encoding is {}; expected UTF8, or some texts could not be stored",
@@ -155,31 +173,23 @@ impl Session {
         &mut self,
         work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
-        self.call_with(self.limit, None, work)
+        self.call_within(self.limit, None, work)
+    }
+
+    /// The same, but given up soon after `stop` is set.
+    pub(super) fn call_until<T: Send + 'static>(
+        &mut self,
+        stop: Stop<'_>,
+        work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.call_within(self.limit, stop, work)
     }
 
     /// The same with a time limit of its own.
     pub(super) fn call_within<T: Send + 'static>(
         &mut self,
         limit: Duration,
-        work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Fault> {
-        self.call_with(limit, None, work)
-    }
-
-    /// The same, but given up soon after `stop` is set.
-    pub(super) fn call_until<T: Send + 'static>(
-        &mut self,
-        stop: &AtomicBool,
-        work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Fault> {
-        self.call_with(self.limit, Some(stop), work)
-    }
-
-    fn call_with<T: Send + 'static>(
-        &mut self,
-        limit: Duration,
-        stop: Option<&AtomicBool>,
+        stop: Stop<'_>,
         work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         if self.is_broken {
@@ -192,18 +202,13 @@ impl Session {
             Ok(()) => self.wait(&done, limit, stop),
             Err(_) => Err(Fault::Gone),
         };
-        if let Err(Fault::Stalled(_) | Fault::Gone) = result {
+        if let Err(Fault::Stalled(_) | Fault::Stopped | Fault::Gone) = result {
             self.is_broken = true;
         }
         result
     }
 
-    fn wait<T>(
-        &self,
-        done: &Receiver<Result<T, Fault>>,
-        limit: Duration,
-        stop: Option<&AtomicBool>,
-    ) -> Result<T, Fault> {
+    fn wait<T>(&self, done: &Receiver<Result<T, Fault>>, limit: Duration, stop: Stop<'_>) -> Result<T, Fault> {
         let mut steps = self.steps.load(Ordering::Acquire);
         let mut since = Instant::now();
         let mut stopped: Option<Instant> = None;
@@ -214,10 +219,8 @@ impl Session {
                 Err(RecvTimeoutError::Disconnected) => return Err(Fault::Gone),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
-                && stopped.get_or_insert_with(Instant::now).elapsed() > STOPPED_WAIT
-            {
-                return Err(Fault::Stalled(since.elapsed()));
+            if is_set(stop) && stopped.get_or_insert_with(Instant::now).elapsed() > STOPPED_WAIT {
+                return Err(Fault::Stopped);
             }
             let now = self.steps.load(Ordering::Acquire);
             if now != steps {
@@ -227,6 +230,57 @@ impl Session {
             }
         }
     }
+}
+
+/// Waits until a connection is made. With `asked`, it is looked meanwhile whether a Postgres listens there at all.
+fn await_greeting(
+    connected: &Receiver<Result<Greeting, Fault>>,
+    limit: Duration,
+    asked: Option<&Config>,
+    stop: Stop<'_>,
+) -> Result<Greeting, Fault> {
+    let since = Instant::now();
+    let mut looked = None;
+    let failed = loop {
+        match connected.recv_timeout(WAIT_STEP.min(limit)) {
+            Ok(Err(fault)) if fault.may_be_a_stranger() => break fault,
+            Ok(greeting) => return greeting,
+            Err(RecvTimeoutError::Disconnected) => return Err(Fault::Gone),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if is_set(stop) {
+            return Err(Fault::Stopped);
+        }
+        if let Some(Ok(Some(stranger))) = looked.as_ref().map(Receiver::try_recv) {
+            return Err(Fault::Stranger(stranger));
+        }
+        if since.elapsed() >= limit {
+            return Err(Fault::Stalled(since.elapsed()));
+        }
+        if looked.is_none() && since.elapsed() >= LOOK_AFTER {
+            looked = asked.map(look);
+        }
+    };
+    let Some(looked) = looked.or_else(|| asked.map(look)) else { return Err(failed) };
+    loop {
+        match looked.recv_timeout(WAIT_STEP) {
+            Ok(Some(stranger)) => return Err(Fault::Stranger(stranger)),
+            Err(RecvTimeoutError::Timeout) if is_set(stop) => return Err(Fault::Stopped),
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return Err(failed),
+        }
+    }
+}
+
+/// Looks, on a thread of its own, what listens there.
+fn look(asked: &Config) -> Receiver<Option<String>> {
+    let (answer, looked) = bounded(1);
+    let asked = asked.clone();
+    // Contract of the thread. In: an address. Out: one answer, which nobody may be waiting for any more. Ends: within
+    // seconds. If it cannot be started, the channel says so.
+    let look = move || drop(answer.send(stranger::listener(&asked)));
+    let _ = std::thread::Builder::new().name("forebay-look".into()).spawn(look);
+    looked
 }
 
 /// How a connection of this process signs, so that whoever is refused can say who holds the lock. Postgres keeps 63
@@ -275,10 +329,21 @@ impl Link {
             "SELECT pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
                current_setting('{MARK}', true), pg_is_in_recovery(), current_setting('transaction_read_only'),
                (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), current_setting('server_encoding'),
-               (SELECT setting FROM pg_settings WHERE name = 'statement_timeout')"
+               (SELECT setting FROM pg_settings WHERE name = 'statement_timeout'), version()"
         ));
-        let row = self.texts(&sql)?;
+        let row = match self.texts(&sql) {
+            Ok(row) => row,
+            // Some other servers do not get so far.
+            Err(fault @ Fault::Sql(_)) if fault.code().is_some() => {
+                let version = self.text("SELECT version()").ok().flatten().unwrap_or_default();
+                return Err(stranger::refused_version(&version).map_or(fault, Fault::Unusable));
+            }
+            Err(fault) => return Err(fault),
+        };
         let field = |at: usize| row.get(at).map_or("", String::as_str);
+        if let Some(refused) = stranger::refused_version(field(8)) {
+            return Err(Fault::Unusable(refused));
+        }
         let read_only = match (field(3), field(4)) {
             ("t", _) => Some("the server is a standby, which takes no writes"),
             (_, "on") => Some("the role or the database is set to read only"),

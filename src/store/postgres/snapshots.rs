@@ -1,14 +1,16 @@
 //! Reading snapshots and status from a Postgres store. Takes no lock and makes nothing.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use postgres::Row;
 use postgres::types::Type;
 
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
-use super::session::{Link, Purpose, Session};
-use super::{PostgresAddress, StoreError, error_of, tables};
+use super::session::{Link, Purpose, Session, Stop};
+use super::{PostgresAddress, StoreError, advice, tables};
 use crate::model::timestamp::Timestamp;
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
@@ -19,23 +21,31 @@ const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc::te
 pub(in crate::store) struct PostgresSnapshots {
     session: Session,
     name: String,
+    /// Set when whoever asks is to stop.
+    stop: Arc<AtomicBool>,
     /// Whether any run has used the database yet.
     has_tables: bool,
 }
 
 impl PostgresSnapshots {
-    pub(in crate::store) fn open(address: &PostgresAddress) -> Result<Self, StoreError> {
+    pub(in crate::store) fn open(address: &PostgresAddress, stop: &Arc<AtomicBool>) -> Result<Self, StoreError> {
         let name = address.to_string();
-        let opened = Session::open(address, Purpose::General).and_then(|mut session| {
-            let found = session.call(|link| link.text("SELECT to_regclass('forebay.snapshots_age') IS NOT NULL"))?;
+        let opened = connect(address, Some(stop)).and_then(|mut session| {
+            let found = session
+                .call_until(Some(stop), |link| link.text("SELECT to_regclass('forebay.snapshots_age') IS NOT NULL"))?;
             Ok((session, found.as_deref() == Some("t")))
         });
-        let (session, has_tables) =
-            opened.map_err(|fault| StoreError::Open { store: name.clone(), cause: fault.told() })?;
+        let (session, has_tables) = opened.map_err(|fault| match fault {
+            Fault::Stopped => StoreError::Stopped { store: name.clone(), doing: "connecting", cause: fault.told() },
+            fault => {
+                let cause = format!("{fault}{}", reading_advice(&fault));
+                StoreError::Open { store: name.clone(), cause: fault.into_reason(cause) }
+            }
+        })?;
         if session.is_exposed(address) {
             super::database::warn_exposed(&name);
         }
-        Ok(Self { session, name, has_tables })
+        Ok(Self { session, name, stop: Arc::clone(stop), has_tables })
     }
 
     /// Asks, if there is anything to ask.
@@ -47,7 +57,29 @@ impl PostgresSnapshots {
         if !self.has_tables {
             return Ok(T::default());
         }
-        self.session.call(work).map_err(|fault| error_of(&self.name, doing, fault))
+        self.session.call_until(Some(&self.stop), work).map_err(|fault| {
+            let cause = format!("{fault}{}", reading_advice(&fault));
+            StoreError::Sql { store: self.name.clone(), doing, cause: fault.into_reason(cause) }
+        })
+    }
+}
+
+/// Connects to a server that may be a standby. Of several hosts one that takes writes has what is newest; where none can
+/// be reached, any of them is better than none.
+fn connect(address: &PostgresAddress, stop: Stop<'_>) -> Result<Session, Fault> {
+    match (Session::open(address, Purpose::General, stop), address.to_any_host()) {
+        (Err(fault), Some(any)) if !matches!(fault, Fault::Stopped) => {
+            Session::open(&any, Purpose::General, stop).map_err(|_| fault)
+        }
+        (opened, _) => opened,
+    }
+}
+
+/// The next step of whoever only reads, where there is one.
+fn reading_advice(fault: &Fault) -> &'static str {
+    match fault.code().map_or("", |code| code.code()) {
+        "42501" => "; give the role USAGE on the schema forebay and SELECT on its tables",
+        _ => advice(fault),
     }
 }
 

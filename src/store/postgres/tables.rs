@@ -3,11 +3,12 @@
 //! Ours are in the schema `forebay`; a pipeline's are in a schema of its name. Keys compare byte by byte (`COLLATE "C"`),
 //! as sealed rows are sorted, so that a batch goes through an index from left to right.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postgres::types::Type;
 
+use super::binary::types_of;
 use super::fault::Fault;
 use super::session::Link;
 use super::source;
@@ -157,9 +158,18 @@ struct Survey {
     entities: Vec<(String, String)>,
     /// Tables and indexes in the pipeline's schema.
     relations: BTreeSet<String>,
-    /// The columns of its tables as they are now, `table.column type`, and of each table with that primary key
-    /// `table region,id`: people change tables.
-    columns: BTreeSet<String>,
+    /// The columns of its tables as they are now, by `table.column`: people change tables.
+    columns: BTreeMap<String, TypeNow>,
+    /// The unique keys of its tables, as `table column,column`.
+    keys: BTreeSet<String>,
+}
+
+/// The type that a column has now. Settings of the server change how its name is written, and not its number.
+struct TypeNow {
+    number: u32,
+    /// A bound such as that of `varchar(10)`; -1 for none.
+    bound: i32,
+    name: String,
 }
 
 impl Survey {
@@ -169,17 +179,14 @@ impl Survey {
                      to_regclass('forebay.source_files') IS NOT NULL,
                      EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
                      ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
-                     ARRAY(SELECT c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
-                           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
-                           WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped)
-                     || ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)
+                     ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)
                                 FROM unnest(i.indkey) WITH ORDINALITY k (num, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num)
                            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indrelid = c.oid
                            WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL)";
         let row = link.query(sql, std::slice::from_ref(&pipeline))?;
         let row = row.first().ok_or_else(no_answer)?;
         let relations: Vec<String> = row.try_get(3)?;
-        let columns: Vec<String> = row.try_get(4)?;
+        let keys: Vec<String> = row.try_get(4)?;
         let mut survey = Self {
             has_own: row.try_get(0)?,
             has_files: row.try_get(1)?,
@@ -187,8 +194,16 @@ impl Survey {
             known: None,
             entities: Vec::new(),
             relations: relations.into_iter().collect(),
-            columns: columns.into_iter().collect(),
+            columns: BTreeMap::new(),
+            keys: keys.into_iter().collect(),
         };
+        let sql = "SELECT c.relname || '.' || a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod)
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+                   WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped";
+        for row in link.query(sql, std::slice::from_ref(&pipeline))? {
+            let now = TypeNow { number: row.try_get(1)?, bound: row.try_get(2)?, name: row.try_get(3)? };
+            survey.columns.insert(row.try_get(0)?, now);
+        }
         if survey.has_own {
             let sql = "SELECT format, has_snapshots FROM forebay.pipelines WHERE pipeline = $1";
             if let Some(row) = link.query(sql, std::slice::from_ref(&pipeline))?.first() {
@@ -238,19 +253,18 @@ impl Survey {
     fn changes_by_others(&self, entity: &Entity, stored: &str, found: &mut Vec<String>) {
         let name = &entity.name;
         let noted: Vec<(&str, &str)> = parse_columns(stored);
-        let keys = [("region", "text"), ("id", "text")];
-        let wanted = noted.iter().filter_map(|(column, kind)| Some((*column, sql_type(ColumnType::from_name(kind)?))));
+        let keys = [("region", ColumnType::Text), ("id", ColumnType::Text)];
+        let wanted = noted.iter().filter_map(|(column, kind)| Some((*column, ColumnType::from_name(kind)?)));
         for (column, kind) in keys.into_iter().chain(wanted) {
-            if self.columns.contains(&format!("{name}.{column} {kind}")) {
-                continue;
-            }
-            let begin = format!("{name}.{column} ");
-            match self.columns.iter().find_map(|column| column.strip_prefix(&begin)) {
-                Some(now) => found.push(format!("{name}.{column} was altered from {kind} to {now}")),
+            match self.columns.get(&format!("{name}.{column}")) {
+                Some(now) if now.number == types_of(kind).0.oid() && now.bound == -1 => {}
+                Some(now) => {
+                    found.push(format!("{name}.{column} was altered from {} to {}", sql_type(kind), now.name));
+                }
                 None => found.push(format!("column {name}.{column} was removed from the table")),
             }
         }
-        if !self.columns.contains(&format!("{name} region,id")) {
+        if !self.keys.contains(&format!("{name} region,id")) {
             found.push(format!("the primary key (region, id) of {name} was removed"));
         }
     }

@@ -3,6 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `lock` | the one writer of a pipeline |
+//! | `busy` | waiting for a file that another program holds |
+//! | `read_only` | opening a file that may only be read |
 //! | `tables` | the tables, and what may change about them |
 //! | `write` | one batch, one transaction |
 //! | `source` | what of its source is committed |
@@ -11,9 +13,11 @@
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
 
+mod busy;
 mod find;
 mod lock;
 mod outbox;
+mod read_only;
 mod rows;
 mod snapshots;
 mod source;
@@ -24,7 +28,7 @@ mod write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -32,26 +36,26 @@ use super::{Committed, OpenReader, Outbox, RowReader, SnapshotReader, Store, Sto
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::cause::Reason;
 use crate::model::checkpoint::Checkpoint;
+use crate::model::limits::STORE_OUTAGE_MAX;
 use crate::model::schema::Schema;
 use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
+use busy::{Patience, TRY_TIMEOUT};
 use lock::WriterLock;
 use outbox::SqliteOutbox;
 use snapshots::SqliteSnapshots;
 use write::Statements;
 
-/// How long a statement waits for another program that holds the file.
+/// How long a statement beside a run waits for another program that holds the file: of commands that read, and of marks,
+/// which are made again later.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long it waits between two tries where SQLite itself does not wait.
-const BUSY_STEP: Duration = Duration::from_millis(5);
 
 /// Pages that the cache of a connection holds, in KiB (the negative form of `cache_size`).
 const CACHE_KIB: i64 = 8 * 1024;
 
 /// See [`super::open()`].
 pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
-    Ok(Box::new(SqliteStore::open(path, plan)?))
+    Ok(Box::new(SqliteStore::open(path, plan, STORE_OUTAGE_MAX)?))
 }
 
 /// See [`super::open_outbox`].
@@ -72,6 +76,7 @@ struct SqliteStore {
     statements: Statements,
     /// The file that was opened, by device and number.
     file: (u64, u64),
+    patience: Arc<Patience>,
     // Given back last, when the connection is closed.
     _lock: WriterLock,
 }
@@ -120,17 +125,30 @@ fn explain(error: &rusqlite::Error) -> String {
 }
 
 impl SqliteStore {
-    fn open(path: &Path, plan: StorePlan) -> Result<Self, StoreError> {
+    /// Opens the file; while another program holds it, here and later, it is waited for up to `held_max`.
+    fn open(path: &Path, plan: StorePlan, held_max: Duration) -> Result<Self, StoreError> {
         let name = StoreName(path.to_owned());
+        let patience = Patience::new(name.clone(), held_max, Arc::clone(&plan.stop));
         check_place(path, &name)?;
         let lock = WriterLock::take(&one_name(path), &plan.pipeline, &name)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(|error| name.unopened(error))?;
-        prepare(&connection).map_err(|error| name.unopened(error))?;
-        tables::prepare(&mut connection, &name, &plan)?;
+        patience.ask("opening it", || {
+            prepare(&connection).map_err(|error| name.unopened(error))?;
+            tables::prepare(&mut connection, &name, &plan)
+        })?;
         let statements = Statements::new(&plan.schema);
         let file = file_number(path).ok_or_else(|| name.cannot_open("it was removed just now"))?;
-        Ok(Self { connection, name, plan, statements, file, _lock: lock })
+        Ok(Self { connection, name, plan, statements, file, patience, _lock: lock })
+    }
+
+    /// Reads, also from a file that is held for a while.
+    fn ask<T>(
+        &self,
+        doing: &'static str,
+        read: impl Fn(&Connection, &StorePlan) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.patience.ask(doing, || read(&self.connection, &self.plan).map_err(self.name.sql(doing)))
     }
 }
 
@@ -165,23 +183,12 @@ fn check_place(path: &Path, name: &StoreName) -> Result<(), StoreError> {
 
 /// Sets up a connection that writes.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.busy_timeout(TRY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
-    set_wal(connection)?;
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     // A snapshot may be published as soon as its batch has committed, so a commit must survive a power loss.
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)
-}
-
-/// Sets the journal to WAL. SQLite does not wait for others here, so this does.
-fn set_wal(connection: &Connection) -> rusqlite::Result<()> {
-    let started = Instant::now();
-    loop {
-        match connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())) {
-            Err(error) if is_busy(&error) && started.elapsed() < BUSY_TIMEOUT => std::thread::park_timeout(BUSY_STEP),
-            result => return result,
-        }
-    }
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {
@@ -190,9 +197,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 impl Store for SqliteStore {
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        tables::checkpoint(&self.connection, &self.plan.pipeline)
-            .map(Option::unwrap_or_default)
-            .map_err(self.name.sql("reading the checkpoint"))
+        let found = self.ask("reading the checkpoint", |open, plan| tables::checkpoint(open, &plan.pipeline))?;
+        Ok(found.unwrap_or_default())
     }
 
     fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
@@ -206,46 +212,53 @@ impl Store for SqliteStore {
     }
 
     fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
-        tables::pending_regions(&self.connection, &self.plan.pipeline)
-            .map_err(self.name.sql("reading which regions lack a snapshot"))
+        self.ask("reading which regions lack a snapshot", |open, plan| tables::pending_regions(open, &plan.pipeline))
     }
 
     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
-        let is_empty = |entity| tables::is_empty(&self.connection, entity);
-        let empty: rusqlite::Result<_> = self.plan.schema.entities().iter().map(is_empty).collect();
-        empty.map_err(self.name.sql("looking whether the tables are empty"))
+        self.ask("looking whether the tables are empty", |open, plan| {
+            plan.schema.entities().iter().map(|entity| tables::is_empty(open, entity)).collect()
+        })
     }
 
     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
-        // SQLite would go on writing into a file that nobody finds any more.
-        if file_number(&self.name.0) != Some(self.file) {
-            return Err(self.name.cannot_open("the file was removed or replaced while it was written to"));
+        let mut waiting = self.patience.wait_to_commit();
+        loop {
+            // SQLite would go on writing into a file that nobody finds any more.
+            if file_number(&self.name.0) != Some(self.file) {
+                return Err(self.name.cannot_open("the file was removed or replaced while it was written to"));
+            }
+            match write::commit(&mut self.connection, &self.statements, &self.name, &self.plan, batch) {
+                Ok(committed) => {
+                    waiting.is_over();
+                    return Ok(Committed { retries: waiting.tries(), ..committed });
+                }
+                Err(error) => waiting.wait(error)?,
+            }
         }
-        write::commit(&mut self.connection, &self.statements, &self.name, &self.plan, batch)
     }
 
     fn undo_log(&mut self, rows_from: u64) -> Result<Vec<UndoRecord>, StoreError> {
-        let doing = self.name.sql("reading the history");
-        undo_log::read(&self.connection, &self.plan.pipeline, rows_from).map_err(doing)
+        self.ask("reading the history", |open, plan| undo_log::read(open, &plan.pipeline, rows_from))
     }
 
     fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
-        let doing = self.name.sql("reading the regions");
-        undo_log::region_blocks(&self.connection, &self.plan.pipeline).map_err(doing)
+        self.ask("reading the regions", |open, plan| undo_log::region_blocks(open, &plan.pipeline))
     }
 
     fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
-        let doing = self.name.sql("reading the regions");
-        undo_log::set_back_regions(&self.connection, &self.plan.pipeline).map_err(doing)
+        self.ask("reading the regions", |open, plan| undo_log::set_back_regions(open, &plan.pipeline))
     }
 
     fn readers(&self) -> Arc<dyn OpenReader> {
-        Arc::new(SqliteReaders { name: self.name.clone(), schema: Arc::clone(&self.plan.schema) })
+        let (name, schema) = (self.name.clone(), Arc::clone(&self.plan.schema));
+        Arc::new(SqliteReaders { name, schema, patience: Arc::clone(&self.patience) })
     }
 
     fn renumber(&mut self, above: &[(Arc<str>, u64)]) -> Result<(), StoreError> {
-        let doing = self.name.sql("numbering snapshots anew");
-        write::renumber(&mut self.connection, &self.plan.pipeline, above).map_err(doing)
+        let doing = "numbering snapshots anew";
+        let Self { connection, name, plan, patience, .. } = self;
+        patience.ask(doing, || write::renumber(connection, &plan.pipeline, above).map_err(name.sql(doing)))
     }
 
     fn outbox(&self) -> Option<Box<dyn Outbox>> {
@@ -257,23 +270,15 @@ impl Store for SqliteStore {
 struct SqliteReaders {
     name: StoreName,
     schema: Arc<Schema>,
+    patience: Arc<Patience>,
 }
 
 impl OpenReader for SqliteReaders {
     fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
-        let connection = open_read_only(&self.name)?;
-        find::prepare(&connection).map_err(self.name.sql("preparing to read rows"))?;
-        Ok(Box::new(rows::SqliteRows::new(connection, self.name.clone(), Arc::clone(&self.schema))))
+        let connection = read_only::open(&self.name, TRY_TIMEOUT)?;
+        let doing = "preparing to read rows";
+        self.patience.ask(doing, || find::prepare(&connection).map_err(self.name.sql(doing)))?;
+        let (name, schema) = (self.name.clone(), Arc::clone(&self.schema));
+        Ok(Box::new(rows::SqliteRows::new(connection, name, schema, Arc::clone(&self.patience))))
     }
-}
-
-/// Opens a connection that cannot write.
-fn open_read_only(name: &StoreName) -> Result<Connection, StoreError> {
-    if !name.0.exists() {
-        return Err(StoreError::Missing { store: name.text() });
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&name.0, flags).map_err(|error| name.unopened(error))?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| name.unopened(error))?;
-    Ok(connection)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::read_only::{lacks_rights, open_anyhow};
 use super::{BUSY_TIMEOUT, StoreError, StoreName};
 use crate::model::limits::PUBLISH_REQUEST_BYTES_MAX;
 use crate::model::timestamp::Timestamp;
@@ -41,10 +42,14 @@ fn open(name: &StoreName) -> Result<Connection, StoreError> {
     let opened = Connection::open_with_flags(&name.0, flags).and_then(|connection| {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // A mark that is lost in a power cut is made again, so it need not be synced.
-        connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        connection.execute_batch("PRAGMA synchronous = NORMAL; SELECT count(*) FROM sqlite_schema")?;
         Ok(connection)
     });
-    opened.map_err(|error| name.unopened(error))
+    match opened {
+        // What may only be read can be published all the same; that it is not marked is told.
+        Err(error) if lacks_rights(&error) => open_anyhow(name, BUSY_TIMEOUT).map(|(connection, _)| connection),
+        opened => opened.map_err(|error| name.unopened(error)),
+    }
 }
 
 impl Outbox for SqliteOutbox {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::types::ValueRef as SqlRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
+use super::busy::Patience;
 use super::{StoreError, StoreName, find};
 use crate::model::ids::EntityNo;
 use crate::model::numeric::Numeric;
@@ -18,13 +19,14 @@ pub(super) struct SqliteRows {
     connection: Connection,
     name: StoreName,
     schema: Arc<Schema>,
+    patience: Arc<Patience>,
     select: Vec<String>,
     by_id: Vec<String>,
     by_region: Vec<String>,
 }
 
 impl SqliteRows {
-    pub(super) fn new(connection: Connection, name: StoreName, schema: Arc<Schema>) -> Self {
+    pub(super) fn new(connection: Connection, name: StoreName, schema: Arc<Schema>, patience: Arc<Patience>) -> Self {
         connection.set_prepared_statement_cache_capacity(2 * schema.entities().len() + 64);
         let select = |entity: &Entity, rest: &str| {
             let columns: String = entity.columns.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
@@ -33,12 +35,58 @@ impl SqliteRows {
         let by_id = schema.entities().iter().map(|entity| select(entity, "AND \"id\" = ?2")).collect();
         let by_region = schema.entities().iter().map(|entity| select(entity, "ORDER BY \"id\"")).collect();
         let all = schema.entities().iter().map(|entity| select(entity, "")).collect();
-        Self { connection, name, schema, select: all, by_id, by_region }
+        Self { connection, name, schema, patience, select: all, by_id, by_region }
+    }
+}
+
+impl SqliteRows {
+    /// Reads, also from a file that is held for a while; what a try has found before it failed is taken back.
+    fn patiently<T>(
+        &mut self,
+        doing: &'static str,
+        found: &mut [Vec<u8>],
+        mut read: impl FnMut(&mut Self, &mut [Vec<u8>]) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let before: Vec<usize> = found.iter().map(Vec::len).collect();
+        Arc::clone(&self.patience).ask(doing, || {
+            found.iter_mut().zip(&before).for_each(|(packed, before)| packed.truncate(*before));
+            read(self, found)
+        })
     }
 }
 
 impl RowReader for SqliteRows {
     fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        self.patiently("reading rows", found, |rows, found| rows.try_rows(entity, wanted, found))
+    }
+
+    fn regions(
+        &mut self,
+        entity: EntityNo,
+        regions: &[&str],
+        limit: RegionLimit,
+        found: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError> {
+        self.patiently("reading a region", found, |rows, found| rows.try_regions(entity, regions, limit, found))
+    }
+
+    fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        self.patiently("finding rows", found, |rows, found| rows.try_find(entity, wanted, found))
+    }
+
+    fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+        self.patiently("counting rows", &mut [], |rows, _| rows.try_count(entity, wanted, but))
+    }
+}
+
+/// One try each.
+impl SqliteRows {
+    fn try_rows(
+        &mut self,
+        entity: EntityNo,
+        wanted: &[RegionIds<'_>],
+        found: &mut [Vec<u8>],
+    ) -> Result<(), StoreError> {
         let doing = self.name.sql("reading rows");
         let mut statement = self.connection.prepare_cached(&self.by_id[entity.index()]).map_err(&doing)?;
         let entity = &self.schema[entity];
@@ -50,7 +98,7 @@ impl RowReader for SqliteRows {
         Ok(())
     }
 
-    fn regions(
+    fn try_regions(
         &mut self,
         entity: EntityNo,
         regions: &[&str],
@@ -75,7 +123,12 @@ impl RowReader for SqliteRows {
         whole.collect::<rusqlite::Result<Vec<bool>>>().map_err(&doing)
     }
 
-    fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+    fn try_find(
+        &mut self,
+        entity: EntityNo,
+        wanted: &[RegionQuery<'_>],
+        found: &mut [Vec<u8>],
+    ) -> Result<(), StoreError> {
         let doing = self.name.sql("finding rows");
         let described = &self.schema[entity];
         for (RegionQuery { region, query }, packed) in wanted.iter().zip(found) {
@@ -96,7 +149,7 @@ impl RowReader for SqliteRows {
         Ok(())
     }
 
-    fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+    fn try_count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
         let doing = self.name.sql("counting rows");
         let described = &self.schema[entity];
         let RegionQuery { region, query } = wanted;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, StoreName, open_read_only, tables};
+use super::read_only::{self, Still};
+use super::{BUSY_TIMEOUT, StoreError, StoreName, tables};
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
 
@@ -14,16 +15,18 @@ const COLUMNS: &str = "s.region, s.id, s.seq, s.block, s.generated_at, s.doc, s.
 pub(in crate::store) struct SqliteSnapshots {
     connection: Connection,
     name: StoreName,
+    /// The file as it was opened, if it is read as one that does not change.
+    still: Option<Still>,
 }
 
 impl SqliteSnapshots {
     pub(in crate::store) fn open(path: &Path) -> Result<Self, StoreError> {
         let name = StoreName(path.to_owned());
-        let connection = open_read_only(&name)?;
+        let (connection, still) = read_only::open_anyhow(&name, BUSY_TIMEOUT)?;
         let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'forebay_pipelines'";
         let known = connection.query_row(sql, [], |_| Ok(())).optional().map_err(name.sql("reading the tables"))?;
         match known {
-            Some(()) => Ok(Self { connection, name }),
+            Some(()) => Ok(Self { connection, name, still }),
             None => Err(name.cannot_open("it holds no table of forebay; has `forebay run` used it?")),
         }
     }
@@ -34,6 +37,18 @@ impl SqliteSnapshots {
             rows.collect::<rusqlite::Result<Vec<_>>>()
         });
         rows.map_err(self.name.sql("reading snapshots"))
+    }
+
+    /// Asks. What was read from a file that has changed under a connection that does not look is read again.
+    fn ask<T>(&mut self, ask: impl Fn(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let answer = ask(self);
+        match &self.still {
+            Some(still) if still.has_changed(&self.name) => {
+                (self.connection, self.still) = (read_only::open(&self.name, BUSY_TIMEOUT)?, None);
+                ask(self)
+            }
+            _ => answer,
+        }
     }
 }
 
@@ -51,6 +66,35 @@ fn snapshot(row: &Row<'_>) -> rusqlite::Result<StoredSnapshot> {
 
 impl SnapshotReader for SqliteSnapshots {
     fn pipelines(&mut self) -> Result<Vec<String>, StoreError> {
+        self.ask(Self::read_pipelines)
+    }
+
+    fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError> {
+        self.ask(|open| open.read_latest(pipeline, regions))
+    }
+
+    fn history(
+        &mut self,
+        pipeline: &str,
+        region: &str,
+        limit: usize,
+        since: Option<&str>,
+    ) -> Result<Vec<StoredSnapshot>, StoreError> {
+        self.ask(|open| open.read_history(pipeline, region, limit, since))
+    }
+
+    fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError> {
+        self.ask(|open| open.read_one(pipeline, id))
+    }
+
+    fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError> {
+        self.ask(|open| open.read_status(pipeline))
+    }
+}
+
+/// One look each.
+impl SqliteSnapshots {
+    fn read_pipelines(&self) -> Result<Vec<String>, StoreError> {
         let names = self.connection.prepare("SELECT pipeline FROM forebay_pipelines ORDER BY pipeline").and_then(
             |mut statement| {
                 let rows = statement.query_map([], |row| row.get(0))?;
@@ -60,7 +104,7 @@ impl SnapshotReader for SqliteSnapshots {
         names.map_err(self.name.sql("reading the pipelines"))
     }
 
-    fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError> {
+    fn read_latest(&self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError> {
         if regions.is_empty() {
             let sql = format!(
                 "SELECT {COLUMNS} FROM forebay_regions r JOIN forebay_snapshots s
@@ -71,13 +115,13 @@ impl SnapshotReader for SqliteSnapshots {
         }
         let mut found = Vec::new();
         for region in regions {
-            found.extend(self.history(pipeline, region, 1, None)?);
+            found.extend(self.read_history(pipeline, region, 1, None)?);
         }
         Ok(found)
     }
 
-    fn history(
-        &mut self,
+    fn read_history(
+        &self,
         pipeline: &str,
         region: &str,
         limit: usize,
@@ -90,18 +134,18 @@ impl SnapshotReader for SqliteSnapshots {
         self.select(&sql, (pipeline, region, since.unwrap_or(""), i64::try_from(limit).unwrap_or(i64::MAX)))
     }
 
-    fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError> {
+    fn read_one(&self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM forebay_snapshots s WHERE s.pipeline = ?1 AND s.id = ?2");
         Ok(self.select(&sql, (pipeline, id))?.pop())
     }
 
-    fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError> {
+    fn read_status(&self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError> {
         let doing = self.name.sql("reading the status");
         let Some(checkpoint) = tables::checkpoint(&self.connection, pipeline).map_err(&doing)? else { return Ok(None) };
         let sql = "SELECT committed_at, has_snapshots FROM forebay_pipelines WHERE pipeline = ?1";
         let (committed_at, has_snapshots) =
             self.connection.query_row(sql, [pipeline], |row| Ok((row.get(0)?, row.get(1)?))).map_err(&doing)?;
-        let newest = self.latest(pipeline, &[])?;
+        let newest = self.read_latest(pipeline, &[])?;
         let mut newest: HashMap<String, StoredSnapshot> =
             newest.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
         let sql =

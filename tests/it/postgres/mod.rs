@@ -4,8 +4,12 @@
 mod connecting;
 /// A server that goes away: what waits, what goes on by itself, what a stop does not wait for.
 mod outages;
+/// A database that may only be read, and settings that change nothing.
+mod readers;
 /// What is not asked for, what is asked for together, and connections that break under reads.
 mod reads;
+/// What only looks like a Postgres, what stands before one, and a stop meanwhile.
+mod strangers;
 /// Types and keys of the tables, what people may change about them, and what is refused.
 mod tables;
 

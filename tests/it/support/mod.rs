@@ -18,6 +18,8 @@ pub mod redis_proxy;
 pub mod redis_server;
 /// Signals to processes.
 pub mod signal;
+/// A run over a stream that stays open.
+pub mod stream;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

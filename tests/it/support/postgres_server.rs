@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use postgres::{Client, NoTls};
 
 /// Whom the server runs as where the tests run as root, which it refuses: nobody.
-const UNPRIVILEGED: u32 = 65_534;
+pub const UNPRIVILEGED: u32 = 65_534;
 
 /// A running server.
 pub struct Server {
@@ -54,7 +54,7 @@ fn as_server_user(program: &Path) -> Command {
     command
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").map(|me| me.uid() == 0).unwrap_or(false)
 }

@@ -129,6 +129,27 @@ impl Project {
         self.finish(child, args)
     }
 
+    /// The binary where a user may start it who has no rights here.
+    pub fn unprivileged(&self) -> PathBuf {
+        let copy = self.path("forebay");
+        if !copy.exists() {
+            std::fs::copy(env!("CARGO_BIN_EXE_forebay"), &copy).expect("a copy of the binary");
+        }
+        copy
+    }
+
+    /// As [`Project::forebay`], as a user to whom nothing belongs: to root everything is allowed.
+    pub fn forebay_as(&self, reader: &Path, args: &[&str]) -> Outcome {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(reader);
+        command.args(args).current_dir(self.dir.path()).env_remove("DATABASE_URL").env_remove("REDIS_URL");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if postgres_server::is_root() {
+            command.uid(postgres_server::UNPRIVILEGED).gid(postgres_server::UNPRIVILEGED);
+        }
+        self.finish(command.spawn().expect("the binary starts"), args)
+    }
+
     /// Waits for a child, with an upper bound.
     pub fn finish(&self, child: Child, args: &[&str]) -> Outcome {
         let pid = child.id();

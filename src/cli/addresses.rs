@@ -1,0 +1,128 @@
+//! Addresses as they are given: by an option, by a variable of the environment, by the pipeline file, in this order.
+//!
+//! A variable that wins over the file is told. `REDIS_URL` replaces an address that the file has; it never makes a
+//! pipeline publish whose file names no Redis.
+
+use std::path::Path;
+
+use forebay::Config;
+use forebay::address::trimmed;
+use forebay::publish::RedisUrl;
+use forebay::store::StoreUrl;
+
+use super::exit::Failure;
+use super::usage;
+
+const STORE: Names = Names { option: "--store", variable: "DATABASE_URL" };
+const REDIS: Names = Names { option: "--snapshots", variable: "REDIS_URL" };
+
+struct Names {
+    option: &'static str,
+    variable: &'static str,
+}
+
+/// An address that was given, and by what.
+pub(super) struct Given {
+    pub(super) text: String,
+    pub(super) by: &'static str,
+}
+
+impl Given {
+    pub(super) fn store(&self) -> Result<StoreUrl, Failure> {
+        StoreUrl::parse(&self.text, Path::new("")).map_err(|error| usage(format!("{}: {error}", self.by)))
+    }
+
+    pub(super) fn redis(&self) -> Result<RedisUrl, Failure> {
+        RedisUrl::parse(&self.text, Path::new("")).map_err(|error| usage(format!("{}: {error}", self.by)))
+    }
+}
+
+/// What an option holds, unless it is blank.
+pub(super) fn of_option(value: Option<&String>, by: &'static str) -> Option<Given> {
+    let text = value.map(|value| trimmed(value)).filter(|text| !text.is_empty())?;
+    Some(Given { text: text.to_owned(), by })
+}
+
+/// What a variable of the environment holds, unless it is blank.
+fn of_variable(by: &'static str) -> Result<Option<Given>, Failure> {
+    match std::env::var(by) {
+        Ok(text) => Ok(of_option(Some(&text), by)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(usage(format!("{by}: it is not UTF-8; expected an address"))),
+    }
+}
+
+/// `DATABASE_URL`.
+pub(super) fn database_variable() -> Result<Option<Given>, Failure> {
+    of_variable(STORE.variable)
+}
+
+/// `REDIS_URL`.
+pub(super) fn redis_variable() -> Result<Option<Given>, Failure> {
+    of_variable(REDIS.variable)
+}
+
+/// The store of a pipeline.
+pub(super) fn store(option: Option<&String>, config: &Config) -> Result<StoreUrl, Failure> {
+    let in_file = StoreUrl::parse(&config.store_url, config.folder());
+    if let Some(given) = of_option(option, STORE.option) {
+        return given.store();
+    }
+    match database_variable()? {
+        Some(given) => {
+            let url = given.store()?;
+            if in_file.as_ref().is_ok_and(|in_file| *in_file != url) {
+                tell_replaced(&given, &url, &in_file.map_or_else(|_| String::new(), |in_file| in_file.to_string()));
+            }
+            Ok(url)
+        }
+        None => in_file.map_err(|error| usage(format!("{}: store.url: {error}", config.file.display()))),
+    }
+}
+
+/// The Redis to which a pipeline publishes; none if neither an option nor its file names one.
+pub(super) fn redis(option: Option<&String>, config: &Config) -> Result<Option<RedisUrl>, Failure> {
+    if let Some(given) = of_option(option, REDIS.option) {
+        return given.redis().map(Some);
+    }
+    let Some(in_file) = &config.snapshots.url else { return Ok(None) };
+    match redis_variable()? {
+        Some(given) => Ok(Some(redis_instead(&given, in_file)?)),
+        None => Ok(Some(in_file.clone())),
+    }
+}
+
+/// The Redis that is needed: that of [`redis()`], else that of the environment.
+pub(super) fn any_redis(option: Option<&String>, config: Option<&Config>) -> Result<Option<RedisUrl>, Failure> {
+    let of_config = config.map(|config| redis(option, config)).transpose()?.flatten();
+    match of_config {
+        Some(url) => Ok(Some(url)),
+        None => match of_option(option, REDIS.option) {
+            Some(given) => given.redis().map(Some),
+            None => redis_variable()?.map(|given| given.redis()).transpose(),
+        },
+    }
+}
+
+fn redis_instead(given: &Given, in_file: &RedisUrl) -> Result<RedisUrl, Failure> {
+    let url = given.redis()?;
+    if url != *in_file {
+        tell_replaced(given, &url, &in_file.to_string());
+    }
+    Ok(url)
+}
+
+/// Says that a variable wins over the pipeline file. No address shows its password.
+fn tell_replaced(given: &Given, url: &impl std::fmt::Display, in_file: &str) {
+    tracing::info!("{} is set: {url} instead of {in_file}, which the pipeline file says", given.by);
+}
+
+/// Says that `REDIS_URL` alone publishes nothing, where somebody may expect it.
+pub(super) fn tell_unused_redis(option: Option<&String>, config: &Config) {
+    let is_given = || redis_variable().is_ok_and(|given| given.is_some());
+    if of_option(option, REDIS.option).is_none() && config.snapshots.url.is_none() && is_given() {
+        tracing::info!(
+            "REDIS_URL is set, and nothing is published: the pipeline file has no [snapshots] url; give it there, or --snapshots"
+        );
+    }
+}
