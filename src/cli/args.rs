@@ -88,6 +88,9 @@ pub(super) struct Run {
     /// Publish snapshots here too: redis://, rediss:// or redis+cluster://
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
     pub(super) snapshots: Option<String>,
+    /// Replace what another store has published there under this pipeline's name
+    #[arg(long)]
+    pub(super) take_over: bool,
     /// Stop after this block
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true)]
     pub(super) until: Option<i64>,
@@ -176,6 +179,12 @@ pub(super) struct Publish {
     /// Regions that must be there: exit 3 if one is missing
     #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
     pub(super) expect: Vec<String>,
+    /// Publishing nothing was meant: exit 0, not 3, if there is no document
+    #[arg(long)]
+    pub(super) allow_empty: bool,
+    /// Replace what another store, or with DOCS any store, has published there under this name
+    #[arg(long)]
+    pub(super) take_over: bool,
     /// Connections to Redis at most [default: 8]
     #[arg(long, value_name = "N")]
     pub(super) pool: Option<std::num::NonZero<usize>>,

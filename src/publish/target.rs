@@ -56,10 +56,17 @@ pub trait Target: Send {
     /// Publishes at most one snapshot of each region, each decided for itself. Blocks, but not for ever.
     fn publish(&mut self, items: &[Publication], patience: Patience) -> Delivery;
 
+    /// Is told the signature of the store that publishes, before anything else, so that a target which serves several can
+    /// tell them apart. Does not block. Defaults to nothing.
+    fn sign(&mut self, signature: &str) {
+        let _ = signature;
+    }
+
     /// Makes sure that [`Target::known`] can answer. Called again until it succeeds. May block.
     ///
     /// # Errors
-    /// [`PublishError::Away`] if nothing can be published now; else another one, and regions are tried all the same.
+    /// [`PublishError::Away`] if nothing can be published now; [`PublishError::OtherStore`] if nothing may be published
+    /// here; else another one, and regions are tried all the same.
     fn read_known(&mut self) -> Result<(), PublishError>;
 
     /// The newest snapshot of a region that the target is known to have: as read, and as published since. Does not block.
@@ -194,6 +201,31 @@ pub enum PublishError {
     /// The document cannot be published as it is.
     #[error("{0}")]
     Document(String),
+    /// Another store has signed what is there, and was not to be replaced.
+    #[error("another store publishes to {target} under the name {pipeline}{}", signatures_text(.theirs, .ours.as_deref()))]
+    OtherStore {
+        /// Which server.
+        target: String,
+        /// The name under which both publish.
+        pipeline: String,
+        /// The signature that is there.
+        theirs: String,
+        /// The signature of the store that was to be published; none for documents given by hand.
+        ours: Option<String>,
+    },
+}
+
+fn signatures_text(theirs: &str, ours: Option<&str>) -> String {
+    match ours {
+        Some(ours) => format!(
+            " (store {theirs}; this one is {ours}). If this one is to replace it, give --take-over; else give one of the \
+             two pipelines another name"
+        ),
+        None => format!(
+            " (store {theirs}; documents given by hand come from none). To replace what it has published, give --take-over; \
+             else give another name"
+        ),
+    }
 }
 
 impl PublishError {

@@ -1,5 +1,6 @@
 //! What publishing to Redis and reading from it come to: data only.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::publish::{PublishError, PublishReceipt, PublishStatus};
@@ -55,9 +56,14 @@ impl Published {
         self.count(|outcome| matches!(outcome, Ok(PublishStatus::Published)))
     }
 
-    /// How many were there already, or are older than what is there.
+    /// How many were there already.
     pub fn duplicate(&self) -> usize {
-        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Duplicate | PublishStatus::Stale)))
+        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Duplicate)))
+    }
+
+    /// How many are older than what is there, and were not published.
+    pub fn stale(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Stale)))
     }
 
     /// How many failed.
@@ -78,4 +84,6 @@ pub struct LatestInRedis {
     pub found: Vec<StoredSnapshot>,
     /// Regions that could not be read, and why.
     pub refused: Vec<(String, PublishError)>,
+    /// The signature of the store that has published each region, where one has signed.
+    pub signatures: BTreeMap<String, String>,
 }

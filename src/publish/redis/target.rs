@@ -49,10 +49,14 @@ impl Target for RedisTarget {
         }
     }
 
+    fn sign(&mut self, signature: &str) {
+        self.publisher.sign(signature);
+    }
+
     fn read_known(&mut self) -> Result<(), PublishError> {
         match self.publisher.read_summary() {
             // The summary's server is away; those of the regions may be well.
-            Err(error) if self.is_cluster() => Err(PublishError::Refused(error.to_string())),
+            Err(error) if error.is_away() && self.is_cluster() => Err(PublishError::Refused(error.to_string())),
             read => read,
         }
     }
