@@ -182,8 +182,8 @@ pub(super) struct Publish {
     /// Publishing nothing was meant: exit 0, not 3, if there is no document
     #[arg(long)]
     pub(super) allow_empty: bool,
-    /// Replace what another store, or with DOCS any store, has published there under this name
-    #[arg(long)]
+    /// With --all: replace what another store has published there under this name
+    #[arg(long, requires = "all")]
     pub(super) take_over: bool,
     /// Connections to Redis at most [default: 8]
     #[arg(long, value_name = "N")]

@@ -128,6 +128,13 @@ fn publish_documents(
     if is_empty {
         tally.note_nothing(&name, &published, args);
     }
+    if let Some(region) = published.of_stores.first() {
+        tracing::warn!(
+            "a store publishes {} of these too ({} for one): its next run replaces what is given by hand",
+            counted(published.of_stores.len() as u64, "region", "regions"),
+            plain(region)
+        );
+    }
     tally.take_kept(&published, &missing);
     tally.round_trips = published.round_trips;
     tally.warn(&published);

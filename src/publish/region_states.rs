@@ -3,6 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// A region whose newest snapshot is not where readers look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnpublishedRegion {
+    /// The region.
+    pub region: String,
+    /// Why.
+    pub cause: String,
+}
+
+impl UnpublishedRegion {
+    /// What stands for all regions, where it is not known which.
+    pub(crate) fn all(cause: String) -> Self {
+        Self { region: "every region".into(), cause }
+    }
+}
+
 /// How a region stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum RegionState {
@@ -69,9 +86,12 @@ impl Regions {
         (region.seq, region.reported) = (Some(seq), None);
     }
 
-    /// Notes that the target has a newer one, which is left there; and both numbers.
-    pub(super) fn ahead(&mut self, region: &Arc<str>, there: u64, here: u64) {
-        self.change(region, |_| RegionState::Ahead { there, here });
+    /// Notes that the target has a newer one, which is left there, and both numbers; says whether that is news.
+    pub(super) fn ahead(&mut self, region: &Arc<str>, there: u64, here: u64) -> bool {
+        let ahead = RegionState::Ahead { there, here };
+        let is_news = self.known.get(region).is_none_or(|region| region.state != ahead);
+        self.change(region, |_| ahead);
+        is_news
     }
 
     /// Notes that the store is to count on above this number.
@@ -167,7 +187,9 @@ mod tests {
         let publish: fn(&mut Regions, &Arc<str>) = |regions, region| regions.published(region, 3);
         let renumber: fn(&mut Regions, &Arc<str>) = |regions, region| regions.renumbering(region, 7);
         let retry: fn(&mut Regions, &Arc<str>) = |regions, _| regions.retry();
-        let hold: fn(&mut Regions, &Arc<str>) = |regions, region| regions.ahead(region, 7, 2);
+        let hold: fn(&mut Regions, &Arc<str>) = |regions, region| {
+            regions.ahead(region, 7, 2);
+        };
         let ways: [&[Step]; 5] = [
             &[(fail, failed("no", false, Untried)), (publish, Published), (retry, Published)],
             // A new try forgets a failure, and what stood before it is known again.
@@ -222,7 +244,7 @@ mod tests {
         let [a, b, c, d]: [Arc<str>; 4] = ["a", "b", "c", "d"].map(Arc::from);
         regions.renumbering(&a, 7);
         regions.failed(&b, "no", false);
-        regions.ahead(&c, 9, 1);
+        assert!(regions.ahead(&c, 9, 1) && !regions.ahead(&c, 9, 1));
         regions.published(&d, 1);
         let told: Vec<(String, String)> = regions.unpublished("Redis").into_iter().collect();
         let expected = [("a", "Redis has number 7 of it, and the store could not count on from there"), ("b", "no")];

@@ -72,6 +72,12 @@ pub trait Target: Send {
     /// The newest snapshot of a region that the target is known to have: as read, and as published since. Does not block.
     fn known(&self, region: &str) -> Option<Known>;
 
+    /// Whether what it has was published by another store, which this one takes over from: then numbers that are equal say
+    /// nothing. Does not block. Defaults to false.
+    fn is_of_other(&self) -> bool {
+        false
+    }
+
     /// Brings up to date what the target says of all regions together, if it says anything. Called after each publish, so
     /// what is costly need not be done every time; `is_last` is true at the end of a run. Returns what went wrong. May
     /// block. Defaults to nothing.
@@ -202,7 +208,7 @@ pub enum PublishError {
     #[error("{0}")]
     Document(String),
     /// Another store has signed what is there, and was not to be replaced.
-    #[error("another store publishes to {target} under the name {pipeline}{}", signatures_text(.theirs, .ours.as_deref()))]
+    #[error("another store publishes to {target} under the name {pipeline}{}", signatures_text(.theirs, .ours))]
     OtherStore {
         /// Which server.
         target: String,
@@ -210,22 +216,16 @@ pub enum PublishError {
         pipeline: String,
         /// The signature that is there.
         theirs: String,
-        /// The signature of the store that was to be published; none for documents given by hand.
-        ours: Option<String>,
+        /// The signature of the store that was to be published.
+        ours: String,
     },
 }
 
-fn signatures_text(theirs: &str, ours: Option<&str>) -> String {
-    match ours {
-        Some(ours) => format!(
-            " (store {theirs}; this one is {ours}). If this one is to replace it, give --take-over; else give one of the \
-             two pipelines another name"
-        ),
-        None => format!(
-            " (store {theirs}; documents given by hand come from none). To replace what it has published, give --take-over; \
-             else give another name"
-        ),
-    }
+fn signatures_text(theirs: &str, ours: &str) -> String {
+    format!(
+        " (store {theirs}; this one is {ours}). If this one is to replace it, give --take-over; else give one of the two \
+         pipelines another name"
+    )
 }
 
 impl PublishError {

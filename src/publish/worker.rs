@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::mailbox::Mailbox;
-use super::region_states::Regions;
+use super::region_states::{Regions, UnpublishedRegion};
 use super::stats::PublishStats;
 use super::{Delivery, DocumentFields, Patience, Publication, PublishError, PublishReceipt, PublishStatus, Target};
 use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};
@@ -40,23 +40,6 @@ enum Other {
     /// Nothing, or something older.
     Older,
     Newer,
-}
-
-/// A region whose newest snapshot is not where readers look.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UnpublishedRegion {
-    /// The region.
-    pub region: String,
-    /// Why.
-    pub cause: String,
-}
-
-impl UnpublishedRegion {
-    /// What stands for all regions, where it is not known which.
-    pub(crate) fn all(cause: String) -> Self {
-        Self { region: "every region".into(), cause }
-    }
 }
 
 /// Regions, and the number that the target has of each: the store must count on above it.
@@ -141,6 +124,8 @@ pub(crate) struct Worker {
     min_seqs: BTreeMap<Arc<str>, u64>,
     /// Whether what the target has was compared with what the store has marked.
     is_compared: bool,
+    /// Regions of which the target had something newer than what the store has marked.
+    newer: HashSet<Arc<str>>,
     /// Whether the target knows the store's signature.
     is_signed: bool,
     /// Why nothing may be published: the target is another store's.
@@ -166,6 +151,7 @@ impl Worker {
             regions: Regions::default(),
             min_seqs: BTreeMap::new(),
             is_compared: false,
+            newer: HashSet::new(),
             is_signed: false,
             refused: None,
             away: None,
@@ -256,7 +242,15 @@ impl Worker {
         let refresh_after = self.plan.target.ttl().map(|ttl| ttl / 3);
         match self.compare() {
             Ok(_) if self.refused.is_some() => {}
-            Ok(others) => {
+            Ok(mut others) => {
+                if self.mailbox.is_closed() {
+                    // Now it is known how far the store has come.
+                    let ahead = self.regions.all_ahead().filter(|(region, ..)| self.newer.contains(*region));
+                    others.extend(ahead.map(|(region, ..)| (Arc::clone(region), Other::Newer)));
+                } else {
+                    let newer = others.iter().filter(|(_, other)| **other == Other::Newer);
+                    self.newer.extend(newer.map(|(region, _)| Arc::clone(region)));
+                }
                 let refreshed = refresh_after.map_or(Timestamp::MIN, |span| Timestamp::now().saturating_sub(span));
                 self.sweep_pages(refreshed, None, deadline);
                 if !others.is_empty() && self.away.is_none() {
@@ -343,7 +337,7 @@ impl Worker {
             after = last.to_string();
             let target = &self.plan.target;
             let other = |(region, seq): (Arc<str>, u64)| match target.known(&region) {
-                Some(there) if there.seq == seq => None,
+                Some(there) if there.seq == seq && !target.is_of_other() => None,
                 Some(there) if there.seq > seq => Some((region, Other::Newer)),
                 _ => Some((region, Other::Older)),
             };
@@ -463,8 +457,7 @@ impl Worker {
                 .filter(|(seq, block)| !self.plan.outbox.holds(&item.region, *seq, *block).unwrap_or(false));
             match held_by {
                 Some((there, _)) => {
-                    self.plan.stats.add_stale();
-                    self.regions.ahead(&item.region, there, here);
+                    self.note_ahead(&item.region, there, here);
                 }
                 None => kept.push(Publication { follows_rollback: newer.is_some(), ..item }),
             }
@@ -484,8 +477,13 @@ impl Worker {
             self.min_seqs.insert(Arc::clone(&receipt.region), receipt.seq);
             self.regions.renumbering(&receipt.region, receipt.seq);
         } else {
+            self.note_ahead(&receipt.region, receipt.seq, seq);
+        }
+    }
+
+    fn note_ahead(&mut self, region: &Arc<str>, there: u64, here: u64) {
+        if self.regions.ahead(region, there, here) {
             self.plan.stats.add_stale();
-            self.regions.ahead(&receipt.region, receipt.seq, seq);
         }
     }
 

@@ -28,7 +28,7 @@ impl Connections {
             target: url.to_string(),
             pipeline: pipeline.clone(),
             theirs: theirs.to_owned(),
-            ours: signature.clone(),
+            ours: signature.clone().unwrap_or_default(),
         }
     }
 

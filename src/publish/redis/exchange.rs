@@ -43,6 +43,8 @@ enum End {
         id: String,
         seq: u64,
         is_summed: bool,
+        /// A store publishes the region too, and this was given by hand.
+        is_of_store: bool,
         at: Instant,
     },
     Failed(PublishError),
@@ -101,6 +103,8 @@ pub(super) struct Exchange<'p> {
     pub(super) no_prior: Option<PublishError>,
     wants_prior: bool,
     pub(super) is_summed: bool,
+    /// Regions of documents given by hand that a store publishes too.
+    pub(super) of_stores: Vec<String>,
     /// The key under which regions vote, if they do.
     pub(super) votes: Option<String>,
     pub(super) is_unreachable: bool,
@@ -136,6 +140,7 @@ impl<'p> Exchange<'p> {
             no_prior: None,
             wants_prior,
             is_summed: false,
+            of_stores: Vec::new(),
             is_unreachable: false,
             dead: Mutex::default(),
             votes: may_vote.then(|| format!("{}:{}", keys.summary(pipeline), token())),
@@ -297,7 +302,10 @@ impl<'p> Exchange<'p> {
     fn take(&mut self, at: usize, end: End, again: &mut Vec<(usize, PublishError, Redirect)>) {
         let receipt = &mut self.receipts[at];
         match end {
-            End::Done { status, id, seq, is_summed, at: answered } => {
+            End::Done { status, id, seq, is_summed, is_of_store, at: answered } => {
+                if is_of_store {
+                    self.of_stores.push(receipt.region.to_string());
+                }
                 self.is_summed |= is_summed;
                 (receipt.outcome, receipt.id, receipt.seq) = (Ok(status), id, seq);
                 receipt.took = answered.duration_since(self.started);
@@ -519,7 +527,7 @@ impl<'p> Exchange<'p> {
             Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             _ => String::new(),
         };
-        let [status, id, seq, summed] = parts else {
+        let [status, id, seq, summed, signed] = parts else {
             return End::Failed(PublishError::Refused("an answer that is not understood".into()));
         };
         let status = match text(status).as_str() {
@@ -531,7 +539,8 @@ impl<'p> Exchange<'p> {
             _ => return End::Failed(PublishError::Refused("an answer that is not understood".into())),
         };
         let seq = text(seq).parse().unwrap_or(self.items[item].seq);
-        End::Done { status, id: text(id), seq, is_summed: *summed == Value::Int(1), at }
+        let is_of_store = self.to.plan.signature.is_none() && !text(signed).is_empty();
+        End::Done { status, id: text(id), seq, is_summed: *summed == Value::Int(1), is_of_store, at }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Published {
     pub wall: Duration,
     /// Regions of the last summary whose time to live could not begin anew, and why.
     pub unkept: Vec<(String, String)>,
+    /// Regions, of documents given by hand, that a store publishes too: its next run replaces the document.
+    pub of_stores: Vec<String>,
     /// Why the summary could not be read or written.
     pub warning: Option<String>,
     /// Whether no server answered at all.

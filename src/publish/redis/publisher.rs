@@ -61,6 +61,8 @@ pub struct Publisher {
     stored: Option<Vec<u8>>,
     /// Whether it bears our signature, if we have one.
     is_signed: bool,
+    /// Whether another store's signature was found and is replaced.
+    has_taken_over: bool,
     /// What came of the publishes of parts since the summary was written.
     since: SinceSummary,
 }
@@ -103,6 +105,7 @@ impl Publisher {
             summary: None,
             stored: None,
             is_signed: true,
+            has_taken_over: false,
             since: SinceSummary::default(),
         })
     }
@@ -128,8 +131,9 @@ impl Publisher {
         let mut exchange =
             Exchange::new(&self.to, items, extent, extent != Extent::Part || self.summary.is_none(), started);
         exchange.run();
-        let Exchange { receipts, trips, mut prior, no_prior, is_summed, votes, is_unreachable, .. } = exchange;
-        let mut published = Published { receipts, round_trips: trips, is_unreachable, ..Published::default() };
+        let Exchange { receipts, trips, mut prior, no_prior, is_summed, of_stores, votes, is_unreachable, .. } = exchange;
+        let mut published =
+            Published { receipts, of_stores, round_trips: trips, is_unreachable, ..Published::default() };
         // Where everything failed, each region has said it.
         let is_told = !items.is_empty() && published.failed() == items.len();
         if let Some(error) = no_prior.filter(|_| prior.is_none() && !is_told) {
@@ -207,7 +211,10 @@ impl Publisher {
         self.is_signed = self.stored.is_none() || summary.owner.store.as_ref() == Some(ours);
         match summary.owner.store.take() {
             Some(theirs) if theirs != *ours && !takes_over => return Err(self.to.other_store(&theirs)),
-            Some(theirs) if theirs != *ours => summary.owner.predecessor = Some(theirs),
+            Some(theirs) if theirs != *ours => {
+                summary.owner.predecessor = Some(theirs);
+                self.has_taken_over = true;
+            }
             _ => {}
         }
         summary.owner.store = Some(ours.clone());
@@ -218,6 +225,11 @@ impl Publisher {
     /// Number and block of a region's newest snapshot, as the summary says.
     pub(in crate::publish) fn known(&self, region: &str) -> Option<(u64, Option<i64>)> {
         self.summary.as_ref()?.regions.get(region).map(|entry| (entry.seq, entry.block))
+    }
+
+    /// Whether another store's signature was found and is replaced.
+    pub(super) fn takes_over(&self) -> bool {
+        self.has_taken_over
     }
 
     /// Regions of which the summary says something; 0 before it was read.

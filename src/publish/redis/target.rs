@@ -65,6 +65,10 @@ impl Target for RedisTarget {
         self.publisher.known(region).map(|(seq, block)| Known { seq, block })
     }
 
+    fn is_of_other(&self) -> bool {
+        self.publisher.takes_over()
+    }
+
     fn flush_summary(&mut self, is_last: bool) -> Option<String> {
         let is_small = self.publisher.summary_len() <= SUMMARY_REGIONS_MAX;
         if !is_last && !is_small && self.flushed_at.is_some_and(|at| at.elapsed() <= SUMMARY_STEP) {

@@ -228,7 +228,10 @@ fn unanswered(failed: &RedisError, reading: &RedisError) -> Break {
         );
     }
     match broke(failed) {
-        Break::Dropped(cause) => Break::Dropped(format!("{cause}; if this port is one with TLS, write rediss://")),
+        Break::Dropped(_) => Break::Dropped(
+            "it closes the connection before it answers; if this port is one with TLS, write rediss:// and not redis://"
+                .into(),
+        ),
         other => other,
     }
 }

@@ -6,7 +6,8 @@
 -- is one that fails if the index is no index, and that Redis refuses when its memory is full; after a write it refuses
 -- none of the same script.
 --
--- Beside seq is the signature of the store that publishes the region. Documents that are given by hand have none.
+-- Beside seq is the signature of the store that publishes the region. Documents that are given by hand have none, and
+-- leave it as it is.
 local region, id, seq, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time, ttl, window, oldest = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local doc_template, at_template, pipeline = ARGV[9], ARGV[10], ARGV[11]
@@ -37,7 +38,7 @@ if known and not string.find(known, "^[1-9]%d*$") and known ~= "0" then
 end
 
 local signed = found[4]
-if signed and not takes_over and signed ~= store and signed ~= predecessor then
+if signed and store ~= "" and not takes_over and signed ~= store and signed ~= predecessor then
   return redis.error_reply("SIGNED " .. signed)
 end
 
@@ -58,7 +59,7 @@ if ARGV[12] == "1" and redis.acl_check_cmd then
     { "DEL", live_key },
     { "SET", dedup_key, "" },
     { "SET", at_key or doc_key, "" },
-    { store ~= "" and "SET" or "DEL", store_key, store ~= "" and "" or nil },
+    { "SET", store ~= "" and store_key or seq_key, "" },
   }
   for _, command in ipairs(needed) do
     if not redis.acl_check_cmd(unpack(command)) then
@@ -115,13 +116,11 @@ if status then
     if moment then redis.call("PEXPIRE", name(at_template, newest, string.format("%.0f", moment)), ttl) end
   end
   if redis.call("PEXPIRE", seq_key, ttl) == 0 then redis.pcall("SET", seq_key, seq, "PX", ttl) end
-  if store ~= "" then
+  if store == "" or signed == store then
+    redis.pcall("PEXPIRE", store_key, ttl)
+  else
     -- A full memory may refuse it; then the next one signs.
-    if signed ~= store or redis.call("PEXPIRE", store_key, ttl) == 0 then
-      redis.pcall("SET", store_key, store, "PX", ttl)
-    end
-  elseif signed then
-    redis.call("DEL", store_key)
+    redis.pcall("SET", store_key, store, "PX", ttl)
   end
 else
   local added = redis.pcall("ZADD", index_key, time, id)
@@ -135,7 +134,7 @@ else
   if store ~= "" then
     redis.call("SET", store_key, store, "PX", ttl)
   elseif signed then
-    redis.call("DEL", store_key)
+    redis.pcall("PEXPIRE", store_key, ttl)
   end
   for _, old in ipairs(past) do
     -- While a slot moves, a key that has gone ahead is left to the next time.
@@ -197,4 +196,4 @@ if voters > 0 then
   end
 end
 
-return { status or "published", now_id, now_seq, summed }
+return { status or "published", now_id, now_seq, summed, signed or "" }
