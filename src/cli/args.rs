@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100, infer_long_args = false)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot could not be published; 130 stopped by a signal after a clean drain."
+    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot was not published, or there was nothing to publish; 130 stopped by a signal after a clean drain."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub(super) enum Command {
     History(History),
     /// Show the snapshot of an id
     Show(Show),
-    /// Show checkpoint, lag and snapshots; exit 0 if all is well, 1 if something is stale or missing
+    /// Show checkpoint, lag and snapshots; exit 0 if all is well, 1 if something is stale, missing or another store's
     Status(Status),
     /// Print shell completions
     Completions(Completions),

@@ -157,7 +157,7 @@ fn publish_store(args: &Publish, config: &Config, plan: PublishPlan, tally: &mut
     if let Some(signature) = outbox.signature()? {
         publisher.sign(&signature);
         // If Redis is away, each region says so.
-        if let Err(error @ PublishError::OtherStore { .. }) = publisher.read_summary() {
+        if let Err(error @ PublishError::OtherStore(_)) = publisher.read_summary() {
             return Err(Failure::new(Code::Usage, error));
         }
     }
@@ -447,8 +447,8 @@ impl Tally {
                 more => format!(" and {} more", count(more as u64)),
             };
             match regions.is_empty() {
-                true => tracing::error!("{cause}"),
-                false => tracing::error!("{}{more}: {cause}", plain(&regions[..named].join(", "))),
+                true => tracing::error!("{}", plain(cause)),
+                false => tracing::error!("{}{more}: {}", plain(&regions[..named].join(", ")), plain(cause)),
             }
         }
     }

@@ -357,12 +357,7 @@ fn as_json(
     object
 }
 
-fn as_lines(
-    name: &str,
-    status: &PipelineStatus,
-    states: &[InRedisState],
-    redis: Option<&InRedis>,
-) -> Vec<String> {
+fn as_lines(name: &str, status: &PipelineStatus, states: &[InRedisState], redis: Option<&InRedis>) -> Vec<String> {
     let checkpoint = &status.checkpoint;
     let block = checkpoint.block.unwrap_or(0);
     let mut lines = vec![format!(

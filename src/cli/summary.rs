@@ -104,7 +104,11 @@ pub(super) fn snapshot_line(report: &Report) -> String {
         .filter(|(number, _)| *number > 0)
         .map(|(number, what)| format!(", {} {what}", count(number)))
         .collect();
-    format!("  snapshots   {} stored, {} unchanged{published}{more}", count(snapshots.stored), count(snapshots.duplicate))
+    format!(
+        "  snapshots   {} stored, {} unchanged{published}{more}",
+        count(snapshots.stored),
+        count(snapshots.duplicate)
+    )
 }
 
 /// What handlers waited for, if it is worth a line.

@@ -31,7 +31,7 @@ pub use redis::{
     RedisUrl, RedisUrlError,
 };
 pub use region_states::UnpublishedRegion;
-pub use target::{Delivery, Known, Patience, PublishError, PublishReceipt, PublishStatus, Target};
+pub use target::{Delivery, Known, OtherStore, Patience, PublishError, PublishReceipt, PublishStatus, Target};
 
 pub(crate) use mailbox::Mailbox;
 pub(crate) use stats::PublishStats;

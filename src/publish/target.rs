@@ -208,24 +208,26 @@ pub enum PublishError {
     #[error("{0}")]
     Document(String),
     /// Another store has signed what is there, and was not to be replaced.
-    #[error("another store publishes to {target} under the name {pipeline}{}", signatures_text(.theirs, .ours))]
-    OtherStore {
-        /// Which server.
-        target: String,
-        /// The name under which both publish.
-        pipeline: String,
-        /// The signature that is there.
-        theirs: String,
-        /// The signature of the store that was to be published.
-        ours: String,
-    },
+    #[error("{0}")]
+    OtherStore(Box<OtherStore>),
 }
 
-fn signatures_text(theirs: &str, ours: &str) -> String {
-    format!(
-        " (store {theirs}; this one is {ours}). If this one is to replace it, give --take-over; else give one of the two \
-         pipelines another name"
-    )
+/// Two stores that publish under one name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another store publishes to {target} under the name {pipeline} (store {theirs}; this one is {ours}). If this one is to \
+     replace it, give --take-over; else give one of the two pipelines another name"
+)]
+#[non_exhaustive]
+pub struct OtherStore {
+    /// Which server.
+    pub target: String,
+    /// The name under which both publish.
+    pub pipeline: String,
+    /// The signature that is there.
+    pub theirs: String,
+    /// The signature of the store that was to be published.
+    pub ours: String,
 }
 
 impl PublishError {

@@ -316,7 +316,7 @@ impl Worker {
         self.sign()?;
         match self.plan.target.read_known() {
             Ok(()) => {}
-            Err(error @ PublishError::OtherStore { .. }) => {
+            Err(error @ PublishError::OtherStore(_)) => {
                 self.refuse(error);
                 return Ok(others);
             }
@@ -453,8 +453,8 @@ impl Worker {
             let newer = there.filter(|(_, block)| {
                 item.block.is_some_and(|ours| ours < *block) && complete.is_none_or(|complete| complete < *block)
             });
-            let held_by = newer
-                .filter(|(seq, block)| !self.plan.outbox.holds(&item.region, *seq, *block).unwrap_or(false));
+            let held_by =
+                newer.filter(|(seq, block)| !self.plan.outbox.holds(&item.region, *seq, *block).unwrap_or(false));
             match held_by {
                 Some((there, _)) => {
                     self.note_ahead(&item.region, there, here);

@@ -336,7 +336,10 @@ fn a_store_made_anew_is_not_taken_for_published() {
     // Behind what readers have: nothing goes back, and it is said.
     let fourth = project(&file, &events(1..=3, &["a", "b"]));
     let outcome = fourth.forebay(&take_over).ok();
-    assert!(outcome.stderr().contains("Redis has newer snapshots than this store, of 2 regions (a for one: number 9 there"), "{outcome}");
+    assert!(
+        outcome.stderr().contains("Redis has newer snapshots than this store, of 2 regions (a for one: number 9 there"),
+        "{outcome}"
+    );
     assert_eq!(outcome.json()["snapshots"]["failed"], 0);
     assert_eq!(value(&server, "a"), 9);
 }

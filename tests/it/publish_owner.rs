@@ -21,8 +21,7 @@ fn project(server: &Redis, last: u64, offset: u64) -> Project {
 }
 
 fn events(last: u64, offset: u64) -> String {
-    let event =
-        |block, region| format!("{{\"block\":{block},\"region\":\"{region}\",\"v\":{}}}\n", block + offset);
+    let event = |block, region| format!("{{\"block\":{block},\"region\":\"{region}\",\"v\":{}}}\n", block + offset);
     (1..=last).flat_map(|block| ["a", "b"].map(|region| event(block, region))).collect()
 }
 

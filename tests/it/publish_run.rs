@@ -248,7 +248,10 @@ fn a_quiet_region_does_not_expire() {
     assert_eq!(server.ask::<i64>(&["TTL", "forebay:{p:a}:latest"]), 100, "it is young");
     project.execute("p.db", "UPDATE forebay_snapshots SET published_at = '2026-01-01T00:00:00.000Z'");
     let report = run(&project).ok().json();
-    assert_eq!(report["snapshots"], json!({"stored": 0, "published": 0, "duplicate": 0, "stale": 0, "kept": 1, "failed": 0}));
+    assert_eq!(
+        report["snapshots"],
+        json!({"stored": 0, "published": 0, "duplicate": 0, "stale": 0, "kept": 1, "failed": 0})
+    );
     assert!(server.ask::<i64>(&["TTL", "forebay:{p:a}:latest"]) > 80_000);
 }
 

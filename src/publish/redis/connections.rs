@@ -6,7 +6,7 @@ use super::node::Node;
 use super::plan::PublishPlan;
 use super::script::Script;
 use super::topology::{Topology, redirection};
-use crate::publish::PublishError;
+use crate::publish::{OtherStore, PublishError};
 
 /// The way to a server or cluster.
 pub(super) struct Connections {
@@ -24,12 +24,13 @@ impl Connections {
     /// Why nothing is published over what another store has signed.
     pub(super) fn other_store(&self, theirs: &str) -> PublishError {
         let PublishPlan { url, pipeline, signature, .. } = &self.plan;
-        PublishError::OtherStore {
+        PublishError::OtherStore(Box::new(OtherStore {
             target: url.to_string(),
             pipeline: pipeline.clone(),
-            theirs: theirs.to_owned(),
+            // It may be anybody's text.
+            theirs: theirs.chars().filter(|character| character.is_ascii_graphic()).take(64).collect(),
             ours: signature.clone().unwrap_or_default(),
-        }
+        }))
     }
 
     /// Notes where a slot has moved to; says whether it has.

@@ -435,8 +435,7 @@ impl<'p> Exchange<'p> {
         let window = dedup.as_millis().to_string();
         let oldest = Timestamp::now().saturating_sub(self.to.plan.ttl).as_micros().div_euclid(1000).to_string();
         let voters = if self.votes.is_some() { self.items.len() } else { 0 }.to_string();
-        let (head, tail) =
-            if self.votes.is_some() { around(pipeline, &Owner::default()) } else { (String::new(), "") };
+        let (head, tail) = if self.votes.is_some() { around(pipeline, &Owner::default()) } else { (String::new(), "") };
         // The numbers of a store are no times.
         let ahead = if signature.is_some() { String::new() } else { SEQ_AHEAD_MAX.as_millis().to_string() };
         let has_login = url.credentials().is_some();

@@ -131,7 +131,8 @@ impl Publisher {
         let mut exchange =
             Exchange::new(&self.to, items, extent, extent != Extent::Part || self.summary.is_none(), started);
         exchange.run();
-        let Exchange { receipts, trips, mut prior, no_prior, is_summed, of_stores, votes, is_unreachable, .. } = exchange;
+        let Exchange { receipts, trips, mut prior, no_prior, is_summed, of_stores, votes, is_unreachable, .. } =
+            exchange;
         let mut published =
             Published { receipts, of_stores, round_trips: trips, is_unreachable, ..Published::default() };
         // Where everything failed, each region has said it.

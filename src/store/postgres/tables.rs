@@ -198,7 +198,8 @@ impl Survey {
                 true => "EXISTS (SELECT FROM forebay.signatures WHERE pipeline = $1)",
                 false => "false",
             };
-            let sql = format!("SELECT format, has_snapshots, {has_signature} FROM forebay.pipelines WHERE pipeline = $1");
+            let sql =
+                format!("SELECT format, has_snapshots, {has_signature} FROM forebay.pipelines WHERE pipeline = $1");
             if let Some(row) = link.query(&sql, std::slice::from_ref(&pipeline))?.first() {
                 survey.known = Some((row.try_get(0)?, row.try_get(1)?));
                 survey.is_signed = row.try_get(2)?;
