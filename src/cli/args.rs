@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100, infer_long_args = false)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot could not be published; 130 stopped by a signal, before the run began or after a clean drain."
+    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot was not published, or there was nothing to publish; 130 stopped by a signal, before the run began or after a clean drain."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub(super) enum Command {
     History(History),
     /// Show the snapshot of an id
     Show(Show),
-    /// Show checkpoint, lag and snapshots; exit 0 if all is well, 1 if something is stale or missing
+    /// Show checkpoint, lag and snapshots; exit 0 if all is well, 1 if something is stale, missing or another store's
     Status(Status),
     /// Print shell completions
     Completions(Completions),
@@ -89,6 +89,9 @@ pub(super) struct Run {
     /// [env: REDIS_URL, in place of the pipeline file's]
     #[arg(long, value_name = "URL")]
     pub(super) snapshots: Option<String>,
+    /// Replace what another store has published there under this pipeline's name
+    #[arg(long)]
+    pub(super) take_over: bool,
     /// Stop after this block
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true)]
     pub(super) until: Option<i64>,
@@ -178,6 +181,12 @@ pub(super) struct Publish {
     /// Regions that must be there: exit 3 if one is missing
     #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
     pub(super) expect: Vec<String>,
+    /// Publishing nothing was meant: exit 0, not 3, if there is no document
+    #[arg(long)]
+    pub(super) allow_empty: bool,
+    /// With --all: replace what another store has published there under this name
+    #[arg(long, requires = "all")]
+    pub(super) take_over: bool,
     /// Connections to Redis at most [default: 8]
     #[arg(long, value_name = "N")]
     pub(super) pool: Option<std::num::NonZero<usize>>,

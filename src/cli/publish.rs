@@ -1,12 +1,12 @@
 //! `forebay publish`: ready documents, or a store's newest snapshots, to Redis.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay::config::SnapshotsConfig;
-use forebay::limits::{OUTBOX_PAGE, PUBLISH_POOL_MAX};
+use forebay::limits::{OUTBOX_PAGE, PUBLISH_POOL_MAX, SEQ_AHEAD_MAX};
 use forebay::publish::{
     Documents, Extent, FieldPath, Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus, Published,
     Publisher,
@@ -21,6 +21,9 @@ use super::exit::{Code, Failure};
 use super::out::{count, counted, plain, print_json, print_text};
 use super::place::{DEFAULT_PIPELINE, check_name};
 use super::usage;
+
+/// Regions that are named for one cause; the others are counted.
+const REGIONS_NAMED_MAX: usize = 100;
 
 pub(super) fn publish(args: &Publish, global: &Global) -> Result<Code, Failure> {
     let started = Instant::now();
@@ -53,6 +56,7 @@ fn plan(args: &Publish, config: Option<&Config>) -> Result<PublishPlan, Failure>
     plan.ttl = positive(args.ttl, "--ttl")?.unwrap_or(plan.ttl);
     plan.timeout = positive(args.timeout, "--timeout")?.unwrap_or(plan.timeout);
     plan.dedup = args.dedup.unwrap_or(plan.dedup);
+    plan.takes_over = args.take_over;
     plan.pool = args.pool.map_or(plan.pool, std::num::NonZero::get);
     if plan.pool > PUBLISH_POOL_MAX {
         return Err(usage(format!("--pool: expected at most {PUBLISH_POOL_MAX}")));
@@ -107,14 +111,23 @@ fn publish_documents(
             Err(error) => tally.lines.push(Line::failed(document.region.as_deref(), None, &error.to_string())),
         }
     }
-    if tally.lines.is_empty() {
-        tracing::warn!("{name} holds no document; nothing is published");
-    }
+    let is_empty = tally.lines.is_empty();
     let is_clean = items.len() == tally.lines.len() && missing.is_empty();
     // A region whose document is bad keeps what it has, as one that is missing does.
     let published = publisher.publish(&items, Extent::Whole { is_clean });
     for (place, receipt) in places.into_iter().zip(&published.receipts) {
-        tally.lines[place] = Line::of(receipt);
+        let seq = tally.lines[place].seq;
+        tally.lines[place] = Line::of(receipt, seq.unwrap_or_default(), publisher.plan());
+    }
+    if is_empty {
+        tally.note_nothing(&name, &published, args);
+    }
+    if let Some(region) = published.of_stores.first() {
+        tracing::warn!(
+            "a store publishes {} of these too ({} for one): its next run replaces what is given by hand",
+            counted(published.of_stores.len() as u64, "region", "regions"),
+            plain(region)
+        );
     }
     tally.take_kept(&published, &missing);
     tally.round_trips = published.round_trips;
@@ -131,6 +144,13 @@ fn publish_store(args: &Publish, config: &Config, plan: PublishPlan, tally: &mut
     }
     let mut outbox = open_outbox(&url, &config.name)?;
     let mut publisher = publisher(plan)?;
+    if let Some(signature) = outbox.signature()? {
+        publisher.sign(&signature);
+        // If Redis is away, each region says so.
+        if let Err(error @ PublishError::OtherStore(_)) = publisher.read_summary() {
+            return Err(Failure::new(Code::Usage, error));
+        }
+    }
     let mut after = String::new();
     loop {
         let page = outbox.due(Timestamp::MAX, &after, OUTBOX_PAGE)?;
@@ -141,11 +161,17 @@ fn publish_store(args: &Publish, config: &Config, plan: PublishPlan, tally: &mut
     if let Some(warning) = publisher.flush_summary() {
         tracing::warn!("{warning}");
     }
-    if tally.stale > 0 {
+    if tally.count("stale") > 0 {
         tracing::warn!(
             "of {} Redis has a higher number than this store, which was made anew: `forebay run` publishes them once it has caught up",
-            counted(tally.stale as u64, "region", "regions")
+            counted(tally.count("stale") as u64, "region", "regions")
         );
+    }
+    if tally.lines.is_empty() && !args.allow_empty {
+        tally.nothing = Some(format!(
+            "{url} holds no snapshot of pipeline {}: nothing was published. If that was meant, give --allow-empty",
+            config.name
+        ));
     }
     Ok(())
 }
@@ -164,8 +190,11 @@ fn publish_page(publisher: &mut Publisher, outbox: &mut dyn Outbox, page: Vec<Pu
     if let Err(error) = outbox.mark(&done, Timestamp::now()) {
         tracing::warn!("what was published could not be marked, and is published again by the next run: {error}");
     }
-    tally.stale += published.receipts.iter().filter(|receipt| receipt.outcome == Ok(PublishStatus::Stale)).count();
-    tally.lines.extend(published.receipts.iter().map(Line::of));
+    let line = |receipt: &PublishReceipt| {
+        let seq = stored.get(&receipt.region).copied().unwrap_or_default();
+        Line::of(receipt, seq, publisher.plan())
+    };
+    tally.lines.extend(published.receipts.iter().map(line));
     tally.lines.extend(refused.iter().map(|(region, error)| Line::failed(Some(region), None, &error.to_string())));
     tally.round_trips += published.round_trips;
     tally.warn(&published);
@@ -194,13 +223,17 @@ struct Line {
     region: Option<String>,
     status: &'static str,
     id: Option<String>,
+    /// The number of what was to be published.
+    seq: Option<u64>,
+    /// The number of what is newer there.
+    newest_seq: Option<u64>,
     took: Duration,
     error: Option<String>,
 }
 
 impl Line {
     fn pending(item: &Publication) -> Self {
-        Self::failed(Some(&item.region), Some(&item.id), "it was not tried")
+        Self { seq: Some(item.seq), ..Self::failed(Some(&item.region), Some(&item.id), "it was not tried") }
     }
 
     fn failed(region: Option<&str>, id: Option<&str>, error: &str) -> Self {
@@ -208,23 +241,29 @@ impl Line {
             region: region.map(str::to_owned),
             status: "failed",
             id: id.map(str::to_owned),
+            seq: None,
+            newest_seq: None,
             took: Duration::ZERO,
             error: Some(error.to_owned()),
         }
     }
 
-    fn of(receipt: &PublishReceipt) -> Self {
-        let status = match &receipt.outcome {
-            Ok(PublishStatus::Published) => "published",
-            Ok(_) => "duplicate",
-            Err(_) => "failed",
+    /// What became of the snapshot with the number `seq`.
+    fn of(receipt: &PublishReceipt, seq: u64, plan: &PublishPlan) -> Self {
+        let (status, error) = match &receipt.outcome {
+            Ok(PublishStatus::Published) => ("published", None),
+            Ok(PublishStatus::Stale) => ("stale", Some(stale_text(receipt, seq, plan))),
+            Ok(_) => ("duplicate", None),
+            Err(error) => ("failed", Some(error.to_string())),
         };
         Self {
             region: Some(receipt.region.to_string()),
             status,
             id: Some(receipt.id.clone()),
+            seq: (status == "stale").then_some(seq),
+            newest_seq: (status == "stale").then_some(receipt.seq),
             took: receipt.took,
-            error: receipt.outcome.as_ref().err().map(PublishError::to_string),
+            error,
         }
     }
 
@@ -235,11 +274,39 @@ impl Line {
             "id": self.id,
             "ms": millis(self.took),
         });
+        if let (Some(seq), Some(newest)) = (self.seq, self.newest_seq) {
+            (line["seq"], line["newest_seq"]) = (seq.into(), newest.into());
+        }
         if let Some(error) = &self.error {
             line["error"] = error.as_str().into();
         }
         line
     }
+}
+
+/// What is said of a snapshot that is older than what Redis has.
+fn stale_text(receipt: &PublishReceipt, seq: u64, plan: &PublishPlan) -> String {
+    if plan.signature.is_some() {
+        return format!("Redis has number {} of it, which is newer than {seq}: it stays", receipt.seq);
+    }
+    // The numbers of documents that are given by hand are times in milliseconds.
+    let time = |seq: u64| i64::try_from(seq).ok()?.checked_mul(1000).and_then(Timestamp::from_micros);
+    let told = |seq: u64| match time(seq) {
+        Some(time) => format!("{seq} ({})", time.to_millis_text()),
+        None => seq.to_string(),
+    };
+    let now = Timestamp::now();
+    let is_ahead = time(receipt.seq).is_none_or(|there| there.saturating_sub(SEQ_AHEAD_MAX) > now);
+    let advice = match is_ahead {
+        true => format!(
+            "; its time is ahead of the clock (now {}), so it was wrong when it was written: delete the key {} in Redis, \
+             then publish again",
+            now.to_millis_text(),
+            plain(&plan.seq_key(&receipt.region))
+        ),
+        false => String::new(),
+    };
+    format!("Redis has number {} of it, which is newer than {}: it stays{advice}", told(receipt.seq), told(seq))
 }
 
 fn millis(span: Duration) -> f64 {
@@ -252,13 +319,30 @@ struct Tally {
     lines: Vec<Line>,
     /// Expected regions that were not given, though they have data.
     missing: usize,
-    /// Regions of which Redis has a higher number than the store.
-    stale: usize,
+    /// Why it is a failure that there was nothing to publish.
+    nothing: Option<String>,
     round_trips: u32,
     wall: Duration,
 }
 
 impl Tally {
+    /// Notes that there was no document: somebody may have died before he wrote any.
+    fn note_nothing(&mut self, name: &str, published: &Published, args: &Publish) {
+        let there = match published.kept.len() + published.unkept.len() {
+            _ if published.is_unreachable => "what Redis has is not known".to_owned(),
+            _ if published.warning.is_some() => "what Redis has was left alone".to_owned(),
+            0 => "Redis has nothing of this pipeline".to_owned(),
+            kept => format!("what Redis has of {} lives on", counted(kept as u64, "region", "regions")),
+        };
+        self.nothing = match (args.allow_empty, published.is_unreachable) {
+            (true, false) => None,
+            (true, true) => Some(format!("{name} holds no document, and {there}")),
+            (false, _) => Some(format!(
+                "{name} holds no document: nothing was published, and {there}. If that was meant, give --allow-empty"
+            )),
+        };
+    }
+
     fn take_kept(&mut self, published: &Published, missing: &[&String]) {
         let given: Vec<String> = self.lines.iter().filter_map(|line| line.region.clone()).collect();
         let is_expected = |region: &String| missing.contains(&region);
@@ -270,6 +354,8 @@ impl Tally {
                 region: Some(kept.region.clone()),
                 status: "kept",
                 id: Some(kept.id.clone()),
+                seq: None,
+                newest_seq: None,
                 took: published.wall,
                 error,
             });
@@ -287,6 +373,8 @@ impl Tally {
                 region: Some((*region).clone()),
                 status: "failed",
                 id: None,
+                seq: None,
+                newest_seq: None,
                 took: Duration::ZERO,
                 error: absent(),
             });
@@ -304,33 +392,61 @@ impl Tally {
     }
 
     fn tell(&self, args: &Publish, global: &Global) -> Result<Code, Failure> {
-        let [published, duplicate, failed, kept] =
-            ["published", "duplicate", "failed", "kept"].map(|status| self.count(status));
         if args.json {
-            let total = json!({
-                "published": published,
-                "duplicate": duplicate,
-                "failed": failed,
-                "kept": kept,
+            let mut total = json!({
+                "published": self.count("published"),
+                "duplicate": self.count("duplicate"),
+                "stale": self.count("stale"),
+                "kept": self.count("kept"),
+                "failed": self.count("failed"),
                 "wall_ms": millis(self.wall),
                 "round_trips": self.round_trips,
             });
+            if let Some(nothing) = &self.nothing {
+                total["error"] = nothing.as_str().into();
+            }
             print_json(self.lines.iter().map(Line::json).chain([total]))?;
         } else {
-            for line in self.lines.iter().filter(|line| line.error.is_some()) {
-                let region = line.region.as_deref().map_or_else(String::new, |region| format!("{}: ", plain(region)));
-                tracing::error!("{region}{}", line.error.as_deref().unwrap_or_default());
-            }
+            self.tell_errors();
             if !global.quiet {
-                print_text([self.sentence(published, duplicate, failed, kept)])?;
+                print_text([self.sentence()])?;
             }
         }
-        Ok(if failed + self.missing > 0 { Code::Unpublished } else { Code::Done })
+        if let Some(nothing) = &self.nothing {
+            tracing::error!("{nothing}");
+        }
+        let is_done = self.nothing.is_none() && self.count("failed") + self.count("stale") + self.missing == 0;
+        Ok(if is_done { Code::Done } else { Code::Unpublished })
     }
 
-    fn sentence(&self, published: usize, duplicate: usize, failed: usize, kept: usize) -> String {
-        let mut parts = vec![format!("{} published", count(published as u64))];
-        for (number, what) in [(duplicate, "unchanged"), (kept, "kept"), (failed, "failed")] {
+    /// Names what went wrong, regions of one cause together.
+    fn tell_errors(&self) {
+        let mut of_cause: Vec<(&str, Vec<&str>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (line, error) in self.lines.iter().filter_map(|line| Some((line, line.error.as_deref()?))) {
+            let place = *places.entry(error).or_insert(of_cause.len());
+            if place == of_cause.len() {
+                of_cause.push((error, Vec::new()));
+            }
+            of_cause[place].1.extend(line.region.as_deref());
+        }
+        for (cause, regions) in of_cause {
+            let named = regions.len().min(REGIONS_NAMED_MAX);
+            let more = match regions.len() - named {
+                0 => String::new(),
+                more => format!(" and {} more", count(more as u64)),
+            };
+            match regions.is_empty() {
+                true => tracing::error!("{}", plain(cause)),
+                false => tracing::error!("{}{more}: {}", plain(&regions[..named].join(", ")), plain(cause)),
+            }
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let mut parts = vec![format!("{} published", count(self.count("published") as u64))];
+        let others = [("duplicate", "unchanged"), ("stale", "stale"), ("kept", "kept"), ("failed", "failed")];
+        for (number, what) in others.map(|(status, what)| (self.count(status), what)) {
             if number > 0 {
                 parts.push(format!("{} {what}", count(number as u64)));
             }

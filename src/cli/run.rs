@@ -22,7 +22,7 @@ const REGIONS_NAMED_MAX: usize = 100;
 
 pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     let mut pipeline = prepare(&args.pipeline, args.store.as_ref(), args.snapshots.as_ref())?;
-    pipeline = pipeline.drain_timeout(args.drain_timeout).serial(args.serial);
+    pipeline = pipeline.drain_timeout(args.drain_timeout).serial(args.serial).take_over(args.take_over);
     if let Some(source) = &args.source {
         pipeline = pipeline.source_path(source);
     }

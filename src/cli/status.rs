@@ -1,6 +1,6 @@
 //! `forebay status`: how a pipeline stands, in its store and in Redis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forebay::Config;
 use forebay::publish::{LatestInRedis, PublishError, RedisSnapshots, RedisUrl};
@@ -23,6 +23,8 @@ enum InRedisState {
     Missing,
     /// Redis does not have it, or has an older one.
     Unpublished,
+    /// Redis has one that this store has not published, or not as its newest.
+    Foreign,
     /// The handlers make none.
     None,
 }
@@ -30,11 +32,13 @@ enum InRedisState {
 impl InRedisState {
     fn of(region: &RegionStatus, has_snapshots: bool, ttl_seconds: i64, redis: Option<&InRedis>) -> Self {
         let is_unpublished = |snapshot: &StoredSnapshot| redis.is_some_and(|redis| redis.lacks(snapshot));
+        let is_foreign = |snapshot: &StoredSnapshot| redis.is_some_and(|redis| redis.has_foreign(snapshot));
         match &region.snapshot {
             _ if !has_snapshots => Self::None,
             // A handler may have nothing to say of a region.
             None if region.snapshot_block.is_some_and(|covered| covered >= region.block) => Self::None,
             None => Self::Missing,
+            Some(snapshot) if is_foreign(snapshot) => Self::Foreign,
             Some(snapshot) if age_seconds(snapshot).is_some_and(|age| age > ttl_seconds) => Self::Stale,
             Some(snapshot) if is_unpublished(snapshot) => Self::Unpublished,
             Some(_) if region.snapshot_block.is_none_or(|covered| covered < region.block) => Self::Stale,
@@ -48,6 +52,7 @@ impl InRedisState {
             Self::Stale => "stale",
             Self::Missing => "missing",
             Self::Unpublished => "unpublished",
+            Self::Foreign => "foreign",
             Self::None => "none",
         }
     }
@@ -64,6 +69,14 @@ fn age_seconds(snapshot: &StoredSnapshot) -> Option<i64> {
 /// What Redis has.
 struct InRedis {
     newest: BTreeMap<String, StoredSnapshot>,
+    /// The stores that have signed them.
+    signatures: BTreeMap<String, String>,
+    /// The store that has signed the summary.
+    owner: Option<String>,
+    /// The signature of our store.
+    ours: Option<String>,
+    /// Regions that a run has published after the store was read.
+    published_since: BTreeSet<String>,
     /// Whether ids there are the store's, and can be compared.
     has_ids_of_store: bool,
     /// Whether it answered.
@@ -86,25 +99,41 @@ pub(super) fn status(args: &Status, global: &Global) -> Result<Code, Failure> {
         return Err(Failure::new(Code::Failed, format!("pipeline {} has not committed anything yet", config.name)));
     };
     let names: Vec<String> = status.regions.iter().map(|region| region.region.clone()).collect();
-    let asked = redis.filter(|_| status.has_snapshots && !names.is_empty()).map(|redis| redis.latest(&names));
-    let (in_redis, failure) = match asked {
+    let asked = redis.filter(|_| status.has_snapshots && !names.is_empty());
+    let asked = asked.map(|redis| Ok((redis.latest(&names)?, redis.signature()?)));
+    let (mut in_redis, failure) = match asked {
         None => (None, None),
-        Some(Ok(latest)) => (Some(InRedis::new(latest, config.snapshots.id_field.is_none())), None),
+        Some(Ok((latest, owner))) => {
+            let has_ids_of_store = config.snapshots.id_field.is_none();
+            (Some(InRedis::new(latest, owner, status.signature.clone(), has_ids_of_store)), None)
+        }
         Some(Err(error)) => (Some(InRedis::unknown()), Some(error)),
     };
+    if let Some(redis) = in_redis.as_mut().filter(|redis| redis.has_newer(&status)) {
+        redis.forgive(reader.status(&config.name)?.as_ref());
+    }
     let ttl = ttl_seconds(&config);
     let states: Vec<InRedisState> = status
         .regions
         .iter()
         .map(|region| InRedisState::of(region, status.has_snapshots, ttl, in_redis.as_ref()))
         .collect();
-    let is_healthy = failure.is_none() && states.iter().all(|state| state.is_healthy());
+    let other = in_redis.as_ref().and_then(InRedis::other_owner);
+    let is_healthy = failure.is_none() && other.is_none() && states.iter().all(|state| state.is_healthy());
     if args.json {
         print_json([as_json(&config.name, &status, &states, in_redis.as_ref(), is_healthy)])?;
     } else if !global.quiet {
-        print_text(as_lines(&config.name, &status, &states))?;
+        print_text(as_lines(&config.name, &status, &states, in_redis.as_ref()))?;
     }
     tell(failure);
+    if let Some((theirs, ours)) = other {
+        tracing::error!(
+            "another store publishes under the name {} there (store {}; this one is {ours}): readers may get what is not \
+             this store's. Give one of the two pipelines another name, or let `forebay run --take-over` replace it",
+            config.name,
+            plain(theirs)
+        );
+    }
     Ok(if is_healthy { Code::Done } else { Code::Failed })
 }
 
@@ -119,16 +148,77 @@ fn ttl_seconds(config: &Config) -> i64 {
 }
 
 impl InRedis {
-    fn new(latest: LatestInRedis, has_ids_of_store: bool) -> Self {
+    fn new(latest: LatestInRedis, owner: Option<String>, ours: Option<String>, has_ids_of_store: bool) -> Self {
         for (region, error) in &latest.refused {
             tracing::error!("{}: {error}", plain(region));
         }
         let newest = latest.found.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
-        Self { newest, has_ids_of_store, is_known: true }
+        let (signatures, published_since) = (latest.signatures, BTreeSet::new());
+        Self { newest, signatures, owner, ours, published_since, has_ids_of_store, is_known: true }
     }
 
     fn unknown() -> Self {
-        Self { newest: BTreeMap::new(), has_ids_of_store: false, is_known: false }
+        Self {
+            newest: BTreeMap::new(),
+            signatures: BTreeMap::new(),
+            owner: None,
+            ours: None,
+            published_since: BTreeSet::new(),
+            has_ids_of_store: false,
+            is_known: false,
+        }
+    }
+
+    /// The store that publishes in place of ours, and ours.
+    fn other_owner(&self) -> Option<(&str, &str)> {
+        let (theirs, ours) = (self.owner.as_deref()?, self.ours.as_deref()?);
+        (theirs != ours).then_some((theirs, ours))
+    }
+
+    /// The snapshot of a region that readers get, if it has a number that the store has not come to.
+    fn newer(&self, stored: &StoredSnapshot) -> Option<&StoredSnapshot> {
+        let there = self.newest.get(&stored.region).filter(|there| there.seq > stored.seq)?;
+        (!self.published_since.contains(&stored.region)).then_some(there)
+    }
+
+    fn has_newer(&self, status: &PipelineStatus) -> bool {
+        status.regions.iter().filter_map(|region| region.snapshot.as_ref()).any(|stored| self.newer(stored).is_some())
+    }
+
+    /// Notes what the store has by now: a run may have published after it was read first.
+    fn forgive(&mut self, later: Option<&PipelineStatus>) {
+        let stored = later.iter().flat_map(|status| &status.regions).filter_map(|region| region.snapshot.as_ref());
+        let caught_up = stored.filter(|stored| self.newer(stored).is_none()).map(|stored| stored.region.clone());
+        let caught_up: BTreeSet<String> = caught_up.collect();
+        self.published_since = caught_up;
+    }
+
+    /// Whether readers get what another store has published, or a content under a number that the store gave to another
+    /// one, or has not come to.
+    fn has_foreign(&self, stored: &StoredSnapshot) -> bool {
+        let Some(there) = self.newest.get(&stored.region) else { return false };
+        let signature = self.signatures.get(&stored.region);
+        if signature.zip(self.ours.as_ref()).is_some_and(|(theirs, ours)| theirs != ours) {
+            return true;
+        }
+        match self.has_ids_of_store {
+            true => {
+                let is_above = self.newer(stored).is_some() || there.seq == stored.seq;
+                is_above && content(there) != content(stored)
+            }
+            false => self.newer(stored).is_some(),
+        }
+    }
+
+    /// What readers get of a region, where that is not its newest.
+    fn told(&self, region: &RegionStatus, state: InRedisState) -> String {
+        if !self.is_known || !matches!(state, InRedisState::Foreign | InRedisState::Unpublished) {
+            return String::new();
+        }
+        let Some(there) = self.newest.get(&region.region) else { return "; readers get nothing".to_owned() };
+        let signature = self.signatures.get(&region.region).filter(|theirs| Some(*theirs) != self.ours.as_ref());
+        let by = signature.map_or_else(String::new, |theirs| format!(" of store {}", plain(theirs)));
+        format!("; readers get {}{by}", plain(&there.id))
     }
 
     /// Whether readers see another content than that of the store's newest, or none.
@@ -137,11 +227,14 @@ impl InRedis {
             return stored.published_at.is_none();
         }
         let Some(there) = self.newest.get(&stored.region) else { return true };
-        // The end of an id is the content's hash: the same content may be there under an older number.
-        let content = |snapshot: &StoredSnapshot| snapshot.id.rsplit('.').next().map(str::to_owned);
         stored.published_at.is_none()
             || (self.has_ids_of_store && there.seq < stored.seq && content(there) != content(stored))
     }
+}
+
+/// The end of an id is the content's hash: the same content may be there under another number.
+fn content(snapshot: &StoredSnapshot) -> Option<&str> {
+    snapshot.id.rsplit('.').next()
 }
 
 /// What reads from that Redis.
@@ -245,12 +338,16 @@ fn as_json(
         });
         if let Some(redis) = redis {
             stands["published"] = redis.newest.get(&region.region).map_or(Json::Null, published);
+            if let Some(signature) = redis.signatures.get(&region.region).filter(|_| stands["published"].is_object()) {
+                stands["published"]["signature"] = signature.as_str().into();
+            }
         }
         stands
     };
-    json!({
+    let mut object = json!({
         "pipeline": name,
         "healthy": is_healthy,
+        "signature": status.signature,
         "checkpoint": {
             "block": status.checkpoint.block,
             "blocks": status.checkpoint.blocks,
@@ -259,10 +356,14 @@ fn as_json(
         },
         "lag": { "seconds": lag_seconds(status) },
         "regions": status.regions.iter().zip(states).map(region).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(redis) = redis {
+        object["published_by"] = redis.owner.as_deref().into();
+    }
+    object
 }
 
-fn as_lines(name: &str, status: &PipelineStatus, states: &[InRedisState]) -> Vec<String> {
+fn as_lines(name: &str, status: &PipelineStatus, states: &[InRedisState], redis: Option<&InRedis>) -> Vec<String> {
     let checkpoint = &status.checkpoint;
     let block = checkpoint.block.unwrap_or(0);
     let mut lines = vec![format!(
@@ -283,7 +384,9 @@ fn as_lines(name: &str, status: &PipelineStatus, states: &[InRedisState]) -> Vec
                 )
             },
         );
-        lines.push(format!("  {:<11} {}  block {}, {snapshot}", state.name(), plain(&region.region), region.block));
+        let readers = redis.map_or_else(String::new, |redis| redis.told(region, *state));
+        let (state, region) = (state.name(), (plain(&region.region), region.block));
+        lines.push(format!("  {state:<11} {}  block {}, {snapshot}{readers}", region.0, region.1));
     }
     lines
 }

@@ -80,6 +80,8 @@ pub(super) fn snapshots(report: &Report) -> Json {
         "stored": report.snapshots.stored,
         "published": report.snapshots.published,
         "duplicate": report.snapshots.duplicate,
+        "stale": report.snapshots.stale,
+        "kept": report.snapshots.kept,
         "failed": report.snapshots.failed,
     })
 }
@@ -96,7 +98,16 @@ pub(super) fn snapshot_line(report: &Report) -> String {
             counted(failed, "region's newest", "regions' newest")
         ),
     };
-    format!("  snapshots   {} stored, {} unchanged{published}", count(snapshots.stored), count(snapshots.duplicate))
+    let more: String = [(snapshots.stale, "stale"), (snapshots.kept, "kept")]
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| format!(", {} {what}", count(number)))
+        .collect();
+    format!(
+        "  snapshots   {} stored, {} unchanged{published}{more}",
+        count(snapshots.stored),
+        count(snapshots.duplicate)
+    )
 }
 
 /// What handlers waited for, if it is worth a line.

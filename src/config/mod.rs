@@ -252,6 +252,8 @@ impl SnapshotsConfig {
             dedup: self.dedup,
             pool: self.pool,
             timeout: self.timeout,
+            signature: None,
+            takes_over: false,
         }
     }
 }

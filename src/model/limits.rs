@@ -133,6 +133,10 @@ pub const SNAPSHOTS_TTL: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// The default of `snapshots.dedup`: how long the same content of a region counts as a duplicate.
 pub const SNAPSHOTS_DEDUP: Duration = Duration::from_secs(15 * 60);
 
+/// How far the time of a document given by hand, which is its sequence number, may be ahead of the clock: hosts differ by
+/// seconds, and what is wrong by more would close its region until then.
+pub const SEQ_AHEAD_MAX: Duration = Duration::from_secs(3600);
+
 /// The default of `snapshots.pool`: connections to Redis, and threads that publish.
 pub const PUBLISH_POOL: usize = 8;
 /// Connections to Redis at most: each has a thread, and a server takes 10,000 clients by default.

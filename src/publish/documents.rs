@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::fields::{DocumentFields, FieldPath};
 use super::{Publication, PublishError};
 use crate::model::json_text;
-use crate::model::limits::REGION_BYTES_MAX;
+use crate::model::limits::{REGION_BYTES_MAX, SEQ_AHEAD_MAX};
 use crate::model::timestamp::Timestamp;
 use crate::snapshot::{hash_of, snapshot_id};
 
@@ -156,9 +156,24 @@ impl DocumentReader<'_> {
         Document { place, region: Some(region), publication }
     }
 
+    /// A time that is the sequence number: too far ahead, nothing older could replace it until then.
+    fn fit(&self, time: Timestamp) -> Result<Timestamp, PublishError> {
+        let ahead = i64::try_from(SEQ_AHEAD_MAX.as_micros()).unwrap_or(i64::MAX);
+        match &self.fields.time {
+            Some(field) if time.as_micros().saturating_sub(ahead) > self.now.as_micros() => {
+                Err(PublishError::Document(format!(
+                    "the field {field}: {time} is more than an hour ahead of the clock (now {}): it is the sequence number, \
+                     and nothing older could replace it until then",
+                    self.now.to_millis_text()
+                )))
+            }
+            _ => Ok(time),
+        }
+    }
+
     fn publication(&self, text: &str, doc: Json, region: &Arc<str>) -> Result<Publication, PublishError> {
         let (id, time) = self.fields.carried(&doc)?;
-        let time = time.unwrap_or(self.now);
+        let time = self.fit(time.unwrap_or(self.now))?;
         let seq = u64::try_from(time.as_micros().div_euclid(1000)).map_err(|_| {
             PublishError::Document(format!("the time {time} is before 1970; it is the sequence number"))
         })?;

@@ -30,8 +30,8 @@ pub use redis::{
     Extent, KeptRegion, Keys, KeysError, LatestInRedis, PublishPlan, Published, Publisher, RedisSnapshots, RedisTarget,
     RedisUrl, RedisUrlError,
 };
-pub use target::{Delivery, Known, Patience, PublishError, PublishReceipt, PublishStatus, Target};
-pub use worker::UnpublishedRegion;
+pub use region_states::UnpublishedRegion;
+pub use target::{Delivery, Known, OtherStore, Patience, PublishError, PublishReceipt, PublishStatus, Target};
 
 pub(crate) use mailbox::Mailbox;
 pub(crate) use stats::PublishStats;

@@ -38,6 +38,11 @@ impl Publisher {
         match self.0 {}
     }
 
+    /// Signs with the signature of the store that publishes.
+    pub fn sign(&mut self, _: &str) {
+        match self.0 {}
+    }
+
     /// The plan it was made with.
     pub fn plan(&self) -> &PublishPlan {
         match self.0 {}
@@ -108,6 +113,14 @@ impl RedisSnapshots {
     /// Never: there is no plan to give it.
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
         plan.url.absurd()
+    }
+
+    /// The signature of the store that publishes under this name.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn signature(&self) -> Result<Option<String>, PublishError> {
+        match self.0 {}
     }
 
     /// The newest snapshots of those regions.

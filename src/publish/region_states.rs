@@ -3,6 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// A region whose newest snapshot is not where readers look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnpublishedRegion {
+    /// The region.
+    pub region: String,
+    /// Why.
+    pub cause: String,
+}
+
+impl UnpublishedRegion {
+    /// What stands for all regions, where it is not known which.
+    pub(crate) fn all(cause: String) -> Self {
+        Self { region: "every region".into(), cause }
+    }
+}
+
 /// How a region stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum RegionState {
@@ -12,7 +29,7 @@ pub(super) enum RegionState {
     /// The target has its newest, as far as is known.
     Published,
     /// The target has a newer one than the store, which was made anew: it is left alone until the run has come as far.
-    Ahead,
+    Ahead { there: u64, here: u64 },
     /// The target has this number, and the store was asked to count on above it.
     Renumbering { above: u64 },
     /// Its newest was not published.
@@ -69,9 +86,12 @@ impl Regions {
         (region.seq, region.reported) = (Some(seq), None);
     }
 
-    /// Notes that the target has a newer one, which is left there.
-    pub(super) fn ahead(&mut self, region: &Arc<str>) {
-        self.change(region, |_| RegionState::Ahead);
+    /// Notes that the target has a newer one, which is left there, and both numbers; says whether that is news.
+    pub(super) fn ahead(&mut self, region: &Arc<str>, there: u64, here: u64) -> bool {
+        let ahead = RegionState::Ahead { there, here };
+        let is_news = self.known.get(region).is_none_or(|region| region.state != ahead);
+        self.change(region, |_| ahead);
+        is_news
     }
 
     /// Notes that the store is to count on above this number.
@@ -114,9 +134,12 @@ impl Regions {
         self.failed > 0 && self.known.keys().any(|region| self.is_away(region))
     }
 
-    /// The regions of which the target has newer ones, ordered by name.
-    pub(super) fn all_ahead(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.known.iter().filter(|(_, region)| region.state == RegionState::Ahead).map(|(name, _)| name)
+    /// The regions of which the target has newer ones, ordered by name: its number, and the store's.
+    pub(super) fn all_ahead(&self) -> impl Iterator<Item = (&Arc<str>, u64, u64)> {
+        self.known.iter().filter_map(|(name, region)| match region.state {
+            RegionState::Ahead { there, here } => Some((name, there, here)),
+            _ => None,
+        })
     }
 
     /// The regions whose newest is not in the target, and why, ordered by name.
@@ -126,7 +149,7 @@ impl Regions {
             RegionState::Renumbering { above } => {
                 Some(format!("{target} has number {above} of it, and the store could not count on from there"))
             }
-            RegionState::Untried | RegionState::Published | RegionState::Ahead => None,
+            RegionState::Untried | RegionState::Published | RegionState::Ahead { .. } => None,
         };
         self.known.iter().filter_map(|(name, region)| Some((name.to_string(), cause(&region.state)?))).collect()
     }
@@ -153,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_region_goes_from_state_to_state() {
-        use RegionState::{Ahead, Published, Renumbering, Untried};
+        use RegionState::{Published, Renumbering, Untried};
         let region: Arc<str> = "a".into();
         let fail: fn(&mut Regions, &Arc<str>) = |regions, region| {
             regions.failed(region, "no", false);
@@ -164,7 +187,9 @@ mod tests {
         let publish: fn(&mut Regions, &Arc<str>) = |regions, region| regions.published(region, 3);
         let renumber: fn(&mut Regions, &Arc<str>) = |regions, region| regions.renumbering(region, 7);
         let retry: fn(&mut Regions, &Arc<str>) = |regions, _| regions.retry();
-        let hold: fn(&mut Regions, &Arc<str>) = Regions::ahead;
+        let hold: fn(&mut Regions, &Arc<str>) = |regions, region| {
+            regions.ahead(region, 7, 2);
+        };
         let ways: [&[Step]; 5] = [
             &[(fail, failed("no", false, Untried)), (publish, Published), (retry, Published)],
             // A new try forgets a failure, and what stood before it is known again.
@@ -174,7 +199,7 @@ mod tests {
             &[(lose, failed("gone", true, Untried)), (fail, failed("no", false, Untried)), (retry, Untried)],
             // A store that was made anew comes as far, is numbered anew and published.
             &[
-                (hold, Ahead),
+                (hold, RegionState::Ahead { there: 7, here: 2 }),
                 (renumber, Renumbering { above: 7 }),
                 (retry, Renumbering { above: 7 }),
                 (publish, Published),
@@ -219,11 +244,11 @@ mod tests {
         let [a, b, c, d]: [Arc<str>; 4] = ["a", "b", "c", "d"].map(Arc::from);
         regions.renumbering(&a, 7);
         regions.failed(&b, "no", false);
-        regions.ahead(&c);
+        assert!(regions.ahead(&c, 9, 1) && !regions.ahead(&c, 9, 1));
         regions.published(&d, 1);
         let told: Vec<(String, String)> = regions.unpublished("Redis").into_iter().collect();
         let expected = [("a", "Redis has number 7 of it, and the store could not count on from there"), ("b", "no")];
         assert_eq!(told, expected.map(|(region, cause)| (region.to_owned(), cause.to_owned())));
-        assert_eq!(regions.all_ahead().map(|region| &**region).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(regions.all_ahead().collect::<Vec<_>>(), [(&c, 9, 1)]);
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub(crate) struct PublishStats {
     published: AtomicU64,
     duplicate: AtomicU64,
+    stale: AtomicU64,
+    kept: AtomicU64,
     busy_nanos: AtomicU64,
 }
 
@@ -17,9 +19,19 @@ impl PublishStats {
         self.published.load(Ordering::Relaxed)
     }
 
-    /// Snapshots that were there already, or older than what is there.
+    /// Snapshots that were there already.
     pub(crate) fn duplicate(&self) -> u64 {
         self.duplicate.load(Ordering::Relaxed)
+    }
+
+    /// Snapshots that are older than what is there.
+    pub(crate) fn stale(&self) -> u64 {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// Snapshots that were published before, and whose time to live began anew.
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// Time spent publishing.
@@ -33,6 +45,14 @@ impl PublishStats {
 
     pub(super) fn add_duplicate(&self) {
         self.duplicate.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_stale(&self) {
+        self.stale.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_kept(&self) {
+        self.kept.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn add_busy(&self, took: Duration) {

@@ -56,14 +56,27 @@ pub trait Target: Send {
     /// Publishes at most one snapshot of each region, each decided for itself. Blocks, but not for ever.
     fn publish(&mut self, items: &[Publication], patience: Patience) -> Delivery;
 
+    /// Is told the signature of the store that publishes, before anything else, so that a target which serves several can
+    /// tell them apart. Does not block. Defaults to nothing.
+    fn sign(&mut self, signature: &str) {
+        let _ = signature;
+    }
+
     /// Makes sure that [`Target::known`] can answer. Called again until it succeeds. May block.
     ///
     /// # Errors
-    /// [`PublishError::Away`] if nothing can be published now; else another one, and regions are tried all the same.
+    /// [`PublishError::Away`] if nothing can be published now; [`PublishError::OtherStore`] if nothing may be published
+    /// here; else another one, and regions are tried all the same.
     fn read_known(&mut self) -> Result<(), PublishError>;
 
     /// The newest snapshot of a region that the target is known to have: as read, and as published since. Does not block.
     fn known(&self, region: &str) -> Option<Known>;
+
+    /// Whether what it has was published by another store, which this one takes over from: then numbers that are equal say
+    /// nothing. Does not block. Defaults to false.
+    fn is_of_other(&self) -> bool {
+        false
+    }
 
     /// Brings up to date what the target says of all regions together, if it says anything. Called after each publish, so
     /// what is costly need not be done every time; `is_last` is true at the end of a run. Returns what went wrong. May
@@ -194,6 +207,27 @@ pub enum PublishError {
     /// The document cannot be published as it is.
     #[error("{0}")]
     Document(String),
+    /// Another store has signed what is there, and was not to be replaced.
+    #[error("{0}")]
+    OtherStore(Box<OtherStore>),
+}
+
+/// Two stores that publish under one name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another store publishes to {target} under the name {pipeline} (store {theirs}; this one is {ours}). If this one is to \
+     replace it, give --take-over; else give one of the two pipelines another name"
+)]
+#[non_exhaustive]
+pub struct OtherStore {
+    /// Which server.
+    pub target: String,
+    /// The name under which both publish.
+    pub pipeline: String,
+    /// The signature that is there.
+    pub theirs: String,
+    /// The signature of the store that was to be published.
+    pub ours: String,
 }
 
 impl PublishError {

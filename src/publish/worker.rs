@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::mailbox::Mailbox;
-use super::region_states::Regions;
+use super::region_states::{Regions, UnpublishedRegion};
 use super::stats::PublishStats;
 use super::{Delivery, DocumentFields, Patience, Publication, PublishError, PublishReceipt, PublishStatus, Target};
 use crate::model::limits::{OUTBOX_PAGE, WAIT_STEP};
@@ -33,21 +34,12 @@ const FAILURES_REPORTED_MAX: usize = 10;
 /// Numbers beyond it are none of ours: a store could not count on.
 const SEQ_MAX: u64 = i64::MAX as u64 / 2;
 
-/// A region whose newest snapshot is not where readers look.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UnpublishedRegion {
-    /// The region.
-    pub region: String,
-    /// Why.
-    pub cause: String,
-}
-
-impl UnpublishedRegion {
-    /// What stands for all regions, where it is not known which.
-    pub(crate) fn all(cause: String) -> Self {
-        Self { region: "every region".into(), cause }
-    }
+/// What the target has of a region, if it is not what the store has marked as published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Other {
+    /// Nothing, or something older.
+    Older,
+    Newer,
 }
 
 /// Regions, and the number that the target has of each: the store must count on above it.
@@ -68,6 +60,8 @@ pub(crate) struct WorkerPlan {
     /// What it counts while it works.
     pub(crate) stats: Arc<PublishStats>,
     pub(crate) recorder: Arc<Recorder>,
+    /// Set when the target is another store's: a run that may publish nothing is to stop.
+    pub(crate) stop: Option<Arc<AtomicBool>>,
 }
 
 /// The publish thread and the way to it. Dropping it lets it publish what waits and does not wait for it.
@@ -130,6 +124,12 @@ pub(crate) struct Worker {
     min_seqs: BTreeMap<Arc<str>, u64>,
     /// Whether what the target has was compared with what the store has marked.
     is_compared: bool,
+    /// Regions of which the target had something newer than what the store has marked.
+    newer: HashSet<Arc<str>>,
+    /// Whether the target knows the store's signature.
+    is_signed: bool,
+    /// Why nothing may be published: the target is another store's.
+    refused: Option<PublishError>,
     /// Why nothing can be published at all, and since when.
     away: Option<(String, Instant)>,
     /// Whether the outbox itself could not be read.
@@ -151,6 +151,9 @@ impl Worker {
             regions: Regions::default(),
             min_seqs: BTreeMap::new(),
             is_compared: false,
+            newer: HashSet::new(),
+            is_signed: false,
+            refused: None,
             away: None,
             is_store_away: false,
             refresh_at: Instant::now(),
@@ -168,7 +171,9 @@ impl Worker {
         loop {
             let is_closed = self.mailbox.is_closed();
             let now = Instant::now();
-            if is_closed || self.refresh_at <= now || self.retry_at.is_some_and(|at| at <= now) {
+            if self.refused.is_some() {
+                self.mailbox.take();
+            } else if is_closed || self.refresh_at <= now || self.retry_at.is_some_and(|at| at <= now) {
                 // What waits is in the store too.
                 self.mailbox.take();
                 self.sweep(None);
@@ -236,17 +241,21 @@ impl Worker {
     fn sweep(&mut self, deadline: Option<Instant>) {
         let refresh_after = self.plan.target.ttl().map(|ttl| ttl / 3);
         match self.compare() {
-            Ok(lacking) => {
+            Ok(_) if self.refused.is_some() => {}
+            Ok(mut others) => {
+                if self.mailbox.is_closed() {
+                    // Now it is known how far the store has come.
+                    let ahead = self.regions.all_ahead().filter(|(region, ..)| self.newer.contains(*region));
+                    others.extend(ahead.map(|(region, ..)| (Arc::clone(region), Other::Newer)));
+                } else {
+                    let newer = others.iter().filter(|(_, other)| **other == Other::Newer);
+                    self.newer.extend(newer.map(|(region, _)| Arc::clone(region)));
+                }
                 let refreshed = refresh_after.map_or(Timestamp::MIN, |span| Timestamp::now().saturating_sub(span));
                 self.sweep_pages(refreshed, None, deadline);
-                if !lacking.is_empty() && self.away.is_none() {
-                    tracing::info!(
-                        "{} lacks what was published before, of {} regions ({} for one): they are published again",
-                        self.plan.target.name(),
-                        lacking.len(),
-                        shown(lacking.iter().next().map_or("", |region| region))
-                    );
-                    self.sweep_pages(Timestamp::MAX, Some(&lacking), deadline);
+                if !others.is_empty() && self.away.is_none() {
+                    self.tell_lacking(&others);
+                    self.sweep_pages(Timestamp::MAX, Some(&others), deadline);
                 }
             }
             Err(cause) => self.set_away(&cause),
@@ -261,20 +270,61 @@ impl Worker {
         }
     }
 
-    /// Compares, once, what the target is known to have with what the store has marked: it may have been emptied since, or
-    /// restored from a copy. Returns the regions that it lacks, or has older.
-    fn compare(&mut self) -> Result<HashSet<Arc<str>>, String> {
-        let mut lacking = HashSet::new();
-        if self.is_compared {
-            return Ok(lacking);
+    /// Tells what the target lacks. What it has newer is told at the end, if it stays.
+    fn tell_lacking(&self, others: &HashMap<Arc<str>, Other>) {
+        let lacking = || others.iter().filter(|(_, other)| **other == Other::Older).map(|(region, _)| region);
+        if let Some(region) = lacking().next() {
+            tracing::info!(
+                "{} lacks what was published before, of {} regions ({} for one): they are published again",
+                self.plan.target.name(),
+                lacking().count(),
+                shown(region)
+            );
         }
+    }
+
+    /// Tells the target, once, whose snapshots it gets.
+    fn sign(&mut self) -> Result<(), String> {
+        if !self.is_signed {
+            let signature = self.plan.outbox.signature().map_err(|error| {
+                self.is_store_away = true;
+                store_text(&error)
+            })?;
+            if let Some(signature) = signature {
+                self.plan.target.sign(&signature);
+            }
+            self.is_signed = true;
+        }
+        Ok(())
+    }
+
+    /// Publishes nothing from now on, and lets the run stop.
+    fn refuse(&mut self, error: PublishError) {
+        self.refused = Some(error);
+        if let Some(stop) = &self.plan.stop {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Compares, once, what the target is known to have with what the store has marked: it may have been emptied since, or
+    /// restored from a copy, and others may have written. Returns the regions of which it has something else.
+    fn compare(&mut self) -> Result<HashMap<Arc<str>, Other>, String> {
+        let mut others = HashMap::new();
+        if self.is_compared {
+            return Ok(others);
+        }
+        self.sign()?;
         match self.plan.target.read_known() {
             Ok(()) => {}
+            Err(error @ PublishError::OtherStore(_)) => {
+                self.refuse(error);
+                return Ok(others);
+            }
             Err(error) if error.is_away() => return Err(error.to_string()),
             // The regions may be well all the same. The next sweep tries again.
             Err(error) => {
                 self.warn(Some(format!("the summary cannot be read: {error}")));
-                return Ok(lacking);
+                return Ok(others);
             }
         }
         let mut after = String::new();
@@ -286,18 +336,21 @@ impl Worker {
             let Some((last, _)) = page.last() else { break };
             after = last.to_string();
             let target = &self.plan.target;
-            let is_lacking =
-                |(region, seq): &(Arc<str>, u64)| target.known(region).is_none_or(|there| there.seq < *seq);
-            lacking.extend(page.into_iter().filter(is_lacking).map(|(region, _)| region));
+            let other = |(region, seq): (Arc<str>, u64)| match target.known(&region) {
+                Some(there) if there.seq == seq && !target.is_of_other() => None,
+                Some(there) if there.seq > seq => Some((region, Other::Newer)),
+                _ => Some((region, Other::Older)),
+            };
+            others.extend(page.into_iter().filter_map(other));
         }
         self.is_compared = true;
-        Ok(lacking)
+        Ok(others)
     }
 
     fn sweep_pages(
         &mut self,
         published_before: Timestamp,
-        lacking: Option<&HashSet<Arc<str>>>,
+        only: Option<&HashMap<Arc<str>, Other>>,
         deadline: Option<Instant>,
     ) {
         // In the middle of a run there is another try soon; at its end, servers of a cluster that were well are waited for.
@@ -316,7 +369,7 @@ impl Worker {
                 }
             };
             self.is_store_away = false;
-            if after.is_empty() && lacking.is_none() {
+            if after.is_empty() && only.is_none() {
                 self.regions.retry();
             }
             let Some(last) = page.last() else {
@@ -325,7 +378,7 @@ impl Worker {
                 break;
             };
             after = last.publication.region.to_string();
-            if !self.publish_page(page, lacking, patience) {
+            if !self.publish_page(page, only, patience) {
                 break;
             }
         }
@@ -335,10 +388,10 @@ impl Worker {
     fn publish_page(
         &mut self,
         page: Vec<DueSnapshot>,
-        lacking: Option<&HashSet<Arc<str>>>,
+        only: Option<&HashMap<Arc<str>, Other>>,
         patience: Patience,
     ) -> bool {
-        let is_wanted = |due: &DueSnapshot| lacking.is_none_or(|lacking| lacking.contains(&due.publication.region));
+        let is_wanted = |due: &DueSnapshot| only.is_none_or(|only| only.contains_key(&due.publication.region));
         let page: Vec<DueSnapshot> = page.into_iter().filter(is_wanted).collect();
         let refreshes: HashSet<Arc<str>> =
             page.iter().filter(|due| due.was_published).map(|due| Arc::clone(&due.publication.region)).collect();
@@ -360,11 +413,11 @@ impl Worker {
         for receipt in receipts {
             let (seq, block) = stored.get(&receipt.region).copied().unwrap_or_default();
             match &receipt.outcome {
-                Ok(PublishStatus::Stale) if receipt.seq > seq => self.note_stale(&receipt, block),
+                Ok(PublishStatus::Stale) if receipt.seq > seq => self.note_stale(&receipt, seq, block),
                 Ok(status) => {
                     match status {
                         PublishStatus::Published => self.plan.stats.add_published(),
-                        _ if is_refresh(&receipt.region) => {}
+                        _ if is_refresh(&receipt.region) => self.plan.stats.add_kept(),
                         _ => self.plan.stats.add_duplicate(),
                     }
                     self.regions.published(&receipt.region, seq);
@@ -396,17 +449,17 @@ impl Worker {
         let mut kept = Vec::with_capacity(items.len());
         for item in items {
             let there = self.plan.target.known(&item.region).and_then(|there| Some((there.seq, there.block?)));
+            let here = item.seq;
             let newer = there.filter(|(_, block)| {
                 item.block.is_some_and(|ours| ours < *block) && complete.is_none_or(|complete| complete < *block)
             });
-            let is_held =
-                newer.is_some_and(|(seq, block)| !self.plan.outbox.holds(&item.region, seq, block).unwrap_or(false));
-            match is_held {
-                true => {
-                    self.plan.stats.add_duplicate();
-                    self.regions.ahead(&item.region);
+            let held_by =
+                newer.filter(|(seq, block)| !self.plan.outbox.holds(&item.region, *seq, *block).unwrap_or(false));
+            match held_by {
+                Some((there, _)) => {
+                    self.note_ahead(&item.region, there, here);
                 }
-                false => kept.push(Publication { follows_rollback: newer.is_some(), ..item }),
+                None => kept.push(Publication { follows_rollback: newer.is_some(), ..item }),
             }
         }
         kept
@@ -414,7 +467,7 @@ impl Worker {
 
     /// The target has a newer snapshot of the region than the store: that was made anew. It is left alone until this run, which
     /// alone writes the pipeline, has come as far; then the store must count on from there.
-    fn note_stale(&mut self, receipt: &PublishReceipt, block: Option<i64>) {
+    fn note_stale(&mut self, receipt: &PublishReceipt, seq: u64, block: Option<i64>) {
         let complete = self.mailbox.complete();
         let has_caught_up = match receipt.block {
             Some(there) => block.is_some_and(|block| there <= block) || complete.is_some_and(|block| there <= block),
@@ -424,8 +477,13 @@ impl Worker {
             self.min_seqs.insert(Arc::clone(&receipt.region), receipt.seq);
             self.regions.renumbering(&receipt.region, receipt.seq);
         } else {
-            self.plan.stats.add_duplicate();
-            self.regions.ahead(&receipt.region);
+            self.note_ahead(&receipt.region, receipt.seq, seq);
+        }
+    }
+
+    fn note_ahead(&mut self, region: &Arc<str>, there: u64, here: u64) {
+        if self.regions.ahead(region, there, here) {
+            self.plan.stats.add_stale();
         }
     }
 
@@ -451,7 +509,7 @@ impl Worker {
 
     /// Lets the target bring up to date what it says of all regions.
     fn flush_summary(&mut self, is_last: bool) {
-        if self.away.is_none() {
+        if self.away.is_none() && self.refused.is_none() {
             let warning = self.plan.target.flush_summary(is_last);
             self.warn(warning);
         }
@@ -492,12 +550,18 @@ impl Worker {
     }
 
     /// Warns of what was left as it was; returns the regions whose newest snapshot is not where readers look.
-    pub(crate) fn end(mut self) -> Vec<UnpublishedRegion> {
+    ///
+    /// # Errors
+    /// Nothing may be published there: it is another store's.
+    pub(crate) fn end(mut self) -> Result<Vec<UnpublishedRegion>, PublishError> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
         let target = self.plan.target.name();
-        if let Some(region) = self.regions.all_ahead().next() {
+        if let Some((region, there, here)) = self.regions.all_ahead().next() {
             tracing::warn!(
-                "{target} has newer snapshots than this store, of {} regions ({} for one): they are left there until the \
-                 pipeline has come as far",
+                "{target} has newer snapshots than this store, of {} regions ({} for one: number {there} there, {here} \
+                 here): they are left there until the pipeline has come as far",
                 self.regions.all_ahead().count(),
                 shown(region)
             );
@@ -506,7 +570,7 @@ impl Worker {
         if let Some((cause, _)) = self.away.take() {
             self.add_untried(&cause, &mut failed);
         }
-        failed.into_iter().map(|(region, cause)| UnpublishedRegion { region, cause }).collect()
+        Ok(failed.into_iter().map(|(region, cause)| UnpublishedRegion { region, cause }).collect())
     }
 
     /// Adds regions that were not even tried, as nothing could be published.
@@ -592,6 +656,7 @@ mod tests {
             outbox: Box::new(Nothing),
             stats: Arc::default(),
             recorder: Recorder::new(0),
+            stop: None,
         };
         let has_room = Arc::new(Mutex::new(false));
         let taken = Arc::new(Mutex::new(Vec::new()));

@@ -203,6 +203,8 @@ impl Meter {
             reading.times.publish = parts.publish.busy();
             reading.snapshots.published = parts.publish.published();
             reading.snapshots.duplicate += parts.publish.duplicate();
+            reading.snapshots.stale = parts.publish.stale();
+            reading.snapshots.kept = parts.publish.kept();
         }
         reading
     }

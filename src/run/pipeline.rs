@@ -115,6 +115,7 @@ pub struct Pipeline {
     rollback_depth: u64,
     rollback_hook: Option<RollbackHook>,
     is_serial: bool,
+    takes_over: bool,
 }
 
 impl Pipeline {
@@ -185,6 +186,7 @@ impl Pipeline {
             until: None,
             drain_timeout: DRAIN_TIMEOUT,
             is_serial: false,
+            takes_over: false,
             stop: StopHandle::default(),
             meter: Meter::default(),
             hook: None,
@@ -260,6 +262,14 @@ impl Pipeline {
     #[must_use]
     pub fn publish_to(mut self, target: impl Target + 'static) -> Self {
         self.target = Some(Box::new(target));
+        self
+    }
+
+    /// Whether what another store has published to the same Redis under this pipeline's name is replaced. Defaults to
+    /// false: then the run ends with an error, and nothing is published.
+    #[must_use]
+    pub fn take_over(mut self, takes_over: bool) -> Self {
+        self.takes_over = takes_over;
         self
     }
 

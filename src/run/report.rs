@@ -19,6 +19,10 @@ pub struct SnapshotCounts {
     pub published: u64,
     /// Not written or not published, because the region's newest has the same content.
     pub duplicate: u64,
+    /// Not published, because readers have something newer.
+    pub stale: u64,
+    /// Published before; their time to live began anew.
+    pub kept: u64,
     /// Regions whose newest could not be published.
     pub failed: u64,
 }

@@ -392,6 +392,15 @@ pub trait Outbox: Send {
     /// The store does not answer.
     fn holds(&mut self, region: &str, seq: u64, block: i64) -> Result<bool, StoreError>;
 
+    /// The store's signature: a text that no other store has, made with it and kept for ever. A target that has it from
+    /// one store takes nothing from another under the same name. Defaults to none: then the target cannot tell. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn signature(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     /// Notes that snapshots, by region and sequence number, are published. May block.
     ///
     /// # Errors
@@ -546,6 +555,8 @@ pub struct PipelineStatus {
     pub has_snapshots: bool,
     /// Its regions, ordered by name.
     pub regions: Vec<RegionStatus>,
+    /// The signature under which its snapshots are published ([`Outbox::signature`]); none if no run has made it yet.
+    pub signature: Option<String>,
 }
 
 /// Reads snapshots and how a pipeline stands. Takes no lock: it may be used while a run writes.

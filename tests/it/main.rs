@@ -62,6 +62,8 @@ mod publish_faults;
 mod publish_input;
 /// What fails for one region, server or publisher spreads to no other.
 mod publish_isolation;
+/// Two stores under one name, and documents by hand beside a store.
+mod publish_owner;
 /// Snapshots read back from Redis.
 mod publish_read;
 /// Publishing beside a run: Redis slow, gone, emptied.

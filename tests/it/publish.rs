@@ -207,7 +207,20 @@ each_redis! {
         let doc = |v: i32, time: &str| format!("{{\"region\":\"a\",\"v\":{v},\"at\":\"{time}\"}}");
         let publish = |text: &str| statuses(&target.publish_with(text, &["--time-field", "at"]).ok()).0;
         assert_eq!(publish(&doc(1, "2026-01-02T00:00:00Z")), pairs(&[("a", "published")]));
-        assert_eq!(publish(&doc(2, "2026-01-01T00:00:00Z")), pairs(&[("a", "duplicate")]));
+        let outcome = target.publish_with(&doc(2, "2026-01-01T00:00:00Z"), &["--time-field", "at"]).ends_with(3);
+        let (regions, last) = statuses(&outcome);
+        assert_eq!(regions, pairs(&[("a", "stale")]));
+        assert_eq!([&last["stale"], &last["duplicate"], &last["failed"]], [1, 0, 0]);
+        let line = outcome.json_lines().remove(0);
+        assert_eq!([&line["seq"], &line["newest_seq"]], [1_767_225_600_000_u64, 1_767_312_000_000]);
+        let told = line["error"].as_str().expect("an error");
+        assert!(told.contains("1767312000000 (2026-01-02T00:00:00.000Z)") && told.contains("1767225600000"), "{told}");
+        // The content that readers have is no older one.
+        assert_eq!(publish(&doc(1, "2026-01-02T00:00:00Z")), pairs(&[("a", "duplicate")]));
+        let same = ["--time-field", "at", "--dedup-ignore", "at"];
+        target.publish_with(&doc(1, "2026-01-02T12:00:00Z"), &same).ok();
+        let outcome = target.publish_with(&doc(1, "2026-01-01T00:00:00Z"), &same).ok();
+        assert_eq!(statuses(&outcome).0, pairs(&[("a", "duplicate")]));
         assert_eq!(target.latest("a")["v"], 1);
         assert_eq!(publish(&doc(3, "2026-01-03T00:00:00Z")), pairs(&[("a", "published")]));
         assert_eq!(target.latest("a")["v"], 3);
@@ -414,6 +427,46 @@ fn who_is_not_let_in_is_told() {
         assert!(regions.len() == 3 && regions.iter().all(|(_, status)| status == "failed"), "{outcome}");
         assert!(outcome.stdout().contains(says) && !outcome.stdout().contains("wrong@"), "{outcome}");
     }
+}
+
+/// TLS to a port without it, and the other way round: one line, one time-out, and what to write instead.
+#[test]
+fn tls_that_is_mixed_up_is_told_at_once() {
+    let (plain, tls) = (Target::plain(), Target::with_tls());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (with_tls, without) = (tls.url.split_once('?').expect("options").0, plain.url.replace("redis://", "rediss://"));
+    let docs: String = (0..30).map(|at| format!("{{\"region\":\"r{at}\"}}\n")).collect();
+    for (url, says) in [
+        (without, "write redis:// and not rediss://"),
+        (format!("rediss://{}", silent.local_addr().expect("an address")), "write redis:// and not rediss://"),
+        (with_tls.replace("rediss://", "redis://"), "write rediss://"),
+    ] {
+        let begun = Instant::now();
+        let args = ["publish", "-", "--pipeline", "p", "--snapshots", &url, "--timeout", "2s", "--quiet"];
+        let outcome = plain.project.forebay_with_input(&args, &docs).fails(3, &[says]);
+        assert!(begun.elapsed() < Duration::from_millis(3900), "{:?}\n{outcome}", begun.elapsed());
+        assert_eq!(outcome.stderr().lines().count(), 1, "{outcome}");
+        let args = ["latest", "--pipeline", "p", "--snapshots", &url];
+        let begun = Instant::now();
+        plain.project.forebay(&args).fails(1, &[says]);
+        assert!(begun.elapsed() < Duration::from_millis(9900), "{:?}: the default is 5 s", begun.elapsed());
+    }
+}
+
+/// The clock that counts is that of Redis, which all hosts share.
+#[test]
+fn a_number_ahead_of_the_clock_of_redis_is_refused() {
+    let server = Redis::start(&[]);
+    let mut publisher = Publisher::new(plan(&server.url())).expect("a publisher");
+    let ahead = u64::try_from(forebay::Timestamp::now().as_micros() / 1000).expect("a time") + 3_700_000;
+    let items = [publication("a", ahead, "{}"), publication("b", ahead - 200_000, "{}")];
+    let published = publisher.publish(&items, Extent::Part);
+    let error = published.receipts[0].outcome.as_ref().expect_err("it is ahead").to_string();
+    assert!(error.contains("more than an hour ahead of the clock of Redis"), "{error}");
+    assert_eq!(published.receipts[1].outcome, Ok(PublishStatus::Published));
+    // A store counts on from whatever readers have; its numbers are no times.
+    let mut publisher = Publisher::new(plan(&server.url()).with_signature("s")).expect("a publisher");
+    assert_eq!(publisher.publish(&items[..1], Extent::Part).published(), 1);
 }
 
 #[test]

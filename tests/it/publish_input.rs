@@ -30,8 +30,6 @@ fn lines_arrays_and_documents_over_several_lines_are_read() {
         ("{\"region\":\"a\"}\r\n\n  {\"region\":\"b\"}", &["a", "b"][..]),
         ("\u{feff}[{\"region\":\"a\",\"v\":1}, {\"region\":7}]", &["a", "7"]),
         ("{\n  \"region\": \"c\"\n}\n{\n  \"region\": \"d\"\n}\n", &["c", "d"]),
-        ("[]", &[]),
-        ("", &[]),
     ] {
         let (regions, last) = statuses(&bench.publish(docs, &[]).ok());
         let names: Vec<&str> =
@@ -145,9 +143,10 @@ fn ids_that_are_given_twice_or_again_lose_no_content() {
     assert_eq!(statuses(&outcome).0, pairs(&[("a", "failed"), ("b", "failed"), ("c", "published")]));
     assert!(outcome.stdout().contains("is also that of region \\\"b\\\""), "{outcome}");
     // The same id with one content and another and back, also at the same time.
+    let at = forebay::Timestamp::now().as_micros() / 1_000_000 + 1800;
     for more in [&[][..], &["--time-field", "at"]] {
         for value in [1, 2, 1, 1] {
-            let doc = format!("{{\"region\":\"a\",\"id\":\"z\",\"at\":2000000000,\"v\":{value}}}");
+            let doc = format!("{{\"region\":\"a\",\"id\":\"z\",\"at\":{at},\"v\":{value}}}");
             publish(&doc, more).ok();
             assert_eq!(bench.server.ask::<String>(&["GET", "doc:z"]), doc);
         }
@@ -217,4 +216,90 @@ fn a_place_a_name_and_keys_come_from_a_pipeline_file_or_the_environment() {
     drop(stdin);
     bench.project.finish(child, &args).ok();
     assert!(bench.server.ask::<bool>(&["EXISTS", "forebay:{default:a}:latest"]));
+}
+
+#[test]
+fn a_publish_of_nothing_is_no_success() {
+    let mut bench = Bench::new();
+    let outcome = bench.publish("", &[]).fails(3, &["stdin holds no document", "Redis has nothing of this pipeline"]);
+    assert!(
+        outcome.json_lines()[0]["error"].as_str().is_some_and(|error| error.contains("--allow-empty")),
+        "{outcome}"
+    );
+    bench.publish("{\"region\":\"a\"}\n{\"region\":\"b\"}", &[]).ok();
+    let summary: String = bench.server.ask(&["GET", "forebay:p:summary"]);
+    for docs in ["", "[]", "\n \n"] {
+        let _: i64 = bench.server.ask(&["PEXPIRE", "forebay:{p:a}:latest", "60000"]);
+        let outcome = bench.publish(docs, &[]).fails(3, &["what Redis has of 2 regions lives on", "--allow-empty"]);
+        let (regions, last) = statuses(&outcome);
+        assert_eq!(regions, pairs(&[("a", "kept"), ("b", "kept")]));
+        assert_eq!([&last["published"], &last["kept"], &last["failed"]], [0, 2, 0]);
+        // Readers are not to lose what they have because a producer died.
+        assert!(bench.server.ask::<i64>(&["TTL", "forebay:{p:a}:latest"]) > 80_000);
+    }
+    let outcome = bench.publish("", &["--allow-empty"]).ok();
+    assert!(outcome.stderr().is_empty(), "{outcome}");
+    assert_eq!(statuses(&outcome).0, pairs(&[("a", "kept"), ("b", "kept")]));
+    assert_eq!(bench.server.ask::<String>(&["GET", "forebay:p:summary"]), summary);
+    bench.publish("", &["--allow-empty", "--expect", "a"]).ends_with(3);
+    // Whether there is something to keep is not known.
+    bench.server.kill();
+    bench.publish("", &[]).fails(3, &["what Redis has is not known", "no connection"]);
+    bench.publish("", &["--allow-empty"]).fails(3, &["what Redis has is not known"]);
+    bench.server.restart();
+    // A store without a snapshot.
+    bench.project.write("handlers.lua", "function on_event() end function on_snapshot() end");
+    let file = "name = \"p\"\n[handlers]\nscript = \"handlers.lua\"\n[snapshots]\nurl = \"URL\"\n";
+    bench.project.write("pipeline.toml", file.replace("URL", &bench.server.url()));
+    bench.project.forebay_with_input(&["run", "pipeline.toml", "--source", "-"], "").ok();
+    let args = ["publish", "--all", "--config", "pipeline.toml"];
+    bench.project.forebay(&args).fails(3, &["holds no snapshot of pipeline p", "--allow-empty"]);
+    bench.project.forebay(&[&args[..], &["--allow-empty"]].concat()).ok();
+}
+
+/// It would close its region until then.
+#[test]
+fn a_time_ahead_of_the_clock_fails_its_region_only() {
+    let bench = Bench::new();
+    let soon = forebay::Timestamp::now().as_micros() / 1000 + 3_500_000;
+    let docs = [
+        r#"{"region":"a","at":"2126-11-25T00:00:00Z"}"#.to_owned(),
+        r#"{"region":"b","at":"2026-01-01T00:00:00Z"}"#.to_owned(),
+        format!("{{\"region\":\"c\",\"at\":{soon}}}"),
+        format!("{{\"region\":\"d\",\"at\":{}}}", soon + 200_000),
+        // Milliseconds that were taken for seconds.
+        format!("{{\"region\":\"e\",\"at\":{}}}", soon * 10),
+    ];
+    let outcome = bench.publish(&docs.join("\n"), &["--time-field", "at"]).ends_with(3);
+    let (regions, _) = statuses(&outcome);
+    let expected = [("a", "failed"), ("b", "published"), ("c", "published"), ("d", "failed"), ("e", "failed")];
+    assert_eq!(regions, pairs(&expected));
+    let error = outcome.json_lines()[0]["error"].clone();
+    let told = error.as_str().expect("an error");
+    for says in [
+        "stdin:1: the field at: 2126-11-25T00:00:00Z is more than an hour ahead of the clock (now 20",
+        "sequence number",
+    ] {
+        assert!(told.contains(says), "{told}");
+    }
+    assert!(!bench.server.ask::<bool>(&["EXISTS", "forebay:{p:a}:seq"]));
+    // An earlier version has let one in.
+    let _: String = bench.server.ask(&["SET", "forebay:{p:b}:seq", "4951065600000"]);
+    let outcome = bench.publish("{\"region\":\"b\",\"v\":2}", &[]).ends_with(3);
+    let line = outcome.json_lines().remove(0);
+    assert_eq!((&line["status"], &line["newest_seq"]), (&json!("stale"), &json!(4_951_065_600_000_u64)));
+    let told = line["error"].as_str().expect("an error");
+    assert!(told.contains("(2126-11-23T00:00:00.000Z)") && told.contains("delete the key forebay:{p:b}:seq"), "{told}");
+    let _: i64 = bench.server.ask(&["DEL", "forebay:{p:b}:seq"]);
+    assert_eq!(statuses(&bench.publish("{\"region\":\"b\",\"v\":2}", &[]).ok()).0[0], ("b".into(), "published".into()));
+    bench.publish("{\"region\":\"b\",\"v\":3}", &[]).ok();
+}
+
+#[test]
+fn regions_that_fail_for_one_cause_are_told_in_one_line() {
+    let bench = Bench::new();
+    let docs: String = (0..30).map(|at| format!("{{\"region\":\"r{at:02}\"}}\n")).collect();
+    let args = ["publish", "-", "--snapshots", "redis://127.0.0.1:1", "--quiet"];
+    let outcome = bench.project.forebay_with_input(&args, &docs).fails(3, &["r00, r01, r02", "no connection"]);
+    assert_eq!(outcome.stderr().lines().count(), 1, "{outcome}");
 }

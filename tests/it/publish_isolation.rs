@@ -167,6 +167,7 @@ fn a_summary_that_cannot_be_read_or_written_blocks_no_region() {
     assert_eq!((value(&server, "a"), value(&server, "b")), (json!(2), json!(2)));
     let outcome = publish_with(&server.url(), &docs(&["a"], 7), &[]).ok();
     assert!(outcome.stderr().contains("the summary is left alone: WRONGTYPE"), "{outcome}");
+    assert!(outcome.stderr().contains("a store publishes 1 region of these too (a for one)"), "{outcome}");
     assert_eq!(value(&server, "a"), 7);
     assert_eq!(server.ask::<i64>(&["LLEN", "forebay:p:summary"]), 1);
     // Its server of a cluster has died.
@@ -307,8 +308,12 @@ fn a_store_made_anew_is_not_taken_for_published() {
     let second = project("every = \"end\"", &events(1..=9, &["a", "b"]));
     run(&second).ok();
     second.write("pipeline.toml", std::fs::read_to_string(first.path("pipeline.toml")).expect("file"));
-    let outcome = second.forebay(&["publish", "--all", "--config", "pipeline.toml", "--json"]).ok();
+    let publish = ["publish", "--all", "--config", "pipeline.toml", "--json"];
+    second.forebay(&publish).fails(2, &["another store publishes to", "give --take-over"]);
+    let outcome = second.forebay(&[&publish[..], &["--take-over"]].concat()).ends_with(3);
     assert!(outcome.stderr().contains("Redis has a higher number than this store"), "{outcome}");
+    assert_eq!(statuses(&outcome).0, pairs(&[("a", "stale"), ("b", "stale")]));
+    assert_eq!(outcome.json_lines()[0]["error"], "Redis has number 8 of it, which is newer than 1: it stays");
     assert_eq!(value(&server, "a"), 8);
     second.forebay(&["status", "pipeline.toml"]).ends_with(1);
     assert_eq!(run(&second).ok().json()["snapshots"]["published"], 2);
@@ -317,20 +322,25 @@ fn a_store_made_anew_is_not_taken_for_published() {
     // Without the summary nobody knows how far readers are: the end of a run decides, not its middle.
     let third = project(&file, &events(1..=9, &["a", "b"]));
     let _: i64 = server.ask(&["DEL", "forebay:p:summary"]);
-    run(&third).ok();
+    let take_over = ["run", "pipeline.toml", "--json", "--take-over"];
+    third.forebay(&take_over).ok();
     assert_eq!(value(&server, "a"), 9);
     third.forebay(&["status", "pipeline.toml"]).ok();
     // With numbers as high or higher, and older blocks.
     let fifth = project(&file, &events(1..=3, &["a", "b"]));
     let many: String = (1..=60).map(|at| format!("{{\"block\":{},\"region\":\"a\",\"v\":{at}}}\n", at - 100)).collect();
     fifth.write("events.ndjson", many);
-    let outcome = run(&fifth).ok();
+    let outcome = fifth.forebay(&take_over).ok();
     assert!(outcome.stderr().contains("Redis has newer snapshots than this store"), "{outcome}");
     assert_eq!((value(&server, "a"), value(&server, "b")), (json!(9), json!(9)));
     // Behind what readers have: nothing goes back, and it is said.
     let fourth = project(&file, &events(1..=3, &["a", "b"]));
-    let outcome = run(&fourth).ok();
-    assert!(outcome.stderr().contains("Redis has newer snapshots than this store, of 2 regions"), "{outcome}");
+    let outcome = fourth.forebay(&take_over).ok();
+    assert!(
+        outcome.stderr().contains("Redis has newer snapshots than this store, of 2 regions (a for one: number 9 there"),
+        "{outcome}"
+    );
+    assert_eq!(outcome.json()["snapshots"]["failed"], 0);
     assert_eq!(value(&server, "a"), 9);
 }
 
@@ -343,7 +353,7 @@ fn a_rebuild_with_other_batches_catches_up() {
     let first = project(&file, &all);
     run(&first).ok();
     let second = project(&file.replace("4 blocks", "end"), &all);
-    second.forebay(&["run", "pipeline.toml", "--until", "9"]).ok();
+    second.forebay(&["run", "pipeline.toml", "--until", "9", "--take-over"]).ok();
     run(&second).ok();
     second.forebay(&["status", "pipeline.toml"]).ok();
 }

@@ -80,7 +80,7 @@ crate::both_stores! {
         assert_eq!(status["regions"][0]["published"]["id"], stored["id"]);
         // A run with nothing to do publishes nothing again.
         let report = run(&project).ok().json();
-        assert_eq!(report["snapshots"], json!({"stored": 0, "published": 0, "duplicate": 0, "failed": 0}));
+        assert_eq!(report["snapshots"], json!({"stored": 0, "published": 0, "duplicate": 0, "stale": 0, "kept": 0, "failed": 0}));
     }
 
     fn while_redis_is_down_the_run_goes_on_and_the_next_one_catches_up() {
@@ -101,7 +101,7 @@ crate::both_stores! {
         assert_eq!(run(&project).ends_with(3).json()["snapshots"]["failed"], 2);
         server.restart();
         let report = run(&project).ok().json();
-        assert_eq!(report["snapshots"], json!({"stored": 0, "published": 2, "duplicate": 0, "failed": 0}));
+        assert_eq!(report["snapshots"], json!({"stored": 0, "published": 2, "duplicate": 0, "stale": 0, "kept": 0, "failed": 0}));
         assert_eq!((latest(&server, "a"), latest(&server, "b")), (json!(10), json!(10)));
         assert!(unmarked(&project).is_empty());
     }
@@ -116,7 +116,9 @@ crate::both_stores! {
         assert_eq!((seq, latest(&server, "a")), (6, json!(6)));
         // Behind what readers have, the new one says nothing.
         second.write("events.ndjson", events(1..=3, &["a", "b"]));
-        run(&second).ok();
+        run(&second).fails(2, &["another store publishes to redis://127.0.0.1:", "under the name p", "give --take-over"]);
+        assert_eq!((latest(&server, "a"), server.ask::<u64>(&["GET", "forebay:{p:a}:seq"])), (json!(6), 6));
+        second.forebay(&["run", "pipeline.toml", "--take-over"]).ok();
         assert_eq!(latest(&server, "a"), 6);
         // As far, or further, it does.
         second.write("events.ndjson", events(1..=3, &["a", "b"]) + &events(9..=9, &["a", "b"]));
@@ -246,7 +248,10 @@ fn a_quiet_region_does_not_expire() {
     assert_eq!(server.ask::<i64>(&["TTL", "forebay:{p:a}:latest"]), 100, "it is young");
     project.execute("p.db", "UPDATE forebay_snapshots SET published_at = '2026-01-01T00:00:00.000Z'");
     let report = run(&project).ok().json();
-    assert_eq!(report["snapshots"], json!({"stored": 0, "published": 0, "duplicate": 0, "failed": 0}));
+    assert_eq!(
+        report["snapshots"],
+        json!({"stored": 0, "published": 0, "duplicate": 0, "stale": 0, "kept": 1, "failed": 0})
+    );
     assert!(server.ask::<i64>(&["TTL", "forebay:{p:a}:latest"]) > 80_000);
 }
 

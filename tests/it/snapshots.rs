@@ -56,11 +56,11 @@ crate::both_stores! {
         let events = event(1, "a", "1") + &event(1, "b", "2");
         let project = Project::with(&pipeline("every = \"end\"\ndedup_ignore = [\"block\"]"), SCRIPT, &events);
         let report = project.run_json();
-        assert_eq!(report["snapshots"], json!({"stored": 2, "published": 0, "duplicate": 0, "failed": 0}));
+        assert_eq!(report["snapshots"], json!({"stored": 2, "published": 0, "duplicate": 0, "stale": 0, "kept": 0, "failed": 0}));
         // The same value at a later block: the ignored field alone is no change.
         project.write("events.ndjson", format!("{events}{}", event(2, "a", "1")));
         let report = project.run_json();
-        assert_eq!(report["snapshots"], json!({"stored": 0, "published": 0, "duplicate": 1, "failed": 0}));
+        assert_eq!(report["snapshots"], json!({"stored": 0, "published": 0, "duplicate": 1, "stale": 0, "kept": 0, "failed": 0}));
         project.write("events.ndjson", format!("{events}{}{}", event(2, "a", "1"), event(3, "a", "7")));
         assert_eq!(project.run_json()["snapshots"]["stored"], 1);
         assert_eq!(blocks(&project, "a"), [1, 3]);

@@ -15,12 +15,12 @@ use super::keys::Key;
 use super::node::{Answer, Node};
 use super::outcome::Extent;
 use super::plan::PublishPlan;
-use super::summary::{SummaryEntry, around, entry_text};
+use super::summary::{Owner, SummaryEntry, around, entry_text};
 use super::topology::{Host, PART_OF_CLUSTER, redirection};
 use super::wire::{Break, server_text};
 use crate::model::limits::{
     DOCUMENT_ALONE_BYTES, DOCUMENT_BYTES_MAX, PUBLISH_BREAKS_MAX, PUBLISH_REQUEST_BYTES_MAX, PUBLISH_RETRY_WAIT_MAX,
-    PUBLISH_RETRY_WAIT_MIN, PUBLISH_VOTERS_MAX,
+    PUBLISH_RETRY_WAIT_MIN, PUBLISH_VOTERS_MAX, SEQ_AHEAD_MAX,
 };
 use crate::model::timestamp::Timestamp;
 use crate::model::wait::pause;
@@ -43,6 +43,8 @@ enum End {
         id: String,
         seq: u64,
         is_summed: bool,
+        /// A store publishes the region too, and this was given by hand.
+        is_of_store: bool,
         at: Instant,
     },
     Failed(PublishError),
@@ -78,6 +80,8 @@ struct RequestEnd {
     ends: Vec<(usize, End)>,
     /// What the summary key held, and who said so.
     summary: Option<(Arc<Node>, Value)>,
+    /// Why it is not known what the summary key held.
+    no_summary: Option<PublishError>,
     trips: u32,
     /// Items whose first answer was lost: what is found there may be theirs.
     doubted: Vec<usize>,
@@ -95,8 +99,12 @@ pub(super) struct Exchange<'p> {
     pub(super) trips: u32,
     /// What the summary key held; none if it was not asked for.
     pub(super) prior: Option<Value>,
+    /// Why it is not known, although it was asked for.
+    pub(super) no_prior: Option<PublishError>,
     wants_prior: bool,
     pub(super) is_summed: bool,
+    /// Regions of documents given by hand that a store publishes too.
+    pub(super) of_stores: Vec<String>,
     /// The key under which regions vote, if they do.
     pub(super) votes: Option<String>,
     pub(super) is_unreachable: bool,
@@ -129,8 +137,10 @@ impl<'p> Exchange<'p> {
                 .collect(),
             trips: 0,
             prior: None,
+            no_prior: None,
             wants_prior,
             is_summed: false,
+            of_stores: Vec::new(),
             is_unreachable: false,
             dead: Mutex::default(),
             votes: may_vote.then(|| format!("{}:{}", keys.summary(pipeline), token())),
@@ -146,7 +156,9 @@ impl<'p> Exchange<'p> {
             Ok(trips) => self.trips += trips,
             Err(error) => {
                 self.is_unreachable = true;
-                return self.fail(&todo, &error);
+                self.fail(&todo, &error);
+                self.no_prior = Some(error);
+                return;
             }
         }
         let mut wait = PUBLISH_RETRY_WAIT_MIN;
@@ -258,6 +270,7 @@ impl<'p> Exchange<'p> {
                 }
                 (self.prior, self.wants_prior) = (Some(reply), false);
             }
+            self.no_prior = end.no_summary.filter(|_| self.wants_prior).or(self.no_prior.take());
             end.doubted.into_iter().for_each(|at| self.doubted[at] = true);
             for (at, end) in end.ends {
                 self.take(at, end, &mut again);
@@ -289,7 +302,10 @@ impl<'p> Exchange<'p> {
     fn take(&mut self, at: usize, end: End, again: &mut Vec<(usize, PublishError, Redirect)>) {
         let receipt = &mut self.receipts[at];
         match end {
-            End::Done { status, id, seq, is_summed, at: answered } => {
+            End::Done { status, id, seq, is_summed, is_of_store, at: answered } => {
+                if is_of_store {
+                    self.of_stores.push(receipt.region.to_string());
+                }
                 self.is_summed |= is_summed;
                 (receipt.outcome, receipt.id, receipt.seq) = (Ok(status), id, seq);
                 receipt.took = answered.duration_since(self.started);
@@ -412,14 +428,16 @@ impl<'p> Exchange<'p> {
         is_asking: bool,
         reads_summary: bool,
     ) -> impl Iterator<Item = Cmd> + 'c {
-        let PublishPlan { keys, pipeline, ttl, dedup, url, .. } = &self.to.plan;
+        let PublishPlan { keys, pipeline, ttl, dedup, url, signature, takes_over, .. } = &self.to.plan;
         let summary = keys.summary(pipeline);
         let first = reads_summary.then(|| redis::cmd("GET").arg(&summary).take());
         let ttl = millis(*ttl).to_string();
         let window = dedup.as_millis().to_string();
         let oldest = Timestamp::now().saturating_sub(self.to.plan.ttl).as_micros().div_euclid(1000).to_string();
         let voters = if self.votes.is_some() { self.items.len() } else { 0 }.to_string();
-        let (head, tail) = if self.votes.is_some() { around(pipeline) } else { (String::new(), "") };
+        let (head, tail) = if self.votes.is_some() { around(pipeline, &Owner::default()) } else { (String::new(), "") };
+        // The numbers of a store are no times.
+        let ahead = if signature.is_some() { String::new() } else { SEQ_AHEAD_MAX.as_millis().to_string() };
         let has_login = url.credentials().is_some();
         let call = move |(at, item): (usize, &usize)| {
             let Publication { region, id, seq, block, time, doc, follows_rollback, .. } = &self.items[*item];
@@ -434,7 +452,7 @@ impl<'p> Exchange<'p> {
                     entry_text(&SummaryEntry { region: region.to_string(), id: id.clone(), seq: *seq, block: *block });
             }
             let names = self.keys[*item].iter().chain(&voting).map(String::as_str);
-            let arguments: [&str; 12] = [
+            let arguments: [&str; 16] = [
                 region,
                 id,
                 &seq_text,
@@ -448,6 +466,10 @@ impl<'p> Exchange<'p> {
                 pipeline,
                 // A user without a name may be restricted too: then each request's first region tells.
                 if has_login || at == 0 { "1" } else { "0" },
+                signature.as_deref().unwrap_or_default(),
+                self.to.predecessor.as_deref().unwrap_or_default(),
+                if *takes_over { "1" } else { "0" },
+                &ahead,
             ];
             let votes = [voters.as_str(), &entry, &head, tail];
             let arguments = arguments.into_iter().chain(votes.into_iter().filter(|_| self.votes.is_some()));
@@ -478,6 +500,8 @@ impl<'p> Exchange<'p> {
         let is_cluster = self.to.topology.is_cluster();
         Some(match error.code() {
             "NOSCRIPT" => return None,
+            "SIGNED" => End::Failed(self.to.other_store(details)),
+            "AHEAD" => End::Failed(ahead_of_redis(self.items[item].seq, details)),
             "MOVED" | "ASK" | "CROSSSLOT" if !is_cluster => End::Failed(PublishError::Away {
                 target: node.name().into(),
                 cause: format!("{text}: {PART_OF_CLUSTER}"),
@@ -502,7 +526,7 @@ impl<'p> Exchange<'p> {
             Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             _ => String::new(),
         };
-        let [status, id, seq, summed] = parts else {
+        let [status, id, seq, summed, signed] = parts else {
             return End::Failed(PublishError::Refused("an answer that is not understood".into()));
         };
         let status = match text(status).as_str() {
@@ -514,7 +538,8 @@ impl<'p> Exchange<'p> {
             _ => return End::Failed(PublishError::Refused("an answer that is not understood".into())),
         };
         let seq = text(seq).parse().unwrap_or(self.items[item].seq);
-        End::Done { status, id: text(id), seq, is_summed: *summed == Value::Int(1), at }
+        let is_of_store = self.to.plan.signature.is_none() && !text(signed).is_empty();
+        End::Done { status, id: text(id), seq, is_summed: *summed == Value::Int(1), is_of_store, at }
     }
 }
 
@@ -537,7 +562,13 @@ struct Sending<'s> {
 impl<'s> Sending<'s> {
     fn new(exchange: &'s Exchange<'s>, request: &Request) -> Self {
         let Request { node, is_asking, reads_summary, items } = request.clone();
-        let end = RequestEnd { ends: Vec::with_capacity(items.len()), summary: None, trips: 0, doubted: Vec::new() };
+        let end = RequestEnd {
+            ends: Vec::with_capacity(items.len()),
+            summary: None,
+            no_summary: None,
+            trips: 0,
+            doubted: Vec::new(),
+        };
         Self { exchange, node, is_asking, reads_summary, pending: items, end, breaks: 0, stuck: 0, forgotten: 0 }
     }
 
@@ -611,8 +642,21 @@ impl<'s> Sending<'s> {
     /// Ends what is pending: its server does not answer.
     fn give_up(&mut self, broke: &Break) {
         let lost = |item| (item, self.exchange.lost(&self.node, broke));
+        self.end.no_summary = self.reads_summary.then(|| self.node.error(broke));
         self.end.ends.extend(std::mem::take(&mut self.pending).into_iter().map(lost));
     }
+}
+
+/// What is said of a number that is ahead of the clock of Redis, which is at `clock`.
+fn ahead_of_redis(seq: u64, clock: &str) -> PublishError {
+    let text = |millis: u64| i64::try_from(millis).ok()?.checked_mul(1000).and_then(Timestamp::from_micros);
+    let text = |millis: u64| text(millis).map_or_else(|| millis.to_string(), Timestamp::to_millis_text);
+    PublishError::Document(format!(
+        "its time {} is more than an hour ahead of the clock of Redis ({}): it is the sequence number, and nothing older \
+         could replace it; is the clock of this host right?",
+        text(seq),
+        text(clock.parse().unwrap_or_default())
+    ))
 }
 
 /// A text that no other publish has.

@@ -132,6 +132,10 @@ impl Keys {
             if let Some((other, _)) = named[..at].iter().find(|(_, before)| before == template) {
                 return Err(KeysError { name, message: format!("it is the same key as {other}; expected another") });
             }
+            if template.strip_suffix(":store") == Some(self.seq.as_str()) {
+                let message = "the store signs there: beside seq, with :store behind it; expected another".into();
+                return Err(KeysError { name, message });
+            }
         }
         Ok(())
     }
@@ -321,6 +325,7 @@ mod tests {
             ("latest", "l:<region>:<id>", "cannot be told"),
             ("doc", "<regoin>:<id>", "did you mean \"region\""),
             ("live", "forebay:{<pipeline>:<region>}:seq", "the same key as seq"),
+            ("live", "forebay:{<pipeline>:<region>}:seq:store", "the store signs there"),
             ("at", "", "not empty"),
         ] {
             let error = Keys::with([(name, template)]).expect_err(template).to_string();

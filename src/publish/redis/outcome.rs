@@ -1,5 +1,6 @@
 //! What publishing to Redis and reading from it come to: data only.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::publish::{PublishError, PublishReceipt, PublishStatus};
@@ -43,6 +44,8 @@ pub struct Published {
     pub wall: Duration,
     /// Regions of the last summary whose time to live could not begin anew, and why.
     pub unkept: Vec<(String, String)>,
+    /// Regions, of documents given by hand, that a store publishes too: its next run replaces the document.
+    pub of_stores: Vec<String>,
     /// Why the summary could not be read or written.
     pub warning: Option<String>,
     /// Whether no server answered at all.
@@ -55,9 +58,14 @@ impl Published {
         self.count(|outcome| matches!(outcome, Ok(PublishStatus::Published)))
     }
 
-    /// How many were there already, or are older than what is there.
+    /// How many were there already.
     pub fn duplicate(&self) -> usize {
-        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Duplicate | PublishStatus::Stale)))
+        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Duplicate)))
+    }
+
+    /// How many are older than what is there, and were not published.
+    pub fn stale(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Ok(PublishStatus::Stale)))
     }
 
     /// How many failed.
@@ -78,4 +86,6 @@ pub struct LatestInRedis {
     pub found: Vec<StoredSnapshot>,
     /// Regions that could not be read, and why.
     pub refused: Vec<(String, PublishError)>,
+    /// The signature of the store that has published each region, where one has signed.
+    pub signatures: BTreeMap<String, String>,
 }

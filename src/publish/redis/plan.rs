@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::RedisUrl;
-use super::keys::Keys;
+use super::keys::{Key, Keys};
 use crate::model::limits::{PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::setting::SettingError;
 use crate::publish::{DocumentFields, FieldPath, Publication, PublishError};
@@ -31,6 +31,10 @@ pub struct PublishPlan {
     pub pool: usize,
     /// How long connecting may take, and how long the server may be silent while an answer is waited for. Defaults to 5 s.
     pub timeout: Duration,
+    /// The signature of the store that publishes: only it may, under this name. Defaults to none: documents given by hand.
+    pub signature: Option<String>,
+    /// Whether what another store has published under this name may be replaced. Defaults to false.
+    pub takes_over: bool,
 }
 
 impl PublishPlan {
@@ -46,6 +50,8 @@ impl PublishPlan {
             dedup: SNAPSHOTS_DEDUP,
             pool: PUBLISH_POOL,
             timeout: PUBLISH_TIMEOUT,
+            signature: None,
+            takes_over: false,
         }
     }
 
@@ -95,6 +101,23 @@ impl PublishPlan {
     /// The duration is zero.
     pub fn with_timeout(self, timeout: Duration) -> Result<Self, SettingError> {
         Ok(Self { timeout: SettingError::unless_instant("timeout", timeout)?, ..self })
+    }
+
+    /// The signature of the store that publishes ([`crate::store::Outbox::signature`]).
+    #[must_use]
+    pub fn with_signature(self, signature: impl Into<String>) -> Self {
+        Self { signature: Some(signature.into()), ..self }
+    }
+
+    /// Whether what another store has published under this name may be replaced.
+    #[must_use]
+    pub fn with_take_over(self, takes_over: bool) -> Self {
+        Self { takes_over, ..self }
+    }
+
+    /// The key that holds the number of a region's newest snapshot.
+    pub fn seq_key(&self, region: &str) -> String {
+        self.keys.of_region(Key::Seq, &self.pipeline, region)
     }
 
     /// The fields of a document that hold its id and its time.

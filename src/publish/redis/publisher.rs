@@ -16,7 +16,7 @@ use super::node::Node;
 use super::outcome::{Extent, KeptRegion, Published};
 use super::plan::PublishPlan;
 use super::script::Script;
-use super::summary::{Summary, SummaryEntry};
+use super::summary::{Owner, Summary, SummaryEntry};
 use super::topology::Topology;
 use super::wire::{Break, server_text};
 use crate::publish::{Publication, PublishError, PublishReceipt};
@@ -59,6 +59,10 @@ pub struct Publisher {
     pub(super) summary: Option<Summary>,
     /// Its text in Redis, as it was read or written last.
     stored: Option<Vec<u8>>,
+    /// Whether it bears our signature, if we have one.
+    is_signed: bool,
+    /// Whether another store's signature was found and is replaced.
+    has_taken_over: bool,
     /// What came of the publishes of parts since the summary was written.
     since: SinceSummary,
 }
@@ -95,11 +99,13 @@ impl Publisher {
             .map_err(|error| PublishError::Document(format!("cannot start the threads that publish: {error}")))?;
         let topology = Topology::new(&plan)?;
         Ok(Self {
-            to: Connections { topology, script: Script::publish(), threads, is_patient: true, plan },
+            to: Connections { topology, script: Script::publish(), predecessor: None, threads, is_patient: true, plan },
             refresh: Script::refresh(),
             replace: Script::replace(),
             summary: None,
             stored: None,
+            is_signed: true,
+            has_taken_over: false,
             since: SinceSummary::default(),
         })
     }
@@ -107,6 +113,11 @@ impl Publisher {
     /// Whether slots that move and servers that are gone are waited for, within twice the time-out. Defaults to true.
     pub fn set_patient(&mut self, is_patient: bool) {
         self.to.is_patient = is_patient;
+    }
+
+    /// Signs with the signature of the store that publishes: [`PublishPlan::signature`].
+    pub fn sign(&mut self, signature: &str) {
+        self.to.plan.signature = Some(signature.to_owned());
     }
 
     /// The plan it was made with.
@@ -120,8 +131,16 @@ impl Publisher {
         let mut exchange =
             Exchange::new(&self.to, items, extent, extent != Extent::Part || self.summary.is_none(), started);
         exchange.run();
-        let Exchange { receipts, trips, mut prior, is_summed, votes, is_unreachable, .. } = exchange;
-        let mut published = Published { receipts, round_trips: trips, is_unreachable, ..Published::default() };
+        let Exchange { receipts, trips, mut prior, no_prior, is_summed, of_stores, votes, is_unreachable, .. } =
+            exchange;
+        let mut published =
+            Published { receipts, of_stores, round_trips: trips, is_unreachable, ..Published::default() };
+        // Where everything failed, each region has said it.
+        let is_told = !items.is_empty() && published.failed() == items.len();
+        if let Some(error) = no_prior.filter(|_| prior.is_none() && !is_told) {
+            published.is_unreachable |= items.is_empty();
+            published.warning = Some(format!("the summary cannot be read: {error}"));
+        }
         if let Some(Value::ServerError(error)) = &prior
             && matches!(error.code(), "MOVED" | "ASK")
         {
@@ -131,7 +150,7 @@ impl Publisher {
         }
         let Prior { summary: prior, is_readable } = self.read_prior(prior, &mut published);
         note_blocks(items, &prior, &mut published.receipts);
-        let had_entries = !prior.0.is_empty();
+        let had_entries = !prior.regions.is_empty();
         let summary = self.merge_summary(items, extent, prior, &mut published);
         self.drop_votes(votes, &mut published);
         match extent {
@@ -154,7 +173,7 @@ impl Publisher {
     /// less than is known; else begins its time to live anew. Returns what went wrong. Blocks.
     pub fn flush_summary(&mut self) -> Option<String> {
         let since = std::mem::take(&mut self.since);
-        if !since.has_tried {
+        if !since.has_tried && self.is_signed {
             return None;
         }
         let summary = self.summary.take()?;
@@ -168,7 +187,7 @@ impl Publisher {
     /// Reads the summary, if that was not done yet. Blocks.
     ///
     /// # Errors
-    /// Redis does not answer, or the key holds something else.
+    /// Redis does not answer, the key holds something else, or another store has signed it and is not to be replaced.
     pub fn read_summary(&mut self) -> Result<(), PublishError> {
         if self.summary.is_some() {
             return Ok(());
@@ -180,18 +199,43 @@ impl Publisher {
             Value::BulkString(text) => Some(text),
             _ => None,
         };
-        self.summary = Some(self.stored.as_deref().and_then(Summary::parse).unwrap_or_default());
+        let found = self.stored.as_deref().and_then(Summary::parse).unwrap_or_default();
+        self.summary = Some(self.signed(found)?);
         Ok(())
+    }
+
+    /// A summary that was read, as we go on with it: with our signature, if we have one.
+    fn signed(&mut self, mut summary: Summary) -> Result<Summary, PublishError> {
+        let PublishPlan { signature, takes_over, .. } = &self.to.plan;
+        // Documents that are given by hand stand beside those of a store.
+        let Some(ours) = signature else { return Ok(summary) };
+        self.is_signed = self.stored.is_none() || summary.owner.store.as_ref() == Some(ours);
+        match summary.owner.store.take() {
+            Some(theirs) if theirs != *ours && !takes_over => return Err(self.to.other_store(&theirs)),
+            Some(theirs) if theirs != *ours => {
+                summary.owner.predecessor = Some(theirs);
+                self.has_taken_over = true;
+            }
+            _ => {}
+        }
+        summary.owner.store = Some(ours.clone());
+        self.to.predecessor.clone_from(&summary.owner.predecessor);
+        Ok(summary)
     }
 
     /// Number and block of a region's newest snapshot, as the summary says.
     pub(in crate::publish) fn known(&self, region: &str) -> Option<(u64, Option<i64>)> {
-        self.summary.as_ref()?.0.get(region).map(|entry| (entry.seq, entry.block))
+        self.summary.as_ref()?.regions.get(region).map(|entry| (entry.seq, entry.block))
+    }
+
+    /// Whether another store's signature was found and is replaced.
+    pub(super) fn takes_over(&self) -> bool {
+        self.has_taken_over
     }
 
     /// Regions of which the summary says something; 0 before it was read.
     pub fn summary_len(&self) -> usize {
-        self.summary.as_ref().map_or(0, |summary| summary.0.len())
+        self.summary.as_ref().map_or(0, |summary| summary.regions.len())
     }
 
     /// Writes the summary, or only begins its time to live anew. It is written over what was read before; if others have
@@ -210,14 +254,21 @@ impl Publisher {
             let command = self.replace.call(false, [key.as_str()], arguments);
             match self.ask_one(&key, &command, published) {
                 Some(Value::BulkString(other)) => {
-                    if let Some(theirs) = Summary::parse(&other) {
-                        summary.merge(theirs);
-                    }
                     self.stored = Some(other);
+                    match self.signed(self.stored.as_deref().and_then(Summary::parse).unwrap_or_default()) {
+                        Ok(theirs) => {
+                            summary.owner = theirs.owner.clone();
+                            summary.merge(theirs);
+                        }
+                        Err(error) => {
+                            published.warning = Some(format!("the summary is left alone: {error}"));
+                            break;
+                        }
+                    }
                 }
                 Some(Value::Nil) => self.stored = None,
                 Some(_) => {
-                    self.stored = Some(text.into_bytes());
+                    (self.stored, self.is_signed) = (Some(text.into_bytes()), true);
                     break;
                 }
                 None => break,
@@ -235,13 +286,22 @@ impl Publisher {
             Some(Value::BulkString(text)) => {
                 let summary = Summary::parse(&text).unwrap_or_default();
                 self.stored = Some(text);
-                Prior { summary, is_readable: true }
+                match self.signed(summary) {
+                    Ok(summary) => Prior { summary, is_readable: true },
+                    Err(error) => {
+                        published.warning = Some(format!("the summary is left alone: {error}"));
+                        Prior { summary: Summary::default(), is_readable: false }
+                    }
+                }
             }
             Some(Value::ServerError(error)) => {
                 published.warning = Some(format!("the summary is left alone: {}", server_text(&error)));
                 Prior { summary: Summary::default(), is_readable: false }
             }
-            Some(_) => Prior { summary: Summary::default(), is_readable: true },
+            Some(_) => {
+                let owner = Owner { store: self.to.plan.signature.clone(), predecessor: None };
+                Prior { summary: Summary { owner, ..Summary::default() }, is_readable: true }
+            }
             None => Prior { summary: self.summary.clone().unwrap_or_default(), is_readable: self.summary.is_some() },
         }
     }
@@ -270,8 +330,8 @@ impl Publisher {
     fn keep_others(&self, items: &[Publication], prior: &Summary, published: &mut Published) -> Summary {
         let given: BTreeSet<&str> = items.iter().map(|item| &*item.region).collect();
         let others: Vec<&SummaryEntry> =
-            prior.0.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
-        let mut summary = Summary::default();
+            prior.regions.values().filter(|entry| !given.contains(entry.region.as_str())).collect();
+        let mut summary = Summary { owner: prior.owner.clone(), ..Summary::default() };
         for (entry, is_there) in self.refresh_ttl(&others, published) {
             match is_there {
                 Ok(id) => {
@@ -428,7 +488,7 @@ impl Publisher {
 fn note_blocks(items: &[Publication], prior: &Summary, receipts: &mut [PublishReceipt]) {
     for (item, receipt) in items.iter().zip(receipts) {
         if receipt.outcome.is_ok() && (receipt.id != item.id || receipt.seq != item.seq) {
-            let there = prior.0.get(&*receipt.region).filter(|entry| entry.id == receipt.id);
+            let there = prior.regions.get(&*receipt.region).filter(|entry| entry.id == receipt.id);
             receipt.block = there.and_then(|entry| entry.block);
         }
     }

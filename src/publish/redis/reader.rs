@@ -75,7 +75,7 @@ impl RedisSnapshots {
         let mut latest = LatestInRedis::default();
         for (answer, region) in self.ask_all(&self.latest, &calls.collect::<Vec<_>>())?.into_iter().zip(regions) {
             match answer {
-                Ok(Value::Array(parts)) => latest.found.extend(newest(region, &parts)),
+                Ok(Value::Array(parts)) => latest.take(region, &parts),
                 Ok(_) => {}
                 Err(error) => latest.refused.push((region.clone(), error)),
             }
@@ -115,7 +115,7 @@ impl RedisSnapshots {
         let summary = Summary::parse(&text).ok_or_else(|| {
             PublishError::Refused(format!("{} holds no summary of forebay; name the regions", keys.summary(pipeline)))
         })?;
-        let names: Vec<String> = summary.0.keys().cloned().collect();
+        let names: Vec<String> = summary.regions.keys().cloned().collect();
         let mut latest = match self.topology.is_cluster() || (documents.is_empty() && names.len() > REGIONS_READ_MAX) {
             true => self.latest_of(&names)?,
             false => named(documents),
@@ -123,10 +123,27 @@ impl RedisSnapshots {
         latest.found.sort_by(|a, b| a.region.cmp(&b.region));
         // The summary knows more of them than the keys do.
         for snapshot in &mut latest.found {
-            let entry = summary.0.get(&snapshot.region).filter(|entry| entry.id == snapshot.id);
+            let entry = summary.regions.get(&snapshot.region).filter(|entry| entry.id == snapshot.id);
             snapshot.block = entry.and_then(|entry| entry.block);
         }
         Ok(latest)
+    }
+
+    /// The signature of the store that publishes under this name; none if none has signed. One round trip.
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub fn signature(&self) -> Result<Option<String>, PublishError> {
+        self.topology.discover()?;
+        let key = self.plan.keys.summary(&self.plan.pipeline);
+        let node = self.topology.node_of(&key)?;
+        let answer = node.ask([redis::cmd("GET").arg(&key).take()]).replies;
+        match (answer.values.into_iter().next(), answer.broke) {
+            (Some(Value::BulkString(text)), _) => Ok(Summary::parse(&text).and_then(|summary| summary.owner.store)),
+            (None, Some(broke)) => Err(node.error(&broke)),
+            // A key that holds something else has no signature.
+            _ => Ok(None),
+        }
     }
 
     /// A region's snapshots, newest first, no older than `since`.
@@ -312,16 +329,25 @@ fn named(regions: Vec<Value>) -> LatestInRedis {
             (Some(region), [failure]) => {
                 latest.refused.push((region, PublishError::Refused(text_of(failure).unwrap_or_default())));
             }
-            (Some(region), parts) => latest.found.extend(newest(&region, parts)),
+            (Some(region), parts) => latest.take(&region, parts),
             (None, _) => {}
         }
     }
     latest
 }
 
-/// A region's newest snapshot, from its id, number, time and document.
+impl LatestInRedis {
+    /// Takes in what a script gives of one region: id, number, time, document and signature of its newest snapshot.
+    fn take(&mut self, region: &str, parts: &[Value]) {
+        if let Some(signature) = parts.get(4).and_then(text_of).filter(|signature| !signature.is_empty()) {
+            self.signatures.insert(region.to_owned(), signature);
+        }
+        self.found.extend(newest(region, parts));
+    }
+}
+
 fn newest(region: &str, parts: &[Value]) -> Option<StoredSnapshot> {
-    let [id, seq, time, doc] = parts else { return None };
+    let [id, seq, time, doc, _] = parts else { return None };
     let (id, doc) = (text_of(id)?, text_of(doc)?);
     let seq = text_of(seq).and_then(|seq| seq.parse().ok()).or_else(|| seq_of(region, &id));
     let (region, generated_at) = (region.to_owned(), time_of(time));

@@ -17,46 +17,69 @@ pub(super) struct SummaryEntry {
     pub(super) block: Option<i64>,
 }
 
-/// The regions by name.
+/// The regions by name, and whose they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Summary(pub(super) BTreeMap<String, SummaryEntry>);
+pub(super) struct Summary {
+    pub(super) regions: BTreeMap<String, SummaryEntry>,
+    pub(super) owner: Owner,
+}
+
+/// The store that has signed a summary.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Owner {
+    /// Its signature; none if no store has signed.
+    #[serde(default)]
+    pub(super) store: Option<String>,
+    /// The signature of the store that it has taken over from: regions that it has not published yet bear that one.
+    #[serde(default)]
+    pub(super) predecessor: Option<String>,
+}
 
 #[derive(Deserialize)]
 struct Stored {
     regions: Vec<SummaryEntry>,
+    #[serde(flatten)]
+    owner: Owner,
 }
 
 impl Summary {
     /// Reads a summary; none if the text is none of ours.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let stored: Stored = serde_json::from_slice(text).ok()?;
-        Some(Self(stored.regions.into_iter().map(|entry| (entry.region.clone(), entry)).collect()))
+        let regions = stored.regions.into_iter().map(|entry| (entry.region.clone(), entry)).collect();
+        Some(Self { regions, owner: stored.owner })
     }
 
     pub(super) fn note(&mut self, entry: SummaryEntry) {
-        self.0.insert(entry.region.clone(), entry);
+        self.regions.insert(entry.region.clone(), entry);
     }
 
     /// Takes in what others have written: of each region what is newer.
     pub(super) fn merge(&mut self, theirs: Self) {
-        for (region, entry) in theirs.0 {
-            if self.0.get(&region).is_none_or(|ours| ours.seq < entry.seq) {
-                self.0.insert(region, entry);
+        for (region, entry) in theirs.regions {
+            if self.regions.get(&region).is_none_or(|ours| ours.seq < entry.seq) {
+                self.regions.insert(region, entry);
             }
         }
     }
 
     /// The text of a summary of that pipeline as of now.
     pub(super) fn text(&self, pipeline: &str) -> String {
-        let (head, tail) = around(pipeline);
-        let entries: Vec<String> = self.0.values().map(entry_text).collect();
+        let (head, tail) = around(pipeline, &self.owner);
+        let entries: Vec<String> = self.regions.values().map(entry_text).collect();
         format!("{head}{}{tail}", entries.join(","))
     }
 }
 
 /// What stands before and behind the entries.
-pub(super) fn around(pipeline: &str) -> (String, &'static str) {
-    let head = serde_json::json!({ "pipeline": pipeline, "time": Timestamp::now().to_millis_text() }).to_string();
+pub(super) fn around(pipeline: &str, owner: &Owner) -> (String, &'static str) {
+    let mut head = serde_json::json!({ "pipeline": pipeline, "time": Timestamp::now().to_millis_text() });
+    for (name, signature) in [("store", &owner.store), ("predecessor", &owner.predecessor)] {
+        if let Some(signature) = signature {
+            head[name] = signature.as_str().into();
+        }
+    }
+    let head = head.to_string();
     (format!("{},\"regions\":[", head.trim_end_matches('}')), "]}")
 }
 
@@ -81,7 +104,9 @@ mod tests {
             ),
             "{text}"
         );
-        assert_eq!(Summary::parse(text.as_bytes()), Some(summary));
+        assert_eq!(Summary::parse(text.as_bytes()), Some(summary.clone()));
+        summary.owner = Owner { store: Some("s".into()), predecessor: Some("t".into()) };
+        assert_eq!(Summary::parse(summary.text("p").as_bytes()), Some(summary));
         assert_eq!(Summary::parse(b"ok"), None);
     }
 }

@@ -49,16 +49,24 @@ impl Target for RedisTarget {
         }
     }
 
+    fn sign(&mut self, signature: &str) {
+        self.publisher.sign(signature);
+    }
+
     fn read_known(&mut self) -> Result<(), PublishError> {
         match self.publisher.read_summary() {
             // The summary's server is away; those of the regions may be well.
-            Err(error) if self.is_cluster() => Err(PublishError::Refused(error.to_string())),
+            Err(error) if error.is_away() && self.is_cluster() => Err(PublishError::Refused(error.to_string())),
             read => read,
         }
     }
 
     fn known(&self, region: &str) -> Option<Known> {
         self.publisher.known(region).map(|(seq, block)| Known { seq, block })
+    }
+
+    fn is_of_other(&self) -> bool {
+        self.publisher.takes_over()
     }
 
     fn flush_summary(&mut self, is_last: bool) -> Option<String> {

@@ -1,9 +1,11 @@
 //! One connection. A request is any number of commands sent at once; every reply is read, and where they end early it
 //! is known which did not come.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Connection, RedisError, Value};
+use redis::{Cmd, Connection, ErrorKind, RedisError, Value};
 
 use super::address::RedisUrl;
 
@@ -57,6 +59,7 @@ pub(super) struct Wire {
     /// Of which age of its server's pool it is.
     pub(super) generation: u64,
     is_spoiled: bool,
+    is_tls: bool,
     /// No reply has come yet: the first may be about the connection, and not about a command.
     is_new: bool,
 }
@@ -86,6 +89,7 @@ impl Wire {
             connect_trips: if url.is_tls() { 2 } else { 1 },
             generation,
             is_spoiled: false,
+            is_tls: url.is_tls(),
             is_new: true,
         }
     }
@@ -129,7 +133,8 @@ impl Wire {
         let greetings = self.greeting.len();
         let mut all = self.greeting.drain(..).chain(commands);
         // What the server said before it hung up may explain why, so its replies are read even then.
-        let (sent, count) = send(connection, &mut all);
+        let has_to_shake_hands = self.is_new && self.is_tls;
+        let (sent, count) = send(connection, &mut all, has_to_shake_hands)?;
         let mut values = Vec::with_capacity(count.saturating_sub(greetings));
         let (mut read, mut pushed) = (0, 0);
         while read < count {
@@ -157,7 +162,10 @@ impl Wire {
                     }
                 }
                 Err(error) => {
-                    let broke = broke(sent.as_ref().err().unwrap_or(&error));
+                    let broke = match self.is_new && !self.is_tls {
+                        true => unanswered(sent.as_ref().err().unwrap_or(&error), &error),
+                        false => broke(sent.as_ref().err().unwrap_or(&error)),
+                    };
                     return Ok(Replies { values, broke: Some(broke) });
                 }
             }
@@ -169,22 +177,63 @@ impl Wire {
 }
 
 /// Sends commands as they are made, so that the server begins with the first while the last is not there yet. Returns
-/// how many were begun.
-fn send(connection: &mut Connection, commands: &mut dyn Iterator<Item = Cmd>) -> (Result<(), RedisError>, usize) {
+/// how many were begun; or why both sides do not come to speak TLS, which they do with the first byte.
+fn send(
+    connection: &mut Connection,
+    commands: &mut dyn Iterator<Item = Cmd>,
+    mut has_to_shake_hands: bool,
+) -> Result<(Result<(), RedisError>, usize), Break> {
     let mut bytes = Vec::with_capacity(SEND_BYTES * 2);
     let mut count = 0;
     for command in commands {
         command.write_packed_command(&mut bytes);
         count += 1;
+        if std::mem::take(&mut has_to_shake_hands) && !bytes.is_empty() {
+            connection.send_packed_command(&bytes[..1]).map_err(|error| no_tls(&error))?;
+            bytes.remove(0);
+        }
         if bytes.len() >= SEND_BYTES {
             if let Err(error) = connection.send_packed_command(&bytes) {
-                return (Err(error), count);
+                return Ok((Err(error), count));
             }
             bytes.clear();
         }
     }
     let sent = if bytes.is_empty() { Ok(()) } else { connection.send_packed_command(&bytes) };
-    (sent, count)
+    Ok((sent, count))
+}
+
+/// Why a server and we do not come to speak TLS. What it says without TLS cannot be read, so nothing is waited for.
+fn no_tls(error: &RedisError) -> Break {
+    const ADVICE: &str = "if this port is one without TLS, write redis:// and not rediss://";
+    // The driver gives the error of the socket behind an Arc.
+    let shared = error.source().and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let io = shared.and_then(|shared| shared.downcast_ref::<std::io::Error>());
+    match io.and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            Break::NoEntry("it does not answer in TLS: write redis:// and not rediss://".into())
+        }
+        Some(refused) => Break::NoEntry(format!("no TLS connection: {refused}")),
+        None if error.is_timeout() => Break::NoEntry(format!("it does not begin to speak TLS in time; {ADVICE}")),
+        None => Break::Dropped(format!("the connection broke before TLS was spoken: {error}; {ADVICE}")),
+    }
+}
+
+/// Why the first reply of a connection without TLS does not come, although there was a connection: `failed` first, and
+/// then reading.
+fn unanswered(failed: &RedisError, reading: &RedisError) -> Break {
+    if reading.kind() == ErrorKind::Parse {
+        return Break::NoEntry(
+            "it does not answer as Redis does; if this port is one with TLS, write rediss:// and not redis://".into(),
+        );
+    }
+    match broke(failed) {
+        Break::Dropped(_) => Break::Dropped(
+            "it closes the connection before it answers; if this port is one with TLS, write rediss:// and not redis://"
+                .into(),
+        ),
+        other => other,
+    }
 }
 
 fn broke(error: &RedisError) -> Break {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -13,7 +13,8 @@ use crate::commit::{CommitListener, Order, StoreCommitter};
 use crate::config::SnapshotsConfig;
 use crate::model::limits::{WAIT_STEP, publish_waiting_bytes};
 use crate::publish::{
-    DocumentFields, Mailbox, MinSeqs, PublishStats, PublishThread, RedisTarget, Target, UnpublishedRegion, WorkerPlan,
+    DocumentFields, Mailbox, MinSeqs, PublishError, PublishStats, PublishThread, RedisTarget, Target,
+    UnpublishedRegion, WorkerPlan,
 };
 use crate::run::shared::SharedParts;
 use crate::store::Store;
@@ -67,19 +68,21 @@ impl Pipeline {
         }
         match (own, url) {
             (None, Some(url)) => {
-                let redis = RedisTarget::new(self.snapshots.publish_plan(&self.name, url));
+                let plan = self.snapshots.publish_plan(&self.name, url).with_take_over(self.takes_over);
+                let redis = RedisTarget::new(plan);
                 Ok(Some(Box::new(redis.map_err(PipelineError::Publish)?)))
             }
             (own, _) => Ok(own),
         }
     }
 
-    /// What a publish thread is made with, if there is a target.
+    /// What a publish thread is made with, if there is a target; `stop` is set when it is another store's.
     pub(super) fn prepare_publish(
         &self,
         target: Option<Box<dyn Target>>,
         store: &dyn Store,
         shared: &SharedParts,
+        stop: Option<Arc<AtomicBool>>,
     ) -> Result<Option<PublishStart>, PipelineError> {
         let Some(target) = target else { return Ok(None) };
         let outbox = store.outbox().ok_or_else(|| {
@@ -88,19 +91,22 @@ impl Pipeline {
         let SnapshotsConfig { id_field: id, time_field: time, .. } = self.snapshots.clone();
         let (mailbox, inbox) = Mailbox::new(publish_waiting_bytes(self.batch.memory_bytes));
         let (stats, recorder) = (Arc::clone(&shared.publish), Arc::clone(&shared.recorder));
-        let plan = WorkerPlan { target, fields: DocumentFields { id, time }, outbox, stats, recorder };
+        let plan = WorkerPlan { target, fields: DocumentFields { id, time }, outbox, stats, recorder, stop };
         Ok(Some(PublishStart { plan, mailbox, inbox }))
     }
 
     /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop, and more closely if
     /// nothing was heard from the place so far.
+    ///
+    /// # Errors
+    /// Nothing may be published there: it is another store's.
     pub(super) fn finish_publish(
         &self,
         publish: PublishThread,
         mut committer: Option<StoreCommitter>,
         complete: Option<i64>,
         stats: &PublishStats,
-    ) -> Vec<UnpublishedRegion> {
+    ) -> Result<Vec<UnpublishedRegion>, PublishError> {
         let started = Instant::now();
         let stopped = Cell::new(None);
         let deadline = || {
@@ -124,7 +130,7 @@ impl Pipeline {
                 }
                 worker.end()
             }
-            Err(cause) => vec![UnpublishedRegion::all(cause)],
+            Err(cause) => Ok(vec![UnpublishedRegion::all(cause)]),
         }
     }
 }

@@ -72,7 +72,9 @@ impl Pipeline {
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
         let pages = self.start_reader(source, checkpoint, (stored.window, stored.source), &stored.regions, &shared)?;
-        let publish = self.prepare_publish(target, store.as_ref(), &shared)?;
+        // A rollback is finished all the same.
+        let stop = rollback.is_none().then(|| self.stop.flag());
+        let publish = self.prepare_publish(target, store.as_ref(), &shared, stop)?;
         let listener = publish.as_ref().map(PublishStart::listener);
         let recorder = Arc::clone(&shared.recorder);
         let (depth, tip) = (Depth::new(self.rollback_depth), checkpoint.block.map(BlockNo::new));
@@ -111,7 +113,7 @@ impl Pipeline {
         };
         let ended = coordinator.run();
         shared.read.stop.store(true, Ordering::Relaxed);
-        self.conclude(&checkpoint, ended, publish, &shared)
+        self.conclude(&checkpoint, ended, publish, rollback.is_some(), &shared)
     }
 
     /// Lets what has committed be published, and puts the report together.
@@ -120,6 +122,7 @@ impl Pipeline {
         before: &Checkpoint,
         (outcome, committer): (Result<Outcome, PipelineError>, Option<StoreCommitter>),
         publish: Option<PublishThread>,
+        is_rollback: bool,
         shared: &SharedParts,
     ) -> Result<Report, PipelineError> {
         // Also after an error: what has committed is to be seen. The lock is held until then.
@@ -127,7 +130,12 @@ impl Pipeline {
         let publishing = Instant::now();
         let published = publish.map(|publish| self.finish_publish(publish, committer, complete, &shared.publish));
         let for_publish = if published.is_some() { publishing.elapsed() } else { Duration::ZERO };
-        let mut report = self.report(before, outcome?, published);
+        let outcome = outcome?;
+        let published = match published.transpose() {
+            Err(refused) if is_rollback => Some(vec![UnpublishedRegion::all(refused.to_string())]),
+            published => published.map_err(PipelineError::Publish)?,
+        };
+        let mut report = self.report(before, outcome, published);
         report.times.waits.publish = for_publish;
         report.timeline = shared.recorder.timeline();
         Ok(report)

@@ -7,7 +7,7 @@ use postgres::types::Type;
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
 use super::session::{Link, Purpose, Session};
-use super::{PostgresAddress, StoreError, error_of};
+use super::{PostgresAddress, StoreError, error_of, tables};
 use crate::model::limits::PUBLISH_REQUEST_BYTES_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::snapshot::Publication;
@@ -118,6 +118,11 @@ impl Outbox for PostgresOutbox {
             ];
             Ok(!link.query(sql, &params)?.is_empty())
         })
+    }
+
+    fn signature(&mut self) -> Result<Option<String>, StoreError> {
+        let pipeline = self.pipeline.clone();
+        self.ask("reading the signature", move |link| tables::signature(link, &pipeline))
     }
 
     fn mark(&mut self, published: &[(Arc<str>, u64)], at: Timestamp) -> Result<(), StoreError> {

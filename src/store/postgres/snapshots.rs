@@ -203,5 +203,6 @@ fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fau
         });
     }
     let committed_at = committed_at.map(|Moment(time)| time.to_millis_text());
-    Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions }))
+    let signature = tables::signature(link, pipeline)?;
+    Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, signature }))
 }

@@ -18,7 +18,7 @@ use crate::model::limits::NAME_BYTES_MAX;
 use crate::model::schema::{Column, Entity, SchemaError, parse_columns};
 use crate::model::value::ColumnType;
 use crate::store::StorePlan;
-use crate::store::sql::{differences_of, quoted, signed, unsigned};
+use crate::store::sql::{differences_of, new_signature, quoted, signed, unsigned};
 use crate::undo::UndoRecord;
 
 /// The version of our own tables. A database with a later one was written by a later forebay.
@@ -57,6 +57,9 @@ CREATE TABLE IF NOT EXISTS forebay.history (
 ALTER TABLE forebay.history ALTER COLUMN rows SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX IF NOT EXISTS snapshots_id ON forebay.snapshots (pipeline, id);
 CREATE INDEX IF NOT EXISTS snapshots_age ON forebay.snapshots (pipeline, generated_at);
+CREATE TABLE IF NOT EXISTS forebay.signatures (
+    pipeline text COLLATE "C" PRIMARY KEY, signature text NOT NULL
+);
 "#;
 
 /// Names that a table of Postgres has already (<https://www.postgresql.org/docs/current/ddl-system-columns.html>).
@@ -136,12 +139,16 @@ fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
     for entity in plan.schema.entities() {
         make_entity(link, plan, entity, survey.stored(&entity.name))?;
     }
-    let sql =
-        "INSERT INTO forebay.pipelines (pipeline, format, batch, block, block_events, blocks, events, has_snapshots)
+    let sql = "WITH signed AS (INSERT INTO forebay.signatures VALUES ($1, $4) ON CONFLICT DO NOTHING)
+               INSERT INTO forebay.pipelines (pipeline, format, batch, block, block_events, blocks, events, has_snapshots)
                VALUES ($1, $2, 0, NULL, 0, 0, 0, $3)
                ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots";
-    let params =
-        [(&plan.pipeline as _, Type::TEXT), (&FORMAT as _, Type::INT8), (&plan.has_snapshots as _, Type::BOOL)];
+    let params = [
+        (&plan.pipeline as _, Type::TEXT),
+        (&FORMAT as _, Type::INT8),
+        (&plan.has_snapshots as _, Type::BOOL),
+        (&new_signature() as _, Type::TEXT),
+    ];
     link.query(sql, &params)?;
     Ok(Prepared::Ready(survey.late_indexes(plan)))
 }
@@ -152,6 +159,8 @@ struct Survey {
     /// Whether the tables are those of this version: an earlier one knew no files of a source.
     has_files: bool,
     has_schema: bool,
+    /// Whether the pipeline has its signature.
+    is_signed: bool,
     /// Format and whether there are snapshots, if the pipeline is known.
     known: Option<(i64, bool)>,
     /// Entities and their columns, as they were noted down.
@@ -182,7 +191,8 @@ impl Survey {
                      ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)
                                 FROM unnest(i.indkey) WITH ORDINALITY k (num, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num)
                            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indrelid = c.oid
-                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL)";
+                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL),
+                     to_regclass('forebay.signatures') IS NOT NULL";
         let row = link.query(sql, std::slice::from_ref(&pipeline))?;
         let row = row.first().ok_or_else(no_answer)?;
         let relations: Vec<String> = row.try_get(3)?;
@@ -191,6 +201,7 @@ impl Survey {
             has_own: row.try_get(0)?,
             has_files: row.try_get(1)?,
             has_schema: row.try_get(2)?,
+            is_signed: row.try_get(5)?,
             known: None,
             entities: Vec::new(),
             relations: relations.into_iter().collect(),
@@ -205,9 +216,15 @@ impl Survey {
             survey.columns.insert(row.try_get(0)?, now);
         }
         if survey.has_own {
-            let sql = "SELECT format, has_snapshots FROM forebay.pipelines WHERE pipeline = $1";
-            if let Some(row) = link.query(sql, std::slice::from_ref(&pipeline))?.first() {
+            let has_signature = match survey.is_signed {
+                true => "EXISTS (SELECT FROM forebay.signatures WHERE pipeline = $1)",
+                false => "false",
+            };
+            let sql =
+                format!("SELECT format, has_snapshots, {has_signature} FROM forebay.pipelines WHERE pipeline = $1");
+            if let Some(row) = link.query(&sql, std::slice::from_ref(&pipeline))?.first() {
                 survey.known = Some((row.try_get(0)?, row.try_get(1)?));
+                survey.is_signed = row.try_get(2)?;
             }
             let sql = "SELECT entity, columns FROM forebay.entities WHERE pipeline = $1 ORDER BY entity";
             for row in link.query(sql, &[pipeline])? {
@@ -283,6 +300,7 @@ impl Survey {
     fn is_complete(&self, plan: &StorePlan) -> bool {
         let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&entity.columns_text());
         self.has_files
+            && self.is_signed
             && self.known == Some((FORMAT, plan.has_snapshots))
             && plan.schema.entities().iter().all(has_entity)
     }
@@ -377,6 +395,18 @@ pub(super) fn checkpoint(link: &mut Link, pipeline: &str) -> Result<Option<Check
         blocks: unsigned(row.try_get(3)?),
         events: unsigned(row.try_get(4)?),
     }))
+}
+
+/// The signature under which the pipeline's snapshots are published; none if no run has made it yet.
+pub(super) fn signature(link: &mut Link, pipeline: &str) -> Result<Option<String>, Fault> {
+    // Whoever may read the other tables was perhaps given that right before there was this one.
+    let sql = "SELECT coalesce(has_table_privilege(to_regclass('forebay.signatures')::oid, 'SELECT'), false)";
+    if link.text(sql)?.as_deref() != Some("t") {
+        return Ok(None);
+    }
+    let sql = "SELECT signature FROM forebay.signatures WHERE pipeline = $1";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    rows.first().map(|row| Ok(row.try_get(0)?)).transpose()
 }
 
 /// Regions with events after their last snapshot.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::read_only::{lacks_rights, open_anyhow};
-use super::{BUSY_TIMEOUT, StoreError, StoreName};
+use super::{BUSY_TIMEOUT, StoreError, StoreName, tables};
 use crate::model::limits::PUBLISH_REQUEST_BYTES_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::snapshot::Publication;
@@ -115,6 +115,12 @@ impl Outbox for SqliteOutbox {
             .prepare_cached(sql)
             .and_then(|mut statement| statement.exists((pipeline, region, signed(seq), block)));
         found.map_err(doing)
+    }
+
+    fn signature(&mut self) -> Result<Option<String>, StoreError> {
+        let doing = self.name.sql("reading the signature");
+        let pipeline = self.pipeline.clone();
+        tables::signature(self.connection()?, &pipeline).map_err(doing)
     }
 
     fn mark(&mut self, published: &[(Arc<str>, u64)], at: Timestamp) -> Result<(), StoreError> {

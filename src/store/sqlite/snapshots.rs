@@ -164,7 +164,8 @@ impl SqliteSnapshots {
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         });
-        let regions = regions.map_err(doing)?;
-        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions }))
+        let regions = regions.map_err(&doing)?;
+        let signature = tables::signature(&self.connection, pipeline).map_err(doing)?;
+        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, signature }))
     }
 }

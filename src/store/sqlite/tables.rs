@@ -9,7 +9,7 @@ use crate::batch::RegionTouch;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::schema::{Column, Entity, parse_columns};
 use crate::model::value::ColumnType;
-use crate::store::sql::{differences_of, quoted, unsigned};
+use crate::store::sql::{differences_of, new_signature, quoted, unsigned};
 
 /// The version of our own tables. A file with a later one was written by a later forebay.
 const FORMAT: i64 = 1;
@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS forebay_snapshots (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS forebay_snapshots_id ON forebay_snapshots (pipeline, id);
 CREATE INDEX IF NOT EXISTS forebay_snapshots_age ON forebay_snapshots (pipeline, generated_at);
+CREATE TABLE IF NOT EXISTS forebay_signatures (
+    pipeline TEXT PRIMARY KEY, signature TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Makes what is missing and compares the rest, in one transaction.
@@ -58,6 +61,12 @@ pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &Stor
              ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots
              WHERE has_snapshots <> excluded.has_snapshots",
             (&plan.pipeline, FORMAT, plan.has_snapshots),
+        )
+        .map_err(&sql)?;
+    transaction
+        .execute(
+            "INSERT INTO forebay_signatures VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            (&plan.pipeline, new_signature()),
         )
         .map_err(&sql)?;
     transaction.commit().map_err(&sql)
@@ -106,9 +115,9 @@ fn differences(transaction: &Transaction<'_>, plan: &StorePlan) -> rusqlite::Res
     Ok(found)
 }
 
-fn table_exists(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<bool> {
+fn table_exists(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE";
-    transaction.query_row(sql, [name], |_| Ok(())).optional().map(|row| row.is_some())
+    connection.query_row(sql, [name], |_| Ok(())).optional().map(|row| row.is_some())
 }
 
 fn make_entity(transaction: &Transaction<'_>, plan: &StorePlan, entity: &Entity) -> rusqlite::Result<()> {
@@ -186,6 +195,15 @@ pub(super) fn checkpoint(connection: &Connection, pipeline: &str) -> rusqlite::R
             })
         })
         .optional()
+}
+
+/// The signature under which the pipeline's snapshots are published; none if no run has made it yet.
+pub(super) fn signature(connection: &Connection, pipeline: &str) -> rusqlite::Result<Option<String>> {
+    if !table_exists(connection, "forebay_signatures")? {
+        return Ok(None);
+    }
+    let sql = "SELECT signature FROM forebay_signatures WHERE pipeline = ?1";
+    connection.query_row(sql, [pipeline], |row| row.get(0)).optional()
 }
 
 /// Regions with events after their last snapshot.

@@ -1,3 +1,4 @@
+--!df flags=allow-undeclared-keys
 -- The newest snapshots of all regions of the summary: the summary, then for each region its name and what latest.lua
 -- returns, or its name and what is wrong. If they are too many, only the summary.
 -- KEYS: summary. ARGV: how many at most, templates of latest, seq, index and documents, pipeline.
@@ -27,7 +28,9 @@ for _, one in ipairs(summary.regions) do
   if failure then
     found[#found + 1] = { one.region, failure }
   elseif document then
-    found[#found + 1] = { one.region, id, seq or "", moment or "", document }
+    local signature = redis.pcall("GET", string.gsub(ARGV[3], "<(%a+)>", names) .. ":store")
+    if type(signature) ~= "string" then signature = "" end
+    found[#found + 1] = { one.region, id, seq or "", moment or "", document, signature }
   end
 end
 return found

@@ -1,3 +1,4 @@
+--!df flags=allow-undeclared-keys
 -- A region's snapshots, newest first: id, time, document, id, time, document, …
 -- KEYS: index. ARGV: region, template of documents, pipeline, the earliest time, how many at most.
 local limit, found, offset = tonumber(ARGV[5]), {}, 0

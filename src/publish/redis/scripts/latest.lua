@@ -1,4 +1,5 @@
--- A region's newest snapshot: id, seq, time, document; or nothing.
+--!df flags=allow-undeclared-keys
+-- A region's newest snapshot: id, seq, time, document, and the store that signed it ("" if none did); or nothing.
 -- KEYS: latest, seq, index. ARGV: region, template of documents, pipeline.
 local failure
 local function read(key, command, ...)
@@ -17,4 +18,7 @@ local document = read((string.gsub(ARGV[2], "<(%a+)>", names)), "GET")
 local seq, moment = read(KEYS[2], "GET"), read(KEYS[3], "ZSCORE", id)
 if failure then return redis.error_reply(failure) end
 if not document then return false end
-return { id, seq or "", moment or "", document }
+-- Who may read the rest need not be allowed to read this.
+local signature = redis.pcall("GET", KEYS[2] .. ":store")
+if type(signature) ~= "string" then signature = "" end
+return { id, seq or "", moment or "", document, signature }

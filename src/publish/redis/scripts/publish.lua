@@ -1,22 +1,28 @@
+--!df flags=allow-undeclared-keys
 -- Publishes one region's snapshot: all of it or nothing.
 --
 -- KEYS: latest, seq, doc, index, dedup, live, at (if there is one), then summary and votes (if the regions sum up).
 -- What can fail comes first: keys of a wrong type are found by reading them, rights are asked for, and the first write
 -- is one that fails if the index is no index, and that Redis refuses when its memory is full; after a write it refuses
 -- none of the same script.
+--
+-- Beside seq is the signature of the store that publishes the region. Documents that are given by hand have none, and
+-- leave it as it is.
 local region, id, seq, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time, ttl, window, oldest = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local doc_template, at_template, pipeline = ARGV[9], ARGV[10], ARGV[11]
-local voters, entry, head, tail = tonumber(ARGV[13] or "0"), ARGV[14], ARGV[15], ARGV[16]
+local store, predecessor, takes_over, ahead = ARGV[13], ARGV[14], ARGV[15] == "1", tonumber(ARGV[16])
+local voters, entry, head, tail = tonumber(ARGV[17] or "0"), ARGV[18], ARGV[19], ARGV[20]
 local latest_key, seq_key, doc_key, index_key, dedup_key, live_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local at_key = at_template ~= "" and KEYS[7] or nil
+local store_key = seq_key .. ":store"
 
 local function name(template, of_id, of_time)
   return (string.gsub(template, "<(%a+)>", { pipeline = pipeline, region = region, id = of_id, timestamp = of_time }))
 end
 
-local found = redis.call("MGET", latest_key, seq_key, dedup_key)
+local found = redis.call("MGET", latest_key, seq_key, dedup_key, store_key)
 local newest, known, twin = found[1], found[2], window ~= "0" and found[3]
 -- MGET does not tell a key of another type from none. (What is at the dedup key is written over, whatever it is.)
 if not (newest and known) then
@@ -29,6 +35,11 @@ if not (newest and known) then
 end
 if known and not string.find(known, "^[1-9]%d*$") and known ~= "0" then
   return redis.error_reply("FOREIGN the key does not hold a number of ours: " .. seq_key)
+end
+
+local signed = found[4]
+if signed and store ~= "" and not takes_over and signed ~= store and signed ~= predecessor then
+  return redis.error_reply("SIGNED " .. signed)
 end
 
 -- What is older than the time to live, looked up before anything is written.
@@ -48,6 +59,7 @@ if ARGV[12] == "1" and redis.acl_check_cmd then
     { "DEL", live_key },
     { "SET", dedup_key, "" },
     { "SET", at_key or doc_key, "" },
+    { "SET", store ~= "" and store_key or seq_key, "" },
   }
   for _, command in ipairs(needed) do
     if not redis.acl_check_cmd(unpack(command)) then
@@ -62,16 +74,31 @@ local function above(a, b)
   return a > b
 end
 
+-- Whether readers have that content: under another id, or under that very one. An id that was given may come again with
+-- another content.
+local function has_content()
+  if not newest or twin ~= newest then return false end
+  if newest == id then return redis.call("GET", doc_key) == document end
+  return redis.call("EXISTS", name(doc_template, newest)) == 1
+end
+
 local status
 if known and newest and above(known, seq) then
-  status = "stale"
+  status = has_content() and "duplicate" or "stale"
 elseif newest == id then
-  -- An id that was given may come again with another content. What Redis has let go is written again too.
+  -- What Redis has let go is written again too.
   if (known == seq or twin == id) and redis.call("GET", doc_key) == document then
     status = known == seq and "same" or "duplicate"
   end
-elseif newest and twin == newest and redis.call("EXISTS", name(doc_template, newest)) == 1 then
+elseif has_content() then
   status = "duplicate"
+end
+
+-- A number that is too far ahead would close the region until then: it is the time, of a host whose clock is wrong.
+if not status and ahead then
+  local clock = redis.pcall("TIME")
+  local now = not clock.err and tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+  if now and tonumber(seq) > now + ahead then return redis.error_reply(string.format("AHEAD %.0f", now)) end
 end
 
 if status then
@@ -89,6 +116,12 @@ if status then
     if moment then redis.call("PEXPIRE", name(at_template, newest, string.format("%.0f", moment)), ttl) end
   end
   if redis.call("PEXPIRE", seq_key, ttl) == 0 then redis.pcall("SET", seq_key, seq, "PX", ttl) end
+  if store == "" or signed == store then
+    redis.pcall("PEXPIRE", store_key, ttl)
+  else
+    -- A full memory may refuse it; then the next one signs.
+    redis.pcall("SET", store_key, store, "PX", ttl)
+  end
 else
   local added = redis.pcall("ZADD", index_key, time, id)
   if type(added) == "table" then return redis.error_reply(added.err .. ": " .. index_key) end
@@ -98,6 +131,11 @@ else
   redis.call("DEL", live_key)
   redis.call("SET", latest_key, id, "PX", ttl)
   redis.call("SET", seq_key, seq, "PX", ttl)
+  if store ~= "" then
+    redis.call("SET", store_key, store, "PX", ttl)
+  elseif signed then
+    redis.pcall("PEXPIRE", store_key, ttl)
+  end
   for _, old in ipairs(past) do
     -- While a slot moves, a key that has gone ahead is left to the next time.
     if old ~= id and type(redis.pcall("DEL", name(doc_template, old))) == "number" then
@@ -138,7 +176,8 @@ if voters > 0 then
     local is_known = before == false
     if type(before) == "string" then
       local is_json, content = pcall(cjson.decode, before)
-      is_known = is_json and type(content) == "table" and type(content.regions) == "table"
+      -- One that a store has signed is written from outside, which keeps the signature.
+      is_known = is_json and type(content) == "table" and type(content.regions) == "table" and not content.store
       for _, one in ipairs(is_known and content.regions or {}) do
         is_known = is_known
           and type(one) == "table"
@@ -157,4 +196,4 @@ if voters > 0 then
   end
 end
 
-return { status or "published", now_id, now_seq, summed }
+return { status or "published", now_id, now_seq, summed, signed or "" }
