@@ -9,6 +9,7 @@ use super::round::{LaneBlocks, RoundSummary};
 use super::sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BatchNo, BlockNo, Depth, RegionNo};
+use crate::model::quarantine::Quarantined;
 use crate::rows::changes::RegionChanges;
 use crate::undo::{RegionUndo, record};
 
@@ -71,6 +72,9 @@ pub(crate) struct OpenBatch {
     /// The last block of each region that had an event, and how many it had.
     touched: HashMap<RegionNo, (BlockNo, u64)>,
     log: BlockLog,
+    /// Its events that were put aside.
+    aside: Vec<Quarantined>,
+    aside_bytes: usize,
     opened_at: Option<Instant>,
     last_growth: Growth,
 }
@@ -168,6 +172,22 @@ impl OpenBatch {
         }
     }
 
+    /// Adds events that were put aside; they count among its events already.
+    pub(crate) fn put_aside(&mut self, events: Vec<Quarantined>) {
+        self.aside_bytes += events.iter().map(Quarantined::memory_bytes).sum::<usize>();
+        self.aside.extend(events);
+    }
+
+    /// How many of its events were put aside.
+    pub(crate) fn quarantined(&self) -> u64 {
+        self.aside.len() as u64
+    }
+
+    /// Bytes of memory that those take.
+    pub(crate) fn quarantined_bytes(&self) -> usize {
+        self.aside_bytes
+    }
+
     /// Seals it: nothing in it changes any more. Also returns the next batch, which is empty.
     pub(crate) fn seal(
         mut self,
@@ -195,6 +215,7 @@ impl OpenBatch {
             changes,
             touched: self.touches(names),
             origins: Arc::clone(origins),
+            quarantined: self.aside,
             snapshots,
             undo_floor: undo.as_ref().and(floor),
             undo,

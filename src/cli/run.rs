@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use super::args::{Global, Run};
 use super::bar::Bar;
 use super::exit::{Code, Failure};
-use super::out::{plain, print_lines, set};
+use super::out::{counted, plain, print_lines, set};
 use super::summary;
 
 /// Regions that are named for one cause; the others are counted.
@@ -44,6 +44,11 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     let lines = if args.json { vec![summary::json(&report).to_string()] } else { summary::lines(&report, global) };
     if args.json || !global.quiet {
         print_lines(lines)?;
+    }
+    if report.quarantined > 0 {
+        let events = counted(report.quarantined, "event was", "events were");
+        let file = args.pipeline.display();
+        tracing::warn!("{events} put aside in this run; `forebay quarantine {file}` shows what is wrong with them");
     }
     let code = finish(&report);
     pictures.write(&report)?;

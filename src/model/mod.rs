@@ -12,6 +12,7 @@ pub mod ids;
 pub mod limits;
 pub(crate) mod numeric;
 pub(crate) mod position;
+pub(crate) mod quarantine;
 pub mod query;
 pub(crate) mod schema;
 pub mod setting;

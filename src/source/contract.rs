@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::refused::Refused;
 use crate::model::position::{Position, PositionError};
 
 /// One event as a source gives it. Its buffers are used again for the next one.
@@ -27,6 +28,8 @@ pub struct SourceEvent {
     /// The position after this event, if the source has positions: see [`Source::resume`]. Such a source sets one with
     /// each event, with [`SourceEvent::set_position`].
     pub position: Option<Position>,
+    /// Why no lane can get it: see [`super::refused`].
+    pub(crate) refused: Option<Box<Refused>>,
 }
 
 impl SourceEvent {
@@ -57,6 +60,7 @@ impl Default for SourceEvent {
             hash: None,
             parent: None,
             position: None,
+            refused: None,
         }
     }
 }

@@ -27,9 +27,7 @@ pub(super) fn read_head<'j>(json: &'j str, fields: &Fields) -> Result<Head<'j>, 
     if let Some(kind) = kind_of_other(json) {
         return Err(format!("expected a JSON object, got {kind}"));
     }
-    let mut parser = serde_json::Deserializer::from_str(json);
-    let raw =
-        RawHead { fields }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw)).map_err(explain)?;
+    let raw = raw_fields(json, fields).map_err(explain)?;
     Ok(Head {
         block: integer(&fields.block, raw.block)?,
         region: region(&fields.region, raw.region)?,
@@ -37,6 +35,35 @@ pub(super) fn read_head<'j>(json: &'j str, fields: &Fields) -> Result<Head<'j>, 
         hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
         parent: fields.parent.as_deref().map_or(Ok(None), |field| hash(field, raw.parent))?,
     })
+}
+
+/// What can be read of the head of an event that [`read_head`] refuses.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub(super) struct PartOfHead<'j> {
+    pub(super) block: Option<i64>,
+    pub(super) region: Option<Cow<'j, str>>,
+    pub(super) seq: Option<i64>,
+    pub(super) hash: Option<Cow<'j, str>>,
+    pub(super) parent: Option<Cow<'j, str>>,
+}
+
+/// Reads as much of the head of an event as is as it should be; nothing, if the line is no JSON object.
+pub(super) fn read_part_of_head<'j>(json: &'j str, fields: &Fields) -> PartOfHead<'j> {
+    let Some(raw) = raw_fields(json, fields).ok().filter(|_| kind_of_other(json).is_none()) else {
+        return PartOfHead::default();
+    };
+    PartOfHead {
+        block: integer(&fields.block, raw.block).ok(),
+        region: region(&fields.region, raw.region).ok(),
+        seq: fields.seq.as_deref().and_then(|seq| integer(seq, raw.seq).ok()),
+        hash: fields.hash.as_deref().and_then(|field| hash(field, raw.hash).ok().flatten()),
+        parent: fields.parent.as_deref().and_then(|field| hash(field, raw.parent).ok().flatten()),
+    }
+}
+
+fn raw_fields<'j>(json: &'j str, fields: &Fields) -> serde_json::Result<RawFields<'j>> {
+    let mut parser = serde_json::Deserializer::from_str(json);
+    RawHead { fields }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw))
 }
 
 /// What a line is that is JSON of another kind.

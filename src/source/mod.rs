@@ -16,6 +16,7 @@ mod ndjson;
 mod order;
 mod page_writer;
 pub(crate) mod reader;
+mod refused;
 mod skip_committed;
 mod stats;
 

@@ -65,6 +65,10 @@ impl Order {
     /// # Errors
     /// Its place has passed, and that is an error.
     pub(super) fn is_in_place(&mut self, event: &SourceEvent) -> Result<bool, SourceError> {
+        if event.refused.is_some() && event.seq.is_none() {
+            // It has no place, and says nothing about those of others.
+            return Ok(true);
+        }
         if let Some((block, Some(seq))) = self.last
             && block == event.block
             && event.seq.is_some_and(|this| this <= seq)

@@ -15,11 +15,15 @@ use super::order::{Late, Order};
 pub(crate) use super::page_writer::FromReader;
 use super::page_writer::{PageSink, PageWriter, Stop};
 use super::skip_committed::{HeldBranch, Resume, Step};
+use super::refused::{Followed, is_headless};
 pub(crate) use super::stats::ReadStats;
 use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
+use crate::model::event::Refusal;
 use crate::model::ids::{BlockNo, Depth};
+use crate::model::limits::ASIDE_BYTES_MAX;
 use crate::model::position::Position;
+use crate::model::quarantine::PUT_ASIDE_HINT;
 use crate::timeline::Recorder;
 use crate::undo::Window;
 
@@ -40,6 +44,10 @@ pub(crate) struct ReadPlan {
     pub(crate) until: Option<BlockNo>,
     /// Regions that have their numbers already.
     pub(crate) known_regions: Vec<Arc<str>>,
+    /// Whether events that cannot be read are put aside; else the first of them ends the run.
+    pub(crate) puts_aside: bool,
+    /// Whether every event that is committed was put aside.
+    pub(crate) has_only_refused: bool,
 }
 
 /// The reader's state.
@@ -56,6 +64,10 @@ pub(crate) struct Reader {
     resume: Resume,
     pages: PageWriter,
     has_warned: bool,
+    followed: Followed,
+    puts_aside: bool,
+    /// Events of block 0 that are committed, if all that is committed are events without a block.
+    leading_done: u64,
 }
 
 impl Reader {
@@ -67,6 +79,7 @@ impl Reader {
         stats: Arc<ReadStats>,
         recorder: Arc<Recorder>,
     ) -> Self {
+        let leading_done = plan.done.filter(|(block, _)| plan.has_only_refused && block.get() == 0);
         let chain = match plan.done {
             Some((tip, _)) => Chain::of_store(&plan.window, tip, plan.depth),
             None => Chain::new(plan.depth),
@@ -79,8 +92,11 @@ impl Reader {
             order: Order::new(plan.late, Arc::clone(&stats)),
             chain,
             resume: Resume::new(plan.done, plan.depth),
-            pages: PageWriter::new(PageSink { pages, budget, stats, recorder }, &plan.known_regions),
+            pages: PageWriter::new(PageSink { pages, budget, stats, recorder }, &plan.known_regions, plan.puts_aside),
             has_warned: false,
+            followed: Followed::default(),
+            puts_aside: plan.puts_aside,
+            leading_done: leading_done.map_or(0, |(_, events)| events),
         }
     }
 
@@ -93,7 +109,8 @@ impl Reader {
         let last = match self.read_all() {
             Ok(()) => FromReader::End,
             Err(Stop::Gone) => return,
-            Err(Stop::Failed(error)) => FromReader::Failed(error),
+            Err(Stop::Failed(error)) => FromReader::Failed { error, block: None },
+            Err(Stop::Refused(error, block)) => FromReader::Failed { error, block: Some(block) },
         };
         self.pages.note_busy();
         if self.flush().is_ok() {
@@ -115,12 +132,57 @@ impl Reader {
                 self.flush()?;
             }
             match self.source.next(&mut event)? {
-                Next::End => return self.settle(true),
+                Next::End => return self.end(),
+                Next::Event if event.refused.is_some() && !self.has_block(&mut event)? => {}
                 Next::Event if self.until.is_some_and(|until| event.block > until.get()) => return self.settle(true),
-                Next::Event => self.take(&event)?,
+                Next::Event => {
+                    self.followed.place(&mut event);
+                    if self.followed.waiting() > 0 && !is_headless(&event) {
+                        self.take_waiting(&event)?;
+                    }
+                    self.take(&event)?;
+                }
                 Next::Rollback { to } => self.rolled_back(to.into())?,
             }
         }
+    }
+
+    /// Puts an event that cannot be read into its block. One without a block of its own has to wait for the next event if
+    /// there is none before it, or if the last committed block has no more of them.
+    fn has_block(&mut self, event: &mut SourceEvent) -> Result<bool, Stop> {
+        if !is_headless(event) {
+            return Ok(true);
+        }
+        let is_placed = self.followed.place(event);
+        if is_placed && !self.resume.is_beyond(event) {
+            return Ok(true);
+        }
+        if !self.puts_aside && (is_placed || self.resume.is_past()) {
+            return Err(Stop::Failed(refusal_of(event, error_of(event))));
+        }
+        if self.followed.wait(event) > ASIDE_BYTES_MAX {
+            let message = format!("{} lines one after another that cannot be read", self.followed.waiting());
+            return Err(Stop::Failed(SourceError::of_event(event, message)));
+        }
+        Ok(false)
+    }
+
+    /// Takes the events that waited for this one: they are of its block.
+    fn take_waiting(&mut self, next: &SourceEvent) -> Result<(), Stop> {
+        self.followed.take_waiting(next, self.leading_done).iter().try_for_each(|event| self.take(event))
+    }
+
+    /// The source has ended.
+    fn end(&mut self) -> Result<(), Stop> {
+        let (events, left) = self.followed.take_last();
+        events.iter().try_for_each(|event| self.take(event))?;
+        if left > 0 {
+            tracing::warn!(
+                "the source ends with lines that cannot be read ({left}), behind its last committed block: they are put \
+                 aside with the next event"
+            );
+        }
+        self.settle(true)
     }
 
     /// Lets the source resume after what is committed, if the position is known and the source can. Otherwise it starts from
@@ -157,10 +219,26 @@ impl Reader {
             return Ok(self.order.late_after_rollback(event, closed)?);
         }
         if self.follow(event)? && self.order.is_in_place(event)? {
-            self.regions.check(event)?;
-            self.pages.push(event, &*self.source)?;
+            self.hand_on(event)?;
         }
         Ok(())
+    }
+
+    /// Hands an event on to its lane; or, if it cannot be handled, past the lanes.
+    fn hand_on(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+        let error = match &event.refused {
+            None => match self.regions.check(&event.region) {
+                Ok(()) => return self.pages.push(event, &*self.source),
+                Err(error) => error,
+            },
+            Some(refused) => refused.error.clone(),
+        };
+        if !self.puts_aside {
+            return Err(Stop::Refused(refusal_of(event, error), event.block.into()));
+        }
+        let has_region = event.refused.as_ref().is_none_or(|refused| refused.has_region);
+        let region = has_region.then(|| Arc::from(event.region.as_str()));
+        self.pages.push_refused(event, Refusal { error, region }, &*self.source)
     }
 
     /// Follows the source to the block of an event, on another branch too; false if the place of the block has passed.
@@ -232,6 +310,15 @@ impl Reader {
     fn flush(&mut self) -> Result<(), Stop> {
         self.pages.flush(&*self.source)
     }
+}
+
+fn error_of(event: &SourceEvent) -> String {
+    event.refused.as_ref().map_or_else(String::new, |refused| refused.error.clone())
+}
+
+/// The error of an event that ends the run because it cannot be handled.
+fn refusal_of(event: &SourceEvent, error: String) -> SourceError {
+    SourceError::of_event(event, format!("{error}\n  {PUT_ASIDE_HINT}"))
 }
 
 #[cfg(test)]
@@ -313,7 +400,7 @@ mod tests {
     fn plan(blocks: &[(i64, &str)], depth: u64) -> ReadPlan {
         let (window, done) = window(blocks, depth);
         let (late, depth) = (Late::Error, depth.into());
-        ReadPlan { late, region_ids: None, done, after: None, window, depth, until: None, known_regions: Vec::new() }
+        ReadPlan { late, region_ids: None, done, after: None, window, depth, until: None, known_regions: Vec::new(), puts_aside: true, has_only_refused: false }
     }
 
     fn messages(plan: ReadPlan, source: impl Source + 'static) -> Vec<FromReader> {
@@ -331,7 +418,7 @@ mod tests {
             }
             FromReader::Rollback { to } => format!("back to {to}"),
             FromReader::End => "end".into(),
-            FromReader::Failed(error) => error.to_string(),
+            FromReader::Failed { error, .. } => error.to_string(),
         });
         said.collect::<Vec<_>>().join(", ")
     }

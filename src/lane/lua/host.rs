@@ -96,6 +96,8 @@ pub(super) struct Host {
     pub(super) schema: Arc<Schema>,
     /// How many blocks back before-images are kept.
     pub(super) undo_depth: Depth,
+    /// Whether a call that fails is taken back, and its event put aside.
+    pub(super) puts_aside: bool,
 }
 
 impl Host {
@@ -119,6 +121,7 @@ impl Host {
         let table = lua.create_table()?;
         table.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
         table.raw_set("undo_depth", i64::try_from(self.undo_depth.get()).unwrap_or(i64::MAX))?;
+        table.raw_set("puts_aside", self.puts_aside)?;
         let watch = Arc::clone(&self.watch);
         table.raw_set(
             "tick",
@@ -166,6 +169,10 @@ impl Host {
 
     /// Notes that the current event cannot be read: the run ends for it, whatever the handler does.
     fn note_unreadable(&self, problem: String) {
+        if self.puts_aside {
+            // The inner side refuses the event itself, and goes on.
+            return;
+        }
         if let Place::Event(place) = self.watch.place() {
             self.lock().unreadable.get_or_insert((place, problem));
         }

@@ -53,7 +53,7 @@ macro_rules! lua_tests {
     };
 }
 
-lua_tests! { layout_is_checked kinds_and_types rows writes undo sweep seal events numeric queries calls }
+lua_tests! { layout_is_checked kinds_and_types rows writes undo journal sweep seal events numeric queries calls }
 
 /// Some locals are always left in each file's main function, which may have 200.
 #[test]

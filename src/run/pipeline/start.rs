@@ -25,6 +25,7 @@ use crate::run::error::PipelineError;
 use crate::run::event_queue::EventQueue;
 use crate::run::hooks::Hooks;
 use crate::run::in_flight::{InFlight, Stopping};
+use crate::run::kept::KeptEvents;
 use crate::run::memory::MemoryBudget;
 use crate::run::report::{Report, SnapshotCounts, memory_peak_bytes};
 use crate::run::seal_policy::SealPolicy;
@@ -46,6 +47,8 @@ struct Stored {
     set_back: Vec<RegionNo>,
     log: BlockLog,
     is_empty: Arc<[bool]>,
+    /// Events that are in quarantine.
+    quarantined: u64,
 }
 
 impl Pipeline {
@@ -69,7 +72,10 @@ impl Pipeline {
         };
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
-        let pages = self.start_reader(source, checkpoint, stored.window, &stored.regions, &shared)?;
+        // If nothing else is committed, there is no event that has a block.
+        let has_only_refused = checkpoint.blocks == 1 && checkpoint.events == stored.quarantined;
+        let reading = StartReading { checkpoint, window: stored.window, has_only_refused };
+        let pages = self.start_reader(source, reading, &stored.regions, &shared)?;
         let publish = self.prepare_publish(target, store.as_ref(), &shared)?;
         let listener = publish.as_ref().map(PublishStart::listener);
         let recorder = Arc::clone(&shared.recorder);
@@ -90,6 +96,7 @@ impl Pipeline {
                 all,
                 sealer,
                 rollback: rollback.map(BlockNo::new),
+                quarantine_max: self.errors.max,
             },
             incoming: Incoming { pages, budget: Arc::clone(&shared.budget), regions: names },
             queue: EventQueue::default(),
@@ -104,6 +111,9 @@ impl Pipeline {
             meter: self.meter.clone(),
             hooks: Hooks::new(self.hook.as_mut(), self.rollback_hook.as_mut()),
             round_events: ROUND_EVENTS_MIN as usize,
+            kept: KeptEvents::new(self.batch.memory_bytes),
+            quarantined: stored.quarantined,
+            failed_block: None,
             origins: Arc::default(),
             outcome: Outcome::default(),
         };
@@ -148,7 +158,8 @@ impl Pipeline {
         let hash =
             window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
         let log = BlockLog::new(Depth::new(self.rollback_depth), UndoBase::at(&checkpoint, hash), last_blocks);
-        Ok(Stored { checkpoint, window, regions, set_back, log, is_empty: store.empty_entities()?.into() })
+        let (is_empty, quarantined) = (store.empty_entities()?.into(), store.quarantined()?);
+        Ok(Stored { checkpoint, window, regions, set_back, log, is_empty, quarantined })
     }
 
     /// What engines over those rows are made with.
@@ -167,14 +178,14 @@ impl Pipeline {
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::clone(loads),
+            puts_aside: self.errors.puts_aside(),
         }
     }
 
     pub(super) fn start_reader(
         &self,
         source: Box<dyn Source>,
-        checkpoint: Checkpoint,
-        window: Window,
+        StartReading { checkpoint, window, has_only_refused }: StartReading,
         regions: &StartRegions,
         shared: &SharedParts,
     ) -> Result<Receiver<FromReader>, PipelineError> {
@@ -187,6 +198,8 @@ impl Pipeline {
             depth: self.rollback_depth.into(),
             until: self.until.map(BlockNo::new),
             known_regions: regions.names.clone(),
+            puts_aside: self.errors.puts_aside(),
+            has_only_refused,
         };
         let (sender, pages) = bounded(PAGES_WAITING_MAX);
         let SharedParts { budget, read, recorder, .. } = shared;
@@ -212,6 +225,7 @@ impl Pipeline {
             resumed_from: before.block,
             rollbacks,
             late_skipped: reading.late_skipped,
+            quarantined: reading.quarantined,
             snapshots,
             unpublished,
             times: reading.times,
@@ -226,6 +240,15 @@ impl Pipeline {
             was_stopped: was_stopped || self.stop.0.load(Ordering::Relaxed),
         }
     }
+}
+
+/// What the reader has to know of what is committed.
+#[derive(Default)]
+pub(super) struct StartReading {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) window: Window,
+    /// Whether every event that is committed was put aside.
+    pub(super) has_only_refused: bool,
 }
 
 /// Regions that have their numbers before the first event.

@@ -8,7 +8,8 @@ use postgres::types::Type;
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
 use super::session::{Link, Purpose, Session};
-use super::{PostgresAddress, StoreError, error_of, tables};
+use super::{PostgresAddress, StoreError, error_of, quarantine, tables};
+use crate::batch::Quarantined;
 use crate::model::timestamp::Timestamp;
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
@@ -144,6 +145,11 @@ impl SnapshotReader for PostgresSnapshots {
             status
         })
     }
+
+    fn quarantined(&mut self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {
+        let pipeline = pipeline.to_owned();
+        self.ask("reading the quarantine", move |link| quarantine::read(link, &pipeline))
+    }
 }
 
 fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fault> {
@@ -171,5 +177,6 @@ fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fau
         });
     }
     let committed_at = committed_at.map(|Moment(time)| time.to_millis_text());
-    Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions }))
+    let quarantined = quarantine::count(link, pipeline)?;
+    Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, quarantined }))
 }

@@ -51,6 +51,12 @@ CREATE TABLE IF NOT EXISTS forebay.history (
     head text NOT NULL, rows bytea NOT NULL,
     PRIMARY KEY (pipeline, batch)
 );
+CREATE TABLE IF NOT EXISTS forebay.quarantine (
+    pipeline text COLLATE "C" NOT NULL, batch bigint NOT NULL, number bigint NOT NULL, file text NOT NULL,
+    line bigint NOT NULL, block bigint NOT NULL, place bigint, region text COLLATE "C", stage text NOT NULL,
+    error text NOT NULL, event text NOT NULL, time timestamptz NOT NULL,
+    PRIMARY KEY (pipeline, batch, number)
+);
 -- It is written once and read rarely: packing it would cost each commit.
 ALTER TABLE forebay.history ALTER COLUMN rows SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX IF NOT EXISTS snapshots_id ON forebay.snapshots (pipeline, id);
@@ -144,6 +150,8 @@ fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
 /// What there is.
 struct Survey {
     has_own: bool,
+    /// Whether our tables that came later are there too.
+    has_later: bool,
     has_schema: bool,
     /// Format and whether there are snapshots, if the pipeline is known.
     known: Option<(i64, bool)>,
@@ -168,13 +176,15 @@ impl Survey {
                      || ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)
                                 FROM unnest(i.indkey) WITH ORDINALITY k (num, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num)
                            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indrelid = c.oid
-                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL)";
+                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL),
+                     to_regclass('forebay.quarantine') IS NOT NULL";
         let row = link.query(sql, std::slice::from_ref(&pipeline))?;
         let row = row.first().ok_or_else(no_answer)?;
         let relations: Vec<String> = row.try_get(2)?;
         let columns: Vec<String> = row.try_get(3)?;
         let mut survey = Self {
             has_own: row.try_get(0)?,
+            has_later: row.try_get(4)?,
             has_schema: row.try_get(1)?,
             known: None,
             entities: Vec::new(),
@@ -260,7 +270,7 @@ impl Survey {
     /// Whether all that the plan needs is there, but for indexes.
     fn is_complete(&self, plan: &StorePlan) -> bool {
         let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&entity.columns_text());
-        self.known == Some((FORMAT, plan.has_snapshots)) && plan.schema.entities().iter().all(has_entity)
+        self.has_later && self.known == Some((FORMAT, plan.has_snapshots)) && plan.schema.entities().iter().all(has_entity)
     }
 }
 

@@ -23,6 +23,7 @@ use postgres::types::{ToSql, Type};
 
 use super::binary::{COPY_HEADER, COPY_TRAILER, Moment, RawArray, gather, types_of};
 use super::fault::Fault;
+use super::quarantine;
 use super::session::{Link, Param};
 use super::snapshots::NEWEST;
 use super::tables::{checkpoint_values, table_name};
@@ -262,6 +263,7 @@ impl Statement {
             statement.rows(at, *route, layout, regions);
         }
         statement.undo_record(batch);
+        statement.quarantine(batch);
         if batch.snapshots.is_empty() {
             if batch.undone.is_none() {
                 statement.regions(batch);
@@ -381,6 +383,27 @@ impl Statement {
                FROM forebay.regions s LEFT JOIN unnest({names}, {blocks}, {events}) u (region, block, events) ON u.region = s.region
                WHERE {GATE} AND r.pipeline = $1 AND s.pipeline = $1 AND r.region = s.region
                  AND (u.region IS NOT NULL OR s.snapshot_block > {to}))"
+        ));
+    }
+
+    /// Events that the batch puts aside; of a rollback, those of later blocks come out.
+    fn quarantine(&mut self, batch: &SealedBatch) {
+        if let Some(undone) = &batch.undone {
+            let to = self.param(undone.to, Type::INT8);
+            self.add(&format!(
+                ", quarantine_undone AS (DELETE FROM forebay.quarantine WHERE {GATE} AND pipeline = $1 AND block > {to})"
+            ));
+        }
+        if batch.quarantined.is_empty() {
+            return;
+        }
+        let number = self.param(signed(batch.after.batch), Type::INT8);
+        let columns = quarantine::arrays(&batch.quarantined).map(|(array, kind)| self.param(array, kind)).join(", ");
+        self.add(&format!(
+            ", quarantine AS (INSERT INTO forebay.quarantine
+                 (pipeline, batch, number, file, line, block, place, region, stage, error, event, time)
+               SELECT $1, {number}, q.* FROM unnest({columns})
+                 q (number, file, line, block, place, region, stage, error, event, time) WHERE {GATE})"
         ));
     }
 

@@ -6,6 +6,7 @@
 //! | `tables` | the tables, and what may change about them |
 //! | `write` | one batch, one transaction |
 //! | `undo_log` | one record per batch, by which it can be rolled back |
+//! | `quarantine` | events that were put aside |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
@@ -13,6 +14,7 @@
 mod find;
 mod lock;
 mod outbox;
+mod quarantine;
 mod rows;
 mod snapshots;
 mod tables;
@@ -224,6 +226,11 @@ impl Store for SqliteStore {
     fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
         let doing = self.name.sql("reading the regions");
         undo_log::set_back_regions(&self.connection, &self.plan.pipeline).map_err(doing)
+    }
+
+    fn quarantined(&mut self) -> Result<u64, StoreError> {
+        let doing = self.name.sql("counting the quarantine");
+        quarantine::count(&self.connection, &self.plan.pipeline).map_err(doing)
     }
 
     fn readers(&self) -> Arc<dyn OpenReader> {

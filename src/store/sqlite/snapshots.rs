@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, StoreName, open_read_only, tables};
+use super::{StoreError, StoreName, open_read_only, quarantine, tables};
+use crate::batch::Quarantined;
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
 
@@ -120,7 +121,12 @@ impl SnapshotReader for SqliteSnapshots {
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         });
-        let regions = regions.map_err(doing)?;
-        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions }))
+        let regions = regions.map_err(&doing)?;
+        let quarantined = quarantine::count(&self.connection, pipeline).map_err(doing)?;
+        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, quarantined }))
+    }
+
+    fn quarantined(&mut self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {
+        quarantine::read(&self.connection, pipeline).map_err(self.name.sql("reading the quarantine"))
     }
 }
