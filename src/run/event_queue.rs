@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::batch::open::{Upcoming, WholeBlocks};
 use super::kept::Piece;
+use crate::batch::open::{Upcoming, WholeBlocks};
 use crate::batch::round::{LaneBlocks, RoundSummary};
 use crate::lane::{EventAt, Lane, Round};
 use crate::model::byte_budget::Lease;

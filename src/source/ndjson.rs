@@ -47,7 +47,8 @@ impl NdjsonSource {
                 return Ok(false);
             }
             if read > LINE_BYTES_MAX {
-                let skipped = skip_line(&mut input.lines).map_err(|cause| read_error(&input.origin, self.line_no, cause));
+                let skipped =
+                    skip_line(&mut input.lines).map_err(|cause| read_error(&input.origin, self.line_no, cause));
                 return skipped.map(|()| true);
             }
             if self.line_no == 1 && self.line.starts_with(b"\xef\xbb\xbf") {

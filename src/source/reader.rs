@@ -14,8 +14,8 @@ use super::forks::{Named, Verdict, judge, too_deep, warn_before_all};
 use super::order::{Late, Order};
 pub(crate) use super::page_writer::FromReader;
 use super::page_writer::{PageSink, PageWriter, Stop};
-use super::skip_committed::{HeldBranch, Resume, Step};
 use super::refused::{Followed, is_headless};
+use super::skip_committed::{HeldBranch, Resume, Step};
 pub(crate) use super::stats::ReadStats;
 use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
@@ -400,7 +400,18 @@ mod tests {
     fn plan(blocks: &[(i64, &str)], depth: u64) -> ReadPlan {
         let (window, done) = window(blocks, depth);
         let (late, depth) = (Late::Error, depth.into());
-        ReadPlan { late, region_ids: None, done, after: None, window, depth, until: None, known_regions: Vec::new(), puts_aside: true, has_only_refused: false }
+        ReadPlan {
+            late,
+            region_ids: None,
+            done,
+            after: None,
+            window,
+            depth,
+            until: None,
+            known_regions: Vec::new(),
+            puts_aside: true,
+            has_only_refused: false,
+        }
     }
 
     fn messages(plan: ReadPlan, source: impl Source + 'static) -> Vec<FromReader> {

@@ -64,11 +64,19 @@ impl Events {
                 let bad = match (3 * block + place / 2) % 9 {
                     0 => "{ broken".to_owned(),
                     1 => format!("{{\"block\":{block},\"n\":{}}}", place + 1),
-                    2 => format!("{{\"block\":{block},\"region\":\"{region}\",\"n\":{},\"fail\":\"raise\"}}", place + 1),
+                    2 => {
+                        format!("{{\"block\":{block},\"region\":\"{region}\",\"n\":{},\"fail\":\"raise\"}}", place + 1)
+                    }
                     3 => format!("{{\"block\":{block},\"region\":\"zzz\",\"n\":{}}}", place + 1),
-                    4 => format!("{{\"block\":{block},\"region\":\"{region}\",\"n\":{},\"fail\":\"column\",\"gone\":\"i3\"}}", place + 1),
+                    4 => format!(
+                        "{{\"block\":{block},\"region\":\"{region}\",\"n\":{},\"fail\":\"column\",\"gone\":\"i3\"}}",
+                        place + 1
+                    ),
                     5 => "[1,2]".to_owned(),
-                    6 => format!("{{\"block\":{block},\"region\":\"{region}\",\"n\":{},\"fail\":\"find\",\"id\":\"i1\"}}", place + 1),
+                    6 => format!(
+                        "{{\"block\":{block},\"region\":\"{region}\",\"n\":{},\"fail\":\"find\",\"id\":\"i1\"}}",
+                        place + 1
+                    ),
                     _ => continue,
                 };
                 events.push((bad, false));
@@ -230,7 +238,7 @@ crate::both_stores! {
         }
         // Those of earlier runs count.
         project.write("pipeline.toml", replaced(PIPELINE, "\"quarantine\"\n", "\"quarantine\"\nmax = 7\n"));
-        project.forebay(&RUN).fails(2, &["events.ndjson:11", "block 4", "no such thing"]);
+        project.forebay(&RUN).fails(2, &["events.ndjson:12", "block 4", "expected a JSON object"]);
         assert_eq!(project.query("p.db", "SELECT block FROM forebay_pipelines"), [["3"]]);
         project.write("pipeline.toml", replaced(PIPELINE, "\"quarantine\"\n", "\"quarantine\"\nmax = 8\n"));
         project.forebay(&RUN).ok();

@@ -41,9 +41,7 @@ use serde_json::Value as Json;
 
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
-use crate::lane::{
-    Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Place, Round, SealedRows,
-};
+use crate::lane::{Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Place, Round, SealedRows};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::CHUNK_EVENTS_MAX;
 use crate::model::schema::Schema;

@@ -16,7 +16,9 @@ use super::handler::{Context, EntityTable, Handler, TypeMap};
 use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
 use crate::lane::watch::Task;
-use crate::lane::{Ask, Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Round, SealedRows, Wanted};
+use crate::lane::{
+    Ask, Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Round, SealedRows, Wanted,
+};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::DRY_EVENTS_MAX;
 use crate::model::query::Query;

@@ -11,8 +11,7 @@ use crate::store::sql::{signed, unsigned};
 /// The columns of some events: number, file, line, block, place, region, stage, error, event, time.
 pub(super) fn arrays(events: &[Quarantined]) -> [(RawArray, Type); 10] {
     let texts = |text: fn(&Quarantined) -> &str| (RawArray::of_texts(events.iter().map(text)), Type::TEXT_ARRAY);
-    let numbers =
-        |number: fn(&Quarantined) -> i64| (RawArray::of_int8s(events.iter().map(number)), Type::INT8_ARRAY);
+    let numbers = |number: fn(&Quarantined) -> i64| (RawArray::of_int8s(events.iter().map(number)), Type::INT8_ARRAY);
     let (mut places, mut regions) = (RawArray::new(Type::INT8), RawArray::new(Type::TEXT));
     for event in events {
         match event.place {

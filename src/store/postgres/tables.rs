@@ -270,7 +270,9 @@ impl Survey {
     /// Whether all that the plan needs is there, but for indexes.
     fn is_complete(&self, plan: &StorePlan) -> bool {
         let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&entity.columns_text());
-        self.has_later && self.known == Some((FORMAT, plan.has_snapshots)) && plan.schema.entities().iter().all(has_entity)
+        self.has_later
+            && self.known == Some((FORMAT, plan.has_snapshots))
+            && plan.schema.entities().iter().all(has_entity)
     }
 }
 
