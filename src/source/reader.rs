@@ -409,7 +409,7 @@ mod tests {
             depth,
             until: None,
             known_regions: Vec::new(),
-            puts_aside: true,
+            puts_aside: false,
             has_only_refused: false,
         }
     }

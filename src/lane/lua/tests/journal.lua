@@ -6,14 +6,14 @@ local tests = {}
 
 local IDS <const> = { "a", "b", "c", "d", "e", "f", "g", "h" }
 
--- A machine over rows that are committed: by id, the value of `seen`.
+-- A machine over rows that are committed, by id.
 local function open(is_whole, committed)
   local machine = { committed = committed }
   local function supply(id, whole)
     local rows = {}
     for _, known in ipairs(IDS) do
       if committed[known] and (whole or known == id) then
-        rows[#rows + 1] = harness.packed(machine.inner, known, { seen = committed[known], balance = committed[known] })
+        rows[#rows + 1] = harness.packed(machine.inner, known, committed[known])
       end
     end
     machine.inner.supply(1, 1, table.concat(rows), whole, id and string.pack("<s4", id) or "")
@@ -49,8 +49,8 @@ local function call(machine, block, made)
     elseif step.what == 1 then
       local row = account:get(step.id) or { seen = 0 }
       account:set(step.id, { seen = row.seen + 1, balance = step.seen, note = "n" .. step.seen })
-    elseif step.what == 2 and machine.state[WHOLE] then
-      account:find({ order = "-balance", limit = 2 })
+    elseif step.what == 2 then
+      if machine.state[WHOLE] then account:find({ order = "-balance", limit = 2 }) end
     else
       account:set(step.id, { seen = step.seen, balance = step.seen })
     end
@@ -62,12 +62,15 @@ local function fail(machine, block, made)
   machine.inner.uncount_rows(machine.inner.undo_call())
 end
 
+local function row_text(id, row)
+  return row and id .. "=" .. row.seen .. "/" .. tostring(row.balance) .. "/" .. tostring(row.note) or id .. "-"
+end
+
 -- Every row as a script sees it, and where both machines have the whole table, in order.
 local function seen(machine, is_whole)
   local found = {}
   for at, id in ipairs(IDS) do
-    local row = machine.account:get(id)
-    found[at] = row and id .. "=" .. row.seen .. "/" .. tostring(row.balance) .. "/" .. tostring(row.note) or id .. "-"
+    found[at] = row_text(id, machine.account:get(id))
   end
   if is_whole then
     found[#found + 1] = "count " .. machine.account:count()
@@ -94,7 +97,7 @@ local function commit(machine, batch)
         at, machine.committed[id] = at + #string.pack("<s4Bi8", id, 0, 0), nil
       else
         _, at = kind.unpack(packed, at, cells, 1)
-        machine.committed[id] = kind.copy(cells, 1).seen
+        machine.committed[id] = kind.copy(cells, 1)
       end
     end
   end
@@ -105,7 +108,7 @@ end
 local function committed_text(machine)
   local found = {}
   for _, id in ipairs(IDS) do
-    found[#found + 1] = id .. "=" .. tostring(machine.committed[id])
+    found[#found + 1] = row_text(id, machine.committed[id])
   end
   return table.concat(found, " ")
 end
@@ -119,7 +122,7 @@ local function compare(seed, is_whole, start)
   local function rows()
     local made = {}
     for at = 1, start do
-      made[IDS[at]] = at
+      made[IDS[at]] = { seen = at, balance = at }
     end
     return made
   end
@@ -159,7 +162,7 @@ local function compare(seed, is_whole, start)
 end
 
 local function compare_many(is_whole, start)
-  for seed = 1, 400 do
+  for seed = 1, 100 do
     local ok, message = pcall(compare, seed, is_whole, start)
     if not ok then error("seed " .. seed .. ": " .. tostring(message)) end
   end
@@ -178,7 +181,7 @@ function tests.of_a_table_that_is_loaded_row_by_row()
 end
 
 function tests.a_table_loaded_while_a_failed_call_hid_a_row_is_not_thought_to_be_whole()
-  local machine = open(true, { a = 1, b = 2 })
+  local machine = open(true, { a = { seen = 1, balance = 1 }, b = { seen = 2, balance = 2 } })
   machine.inner.begin_call(machine.inner.regions[1])
   machine.account:set("a", { seen = 9 })
   equal(machine.account:get("b").seen, 2)
