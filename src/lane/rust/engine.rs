@@ -147,10 +147,11 @@ impl<H: Handler> RustEngine<H> {
                     self.run_ahead(round, lane, at);
                     return Ok(Some(at));
                 }
-                // Nothing of the call was kept.
+                // Nothing of the call stays.
                 Called::Failed(HandlerError { message: error, .. }) | Called::Unreadable(error)
                     if self.context.puts_aside =>
                 {
+                    self.rows.writes.clear();
                     failed.push(FailedEvent { lane, at, error });
                 }
                 Called::Failed(error) => return Err(self.handler_error(error)),
