@@ -264,8 +264,7 @@ impl Coordinator<'_> {
                 Ok(())
             }
             FromReader::Failed { error, block } => {
-                // Of any other fault it is not known whether the last block is whole.
-                self.failed_block = block.or(self.queue.last_block()).or(self.open.last_block());
+                self.failed_block = block;
                 Err(self.source_error(error))
             }
         }

@@ -145,12 +145,6 @@ impl EventQueue {
         self.pages.iter().flat_map(|queued| queued.page.hashes.iter().cloned()).collect()
     }
 
-    /// The last block that came.
-    pub(super) fn last_block(&self) -> Option<BlockNo> {
-        let queued = self.pages.iter().rev().find_map(|queued| queued.events().last());
-        queued.map(|event| event.block).or(self.partial)
-    }
-
     /// A rollback follows what is queued. Events that it would undo are dropped from the queue.
     pub(super) fn push_rollback(&mut self, to: BlockNo) {
         self.rollback = Some(to);
