@@ -75,6 +75,6 @@ pub use model::setting::SettingError;
 pub use model::timestamp::{Timestamp, TimestampError};
 pub use model::value::{ColumnType, Row, Value};
 pub use run::{
-    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, Reading, Report, Rollback,
-    RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
+    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, QuarantineFull, Reading, Report,
+    Rollback, RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
 };

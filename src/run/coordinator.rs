@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::engines::{EnginePool, Job};
-use super::error::PipelineError;
+use super::error::{PipelineError, QuarantineFull};
 use super::event_queue::{EventQueue, RoundLimits, Taken};
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
@@ -337,14 +337,14 @@ impl Coordinator<'_> {
         let max = self.plan.quarantine_max;
         let room = max.saturating_sub(self.quarantined + self.open.quarantined());
         if let Some((_, event)) = usize::try_from(room).ok().and_then(|room| aside.get(room)) {
-            return Err(PipelineError::QuarantineFull {
+            return Err(PipelineError::QuarantineFull(Box::new(QuarantineFull {
                 place: event.place_text(),
                 error: event.error.clone(),
                 max,
                 batch: self.open.number().get(),
                 discarded: self.discarded(),
                 block: event.block,
-            });
+            })));
         }
         self.open.put_aside(aside.into_iter().map(|(_, event)| event).collect());
         Ok(())

@@ -60,24 +60,8 @@ pub enum PipelineError {
         discarded: Option<(i64, i64)>,
     },
     /// More events cannot be handled than may be put aside.
-    #[error(
-        "{place}: {error}\n  this event is one more than [errors] max = {max} allows in quarantine. `forebay quarantine \
-         PIPELINE.toml` shows those that are there; a larger max takes more of them{}", discarded_text(*.batch, *.discarded)
-    )]
-    QuarantineFull {
-        /// Where the event stands: `file:line (block …)`.
-        place: String,
-        /// What was wrong with it.
-        error: String,
-        /// How many may be put aside.
-        max: u64,
-        /// The batch that was open.
-        batch: u64,
-        /// Its first and last block so far; none if it had no event.
-        discarded: Option<(i64, i64)>,
-        /// The event's block.
-        block: i64,
-    },
+    #[error(transparent)]
+    QuarantineFull(Box<QuarantineFull>),
     /// The Redis to which snapshots are published cannot be used as it is given.
     #[error("snapshots: {0}")]
     Publish(#[source] PublishError),
@@ -96,6 +80,28 @@ pub enum PipelineError {
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+/// The event that is one more than may be put aside.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error(
+    "{place}: {error}\n  this event is one more than [errors] max = {max} allows in quarantine. `forebay quarantine \
+     PIPELINE.toml` shows those that are there; a larger max takes more of them{}", discarded_text(*.batch, *.discarded)
+)]
+pub struct QuarantineFull {
+    /// Where the event stands: `file:line (block …)`.
+    pub place: String,
+    /// What was wrong with it.
+    pub error: String,
+    /// How many may be put aside.
+    pub max: u64,
+    /// The batch that was open.
+    pub batch: u64,
+    /// Its first and last block so far; none if it had no event.
+    pub discarded: Option<(i64, i64)>,
+    /// The event's block.
+    pub block: i64,
 }
 
 fn discarded_text(batch: u64, discarded: Option<(i64, i64)>) -> String {
@@ -151,7 +157,7 @@ impl PipelineError {
             Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Setting(_) | Self::Incomplete(_) => {
                 ErrorKind::Config
             }
-            Self::NeverRan(_) | Self::QuarantineFull { .. } => ErrorKind::Input,
+            Self::NeverRan(_) | Self::QuarantineFull(_) => ErrorKind::Input,
             Self::Source { error: SourceError::Read { .. }, .. } | Self::Thread(_) => ErrorKind::System,
             Self::Source { .. } => ErrorKind::Input,
             Self::Store(error) => kind_of_store(error),
@@ -169,18 +175,19 @@ impl PipelineError {
         match self {
             Self::Lane { error: LaneError::Handler { place: Place::Event(place), .. }, .. }
             | Self::Lane { error: LaneError::Event(place, _), .. } => Some(place.block.into()),
-            Self::QuarantineFull { block, .. } => Some((*block).into()),
+            Self::QuarantineFull(full) => Some(full.block.into()),
             _ => None,
         }
     }
 
     /// The blocks before that one are committed after all.
     pub(super) fn committed_before(mut self, block: BlockNo) -> Self {
-        if let Self::Source { discarded, .. } | Self::Lane { discarded, .. } | Self::QuarantineFull { discarded, .. } =
-            &mut self
-        {
-            *discarded = discarded.filter(|(_, last)| *last >= block.get()).map(|(_, last)| (block.get(), last));
-        }
+        let discarded = match &mut self {
+            Self::Source { discarded, .. } | Self::Lane { discarded, .. } => discarded,
+            Self::QuarantineFull(full) => &mut full.discarded,
+            _ => return self,
+        };
+        *discarded = discarded.filter(|(_, last)| *last >= block.get()).map(|(_, last)| (block.get(), last));
         self
     }
 
@@ -195,7 +202,7 @@ impl PipelineError {
             | Self::Setting(_)
             | Self::Incomplete(_)
             | Self::Publish(_)
-            | Self::QuarantineFull { .. } => true,
+            | Self::QuarantineFull(_) => true,
             Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => {
                 matches!(error, StoreError::SchemaChanged { .. } | StoreError::Undo(UndoError::Beyond { .. }))

@@ -36,7 +36,7 @@ mod sealing;
 mod shared;
 mod snapshot_duty;
 
-pub use error::{ErrorKind, PipelineError};
+pub use error::{ErrorKind, PipelineError, QuarantineFull};
 pub use hooks::{ProgressHook, RollbackHook};
 pub use meter::{Meter, Reading};
 pub use pipeline::{Checked, Pipeline, StopHandle};
