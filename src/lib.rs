@@ -76,6 +76,6 @@ pub use model::value::{ColumnType, Row, Value};
 #[doc(hidden)]
 pub use model::{address, limits, text};
 pub use run::{
-    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, Reading, Report, Rollback,
-    RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
+    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, QuarantineFull, Reading, Report,
+    Rollback, RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
 };

@@ -12,4 +12,5 @@ mod sealed;
 pub use sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 
 pub use crate::model::checkpoint::Checkpoint;
+pub use crate::model::quarantine::{QuarantineStage, Quarantined};
 pub use crate::rows::changes::{RegionChanges, RowAt};

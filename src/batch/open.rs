@@ -9,6 +9,7 @@ use super::round::{LaneBlocks, RoundSummary};
 use super::sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BatchNo, BlockNo, Depth, RegionNo};
+use crate::model::quarantine::Quarantined;
 use crate::model::source_progress::{BlockSum, SourceFile, SourceProgress};
 use crate::rows::changes::RegionChanges;
 use crate::undo::{RegionUndo, UndoBase, record};
@@ -76,6 +77,9 @@ pub(crate) struct OpenBatch {
     files: Vec<SourceFile>,
     /// Whether something was learned of the source that the store does not have.
     has_news: bool,
+    /// Its events that were put aside.
+    aside: Vec<Quarantined>,
+    aside_bytes: usize,
     opened_at: Option<Instant>,
     last_growth: Growth,
 }
@@ -116,6 +120,11 @@ impl OpenBatch {
     /// Its first and last block so far; none if it has no event.
     pub(crate) fn span(&self) -> Option<(BlockNo, BlockNo)> {
         self.first_block.zip(self.last_block)
+    }
+
+    /// The last block before it; none if nothing is committed.
+    pub(crate) fn committed_block(&self) -> Option<BlockNo> {
+        self.before.block.map(BlockNo::new)
     }
 
     /// Its last block; none if it has no event.
@@ -191,6 +200,22 @@ impl OpenBatch {
         }
     }
 
+    /// Adds events that were put aside; they count among its events already.
+    pub(crate) fn put_aside(&mut self, events: Vec<Quarantined>) {
+        self.aside_bytes += events.iter().map(Quarantined::memory_bytes).sum::<usize>();
+        self.aside.extend(events);
+    }
+
+    /// How many of its events were put aside.
+    pub(crate) fn quarantined(&self) -> u64 {
+        self.aside.len() as u64
+    }
+
+    /// Bytes of memory that those take.
+    pub(crate) fn quarantined_bytes(&self) -> usize {
+        self.aside_bytes
+    }
+
     /// Seals it: nothing in it changes any more. Also returns the next batch, which is empty.
     pub(crate) fn seal(
         mut self,
@@ -220,6 +245,7 @@ impl OpenBatch {
             changes,
             touched: self.touches(names),
             origins: Arc::clone(origins),
+            quarantined: self.aside,
             snapshots,
             source,
             files,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::checkpoint::Checkpoint;
+use crate::model::quarantine::Quarantined;
 use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
@@ -67,6 +68,8 @@ pub struct SealedBatch {
     pub touched: Vec<RegionTouch>,
     /// The files that the batch's events came from, by number: see [`Writer`].
     pub origins: Arc<Vec<Arc<str>>>,
+    /// Events of the batch that were put aside. A rollback to a block takes out those of later blocks.
+    pub quarantined: Vec<Quarantined>,
     /// The snapshots as of the end of the batch.
     pub snapshots: Vec<SnapshotDraft>,
     /// What of its source is committed with it.
@@ -91,6 +94,7 @@ impl SealedBatch {
             changes: Vec::new(),
             touched: Vec::new(),
             origins: Arc::default(),
+            quarantined: Vec::new(),
             snapshots: Vec::new(),
             source: SourceProgress::default(),
             files: Vec::new(),
@@ -110,6 +114,7 @@ impl SealedBatch {
             changes,
             touched: Vec::new(),
             origins: Arc::default(),
+            quarantined: Vec::new(),
             snapshots: Vec::new(),
             source,
             files: Vec::new(),
@@ -129,7 +134,8 @@ impl SealedBatch {
         let rows: usize = self.changes.iter().flatten().map(RegionChanges::memory_bytes).sum();
         let docs: usize = self.snapshots.iter().filter_map(|snapshot| snapshot.doc.as_ref()).map(|doc| doc.len()).sum();
         let history = self.undo.as_ref().map_or(0, |record| record.head.len() + record.rows.len());
-        rows + docs + history
+        let aside: usize = self.quarantined.iter().map(Quarantined::memory_bytes).sum();
+        rows + docs + history + aside
     }
 
     /// Where the event that wrote a row stands, for a message: `file:line`.

@@ -70,6 +70,8 @@ pub(super) enum Command {
     Show(Show),
     /// Show checkpoint, lag and snapshots; exit 0 if all is well, 1 if something is stale, missing or another store's
     Status(Status),
+    /// Show the events that were put aside, and what was wrong with them
+    Quarantine(Quarantine),
     /// Print shell completions
     Completions(Completions),
 }
@@ -291,6 +293,19 @@ pub(super) struct Status {
     #[command(flatten)]
     pub(super) servers: Servers,
     /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `forebay quarantine`
+#[derive(Debug, clap::Args)]
+pub(super) struct Quarantine {
+    /// The pipeline file
+    pub(super) pipeline: PathBuf,
+    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://… [env: DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub(super) store: Option<String>,
+    /// Print one JSON object a line, with the whole events
     #[arg(long)]
     pub(super) json: bool,
 }

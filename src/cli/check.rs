@@ -1,11 +1,12 @@
 //! `forebay check`: tries a pipeline and writes nothing.
 
 use forebay::config::memory_limit_bytes;
+use forebay::store::batch::Quarantined;
 use forebay::{Config, Pipeline};
 
 use super::args::{Check, Global};
 use super::exit::{Code, Failure};
-use super::out::{count, print_text};
+use super::out::{count, plain, print_text};
 
 pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
     let config = Config::read(&args.pipeline)?;
@@ -15,6 +16,10 @@ pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
     }
     // A handler that fails on the sample is what a check is there to find: it is input that is at fault.
     let checked = pipeline.check().map_err(super::usage)?;
+    for event in &checked.quarantined {
+        let Quarantined { file, line, block, error, .. } = event;
+        tracing::warn!("{}", plain(&format!("{file}:{line} (block {block}) would be put aside: {error}")));
+    }
     if global.quiet {
         return Ok(Code::Done);
     }

@@ -13,6 +13,7 @@ mod log;
 mod out;
 mod place;
 mod publish;
+mod quarantine;
 mod read;
 mod rollback;
 mod run;
@@ -41,6 +42,7 @@ pub(crate) fn main() -> ExitCode {
         Command::History(command) => read::history(command),
         Command::Show(command) => read::show(command),
         Command::Status(command) => status::status(command, &args.global),
+        Command::Quarantine(command) => quarantine::quarantine(command, &args.global),
         Command::Completions(command) => completions::completions(command),
     };
     match result {

@@ -14,7 +14,7 @@ use super::addresses;
 use super::args::{Global, Run};
 use super::bar::Bar;
 use super::exit::{Code, Failure};
-use super::out::{plain, print_headed, print_json};
+use super::out::{counted, plain, print_headed, print_json};
 use super::summary;
 
 /// Regions that are named for one cause; the others are counted.
@@ -48,6 +48,11 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
         let bold =
             if global.is_coloured(&std::io::stdout()) { anstyle::Style::new().bold() } else { anstyle::Style::new() };
         print_headed(&report.pipeline, bold, summary::lines(&report))?;
+    }
+    if report.quarantined > 0 {
+        let events = counted(report.quarantined, "event was", "events were");
+        let file = args.pipeline.display();
+        tracing::warn!("{events} put aside in this run; `forebay quarantine {file}` shows what is wrong with them");
     }
     let code = finish(&report);
     pictures.write(&report)?;

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::addresses;
 use super::args::{Global, Status};
 use super::exit::{Code, Failure};
-use super::out::{age, count, plain, print_json, print_text, seconds_since};
+use super::out::{age, count, counted, plain, print_json, print_text, seconds_since};
 
 /// How one region's snapshot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -309,7 +309,7 @@ fn published(snapshot: &StoredSnapshot) -> Json {
 
 /// What is said of a pipeline that never ran.
 fn nothing_as_json(name: &str) -> Json {
-    json!({ "pipeline": name, "healthy": false, "checkpoint": { "block": null }, "lag": { "seconds": null }, "regions": [] })
+    json!({ "pipeline": name, "healthy": false, "checkpoint": { "block": null }, "lag": { "seconds": null }, "quarantined": 0, "regions": [] })
 }
 
 fn lag_seconds(status: &PipelineStatus) -> Option<i64> {
@@ -355,6 +355,7 @@ fn as_json(
             "committed_at": status.committed_at,
         },
         "lag": { "seconds": lag_seconds(status) },
+        "quarantined": status.quarantined,
         "regions": status.regions.iter().zip(states).map(region).collect::<Vec<_>>(),
     });
     if let Some(redis) = redis {
@@ -372,6 +373,10 @@ fn as_lines(name: &str, status: &PipelineStatus, states: &[InRedisState], redis:
         count(checkpoint.blocks),
         lag_seconds(status).map_or_else(|| "long".to_owned(), age)
     )];
+    if status.quarantined > 0 {
+        let events = counted(status.quarantined, "event", "events");
+        lines.push(format!("  put aside   {events}; `forebay quarantine` shows what is wrong with them"));
+    }
     for (region, state) in status.regions.iter().zip(states) {
         let snapshot = region.snapshot.as_ref().map_or_else(
             || "no snapshot".to_owned(),

@@ -28,6 +28,7 @@ pub(super) fn json(report: &Report) -> Json {
         "entities_written": report.entities_written,
         "checkpoint": { "block": report.checkpoint.block },
         "resumed_from": report.resumed_from,
+        "quarantined": report.quarantined,
         "snapshots": snapshots(report),
         "seconds": {
             "wall": seconds(times.wall),
@@ -167,6 +168,10 @@ pub(super) fn lines(report: &Report) -> Vec<String> {
     }
     if report.late_skipped > 0 {
         lines.push(format!("  left out    {} events that came too late", count(report.late_skipped)));
+    }
+    if report.quarantined > 0 {
+        let events = counted(report.quarantined, "event", "events");
+        lines.push(format!("  put aside   {events}; `forebay quarantine` shows what is wrong with them"));
     }
     if report.commit_retries > 0 {
         let tries = counted(report.commit_retries, "time", "times");

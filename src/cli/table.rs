@@ -35,7 +35,7 @@ pub(super) fn snapshots(found: &[StoredSnapshot]) -> String {
     underline_header(&table.to_string())
 }
 
-fn underline_header(table: &str) -> String {
+pub(super) fn underline_header(table: &str) -> String {
     let mut lines: Vec<&str> = table.lines().map(str::trim_end).collect();
     let wide = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
     let rule = "─".repeat(wide);

@@ -65,6 +65,8 @@ pub(crate) struct RolledBack {
     /// Rows that were restored or removed.
     pub(crate) rows: u64,
     pub(crate) retries: u64,
+    /// Events that are in quarantine now.
+    pub(crate) quarantined: u64,
 }
 
 /// Commits sealed batches to a store, and tells what has committed.
@@ -117,6 +119,7 @@ impl StoreCommitter {
             regions,
             rows: batch.rows(),
             retries: committed.retries,
+            quarantined: self.store.quarantined()?,
         }))
     }
 

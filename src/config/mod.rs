@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::model::field_type::{FieldType, FieldTypes, TimeUnit};
+pub use crate::model::quarantine::{ErrorsConfig, OnEvent};
 pub use crate::model::units::{parse_bytes, parse_duration};
 use field_types::read_field_types;
 pub use reading::ConfigError;
@@ -294,6 +295,8 @@ pub struct Config {
     pub handlers: HandlersConfig,
     /// `[batch]`.
     pub batch: BatchConfig,
+    /// `[errors]`.
+    pub errors: ErrorsConfig,
     /// `[rollback] depth`: how many block numbers back a rollback can go. Defaults to 0.
     pub rollback_depth: u64,
     /// `[store] url`. Defaults to `sqlite:<name>.db`.
@@ -326,6 +329,7 @@ impl Config {
             "entities",
             "handlers",
             "batch",
+            "errors",
             "rollback",
             "store",
             "snapshots",
@@ -345,6 +349,7 @@ impl Config {
             schema: read_entities(&mut root)?,
             handlers: read_handlers(root.required_section("handlers", &["script", "timeout"])?, document.folder())?,
             batch: read_batch(root.section("batch", &["events", "memory"])?)?,
+            errors: read_errors(root.section("errors", &["on_event", "max"])?)?,
             rollback_depth,
             store_url: read_store(root.section("store", &["url"])?, &name)?,
             snapshots: read_snapshots(
@@ -538,6 +543,20 @@ fn read_batch(mut section: Section<'_, '_>) -> Result<BatchConfig, ConfigError> 
     };
     section.finish()?;
     Ok(BatchConfig { events, memory_bytes })
+}
+
+fn read_errors(mut section: Section<'_, '_>) -> Result<ErrorsConfig, ConfigError> {
+    let mut errors = ErrorsConfig::default();
+    if let Some(value) = section.optional("on_event") {
+        errors = errors.with_on_event(&value.text()?).map_err(|error| value.error(error))?;
+    }
+    if let Some(value) = section.optional("max") {
+        let max = value.integer()?;
+        errors.max = u64::try_from(max)
+            .map_err(|_| value.error(format!("max: expected a number of events, 0 or more, got {max}")))?;
+    }
+    section.finish()?;
+    Ok(errors)
 }
 
 fn read_rollback(mut section: Section<'_, '_>) -> Result<u64, ConfigError> {

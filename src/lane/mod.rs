@@ -19,10 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::cause::Cause;
-use crate::model::event::{EventPlace, EventRef, Page, shorten_json};
+use crate::model::event::{EventPlace, EventRef, Page, Refusal, shorten_json};
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
+use crate::model::quarantine::{QuarantineStage, Quarantined};
 use crate::model::schema::Schema;
 use crate::model::value::Row;
 use crate::rows::codec::{CodecError, Decoder, ValueRef};
@@ -33,7 +34,7 @@ pub(crate) use assignment::Assignment;
 pub(crate) use before_images::SealedRows;
 
 /// One event of a round.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EventAt {
     pub(crate) page: u32,
     pub(crate) at: u32,
@@ -60,6 +61,16 @@ impl Round {
         let place = self.lanes.get(lane)?.events.get(at)?;
         let page = self.pages.get(place.page as usize)?.as_ref();
         Some((page.events.get(place.at as usize)?, page))
+    }
+
+    /// An event whose handler failed as it is put aside, and its place in the round.
+    pub(crate) fn put_aside(&self, failed: FailedEvent) -> Option<(EventAt, Quarantined)> {
+        let FailedEvent { lane, at, error } = failed;
+        let lane = self.lanes.get(lane)?;
+        let place = *lane.events.get(at)?;
+        let page = self.pages.get(place.page as usize)?;
+        let refusal = Refusal { error, region: Some(Arc::clone(&lane.name)) };
+        Some((place, page.put_aside(place.at as usize, QuarantineStage::Handler, &refusal)?))
     }
 
     /// Where that event stands, for a message.
@@ -160,10 +171,20 @@ fn place_text(place: &EventPlace) -> String {
     format!("{}:{}", place.origin, place.line)
 }
 
+/// An event whose handler failed, where such events are put aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailedEvent {
+    pub(crate) lane: usize,
+    /// Its place in the lane.
+    pub(crate) at: usize,
+    pub(crate) error: String,
+}
+
 /// Runs the lanes of some regions and caches their rows.
 pub(crate) trait Engine: Send {
-    /// Handles some lanes of a round. The rows that they miss are loaded together.
-    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError>;
+    /// Handles some lanes of a round. The rows that they miss are loaded together. Returns the events that failed, if
+    /// events are put aside: nothing of them is in the rows.
+    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<Vec<FailedEvent>, LaneError>;
 
     /// The region's document as of the state that the engine holds now: canonical JSON.
     fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError>;
@@ -204,6 +225,8 @@ pub(crate) struct EngineContext {
     pub(crate) memory_bytes: usize,
     pub(crate) watch: Arc<Watch>,
     pub(crate) loads: Arc<LoadStats>,
+    /// Whether an event whose handler fails is put aside; else it ends the run.
+    pub(crate) puts_aside: bool,
 }
 
 /// How often rows were loaded, and how long lanes waited for them.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use crate::model::byte_budget::Lease;
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::position::Position;
+use crate::model::quarantine::{QuarantineStage, Quarantined, error_text, event_text};
 use crate::model::source_progress::BlockSum;
+use crate::model::timestamp::Timestamp;
 
 /// One event in a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,15 @@ pub struct EventRef {
     pub block: BlockNo,
     /// Its region.
     pub region: RegionNo,
+}
+
+/// What is wrong with an event that no lane gets: it is put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was wrong with it.
+    pub error: String,
+    /// The region that it names, if that can be read.
+    pub region: Option<Arc<str>>,
 }
 
 /// A run of consecutive events.
@@ -45,6 +56,10 @@ pub struct Page {
     /// If the source has positions: for each block in this page, the position after its last event here. Batches end with
     /// a block, so one of these is where a run resumes.
     pub positions: Vec<(BlockNo, Position)>,
+    /// Events of this page that no lane gets, by their place in `events` and in its order.
+    pub refused: Vec<(u32, Refusal)>,
+    /// The place of each event within its block, where the source has places and events may be put aside; else empty.
+    pub places: Vec<Option<i64>>,
     /// Bytes of the source that were read up to the end of this page, as they lie on disk.
     pub source_bytes_read: u64,
     /// The page's share of the read-ahead; given back when the page is dropped.
@@ -56,6 +71,27 @@ impl Page {
     pub fn json(&self, event: &EventRef) -> &str {
         let start = event.start as usize;
         self.text.get(start..start + event.len as usize).unwrap_or("")
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.text.len() + self.events.len() * size_of::<EventRef>()
+    }
+
+    /// The event at that place, as it is put aside.
+    pub fn put_aside(&self, at: usize, stage: QuarantineStage, refusal: &Refusal) -> Option<Quarantined> {
+        let event = self.events.get(at)?;
+        Some(Quarantined {
+            file: Arc::clone(&self.origin),
+            line: event.line,
+            block: event.block.get(),
+            place: self.places.get(at).copied().flatten(),
+            region: refusal.region.clone(),
+            stage,
+            error: error_text(&refusal.error),
+            event: event_text(self.json(event)),
+            time: Timestamp::now(),
+        })
     }
 }
 

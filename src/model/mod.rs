@@ -15,6 +15,7 @@ pub(crate) mod json_text;
 pub mod limits;
 pub(crate) mod numeric;
 pub(crate) mod position;
+pub(crate) mod quarantine;
 pub mod query;
 pub(crate) mod schema;
 pub mod setting;

@@ -78,9 +78,10 @@ impl BlockSum {
     }
 
     /// Goes on by later events of the block.
-    pub const fn append(&mut self, later: Self) {
+    pub fn append(&mut self, later: Self) {
         self.digest = self.digest.plus(later.digest);
-        self.place = later.place;
+        // An event that cannot be read has none.
+        self.place = later.place.or(self.place);
     }
 }
 

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::engines::{EnginePool, Job};
-use super::error::PipelineError;
+use super::error::{PipelineError, QuarantineFull};
 use super::event_queue::{EventQueue, RoundLimits, Taken};
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
+use super::kept::KeptEvents;
 use super::memory::{MemoryBudget, Relief, Usage};
 use super::meter::{Meter, Phase};
 use super::report::Rollback;
@@ -22,10 +23,11 @@ use super::sealing::{SealRequest, Sealer};
 use super::snapshot_duty::{SnapshotDuty, Snapshots};
 use crate::batch::open::{OpenBatch, Upcoming, WholeBlocks};
 use crate::commit::{RolledBack, StoreCommitter};
-use crate::lane::{Assignment, Engine, LaneError, Round};
+use crate::lane::{Assignment, Engine, EventAt, FailedEvent, LaneError, Round};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{LINGER, WAIT_STEP, round_bytes};
+use crate::model::quarantine::Quarantined;
 use crate::source::SourceError;
 use crate::source::reader::FromReader;
 use crate::store::StoreError;
@@ -43,6 +45,8 @@ pub(super) struct CoordinatorPlan {
     pub(super) sealer: Sealer,
     /// A rollback that the caller asked for, in place of events.
     pub(super) rollback: Option<BlockNo>,
+    /// Events in quarantine at most.
+    pub(super) quarantine_max: u64,
 }
 
 /// Where events come from.
@@ -84,6 +88,12 @@ pub(super) struct Coordinator<'h> {
     /// The files that events have come from, by number.
     pub(super) origins: Arc<Vec<Arc<str>>>,
     pub(super) outcome: Outcome,
+    /// The events of the open batch.
+    pub(super) kept: KeptEvents,
+    /// Events in quarantine before the open batch.
+    pub(super) quarantined: u64,
+    /// The block of the event at which the source failed.
+    pub(super) failed_block: Option<BlockNo>,
 }
 
 impl Coordinator<'_> {
@@ -117,6 +127,50 @@ impl Coordinator<'_> {
             Snapshots::None => {}
             snapshots => self.seal_with(snapshots)?,
         }
+        self.handle_all().or_else(|error| self.stop_at(error))?;
+        // Whatever the reason, events that were only read must not count as handled.
+        if self.queue.has_events() && !self.in_flight.is_stopped() {
+            return Err(self.bug("events were left when the source had ended"));
+        }
+        self.seal_last()
+    }
+
+    /// Ends the run at an event that cannot be handled: commits the whole blocks before it.
+    fn stop_at(&mut self, mut error: PipelineError) -> Result<(), PipelineError> {
+        while let Some(block) = error.failed_block().or(self.failed_block)
+            && !self.in_flight.is_stopped()
+        {
+            match self.commit_before(block, &error) {
+                Ok(()) => return Err(error.committed_before(block)),
+                // Handled once more, an earlier event may be the one that fails.
+                Err(next) if next.failed_block().is_some_and(|next| next < block) => error = next,
+                Err(_) => break,
+            }
+        }
+        Err(error)
+    }
+
+    /// Commits what comes before a block, and nothing else. If handlers have gone further, their rows are dropped and the
+    /// events before the block are handled once more.
+    fn commit_before(&mut self, block: BlockNo, error: &PipelineError) -> Result<(), PipelineError> {
+        let is_of_source = matches!(error, PipelineError::Source { .. });
+        if !is_of_source || self.open.last_block().is_some_and(|last| last >= block) {
+            self.in_flight.drain(&mut self.hooks)?;
+            self.forget()?;
+            let kept = self.kept.take();
+            self.queue.rewind(kept, self.open.committed_block());
+            let open = std::mem::take(&mut self.open).discard();
+            self.begin_batch(open);
+            let (hashes, sums) = self.queue.blocks();
+            self.open.note_blocks(hashes, sums);
+        }
+        self.queue.end_before(block);
+        self.handle_all()?;
+        if self.open.has_events() { self.seal() } else { Ok(()) }
+    }
+
+    /// Handles events until there are no more.
+    fn handle_all(&mut self) -> Result<(), PipelineError> {
         while !self.in_flight.is_stopped() {
             self.in_flight.poll()?;
             self.hooks.tell_progress(&self.meter);
@@ -133,11 +187,7 @@ impl Coordinator<'_> {
                 None => self.wait_for_pages()?,
             }
         }
-        // Whatever the reason, events that were only read must not count as handled.
-        if self.queue.has_events() && !self.in_flight.is_stopped() {
-            return Err(self.bug("events were left when the source had ended"));
-        }
-        self.seal_last()
+        Ok(())
     }
 
     /// Whether the open batch has to end here for its snapshots.
@@ -147,6 +197,9 @@ impl Coordinator<'_> {
 
     /// Blocks that the open batch may still take.
     fn blocks_left(&self) -> u64 {
+        if self.kept.is_full() || self.open.quarantined_bytes() > self.kept.bytes_max() {
+            return 0;
+        }
         self.duty.blocks_left(self.open.blocks_before(), self.open.blocks())
     }
 
@@ -172,7 +225,7 @@ impl Coordinator<'_> {
             let whole = WholeBlocks::prove(self.open.last_block(), Upcoming::Block(first_block));
             self.seal_whole(whole, self.duty.at_seal(self.open.blocks_total()))?;
         }
-        self.handle(round, &taken)?;
+        self.handle(round, taken)?;
         let grown = self.engines.memory_bytes().saturating_sub(before);
         self.round_events = self.memory.round_events(&self.usage(), events, grown);
         self.keep_memory()?;
@@ -195,7 +248,7 @@ impl Coordinator<'_> {
         match message {
             FromReader::Page(mut page) => {
                 self.incoming.regions.append(&mut page.new_regions);
-                self.open.note_blocks(std::mem::take(&mut page.hashes), std::mem::take(&mut page.sums));
+                self.open.note_blocks(page.hashes.clone(), page.sums.clone());
                 while self.origins.len() <= usize::from(page.origin_no) {
                     Arc::make_mut(&mut self.origins).push(Arc::clone(&page.origin));
                 }
@@ -215,7 +268,10 @@ impl Coordinator<'_> {
                 self.queue.end(is_open);
                 Ok(())
             }
-            FromReader::Failed(error) => Err(self.source_error(error)),
+            FromReader::Failed { error, block } => {
+                self.failed_block = block;
+                Err(self.source_error(error))
+            }
         }
     }
 
@@ -248,9 +304,10 @@ impl Coordinator<'_> {
     }
 
     /// Runs one round of lanes.
-    fn handle(&mut self, round: Round, taken: &Taken) -> Result<(), PipelineError> {
+    fn handle(&mut self, round: Round, mut taken: Taken) -> Result<(), PipelineError> {
         let work = self.meter.time(Phase::Handling, self.open.number());
-        self.note_taken(&round, taken);
+        self.note_taken(&round, &taken);
+        self.kept.note(std::mem::take(&mut taken.pieces));
         let mut lanes_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut by_size: Vec<usize> = (0..round.lanes.len()).collect();
         // The longest first, so that they are spread before the short ones fill the gaps.
@@ -264,12 +321,38 @@ impl Coordinator<'_> {
         let job = |(engine, lanes): (usize, Vec<usize>)| {
             let round = Arc::clone(&round);
             let run = move |engine: &mut dyn Engine| engine.run(&round, &lanes);
-            (engine, Box::new(run) as Job<()>)
+            (engine, Box::new(run) as Job<Vec<FailedEvent>>)
         };
         let jobs = lanes_of.into_iter().map(job).collect();
         let result = self.engines.each(self.in_flight.clock(), jobs);
         drop(work);
-        result.map(drop).map_err(|error| self.lane_error(error))
+        let failed = result.map_err(|error| self.lane_error(error))?.into_iter().flat_map(|(_, failed)| failed);
+        let mut aside = std::mem::take(&mut taken.refused);
+        aside.extend(failed.filter_map(|failed| round.put_aside(failed)));
+        self.put_aside(aside)
+    }
+
+    /// Puts events of a round aside, unless there are too many already.
+    fn put_aside(&mut self, mut aside: Vec<(EventAt, Quarantined)>) -> Result<(), PipelineError> {
+        if aside.is_empty() {
+            return Ok(());
+        }
+        // In the order of the source, whatever ran first.
+        aside.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.region.cmp(&other.region)));
+        let max = self.plan.quarantine_max;
+        let room = max.saturating_sub(self.quarantined + self.open.quarantined());
+        if let Some((_, event)) = usize::try_from(room).ok().and_then(|room| aside.get(room)) {
+            return Err(PipelineError::QuarantineFull(Box::new(QuarantineFull {
+                place: event.place_text(),
+                error: event.error.clone(),
+                max,
+                batch: self.open.number().get(),
+                discarded: self.discarded(),
+                block: event.block,
+            })));
+        }
+        self.open.put_aside(aside.into_iter().map(|(_, event)| event).collect());
+        Ok(())
     }
 
     fn note_taken(&mut self, round: &Round, taken: &Taken) {
@@ -307,7 +390,7 @@ impl Coordinator<'_> {
             engines: self.engines.memory_bytes(),
             engines_at_open: self.engines_at_open,
             staged: self.in_flight.bytes(),
-            read_ahead: self.incoming.budget.used(),
+            read_ahead: self.incoming.budget.used() + self.kept.bytes(),
         }
     }
 
@@ -390,6 +473,7 @@ impl Coordinator<'_> {
         let clock = self.in_flight.clock();
         let contents = self.plan.sealer.seal(&mut self.engines, clock, &mut self.assignment, request);
         let contents = contents.map_err(|error| self.lane_error(error))?;
+        self.quarantined += self.open.quarantined();
         let (batch, next) = std::mem::take(&mut self.open).seal(whole, contents, names, &self.origins);
         drop(work);
         self.duty.sealed(&snapshots, next.tip());
@@ -402,6 +486,7 @@ impl Coordinator<'_> {
 
     fn begin_batch(&mut self, open: OpenBatch) {
         self.open = open;
+        self.kept.take();
         self.engines_at_open = self.engines.memory_bytes();
     }
 
@@ -438,6 +523,7 @@ impl Coordinator<'_> {
     /// Goes on from the state that a rollback has left.
     fn begin_anew(&mut self, to: BlockNo, done: RolledBack) -> Result<(), PipelineError> {
         self.forget()?;
+        self.quarantined = done.quarantined;
         let base = UndoBase::at(&done.checkpoint, done.hash.clone(), done.source);
         let open = std::mem::take(&mut self.open).set_back(done.checkpoint, base, &done.regions);
         self.begin_batch(open);

@@ -26,6 +26,8 @@ pub(super) struct EnginePlan {
     pub(super) memory_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) loads: Arc<LoadStats>,
+    /// Whether an event whose handler fails is put aside.
+    pub(super) puts_aside: bool,
 }
 
 /// The engines. An engine is made when the first region is assigned to it.
@@ -166,6 +168,7 @@ impl EnginePool {
             memory_bytes: self.plan.memory_bytes,
             watch: Arc::clone(&slot.watch),
             loads: Arc::clone(&self.plan.loads),
+            puts_aside: self.plan.puts_aside,
         };
         // Contract of a lane task. In: an engine, or what makes one, and a job. Out: exactly one answer, with the engine.
         // Touches: its engine only, and the store through it, reading. Ends: when the job does.

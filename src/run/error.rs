@@ -6,6 +6,8 @@ use crate::commit::BatchError;
 use crate::commit::handoff::CommitFailure;
 use crate::config::ConfigError;
 use crate::lane::{LaneError, Place};
+use crate::model::ids::BlockNo;
+use crate::model::quarantine::PUT_ASIDE_HINT;
 use crate::model::schema::SchemaError;
 use crate::model::setting::SettingError;
 use crate::publish::PublishError;
@@ -47,7 +49,7 @@ pub enum PipelineError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The handlers.
-    #[error("{error}{}", discarded_text(*.batch, *.discarded))]
+    #[error("{error}{}{}", hint_of_lane(.error), discarded_text(*.batch, *.discarded))]
     Lane {
         /// What happened.
         #[source]
@@ -57,6 +59,9 @@ pub enum PipelineError {
         /// Its first and last block so far; none if it had no event.
         discarded: Option<(i64, i64)>,
     },
+    /// More events cannot be handled than may be put aside.
+    #[error(transparent)]
+    QuarantineFull(Box<QuarantineFull>),
     /// The Redis to which snapshots are published cannot be used as it is given.
     #[error("snapshots: {0}")]
     Publish(#[source] PublishError),
@@ -77,6 +82,28 @@ pub enum PipelineError {
     Thread(#[from] std::io::Error),
 }
 
+/// The event that is one more than may be put aside.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error(
+    "{place}: {error}\n  this event is one more than [errors] max = {max} allows in quarantine. `forebay quarantine \
+     PIPELINE.toml` shows those that are there; a larger max takes more of them{}", discarded_text(*.batch, *.discarded)
+)]
+pub struct QuarantineFull {
+    /// Where the event stands: `file:line (block …)`.
+    pub place: String,
+    /// What was wrong with it.
+    pub error: String,
+    /// How many may be put aside.
+    pub max: u64,
+    /// The batch that was open.
+    pub batch: u64,
+    /// Its first and last block so far; none if it had no event.
+    pub discarded: Option<(i64, i64)>,
+    /// The event's block.
+    pub block: i64,
+}
+
 fn discarded_text(batch: u64, discarded: Option<(i64, i64)>) -> String {
     let blocks = match discarded {
         None => return String::new(),
@@ -84,6 +111,14 @@ fn discarded_text(batch: u64, discarded: Option<(i64, i64)>) -> String {
         Some((first, last)) => format!("blocks {first} to {last}"),
     };
     format!("\n  batch {batch} ({blocks}) was discarded; what was committed before it stays")
+}
+
+/// What else can be done about an event whose handler failed.
+fn hint_of_lane(error: &LaneError) -> String {
+    match error {
+        LaneError::Handler { place: Place::Event(_), .. } | LaneError::Event(..) => format!("\n  {PUT_ASIDE_HINT}"),
+        _ => String::new(),
+    }
 }
 
 impl From<SourceError> for PipelineError {
@@ -122,7 +157,7 @@ impl PipelineError {
             Self::Config(_) | Self::Schema(_) | Self::StoreUrl(_) | Self::Setting(_) | Self::Incomplete(_) => {
                 ErrorKind::Config
             }
-            Self::NeverRan(_) => ErrorKind::Input,
+            Self::NeverRan(_) | Self::QuarantineFull(_) => ErrorKind::Input,
             Self::Source { error: SourceError::Read { .. }, .. } | Self::Thread(_) => ErrorKind::System,
             Self::Source { .. } => ErrorKind::Input,
             Self::Store(error) => kind_of_store(error),
@@ -140,6 +175,27 @@ impl PipelineError {
         matches!(self, Self::Store(StoreError::Stopped { .. }))
     }
 
+    /// The block of the event that ended the run, if an event did that: what comes before it is whole and can be committed.
+    pub(super) fn failed_block(&self) -> Option<BlockNo> {
+        match self {
+            Self::Lane { error: LaneError::Handler { place: Place::Event(place), .. }, .. }
+            | Self::Lane { error: LaneError::Event(place, _), .. } => Some(place.block.into()),
+            Self::QuarantineFull(full) => Some(full.block.into()),
+            _ => None,
+        }
+    }
+
+    /// The blocks before that one are committed after all.
+    pub(super) fn committed_before(mut self, block: BlockNo) -> Self {
+        let discarded = match &mut self {
+            Self::Source { discarded, .. } | Self::Lane { discarded, .. } => discarded,
+            Self::QuarantineFull(full) => &mut full.discarded,
+            _ => return self,
+        };
+        *discarded = discarded.filter(|(_, last)| *last >= block.get()).map(|(_, last)| (block.get(), last));
+        self
+    }
+
     /// Whether usage, configuration or input is at fault, and not the machine, the store or a handler. The program
     /// `forebay` then exits with 2, else with 1. A script that cannot be loaded counts; a source that breaks off does
     /// not.
@@ -150,7 +206,8 @@ impl PipelineError {
             | Self::StoreUrl(_)
             | Self::Setting(_)
             | Self::Incomplete(_)
-            | Self::Publish(_) => true,
+            | Self::Publish(_)
+            | Self::QuarantineFull(_) => true,
             Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => {
                 matches!(error, StoreError::SchemaChanged { .. } | StoreError::Undo(UndoError::Beyond { .. }))

@@ -3,12 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::kept::Piece;
 use crate::batch::open::{Upcoming, WholeBlocks};
 use crate::batch::round::{LaneBlocks, RoundSummary};
 use crate::lane::{EventAt, Lane, Round};
+use crate::model::byte_budget::Lease;
 use crate::model::event::{EventRef, Page};
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::limits::ROUND_EVENTS_MAX;
+use crate::model::quarantine::{QuarantineStage, Quarantined};
+use crate::model::source_progress::BlockSum;
 
 /// How far a round may go.
 #[derive(Debug, Clone, Copy)]
@@ -45,12 +49,18 @@ struct Cut {
 }
 
 /// A round's share of what came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Taken {
     pub(super) summary: RoundSummary,
     /// Whether the last block is whole, so that the batch could end here.
     pub(super) is_whole: bool,
     pub(super) source_bytes_read: u64,
+    /// Events that no lane gets, in the order of the source.
+    pub(super) refused: Vec<(EventAt, Quarantined)>,
+    /// Where all of its events lie.
+    pub(super) pieces: Vec<Piece>,
+    /// The shares of the read-ahead of pages that are taken whole; given back when this is dropped.
+    pub(super) _leases: Vec<Lease>,
 }
 
 impl LaneBlocks for Round {
@@ -75,16 +85,20 @@ impl LaneBlocks for Round {
     }
 }
 
-/// A page, and how many of its events count.
+/// A page, and which of its events are still to be handled.
 #[derive(Debug)]
 struct Queued {
     page: Arc<Page>,
+    /// The first of them, and the one behind the last.
+    next: usize,
     end: usize,
+    /// Its share of the read-ahead.
+    lease: Option<Lease>,
 }
 
 impl Queued {
     fn events(&self) -> &[EventRef] {
-        self.page.events.get(..self.end).unwrap_or_default()
+        self.page.events.get(self.next..self.end).unwrap_or_default()
     }
 }
 
@@ -92,8 +106,6 @@ impl Queued {
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
     pages: VecDeque<Queued>,
-    /// Events of the first page that are taken already.
-    next: usize,
     events: usize,
     /// The block that the last round left incomplete.
     partial: Option<BlockNo>,
@@ -112,9 +124,38 @@ impl EventQueue {
         Self { committed, ..Self::default() }
     }
 
-    pub(super) fn push(&mut self, page: Page) {
+    pub(super) fn push(&mut self, mut page: Page) {
         self.events += page.events.len();
-        self.pages.push_back(Queued { end: page.events.len(), page: Arc::new(page) });
+        let lease = page.lease.take();
+        self.pages.push_back(Queued { next: 0, end: page.events.len(), page: Arc::new(page), lease });
+    }
+
+    /// Puts events back that were taken, to be handled again: all since the open batch began, behind the last committed
+    /// block.
+    pub(super) fn rewind(&mut self, taken: Vec<Piece>, committed: Option<BlockNo>) {
+        for Piece { page, from, to } in taken.into_iter().rev() {
+            self.events += to - from;
+            match self.pages.front_mut() {
+                Some(first) if Arc::ptr_eq(&first.page, &page) && first.next == to => first.next = from,
+                _ => self.pages.push_front(Queued { page, next: from, end: to, lease: None }),
+            }
+        }
+        (self.partial, self.is_cut, self.committed) = (None, false, committed);
+    }
+
+    /// Nothing of that block and of later ones is handled any more, and nothing more comes.
+    pub(super) fn end_before(&mut self, block: BlockNo) {
+        self.drop_events(|earlier| earlier < block);
+        (self.rollback, self.is_ended) = (None, true);
+    }
+
+    /// The hashes of the blocks that are queued, and the sums over their events.
+    pub(super) fn blocks(&self) -> (Vec<(BlockNo, Arc<str>)>, Vec<(BlockNo, BlockSum)>) {
+        let pages = || self.pages.iter().map(|queued| &queued.page);
+        (
+            pages().flat_map(|page| page.hashes.iter().cloned()).collect(),
+            pages().flat_map(|page| page.sums.iter().copied()).collect(),
+        )
     }
 
     /// A rollback follows what is queued. Events that it would undo are dropped from the queue.
@@ -127,20 +168,15 @@ impl EventQueue {
 
     /// Drops what is queued from the first block on that is not kept.
     fn drop_events(&mut self, is_kept: impl Fn(BlockNo) -> bool) {
-        while !self.pages.is_empty() {
-            let taken = if self.pages.len() == 1 { self.next } else { 0 };
-            let Some(last) = self.pages.back_mut() else { break };
-            while last.end > taken && !is_kept(last.page.events[last.end - 1].block) {
+        while let Some(last) = self.pages.back_mut() {
+            while last.end > last.next && !is_kept(last.page.events[last.end - 1].block) {
                 last.end -= 1;
                 self.events -= 1;
             }
-            if last.end > taken {
+            if last.end > last.next {
                 break;
             }
             self.pages.pop_back();
-            if self.pages.is_empty() {
-                self.next = 0;
-            }
         }
     }
 
@@ -207,7 +243,7 @@ impl EventQueue {
     }
 
     fn upcoming(&self) -> impl Iterator<Item = &EventRef> {
-        self.pages.iter().flat_map(Queued::events).skip(self.next)
+        self.pages.iter().flat_map(Queued::events)
     }
 
     fn cut(&self, limits: RoundLimits) -> Option<Cut> {
@@ -251,15 +287,16 @@ impl EventQueue {
         let cut = self.cut(limits)?;
         let mut lanes = Lanes { lanes: Vec::new(), lane_of: vec![None; names.len()] };
         let mut blocks: Vec<(BlockNo, u64)> = Vec::new();
-        let mut pages = Vec::new();
+        let (mut pages, mut pieces, mut leases, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut source_bytes_read = 0;
         let first_block = self.upcoming().next().map_or(BlockNo::default(), |event| event.block);
         let mut summary = RoundSummary { events: cut.events as u64, first_block, ..RoundSummary::default() };
         let (mut left, mut block) = (cut.events, self.partial.or(self.committed.take()));
         while left > 0 {
-            let Some(queued) = self.pages.front() else { break };
-            let (page, from, end) = (Arc::clone(&queued.page), self.next, queued.end);
+            let Some(queued) = self.pages.front_mut() else { break };
+            let (page, from, end) = (Arc::clone(&queued.page), queued.next, queued.end);
             let to = end.min(from + left);
+            let mut refusals = page.refused.iter().skip_while(|(at, _)| (*at as usize) < from).peekable();
             for (at, event) in page.events.iter().enumerate().take(to).skip(from) {
                 if block != Some(event.block) {
                     (block, summary.new_blocks) = (Some(event.block), summary.new_blocks + 1);
@@ -272,6 +309,10 @@ impl EventQueue {
                     _ => blocks.push((event.block, 1)),
                 }
                 let place = EventAt { page: pages.len() as u32, at: at as u32 };
+                if let Some((_, refusal)) = refusals.next_if(|(refused, _)| *refused as usize == at) {
+                    refused.extend(page.put_aside(at, QuarantineStage::Source, refusal).map(|event| (place, event)));
+                    continue;
+                }
                 lanes.push(event.region, place, names);
                 if let Some(all) = all.filter(|all| *all != event.region) {
                     lanes.push(all, place, names);
@@ -279,17 +320,19 @@ impl EventQueue {
             }
             left -= to - from;
             source_bytes_read = page.source_bytes_read;
-            self.next = to;
+            queued.next = to;
             if to == end {
-                self.pages.pop_front();
-                self.next = 0;
+                leases.extend(self.pages.pop_front().and_then(|queued| queued.lease));
             }
+            pieces.push(Piece { page: Arc::clone(&page), from, to });
             pages.push(page);
         }
         self.events -= cut.events;
         self.partial = if cut.is_boundary { None } else { block };
         summary.blocks = blocks;
-        Some((Round { pages, lanes: lanes.lanes }, Taken { summary, is_whole: cut.is_boundary, source_bytes_read }))
+        let is_whole = cut.is_boundary;
+        let taken = Taken { summary, is_whole, source_bytes_read, refused, pieces, _leases: leases };
+        Some((Round { pages, lanes: lanes.lanes }, taken))
     }
 }
 
@@ -334,6 +377,8 @@ mod tests {
             hashes: Vec::new(),
             sums: Vec::new(),
             positions: Vec::new(),
+            refused: Vec::new(),
+            places: Vec::new(),
             source_bytes_read: 0,
             lease: None,
         }

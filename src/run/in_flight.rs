@@ -51,6 +51,8 @@ struct HandedOver {
     bytes: usize,
     before: Checkpoint,
     after: Checkpoint,
+    /// Events that it puts aside.
+    quarantined: u64,
 }
 
 /// The hand-off to the commit thread, and the batches on their way.
@@ -125,9 +127,10 @@ impl InFlight {
     /// Hands a batch over; waits while another one waits there, and in a serial run until it has committed.
     pub(super) fn hand_over(&mut self, batch: SealedBatch, hooks: &mut Hooks<'_>) -> Result<(), PipelineError> {
         let (bytes, before, after) = (batch.memory_bytes(), batch.before, batch.after);
+        let quarantined = batch.quarantined.len() as u64;
         self.sealed = after;
         let ticket = self.submit(Order::Batch(Arc::new(batch)), hooks)?;
-        self.queue.push_back(HandedOver { ticket, bytes, before, after });
+        self.queue.push_back(HandedOver { ticket, bytes, before, after, quarantined });
         self.meter.waiting(self.queue.len());
         if self.is_serial {
             self.drain(hooks)?;
@@ -203,11 +206,12 @@ impl InFlight {
 
     fn take_answer(&mut self, answer: Result<Done, CommitFailure<BatchError>>) -> Result<(), PipelineError> {
         let done = answer.map_err(PipelineError::Commit)?;
-        let Some(HandedOver { before, after, .. }) = self.queue.pop_front() else { return Ok(()) };
+        let Some(HandedOver { before, after, quarantined, .. }) = self.queue.pop_front() else { return Ok(()) };
         self.committed = after;
         self.meter.waiting(self.queue.len());
         if let Done::Committed(committed) = done {
             self.meter.committed(&before, after, &committed, self.commits.busy());
+            self.meter.quarantined(quarantined);
         }
         Ok(())
     }

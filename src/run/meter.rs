@@ -49,6 +49,8 @@ pub struct Reading {
     pub rollbacks: u64,
     /// Events left out because their place had passed.
     pub late_skipped: u64,
+    /// Events put aside, and committed so, in this run.
+    pub quarantined: u64,
     /// How often a commit was tried again.
     pub commit_retries: u64,
     /// Batches that were written a second time.
@@ -292,6 +294,13 @@ impl Meter {
         let stored = committed.snapshots.iter().filter(|snapshot| snapshot.id.is_some()).count() as u64;
         reading.snapshots.stored += stored;
         reading.snapshots.duplicate += committed.snapshots.len() as u64 - stored;
+    }
+
+    /// A batch that has committed put so many events aside.
+    pub(super) fn quarantined(&self, events: u64) {
+        if events > 0 {
+            self.lock().reading.quarantined += events;
+        }
     }
 
     /// A rollback has committed. `busy` is how long commits took in all.

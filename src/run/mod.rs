@@ -15,6 +15,7 @@
 //! | `coordinator` | the loop |
 //! | `event_queue` | pages that have come, and cutting them into rounds |
 //! | `engines`, `sealing` | the engine pool; collecting what a batch changed |
+//! | `kept` | the events of the open batch, to be handled again if one of them ends the run |
 //! | `in_flight` | what was handed over to be committed |
 //! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what to evict, when a batch ends, which snapshots it carries |
 //! | `meter`, `shared`, `hooks`, `report` | the live numbers, what threads share, who is told, what is left at the end |
@@ -25,6 +26,7 @@ mod error;
 mod event_queue;
 mod hooks;
 mod in_flight;
+mod kept;
 mod memory;
 mod meter;
 mod pipeline;
@@ -34,7 +36,7 @@ mod sealing;
 mod shared;
 mod snapshot_duty;
 
-pub use error::{ErrorKind, PipelineError};
+pub use error::{ErrorKind, PipelineError, QuarantineFull};
 pub use hooks::{ProgressHook, RollbackHook};
 pub use meter::{Meter, Reading};
 pub use pipeline::{Checked, Pipeline, StopHandle};

@@ -16,7 +16,7 @@ use super::error::{PipelineError, unopened};
 use super::hooks::{ProgressHook, RollbackHook};
 use super::meter::Meter;
 use super::report::{Progress, Report, Rollback};
-use crate::config::{BatchConfig, Config, RegionsConfig, SnapshotsConfig};
+use crate::config::{BatchConfig, Config, ErrorsConfig, RegionsConfig, SnapshotsConfig};
 use crate::lane::rust::engine::RustFactory;
 use crate::lane::rust::handler::{Handler, schema_of};
 use crate::lane::{self, Engine, EngineFactory, NoRows};
@@ -100,6 +100,7 @@ pub struct Pipeline {
     end: End,
     regions: RegionsConfig,
     batch: BatchConfig,
+    errors: ErrorsConfig,
     snapshots: SnapshotsConfig,
     handler_timeout: Duration,
     source_path: Option<String>,
@@ -147,6 +148,7 @@ impl Pipeline {
         pipeline.end = config.source.end;
         pipeline.regions = config.regions.clone();
         pipeline.batch = config.batch;
+        pipeline.errors = config.errors;
         pipeline.snapshots = config.snapshots.clone();
         pipeline.handler_timeout = config.handlers.timeout;
         pipeline.source_path = config.source.path.clone();
@@ -176,6 +178,7 @@ impl Pipeline {
             end: End::default(),
             regions: RegionsConfig::default(),
             batch: BatchConfig::default(),
+            errors: ErrorsConfig::default(),
             snapshots: SnapshotsConfig::default(),
             handler_timeout: HANDLER_TIMEOUT,
             source_path: None,
@@ -305,6 +308,13 @@ impl Pipeline {
     #[must_use]
     pub fn batch(mut self, batch: BatchConfig) -> Self {
         self.batch = batch;
+        self
+    }
+
+    /// What to do with events that cannot be handled. Defaults to ending the run.
+    #[must_use]
+    pub fn errors(mut self, errors: ErrorsConfig) -> Self {
+        self.errors = errors;
         self
     }
 

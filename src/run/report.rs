@@ -119,6 +119,8 @@ pub struct Report {
     pub rollbacks: Vec<Rollback>,
     /// Events left out because their place had passed (`late = "skip"`).
     pub late_skipped: u64,
+    /// Events put aside in this run (`on_event = "quarantine"`).
+    pub quarantined: u64,
     /// Snapshots by what became of them.
     pub snapshots: SnapshotCounts,
     /// Regions whose newest snapshot could not be published, by name. The next run publishes them first.

@@ -4,8 +4,6 @@ use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 
-use super::{SourceError, SourceEvent};
-
 /// Regions that a message names at most.
 const REGIONS_NAMED_MAX: usize = 20;
 
@@ -25,14 +23,13 @@ impl AllowedRegions {
     }
 
     /// # Errors
-    /// The event is of a region that is not in the list.
-    pub(super) fn check(&self, event: &SourceEvent) -> Result<(), SourceError> {
-        if self.set.as_ref().is_none_or(|set| set.contains(&event.region)) {
+    /// The region is not in the list.
+    pub(super) fn check(&self, region: &str) -> Result<(), String> {
+        if self.set.as_ref().is_none_or(|set| set.contains(region)) {
             return Ok(());
         }
         let some = self.ids.iter().take(REGIONS_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = if self.ids.len() > REGIONS_NAMED_MAX { ", …" } else { "" };
-        let message = format!("region {:?} is not in [regions] ids; expected one of {some}{more}", event.region);
-        Err(SourceError::of_event(event, message))
+        Err(format!("region {region:?} is not in [regions] ids; expected one of {some}{more}"))
     }
 }

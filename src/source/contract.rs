@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::refused::Refused;
 use crate::model::position::{Position, PositionError};
 use crate::model::source_progress::FileStamp;
 
@@ -28,6 +29,8 @@ pub struct SourceEvent {
     /// The position after this event, if the source has positions: see [`Source::resume`]. Such a source sets one with
     /// each event, with [`SourceEvent::set_position`].
     pub position: Option<Position>,
+    /// Why no lane can get it: see [`super::refused`].
+    pub(crate) refused: Option<Box<Refused>>,
 }
 
 impl SourceEvent {
@@ -58,6 +61,7 @@ impl Default for SourceEvent {
             hash: None,
             parent: None,
             position: None,
+            refused: None,
         }
     }
 }

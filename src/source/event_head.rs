@@ -72,18 +72,7 @@ impl HeadReader {
         if let Some(kind) = kind_of_other(json) {
             return Err(format!("expected a JSON object, got {kind}"));
         }
-        let mut parser = serde_json::Deserializer::from_str(json);
-        let mut raw = RawHead { reader: self }
-            .deserialize(&mut parser)
-            .and_then(|raw| parser.end().map(|()| raw))
-            .map_err(explain)?;
-        for (path, at) in self.paths.iter().zip(std::mem::take(&mut raw.nested)) {
-            // A key that holds the dots itself comes first.
-            let slot = raw.slot(path.field);
-            if slot.is_none() {
-                *slot = at.and_then(|at| descend(at, &path.rest));
-            }
-        }
+        let raw = self.raw_fields(json).map_err(explain)?;
         let fields = &self.fields;
         Ok(Head {
             block: integer(&fields.block, raw.block)?,
@@ -92,6 +81,34 @@ impl HeadReader {
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
             parent: fields.parent.as_deref().map_or(Ok(None), |field| hash(field, raw.parent))?,
         })
+    }
+
+    /// Reads as much of the head of an event as is as it should be; nothing, if the line is no JSON object.
+    pub(super) fn read_part<'j>(&self, json: &'j str) -> PartOfHead<'j> {
+        let fields = &self.fields;
+        let Some(raw) = self.raw_fields(json).ok().filter(|_| kind_of_other(json).is_none()) else {
+            return PartOfHead::default();
+        };
+        PartOfHead {
+            block: integer(&fields.block, raw.block).ok(),
+            region: region(&fields.region, raw.region).ok(),
+            seq: fields.seq.as_deref().and_then(|seq| integer(seq, raw.seq).ok()),
+            hash: fields.hash.as_deref().and_then(|field| hash(field, raw.hash).ok().flatten()),
+            parent: fields.parent.as_deref().and_then(|field| hash(field, raw.parent).ok().flatten()),
+        }
+    }
+
+    fn raw_fields<'j>(&self, json: &'j str) -> serde_json::Result<RawFields<'j>> {
+        let mut parser = serde_json::Deserializer::from_str(json);
+        let mut raw = RawHead { reader: self }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw))?;
+        for (path, at) in self.paths.iter().zip(std::mem::take(&mut raw.nested)) {
+            // A key that holds the dots itself comes first.
+            let slot = raw.slot(path.field);
+            if slot.is_none() {
+                *slot = at.and_then(|at| descend(at, &path.rest));
+            }
+        }
+        Ok(raw)
     }
 }
 
@@ -126,6 +143,16 @@ impl<'j> Visitor<'j> for OneField<'_> {
         }
         Ok(found)
     }
+}
+
+/// What can be read of the head of an event that [`HeadReader::read`] refuses.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub(super) struct PartOfHead<'j> {
+    pub(super) block: Option<i64>,
+    pub(super) region: Option<Cow<'j, str>>,
+    pub(super) seq: Option<i64>,
+    pub(super) hash: Option<Cow<'j, str>>,
+    pub(super) parent: Option<Cow<'j, str>>,
 }
 
 /// What a line is that is JSON of another kind.

@@ -135,8 +135,8 @@ impl FileLog {
     pub(super) fn add(&mut self, event: &SourceEvent, digest: EventDigest) {
         let Some((_, ReadFile { file, .. })) = &mut self.current else { return };
         file.first_block.get_or_insert(event.block);
-        file.last_block = Some(event.block);
-        file.last_place = event.seq;
+        let is_same_block = file.last_block.replace(event.block) == Some(event.block);
+        file.last_place = event.seq.or(file.last_place.filter(|_| is_same_block));
         file.events += 1;
         file.digest = file.digest.plus(digest.sum);
         file.content = chain(file.content, digest.line);

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::order::Order;
+use super::refused::{Followed, is_headless};
 use super::stats::ReadStats;
 use super::{FileStamp, Late, Next, Source, SourceError, SourceEvent};
 use crate::model::ids::BlockNo;
@@ -36,6 +37,8 @@ pub(super) struct Merged {
     /// An event of the source that waits until late ones before it are handed out.
     waiting: Option<SourceEvent>,
     is_ended: bool,
+    /// Where events belong that do not say so.
+    followed: Followed,
     /// Second deliveries.
     again: u64,
     stats: Arc<ReadStats>,
@@ -46,15 +49,25 @@ impl Merged {
     pub(super) fn new(inner: Box<dyn Source>, stats: Arc<ReadStats>) -> Self {
         let order = new_order();
         let (late, left) = (LateEvents::new(), LateEvents::new());
-        Self { inner, late, left, order, waiting: None, is_ended: false, again: 0, stats }
+        Self {
+            inner,
+            late,
+            left,
+            order,
+            waiting: None,
+            is_ended: false,
+            followed: Followed::default(),
+            again: 0,
+            stats,
+        }
     }
 
     /// Reads the source to its end and keeps what comes late.
     fn scan(&mut self) -> Result<(), SourceError> {
-        (self.late, self.order) = (LateEvents::new(), new_order());
+        (self.late, self.order, self.followed) = (LateEvents::new(), new_order(), Followed::default());
         let (mut event, mut bytes) = (SourceEvent::default(), 0);
         loop {
-            match self.inner.next(&mut event)? {
+            match self.read(&mut event)? {
                 Next::Event if is_late(&mut self.order, &event) => {
                     bytes += event.json.len() + size_of::<SourceEvent>();
                     if bytes > LATE_BYTES_MAX {
@@ -82,6 +95,18 @@ impl Merged {
     /// The first block of which an event comes late.
     pub(super) fn first_late(&self) -> Option<BlockNo> {
         self.late.first_key_value().map(|(block, _)| BlockNo::new(*block))
+    }
+
+    /// Reads the next event, in the block to which it belongs.
+    fn read(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        let next = self.inner.next(event)?;
+        if next == Next::Event
+            && self.followed.place(event)
+            && let Some(refused) = &mut event.refused
+        {
+            refused.has_block = true;
+        }
+        Ok(next)
     }
 
     fn keep(&mut self, event: &SourceEvent) {
@@ -143,7 +168,7 @@ impl Merged {
             return Ok(true);
         }
         while !self.is_ended {
-            match self.inner.next(event)? {
+            match self.read(event)? {
                 Next::Event if is_late(&mut self.order, event) => {}
                 Next::Event => {
                     self.drop_again(event)?;
@@ -162,6 +187,10 @@ fn new_order() -> Order {
 
 /// Whether an event comes late in its source.
 fn is_late(order: &mut Order, event: &SourceEvent) -> bool {
+    if is_headless(event) {
+        // It waits for the first event that has a block.
+        return false;
+    }
     if order.last_block().is_some_and(|last| event.block < last) {
         // Only what is not left out has an error.
         let _ = order.late_block(event, false);
@@ -211,7 +240,7 @@ impl Source for Merged {
         }
         (self.again, self.waiting, self.is_ended) = (0, None, false);
         self.scan()?;
-        (self.left, self.order) = (self.late.clone(), new_order());
+        (self.left, self.order, self.followed) = (self.late.clone(), new_order(), Followed::default());
         self.inner.rewind()
     }
 

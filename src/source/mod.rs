@@ -23,6 +23,7 @@ mod ndjson;
 mod order;
 mod page_writer;
 pub(crate) mod reader;
+mod refused;
 mod skip_committed;
 mod stats;
 mod unpack;

@@ -5,13 +5,18 @@ use std::io::{BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::event_head::HeadReader;
+use super::event_head::{HeadReader, PartOfHead};
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
 use super::foreign;
+use super::refused::Refused;
 use super::{FileStamp, Next, Source, SourceError, SourceEvent};
 use crate::model::json_text::whole_characters;
 use crate::model::limits::LINE_BYTES_MAX;
+use crate::model::quarantine::EVENT_TEXT_BYTES_MAX;
+
+/// Bytes that are skipped of a line that is too long; one that goes on is no line of events.
+const LINE_SKIPPED_MAX: usize = 256 * 1024 * 1024;
 
 /// Events from NDJSON files or standard input.
 pub struct NdjsonSource {
@@ -49,7 +54,8 @@ impl NdjsonSource {
         })
     }
 
-    /// Reads the next line that is not blank into `self.line`; false when the input has no more.
+    /// Reads the next line that is not blank into `self.line`, of one that is too long the beginning; false when the input
+    /// has no more.
     fn next_line(&mut self) -> Result<bool, SourceError> {
         let Some(input) = &mut self.input else { return Ok(false) };
         loop {
@@ -61,9 +67,8 @@ impl NdjsonSource {
                 return Ok(false);
             }
             if read > LINE_BYTES_MAX {
-                let message =
-                    format!("the line is longer than {} MiB; expected one event a line", LINE_BYTES_MAX >> 20);
-                return Err(self.input_error(foreign::named(self.line_no, &self.line).unwrap_or(message)));
+                let skipped = skip_line(&mut input.lines).map_err(|cause| read_error(input, self.line_no, cause))?;
+                return if skipped { Ok(true) } else { Err(self.foreign().unwrap_or_else(|| self.endless())) };
             }
             if self.line_no == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
                 self.line.drain(..3);
@@ -74,18 +79,35 @@ impl NdjsonSource {
         }
     }
 
-    fn input_error(&self, message: String) -> SourceError {
+    fn fill(&self, event: &mut SourceEvent, origin: &Arc<str>) {
+        event.line = self.line_no;
+        event.refused = None;
+        if !Arc::ptr_eq(&event.origin, origin) {
+            event.origin = Arc::clone(origin);
+        }
+        if let Err(message) = self.read(event) {
+            self.refuse(event, message);
+        }
+    }
+
+    /// What the file is, if a line of it shows that it is no NDJSON at all: then none of its lines is an event.
+    fn foreign(&self) -> Option<SourceError> {
+        let told = foreign::named(self.line_no, &self.line).or_else(|| foreign::zeros(&self.line))?;
         let origin = self.input.as_ref().map_or_else(|| Arc::from("source"), |input| Arc::clone(&input.origin));
+        Some(SourceError::Input { origin, line: self.line_no, message: told })
+    }
+
+    /// A line that does not end.
+    fn endless(&self) -> SourceError {
+        let origin = self.input.as_ref().map_or_else(|| Arc::from("source"), |input| Arc::clone(&input.origin));
+        let message = format!("the line is longer than {} MiB; expected one event a line", LINE_BYTES_MAX >> 20);
         SourceError::Input { origin, line: self.line_no, message }
     }
 
-    /// The line is refused: because of what the file is, if that can be told, or for the reason given.
-    fn refused(&self, message: String) -> SourceError {
-        let told = foreign::named(self.line_no, &self.line).or_else(|| foreign::zeros(&self.line));
-        self.input_error(told.unwrap_or(message))
-    }
-
-    fn fill(&self, event: &mut SourceEvent, origin: &Arc<str>) -> Result<(), String> {
+    fn read(&self, event: &mut SourceEvent) -> Result<(), String> {
+        if self.line.len() > LINE_BYTES_MAX {
+            return Err(format!("the line is longer than {} MiB; expected one event a line", LINE_BYTES_MAX >> 20));
+        }
         let json = std::str::from_utf8(&self.line)
             .map_err(|error| format!("the line is not UTF-8 (byte {})", error.valid_up_to() + 1))?;
         let json = json.trim();
@@ -105,14 +127,51 @@ impl NdjsonSource {
         event.region.push_str(&head.region);
         event.json.clear();
         event.json.push_str(json);
-        event.line = self.line_no;
         copy(head.hash.as_deref(), &mut event.hash);
         copy(head.parent.as_deref(), &mut event.parent);
-        if !Arc::ptr_eq(&event.origin, origin) {
-            event.origin = Arc::clone(origin);
-        }
         Ok(())
     }
+
+    /// Gives a line that is no event: its text, what is wrong with it, and what can be read of where it belongs.
+    fn refuse(&self, event: &mut SourceEvent, error: String) {
+        let line = self.line.trim_ascii();
+        let part = match std::str::from_utf8(line) {
+            Ok(json) if line.len() <= LINE_BYTES_MAX => self.head.read_part(json),
+            _ => PartOfHead::default(),
+        };
+        let refused = Refused { error, has_block: part.block.is_some(), has_region: part.region.is_some() };
+        event.refused = Some(Box::new(refused));
+        event.block = part.block.unwrap_or(0);
+        event.seq = part.seq;
+        event.region = part.region.map_or_else(String::new, Cow::into_owned);
+        event.hash = part.hash.map(Cow::into_owned);
+        event.parent = part.parent.map(Cow::into_owned);
+        // A little more than is kept, so that it is seen to be cut.
+        let kept = &line[..line.len().min(EVENT_TEXT_BYTES_MAX + 4)];
+        event.json = String::from_utf8_lossy(kept).into_owned();
+    }
+}
+
+/// Reads on to the end of a line; false if it does not end within [`LINE_SKIPPED_MAX`] bytes.
+fn skip_line(lines: &mut impl BufRead) -> std::io::Result<bool> {
+    let mut skipped = 0;
+    while skipped < LINE_SKIPPED_MAX {
+        let (some, is_end) = match lines.fill_buf() {
+            Ok([]) => return Ok(true),
+            Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (bytes.len(), false),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        lines.consume(some);
+        skipped += some;
+        if is_end {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Copies a text into a buffer that is used again.
@@ -161,7 +220,12 @@ impl Source for NdjsonSource {
         }
         let Some(input) = &self.input else { return Ok(Next::End) };
         let origin = Arc::clone(&input.origin);
-        self.fill(event, &origin).map_err(|message| self.refused(message))?;
+        self.fill(event, &origin);
+        if event.refused.is_some()
+            && let Some(error) = self.foreign()
+        {
+            return Err(error);
+        }
         Ok(Next::Event)
     }
 

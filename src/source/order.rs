@@ -114,6 +114,10 @@ impl Order {
     /// # Errors
     /// Its place has passed, and that is not to be left out.
     pub(super) fn is_in_place(&self, event: &SourceEvent, came_before: impl Fn() -> bool) -> Result<bool, Stop> {
+        if event.refused.is_some() && event.seq.is_none() {
+            // It has no place, and says nothing about those of others.
+            return Ok(true);
+        }
         let Some((block, last)) = self.last.filter(|(block, _)| *block == event.block) else { return Ok(true) };
         match (last, event.seq) {
             (Some(seq), Some(this)) if this <= seq => {
@@ -135,6 +139,10 @@ impl Order {
 
     /// Notes that the event was in its place, and is the last one.
     pub(super) fn note(&mut self, event: &SourceEvent) {
+        let is_same_block = self.last.is_some_and(|(block, _)| block == event.block);
+        if event.refused.is_some() && event.seq.is_none() && is_same_block {
+            return;
+        }
         if self.last.is_none_or(|(block, _)| block != event.block) {
             self.has_stepped_back = false;
         }

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use super::stats::ReadStats;
 use super::{Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
-use crate::model::event::{EventRef, Page};
+use crate::model::event::{EventRef, Page, Refusal};
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
 use crate::model::position::Position;
@@ -37,7 +37,11 @@ pub(crate) enum FromReader {
         /// The last block may go on in another run.
         is_open: bool,
     },
-    Failed(SourceError),
+    Failed {
+        error: SourceError,
+        /// The block of the event that is to blame, if it is known: what comes before it is whole.
+        block: Option<BlockNo>,
+    },
 }
 
 /// Why the reader stops before the end of its source.
@@ -49,6 +53,8 @@ pub(super) enum Stop {
     Failed(SourceError),
     /// An event of this block came late: all from there on is to be handled again.
     Replay(Replay),
+    /// An event that cannot be handled, and its block.
+    Refused(SourceError, BlockNo),
 }
 
 /// From where the source is to be handled again, and why.
@@ -81,6 +87,8 @@ pub(super) struct PageWriter {
     /// Bytes of the page's positions.
     position_bytes: usize,
     regions: HashMap<Arc<str>, RegionNo, RandomState>,
+    /// Whether pages carry the places of their events.
+    keeps_places: bool,
     started_at: Instant,
     /// Since when the reader works without having waited.
     working_since: Instant,
@@ -90,7 +98,7 @@ pub(super) struct PageWriter {
 
 impl PageWriter {
     /// A writer with an empty page. `known_regions` have their numbers already.
-    pub(super) fn new(sink: PageSink, known_regions: &[Arc<str>]) -> Self {
+    pub(super) fn new(sink: PageSink, known_regions: &[Arc<str>], keeps_places: bool) -> Self {
         let now = Instant::now();
         Self {
             sink,
@@ -101,6 +109,7 @@ impl PageWriter {
                 .zip(RegionNo::in_order())
                 .map(|(region, no)| (Arc::clone(region), no))
                 .collect(),
+            keeps_places,
             started_at: now,
             working_since: now,
             waited: Duration::ZERO,
@@ -123,12 +132,39 @@ impl PageWriter {
     /// # Errors
     /// Nobody takes pages any more, or the event is too long.
     pub(super) fn push(&mut self, event: &SourceEvent, sum: SourceDigest, source: &dyn Source) -> Result<(), Stop> {
+        self.begin(event, source)?;
+        let region = self.region_no(&event.region);
+        self.append(event, region, sum)
+    }
+
+    /// Appends an event that no lane gets.
+    ///
+    /// # Errors
+    /// Nobody takes pages any more, or the event is too long.
+    pub(super) fn push_refused(
+        &mut self,
+        event: &SourceEvent,
+        refusal: Refusal,
+        sum: SourceDigest,
+        source: &dyn Source,
+    ) -> Result<(), Stop> {
+        self.begin(event, source)?;
+        let at = u32::try_from(self.page.events.len()).unwrap_or(u32::MAX);
+        self.append(event, RegionNo::default(), sum)?;
+        self.page.refused.push((at, refusal));
+        Ok(())
+    }
+
+    fn begin(&mut self, event: &SourceEvent, source: &dyn Source) -> Result<(), Stop> {
         if !Arc::ptr_eq(&self.page.origin, &event.origin) {
             self.flush(source)?;
             self.page.origin = Arc::clone(&event.origin);
             self.page.origin_no = self.page.origin_no.saturating_add(1);
         }
-        let region = self.region_no(&event.region);
+        Ok(())
+    }
+
+    fn append(&mut self, event: &SourceEvent, region: RegionNo, sum: SourceDigest) -> Result<(), Stop> {
         let too_long = || SourceError::of_event(event, "the event is longer than 4 GiB");
         let start = u32::try_from(self.page.text.len()).map_err(|_| too_long())?;
         let len = u32::try_from(event.json.len()).map_err(|_| too_long())?;
@@ -144,6 +180,9 @@ impl PageWriter {
         }
         if let Some(position) = &event.position {
             self.note_position(event.block.into(), position);
+        }
+        if self.keeps_places {
+            self.page.places.push(event.seq);
         }
         self.page.text.push_str(&event.json);
         self.page.events.push(EventRef { start, len, line: event.line, block: event.block.into(), region });
@@ -243,6 +282,8 @@ fn empty_page(origin: &Arc<str>, origin_no: u16) -> Page {
         hashes: Vec::new(),
         sums: Vec::new(),
         positions: Vec::new(),
+        refused: Vec::new(),
+        places: Vec::new(),
         source_bytes_read: 0,
         lease: None,
     }
@@ -271,7 +312,7 @@ mod tests {
     fn writer() -> (PageWriter, Receiver<FromReader>) {
         let (pages, sent) = bounded(8);
         let (budget, stats, recorder) = (ByteBudget::new(1 << 20), Arc::default(), Recorder::new(0));
-        (PageWriter::new(PageSink { pages, budget, stats, recorder }, &[Arc::from("known")]), sent)
+        (PageWriter::new(PageSink { pages, budget, stats, recorder }, &[Arc::from("known")], false), sent)
     }
 
     fn event(block: i64, region: &str, origin: &Arc<str>) -> SourceEvent {

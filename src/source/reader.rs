@@ -19,13 +19,17 @@ use super::merged::{Merged, NoSource};
 use super::order::{End, Late, Order};
 pub(crate) use super::page_writer::FromReader;
 use super::page_writer::{PageSink, PageWriter, Replay, Stop};
+use super::refused::{Followed, is_headless};
 use super::skip_committed::{HeldBranch, Resume, Step};
 pub(crate) use super::stats::ReadStats;
 use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
+use crate::model::event::Refusal;
 use crate::model::ids::{BlockNo, Depth};
+use crate::model::limits::ASIDE_BYTES_MAX;
 use crate::model::position::Position;
-use crate::model::source_progress::{SourceFile, SourceProgress};
+use crate::model::quarantine::PUT_ASIDE_HINT;
+use crate::model::source_progress::{SourceDigest, SourceFile, SourceProgress};
 use crate::timeline::Recorder;
 use crate::undo::Window;
 
@@ -50,6 +54,10 @@ pub(crate) struct ReadPlan {
     pub(crate) until: Option<BlockNo>,
     /// Regions that have their numbers already.
     pub(crate) known_regions: Vec<Arc<str>>,
+    /// Whether events that cannot be read are put aside; else the first of them ends the run.
+    pub(crate) puts_aside: bool,
+    /// Whether every event that is committed was put aside.
+    pub(crate) has_only_refused: bool,
 }
 
 /// The reader's state.
@@ -80,6 +88,10 @@ pub(crate) struct Reader {
     stats: Arc<ReadStats>,
     has_warned: bool,
     has_warned_twice: bool,
+    followed: Followed,
+    puts_aside: bool,
+    /// Events of block 0 that are committed, if all that is committed are events without a block.
+    leading_done: u64,
 }
 
 impl Reader {
@@ -91,6 +103,7 @@ impl Reader {
         stats: Arc<ReadStats>,
         recorder: Arc<Recorder>,
     ) -> Self {
+        let leading_done = plan.done.filter(|(block, _)| plan.has_only_refused && block.get() == 0);
         let chain = match plan.done {
             Some((tip, _)) => Chain::of_store(&plan.window, tip, plan.depth),
             None => Chain::new(plan.depth),
@@ -117,10 +130,14 @@ impl Reader {
             pages: PageWriter::new(
                 PageSink { pages, budget, stats: Arc::clone(&stats), recorder },
                 &plan.known_regions,
+                plan.puts_aside,
             ),
             stats,
             has_warned: false,
             has_warned_twice: false,
+            followed: Followed::default(),
+            puts_aside: plan.puts_aside,
+            leading_done: leading_done.map_or(0, |(_, events)| events),
         }
     }
 
@@ -131,15 +148,20 @@ impl Reader {
     pub(crate) fn run(mut self) {
         self.pages.start();
         let last = loop {
-            match self.read_all() {
+            let stop = match self.read_all() {
                 Ok(is_open) => break FromReader::End { is_open },
-                Err(Stop::Gone) => return,
-                Err(Stop::Failed(error)) => break FromReader::Failed(error),
                 Err(Stop::Replay(replay)) => match self.replay(replay) {
-                    Ok(()) => {}
-                    Err(Stop::Failed(error)) => break FromReader::Failed(error),
-                    Err(_) => return,
+                    Ok(()) => continue,
+                    Err(stop) => stop,
                 },
+                Err(stop) => stop,
+            };
+            match stop {
+                Stop::Gone => return,
+                Stop::Failed(error) | Stop::Replay(Replay { why: error, .. }) => {
+                    break FromReader::Failed { error, block: None };
+                }
+                Stop::Refused(error, block) => break FromReader::Failed { error, block: Some(block) },
             }
         };
         self.pages.note_busy();
@@ -165,13 +187,45 @@ impl Reader {
             }
             match self.source.next(&mut event)? {
                 Next::End => return self.end(false).map(|()| self.end == End::Open),
+                Next::Event if event.refused.is_some() && !self.has_block(&mut event)? => {}
                 Next::Event if self.until.is_some_and(|until| event.block > until.get()) => {
                     return self.end(true).map(|()| false);
                 }
-                Next::Event => self.take(&event)?,
+                Next::Event => {
+                    self.followed.place(&mut event);
+                    if self.followed.waiting() > 0 && !is_headless(&event) {
+                        self.take_waiting(&event)?;
+                    }
+                    self.take(&event)?;
+                }
                 Next::Rollback { to } => self.rolled_back(to.into())?,
             }
         }
+    }
+
+    /// Puts an event that cannot be read into its block. One without a block of its own has to wait for the next event if
+    /// there is none before it, or if the last committed block has no more of them.
+    fn has_block(&mut self, event: &mut SourceEvent) -> Result<bool, Stop> {
+        if !is_headless(event) {
+            return Ok(true);
+        }
+        let is_placed = self.followed.place(event);
+        if is_placed && !self.resume.is_beyond(event) {
+            return Ok(true);
+        }
+        if !self.puts_aside && (is_placed || self.resume.is_past()) {
+            return Err(Stop::Failed(refusal_of(event, error_of(event))));
+        }
+        if self.followed.wait(event) > ASIDE_BYTES_MAX {
+            let message = format!("{} lines one after another that cannot be read", self.followed.waiting());
+            return Err(Stop::Failed(SourceError::of_event(event, message)));
+        }
+        Ok(false)
+    }
+
+    /// Takes the events that waited for this one: they are of its block.
+    fn take_waiting(&mut self, next: &SourceEvent) -> Result<(), Stop> {
+        self.followed.take_waiting(next, self.leading_done).iter().try_for_each(|event| self.take(event))
     }
 
     /// Lets the source resume after what is committed, if the position is known and the source can. Otherwise it starts from
@@ -385,13 +439,12 @@ impl Reader {
             return Ok(());
         }
         self.order.note(event);
-        self.regions.check(event)?;
         if self.tally.ends_before(event) {
             self.warn_twice();
         }
         let digest = self.tally.pass(event);
         self.files.add(event, digest);
-        self.pages.push(event, digest.sum, &*self.source)
+        self.hand_on(event, digest.sum)
     }
 
     /// Says that a block was the same twice over: without places we cannot know whether it was delivered twice.
@@ -404,6 +457,23 @@ impl Reader {
                  twice, give each event a place ([source] seq), so that it counts once"
             );
         }
+    }
+
+    /// Hands an event on to its lane; or, if it cannot be handled, past the lanes.
+    fn hand_on(&mut self, event: &SourceEvent, sum: SourceDigest) -> Result<(), Stop> {
+        let error = match &event.refused {
+            None => match self.regions.check(&event.region) {
+                Ok(()) => return self.pages.push(event, sum, &*self.source),
+                Err(error) => error,
+            },
+            Some(refused) => refused.error.clone(),
+        };
+        if !self.puts_aside {
+            return Err(Stop::Refused(refusal_of(event, error), event.block.into()));
+        }
+        let has_region = event.refused.as_ref().is_none_or(|refused| refused.has_region);
+        let region = has_region.then(|| Arc::from(event.region.as_str()));
+        self.pages.push_refused(event, Refusal { error, region }, sum, &*self.source)
     }
 
     /// Follows the source to the block of an event, on another branch too; false if the place of the block has passed.
@@ -449,6 +519,7 @@ impl Reader {
             // The rest of the file is read by another run.
             self.files.undo();
         } else {
+            self.take_last()?;
             self.end_file()?;
             self.warn_twice();
             self.go_on_behind(None);
@@ -461,6 +532,19 @@ impl Reader {
             return self.finish_skipping(None);
         }
         self.end_before_committed(is_until)
+    }
+
+    /// Takes the events without a block that waited for another one.
+    fn take_last(&mut self) -> Result<(), Stop> {
+        let (events, left) = self.followed.take_last();
+        events.iter().try_for_each(|event| self.take(event))?;
+        if left > 0 {
+            tracing::warn!(
+                "the source ends with lines that cannot be read ({left}), behind its last committed block: they are put \
+                 aside with the next event"
+            );
+        }
+        Ok(())
     }
 
     /// The source has ended before what is committed does.
@@ -582,6 +666,15 @@ fn beyond_history(why: SourceError, oldest: Option<BlockNo>) -> SourceError {
     why.with_note(&format!("late = \"replay\" cannot handle it: {oldest} ([rollback] depth)"))
 }
 
+fn error_of(event: &SourceEvent) -> String {
+    event.refused.as_ref().map_or_else(String::new, |refused| refused.error.clone())
+}
+
+/// The error of an event that ends the run because it cannot be handled.
+fn refusal_of(event: &SourceEvent, error: String) -> SourceError {
+    SourceError::of_event(event, format!("{error}\n  {PUT_ASIDE_HINT}"))
+}
+
 #[cfg(test)]
 mod tests {
     use crossbeam_channel::bounded;
@@ -674,6 +767,8 @@ mod tests {
             depth,
             until: None,
             known_regions: Vec::new(),
+            puts_aside: false,
+            has_only_refused: false,
         }
     }
 
@@ -693,7 +788,7 @@ mod tests {
             FromReader::Rollback { to } => Some(format!("back to {to}")),
             FromReader::Source { .. } => None,
             FromReader::End { .. } => Some("end".into()),
-            FromReader::Failed(error) => Some(error.to_string()),
+            FromReader::Failed { error, .. } => Some(error.to_string()),
         });
         said.collect::<Vec<_>>().join(", ")
     }

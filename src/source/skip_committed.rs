@@ -234,6 +234,12 @@ impl Resume {
         Ok(Step::Kept)
     }
 
+    /// Whether an event without a block of its own, which stands in that block, is one more than were committed with the
+    /// last committed block.
+    pub(super) fn is_beyond(&self, event: &SourceEvent) -> bool {
+        matches!(self.reading, Reading::At) && event.block == self.done.block.get() && self.events >= self.done.events
+    }
+
     /// Whether the source was in the last committed block.
     fn was_at(&self) -> bool {
         matches!(self.reading, Reading::At | Reading::Aside { was_at: true, .. })

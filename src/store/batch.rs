@@ -5,7 +5,9 @@
 //! [`UndoRecord`] is what the batch leaves in the undo log; a store keeps it as two blobs and need not look inside.
 //! A program that only runs a pipeline needs none of this.
 
-pub use crate::batch::{Checkpoint, RegionChanges, RegionTouch, RowAt, SealedBatch, SnapshotDraft};
+pub use crate::batch::{
+    Checkpoint, QuarantineStage, Quarantined, RegionChanges, RegionTouch, RowAt, SealedBatch, SnapshotDraft,
+};
 pub use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile, SourceProgress};
 pub use crate::undo::{RegionUndo, UndoError, UndoRecord, Undone};
 

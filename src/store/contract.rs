@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::error::StoreError;
-use crate::batch::{RegionTouch, SealedBatch};
+use crate::batch::{Quarantined, RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::EntityNo;
 use crate::model::limits::{SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
@@ -291,10 +291,10 @@ pub trait Store: Send {
     /// The store does not answer.
     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError>;
 
-    /// Writes one batch in one transaction: its rows, its undo record, its snapshots, and its checkpoint, which is
-    /// compared and set. A batch may be a rollback ([`SealedBatch::undone`]): then delete the undo records that it
-    /// names first, and set the regions that it names back; they lack a snapshot afterwards. Blocks until the batch is
-    /// durable.
+    /// Writes one batch in one transaction: its rows, its undo record, its events that were put aside, its snapshots, and
+    /// its checkpoint, which is compared and set. A batch may be a rollback ([`SealedBatch::undone`]): then delete the undo records that it
+    /// names first, take the events of later blocks out of the quarantine, and set the regions that it names back; they
+    /// lack a snapshot afterwards. Blocks until the batch is durable.
     ///
     /// # Errors
     /// Nothing of the batch is in the store.
@@ -324,6 +324,15 @@ pub trait Store: Send {
     /// The store does not answer.
     fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
         Ok(Vec::new())
+    }
+
+    /// How many events are in quarantine, over all runs: see [`SealedBatch::quarantined`]. Defaults to none: then those of
+    /// earlier runs do not count. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn quarantined(&mut self) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     /// Encodes changed rows into the form that [`Store::commit`] wants, on the handlers' threads. Defaults to none:
@@ -557,6 +566,8 @@ pub struct PipelineStatus {
     pub regions: Vec<RegionStatus>,
     /// The signature under which its snapshots are published ([`Outbox::signature`]); none if no run has made it yet.
     pub signature: Option<String>,
+    /// How many of its events are in quarantine.
+    pub quarantined: u64,
 }
 
 /// Reads snapshots and how a pipeline stands. Takes no lock: it may be used while a run writes.
@@ -590,6 +601,15 @@ pub trait SnapshotReader {
     /// # Errors
     /// The store does not answer.
     fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError>;
+
+    /// The events that are in quarantine, in the order in which they were put aside. Defaults to none.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn quarantined(&mut self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {
+        let _ = pipeline;
+        Ok(Vec::new())
+    }
 
     /// How the pipeline stands; none if it never ran.
     ///

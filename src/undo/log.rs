@@ -50,7 +50,7 @@ impl BlockMark {
         self.events += events;
         if let Some(sum) = sum {
             self.sum = Some(self.sum.unwrap_or_default().plus(sum.digest));
-            self.place = sum.place;
+            self.place = sum.place.or(self.place);
         }
     }
 }
@@ -61,7 +61,7 @@ impl BlockMark {
         self.events += later.events;
         self.hash = self.hash.take().or_else(|| later.hash.clone());
         self.sum = self.sum.zip(later.sum).map(|(sum, later)| sum.plus(later));
-        self.place = later.place;
+        self.place = later.place.or(self.place);
     }
 }
 
@@ -120,7 +120,7 @@ impl UndoBase {
         }
         self.source.digest = plus(self.source.digest);
         self.source.block_digest = if is_part { plus(self.source.block_digest) } else { sum };
-        self.source.place = mark.place;
+        self.source.place = mark.place.or(self.source.place.filter(|_| is_part));
     }
 
     pub(super) fn checkpoint(&self, batch: u64) -> Checkpoint {

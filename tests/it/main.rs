@@ -71,6 +71,7 @@ mod publish_run;
 /// Publishing to a target of one's own.
 mod publish_to;
 /// Reads by column before, during and after a commit.
+mod quarantine;
 mod reads;
 /// Runs that are killed, stopped or have nothing to do, and the next one.
 mod resume;

@@ -9,6 +9,7 @@ local key_of, is_key, no_entity = inner.key_of, inner.is_key, inner.no_entity
 local mark, note_row, note_new = inner.mark, inner.note_row, inner.note_new
 local note_dry, dry_cells, leave, enter = inner.note_dry, inner.dry_cells, inner.leave, inner.enter
 local compile, is_earlier = inner.compile, inner.is_earlier
+local puts_aside, log_write = inner.puts_aside, inner.log_write
 
 local setmeta, rawget, type = setmetatable, rawget, type
 local next, ipairs, tostring = next, ipairs, tostring
@@ -64,6 +65,8 @@ local function sum_of_integers(kind, id, name, was, value)
   if not was then return value end
   local sum = was + value
   if (was ~ sum) & (value ~ sum) < 0 then leaves_bigint(kind, id, name, was, value) end
+  -- A script may read it and compute with it.
+  if sum >= LARGE or sum <= -LARGE then inner.check_all() end
   return sum
 end
 
@@ -215,6 +218,7 @@ local function change_slowly(kind, called, compute, state, id, changes)
     d, at = cells_at(state, slot)
   end
   local count = compute(kind, id, changes, d, at)
+  if puts_aside then log_write(state, id, false) end
   if slot then leave(state, id, slot) end
   slot = keep(kind, state, id, slot, d, at, count)
   if state[INDEXES] then enter(state, id, slot) end
@@ -238,7 +242,9 @@ local function make_method(kind, called, compute)
     then
       return change_slowly(kind, called, compute, state, id, changes)
     end
-    keep(kind, state, id, slot, d, at, compute(kind, id, changes, d, at))
+    local count = compute(kind, id, changes, d, at)
+    if puts_aside then log_write(state, id, false) end
+    keep(kind, state, id, slot, d, at, count)
   end
 end
 
@@ -261,6 +267,7 @@ local SUMS <const> = {
       if was then
         local sum = was + v
         if (was ~ sum) & (v ~ sum) < 0 then leaves_bigint(kind, id, $name, was, v) end
+        if sum >= $LARGE or sum <= -$LARGE then note_large() end
         v = sum
       end
       $own = v
@@ -313,6 +320,7 @@ local add_source = template([[
       end
       local $locals
       $sums
+      $journal
       if slot then
         local batch, changed = S[$BATCH], $row_batch
         if changed ~= batch and changed ~= -batch then
@@ -363,6 +371,7 @@ local function compile_add(kind, columns)
     locals = concat(locals, ", "),
     sums = concat(sums, " "),
     keep = concat(keeps, " "),
+    journal = puts_aside and "log_write(state, id, false)" or "",
     row_batch = cell(kind.batch_at),
     row_writer = cell(kind.writer_at),
     note_row = has_history and ("if %s ~= S[%d] then note_row(state, id, d, at) end"):format(block, BLOCK) or "",

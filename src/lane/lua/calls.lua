@@ -6,7 +6,9 @@ local host, S, regions, shapes, has_history =
   inner.host, inner.run_state, inner.regions, inner.shapes, inner.has_history
 local want, tell_wants, begin_dry, prune_undo = inner.want, inner.tell_wants, inner.begin_dry, inner.prune_undo
 local failure_text, tick = inner.failure_text, host.tick
-local pcall, min, sunpack = pcall, math.min, string.unpack
+local puts_aside, begin_call, undo_call, uncount_rows =
+  inner.puts_aside, inner.begin_call, inner.undo_call, inner.uncount_rows
+local pcall, error, min, sunpack = pcall, error, math.min, string.unpack
 local co_create, co_resume, co_status = coroutine.create, coroutine.resume, coroutine.status
 
 local handlers -- of the script as it runs now: on_event, on_snapshot
@@ -50,6 +52,32 @@ local function handle_events()
     handlers.on_event(event, ctx)
   end
 end
+
+-- The same where events are put aside: each call can be taken back. An event that cannot be read is refused also if its
+-- handler caught the error.
+local function handle_events_apart()
+  local region, on_event = S[REGION], handlers.on_event
+  local ctx, fields = region.ctx, region.fields
+  while event_no < count do
+    if run_left == 0 then
+      local shape
+      shape, run_left, position = sunpack("<I2I2", packed, position)
+      read_event = shapes[shape]
+    end
+    run_left = run_left - 1
+    event_no = event_no + 1
+    tick(event_no)
+    local event, block, writer
+    event, block, writer, position = read_event(packed, position)
+    S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
+    fields.block = block
+    begin_call(region)
+    on_event(event, ctx)
+    if region.unreadable then error(region.unreadable, 0) end
+  end
+end
+
+local handle = puts_aside and handle_events_apart or handle_events
 
 -- Dry runs the events behind the one that is suspended, to learn which rows they will miss.
 local function run_ahead()
@@ -140,7 +168,14 @@ local function run(number, region_number, event_count, events)
     local _, _, block = sunpack("<I2I2i8", packed)
     prune_undo(block)
   end
-  running = co_create(handle_events)
+  running = co_create(handle)
+  return go_on(number)
+end
+
+-- Goes on behind the event that has just failed, as if it had not been.
+local function pass_over(number)
+  uncount_rows(undo_call())
+  running, S[MODE] = co_create(handle), RUN
   return go_on(number)
 end
 
@@ -159,6 +194,7 @@ end
 return {
   run = run,
   resume = resume,
+  pass_over = pass_over,
   snapshot = snapshot,
   set_handlers = function(found, less)
     handlers, checked, load_less = found, found, less

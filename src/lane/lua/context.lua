@@ -75,6 +75,8 @@ local function define_region(number, name, is_empty)
     tables = tables,
     undo = {},
     undo_count = 0,
+    journal = {},
+    journal_count = 0,
   }
 end
 

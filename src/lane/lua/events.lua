@@ -23,12 +23,20 @@ local function note_fetched(event, key)
   keys[key] = true
 end
 
+-- Notes that the event that counts cannot be read: it is refused, whatever its handler does about it.
+local function note_unreadable(problem)
+  if S[MODE] ~= DRY then S[REGION].unreadable = problem end
+end
+
 local function fetch_field(event, key)
   if not rawequal(event, S[EVENT]) then raise("an event can be read only while it is handled") end
   if type(key) ~= "string" then return nil end
   -- The host notes what it cannot read, and ends the run for it unless this is a dry run.
   local value, problem, is_large = host.field(key, S[MODE] ~= DRY)
-  if problem then raise("event." .. key .. ": " .. problem) end
+  if problem then
+    note_unreadable("event." .. key .. ": " .. problem)
+    raise("event." .. key .. ": " .. problem)
+  end
   if is_large then inner.check_all() end
   if value ~= nil then rawset(event, key, value) end
   note_fetched(event, key)
@@ -82,7 +90,10 @@ local function open_event(event)
   if rawmeta(event) == opened_meta then return event end
   if not rawequal(event, S[EVENT]) then raise("an event can be read only while it is handled") end
   local fields, problem = host.all_fields(S[MODE] ~= DRY)
-  if problem then raise("event: " .. problem) end
+  if problem then
+    note_unreadable("event: " .. problem)
+    raise("event: " .. problem)
+  end
   local keys = fetched[event] or {}
   setmeta(event, opened_meta)
   for key, value in next, fields do

@@ -101,6 +101,8 @@ pub(super) struct Host {
     pub(super) field_types: Arc<FieldTypes>,
     /// How many blocks back before-images are kept.
     pub(super) undo_depth: Depth,
+    /// Whether a call that fails is taken back, and its event put aside.
+    pub(super) puts_aside: bool,
 }
 
 impl Host {
@@ -124,6 +126,7 @@ impl Host {
         let table = lua.create_table()?;
         table.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
         table.raw_set("undo_depth", i64::try_from(self.undo_depth.get()).unwrap_or(i64::MAX))?;
+        table.raw_set("puts_aside", self.puts_aside)?;
         let watch = Arc::clone(&self.watch);
         table.raw_set(
             "tick",
@@ -197,6 +200,10 @@ impl Host {
 
     /// Notes that the current event cannot be read: the run ends for it, whatever the handler does.
     fn note_unreadable(&self, problem: String) {
+        if self.puts_aside {
+            // The inner side refuses the event itself, and goes on.
+            return;
+        }
         if let Place::Event(place) = self.watch.place() {
             self.lock().unreadable.get_or_insert((place, problem));
         }

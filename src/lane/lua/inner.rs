@@ -7,6 +7,7 @@ use mlua::prelude::*;
 pub(super) struct Inner {
     pub(super) run: LuaFunction,
     pub(super) resume: LuaFunction,
+    pub(super) pass_over: LuaFunction,
     pub(super) snapshot: LuaFunction,
     pub(super) seal: LuaFunction,
     pub(super) changed_rows: LuaFunction,
@@ -40,6 +41,7 @@ impl Inner {
         Ok(Self {
             run: inner.get("run")?,
             resume: inner.get("resume")?,
+            pass_over: inner.get("pass_over")?,
             snapshot: inner.get("snapshot")?,
             seal: inner.get("seal")?,
             changed_rows: inner.get("changed_rows")?,

@@ -14,6 +14,7 @@ local S, has_history, decode, clean = inner.run_state, inner.has_history, inner.
 local slow_get, slow_set, no_entity, no_row = inner.slow_get, inner.slow_set, inner.no_entity, inner.no_row
 local odd_column, mark, note_row, note_new = inner.odd_column, inner.mark, inner.note_row, inner.note_new
 local new_slot, is_key = inner.new_slot, inner.is_key
+local puts_aside, log_write = inner.puts_aside, inner.log_write
 
 local PACKED_TOGETHER <const>, PACKED_VALUES_MAX <const> = 8, 120 -- rows and values at most that are packed in one call
 local LOCALS_MAX <const> = 60 -- cells of a row that are checked in locals; more would not compile
@@ -355,6 +356,7 @@ local LIBRARY <const> = {
   note_new = note_new,
   new_slot = new_slot,
   is_key = is_key,
+  log_write = log_write,
 }
 local library_names, library_values = {}, {}
 for name in next, LIBRARY do
@@ -428,6 +430,7 @@ local set_source = template([[
       if not known[name] then odd_column(state, id, row, name) end
     end
     $check
+    $journal
     local batch, d, at = S[$BATCH]
     if slot then
       d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
@@ -461,6 +464,7 @@ local function make_set(kind, lines, names)
   local source = set_source({
     check = lines,
     keep = keep_lines(names, kind.cells),
+    journal = puts_aside and "log_write(state, id, false)" or "",
     row_id = cell(kind.id_at),
     row_writer = cell(kind.writer_at),
     row_batch = cell(kind.batch_at),

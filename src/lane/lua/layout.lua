@@ -84,4 +84,5 @@ return {
   template = template,
   run_state = new_run_state(),
   has_history = host.undo_depth > 0,
+  puts_aside = host.puts_aside,
 }

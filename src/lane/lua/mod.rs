@@ -14,6 +14,7 @@
 //! | `find.lua`, `queries.lua`, `indexes.lua`, `ordered.lua` | reads by column |
 //! | `question` | the queries that they ask of the store |
 //! | `writes.lua`, `undo.lua`, `seal.lua`, `sweep.lua` | what a batch writes, before-images, handing it out, eviction |
+//! | `journal.lua` | taking back what a failed call has written |
 //! | `calls.lua`, `context.lua`, `sandbox.lua` | calls of handlers, `ctx`, and what else a script may see |
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
@@ -42,7 +43,7 @@ use mlua::{LuaOptions, StdLib};
 
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
-use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows};
+use crate::lane::{Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Place, Round, SealedRows};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::CHUNK_EVENTS_MAX;
 use crate::model::schema::Schema;
@@ -96,16 +97,22 @@ fn step_of(status: i64, answer: LuaValue) -> Result<Step, String> {
     }
 }
 
+/// An event that is no JSON object. Those before it in its chunk are packed.
+struct NotPacked {
+    /// Its place in the lane.
+    at: usize,
+    problem: String,
+}
+
 /// Packs a chunk.
-fn pack(encoder: &mut EventEncoder, round: &Round, chunk: Chunk, packed: &mut Vec<u8>) -> Result<(), LaneError> {
+fn pack(encoder: &mut EventEncoder, round: &Round, chunk: Chunk, packed: &mut Vec<u8>) -> Result<(), NotPacked> {
     let Chunk { lane, base, count } = chunk;
     packed.clear();
     for at in base..base + count {
         let Some((event, page)) = round.event(lane, at) else { break };
         let writer = Writer::new(page.origin_no, event.line);
         if let Err(problem) = encoder.push(page.json(event), event.block.get(), writer, packed) {
-            let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
-            return Err(LaneError::Event(Box::new(place), problem));
+            return Err(NotPacked { at, problem });
         }
     }
     Ok(())
@@ -194,6 +201,7 @@ impl ScriptEngine {
             schema: Arc::clone(&context.schema),
             field_types: Arc::clone(&context.field_types),
             undo_depth: context.undo_depth,
+            puts_aside: context.puts_aside,
         };
         let mut engine = Self {
             name: factory.name.clone(),
@@ -248,9 +256,50 @@ impl ScriptEngine {
     }
 
     /// Goes on with a chunk whose rows have been loaded.
-    fn resume_chunk(&mut self, round: &Arc<Round>, chunk: Chunk) -> Result<Step, LaneError> {
+    fn resume_chunk(
+        &mut self,
+        round: &Arc<Round>,
+        chunk: Chunk,
+        failed: &mut Vec<FailedEvent>,
+    ) -> Result<Step, LaneError> {
         let resumed = self.enter(round, chunk, |engine| engine.host.inner()?.resume.call(chunk.lane + 1));
-        self.leave(resumed)
+        self.leave_or_go_on(round, chunk, resumed, failed)
+    }
+
+    /// What came of a call on behalf of a chunk. Where events are put aside, the chunk goes on behind each that fails.
+    fn leave_or_go_on(
+        &self,
+        round: &Arc<Round>,
+        chunk: Chunk,
+        mut answer: LuaResult<(i64, LuaValue)>,
+        failed: &mut Vec<FailedEvent>,
+    ) -> Result<Step, LaneError> {
+        loop {
+            match self.leave(answer) {
+                Err(LaneError::Handler { message, place: Place::Event(_), .. }) if self.context.puts_aside => {
+                    let at = chunk.base + self.context.watch.event().saturating_sub(1);
+                    failed.push(FailedEvent { lane: chunk.lane, at, error: message });
+                }
+                step => return step,
+            }
+            answer = self.enter(round, chunk, |engine| engine.host.inner()?.pass_over.call(chunk.lane + 1));
+        }
+    }
+
+    /// What becomes of an event that is no JSON object.
+    fn refuse(
+        &self,
+        round: &Round,
+        lane: usize,
+        NotPacked { at, problem }: NotPacked,
+        failed: &mut Vec<FailedEvent>,
+    ) -> Result<(), LaneError> {
+        if self.context.puts_aside {
+            failed.push(FailedEvent { lane, at, error: problem });
+            return Ok(());
+        }
+        let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
+        Err(LaneError::Event(Box::new(place), problem))
     }
 
     /// Calls into the VM on behalf of a chunk.
@@ -281,6 +330,7 @@ impl ScriptEngine {
         mut chunk: Chunk,
         mut step: Option<Step>,
         is_alone: bool,
+        failed: &mut Vec<FailedEvent>,
     ) -> Result<Option<Chunk>, LaneError> {
         let events = round.lanes.get(chunk.lane).map_or(0, |lane| lane.events.len());
         let mut ahead = None;
@@ -298,15 +348,25 @@ impl ScriptEngine {
                 // It was packed without the fields that come along now.
                 ahead = None;
             }
-            match ahead.take() {
+            let packed = match ahead.take() {
                 Some(packed) => {
                     std::mem::swap(&mut self.packed, &mut self.ahead);
-                    packed?;
+                    packed
                 }
                 None => {
                     self.encoder.begin_chunk(is_alone);
-                    pack(&mut self.encoder, round, chunk, &mut self.packed)?;
+                    let packed = pack(&mut self.encoder, round, chunk, &mut self.packed);
                     self.tell_news().map_err(|error| self.failure(&error))?;
+                    packed
+                }
+            };
+            if let Err(not_packed) = packed {
+                // The chunk ends before that event; or behind it, if it is the first.
+                chunk.count = not_packed.at - chunk.base;
+                if chunk.count == 0 {
+                    self.refuse(round, chunk.lane, not_packed, failed)?;
+                    chunk.base += 1;
+                    continue;
                 }
             }
             self.choose_arithmetic().map_err(|error| self.failure(&error))?;
@@ -319,7 +379,7 @@ impl ScriptEngine {
                 ahead = Some(packed);
                 answer
             };
-            step = Some(self.leave(answer)?);
+            step = Some(self.leave_or_go_on(round, chunk, answer, failed)?);
             self.tell_news().map_err(|error| self.failure(&error))?;
         }
     }
@@ -350,7 +410,7 @@ impl ScriptEngine {
         round: &Arc<Round>,
         chunk: Chunk,
         next: Chunk,
-    ) -> (LuaResult<(i64, LuaValue)>, Result<(), LaneError>) {
+    ) -> (LuaResult<(i64, LuaValue)>, Result<(), NotPacked>) {
         let mut encoder = std::mem::take(&mut self.encoder);
         let mut ahead = std::mem::take(&mut self.ahead);
         let both = {
@@ -496,25 +556,25 @@ impl ScriptEngine {
 }
 
 impl Engine for ScriptEngine {
-    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError> {
-        let mut suspended = Vec::new();
+    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<Vec<FailedEvent>, LaneError> {
+        let (mut suspended, mut failed) = (Vec::new(), Vec::new());
         for lane in lanes {
             let first = Chunk { lane: *lane, base: 0, count: 0 };
-            suspended.extend(self.run_chunks(round, first, None, suspended.is_empty())?);
+            suspended.extend(self.run_chunks(round, first, None, suspended.is_empty(), &mut failed)?);
         }
         while !suspended.is_empty() {
             self.supply().map_err(|error| self.failure(&error))?;
             let mut still = Vec::new();
             let others = suspended.len() - 1;
             for (at, chunk) in suspended.into_iter().enumerate() {
-                let step = self.resume_chunk(round, chunk)?;
+                let step = self.resume_chunk(round, chunk, &mut failed)?;
                 let is_alone = still.is_empty() && at == others;
-                still.extend(self.run_chunks(round, chunk, Some(step), is_alone)?);
+                still.extend(self.run_chunks(round, chunk, Some(step), is_alone, &mut failed)?);
             }
             suspended = still;
         }
         self.host.lock().lane = None;
-        Ok(())
+        Ok(failed)
     }
 
     fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError> {

@@ -15,7 +15,7 @@ pub(super) struct Piece {
 }
 
 /// In the order in which they are loaded: each asks only for what those before it give.
-pub(super) const FILES: [(&str, &str); 24] = [
+pub(super) const FILES: [(&str, &str); 25] = [
     ("layout", include_str!("layout.lua")),
     ("numeric", include_str!("numeric.lua")),
     ("values", include_str!("values.lua")),
@@ -30,6 +30,7 @@ pub(super) const FILES: [(&str, &str); 24] = [
     ("ordered", include_str!("ordered.lua")),
     ("queries", include_str!("queries.lua")),
     ("indexes", include_str!("indexes.lua")),
+    ("journal", include_str!("journal.lua")),
     ("find", include_str!("find.lua")),
     ("writes", include_str!("writes.lua")),
     ("kinds", include_str!("kinds.lua")),

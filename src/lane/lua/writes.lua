@@ -10,6 +10,7 @@ local key_of, check_columns, no_entity = inner.key_of, inner.check_columns, inne
 local note_dry, dry_get = inner.note_dry, inner.dry_get
 local state_of = inner.state_of
 local leave, enter, needs_before = inner.leave, inner.enter, inner.needs_before
+local puts_aside, log_write = inner.puts_aside, inner.log_write
 local move = table.move
 
 -- Handles of tables that the open batch changed, and how many rows it did.
@@ -60,6 +61,7 @@ local function slow_set(state, id, row)
   local before = before_write(state, id)
   -- Nothing has changed yet, if a column is refused.
   kind.read(row, taken, 1)
+  if puts_aside then log_write(state, id, false) end
   local batch, slot, d, at = S[BATCH], before
   if before then
     leave(state, id, before)
@@ -85,6 +87,7 @@ end
 local function delete_row(state, id)
   local before = before_write(state, id)
   if before == false or (before == nil and is_absent(state, id)) then return end
+  if puts_aside then log_write(state, id, true) end
   if before then
     leave(state, id, before)
     local kind = state[KIND]
@@ -142,5 +145,9 @@ return {
   take_touched = take_touched,
   changed_rows = function()
     return changed_rows
+  end,
+  -- A call that failed has changed that many rows, and its writes are taken back.
+  uncount_rows = function(rows)
+    changed_rows = changed_rows - rows
   end,
 }

@@ -17,7 +17,9 @@ use super::handler::{Context, EntityTable, Handler, TypeMap};
 use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
 use crate::lane::watch::Task;
-use crate::lane::{Ask, Engine, EngineContext, EngineFactory, LaneError, Loader, Round, SealedRows, Wanted};
+use crate::lane::{
+    Ask, Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Round, SealedRows, Wanted,
+};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::json_text::whole_characters;
 use crate::model::limits::DRY_EVENTS_MAX;
@@ -94,7 +96,9 @@ impl<H: Handler> RustEngine<H> {
         };
         let typed = match typed {
             Ok(typed) => typed,
-            Err(error) => return Called::Unreadable(error.to_string()),
+            Err(error) => {
+                return Called::Unreadable(format!("the event is not what the handler takes: {error}"));
+            }
         };
         let mut context = Context {
             rows: &mut self.rows,
@@ -136,7 +140,13 @@ impl<H: Handler> RustEngine<H> {
     }
 
     /// Handles a lane from an event on; returns the event that misses rows, which are in `rows.missed`.
-    fn run_lane(&mut self, round: &Arc<Round>, lane: usize, from: usize) -> Result<Option<usize>, LaneError> {
+    fn run_lane(
+        &mut self,
+        round: &Arc<Round>,
+        lane: usize,
+        from: usize,
+        failed: &mut Vec<FailedEvent>,
+    ) -> Result<Option<usize>, LaneError> {
         let Some(described) = round.lanes.get(lane) else { return Ok(None) };
         self.rows.know(described.region, &described.name);
         self.context.watch.begin(Task::Events { round: Arc::clone(round), lane, base: 0 });
@@ -147,6 +157,13 @@ impl<H: Handler> RustEngine<H> {
                 Called::Missed => {
                     self.run_ahead(round, lane, at);
                     return Ok(Some(at));
+                }
+                // Nothing of the call stays.
+                Called::Failed(HandlerError { message: error, .. }) | Called::Unreadable(error)
+                    if self.context.puts_aside =>
+                {
+                    self.rows.writes.clear();
+                    failed.push(FailedEvent { lane, at, error });
                 }
                 Called::Failed(error) => return Err(self.handler_error(error)),
                 Called::Unreadable(message) => return Err(unreadable(round, lane, at, message)),
@@ -239,19 +256,20 @@ fn read_event<H: Handler>(json: &str) -> Result<H::Event<'_>, serde_json::Error>
 
 fn unreadable(round: &Round, lane: usize, at: usize, message: String) -> LaneError {
     match round.place(lane, at) {
-        Some(place) => LaneError::Event(Box::new(place), format!("the event is not what the handler takes: {message}")),
+        Some(place) => LaneError::Event(Box::new(place), message),
         None => LaneError::Bug(message),
     }
 }
 
 impl<H: Handler> Engine for RustEngine<H> {
-    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<(), LaneError> {
+    fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<Vec<FailedEvent>, LaneError> {
+        let mut failed = Vec::new();
         self.rows.is_snapshot = false;
         let mut waiting: Vec<(usize, usize)> = lanes.iter().map(|lane| (*lane, 0)).collect();
         while !waiting.is_empty() {
             let (mut missing, mut missed) = (Vec::new(), Missed::default());
             for (lane, from) in waiting {
-                if let Some(at) = self.run_lane(round, lane, from)? {
+                if let Some(at) = self.run_lane(round, lane, from, &mut failed)? {
                     missing.push((lane, at));
                     missed.add(std::mem::take(&mut self.rows.missed));
                 }
@@ -260,7 +278,7 @@ impl<H: Handler> Engine for RustEngine<H> {
             waiting = missing;
         }
         self.context.watch.begin(Task::Idle);
-        Ok(())
+        Ok(failed)
     }
 
     fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError> {

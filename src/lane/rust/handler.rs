@@ -234,9 +234,17 @@ macro_rules! entity {
         $(index $($index:ident),+ $(,)?)?
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Debug, Clone)]
         $vis struct $name {
             $(#[allow(missing_docs)] $(#[$field_meta])* pub $field: $type),*
+        }
+
+        // Rows are equal if their values are: JSON as it came has no equality of its own.
+        impl ::std::cmp::PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                let values = |row: &Self| $crate::EntityRow::into_values(::std::clone::Clone::clone(row));
+                values(self) == values(other)
+            }
         }
 
         impl $crate::EntityRow for $name {

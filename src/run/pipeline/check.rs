@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::start::StartRegions;
+use super::start::{StartReading, StartRegions};
 use super::{Pipeline, ProgressHook};
-use crate::lane::{Assignment, Engine};
-use crate::model::checkpoint::Checkpoint;
+use crate::lane::{Assignment, Engine, FailedEvent};
 use crate::model::ids::{BatchClock, RegionNo};
 use crate::model::limits::WAIT_STEP;
+use crate::model::quarantine::Quarantined;
 use crate::run::engines::Job;
 use crate::run::error::{PipelineError, unopened};
 use crate::run::event_queue::{EventQueue, RoundLimits};
@@ -31,6 +31,8 @@ pub struct Checked {
     pub regions: Vec<String>,
     /// Whether the handlers make snapshots.
     pub has_snapshots: bool,
+    /// Events that a run would put aside.
+    pub quarantined: Vec<Quarantined>,
 }
 
 impl Pipeline {
@@ -45,12 +47,12 @@ impl Pipeline {
         self.try_handlers()?;
         let has_snapshots = self.factory.has_snapshots();
         if self.source.is_none() && self.source_path.is_none() {
-            return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots });
+            return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots, quarantined: Vec::new() });
         }
         let source = self.take_source()?;
         let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
         let shared = SharedParts::new(self.batch.memory_bytes, 0);
-        let pages = self.start_reader(source, Checkpoint::default(), Default::default(), &start, &shared)?;
+        let pages = self.start_reader(source, StartReading::default(), &start, &shared)?;
         let mut queue = EventQueue::default();
         let (mut names, mut seen) = (start.names.clone(), 0);
         // A silent source is waited for, as in a run, until the stop handle says otherwise.
@@ -66,7 +68,7 @@ impl Pipeline {
                 // What is tried is no state, so it cannot go back either.
                 Ok(FromReader::Rollback { .. } | FromReader::Source { .. }) => {}
                 Ok(FromReader::End { .. }) => break,
-                Ok(FromReader::Failed(error)) => return Err(error.into()),
+                Ok(FromReader::Failed { error, .. }) => return Err(error.into()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
             }
@@ -74,9 +76,9 @@ impl Pipeline {
         shared.read.stop.store(true, Ordering::Relaxed);
         drop(pages);
         queue.end(false);
-        let events = self.try_events(&mut queue, &names, start.all)?;
+        let (events, quarantined) = self.try_events(&mut queue, &names, start.all)?;
         let regions = names.iter().map(ToString::to_string).collect();
-        Ok(Checked { events, regions, has_snapshots })
+        Ok(Checked { events, regions, has_snapshots, quarantined })
     }
 
     /// Handles the sample, and computes each region's snapshot.
@@ -85,26 +87,31 @@ impl Pipeline {
         queue: &mut EventQueue,
         names: &[Arc<str>],
         all: Option<RegionNo>,
-    ) -> Result<u64, PipelineError> {
+    ) -> Result<(u64, Vec<Quarantined>), PipelineError> {
         let mut engines = self.trial_engines()?;
         let mut assignment = Assignment::new(engines.len());
-        let mut events = 0;
+        let (mut events, mut aside) = (0, Vec::new());
         while events < SAMPLE_EVENTS {
             let limits = RoundLimits { events: SAMPLE_EVENTS - events, ..RoundLimits::ANY };
             let Some((round, taken)) = queue.take(limits, names, all) else { break };
             events += taken.summary.events;
+            aside.extend(taken.refused.into_iter().map(|(_, event)| event));
             let round = Arc::new(round);
             for lane in 0..round.lanes.len() {
                 let engine = assignment.engine_for(round.lanes[lane].region, 1);
-                let (round, name, region) =
-                    (Arc::clone(&round), Arc::clone(&round.lanes[lane].name), round.lanes[lane].region);
+                let (name, region) = (Arc::clone(&round.lanes[lane].name), round.lanes[lane].region);
+                let (last_block, tried) = (taken.summary.last_block, Arc::clone(&round));
                 let run = move |engine: &mut dyn Engine| {
-                    engine.run(&round, &[lane])?;
-                    engine.snapshot(region, &name, taken.summary.last_block).map(drop)
+                    let failed = engine.run(&tried, &[lane])?;
+                    engine.snapshot(region, &name, last_block)?;
+                    Ok(failed)
                 };
-                engines.each(BatchClock::first(), vec![(engine, Box::new(run) as Job<()>)]).map_err(unopened)?;
+                let job = vec![(engine, Box::new(run) as Job<Vec<FailedEvent>>)];
+                let failed = engines.each(BatchClock::first(), job).map_err(unopened)?;
+                let failed = failed.into_iter().flat_map(|(_, failed)| failed);
+                aside.extend(failed.filter_map(|failed| round.put_aside(failed)).map(|(_, event)| event));
             }
         }
-        Ok(events)
+        Ok((events, aside))
     }
 }

@@ -25,6 +25,7 @@ use crate::run::error::PipelineError;
 use crate::run::event_queue::EventQueue;
 use crate::run::hooks::Hooks;
 use crate::run::in_flight::{InFlight, Stopping};
+use crate::run::kept::KeptEvents;
 use crate::run::memory::MemoryBudget;
 use crate::run::report::{Report, SnapshotCounts, memory_peak_bytes};
 use crate::run::seal_policy::SealPolicy;
@@ -47,6 +48,8 @@ struct Stored {
     set_back: Vec<RegionNo>,
     log: BlockLog,
     is_empty: Arc<[bool]>,
+    /// Events that are in quarantine.
+    quarantined: u64,
 }
 
 impl Pipeline {
@@ -71,7 +74,10 @@ impl Pipeline {
         };
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
-        let pages = self.start_reader(source, checkpoint, (stored.window, stored.source), &stored.regions, &shared)?;
+        // If nothing else is committed, there is no event that has a block.
+        let has_only_refused = checkpoint.blocks == 1 && checkpoint.events == stored.quarantined;
+        let reading = StartReading { checkpoint, window: stored.window, committed: stored.source, has_only_refused };
+        let pages = self.start_reader(source, reading, &stored.regions, &shared)?;
         // A rollback is finished all the same.
         let stop = rollback.is_none().then(|| self.stop.flag());
         let publish = self.prepare_publish(target, store.as_ref(), &shared, stop)?;
@@ -94,6 +100,7 @@ impl Pipeline {
                 all,
                 sealer,
                 rollback: rollback.map(BlockNo::new),
+                quarantine_max: self.errors.max,
             },
             incoming: Incoming { pages, budget: Arc::clone(&shared.budget), regions: names },
             queue: EventQueue::after(checkpoint.block.map(BlockNo::new)),
@@ -108,6 +115,9 @@ impl Pipeline {
             meter: self.meter.clone(),
             hooks: Hooks::new(self.hook.as_mut(), self.rollback_hook.as_mut()),
             round_events: ROUND_EVENTS_MIN as usize,
+            kept: KeptEvents::new(self.batch.memory_bytes),
+            quarantined: stored.quarantined,
+            failed_block: None,
             origins: Arc::default(),
             outcome: Outcome::default(),
         };
@@ -160,7 +170,8 @@ impl Pipeline {
         let log =
             BlockLog::new(Depth::new(self.rollback_depth), UndoBase::at(&checkpoint, hash, progress), last_blocks);
         let source = CommittedSource::new(&checkpoint, progress, &window, store.source_files()?);
-        Ok(Stored { checkpoint, window, source, regions, set_back, log, is_empty: store.empty_entities()?.into() })
+        let (is_empty, quarantined) = (store.empty_entities()?.into(), store.quarantined()?);
+        Ok(Stored { checkpoint, window, source, regions, set_back, log, is_empty, quarantined })
     }
 
     /// What engines over those rows are made with.
@@ -180,14 +191,14 @@ impl Pipeline {
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::clone(loads),
+            puts_aside: self.errors.puts_aside(),
         }
     }
 
     pub(super) fn start_reader(
         &self,
         source: Box<dyn Source>,
-        checkpoint: Checkpoint,
-        (window, committed): (Window, CommittedSource),
+        StartReading { checkpoint, window, committed, has_only_refused }: StartReading,
         regions: &StartRegions,
         shared: &SharedParts,
     ) -> Result<Receiver<FromReader>, PipelineError> {
@@ -202,6 +213,8 @@ impl Pipeline {
             depth: self.rollback_depth.into(),
             until: self.until.map(BlockNo::new),
             known_regions: regions.names.clone(),
+            puts_aside: self.errors.puts_aside(),
+            has_only_refused,
         };
         let (sender, pages) = bounded(PAGES_WAITING_MAX);
         let SharedParts { budget, read, recorder, .. } = shared;
@@ -227,6 +240,7 @@ impl Pipeline {
             resumed_from: before.block,
             rollbacks,
             late_skipped: reading.late_skipped,
+            quarantined: reading.quarantined,
             snapshots,
             unpublished,
             times: reading.times,
@@ -241,6 +255,17 @@ impl Pipeline {
             was_stopped: was_stopped || self.stop.0.load(Ordering::Relaxed),
         }
     }
+}
+
+/// What the reader has to know of what is committed.
+#[derive(Default)]
+pub(super) struct StartReading {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) window: Window,
+    /// What of the source is committed.
+    pub(super) committed: CommittedSource,
+    /// Whether every event that is committed was put aside.
+    pub(super) has_only_refused: bool,
 }
 
 /// Regions that have their numbers before the first event.

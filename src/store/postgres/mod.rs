@@ -12,7 +12,7 @@
 //! | `write`, `refused_row` | one batch, one transaction; which row of one is refused |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
-//! | `snapshots` | reading snapshots and status |
+//! | `snapshots`, `quarantine` | reading snapshots and status; events that were put aside |
 
 mod address;
 mod binary;
@@ -23,6 +23,7 @@ mod lock;
 mod outage;
 mod outbox;
 mod pooler;
+mod quarantine;
 mod refused_row;
 mod rows;
 mod session;
@@ -352,6 +353,10 @@ impl Store for PostgresStore {
 
     fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
         self.ask("reading the regions", |link, plan| tables::set_back_regions(link, &plan.pipeline))
+    }
+
+    fn quarantined(&mut self) -> Result<u64, StoreError> {
+        self.ask("counting the quarantine", |link, plan| quarantine::count(link, &plan.pipeline))
     }
 
     fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {

@@ -10,7 +10,8 @@ use postgres::types::Type;
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
 use super::session::{Link, Purpose, Session, Stop};
-use super::{PostgresAddress, StoreError, advice, tables};
+use super::{PostgresAddress, StoreError, advice, quarantine, tables};
+use crate::batch::Quarantined;
 use crate::model::timestamp::Timestamp;
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
@@ -176,6 +177,11 @@ impl SnapshotReader for PostgresSnapshots {
             status
         })
     }
+
+    fn quarantined(&mut self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {
+        let pipeline = pipeline.to_owned();
+        self.ask("reading the quarantine", move |link| quarantine::read(link, &pipeline))
+    }
 }
 
 fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fault> {
@@ -203,6 +209,6 @@ fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fau
         });
     }
     let committed_at = committed_at.map(|Moment(time)| time.to_millis_text());
-    let signature = tables::signature(link, pipeline)?;
-    Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, signature }))
+    let (signature, quarantined) = (tables::signature(link, pipeline)?, quarantine::count(link, pipeline)?);
+    Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, signature, quarantined }))
 }

@@ -53,6 +53,12 @@ CREATE TABLE IF NOT EXISTS forebay.history (
     head text NOT NULL, rows bytea NOT NULL,
     PRIMARY KEY (pipeline, batch)
 );
+CREATE TABLE IF NOT EXISTS forebay.quarantine (
+    pipeline text COLLATE "C" NOT NULL, batch bigint NOT NULL, number bigint NOT NULL, file text NOT NULL,
+    line bigint NOT NULL, block bigint NOT NULL, place bigint, region text COLLATE "C", stage text NOT NULL,
+    error text NOT NULL, event text NOT NULL, time timestamptz NOT NULL,
+    PRIMARY KEY (pipeline, batch, number)
+);
 -- It is written once and read rarely: packing it would cost each commit.
 ALTER TABLE forebay.history ALTER COLUMN rows SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX IF NOT EXISTS snapshots_id ON forebay.snapshots (pipeline, id);
@@ -156,8 +162,8 @@ fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
 /// What there is.
 struct Survey {
     has_own: bool,
-    /// Whether the tables are those of this version: an earlier one knew no files of a source.
-    has_files: bool,
+    /// Whether our tables that came later are there too.
+    has_later: bool,
     has_schema: bool,
     /// Whether the pipeline has its signature.
     is_signed: bool,
@@ -185,7 +191,7 @@ impl Survey {
     fn take(link: &mut Link, plan: &StorePlan) -> Result<Self, Fault> {
         let pipeline = (&plan.pipeline as _, Type::TEXT);
         let sql = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL AND to_regclass('forebay.history') IS NOT NULL,
-                     to_regclass('forebay.source_files') IS NOT NULL,
+                     to_regclass('forebay.source_files') IS NOT NULL AND to_regclass('forebay.quarantine') IS NOT NULL,
                      EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
                      ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
                      ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)
@@ -199,7 +205,7 @@ impl Survey {
         let keys: Vec<String> = row.try_get(4)?;
         let mut survey = Self {
             has_own: row.try_get(0)?,
-            has_files: row.try_get(1)?,
+            has_later: row.try_get(1)?,
             has_schema: row.try_get(2)?,
             is_signed: row.try_get(5)?,
             known: None,
@@ -299,7 +305,7 @@ impl Survey {
     /// Whether all that the plan needs is there, but for indexes.
     fn is_complete(&self, plan: &StorePlan) -> bool {
         let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&entity.columns_text());
-        self.has_files
+        self.has_later
             && self.is_signed
             && self.known == Some((FORMAT, plan.has_snapshots))
             && plan.schema.entities().iter().all(has_entity)

@@ -23,6 +23,7 @@ use postgres::types::{ToSql, Type};
 
 use super::binary::{COPY_HEADER, COPY_TRAILER, Moment, RawArray, gather, types_of};
 use super::fault::Fault;
+use super::quarantine;
 use super::session::{Link, Param};
 use super::snapshots::NEWEST;
 use super::source;
@@ -264,6 +265,7 @@ impl Statement {
         }
         statement.undo_record(batch);
         statement.source_files(batch);
+        statement.quarantine(batch);
         if batch.snapshots.is_empty() {
             if batch.undone.is_none() {
                 statement.regions(batch);
@@ -413,6 +415,27 @@ impl Statement {
                 source::COLUMNS
             ));
         }
+    }
+
+    /// Events that the batch puts aside; of a rollback, those of later blocks come out.
+    fn quarantine(&mut self, batch: &SealedBatch) {
+        if let Some(undone) = &batch.undone {
+            let to = self.param(undone.to, Type::INT8);
+            self.add(&format!(
+                ", quarantine_undone AS (DELETE FROM forebay.quarantine WHERE {GATE} AND pipeline = $1 AND block > {to})"
+            ));
+        }
+        if batch.quarantined.is_empty() {
+            return;
+        }
+        let number = self.param(signed(batch.after.batch), Type::INT8);
+        let columns = quarantine::arrays(&batch.quarantined).map(|(array, kind)| self.param(array, kind)).join(", ");
+        self.add(&format!(
+            ", quarantine AS (INSERT INTO forebay.quarantine
+                 (pipeline, batch, number, file, line, block, place, region, stage, error, event, time)
+               SELECT $1, {number}, q.* FROM unnest({columns})
+                 q (number, file, line, block, place, region, stage, error, event, time) WHERE {GATE})"
+        ));
     }
 
     /// The regions that had events, as a table of parameters.

@@ -9,6 +9,7 @@
 //! | `write` | one batch, one transaction |
 //! | `source` | what of its source is committed |
 //! | `undo_log` | one record per batch, by which it can be rolled back |
+//! | `quarantine` | events that were put aside |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
@@ -17,6 +18,7 @@ mod busy;
 mod find;
 mod lock;
 mod outbox;
+mod quarantine;
 mod read_only;
 mod rows;
 mod snapshots;
@@ -248,6 +250,11 @@ impl Store for SqliteStore {
 
     fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
         self.ask("reading the regions", |open, plan| undo_log::set_back_regions(open, &plan.pipeline))
+    }
+
+    fn quarantined(&mut self) -> Result<u64, StoreError> {
+        let doing = self.name.sql("counting the quarantine");
+        quarantine::count(&self.connection, &self.plan.pipeline).map_err(doing)
     }
 
     fn readers(&self) -> Arc<dyn OpenReader> {

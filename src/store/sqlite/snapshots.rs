@@ -6,7 +6,8 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::read_only::{self, Still};
-use super::{BUSY_TIMEOUT, StoreError, StoreName, tables};
+use super::{BUSY_TIMEOUT, StoreError, StoreName, quarantine, tables};
+use crate::batch::Quarantined;
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
 
@@ -90,6 +91,10 @@ impl SnapshotReader for SqliteSnapshots {
     fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError> {
         self.ask(|open| open.read_status(pipeline))
     }
+
+    fn quarantined(&mut self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {
+        self.ask(|open| open.read_quarantine(pipeline))
+    }
 }
 
 /// One look each.
@@ -165,7 +170,12 @@ impl SqliteSnapshots {
             rows.collect::<rusqlite::Result<Vec<_>>>()
         });
         let regions = regions.map_err(&doing)?;
-        let signature = tables::signature(&self.connection, pipeline).map_err(doing)?;
-        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, signature }))
+        let signature = tables::signature(&self.connection, pipeline).map_err(&doing)?;
+        let quarantined = quarantine::count(&self.connection, pipeline).map_err(doing)?;
+        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, signature, quarantined }))
+    }
+
+    fn read_quarantine(&self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {
+        quarantine::read(&self.connection, pipeline).map_err(self.name.sql("reading the quarantine"))
     }
 }

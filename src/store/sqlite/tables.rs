@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan, find, source, undo_log};
+use super::{StoreError, StoreName, StorePlan, find, quarantine, source, undo_log};
 use crate::batch::RegionTouch;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::schema::{Column, Entity, parse_columns};
@@ -44,8 +44,10 @@ CREATE TABLE IF NOT EXISTS forebay_signatures (
 pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &StorePlan) -> Result<(), StoreError> {
     let sql = name.sql("making the tables");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&sql)?;
-    transaction.execute_batch(OWN_TABLES).and_then(|()| transaction.execute_batch(undo_log::TABLE)).map_err(&sql)?;
-    transaction.execute_batch(source::TABLE).and_then(|()| source::add_columns(&transaction)).map_err(&sql)?;
+    for tables in [OWN_TABLES, undo_log::TABLE, quarantine::TABLE, source::TABLE] {
+        transaction.execute_batch(tables).map_err(&sql)?;
+    }
+    source::add_columns(&transaction).map_err(&sql)?;
     check_format(&transaction, name, plan)?;
     let differences = differences(&transaction, plan).map_err(&sql)?;
     if !differences.is_empty() {

@@ -1,4 +1,4 @@
-//! One batch, one transaction: checkpoint, rows, undo log, regions, snapshots.
+//! One batch, one transaction: checkpoint, rows, undo log, quarantine, regions, snapshots.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior};
 
-use super::{StoreError, StoreName, StorePlan, source, undo_log};
+use super::{StoreError, StoreName, StorePlan, quarantine, source, undo_log};
 use crate::batch::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::limits::SNAPSHOT_PRUNE_ROWS_MAX;
@@ -69,6 +69,7 @@ pub(super) fn commit(
     }
     undo_log::write(&transaction, &plan.pipeline, batch).map_err(name.sql("writing the history"))?;
     source::write_files(&transaction, &plan.pipeline, batch).map_err(name.sql("noting the files"))?;
+    quarantine::write(&transaction, &plan.pipeline, batch).map_err(name.sql("writing the quarantine"))?;
     let now = Timestamp::now();
     touch_regions(&transaction, plan, &batch.touched).map_err(name.sql("noting the regions"))?;
     let snapshots = write_snapshots(&transaction, plan, &batch.snapshots).map_err(name.sql("writing snapshots"))?;

@@ -34,6 +34,8 @@ pub enum Op {
     Count(Option<(Comparison, i8)>),
     /// Deletes the first one of those above a value.
     Take(i8),
+    /// Writes, reads and deletes, and then fails: it is put aside.
+    Fail(u8, i8),
 }
 
 pub fn text_of(comparison: Comparison) -> &'static str {
@@ -52,6 +54,7 @@ pub fn op_json(op: &Op) -> Json {
         Op::FindTag(tag, where_) => json!({"op": "tag", "id": tag, "where": condition(where_)}),
         Op::Count(where_) => json!({"op": "count", "where": condition(where_)}),
         Op::Take(v) => json!({"op": "take", "v": v}),
+        Op::Fail(id, v) => json!({"op": "fail", "id": id, "v": v}),
     }
 }
 
@@ -121,6 +124,17 @@ pub fn handle(event: &Event, items: &mut dyn Items) -> Result<(), HandlerError> 
             let all = items.count(&Wanted::default())?;
             items.note(&note, format!("{count} of {all}"))
         }
+        "fail" => {
+            let old = items.get(&id)?.and_then(|item| item.v).unwrap_or(0);
+            let v = Some(old + event.v.unwrap_or(0));
+            items.set(&id, Some(Item { v, tag: tag_of(v) }))?;
+            items.set(&format!("k{}", (event.id + 1) % 7), None)?;
+            items.set(&format!("k{}", (event.id + 2) % 7), Some(Item { v: event.v, tag: tag_of(event.v) }))?;
+            let found = items.find(&Wanted { v: None, tag: None, order: 2, limit: Some(2) })?;
+            items.note(&note, found.join(" "))?;
+            items.set(&id, None)?;
+            Err(HandlerError::new("it was to fail"))
+        }
         _ => {
             let v = Some((Comparison::Greater, event.v.unwrap_or(0)));
             let found = items.find(&Wanted { v, order: 2, limit: Some(1), tag: None })?;
@@ -182,6 +196,8 @@ pub struct Region {
     pub notes: BTreeMap<String, String>,
     pub events: u64,
     pub last_block: i64,
+    /// Events that were put aside.
+    pub aside: u64,
 }
 
 impl Region {

@@ -26,6 +26,15 @@ function on_event(e, ctx)
     ctx.note:set(note, { text = ids(ctx.item:find{ where = where }) })
   elseif e.op == "count" then
     ctx.note:set(note, { text = ctx.item:count{ where = where } .. " of " .. ctx.item:count() })
+  elseif e.op == "fail" then
+    local old = ctx.item:get(id)
+    local v = (old and old.v or 0) + e.v
+    ctx.item:set(id, { v = v, tag = tag(v) })
+    ctx.item:delete("k" .. (e.id + 1) % 7)
+    ctx.item:set("k" .. (e.id + 2) % 7, { v = e.v, tag = tag(e.v) })
+    ctx.note:set(note, { text = ids(ctx.item:find{ order = "-v", limit = 2 }) })
+    ctx.item:delete(id)
+    error("it was to fail")
   else
     local found = ctx.item:find{ where = {{ "v", ">", e.v }}, order = "-v", limit = 1 }
     if found[1] then ctx.item:delete(found[1].id) end

@@ -2,7 +2,7 @@
 //!
 //! A history is a stream of blocks over several regions, with forks, run in pieces: with restarts over a source that is
 //! read from its beginning again or goes on, commits that fail before or after they are durable, rollbacks that are asked
-//! for, memory so short that all that is committed is let go. Handlers write down what they read, so that a wrong read is
+//! for, memory so short that all that is committed is let go, events that fail and are put aside. Handlers write down what they read, so that a wrong read is
 //! a wrong state. After each run the store must hold what the model says: rows, regions, counts, snapshots.
 //!
 //! `FOREBAY_SOAK=N` runs N histories with other seeds instead: see `make soak`.

@@ -43,7 +43,11 @@ impl Model {
         for (region, json) in &block.events {
             let event: Event = serde_json::from_str(json).expect("an event");
             let region = state.entry(region.clone()).or_default();
-            handle(&event, region).expect("the model");
+            let mut tried = region.clone();
+            match handle(&event, &mut tried) {
+                Ok(()) => *region = tried,
+                Err(_) => region.aside += 1,
+            }
             region.events += 1;
             region.last_block = block.number;
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::config::{BatchConfig, SnapshotsConfig};
+use forebay::config::{BatchConfig, ErrorsConfig, SnapshotsConfig};
 use forebay::snapshot::Every;
 use forebay::source::{Next, Source, SourceError, SourceEvent};
 use forebay::store::batch::UndoRecord;
@@ -96,6 +96,9 @@ impl Store for Failing {
     fn set_back_regions(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
         self.inner.set_back_regions()
     }
+    fn quarantined(&mut self) -> Result<u64, StoreError> {
+        self.inner.quarantined()
+    }
     fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {
         self.inner.encoder()
     }
@@ -137,7 +140,8 @@ impl Place {
         let store = store.with_ttl(Duration::from_secs(86_400)).expect("a plan");
         let url = StoreUrl::parse(&self.url, Path::new("")).expect("an address");
         let inner = store::open(&url, store).expect("the store");
-        pipeline.store(Failing { inner, left: fails }).batch(batch).snapshots(snapshots).rollback_depth(plan.depth)
+        let pipeline = pipeline.store(Failing { inner, left: fails }).batch(batch).snapshots(snapshots);
+        pipeline.rollback_depth(plan.depth).errors(ErrorsConfig::quarantine(1_000_000))
     }
 }
 
@@ -180,6 +184,9 @@ pub fn check(place: &Place, model: &Model, when: &str) -> Result<(), TestCaseErr
         .map(|(name, region)| vec![name.clone(), region.events.to_string(), region.last_block.to_string()])
         .collect();
     prop_assert_eq!(regions, expected, "regions, {}", when);
+    let aside = place.query("SELECT count(*) FROM forebay_quarantine");
+    let expected = state.values().map(|region| region.aside).sum::<u64>();
+    prop_assert_eq!(&aside, &[[expected.to_string()]], "events put aside, {}", when);
     let mut newest = place.query("SELECT region, doc FROM forebay_snapshots ORDER BY region, seq DESC");
     newest.dedup_by(|later, first| later[0] == first[0]);
     let known: BTreeSet<&String> = newest.iter().map(|row| &row[0]).collect();

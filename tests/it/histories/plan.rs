@@ -42,6 +42,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => (0..3u8, condition()).prop_map(|(tag, c)| Op::FindTag(tag, c)),
         2 => condition().prop_map(Op::Count),
         1 => (-3..4i8).prop_map(Op::Take),
+        2 => (0..7u8, -3..4i8).prop_map(|(id, v)| Op::Fail(id, v)),
     ]
 }
 
