@@ -66,13 +66,14 @@ pub use model::cause::{Cause, Reason};
 pub use model::checkpoint::Checkpoint;
 pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth, EntityNo};
-// The program takes some of the bounds for its messages, and how texts are shown; none of them is a promise.
+pub use model::json_text::ExactJson;
 pub use model::numeric::{Numeric, NumericError};
 pub use model::query;
 pub use model::schema::{Column, Entity, Schema, SchemaError};
 pub use model::setting::SettingError;
 pub use model::timestamp::{Timestamp, TimestampError};
 pub use model::value::{ColumnType, Row, Value};
+// The program takes some of the bounds for its messages, and how texts are shown; none of them is a promise.
 #[doc(hidden)]
 pub use model::{address, limits, text};
 pub use run::{

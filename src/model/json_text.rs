@@ -8,6 +8,39 @@ use serde_json::value::RawValue;
 
 use crate::model::limits::JSON_DEPTH_MAX;
 
+/// A JSON value with all the digits of its numbers, in canonical form: what a `jsonb` column holds. A
+/// [`serde_json::Value`] keeps numbers as floats, and loses some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExactJson(Box<str>);
+
+impl ExactJson {
+    /// The JSON: keys sorted, no spaces.
+    pub fn get(&self) -> &str {
+        &self.0
+    }
+
+    /// A value from what [`ExactJson::get`] gave.
+    pub(crate) fn from_canonical(json: &str) -> Self {
+        Self(json.into())
+    }
+}
+
+impl Default for ExactJson {
+    /// Null.
+    fn default() -> Self {
+        Self("null".into())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ExactJson {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: Box<RawValue> = serde::Deserialize::deserialize(deserializer)?;
+        let json = canonical(raw.get(), &[]);
+        let json = json.ok_or_else(|| serde::de::Error::custom(format!("nested deeper than {JSON_DEPTH_MAX}")))?;
+        Ok(Self(json.into_boxed_str()))
+    }
+}
+
 /// Digits of a decimal number that a float keeps whatever the number.
 const FLOAT_DIGITS: usize = 15;
 /// The smallest float for which that holds, with room to spare.
@@ -28,6 +61,7 @@ pub(crate) fn float_of(number: &str) -> Option<f64> {
 }
 
 /// How many digits the shortest decimal form of a float has.
+#[cfg(any(feature = "lua", test))]
 pub(crate) fn float_digits(value: f64) -> usize {
     decimal_parts(&format!("{value:e}")).map_or(0, |(_, digits, _)| digits.len())
 }
@@ -49,6 +83,7 @@ fn decimal_parts(number: &str) -> Option<(bool, String, i64)> {
 }
 
 /// Whether a value occurs in a JSON text as a number, or as the digits of one in a text.
+#[cfg(feature = "lua")]
 pub(crate) fn has_number(json: &str, is_it: impl Fn(&str) -> bool) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
     let parts = json.as_bytes().chunk_by(|a, b| is_part(a) == is_part(b));

@@ -9,7 +9,7 @@ use std::ops::{Add, Mul, Neg, Sub};
 use std::str::FromStr;
 
 use bigdecimal::num_bigint::BigInt;
-use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive, Zero};
+use bigdecimal::{BigDecimal, ToPrimitive, Zero};
 
 use crate::model::limits::{NUMERIC_DIGITS_AFTER_MAX, NUMERIC_DIGITS_BEFORE_MAX, NUMERIC_DIVISION_SCALE_MIN};
 
@@ -97,8 +97,9 @@ impl Numeric {
     }
 
     /// The number with so many digits after the point, rounded half away from zero.
+    #[cfg(feature = "lua")]
     pub(crate) fn to_fixed(&self, digits: u16) -> String {
-        self.to_big().with_scale_round(i64::from(digits), RoundingMode::HalfUp).to_plain_string()
+        self.to_big().with_scale_round(i64::from(digits), bigdecimal::RoundingMode::HalfUp).to_plain_string()
     }
 
     /// The quotient: exact where it comes out even within twenty digits after the point (or as many as the operands

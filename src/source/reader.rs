@@ -923,6 +923,7 @@ mod tests {
     fn a_region_that_is_not_in_the_list_is_refused() {
         let plan = ReadPlan { region_ids: Some(vec!["east".into(), "west".into()]), ..plan(&[], 10) };
         let refused = read(plan, script(&[A]));
-        assert_eq!(refused, "source:0: region \"r\" is not in [regions] ids; expected one of east, west");
+        let said = "source:0: region \"r\" is not in [regions] ids; expected one of east, west";
+        assert_eq!(refused, format!("{said}\n  {PUT_ASIDE_HINT}"));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use forebay::{Context, EntityTable, Handler, HandlerError, Numeric, Pipeline};
+use forebay::{Context, EntityTable, ExactJson, Handler, HandlerError, Numeric, Pipeline};
 use serde_json::value::RawValue;
 
 use crate::support::project::Project;
@@ -206,7 +206,7 @@ fn text(chance: &mut Chance) -> (String, String) {
     for _ in 0..chance.below(6) {
         let (written, is) = [
             ("abc", "abc"),
-            ("\\ud83d", "\u{fffd}"),
+            ("\\ud83dz", "\u{fffd}z"),
             ("\\uDE00x", "\u{fffd}x"),
             ("\\ud83d\\ude00", "😀"),
             ("\\\\u0041", "\\u0041"),
@@ -478,7 +478,7 @@ forebay::entity! {
     struct Kept in "kept" {
         n: Numeric,
         text: String,
-        doc: Box<RawValue>,
+        doc: ExactJson,
     }
 }
 
@@ -486,7 +486,7 @@ forebay::entity! {
 struct Came {
     n: Numeric,
     text: String,
-    doc: Box<RawValue>,
+    doc: ExactJson,
 }
 
 struct Keeper;

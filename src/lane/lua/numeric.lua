@@ -267,6 +267,7 @@ local numbers = {
   meta = meta,
   parse = parse,
   text = text,
+  canonical = from_canonical,
   from_json = from_json,
   from_float = from_float,
   plain = plain,

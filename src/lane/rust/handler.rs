@@ -4,10 +4,9 @@ use std::any::TypeId;
 
 use serde::Deserialize;
 use serde_json::Value as Json;
-use serde_json::value::RawValue;
 
 use crate::model::ids::{BlockNo, EntityNo, RegionNo};
-use crate::model::json_text;
+use crate::model::json_text::ExactJson;
 use crate::model::limits::ID_BYTES_MAX;
 use crate::model::numeric::Numeric;
 use crate::model::query::{Comparison, Condition, OrderBy, Query};
@@ -180,22 +179,7 @@ column_value!(Numeric, Numeric, |v| v, v => v.clone(), Self::ZERO);
 column_value!(Timestamp, Timestamptz, |v| v, v => *v, Self::default());
 column_value!(Vec<u8>, Bytes, Vec::into_boxed_slice, v => v.to_vec(), Self::new());
 column_value!(Json, Jsonb, |v: Json| v.to_string().into_boxed_str(), v => serde_json::from_str(v).unwrap_or_default(), Json::Null);
-
-/// JSON as it came, with all its digits: a [`serde_json::Value`] keeps numbers as floats, and loses some.
-impl ColumnValue for Box<RawValue> {
-    const KIND: ColumnType = ColumnType::Jsonb;
-    fn into_value(self) -> Value {
-        // Nested too deep for that, it stays as it is.
-        let text = json_text::canonical(self.get(), &[]).unwrap_or_else(|| self.get().to_owned());
-        Value::Jsonb(text.into_boxed_str())
-    }
-    fn from_value(value: &Value) -> Self {
-        match value {
-            Value::Jsonb(text) => RawValue::from_string(text.to_string()).unwrap_or_default(),
-            _ => Self::default(),
-        }
-    }
-}
+column_value!(ExactJson, Jsonb, |v: ExactJson| v.get().into(), v => ExactJson::from_canonical(v), ExactJson::default());
 
 impl<T: ColumnValue> ColumnValue for Option<T> {
     const KIND: ColumnType = T::KIND;
@@ -234,17 +218,9 @@ macro_rules! entity {
         $(index $($index:ident),+ $(,)?)?
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone)]
+        #[derive(Debug, Clone, PartialEq)]
         $vis struct $name {
             $(#[allow(missing_docs)] $(#[$field_meta])* pub $field: $type),*
-        }
-
-        // Rows are equal if their values are: JSON as it came has no equality of its own.
-        impl ::std::cmp::PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                let values = |row: &Self| $crate::EntityRow::into_values(::std::clone::Clone::clone(row));
-                values(self) == values(other)
-            }
         }
 
         impl $crate::EntityRow for $name {
