@@ -189,7 +189,8 @@ impl Comparison {
             _ => {
                 let origin = Arc::clone(&event.origin);
                 self.blocks.push_back(ReadBlock { block, sum, origin, line: event.line });
-                let oldest = self.depth.oldest(block);
+                // A branch that is held may turn out to have left from any block that can be rolled back to.
+                let oldest = self.depth.oldest(self.committed.block.map_or(block, |tip| tip.min(block)));
                 while self.blocks.len() > 2 && self.blocks.front().is_some_and(|first| first.block < oldest) {
                     self.blocks.pop_front();
                 }

@@ -74,9 +74,7 @@ impl Pipeline {
         };
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
-        // If nothing else is committed, there is no event that has a block.
-        let has_only_refused = checkpoint.blocks == 1 && checkpoint.events == stored.quarantined;
-        let reading = StartReading { checkpoint, window: stored.window, committed: stored.source, has_only_refused };
+        let reading = StartReading::new(checkpoint, stored.window, stored.source, stored.quarantined);
         let pages = self.start_reader(source, reading, &stored.regions, &shared)?;
         // A rollback is finished all the same.
         let stop = rollback.is_none().then(|| self.stop.flag());
@@ -266,6 +264,14 @@ pub(super) struct StartReading {
     pub(super) committed: CommittedSource,
     /// Whether every event that is committed was put aside.
     pub(super) has_only_refused: bool,
+}
+
+impl StartReading {
+    fn new(checkpoint: Checkpoint, window: Window, committed: CommittedSource, quarantined: u64) -> Self {
+        // If nothing else is committed, there is no event that has a block.
+        let has_only_refused = checkpoint.blocks == 1 && checkpoint.events == quarantined;
+        Self { checkpoint, window, committed, has_only_refused }
+    }
 }
 
 /// Regions that have their numbers before the first event.

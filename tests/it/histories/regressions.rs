@@ -84,3 +84,8 @@ fn a_source_that_begins_anew_after_a_rollback_before_its_first_block() {
     ];
     check(7, false, steps);
 }
+
+#[test]
+fn what_is_compared_reaches_back_to_where_a_long_branch_left() {
+    check(2, false, vec![block(1), block(1), Restart(false), Fork(1), block(1), block(2)]);
+}
