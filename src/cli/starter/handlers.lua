@@ -1,10 +1,11 @@
 -- Called once for each event, in order within its region.
 function on_event(event, ctx)
-  local product = ctx.product:get(event.product) or { sold = 0, revenue = numeric(0) }
-  product.sold = product.sold + event.quantity
-  product.revenue = product.revenue + numeric(event.price) * event.quantity
-  product.last_at = event.time
-  ctx.product:set(event.product, product)
+  -- Adds to the row, exactly, and makes it if it is not there.
+  ctx.product:add(event.product, {
+    sold = event.quantity,
+    revenue = numeric(event.price) * event.quantity,
+  })
+  ctx.product:max(event.product, { last_at = event.time })
 end
 
 -- Called for each region that had events, when a snapshot is due. What it returns is the region's document.
