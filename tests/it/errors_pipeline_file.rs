@@ -210,7 +210,7 @@ const VALUES: &[Case] = &[
         "late",
         "path =",
         "late = \"ignore\"\npath =",
-        &["pipeline.toml:3:8:", "late: expected \"error\" or \"skip\", got \"ignore\""],
+        &["pipeline.toml:3:8:", "late: expected \"error\", \"skip\" or \"replay\", got \"ignore\""],
     ),
     (
         "block",
