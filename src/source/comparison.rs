@@ -134,18 +134,28 @@ pub(super) struct Comparison {
     blocks: VecDeque<ReadBlock>,
     /// The first block that was read.
     first: Option<BlockNo>,
+    /// The last block of the files that are left out.
+    left_out_to: Option<BlockNo>,
     /// A part of the source is not there to be compared.
     is_blind: bool,
 }
 
 impl Comparison {
     pub(super) fn new(committed: CommittedSource, depth: Depth) -> Self {
-        Self { committed, depth, total: Sum::default(), blocks: VecDeque::new(), first: None, is_blind: false }
+        Self {
+            committed,
+            depth,
+            total: Sum::default(),
+            blocks: VecDeque::new(),
+            first: None,
+            left_out_to: None,
+            is_blind: false,
+        }
     }
 
     /// The source begins again, in another order.
     pub(super) fn start_again(&mut self) {
-        (self.total, self.first, self.is_blind) = (Sum::default(), None, false);
+        (self.total, self.first, self.left_out_to, self.is_blind) = (Sum::default(), None, None, false);
         self.blocks.clear();
     }
 
@@ -154,9 +164,9 @@ impl Comparison {
         self.first.is_some()
     }
 
-    /// The last block that was read.
+    /// The last block that is there, read or left out.
     pub(super) fn last(&self) -> Option<BlockNo> {
-        self.blocks.back().map(|last| last.block)
+        self.blocks.back().map(|last| last.block).max(self.left_out_to)
     }
 
     /// Whether all that is committed is there, or in files that are gone.
@@ -174,6 +184,7 @@ impl Comparison {
     /// Adds a file that is left out because it has not changed.
     pub(super) fn add_file(&mut self, file: &SourceFile) {
         self.total = self.total.plus(Sum::of_file(file));
+        self.left_out_to = self.left_out_to.max(file.last_block.map(BlockNo::new));
         if let Some(first) = file.first_block.map(BlockNo::new) {
             self.first = Some(self.first.map_or(first, |before| before.min(first)));
         }

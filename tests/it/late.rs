@@ -181,6 +181,17 @@ crate::both_stores! {
         assert!(!none.stderr().contains("WARN"), "{none}");
     }
 
+    fn a_folder_that_a_stream_has_gone_on_from_ends_before_what_is_committed() {
+        let project = project("error", "complete");
+        project.write("in/1.ndjson", lines(&[1, 2]));
+        run(&project);
+        let stream = project.forebay_with_input(&["run", "pipeline.toml", "--source", "-"], &lines(&[3, 4])).ok();
+        assert!(!stream.stderr().contains("WARN"), "{stream}");
+        let said = warnings(&project, &["run", "pipeline.toml"]);
+        assert!(said.len() == 1 && said[0].contains("ends with block 2, and block 4 is committed"), "{said:?}");
+        assert_eq!(handled(&project), "1 2 3 4");
+    }
+
     fn the_last_block_of_a_file_that_grows_is_left_open() {
         let project = project("error", "open");
         project.write("in/1.ndjson", lines(&[1]) + &line(2, "2a", 0));
