@@ -161,8 +161,7 @@ impl Coordinator<'_> {
             self.queue.rewind(kept, self.open.committed_block());
             let open = std::mem::take(&mut self.open).discard();
             self.begin_batch(open);
-            let (hashes, sums) = self.queue.blocks();
-            self.open.note_blocks(hashes, sums);
+            self.open.note_blocks(self.queue.hashes(), self.queue.sums());
         }
         self.queue.end_before(block);
         self.handle_all()?;

@@ -149,13 +149,14 @@ impl EventQueue {
         (self.rollback, self.is_ended) = (None, true);
     }
 
-    /// The hashes of the blocks that are queued, and the sums over their events.
-    pub(super) fn blocks(&self) -> (Vec<(BlockNo, Arc<str>)>, Vec<(BlockNo, BlockSum)>) {
-        let pages = || self.pages.iter().map(|queued| &queued.page);
-        (
-            pages().flat_map(|page| page.hashes.iter().cloned()).collect(),
-            pages().flat_map(|page| page.sums.iter().copied()).collect(),
-        )
+    /// The hashes of the blocks that are queued.
+    pub(super) fn hashes(&self) -> Vec<(BlockNo, Arc<str>)> {
+        self.pages.iter().flat_map(|queued| queued.page.hashes.iter().cloned()).collect()
+    }
+
+    /// The sums over the events that are queued, by block.
+    pub(super) fn sums(&self) -> Vec<(BlockNo, BlockSum)> {
+        self.pages.iter().flat_map(|queued| queued.page.sums.iter().copied()).collect()
     }
 
     /// A rollback follows what is queued. Events that it would undo are dropped from the queue.
