@@ -86,13 +86,15 @@ impl NdjsonSource {
             event.origin = Arc::clone(origin);
         }
         if let Err(message) = self.read(event) {
-            self.refuse(event, message);
+            let is_whole = self.line.len() <= LINE_BYTES_MAX;
+            let zeros = if is_whole { foreign::zeros(&self.line) } else { None };
+            self.refuse(event, zeros.unwrap_or(message));
         }
     }
 
     /// What the file is, if a line of it shows that it is no NDJSON at all: then none of its lines is an event.
     fn foreign(&self) -> Option<SourceError> {
-        let told = foreign::named(self.line_no, &self.line).or_else(|| foreign::zeros(&self.line))?;
+        let told = foreign::named(self.line_no, &self.line)?;
         let origin = self.input.as_ref().map_or_else(|| Arc::from("source"), |input| Arc::clone(&input.origin));
         Some(SourceError::Input { origin, line: self.line_no, message: told })
     }

@@ -279,7 +279,7 @@ crate::both_stores! {
             let (sender, seen) = bounded(10_000);
             let pipeline = Pipeline::new("reads", Reads { seen: Mutex::new(sender) }).expect("a pipeline");
             let batch = BatchConfig::default().with_events(1).expect("events");
-            let pipeline = pipeline.store(store).batch(batch).source(Steps([vec![step(1, "skip", 0)], steps.clone()].concat().into_iter()));
+            let pipeline = pipeline.store(store).batch(batch).late(forebay::source::Late::Skip).source(Steps([vec![step(1, "skip", 0)], steps.clone()].concat().into_iter()));
             let running = std::thread::spawn(move || pipeline.run());
             begun.recv_timeout(WAIT).expect("a commit begins");
             let mut last = std::collections::BTreeMap::new();
