@@ -82,8 +82,6 @@ struct ReadBlock {
 /// A difference between the source and what is committed.
 #[derive(Debug)]
 pub(super) struct Difference {
-    /// The first block that is concerned, if that is known.
-    pub(super) from: Option<BlockNo>,
     /// Events that the source has more.
     pub(super) late: u64,
     /// It is a file that was not there when its blocks were committed.
@@ -138,6 +136,8 @@ pub(super) struct Comparison {
     left_out_to: Option<BlockNo>,
     /// A part of the source is not there to be compared.
     is_blind: bool,
+    /// What is gone counted too.
+    needs_gone: bool,
 }
 
 impl Comparison {
@@ -150,6 +150,7 @@ impl Comparison {
             first: None,
             left_out_to: None,
             is_blind: false,
+            needs_gone: false,
         }
     }
 
@@ -162,6 +163,11 @@ impl Comparison {
     /// Whether anything that is committed was seen, read or left out.
     pub(super) fn has_seen(&self) -> bool {
         self.first.is_some()
+    }
+
+    /// Whether what was compared is the same only with files that are gone.
+    pub(super) fn needs_gone(&self) -> bool {
+        self.needs_gone
     }
 
     /// The last block that is there, read or left out.
@@ -202,6 +208,7 @@ impl Comparison {
                 self.blocks.push_back(ReadBlock { block, sum, origin, line: event.line });
                 // A branch that is held may turn out to have left from any block that can be rolled back to.
                 let oldest = self.depth.oldest(self.committed.block.map_or(block, |tip| tip.min(block)));
+                let oldest = self.committed.marks.first().map_or(oldest, |first| oldest.min(first.block));
                 while self.blocks.len() > 2 && self.blocks.front().is_some_and(|first| first.block < oldest) {
                     self.blocks.pop_front();
                 }
@@ -211,6 +218,10 @@ impl Comparison {
 
     /// The source has abandoned the blocks after `to`.
     pub(super) fn go_back(&mut self, to: BlockNo) {
+        if self.left_out_to.is_some_and(|last| last > to) {
+            // What files that are left out hold behind it is not known apart.
+            self.lose();
+        }
         while let Some(block) = self.blocks.pop_back_if(|block| block.block > to) {
             self.total = self.total.minus(block.sum);
         }
@@ -248,7 +259,8 @@ impl Comparison {
             None => total.events == expected.0,
         };
         let gone = files.gone_files().into_iter().map(Sum::of_file).fold(Sum::default(), Sum::plus);
-        if is_same(self.total) || is_same(self.total.plus(gone)) {
+        self.needs_gone = !is_same(self.total) && is_same(self.total.plus(gone));
+        if self.needs_gone || is_same(self.total) {
             return Outcome::Same;
         }
         let late = self.late_files(files, to);
@@ -266,6 +278,42 @@ impl Comparison {
             None => {}
         }
         Outcome::Different(found)
+    }
+
+    /// The first block that differs, of a source of which nothing is left out and all is in its order. All before it is
+    /// the same, so the pipeline can go back there and handle the source from there again.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) fn first_difference(&self, to: BlockNo, files: &FileLog) -> Result<BlockNo, &'static str> {
+        const BEYOND: &str = "the history does not hold the first block that differs";
+        let (Some((events, digest)), marks) = (self.expected_at(to), self.marks_to(to)) else { return Err(BEYOND) };
+        let oldest = marks.first().ok_or(BEYOND)?.block;
+        let of_mark = |mark: &BlockMark| Sum { events: mark.events, digest: mark.sum.unwrap_or_default() };
+        let is_known = digest.is_some() && marks.iter().all(|mark| mark.sum.is_some());
+        let is_same = |a: Sum, b: Sum| a.events == b.events && (!is_known || a.digest == b.digest);
+        let expected = Sum { events, digest: digest.unwrap_or_default() };
+        let expected = marks.iter().map(of_mark).fold(expected, Sum::minus);
+        let (earlier, held): (Vec<&ReadBlock>, Vec<&ReadBlock>) =
+            self.blocks.iter().partition(|read| read.block < oldest);
+        let before = held.iter().map(|read| read.sum).fold(self.total, Sum::minus);
+        let is_gone = |file: &&SourceFile| file.last_block.is_some_and(|last| last < oldest.get());
+        let gone = files.gone_files().into_iter().filter(is_gone).map(Sum::of_file).fold(Sum::default(), Sum::plus);
+        let is_same_before = is_same(before, expected) || is_same(before.plus(gone), expected);
+        // If nothing is committed before the blocks that are held, what is there now is all new.
+        let is_all_new =
+            expected.events == 0 && earlier.iter().map(|read| read.sum).fold(before, Sum::minus).events == 0;
+        if !is_same_before && !is_all_new {
+            return Err(BEYOND);
+        }
+        let now = |block: BlockNo| held.iter().find(|read| read.block == block).map_or(Sum::default(), |read| read.sum);
+        if marks.iter().any(|mark| now(mark.block).events < mark.events) {
+            return Err("it no longer holds all events that are committed, and they would be lost");
+        }
+        let committed = |block: BlockNo| marks.iter().find(|mark| mark.block == block).map_or(Sum::default(), of_mark);
+        let new = earlier.into_iter().filter(|_| !is_same_before);
+        let differs = held.iter().copied().filter(|read| !is_same(read.sum, committed(read.block)));
+        new.chain(differs).map(|read| read.block).min().ok_or(BEYOND)
     }
 
     fn unknown_begin(&self, to: BlockNo) -> Outcome {
@@ -322,7 +370,6 @@ impl Comparison {
             _ => format!("block {first}"),
         };
         Difference {
-            from: Some(BlockNo::new(first)),
             late: *events,
             is_file: true,
             origin: Arc::from(read.file.stamp.name.as_str()),
@@ -337,7 +384,7 @@ impl Comparison {
     fn different_block(&self, to: BlockNo, files: &FileLog, is_from_start: bool) -> Option<Difference> {
         let marks = self.marks_to(to);
         let begin = self.blocks.front().map(|first| first.block);
-        let gone = files.gone_files();
+        let gone: Vec<&SourceFile> = files.gone_files().into_iter().filter(|file| !files.has_name_of(file)).collect();
         let is_left_out = |block: BlockNo| {
             let holds = |file: &SourceFile| {
                 file.first_block.is_some_and(|first| first <= block.get())
@@ -396,7 +443,6 @@ impl Comparison {
             && let Some(known) = &read.known
         {
             return Difference {
-                from: None,
                 late: read.file.events.saturating_sub(known.events),
                 is_file: false,
                 origin: Arc::from(read.file.stamp.name.as_str()),
@@ -405,7 +451,6 @@ impl Comparison {
             };
         }
         Difference {
-            from: None,
             late: self.total.events.saturating_sub(events),
             is_file: false,
             origin,
@@ -425,7 +470,6 @@ impl ReadBlock {
             false => "",
         };
         Difference {
-            from: Some(self.block),
             late: self.sum.events.saturating_sub(committed),
             is_file: false,
             origin: Arc::clone(&self.origin),

@@ -91,13 +91,24 @@ impl FileLog {
     /// Files that are stored and no longer there, under whatever name.
     pub(super) fn gone_files(&self) -> Vec<&SourceFile> {
         let names: HashSet<&str> = self.stamps.iter().map(|stamp| stamp.name.as_str()).collect();
-        let mut gone: Vec<&SourceFile> =
-            self.known.values().filter(|file| file.is_whole && !names.contains(file.stamp.name.as_str())).collect();
+        let is_gone = |file: &SourceFile| !names.contains(file.stamp.name.as_str()) || self.is_replaced(file);
+        let mut gone: Vec<&SourceFile> = self.known.values().filter(|file| file.is_whole && is_gone(file)).collect();
         gone.retain(|file| !self.contents.contains_key(&file.content));
         // What was renamed twice is one file.
         gone.sort_by(|a, b| (a.content.get(), &a.stamp.name).cmp(&(b.content.get(), &b.stamp.name)));
         gone.dedup_by_key(|file| file.content);
         gone
+    }
+
+    /// Whether there is a file of that name.
+    pub(super) fn has_name_of(&self, file: &SourceFile) -> bool {
+        self.stamps.iter().any(|stamp| stamp.name == file.stamp.name)
+    }
+
+    /// Whether another file has the name of this one now: it holds something else, and has not just grown.
+    fn is_replaced(&self, file: &SourceFile) -> bool {
+        let is_other = |read: &ReadFile| (read.file.events, read.file.digest) != (file.events, file.digest);
+        self.compared().any(|read| read.file.stamp.name == file.stamp.name && is_other(read))
     }
 
     /// Whether earlier runs stored any file.
@@ -155,7 +166,7 @@ impl FileLog {
         if let Some((_, read)) = &mut self.current {
             read.is_undone = true;
         }
-        self.ended.iter_mut().for_each(|read| read.is_undone = true);
+        self.ended.iter_mut().for_each(|read| read.file.is_whole = false);
     }
 
     /// Ends the file that is being read. `last_events` are those of its last block, `is_clear` says whether its end says
@@ -214,8 +225,15 @@ impl FileLog {
 
     /// What is to be stored of the files that have ended while committed events were skipped: those of which the store has
     /// something else.
-    pub(super) fn take_ended(&mut self) -> Vec<SourceFile> {
+    pub(super) fn take_ended(&mut self, keeps_gone: bool) -> Vec<SourceFile> {
+        // What is gone although its name is not keeps counting, under a name of its own.
+        let replaced = self.gone_files().into_iter().filter(|file| keeps_gone && self.has_name_of(file));
+        let mut kept: Vec<SourceFile> = replaced.cloned().collect();
+        for file in &mut kept {
+            file.stamp.name = format!("{} ({})", file.stamp.name, file.content);
+        }
         let ended = std::mem::take(&mut self.ended).into_iter();
-        ended.filter(|read| read.known.as_ref() != Some(&read.file)).map(|read| read.file).collect()
+        kept.extend(ended.filter(|read| read.known.as_ref() != Some(&read.file)).map(|read| read.file));
+        kept
     }
 }

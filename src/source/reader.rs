@@ -415,14 +415,28 @@ impl Reader {
                 self.files.accept(&found.iter().filter_map(Difference::late_file).collect::<Vec<_>>());
                 self.tell_ended(None)
             }
-            Late::Replay => Err(replay_of(found)),
+            Late::Replay => self.replay_from(to, found),
             Late::Error => Err(found.into_iter().next().map_or(Stop::Gone, |first| first.into_error().into())),
+        }
+    }
+
+    /// Asks for a replay from the first block that differs. To know it, all of the source is first compared in its order.
+    fn replay_from(&mut self, to: BlockNo, found: Vec<Difference>) -> Result<(), Stop> {
+        let Some(why) = found.into_iter().next().map(Difference::into_error) else { return Ok(()) };
+        if !self.is_merged {
+            self.is_compared = false;
+            self.resume.start_again();
+            return Err(Stop::Replay(Replay { from: to, why }));
+        }
+        match self.comparison.first_difference(to, &self.files) {
+            Ok(from) => Err(Stop::Replay(Replay { from, why })),
+            Err(cause) => Err(why.with_note(&format!("late = \"replay\" cannot handle it: {cause}")).into()),
         }
     }
 
     /// Tells what is to be stored of the files that ended while events were skipped.
     fn tell_ended(&mut self, learned: Option<SourceProgress>) -> Result<(), Stop> {
-        let files = self.files.take_ended();
+        let files = self.files.take_ended(self.comparison.needs_gone());
         if files.is_empty() && learned.is_none() {
             return Ok(());
         }
@@ -539,6 +553,8 @@ impl Reader {
         let (events, left) = self.followed.take_last();
         events.iter().try_for_each(|event| self.take(event))?;
         if left > 0 {
+            // Their file is read again, until they are put aside.
+            self.files.undo();
             tracing::warn!(
                 "the source ends with lines that cannot be read ({left}), behind its last committed block: they are put \
                  aside with the next event"
@@ -619,6 +635,10 @@ impl Reader {
             None => from,
         };
         self.source = Box::new(merged);
+        if is_comparing && was_merged {
+            // All is in its order, and one event is late all the same.
+            return Err(why.into());
+        }
         if is_comparing {
             self.start_again();
             self.resume.start_again();
@@ -640,6 +660,7 @@ impl Reader {
     fn start_again(&mut self) {
         self.order.start_afresh();
         self.tally = Tally::default();
+        self.followed = Followed::default();
     }
 
     fn flush(&mut self) -> Result<(), Stop> {
@@ -647,23 +668,11 @@ impl Reader {
     }
 }
 
-/// The replay that a comparison asks for.
-fn replay_of(found: Vec<Difference>) -> Stop {
-    let from = found.iter().map(|difference| difference.from).min().flatten();
-    let Some(first) = found.into_iter().min_by_key(|difference| difference.from) else { return Stop::Gone };
-    match from {
-        Some(from) => Stop::Replay(Replay { from, why: first.into_error() }),
-        None => Stop::Failed(beyond_history(first.into_error(), None)),
-    }
-}
-
 /// The error of a replay that the history does not reach.
 fn beyond_history(why: SourceError, oldest: Option<BlockNo>) -> SourceError {
-    let oldest = oldest.map_or_else(
-        || "the history does not hold the block that differs".to_owned(),
-        |oldest| format!("the oldest block that can be gone back to is {oldest}"),
-    );
-    why.with_note(&format!("late = \"replay\" cannot handle it: {oldest} ([rollback] depth)"))
+    let oldest =
+        oldest.map_or_else(String::new, |oldest| format!(": the oldest block that can be gone back to is {oldest}"));
+    why.with_note(&format!("late = \"replay\" cannot handle it{oldest} ([rollback] depth)"))
 }
 
 fn error_of(event: &SourceEvent) -> String {

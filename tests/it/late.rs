@@ -223,6 +223,122 @@ crate::both_stores! {
         }
     }
 
+    fn a_replay_goes_back_to_the_first_block_that_differs_or_not_at_all() {
+        let all: Vec<i64> = (1..=20).collect();
+        for (depth, before, now, expected) in [
+            // One lies within the history and one before it.
+            (5, vec![("b", all.clone())], vec![("c", vec![5, 19])], None),
+            (1000, vec![("b", vec![3, 4, 7, 8])], vec![("c", vec![2, 3])], Some("2 3 3 4 7 8")),
+            (1000, vec![("b", vec![3, 4, 7, 8])], vec![("c", vec![1, 2])], Some("1 2 3 4 7 8")),
+            // It comes first in the order of names, or within the last block.
+            (5, vec![("b", all.clone())], vec![("a", vec![19])], Some("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 19 20")),
+            (5, vec![("b", vec![1, 2, 3, 4, 5, 6, 8])], vec![("c", vec![7]), ("d", vec![9]), ("e", vec![9])], Some("1 2 3 4 5 6 7 8 9 9")),
+        ] {
+            let project = project("replay", "complete");
+            let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+            project.write("pipeline.toml", replaced(&pipeline, "depth = 1000", &format!("depth = {depth}")));
+            let text = |name: &str, blocks: &[i64]| -> String {
+                blocks.iter().map(|block| line(*block, &format!("{block}{name}"), 0)).collect()
+            };
+            for (name, blocks) in &before {
+                project.write(&format!("in/{name}.ndjson"), text(name, blocks));
+            }
+            run(&project);
+            let rows = handled(&project);
+            for (name, blocks) in &now {
+                project.write(&format!("in/{name}.ndjson"), text(name, blocks));
+                let outcome = project.forebay(&["run", "pipeline.toml"]);
+                assert_eq!(outcome.code(), Some(if expected.is_some() { 0 } else { 2 }), "{now:?}: {outcome}");
+            }
+            let Some(expected) = expected else {
+                assert_eq!(handled(&project), rows, "{now:?}");
+                continue;
+            };
+            let blocks = |rows: String| rows.replace(|letter: char| letter.is_ascii_lowercase(), "");
+            assert_eq!(blocks(handled(&project)), expected, "{now:?}");
+            assert_eq!(run(&project)["events"], 0, "{now:?}");
+        }
+    }
+
+    fn a_replay_is_right_where_a_file_was_packed_meanwhile() {
+        let project = project("replay", "complete");
+        project.write("in/b.ndjson", lines(&[3, 4, 7, 8]));
+        run(&project);
+        project.write("in/b.ndjson.zst", zstd::encode_all(lines(&[3, 4, 7, 8]).as_bytes(), 1).expect("packed"));
+        std::fs::remove_file(project.path("in/b.ndjson")).expect("removed");
+        project.write("in/a.ndjson", line(4, "4a", 0) + &line(5, "5a", 0));
+        run(&project);
+        assert_eq!(handled(&project), "3 4a 4 5a 7 8");
+        assert_eq!(run(&project)["events"], 0);
+    }
+
+    fn files_may_be_rotated_and_the_oldest_removed() {
+        let project = project("error", "complete");
+        let rotate = |from: &str, to: &str| std::fs::rename(project.path(from), project.path(to)).expect("renamed");
+        for (name, block) in [("in/x.ndjson.2", 1), ("in/x.ndjson.1", 2), ("in/x.ndjson", 3)] {
+            project.write(name, lines(&[block]));
+        }
+        run(&project);
+        for block in 4..7 {
+            rotate("in/x.ndjson.1", "in/x.ndjson.2");
+            rotate("in/x.ndjson", "in/x.ndjson.1");
+            project.write("in/x.ndjson", lines(&[block]));
+            for _ in 0..2 {
+                assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0], "block {block}");
+            }
+        }
+        assert_eq!(handled(&project), "1 2 3 4 5 6");
+    }
+
+    fn a_branch_may_begin_in_a_file_of_its_own() {
+        let project = project("error", "complete");
+        let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+        project.write("pipeline.toml", replaced(&pipeline, "[source]", "[source]\nhash = \"h\"\nparent = \"p\""));
+        let block = |block: i64, hash: &str, parent: &str| {
+            format!("{{\"block\":{block},\"region\":\"r\",\"id\":\"{hash}\",\"n\":0,\"h\":\"{hash}\",\"p\":\"{parent}\"}}\n")
+        };
+        project.write("in/f0.ndjson", block(1, "a1", "g") + &block(2, "a2", "a1") + &block(3, "a3", "a2"));
+        run(&project);
+        project.write("in/f1.ndjson", block(2, "b2", "a1") + &block(3, "b3", "b2") + &block(4, "b4", "b3"));
+        for _ in 0..4 {
+            project.forebay(&["run", "pipeline.toml"]).ok();
+            assert_eq!(handled(&project), "a1 b2 b3 b4");
+        }
+        project.write("in/f2.ndjson", block(1, "c1", "g") + &block(2, "c2", "c1") + &block(5, "c5", "c2"));
+        for _ in 0..4 {
+            project.forebay(&["run", "pipeline.toml"]).ok();
+            assert_eq!(handled(&project), "c1 c2 c5");
+        }
+    }
+
+    fn lines_that_cannot_be_read_are_told_by_every_run_until_they_are_put_aside() {
+        let project = project("replay", "complete");
+        let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+        project.write("pipeline.toml", pipeline + "[errors]\nmax = 10\non_event = \"quarantine\"\n");
+        project.write("in/a.ndjson", lines(&[1, 2]));
+        run(&project);
+        project.write("in/a.ndjson", lines(&[1, 2]) + "{bad\n");
+        for _ in 0..2 {
+            let said = warnings(&project, &["run", "pipeline.toml"]);
+            assert!(said.len() == 1 && said[0].contains("cannot be read"), "{said:?}");
+        }
+        project.write("in/b.ndjson", lines(&[3]));
+        assert_eq!(run(&project)["quarantined"], 1);
+        assert_eq!(handled(&project), "1 2 3");
+    }
+
+    fn a_replay_over_a_first_line_that_cannot_be_read_ends() {
+        let project = project("replay", "complete");
+        let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+        project.write("pipeline.toml", pipeline + "[errors]\nmax = 10\non_event = \"quarantine\"\n");
+        project.write("in/a.ndjson", "{broken\n".to_owned() + &lines(&[3, 4]));
+        run(&project);
+        project.write("in/b.ndjson", line(3, "3b", 0));
+        run(&project);
+        assert_eq!(handled(&project), "3 3b 4");
+        assert_eq!(run(&project)["events"], 0);
+    }
+
     fn two_files_of_the_same_lines_are_refused() {
         let project = project("skip", "complete");
         project.write("in/1.ndjson", lines(&[1]));
