@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 
 use forebay::source::{Late, Next, Source, SourceError, SourceEvent};
 use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use proptest::test_runner::TestCaseError;
 
 use super::items::{Event, Op, handle, op_json};
+use super::live_many;
 use super::model::State;
 use super::place::{Place, modelled, stored};
 use super::plan::{Plan, op};
@@ -235,28 +236,9 @@ fn live(plan: &LatePlan, place: &Place) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn live_many(cases: u32, seed: u8, live: impl Fn(&LatePlan) -> Result<(), TestCaseError>) {
-    let soak = std::env::var("FOREBAY_SOAK").ok().and_then(|cases| cases.parse().ok());
-    let config = ProptestConfig {
-        cases: soak.unwrap_or(cases),
-        failure_persistence: None,
-        max_shrink_iters: 4_000,
-        ..ProptestConfig::default()
-    };
-    let mut runner = match soak {
-        Some(_) => TestRunner::new(config),
-        None => TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32])),
-    };
-    match runner.run(&late_plan(), |plan| live(&plan)) {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, plan)) => panic!("{reason}\nshrunk: {plan:?}"),
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
-    }
-}
-
 #[test]
 fn late_histories_on_sqlite() {
-    live_many(SQLITE_CASES, 7, |plan| {
+    live_many(&late_plan(), SQLITE_CASES, 7, |plan| {
         let dir = folder_in_memory();
         let file = dir.path().join("h.db");
         let url = format!("sqlite:{}", file.display());
@@ -266,7 +248,7 @@ fn late_histories_on_sqlite() {
 
 #[test]
 fn late_histories_on_postgres() {
-    live_many(POSTGRES_CASES, 8, |plan| {
+    live_many(&late_plan(), POSTGRES_CASES, 8, |plan| {
         let database = Server::shared().make_database();
         let url = Server::shared().url(&database);
         let result = live(plan, &Place { url, file: None, database: Some(database.clone()), script: None });

@@ -142,7 +142,12 @@ fn live_on_postgres(plan: &Plan) -> Result<(), TestCaseError> {
 }
 
 /// Lives so many histories; with the same seed they are the same.
-fn live_many(cases: u32, seed: u8, live: impl Fn(&Plan) -> Result<(), TestCaseError>) {
+fn live_many<P: std::fmt::Debug>(
+    plans: &impl Strategy<Value = P>,
+    cases: u32,
+    seed: u8,
+    live: impl Fn(&P) -> Result<(), TestCaseError>,
+) {
     let soak = std::env::var("FOREBAY_SOAK").ok().and_then(|cases| cases.parse().ok());
     let config = ProptestConfig {
         cases: soak.unwrap_or(cases),
@@ -154,7 +159,7 @@ fn live_many(cases: u32, seed: u8, live: impl Fn(&Plan) -> Result<(), TestCaseEr
         Some(_) => TestRunner::new(config),
         None => TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32])),
     };
-    match runner.run(&plan(), |plan| live(&plan)) {
+    match runner.run(plans, |plan| live(&plan)) {
         Ok(()) => {}
         Err(TestError::Fail(reason, plan)) => panic!("{reason}\nshrunk: {plan:?}"),
         Err(TestError::Abort(reason)) => panic!("{reason}"),
@@ -163,30 +168,30 @@ fn live_many(cases: u32, seed: u8, live: impl Fn(&Plan) -> Result<(), TestCaseEr
 
 #[test]
 fn five_thousand_histories_on_sqlite_1() {
-    live_many(SQLITE_CASES, 1, live_on_sqlite);
+    live_many(&plan(), SQLITE_CASES, 1, live_on_sqlite);
 }
 
 #[test]
 fn five_thousand_histories_on_sqlite_2() {
-    live_many(SQLITE_CASES, 2, live_on_sqlite);
+    live_many(&plan(), SQLITE_CASES, 2, live_on_sqlite);
 }
 
 #[test]
 fn five_thousand_histories_on_sqlite_3() {
-    live_many(SQLITE_CASES, 3, live_on_sqlite);
+    live_many(&plan(), SQLITE_CASES, 3, live_on_sqlite);
 }
 
 #[test]
 fn five_thousand_histories_on_sqlite_4() {
-    live_many(SQLITE_CASES, SQLITE_TESTS, live_on_sqlite);
+    live_many(&plan(), SQLITE_CASES, SQLITE_TESTS, live_on_sqlite);
 }
 
 #[test]
 fn histories_in_lua() {
-    live_many(LUA_CASES, 5, live_in_lua);
+    live_many(&plan(), LUA_CASES, 5, live_in_lua);
 }
 
 #[test]
 fn histories_on_postgres() {
-    live_many(POSTGRES_CASES, 6, live_on_postgres);
+    live_many(&plan(), POSTGRES_CASES, 6, live_on_postgres);
 }
