@@ -572,9 +572,7 @@ impl Reader {
             return self.tell_ended(None);
         }
         let Some(last) = self.comparison.last() else {
-            if !self.source.files().is_empty() {
-                tracing::warn!("the source holds no event, and block {tip} is committed");
-            }
+            tracing::warn!("the source holds no event, and block {tip} is committed");
             return Ok(());
         };
         tracing::warn!(

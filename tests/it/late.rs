@@ -177,6 +177,8 @@ crate::both_stores! {
         assert!(said.len() == 1 && said[0].contains("ends with block 2"), "{said:?}");
         let gap = project.forebay_with_input(&["run", "pipeline.toml", "--source", "-"], &lines(&[12, 13])).ok();
         assert_eq!(gap.stderr().matches("begins with block 12").count(), 1, "{gap}");
+        let empty = project.forebay_with_input(&["run", "pipeline.toml", "--source", "-"], "").ok();
+        assert_eq!(empty.stderr().matches("holds no event").count(), 1, "{empty}");
         let none = project.forebay_with_input(&["run", "pipeline.toml", "--source", "-"], &lines(&[14, 15])).ok();
         assert!(!none.stderr().contains("WARN"), "{none}");
     }
