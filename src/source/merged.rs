@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::order::Order;
-use super::refused::{Followed, is_headless};
+use super::refused::{Followed, Waiting, is_headless};
 use super::stats::ReadStats;
 use super::{FileStamp, Late, Next, Source, SourceError, SourceEvent};
 use crate::model::ids::BlockNo;
@@ -39,6 +39,12 @@ pub(super) struct Merged {
     is_ended: bool,
     /// Where events belong that do not say so.
     followed: Followed,
+    /// Events of block 0 that are committed, if all that is committed are events without a block.
+    leading_done: u64,
+    /// Events whose block is known since the one behind them was read, and that one.
+    read: VecDeque<Waiting>,
+    /// The place of the file of the last event.
+    file: Option<usize>,
     /// Second deliveries.
     again: u64,
     stats: Arc<ReadStats>,
@@ -46,7 +52,7 @@ pub(super) struct Merged {
 
 impl Merged {
     /// The source as it is; its late events are found when it is rewound.
-    pub(super) fn new(inner: Box<dyn Source>, stats: Arc<ReadStats>) -> Self {
+    pub(super) fn new(inner: Box<dyn Source>, stats: Arc<ReadStats>, leading_done: u64) -> Self {
         let order = new_order();
         let (late, left) = (LateEvents::new(), LateEvents::new());
         Self {
@@ -57,14 +63,24 @@ impl Merged {
             waiting: None,
             is_ended: false,
             followed: Followed::default(),
+            leading_done,
+            read: VecDeque::new(),
+            file: None,
             again: 0,
             stats,
         }
     }
 
+    /// The source begins again.
+    fn start_again(&mut self) {
+        (self.order, self.followed) = (new_order(), Followed::default());
+        (self.waiting, self.is_ended) = (None, false);
+        self.read.clear();
+    }
+
     /// Reads the source to its end and keeps what comes late.
     fn scan(&mut self) -> Result<(), SourceError> {
-        (self.late, self.order, self.followed) = (LateEvents::new(), new_order(), Followed::default());
+        self.late = LateEvents::new();
         let (mut event, mut bytes) = (SourceEvent::default(), 0);
         loop {
             match self.read(&mut event)? {
@@ -99,14 +115,30 @@ impl Merged {
 
     /// Reads the next event, in the block to which it belongs.
     fn read(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
-        let next = self.inner.next(event)?;
-        if next == Next::Event
-            && self.followed.place(event)
-            && let Some(refused) = &mut event.refused
-        {
-            refused.has_block = true;
+        loop {
+            if let Some((read, file)) = self.read.pop_front() {
+                (*event, self.file) = (read, file);
+                return Ok(Next::Event);
+            }
+            let next = self.inner.next(event)?;
+            self.file = self.inner.file();
+            match next {
+                Next::Event if !self.followed.place(event) => self.followed.wait(event, self.file)?,
+                Next::Event => {
+                    if let Some(refused) = &mut event.refused {
+                        refused.has_block = true;
+                    }
+                    if !self.followed.is_waiting() {
+                        return Ok(next);
+                    }
+                    let before = self.followed.take_waiting(event, self.leading_done).into_iter().map(with_block);
+                    self.read = before.chain([(event.clone(), self.file)]).collect();
+                }
+                // What no event follows has no block.
+                Next::End if self.followed.is_waiting() => self.read = self.followed.take_back().into(),
+                Next::Rollback { .. } | Next::End => return Ok(next),
+            }
         }
-        Ok(next)
     }
 
     fn keep(&mut self, event: &SourceEvent) {
@@ -181,6 +213,13 @@ impl Merged {
     }
 }
 
+fn with_block((mut event, file): Waiting) -> Waiting {
+    if let Some(refused) = &mut event.refused {
+        refused.has_block = true;
+    }
+    (event, file)
+}
+
 fn new_order() -> Order {
     Order::new(Late::Skip, Arc::default())
 }
@@ -238,15 +277,17 @@ impl Source for Merged {
         if !self.inner.rewind()? {
             return Ok(false);
         }
-        (self.again, self.waiting, self.is_ended) = (0, None, false);
+        self.start_again();
+        self.again = 0;
         self.scan()?;
-        (self.left, self.order, self.followed) = (self.late.clone(), new_order(), Followed::default());
+        self.start_again();
+        self.left = self.late.clone();
         self.inner.rewind()
     }
 
     fn file(&self) -> Option<usize> {
         // Where late events lie between others, no file is read from its beginning to its end.
-        self.inner.file().filter(|_| self.late.is_empty())
+        self.file.filter(|_| self.late.is_empty())
     }
 
     fn bytes_read(&self) -> u64 {

@@ -26,7 +26,6 @@ use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::event::Refusal;
 use crate::model::ids::{BlockNo, Depth};
-use crate::model::limits::ASIDE_BYTES_MAX;
 use crate::model::position::Position;
 use crate::model::quarantine::PUT_ASIDE_HINT;
 use crate::model::source_progress::{SourceDigest, SourceFile, SourceProgress};
@@ -193,10 +192,10 @@ impl Reader {
                 }
                 Next::Event => {
                     self.followed.place(&mut event);
-                    if self.followed.waiting() > 0 && !is_headless(&event) {
+                    if self.followed.is_waiting() && !is_headless(&event) {
                         self.take_waiting(&event)?;
                     }
-                    self.take(&event)?;
+                    self.take(&event, self.source.file())?;
                 }
                 Next::Rollback { to } => self.rolled_back(to.into())?,
             }
@@ -216,16 +215,14 @@ impl Reader {
         if !self.puts_aside && (is_placed || self.resume.is_past()) {
             return Err(Stop::Failed(refusal_of(event, error_of(event))));
         }
-        if self.followed.wait(event) > ASIDE_BYTES_MAX {
-            let message = format!("{} lines one after another that cannot be read", self.followed.waiting());
-            return Err(Stop::Failed(SourceError::of_event(event, message)));
-        }
+        self.followed.wait(event, self.source.file())?;
         Ok(false)
     }
 
     /// Takes the events that waited for this one: they are of its block.
     fn take_waiting(&mut self, next: &SourceEvent) -> Result<(), Stop> {
-        self.followed.take_waiting(next, self.leading_done).iter().try_for_each(|event| self.take(event))
+        let events = self.followed.take_waiting(next, self.leading_done);
+        events.iter().try_for_each(|(event, file)| self.take(event, *file))
     }
 
     /// Lets the source resume after what is committed, if the position is known and the source can. Otherwise it starts from
@@ -279,10 +276,10 @@ impl Reader {
         }
     }
 
-    /// Takes one event: leaves it out if it is committed already, else hands it on.
-    fn take(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+    /// Takes one event of the file of that place: leaves it out if it is committed already, else hands it on.
+    fn take(&mut self, event: &SourceEvent, file: Option<usize>) -> Result<(), Stop> {
         if self.files.is_other(event) {
-            self.begin_file(event)?;
+            self.begin_file(event, file)?;
         }
         if let Some(to) = self.replayed_to {
             if event.block <= to.get() {
@@ -314,9 +311,8 @@ impl Reader {
         self.go_on(event)
     }
 
-    fn begin_file(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+    fn begin_file(&mut self, event: &SourceEvent, at: Option<usize>) -> Result<(), Stop> {
         self.end_file()?;
-        let at = self.source.file();
         if !self.files.left_out().is_empty() {
             self.go_on_behind(at);
         }
@@ -550,8 +546,8 @@ impl Reader {
 
     /// Takes the events without a block that waited for another one.
     fn take_last(&mut self) -> Result<(), Stop> {
-        let (events, left) = self.followed.take_last();
-        events.iter().try_for_each(|event| self.take(event))?;
+        let (events, left) = self.followed.take_last(self.leading_done);
+        events.iter().try_for_each(|(event, file)| self.take(event, *file))?;
         if left > 0 {
             // Their file is read again, until they are put aside.
             self.files.undo();
@@ -617,7 +613,7 @@ impl Reader {
     /// Goes back to before the block of a late event, and reads the source again with that event in its place.
     fn replay(&mut self, Replay { from, why }: Replay) -> Result<(), Stop> {
         let source = std::mem::replace(&mut self.source, Box::new(NoSource));
-        let mut merged = Merged::new(source, Arc::clone(&self.stats));
+        let mut merged = Merged::new(source, Arc::clone(&self.stats), self.leading_done);
         // The files that are left out have their place in the order too.
         self.files.read_again();
         merged.leave_out(self.files.left_out());
@@ -825,7 +821,7 @@ mod tests {
             assert_eq!(read(plan(&[], 10), script(steps)), said);
         }
         let closed = read(plan(&[], 10), script(&[A, B, Back(1), Event(1, "a", "z")]));
-        assert_eq!(closed, "1 2, back to 1, source:0: block 1 comes after a rollback to block 1");
+        assert_eq!(closed, "1 2, back to 1, source: block 1 comes after a rollback to block 1");
     }
 
     #[test]
@@ -845,7 +841,7 @@ mod tests {
         }
         let more = read(plan(BLOCKS, 10), script(&[A, B, C, C]));
         assert!(
-            more.starts_with("source:0: block 3 was committed with 1 of its events, and the source now has"),
+            more.starts_with("source: block 3 was committed with 1 of its events, and the source now has"),
             "{more}"
         );
     }
@@ -874,7 +870,7 @@ mod tests {
         }
         for steps in [&[A, Event(2, "b2", "a"), Event(3, "c2", "b2")][..], &[Event(1, "a2", "z")]] {
             let refused = read(plan(BLOCKS, 1), script(steps));
-            assert!(refused.starts_with("source:0: a fork that cannot be followed: block "), "{refused}");
+            assert!(refused.starts_with("source: a fork that cannot be followed: block "), "{refused}");
         }
     }
 
@@ -898,8 +894,8 @@ mod tests {
             assert_eq!(read(plan, Script { is_log, ..script(steps) }), said);
         }
         for (position, said) in [
-            ("2", "source:0: block 3 was committed with 1 of its events, and the source now has more of it"),
-            ("1", "source:0: block 2 comes after block 2; blocks must not decrease"),
+            ("2", "source: block 3 was committed with 1 of its events, and the source now has more of it"),
+            ("1", "source: block 2 comes after block 2; blocks must not decrease"),
             ("9", "no position of this script: 9"),
         ] {
             let plan = ReadPlan { after: after(position), ..plan(BLOCKS, 10) };
@@ -930,7 +926,7 @@ mod tests {
     fn a_region_that_is_not_in_the_list_is_refused() {
         let plan = ReadPlan { region_ids: Some(vec!["east".into(), "west".into()]), ..plan(&[], 10) };
         let refused = read(plan, script(&[A]));
-        let said = "source:0: region \"r\" is not in [regions] ids; expected one of east, west";
+        let said = "source: region \"r\" is not in [regions] ids; expected one of east, west";
         assert_eq!(refused, format!("{said}\n  {PUT_ASIDE_HINT}"));
     }
 }

@@ -1,5 +1,6 @@
 //! The source is what was committed: what comes late, was changed or is gone is told, left out or handled in its place.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 
 use serde_json::Value as Json;
@@ -339,6 +340,48 @@ crate::both_stores! {
         run(&project);
         assert_eq!(handled(&project), "3 3b 4");
         assert_eq!(run(&project)["events"], 0);
+    }
+
+    fn a_line_that_cannot_be_read_belongs_where_its_file_says() {
+        for (late, before, now, expected) in [
+            // A late event comes before the one that the first line waited for.
+            ("replay", &[("b", "{broken\n3 4")][..], &[("c", "2 3")][..], "2 3 3 4"),
+            ("replay", &[("b", "{broken\n3 4")], &[("a", "1 2")], "1 2 3 4"),
+            ("replay", &[("a", "1 2"), ("b", "{broken\n{too\n5")], &[("aa", "2 3"), ("c", "{bad\n6")], "1 2 2 3 5 6"),
+            // What comes before its file changes nothing, and no more does what is left out before it.
+            ("error", &[("a", "1 2"), ("b", "{broken\n3 4")], &[("b", "{broken\n3 4 5"), ("c", "{bad\n6")], "1 2 3 4 5 6"),
+            ("skip", &[("b", "{broken\n3 4")], &[("a", "1 2"), ("c", "5")], "3 4 5"),
+            // A file of such lines alone, which grows.
+            ("error", &[("b", "{broken\n{too\n")], &[("b", "{broken\n{too\n{three\n"), ("c", "5")], "5"),
+            ("skip", &[("b", "{broken\n{too\n")], &[("b", "{broken\n{too\n{three\n"), ("c", "5")], "5"),
+        ] {
+            let project = project(late, "complete");
+            let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+            project.write("pipeline.toml", pipeline + "[errors]\nmax = 10\non_event = \"quarantine\"\n");
+            let write = |files: &[(&str, &str)], is_one_by_one: bool| {
+                for (name, what) in files {
+                    let text: String = what.split('\n').map(|part| match part.starts_with('{') {
+                        true => format!("{part}\n"),
+                        false => part.split_whitespace().map(|block| line(block.parse().expect("a block"), &format!("{block}{name}"), 0)).collect(),
+                    }).collect();
+                    project.write(&format!("in/{name}.ndjson"), text);
+                    if is_one_by_one {
+                        run(&project);
+                    }
+                }
+                run(&project);
+            };
+            write(before, false);
+            write(now, true);
+            let left = handled(&project).replace(|letter: char| letter.is_ascii_lowercase(), "");
+            assert_eq!(left.split_whitespace().collect::<Vec<_>>(), expected.split_whitespace().collect::<Vec<_>>(), "{late} {before:?} {now:?}");
+            assert_eq!(run(&project)["events"], 0, "{late} {before:?} {now:?}");
+            let mut files: BTreeMap<&str, &str> = before.iter().copied().collect();
+            files.extend(now.iter().copied());
+            let bad: usize = files.values().map(|what| what.matches('{').count()).sum();
+            let listed = project.forebay(&["quarantine", "pipeline.toml", "--json"]).ok().json_lines().len();
+            assert_eq!(listed, bad, "{late} {before:?} {now:?}");
+        }
     }
 
     fn two_files_of_the_same_lines_are_refused() {
