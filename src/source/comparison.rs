@@ -411,9 +411,12 @@ impl Comparison {
                 Some(_) => {}
                 None if !is_from_start && begin.is_none_or(|begin| mark.block < begin) => {}
                 None => {
-                    let origin =
-                        self.blocks.back().map_or_else(|| Arc::from("source"), |last| Arc::clone(&last.origin));
-                    let missing = ReadBlock { block: mark.block, sum: Sum::default(), origin, line: 0 };
+                    let missing = ReadBlock {
+                        block: mark.block,
+                        sum: Sum::default(),
+                        origin: self.origin_of(mark.block, files),
+                        line: 0,
+                    };
                     return Some(missing.differs_from(mark.events, self.committed.block));
                 }
             }
@@ -433,12 +436,22 @@ impl Comparison {
         marks
     }
 
+    /// The file that a block was in which is gone: the one that had it, or the one that now has the blocks around it.
+    fn origin_of(&self, block: BlockNo, files: &FileLog) -> Arc<str> {
+        if let Some(name) = files.name_with(block) {
+            return Arc::from(name);
+        }
+        let before = self.blocks.iter().rfind(|read| read.block < block);
+        let around = before.or(self.blocks.front());
+        around.map_or_else(|| Arc::from("source"), |read| Arc::clone(&read.origin))
+    }
+
     fn different_total(&self, events: u64, files: &FileLog) -> Difference {
         let changed = files.compared().find(|read| {
             read.known.as_ref().is_some_and(|known| known.is_whole && Sum::of_file(known) != Sum::of_file(&read.file))
         });
         let block = self.committed.block.map_or_else(String::new, |block| format!(" up to block {block}"));
-        let (origin, line) = self.blocks.back().map_or((Arc::from("source"), 0), |last| (Arc::clone(&last.origin), 0));
+        let origin = files.name_of_change().map_or_else(|| Arc::from("source"), Arc::from);
         if let Some(read) = changed
             && let Some(known) = &read.known
         {
@@ -454,7 +467,7 @@ impl Comparison {
             late: self.total.events.saturating_sub(events),
             is_file: false,
             origin,
-            line,
+            line: 0,
             what: compared_to(self.total.events, events, &format!("of the source{block}")),
         }
     }

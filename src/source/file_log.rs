@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::digest::{EventDigest, chain};
 use super::{Late, SourceError, SourceEvent};
+use crate::model::ids::BlockNo;
 use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile};
 
 /// A file that is being read, or was.
@@ -30,6 +31,8 @@ pub(super) struct FileLog {
     /// What earlier runs stored, by name.
     known: HashMap<String, SourceFile>,
     is_left_out: Vec<bool>,
+    /// Those of which an event was read in this run.
+    is_begun: Vec<bool>,
     origin: Option<Arc<str>>,
     last_at: Option<usize>,
     current: Option<(usize, ReadFile)>,
@@ -54,7 +57,8 @@ impl FileLog {
         if has_forks && let Some(first) = is_left_out.iter().position(|is_left_out| !is_left_out) {
             is_left_out[first..].fill(false);
         }
-        let mut log = Self { stamps, known, is_left_out, ..Self::default() };
+        let is_begun = vec![false; stamps.len()];
+        let mut log = Self { stamps, known, is_left_out, is_begun, ..Self::default() };
         log.note_contents();
         log
     }
@@ -76,6 +80,7 @@ impl FileLog {
     /// Has all files read again, from their beginning.
     pub(super) fn read_again(&mut self) {
         self.is_left_out.fill(false);
+        self.is_begun.fill(false);
         (self.origin, self.current, self.last_at) = (None, None, None);
         self.ended.clear();
         self.note_contents();
@@ -88,9 +93,13 @@ impl FileLog {
         places.filter_map(|(at, (stamp, _))| Some((at, self.known.get(&stamp.name)?)))
     }
 
-    /// Files that are stored and no longer there, under whatever name.
+    /// Files that are stored and no longer there, under whatever name: also those whose name another file has, of which
+    /// nothing was read so far.
     pub(super) fn gone_files(&self) -> Vec<&SourceFile> {
-        let names: HashSet<&str> = self.stamps.iter().map(|stamp| stamp.name.as_str()).collect();
+        let is_read =
+            self.is_begun.iter().zip(&self.is_left_out).map(|(is_begun, is_left_out)| *is_begun || *is_left_out);
+        let names = self.stamps.iter().zip(is_read).filter(|(_, is_read)| *is_read);
+        let names: HashSet<&str> = names.map(|(stamp, _)| stamp.name.as_str()).collect();
         let is_gone = |file: &SourceFile| !names.contains(file.stamp.name.as_str()) || self.is_replaced(file);
         let mut gone: Vec<&SourceFile> = self.known.values().filter(|file| file.is_whole && is_gone(file)).collect();
         gone.retain(|file| !self.contents.contains_key(&file.content));
@@ -98,6 +107,22 @@ impl FileLog {
         gone.sort_by(|a, b| (a.content.get(), &a.stamp.name).cmp(&(b.content.get(), &b.stamp.name)));
         gone.dedup_by_key(|file| file.content);
         gone
+    }
+
+    /// A file that was stored with that block, the first by name.
+    pub(super) fn name_with(&self, block: BlockNo) -> Option<&str> {
+        let has = |file: &&SourceFile| {
+            let is_from = file.first_block.is_some_and(|first| first <= block.get());
+            is_from && file.last_block.is_some_and(|last| block.get() <= last)
+        };
+        self.known.values().filter(has).map(|file| file.stamp.name.as_str()).min()
+    }
+
+    /// The file that is not as it was stored, if it is the only one of those that are there.
+    pub(super) fn name_of_change(&self) -> Option<&str> {
+        let mut changed = self.compared().filter(|read| read.known.as_ref() != Some(&read.file));
+        let first = changed.next()?;
+        changed.next().is_none().then_some(&*first.file.stamp.name)
     }
 
     /// Whether there is a file of that name.
@@ -131,6 +156,7 @@ impl FileLog {
         self.origin = Some(Arc::clone(&event.origin));
         let Some((at, stamp)) = at.and_then(|at| Some((at, self.stamps.get(at)?))) else { return };
         self.last_at = Some(at);
+        self.is_begun[at] = true;
         let known = self.known.get(&stamp.name).cloned();
         let file = SourceFile { stamp: stamp.clone(), ..SourceFile::default() };
         self.current = Some((at, ReadFile { file, first_line: event.line, known, is_undone: false }));

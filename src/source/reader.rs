@@ -5,6 +5,7 @@
 //! keeps the rule of late events, `merged` puts them in their place, `page_writer` hands pages over.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 
@@ -147,7 +148,9 @@ impl Reader {
     pub(crate) fn run(mut self) {
         self.pages.start();
         let last = loop {
-            let stop = match self.read_all() {
+            let read = self.read_all();
+            self.stats.bytes.store(self.source.bytes_read(), Ordering::Relaxed);
+            let stop = match read {
                 Ok(is_open) => break FromReader::End { is_open },
                 Err(Stop::Replay(replay)) => match self.replay(replay) {
                     Ok(()) => continue,
@@ -370,8 +373,13 @@ impl Reader {
         if let Some(event) = event.filter(|_| !has_seen) {
             self.warn_of_gap(event);
         }
-        let Some(tip) = self.comparison.committed().block.filter(|_| has_seen) else { return self.tell_ended(None) };
-        self.compare(tip)
+        match self.comparison.committed().block.filter(|_| has_seen) {
+            Some(tip) => self.compare(tip),
+            None => {
+                let keeps_gone = self.comparison.is_complete_without(&self.files);
+                self.tell_ended(None, keeps_gone)
+            }
+        }
     }
 
     /// Says that the source begins behind what is committed, if nothing says that it goes on there.
@@ -400,7 +408,7 @@ impl Reader {
         };
         if found.is_empty() {
             let learned = self.comparison.learned();
-            return self.tell_ended(learned);
+            return self.tell_ended(learned, self.comparison.needs_gone());
         }
         match self.order.rule() {
             Late::Skip => {
@@ -409,7 +417,7 @@ impl Reader {
                     self.order.count_late(difference.late.max(1));
                 }
                 self.files.accept(&found.iter().filter_map(Difference::late_file).collect::<Vec<_>>());
-                self.tell_ended(None)
+                self.tell_ended(None, self.comparison.needs_gone())
             }
             Late::Replay => self.replay_from(to, found),
             Late::Error => Err(found.into_iter().next().map_or(Stop::Gone, |first| first.into_error().into())),
@@ -430,9 +438,10 @@ impl Reader {
         }
     }
 
-    /// Tells what is to be stored of the files that ended while events were skipped.
-    fn tell_ended(&mut self, learned: Option<SourceProgress>) -> Result<(), Stop> {
-        let files = self.files.take_ended(self.comparison.needs_gone());
+    /// Tells what is to be stored of the files that ended while events were skipped. `keeps_gone`: what is committed is all
+    /// there only with files that are gone.
+    fn tell_ended(&mut self, learned: Option<SourceProgress>, keeps_gone: bool) -> Result<(), Stop> {
+        let files = self.files.take_ended(keeps_gone);
         if files.is_empty() && learned.is_none() {
             return Ok(());
         }
@@ -565,7 +574,7 @@ impl Reader {
             return Ok(());
         };
         if self.comparison.is_complete_without(&self.files) {
-            return self.tell_ended(None);
+            return self.tell_ended(None, true);
         }
         let Some(last) = self.comparison.last() else {
             tracing::warn!("the source holds no event, and block {tip} is committed");

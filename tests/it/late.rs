@@ -163,9 +163,11 @@ crate::both_stores! {
             std::fs::write(&path, text).expect("written");
             File::options().write(true).open(&path).and_then(|file| file.set_modified(modified?)).expect("its old time");
         }
-        assert_eq!(run(&project)["events"], 0);
+        let report = run(&project);
+        assert_eq!((&report["events"], &report["source_bytes_read"]), (&0.into(), &0.into()));
         project.write("in/3.ndjson", lines(&[4]));
-        assert_eq!(run(&project)["events"], 1);
+        let report = run(&project);
+        assert_eq!((&report["events"], &report["source_bytes_read"]), (&1.into(), &lines(&[4]).len().into()));
         assert_eq!(handled(&project), "1 2 3 4");
     }
 
@@ -291,6 +293,32 @@ crate::both_stores! {
             }
         }
         assert_eq!(handled(&project), "1 2 3 4 5 6");
+    }
+
+    fn a_name_may_be_given_to_another_file() {
+        for late in ["error", "skip", "replay"] {
+            // Written anew from time to time, emptied, and names that go round.
+            for steps in [
+                &[&[("a", "1")][..], &[("a", "2")], &[("a", "3 4")]][..],
+                &[&[("a", "1"), ("b", "2")], &[("b", "")], &[("b", "3")], &[("a", "")], &[("b", "4")]],
+                &[&[("a", "1"), ("b", "2"), ("c", "3")], &[("b", "4"), ("c", "5")], &[("a", ""), ("c", "6")]],
+            ] {
+                let project = project(late, "complete");
+                let mut expected = String::new();
+                for step in steps {
+                    for (name, blocks) in *step {
+                        let _ = std::fs::remove_file(project.path(&format!("in/{name}.ndjson")));
+                        let numbers: Vec<i64> = blocks.split_whitespace().map(|block| block.parse().expect("a block")).collect();
+                        project.write(&format!("in/{name}.ndjson"), lines(&numbers));
+                        expected += &blocks.split_whitespace().map(|block| format!("{block} ")).collect::<String>();
+                    }
+                    for _ in 0..2 {
+                        assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0], "{late} {step:?} of {steps:?}");
+                        assert_eq!(handled(&project), expected.trim(), "{late} {step:?} of {steps:?}");
+                    }
+                }
+            }
+        }
     }
 
     fn a_branch_may_begin_in_a_file_of_its_own() {
