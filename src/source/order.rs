@@ -107,6 +107,13 @@ impl Order {
         self.closed.filter(|closed| event.block <= closed.get())
     }
 
+    /// So many events were taken for late, and are committed.
+    pub(super) fn take_back_late(&self, events: u64) {
+        // Only this thread counts.
+        let late = self.stats.late.load(Ordering::Relaxed);
+        self.stats.late.store(late.saturating_sub(events), Ordering::Relaxed);
+    }
+
     /// Whether the event is in its place within its block; it does not count as the last one yet. `came_before` says
     /// whether the block has the same line already: once a source without places has stepped back, such a line is a second
     /// delivery.

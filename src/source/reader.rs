@@ -12,9 +12,9 @@ use crossbeam_channel::Sender;
 use super::allowed_regions::AllowedRegions;
 use super::block_chain::Chain;
 pub(crate) use super::comparison::CommittedSource;
-use super::comparison::{Comparison, Difference, Outcome};
+use super::comparison::{Comparison, Difference, LOST, Outcome};
 use super::digest::{EventDigest, Tally};
-use super::file_log::FileLog;
+use super::file_log::{FileLog, Gone};
 use super::forks::{Named, Verdict, judge, too_deep, warn_before_all};
 use super::merged::{Merged, NoSource};
 use super::order::{End, Late, Order};
@@ -78,6 +78,8 @@ pub(crate) struct Reader {
     comparison: Comparison,
     /// Late events of the source are put in their place.
     is_merged: bool,
+    /// Why it is to be read in its order.
+    merged_since: Option<SourceError>,
     /// What was skipped is compared.
     is_compared: bool,
     /// The source resumed after its position: it repeats nothing that could be compared.
@@ -124,6 +126,7 @@ impl Reader {
             tally: Tally::default(),
             comparison: Comparison::new(committed, plan.depth),
             is_merged: false,
+            merged_since: None,
             is_compared: false,
             has_resumed: false,
             replayed_to: None,
@@ -301,11 +304,13 @@ impl Reader {
                     let digest = self.tally.pass(event);
                     self.files.add(event, digest);
                     self.comparison.pass(event, digest);
+                    self.take_known();
                     let branch = self.resume.take_decided(event.block.into());
                     return branch.map_or(Ok(()), |branch| self.switch_to(branch));
                 }
                 Step::Late => {
                     self.leave_out_line(event);
+                    self.take_known();
                     return Ok(());
                 }
                 Step::Past => self.finish_skipping(Some(event))?,
@@ -353,7 +358,21 @@ impl Reader {
         self.files.undo();
         match to {
             Some(to) => self.comparison.go_back(to),
-            None => self.comparison.lose(),
+            None => {
+                tracing::warn!(
+                    "the source goes back to before the block that it began with: what it gave before that is not \
+                     compared with what is committed"
+                );
+                self.comparison.lose();
+            }
+        }
+    }
+
+    /// Of lines that were stored counts what counted then.
+    fn take_known(&mut self) {
+        if let Some(known) = self.files.take_known() {
+            self.order.take_back_late(known.not_late);
+            self.comparison.replace(known);
         }
     }
 
@@ -376,8 +395,8 @@ impl Reader {
         match self.comparison.committed().block.filter(|_| has_seen) {
             Some(tip) => self.compare(tip),
             None => {
-                let keeps_gone = self.comparison.is_complete_without(&self.files);
-                self.tell_ended(None, keeps_gone)
+                let is_complete = self.comparison.is_complete_without(&self.files);
+                self.tell_ended(None, if is_complete { Gone::Counts } else { Gone::Unknown }, true)
             }
         }
     }
@@ -402,13 +421,14 @@ impl Reader {
     /// Compares what was skipped with what is committed up to block `to`.
     fn compare(&mut self, to: BlockNo) -> Result<(), Stop> {
         self.is_compared = true;
+        let is_all = self.comparison.committed().block.is_some_and(|tip| tip <= to);
         let found = match self.comparison.compare(to, &self.files) {
             Outcome::Same => Vec::new(),
             Outcome::Different(found) => found,
         };
         if found.is_empty() {
             let learned = self.comparison.learned();
-            return self.tell_ended(learned, self.comparison.needs_gone());
+            return self.tell_ended(learned, self.comparison.gone(), is_all);
         }
         match self.order.rule() {
             Late::Skip => {
@@ -417,7 +437,7 @@ impl Reader {
                     self.order.count_late(difference.late.max(1));
                 }
                 self.files.accept(&found.iter().filter_map(Difference::late_file).collect::<Vec<_>>());
-                self.tell_ended(None, self.comparison.needs_gone())
+                self.tell_ended(None, self.comparison.gone(), is_all)
             }
             Late::Replay => self.replay_from(to, found),
             Late::Error => Err(found.into_iter().next().map_or(Stop::Gone, |first| first.into_error().into())),
@@ -432,16 +452,24 @@ impl Reader {
             self.resume.start_again();
             return Err(Stop::Replay(Replay { from: to, why }));
         }
+        // What was seen in the source's own order names files.
+        let why = self.merged_since.take().unwrap_or(why);
         match self.comparison.first_difference(to, &self.files) {
             Ok(from) => Err(Stop::Replay(Replay { from, why })),
             Err(cause) => Err(why.with_note(&format!("late = \"replay\" cannot handle it: {cause}")).into()),
         }
     }
 
-    /// Tells what is to be stored of the files that ended while events were skipped. `keeps_gone`: what is committed is all
-    /// there only with files that are gone.
-    fn tell_ended(&mut self, learned: Option<SourceProgress>, keeps_gone: bool) -> Result<(), Stop> {
-        let files = self.files.take_ended(keeps_gone);
+    /// Tells what is to be stored of the files that ended while events were skipped. `is_all`: they were compared with all
+    /// that is committed, or whatever they lack is accepted.
+    fn tell_ended(&mut self, learned: Option<SourceProgress>, gone: Gone, is_all: bool) -> Result<(), Stop> {
+        let stored = self.files.stored().filter(|_| is_all && gone == Gone::Unknown);
+        let left = stored.and_then(|stored| self.comparison.remainder(stored));
+        let gone = if left.is_some() { Gone::Counts } else { gone };
+        let mut files = self.files.take_ended(gone);
+        if let Some(left) = left {
+            files.extend(self.files.remainder(left, self.comparison.blocks_before()));
+        }
         if files.is_empty() && learned.is_none() {
             return Ok(());
         }
@@ -455,6 +483,7 @@ impl Reader {
         }
         if !(self.follow(event)? && self.order.is_in_place(event, || self.tally.holds(event))?) {
             self.leave_out_line(event);
+            self.take_known();
             return Ok(());
         }
         self.order.note(event);
@@ -535,8 +564,14 @@ impl Reader {
     /// The source has ended, or what is wanted of it (`is_until`).
     fn end(&mut self, is_until: bool) -> Result<(), Stop> {
         if is_until {
-            // The rest of the file is read by another run.
-            self.files.undo();
+            let next = self.source.file();
+            if next == self.files.last_at() {
+                // The rest of the file is read by another run.
+                self.files.leave_rest();
+            } else {
+                self.end_file()?;
+            }
+            self.go_on_behind(next);
         } else {
             self.take_last()?;
             self.end_file()?;
@@ -574,7 +609,7 @@ impl Reader {
             return Ok(());
         };
         if self.comparison.is_complete_without(&self.files) {
-            return self.tell_ended(None, true);
+            return self.tell_ended(None, Gone::Counts, true);
         }
         let Some(last) = self.comparison.last() else {
             tracing::warn!("the source holds no event, and block {tip} is committed");
@@ -621,32 +656,44 @@ impl Reader {
 
     /// Goes back to before the block of a late event, and reads the source again with that event in its place.
     fn replay(&mut self, Replay { from, why }: Replay) -> Result<(), Stop> {
-        let source = std::mem::replace(&mut self.source, Box::new(NoSource));
-        let mut merged = Merged::new(source, Arc::clone(&self.stats), self.leading_done);
-        // The files that are left out have their place in the order too.
-        self.files.read_again();
-        merged.leave_out(self.files.left_out());
-        if !merged.rewind()? {
-            return Err(why.with_note("late = \"replay\" cannot handle it: the source cannot be read again").into());
+        let was_merged = std::mem::replace(&mut self.is_merged, true);
+        let cannot_read = || "late = \"replay\" cannot handle it: the source cannot be read again";
+        let mut from = from;
+        if was_merged {
+            if !self.source.rewind()? {
+                return Err(why.with_note(cannot_read()).into());
+            }
+            self.files.read_again();
+        } else {
+            let source = std::mem::replace(&mut self.source, Box::new(NoSource));
+            let contents = self.files.contents_anew();
+            let mut merged = Merged::new(source, Arc::clone(&self.stats), self.leading_done, contents);
+            // The files that are left out have their place in the order too.
+            merged.leave_out(&vec![false; self.files.left_out().len()]);
+            if !merged.rewind()? {
+                return Err(why.with_note(cannot_read()).into());
+            }
+            self.files.read_again();
+            self.files.set_contents(merged.contents().clone());
+            from = merged.first_late().map_or(from, |first| from.min(first));
+            self.source = Box::new(merged);
         }
         // What is late while committed events are skipped may have been put in its place by an earlier run: the
         // comparison tells. What is late behind them is new.
         let is_comparing = !self.resume.is_past() && !self.is_compared;
-        let was_merged = std::mem::replace(&mut self.is_merged, true);
-        let from = match merged.first_late().filter(|_| !was_merged) {
-            Some(first) => from.min(first),
-            None => from,
-        };
-        self.source = Box::new(merged);
         if is_comparing && was_merged {
             // All is in its order, and one event is late all the same.
             return Err(why.into());
         }
         if is_comparing {
+            self.merged_since = Some(why);
             self.start_again();
             self.resume.start_again();
             self.comparison.start_again();
             return Ok(());
+        }
+        if self.files.loses_from(from, was_merged) {
+            return Err(why.with_note(&format!("late = \"replay\" cannot handle it: {LOST}")).into());
         }
         let to = from.previous();
         if self.chain.tip().is_some_and(|tip| tip.block > to) && !self.chain.allows(to) {

@@ -321,6 +321,137 @@ crate::both_stores! {
         }
     }
 
+    fn what_a_replay_would_lose_is_refused() {
+        for (late, before, now, is_refused) in [
+            // As many events are new as are lost.
+            ("replay", &[("a", "1")][..], &[("a", ""), ("b", "1 2 3")][..], true),
+            // The late line comes behind all that is committed, of which nothing is there.
+            ("replay", &[("a", "8 9 10")], &[("a", ""), ("b", "11 12 9")], true),
+            ("replay", &[("a", "1"), ("b", "2 3")], &[("a", ""), ("b", "2 2 3")], false),
+            ("replay", &[("a", "1"), ("b", "2 3")], &[("a", ""), ("b", "2 3 1")], true),
+            // A late line where the oldest file is removed at the same time.
+            ("error", &[("a", "1"), ("b", "2"), ("c", "3")], &[("a", ""), ("b", "2 2"), ("d", "4")], true),
+            ("error", &[("a", "1"), ("b", "2")], &[("a", ""), ("b", "2 3")], false),
+        ] {
+            let project = project(late, "complete");
+            let write = |files: &[(&str, &str)], step: usize| for (name, blocks) in files {
+                let path = project.path(&format!("in/{name}.ndjson"));
+                let event = |(at, block): (usize, &str)| line(block.parse().expect("a block"), &format!("{block}{name}{step}{at}"), 0);
+                match blocks.is_empty() {
+                    true => std::fs::remove_file(path).expect("removed"),
+                    false => {
+                        let known = std::fs::read_to_string(&path).unwrap_or_default();
+                        let kept = known.lines().count();
+                        let text: String = match late {
+                            // What was there stays there, behind what is new.
+                            _ if kept > 0 && kept < blocks.split(' ').count() && !blocks.starts_with("2 2") => {
+                                known + &blocks.split(' ').enumerate().skip(kept).map(event).collect::<String>()
+                            }
+                            _ if kept > 0 => event((9, blocks.split(' ').next().expect("one"))) + &known,
+                            _ => blocks.split(' ').enumerate().map(event).collect(),
+                        };
+                        project.write(&format!("in/{name}.ndjson"), text);
+                    }
+                }
+            };
+            write(before, 0);
+            run(&project);
+            let rows = handled(&project);
+            write(now, 1);
+            let outcome = project.forebay(&["run", "pipeline.toml"]);
+            assert_eq!(outcome.code(), Some(if is_refused { 2 } else { 0 }), "{late} {now:?}: {outcome}");
+            if is_refused {
+                assert_eq!(handled(&project), rows, "{late} {now:?}");
+            } else {
+                assert_eq!(run(&project)["events"], 0, "{late} {now:?}");
+            }
+        }
+    }
+
+    fn a_file_that_grows_before_it_is_rotated_is_known_again() {
+        for late in ["error", "skip", "replay"] {
+            let project = project(late, "complete");
+            project.write("in/a.ndjson", lines(&[1]));
+            project.write("in/b.ndjson", lines(&[2]));
+            run(&project);
+            std::fs::remove_file(project.path("in/a.ndjson")).expect("removed");
+            std::fs::remove_file(project.path("in/b.ndjson")).expect("removed");
+            project.write("in/b.ndjson.1.zst", zstd::encode_all(lines(&[2, 3]).as_bytes(), 1).expect("packed"));
+            project.write("in/b.ndjson", lines(&[4]));
+            for _ in 0..2 {
+                assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0], "{late}");
+            }
+            // And its first row is not counted a second time once all are gone.
+            std::fs::remove_file(project.path("in/b.ndjson.1.zst")).expect("removed");
+            project.write("in/b.ndjson", lines(&[5]));
+            for _ in 0..2 {
+                assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0], "{late}");
+            }
+            assert_eq!(handled(&project), "1 2 3 4 5");
+        }
+    }
+
+    fn what_was_accepted_once_is_not_refused_later() {
+        let project = project("error", "complete");
+        project.write("in/a.ndjson", lines(&[1]));
+        project.write("in/b.ndjson", lines(&[2]));
+        project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+        std::fs::remove_file(project.path("in/a.ndjson")).expect("removed");
+        for _ in 0..3 {
+            run(&project);
+        }
+        project.write("in/b.ndjson", lines(&[2, 3]));
+        std::fs::rename(project.path("in/b.ndjson"), project.path("in/c.ndjson")).expect("renamed");
+        for _ in 0..2 {
+            run(&project);
+        }
+        assert_eq!(handled(&project), "1 2 3");
+        // A line that was changed is told by every run.
+        let project = self::project("skip", "complete");
+        project.write("in/a.ndjson", lines(&[1, 2]));
+        run(&project);
+        project.write("in/a.ndjson", line(1, "other", 7) + &lines(&[2]));
+        for _ in 0..3 {
+            assert_eq!(warnings(&project, &["run", "pipeline.toml"]).len(), 1);
+        }
+    }
+
+    fn up_to_a_block_all_is_compared_too() {
+        let project = project("error", "complete");
+        project.write("in/a.ndjson", lines(&[1]));
+        project.write("in/b.ndjson", lines(&[2]));
+        run(&project);
+        project.write("in/a.ndjson", line(1, "new", 0) + &lines(&[1]));
+        project.write("in/c.ndjson", lines(&[4]));
+        let outcome = project.forebay(&["run", "pipeline.toml", "--until", "3"]);
+        assert_eq!(outcome.code(), Some(2), "{outcome}");
+    }
+
+    fn a_late_file_on_the_committed_chain_is_no_branch() {
+        let project = project("error", "complete");
+        let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+        project.write("pipeline.toml", replaced(&pipeline, "[source]", "[source]\nhash = \"h\""));
+        let block = |block: i64, id: &str| line(block, id, 0).replace('}', &format!(",\"h\":\"h{block}\"}}"));
+        project.write("in/b.ndjson", (1..=3).map(|number| block(number, &number.to_string())).collect::<String>());
+        run(&project);
+        project.write("in/b.ndjson", (1..=4).map(|number| block(number, &number.to_string())).collect::<String>());
+        project.write("in/a.ndjson", block(2, "late"));
+        let outcome = project.forebay(&["run", "pipeline.toml"]);
+        assert_eq!(outcome.code(), Some(2), "{outcome}");
+        assert!(outcome.stderr().contains("in/a.ndjson"), "{outcome}");
+    }
+
+    fn a_file_that_was_committed_is_not_told_as_late_beside_one_that_is() {
+        let project = project("skip", "complete");
+        project.write("in/b.ndjson", lines(&[1, 2]));
+        run(&project);
+        project.write("in/b.ndjson.zst", zstd::encode_all(lines(&[1, 2, 3]).as_bytes(), 1).expect("packed"));
+        std::fs::remove_file(project.path("in/b.ndjson")).expect("removed");
+        project.write("in/a.ndjson", line(2, "late", 0));
+        assert_eq!(run(&project)["late_skipped"], 1);
+        assert_eq!(handled(&project), "1 2 3");
+    }
+
     fn a_branch_may_begin_in_a_file_of_its_own() {
         let project = project("error", "complete");
         let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
