@@ -4,6 +4,8 @@
 //! committed, `comparison` compares it with what was committed, `forks` judges how a block stands to the chain, `order`
 //! keeps the rule of late events, `merged` puts them in their place, `page_writer` hands pages over.
 
+mod replay;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,11 +14,10 @@ use crossbeam_channel::Sender;
 use super::allowed_regions::AllowedRegions;
 use super::block_chain::Chain;
 pub(crate) use super::comparison::CommittedSource;
-use super::comparison::{Comparison, Difference, LOST, Outcome};
+use super::comparison::{Comparison, Difference, Outcome};
 use super::digest::{EventDigest, Tally};
 use super::file_log::{FileLog, Gone};
 use super::forks::{Named, Verdict, judge, too_deep, warn_before_all};
-use super::merged::{Merged, NoSource};
 use super::order::{End, Late, Order};
 pub(crate) use super::page_writer::FromReader;
 use super::page_writer::{PageSink, PageWriter, Replay, Stop};
@@ -444,22 +445,6 @@ impl Reader {
         }
     }
 
-    /// Asks for a replay from the first block that differs. To know it, all of the source is first compared in its order.
-    fn replay_from(&mut self, to: BlockNo, found: Vec<Difference>) -> Result<(), Stop> {
-        let Some(why) = found.into_iter().next().map(Difference::into_error) else { return Ok(()) };
-        if !self.is_merged {
-            self.is_compared = false;
-            self.resume.start_again();
-            return Err(Stop::Replay(Replay { from: to, why }));
-        }
-        // What was seen in the source's own order names files.
-        let why = self.merged_since.take().unwrap_or(why);
-        match self.comparison.first_difference(to, &self.files) {
-            Ok(from) => Err(Stop::Replay(Replay { from, why })),
-            Err(cause) => Err(why.with_note(&format!("late = \"replay\" cannot handle it: {cause}")).into()),
-        }
-    }
-
     /// Tells what is to be stored of the files that ended while events were skipped. `is_all`: they were compared with all
     /// that is committed, or whatever they lack is accepted.
     fn tell_ended(&mut self, learned: Option<SourceProgress>, gone: Gone, is_all: bool) -> Result<(), Stop> {
@@ -654,75 +639,9 @@ impl Reader {
         self.pages.send(FromReader::Rollback { to })
     }
 
-    /// Goes back to before the block of a late event, and reads the source again with that event in its place.
-    fn replay(&mut self, Replay { from, why }: Replay) -> Result<(), Stop> {
-        let was_merged = std::mem::replace(&mut self.is_merged, true);
-        let cannot_read = || "late = \"replay\" cannot handle it: the source cannot be read again";
-        let mut from = from;
-        if was_merged {
-            if !self.source.rewind()? {
-                return Err(why.with_note(cannot_read()).into());
-            }
-            self.files.read_again();
-        } else {
-            let source = std::mem::replace(&mut self.source, Box::new(NoSource));
-            let contents = self.files.contents_anew();
-            let mut merged = Merged::new(source, Arc::clone(&self.stats), self.leading_done, contents);
-            // The files that are left out have their place in the order too.
-            merged.leave_out(&vec![false; self.files.left_out().len()]);
-            if !merged.rewind()? {
-                return Err(why.with_note(cannot_read()).into());
-            }
-            self.files.read_again();
-            self.files.set_contents(merged.contents().clone());
-            from = merged.first_late().map_or(from, |first| from.min(first));
-            self.source = Box::new(merged);
-        }
-        // What is late while committed events are skipped may have been put in its place by an earlier run: the
-        // comparison tells. What is late behind them is new.
-        let is_comparing = !self.resume.is_past() && !self.is_compared;
-        if is_comparing && was_merged {
-            // All is in its order, and one event is late all the same.
-            return Err(why.into());
-        }
-        if is_comparing {
-            self.merged_since = Some(why);
-            self.start_again();
-            self.resume.start_again();
-            self.comparison.start_again();
-            return Ok(());
-        }
-        if self.files.loses_from(from, was_merged) {
-            return Err(why.with_note(&format!("late = \"replay\" cannot handle it: {LOST}")).into());
-        }
-        let to = from.previous();
-        if self.chain.tip().is_some_and(|tip| tip.block > to) && !self.chain.allows(to) {
-            return Err(beyond_history(why, self.chain.oldest()).into());
-        }
-        self.roll_back(to)?;
-        self.start_again();
-        self.resume.finish();
-        self.replayed_to = Some(to);
-        Ok(())
-    }
-
-    /// The source begins again.
-    fn start_again(&mut self) {
-        self.order.start_afresh();
-        self.tally = Tally::default();
-        self.followed = Followed::default();
-    }
-
     fn flush(&mut self) -> Result<(), Stop> {
         self.pages.flush(&*self.source)
     }
-}
-
-/// The error of a replay that the history does not reach.
-fn beyond_history(why: SourceError, oldest: Option<BlockNo>) -> SourceError {
-    let oldest =
-        oldest.map_or_else(String::new, |oldest| format!(": the oldest block that can be gone back to is {oldest}"));
-    why.with_note(&format!("late = \"replay\" cannot handle it{oldest} ([rollback] depth)"))
 }
 
 fn error_of(event: &SourceEvent) -> String {

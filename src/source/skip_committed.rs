@@ -224,8 +224,11 @@ impl Resume {
             return Ok(Step::Late);
         }
         if is_last_committed(ours, self.done, named) {
-            // What comes behind the last committed place goes on within its block.
-            if self.place.zip(event.seq).is_some_and(|(committed, this)| this > committed) {
+            // What comes behind the last committed place goes on within its block; and what cannot be read behind it.
+            let is_line = event.refused.is_some() && event.seq.is_none() && self.place.is_some();
+            if self.place.zip(event.seq).is_some_and(|(committed, this)| this > committed)
+                || is_line && self.is_beyond(event)
+            {
                 return Ok(Step::Past);
             }
             let is_first = verdict != Verdict::Same;
