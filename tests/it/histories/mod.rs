@@ -9,6 +9,8 @@
 
 /// What events do, over real entities and over the model's.
 mod items;
+/// A folder of files that changes between runs.
+mod files;
 /// Late, repeated and partial deliveries.
 mod late;
 /// The same handlers as a script.
