@@ -147,6 +147,10 @@ impl Folder {
         self.files.iter().flat_map(|file| &file.lines)
     }
 
+    pub fn has(&self, id: u64) -> bool {
+        self.files.iter().any(|file| file.id == id)
+    }
+
     /// Two files that hold the same lines.
     pub fn has_copies(&self) -> bool {
         let mut seen = BTreeSet::new();

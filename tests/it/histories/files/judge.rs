@@ -34,10 +34,15 @@ pub struct Ledger {
     pub floor: Option<i64>,
     /// Lines of files of which all was settled, by the file's number.
     pub whole: HashMap<u64, BTreeSet<u64>>,
-    /// What those files were called.
-    pub names: HashMap<u64, String>,
+    /// What files were called when they held which lines.
+    pub names: HashMap<u64, BTreeMap<String, BTreeSet<u64>>>,
+    /// Files of which runs know less than that: the one in which a run ended at the last block that it wanted, and all
+    /// of which the lines were put in another order.
+    pub unsure: BTreeSet<u64>,
     /// Lines that are gone, and that was told.
     pub told: BTreeSet<u64>,
+    /// Lines that came too late, and that was told.
+    pub told_late: BTreeSet<u64>,
 }
 
 impl Ledger {
@@ -53,21 +58,30 @@ impl Ledger {
     pub fn has_replaced(&self, folder: &Folder) -> bool {
         let names: BTreeMap<String, u64> = folder.files.iter().map(|file| (file.name(), file.id)).collect();
         let is_gone = |id: &u64| folder.files.iter().all(|file| file.id != *id);
-        self.names.iter().any(|(id, name)| is_gone(id) && names.contains_key(name))
+        self.names.iter().any(|(id, held)| is_gone(id) && held.keys().any(|name| names.contains_key(name)))
     }
 
     /// After a run that ended well: what can be gone back to, and which files are settled.
-    pub fn settle(&mut self, plan: &FilesPlan, folder: &Folder) {
+    pub fn settle(&mut self, plan: &FilesPlan, folder: &Folder, until: Option<i64>) {
+        let is_read = |line: &&Line| until.is_none_or(|until| line.block <= until);
+        let last = folder.lines().take_while(is_read).last();
+        let is_its = |file: &&super::folder::Held| last.is_some_and(|last| file.lines.contains(last));
+        let at = |line: &&Line| line.at(plan.form);
+        let is_sorted = folder.lines().filter(|line| line.has_block()).is_sorted_by_key(|line| at(&line));
+        let is_merged = plan.late == Late::Replay && !is_sorted;
+        let is_unsure = |file: &&super::folder::Held| is_merged || until.is_some() && is_its(file);
+        self.unsure = folder.files.iter().filter(is_unsure).map(|file| file.id).collect();
         self.floor = self.floor.max(self.tip().map(|tip| tip - plan.depth.cast_signed()));
         let numbers = self.numbers();
         for file in &folder.files {
-            self.names.insert(file.id, file.name());
+            self.names.entry(file.id).or_default().insert(file.name(), file.numbers().into_iter().collect());
             let is_late = |line: &Line| {
                 plan.late == Late::Skip && self.tip().is_some_and(|tip| line.has_block() && line.block <= tip)
             };
             let is_settled =
                 |line: &Line| numbers.contains(&line.n) || self.bad.contains(&line.n) || is_late(line);
-            if file.lines.iter().all(is_settled) {
+            let is_clear = plan.late_tails || file.lines.last().is_none_or(|line| numbers.contains(&line.n));
+            if is_clear && file.lines.iter().all(is_settled) {
                 self.whole.insert(file.id, file.lines.iter().map(|line| line.n).collect());
             } else {
                 self.whole.remove(&file.id);
@@ -220,14 +234,26 @@ impl<'a> View<'a> {
 
     /// A file was removed, and another one has grown under a new name.
     fn is_mixed(&self) -> bool {
-        let has_grown = self.folder.files.iter().any(|file| {
-            let is_same = |lines: &BTreeSet<u64>| file.lines.iter().all(|line| lines.contains(&line.n));
-            let is_new = self.before.names.get(&file.id).is_none_or(|name| *name != file.name());
-            is_new && !self.before.whole.get(&file.id).is_some_and(is_same)
+        let now = |id: &u64| self.folder.files.iter().find(|file| file.id == *id).map(super::folder::Held::numbers);
+        let has_grown = self.before.names.iter().any(|(id, names)| {
+            let now = now(id).map(|lines| lines.into_iter().collect::<BTreeSet<u64>>());
+            let mut all = names.values().chain(&now);
+            all.next().is_some_and(|first| all.any(|other| other != first)) && names.len() > 1
+                || self.folder.files.iter().any(|file| file.id == *id && !names.contains_key(&file.name()))
         });
-        let is_old = |line: &Line| self.before.lines.contains(line);
-        let has_old = |file: &super::folder::Held| file.lines.iter().any(is_old);
-        !self.gone.is_empty() && has_grown && self.folder.files.iter().any(has_old)
+        let is_anew = |file: &super::folder::Held| !self.before.names.contains_key(&file.id);
+        let has_old = |file: &super::folder::Held| file.lines.iter().any(|line| self.before.lines.contains(line));
+        let is_regrouped = self.folder.files.iter().any(|file| is_anew(file) && has_old(file));
+        !self.gone.is_empty() && (has_grown || is_regrouped)
+    }
+
+    /// A file that was renamed, or is a part of another one, has late lines.
+    fn has_renamed_late(&self) -> bool {
+        self.folder.files.iter().any(|file| {
+            let is_known = self.before.names.get(&file.id).is_some_and(|names| names.contains_key(&file.name()));
+            let has = |lines: &[Line]| file.lines.iter().any(|line| lines.contains(line));
+            !is_known && has(&self.before.lines) && has(&self.late)
+        })
     }
 
     pub fn has_gone(&self) -> bool {
@@ -246,9 +272,6 @@ impl<'a> View<'a> {
         if self.form().hashes != Hashes::None && (!self.is_sorted() || !self.late.is_empty()) {
             return Some("hashes out of order");
         }
-        if !self.plan.mixes && self.is_mixed() {
-            return Some("a file is gone and another one has grown under a new name");
-        }
         match self.plan.late {
             Late::Skip => None,
             Late::Error => self.may_refuse_late(),
@@ -259,7 +282,14 @@ impl<'a> View<'a> {
     /// Whether the run is one of those that are known to go wrong, and are left out.
     pub fn is_left_out(&self) -> bool {
         let loses = self.plan.late == Late::Replay && self.may_refuse_replay() == Some(LOSES);
-        !self.plan.reuses_names && self.before.has_replaced(self.folder) || !self.plan.loses_gone && loses
+        let is_blind = self.form().hashes != Hashes::None && !self.is_sorted();
+        !self.plan.hashed_steps && is_blind
+            || !self.plan.parts && self.has_parts()
+            || !self.plan.mixes && self.is_mixed()
+            || !self.plan.untils && self.before.unsure.iter().any(|id| !self.folder.has(*id))
+            || !self.plan.renames_late && self.plan.late == Late::Skip && self.has_renamed_late()
+            || !self.plan.loses_gone && !self.gone.is_empty() && !(self.late.is_empty() && self.lost.is_empty())
+            || !self.plan.reuses_names && self.before.has_replaced(self.folder) || !self.plan.loses_gone && loses
     }
 
     fn may_refuse_late(&self) -> Option<&'static str> {
@@ -304,15 +334,13 @@ impl<'a> View<'a> {
         if !self.lost.is_empty() {
             return Some("lines are lost");
         }
-        if self.has_parts() {
-            return Some("a part of a block is gone");
-        }
         let differs = self.before.lines.iter().zip(&self.merged).find(|(a, b)| a.n != b.n);
         let first = differs.map(|(a, b)| a.block.min(b.block));
         let back = self.first_back();
         let first = first.into_iter().chain(self.late.iter().map(|line| line.block)).chain(back).min();
         let bad = self.has_bad_between().then_some("a late line that is no event");
-        let Some(first) = first else { return bad };
+        let parts = self.has_parts().then_some("a part of a block is gone");
+        let Some(first) = first else { return bad.or(parts) };
         // Small batches may have committed all that comes before what is late.
         let tip = self.merged.last().map_or(first, |last| last.block);
         let is_behind = |line: &Line| self.gone.contains(&line.n) && line.block >= first;
@@ -323,7 +351,7 @@ impl<'a> View<'a> {
         if floor.is_some_and(|floor| first - 1 < floor) {
             return Some("the history does not reach so far");
         }
-        bad
+        bad.or(parts)
     }
 
     /// The orders of lines of which the store may hold one after a run that ended well.
@@ -376,7 +404,9 @@ impl<'a> View<'a> {
         if self.plan.late == Late::Skip && !self.late.is_empty() {
             return Some("late lines were left out");
         }
-        if self.lost.iter().any(|n| !self.before.told.contains(n)) && !self.is_corrected(after) {
+        // A source that begins behind what is committed says nothing of it.
+        let has_any = self.source.iter().any(|line| self.before.lines.contains(line));
+        if has_any && self.lost.iter().any(|n| !self.before.told.contains(n)) && !self.is_corrected(after) {
             return Some("committed lines are not there any more");
         }
         let is_left_out = |line: &&Line| !line.has_block() && !bad.contains(&line.n);
@@ -393,11 +423,11 @@ impl<'a> View<'a> {
     pub fn must_be_silent(&self) -> bool {
         let has_any = self.before.lines.is_empty() || self.source.iter().any(|line| self.before.lines.contains(line));
         let is_plain = self.late.is_empty() && self.lost.is_empty() && self.is_sorted() && !self.folder.has_repeats();
-        has_any && is_plain && (self.plan.mixes || !self.is_mixed()) && !self.has_parts() && !self.has_new_bad() && self.asked.until.is_none()
+        has_any && is_plain && !self.has_parts() && !self.has_new_bad() && self.asked.until.is_none()
     }
 
-    /// Lines that came too late, and whether a run must say exactly how many they are.
-    pub fn late_count(&self) -> Option<u64> {
+    /// How many lines a run must count as late: those that no run has told, and at most all; none if that is not known.
+    pub fn late_counts(&self) -> Option<(u64, u64)> {
         let steps_back = |line: &Line| self.before.lines.contains(line);
         let mut last = None;
         for line in &self.source {
@@ -413,7 +443,9 @@ impl<'a> View<'a> {
             && self.asked.until.is_none()
             && !self.has_bad_between()
             && self.form().hashes == Hashes::None;
-        (is_exact && (self.plan.mixes || !self.is_mixed()) && !self.has_parts()).then_some(self.late.len() as u64)
+        let is_new = |line: &&Line| !self.before.told_late.contains(&line.n);
+        let new = self.late.iter().filter(is_new).count();
+        (is_exact && !self.has_parts()).then_some((new as u64, self.late.len() as u64))
     }
 
     /// Whether a second run needs to read nothing.
@@ -424,7 +456,7 @@ impl<'a> View<'a> {
             && self.is_sorted()
             && self.lost.is_empty()
             && !self.folder.has_repeats()
-            && (self.plan.mixes || !self.is_mixed())
+           
             && self.asked.until.is_none()
             && self.plan.end == End::Complete
     }

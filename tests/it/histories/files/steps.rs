@@ -81,6 +81,16 @@ pub struct Scope {
     pub mixes: bool,
     /// A replay over blocks of which a file is gone.
     pub loses_gone: bool,
+    /// A file that ends with a late line may be removed.
+    pub late_tails: bool,
+    /// A part of a block may be gone with its file.
+    pub parts: bool,
+    /// A file may be renamed and have late lines.
+    pub renames_late: bool,
+    /// What a run with a last block leaves of a file is right: it may be removed, and its late lines are told.
+    pub untils: bool,
+    /// Blocks with hashes may come out of order.
+    pub hashed_steps: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -100,6 +110,11 @@ pub struct FilesPlan {
     pub checks_names: bool,
     /// As many late events as there are must be told, and no more.
     pub counts_late: bool,
+    pub untils: bool,
+    pub renames_late: bool,
+    pub parts: bool,
+    pub hashed_steps: bool,
+    pub late_tails: bool,
     pub loses_gone: bool,
     pub mixes: bool,
     pub steps: Vec<Step>,
@@ -200,7 +215,8 @@ pub fn files_plan(scope: Scope) -> impl Strategy<Value = FilesPlan> {
             form,
             late,
             end,
-            depth,
+            // A replay without a history is refused before it begins.
+            depth: if late == Late::Replay { depth.max(1) } else { depth },
             batch_events,
             evicts,
             reuses_inodes,
@@ -208,6 +224,11 @@ pub fn files_plan(scope: Scope) -> impl Strategy<Value = FilesPlan> {
             reuses_names: scope.reuses_names,
             mixes: scope.mixes,
             loses_gone: scope.loses_gone,
+            late_tails: scope.late_tails,
+            hashed_steps: scope.hashed_steps,
+            parts: scope.parts,
+            renames_late: scope.renames_late,
+            untils: scope.untils,
             counts_late: scope.late_counts,
             checks_names: scope.open_names || end == End::Complete && late != Late::Replay,
             steps,
@@ -260,7 +281,8 @@ impl World {
 
     /// The block that the next one names as the one before it.
     fn tip(&self) -> i64 {
-        self.folder.lines().map(|line| line.block).max().unwrap_or(0).max(self.committed)
+        let removed = self.removed.iter().flat_map(|file| &file.lines);
+        self.folder.lines().chain(removed).map(|line| line.block).max().unwrap_or(0).max(self.committed)
     }
 
     fn line(&mut self, block: i64, parent: i64, is_low: bool, (region, fails): Ev) -> Line {
