@@ -36,8 +36,8 @@ pub struct Ledger {
     pub whole: HashMap<u64, BTreeSet<u64>>,
     /// What files were called when they held which lines.
     pub names: HashMap<u64, BTreeMap<String, BTreeSet<u64>>>,
-    /// Files of which runs know less than that: the one in which a run ended at the last block that it wanted, and all
-    /// of which the lines were put in another order.
+    /// Files of which runs know less than that: the one in which a run ended at the last block that it wanted, those that
+    /// end with a late line, and all of which the lines were put in another order.
     pub unsure: BTreeSet<u64>,
     /// Lines that are gone, and that was told.
     pub told: BTreeSet<u64>,
@@ -75,13 +75,15 @@ impl Ledger {
         let numbers = self.numbers();
         for file in &folder.files {
             self.names.entry(file.id).or_default().insert(file.name(), file.numbers().into_iter().collect());
-            let is_late = |line: &Line| {
-                plan.late == Late::Skip && self.tip().is_some_and(|tip| line.has_block() && line.block <= tip)
-            };
-            let is_settled =
-                |line: &Line| numbers.contains(&line.n) || self.bad.contains(&line.n) || is_late(line);
+            let tip = self.tip().filter(|_| plan.late == Late::Skip);
+            let is_late = |line: &Line| tip.is_some_and(|tip| line.has_block() && line.block <= tip);
+            let bad = &self.bad;
+            let is_settled = |line: &Line| numbers.contains(&line.n) || bad.contains(&line.n) || is_late(line);
             let is_clear = plan.late_tails || file.lines.last().is_none_or(|line| numbers.contains(&line.n));
-            if is_clear && file.lines.iter().all(is_settled) {
+            if !is_clear {
+                self.unsure.insert(file.id);
+            }
+            if file.lines.iter().all(is_settled) {
                 self.whole.insert(file.id, file.lines.iter().map(|line| line.n).collect());
             } else {
                 self.whole.remove(&file.id);
