@@ -279,7 +279,7 @@ impl Life<'_> {
             let is_last = self.earlier.is_empty();
             self.story.push("taken back".to_owned());
             self.world.go_back(self.plan, folder);
-            if self.run(Asked::default())? {
+            if !self.world.folder.files.is_empty() && self.run(Asked::default())? {
                 return Ok(true);
             }
             if is_last {
@@ -357,7 +357,7 @@ fn live_on_sqlite(plan: &FilesPlan) -> Result<(), TestCaseError> {
     live(plan, &Place { url, file: Some(file.clone()), database: None, script: None })
 }
 
-const PLAIN: Scope = Scope { headless: false, no_region: false, hashes: false, losses: false, regroups: false, reuses_names: false, open_names: false, late_counts: false, mixes: false, loses_gone: false, late_tails: false, hashed_steps: false, parts: false, renames_late: false, untils: false };
+const PLAIN: Scope = Scope { headless: false, no_region: false, hashes: false, losses: false, regroups: false, reuses_names: false, open_names: false, late_counts: false, mixes: false, loses_gone: false, late_tails: false, hashed_steps: false, parts: false, renames_late: false, untils: false, corrections: false };
 
 #[test]
 fn folders_on_sqlite() {

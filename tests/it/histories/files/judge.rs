@@ -68,7 +68,7 @@ impl Ledger {
         let is_its = |file: &&super::folder::Held| last.is_some_and(|last| file.lines.contains(last));
         let at = |line: &&Line| line.at(plan.form);
         let is_sorted = folder.lines().filter(|line| line.has_block()).is_sorted_by_key(|line| at(&line));
-        let is_merged = plan.late == Late::Replay && !is_sorted;
+        let is_merged = plan.late == Late::Replay && (!is_sorted || folder.has_repeats());
         let is_unsure = |file: &&super::folder::Held| is_merged || until.is_some() && is_its(file);
         self.unsure = folder.files.iter().filter(is_unsure).map(|file| file.id).collect();
         self.floor = self.floor.max(self.tip().map(|tip| tip - plan.depth.cast_signed()));
@@ -246,6 +246,11 @@ impl<'a> View<'a> {
         let is_anew = |file: &super::folder::Held| !self.before.names.contains_key(&file.id);
         let has_old = |file: &super::folder::Held| file.lines.iter().any(|line| self.before.lines.contains(line));
         let is_regrouped = self.folder.files.iter().any(|file| is_anew(file) && has_old(file));
+        let is_there = |lines: &BTreeSet<u64>| self.source.iter().any(|line| lines.contains(&line.n));
+        let is_joined = |(id, names): (&u64, &BTreeMap<String, BTreeSet<u64>>)| {
+            !self.folder.has(*id) && names.values().any(is_there)
+        };
+        let is_regrouped = is_regrouped || self.before.names.iter().any(is_joined);
         !self.gone.is_empty() && (has_grown || is_regrouped)
     }
 
@@ -383,7 +388,7 @@ impl<'a> View<'a> {
             }
             ends.push(cut);
         }
-        if has_warned && !self.lost.is_empty() {
+        if (has_warned || until.is_some()) && !self.lost.is_empty() {
             ends.push(kept(&new));
         }
         ends
@@ -403,7 +408,8 @@ impl<'a> View<'a> {
         if self.asked.until.is_some() {
             return None;
         }
-        if self.plan.late == Late::Skip && !self.late.is_empty() {
+        let has_lost = !self.lost.is_empty() || !self.before.told.is_empty();
+        if self.plan.late == Late::Skip && !self.late.is_empty() && (self.plan.corrections || !has_lost) {
             return Some("late lines were left out");
         }
         // A source that begins behind what is committed says nothing of it.
@@ -418,7 +424,7 @@ impl<'a> View<'a> {
 
     /// What is lost was replaced, and the replay took that in.
     fn is_corrected(&self, after: &[Line]) -> bool {
-        self.plan.late == Late::Replay && after.iter().map(|line| line.n).eq(self.merged.iter().map(|line| line.n))
+        self.plan.late == Late::Replay && self.merged.starts_with(after)
     }
 
     /// Whether there is nothing to tell.
@@ -455,6 +461,7 @@ impl<'a> View<'a> {
         let numbers = after.numbers();
         let is_there = |line: &Line| numbers.contains(&line.n) || after.bad.contains(&line.n);
         self.folder.lines().all(is_there)
+            && self.folder.files.iter().all(|file| !file.lines.is_empty())
             && self.is_sorted()
             && self.lost.is_empty()
             && !self.folder.has_repeats()

@@ -89,6 +89,8 @@ pub struct Scope {
     pub renames_late: bool,
     /// What a run with a last block leaves of a file is right: it may be removed, and its late lines are told.
     pub untils: bool,
+    /// A corrected line that was left out is told by every run.
+    pub corrections: bool,
     /// Blocks with hashes may come out of order.
     pub hashed_steps: bool,
 }
@@ -110,6 +112,7 @@ pub struct FilesPlan {
     pub checks_names: bool,
     /// As many late events as there are must be told, and no more.
     pub counts_late: bool,
+    pub corrections: bool,
     pub untils: bool,
     pub renames_late: bool,
     pub parts: bool,
@@ -229,6 +232,7 @@ pub fn files_plan(scope: Scope) -> impl Strategy<Value = FilesPlan> {
             parts: scope.parts,
             renames_late: scope.renames_late,
             untils: scope.untils,
+            corrections: scope.corrections,
             counts_late: scope.late_counts,
             checks_names: scope.open_names || end == End::Complete && late != Late::Replay,
             steps,
@@ -542,7 +546,7 @@ impl World {
             }
             Step::CutOff(file, lines) => {
                 let at = self.chosen(*file)?;
-                let left = self.folder.files[at].lines.len().saturating_sub(usize::from(*lines));
+                let left = self.folder.files[at].lines.len().saturating_sub(usize::from(*lines)).max(1);
                 self.folder.files[at].lines.truncate(left);
                 self.folder.files[at].modified = self.tick();
             }
@@ -552,8 +556,7 @@ impl World {
                 let n = self.next();
                 let lines = &mut self.folder.files[at].lines;
                 if let Step::DeleteLine(..) = step {
-                    lines.get(line)?;
-                    lines.remove(line);
+                    (lines.len() > 1).then(|| lines.remove(line))?;
                 } else {
                     lines.get_mut(line)?.n = n;
                 }
