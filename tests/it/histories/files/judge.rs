@@ -267,6 +267,28 @@ impl<'a> View<'a> {
         !self.gone.is_empty()
     }
 
+    /// Lines that are no events and that wait for the event of another file, or belong to one of another file.
+    fn waits_across(&self) -> bool {
+        let tip = self.before.tip();
+        let committed = self.before.numbers();
+        let mut last: Option<&Line> = None;
+        let begins_bad = |file: &super::folder::Held| file.lines.first().is_some_and(|line| !line.has_block());
+        if self.before.lines.is_empty() && !self.before.bad.is_empty() {
+            return true;
+        }
+        let has_bad = self.folder.lines().any(|line| !line.has_block());
+        if self.folder.files.iter().skip(1).any(begins_bad) || has_bad && (self.first_back().is_some() || self.folder.has_copies()) {
+            return true;
+        }
+        self.folder.files.iter().enumerate().any(|(at, file)| {
+            let is_last = at + 1 == self.folder.files.len();
+            let ends_bad = file.lines.last().is_some_and(|line| !line.has_block());
+            last = file.lines.iter().rfind(|line| line.has_block()).or(last);
+            let waits = last.is_none_or(|last| committed.contains(&last.n) && Some(last.block) == tip);
+            !is_last && ends_bad && waits
+        })
+    }
+
     fn has_new_bad(&self) -> bool {
         self.folder.lines().any(|line| !line.has_block() && !self.before.bad.contains(&line.n))
     }
@@ -292,6 +314,7 @@ impl<'a> View<'a> {
         let is_blind = self.form().hashes != Hashes::None && !self.is_sorted();
         !self.plan.hashed_steps && is_blind
             || !self.plan.parts && self.has_parts()
+            || !self.plan.waits && self.waits_across()
             || !self.plan.mixes && self.is_mixed()
             || !self.plan.untils && self.before.unsure.iter().any(|id| !self.folder.has(*id))
             || !self.plan.renames_late && self.plan.late == Late::Skip && self.has_renamed_late()

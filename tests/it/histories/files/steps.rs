@@ -91,6 +91,8 @@ pub struct Scope {
     pub untils: bool,
     /// A corrected line that was left out is told by every run.
     pub corrections: bool,
+    /// Lines that are no events may wait for the event of another file.
+    pub waits: bool,
     /// Blocks with hashes may come out of order.
     pub hashed_steps: bool,
 }
@@ -112,6 +114,7 @@ pub struct FilesPlan {
     pub checks_names: bool,
     /// As many late events as there are must be told, and no more.
     pub counts_late: bool,
+    pub waits: bool,
     pub corrections: bool,
     pub untils: bool,
     pub renames_late: bool,
@@ -233,6 +236,7 @@ pub fn files_plan(scope: Scope) -> impl Strategy<Value = FilesPlan> {
             renames_late: scope.renames_late,
             untils: scope.untils,
             corrections: scope.corrections,
+            waits: scope.waits,
             counts_late: scope.late_counts,
             checks_names: scope.open_names || end == End::Complete && late != Late::Replay,
             steps,
