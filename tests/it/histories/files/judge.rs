@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use forebay::source::{End, Late};
 
-use super::folder::{Folder, Form, Hashes, Kind, Line};
+use super::folder::{Folder, Form, Hashes, Held, Kind, Line};
+use super::parts::Part;
 use super::steps::FilesPlan;
 
 const LOSES: &str = "a replay would lose what is gone";
@@ -38,7 +39,9 @@ pub struct Ledger {
     pub names: HashMap<u64, BTreeMap<String, BTreeSet<u64>>>,
     /// Files of which runs know less than that: the one in which a run ended at the last block that it wanted, those that
     /// end with a late line, and all of which the lines were put in another order.
-    pub unsure: BTreeSet<u64>,
+    pub unsure: HashMap<u64, Part>,
+    /// A line that is no event waited behind the last committed block, and counts to another one.
+    pub has_waited: bool,
     /// Lines that are gone, and that was told.
     pub told: BTreeSet<u64>,
     /// Lines that came too late, and that was told.
@@ -65,12 +68,15 @@ impl Ledger {
     pub fn settle(&mut self, plan: &FilesPlan, folder: &Folder, until: Option<i64>) {
         let is_read = |line: &&Line| until.is_none_or(|until| line.block <= until);
         let last = folder.lines().take_while(is_read).last();
-        let is_its = |file: &&super::folder::Held| last.is_some_and(|last| file.lines.contains(last));
+        let is_its = |file: &&Held| last.is_some_and(|last| file.lines.contains(last));
         let at = |line: &&Line| line.at(plan.form);
         let is_sorted = folder.lines().filter(|line| line.has_block()).is_sorted_by_key(|line| at(&line));
         let is_merged = plan.late == Late::Replay && (!is_sorted || folder.has_repeats());
-        let is_unsure = |file: &&super::folder::Held| is_merged || until.is_some() && is_its(file);
-        self.unsure = folder.files.iter().filter(is_unsure).map(|file| file.id).collect();
+        let ids = |files: &mut dyn Iterator<Item = &Held>| files.map(|file| file.id).collect::<Vec<u64>>();
+        let ended = ids(&mut folder.files.iter().filter(is_its).filter(|_| until.is_some()));
+        let merged = ids(&mut folder.files.iter().filter(|_| is_merged));
+        let ended = ended.into_iter().map(|id| (id, Part::Until));
+        self.unsure = ended.chain(merged.into_iter().map(|id| (id, Part::Unsettled))).collect();
         self.floor = self.floor.max(self.tip().map(|tip| tip - plan.depth.cast_signed()));
         let numbers = self.numbers();
         for file in &folder.files {
@@ -79,9 +85,9 @@ impl Ledger {
             let is_late = |line: &Line| tip.is_some_and(|tip| line.has_block() && line.block <= tip);
             let bad = &self.bad;
             let is_settled = |line: &Line| numbers.contains(&line.n) || bad.contains(&line.n) || is_late(line);
-            let is_clear = plan.late_tails || file.lines.last().is_none_or(|line| numbers.contains(&line.n));
+            let is_clear = file.lines.last().is_none_or(|line| numbers.contains(&line.n));
             if !is_clear {
-                self.unsure.insert(file.id);
+                self.unsure.insert(file.id, Part::Unsettled);
             }
             if file.lines.iter().all(is_settled) {
                 self.whole.insert(file.id, file.lines.iter().map(|line| line.n).collect());
@@ -236,15 +242,15 @@ impl<'a> View<'a> {
 
     /// A file was removed, and another one has grown under a new name.
     fn is_mixed(&self) -> bool {
-        let now = |id: &u64| self.folder.files.iter().find(|file| file.id == *id).map(super::folder::Held::numbers);
+        let now = |id: &u64| self.folder.files.iter().find(|file| file.id == *id).map(Held::numbers);
         let has_grown = self.before.names.iter().any(|(id, names)| {
             let now = now(id).map(|lines| lines.into_iter().collect::<BTreeSet<u64>>());
             let mut all = names.values().chain(&now);
             all.next().is_some_and(|first| all.any(|other| other != first)) && names.len() > 1
                 || self.folder.files.iter().any(|file| file.id == *id && !names.contains_key(&file.name()))
         });
-        let is_anew = |file: &super::folder::Held| !self.before.names.contains_key(&file.id);
-        let has_old = |file: &super::folder::Held| file.lines.iter().any(|line| self.before.lines.contains(line));
+        let is_anew = |file: &Held| !self.before.names.contains_key(&file.id);
+        let has_old = |file: &Held| file.lines.iter().any(|line| self.before.lines.contains(line));
         let is_regrouped = self.folder.files.iter().any(|file| is_anew(file) && has_old(file));
         let is_there = |lines: &BTreeSet<u64>| self.source.iter().any(|line| lines.contains(&line.n));
         let is_joined = |(id, names): (&u64, &BTreeMap<String, BTreeSet<u64>>)| {
@@ -272,12 +278,16 @@ impl<'a> View<'a> {
         let tip = self.before.tip();
         let committed = self.before.numbers();
         let mut last: Option<&Line> = None;
-        let begins_bad = |file: &super::folder::Held| file.lines.first().is_some_and(|line| !line.has_block());
-        if self.before.lines.is_empty() && !self.before.bad.is_empty() {
+        let begins_bad = |file: &Held| file.lines.first().is_some_and(|line| !line.has_block());
+        if self.before.has_waited || self.before.lines.is_empty() && !self.before.bad.is_empty() {
             return true;
         }
         let has_bad = self.folder.lines().any(|line| !line.has_block());
-        if self.folder.files.iter().skip(1).any(begins_bad) || has_bad && (self.first_back().is_some() || self.folder.has_copies()) {
+        let has_refused = has_bad || self.source.iter().any(|line| line.kind == Kind::NoRegion);
+        if self.folder.files.iter().skip(1).any(begins_bad)
+            || has_bad && self.first_back().is_some()
+            || has_refused && self.folder.has_copies()
+        {
             return true;
         }
         self.folder.files.iter().enumerate().any(|(at, file)| {
@@ -286,6 +296,28 @@ impl<'a> View<'a> {
             last = file.lines.iter().rfind(|line| line.has_block()).or(last);
             let waits = last.is_none_or(|last| committed.contains(&last.n) && Some(last.block) == tip);
             !is_last && ends_bad && waits
+        })
+    }
+
+    /// Such a line stands within the last committed block, which goes on behind it.
+    fn waits_within(&self) -> bool {
+        let lines: Vec<&Line> = self.folder.lines().collect();
+        let committed = self.before.numbers();
+        let is_new = |line: &Line| line.has_block() && !committed.contains(&line.n);
+        let next = |at: usize| lines[at..].iter().find(|line| is_new(line)).map(|line| line.block);
+        let is_within = |at: usize| !lines[at].has_block() && next(at).is_some() && next(at) == self.before.tip();
+        (0..lines.len()).any(is_within)
+    }
+
+    /// Whether a line that is no event waits behind the last committed block.
+    pub fn waits(&self) -> bool {
+        let tip = self.before.tip();
+        let committed = self.before.numbers();
+        let mut last: Option<&Line> = None;
+        self.folder.lines().any(|line| {
+            let waits = !line.has_block() && !self.before.bad.contains(&line.n);
+            last = Some(line).filter(|line| line.has_block()).or(last);
+            waits && last.is_some_and(|last| committed.contains(&last.n) && Some(last.block) == tip)
         })
     }
 
@@ -308,18 +340,23 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether the run is one of those that are known to go wrong, and are left out.
+    /// Whether the run is of a part that is left out.
     pub fn is_left_out(&self) -> bool {
+        let is_late = !self.late.is_empty() || !self.lost.is_empty();
         let loses = self.plan.late == Late::Replay && self.may_refuse_replay() == Some(LOSES);
-        let is_blind = self.form().hashes != Hashes::None && !self.is_sorted();
-        !self.plan.hashed_steps && is_blind
-            || !self.plan.parts && self.has_parts()
-            || !self.plan.waits && self.waits_across()
-            || !self.plan.mixes && self.is_mixed()
-            || !self.plan.untils && self.before.unsure.iter().any(|id| !self.folder.has(*id))
-            || !self.plan.renames_late && self.plan.late == Late::Skip && self.has_renamed_late()
-            || !self.plan.loses_gone && !self.gone.is_empty() && !(self.late.is_empty() && self.lost.is_empty())
-            || !self.plan.reuses_names && self.before.has_replaced(self.folder) || !self.plan.loses_gone && loses
+        let is_unsure = |part: Part| self.before.unsure.iter().any(|(id, why)| *why == part && !self.folder.has(*id));
+        let parts = [
+            (Part::ReusedNames, self.before.has_replaced(self.folder)),
+            (Part::GrownUnderNewNames, self.is_mixed()),
+            (Part::LateAndGone, !self.gone.is_empty() && is_late || loses),
+            (Part::PartsOfBlocks, self.has_parts()),
+            (Part::Until, is_unsure(Part::Until)),
+            (Part::Unsettled, is_unsure(Part::Unsettled)),
+            (Part::RenamedLate, self.plan.late == Late::Skip && self.has_renamed_late()),
+            (Part::HashesOutOfOrder, self.form().hashes != Hashes::None && !self.is_sorted()),
+            (Part::Headless, self.waits_across() || self.form().has_places && self.waits_within()),
+        ];
+        parts.into_iter().any(|(part, is_so)| is_so && !part.is_lived())
     }
 
     fn may_refuse_late(&self) -> Option<&'static str> {
@@ -341,9 +378,8 @@ impl<'a> View<'a> {
     /// Without places, what is left of a block has other places than were committed.
     fn has_parts(&self) -> bool {
         let is_there = |block: &i64| self.source.iter().any(|line| line.block == *block);
-        let is_gone = |block: &i64| {
-            self.before.lines.iter().any(|line| line.block == *block && self.gone.contains(&line.n))
-        };
+        let is_gone =
+            |block: &i64| self.before.lines.iter().any(|line| line.block == *block && self.gone.contains(&line.n));
         !self.form().has_places && self.differing_blocks().iter().any(|block| is_there(block) && is_gone(block))
     }
 
@@ -432,7 +468,7 @@ impl<'a> View<'a> {
             return None;
         }
         let has_lost = !self.lost.is_empty() || !self.before.told.is_empty();
-        if self.plan.late == Late::Skip && !self.late.is_empty() && (self.plan.corrections || !has_lost) {
+        if self.plan.late == Late::Skip && !self.late.is_empty() && (Part::Corrections.is_lived() || !has_lost) {
             return Some("late lines were left out");
         }
         // A source that begins behind what is committed says nothing of it.
@@ -488,7 +524,6 @@ impl<'a> View<'a> {
             && self.is_sorted()
             && self.lost.is_empty()
             && !self.folder.has_repeats()
-           
             && self.asked.until.is_none()
             && self.plan.end == End::Complete
     }

@@ -6,6 +6,7 @@ use forebay::source::{End, Late};
 use proptest::prelude::*;
 
 use super::folder::{Folder, Form, Hashes, Held, Kind, Line, Packing};
+use super::parts::Part;
 
 /// An event: its region, and whether its handler fails.
 pub type Ev = (u8, bool);
@@ -71,30 +72,6 @@ pub struct Scope {
     pub losses: bool,
     /// Files that are split, joined, or moved in the order.
     pub regroups: bool,
-    /// The name of a file that was removed is given to a new one.
-    pub reuses_names: bool,
-    /// What an error names is checked too where the last block is left open.
-    pub open_names: bool,
-    /// Late events are counted exactly.
-    pub late_counts: bool,
-    /// A file may be removed while another one grows under a new name.
-    pub mixes: bool,
-    /// A replay over blocks of which a file is gone.
-    pub loses_gone: bool,
-    /// A file that ends with a late line may be removed.
-    pub late_tails: bool,
-    /// A part of a block may be gone with its file.
-    pub parts: bool,
-    /// A file may be renamed and have late lines.
-    pub renames_late: bool,
-    /// What a run with a last block leaves of a file is right: it may be removed, and its late lines are told.
-    pub untils: bool,
-    /// A corrected line that was left out is told by every run.
-    pub corrections: bool,
-    /// Lines that are no events may wait for the event of another file.
-    pub waits: bool,
-    /// Blocks with hashes may come out of order.
-    pub hashed_steps: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -109,20 +86,6 @@ pub struct FilesPlan {
     pub reuses_inodes: bool,
     /// What is taken back has the times that it had.
     pub keeps_times: bool,
-    pub reuses_names: bool,
-    /// Files that an error names must have changed.
-    pub checks_names: bool,
-    /// As many late events as there are must be told, and no more.
-    pub counts_late: bool,
-    pub waits: bool,
-    pub corrections: bool,
-    pub untils: bool,
-    pub renames_late: bool,
-    pub parts: bool,
-    pub hashed_steps: bool,
-    pub late_tails: bool,
-    pub loses_gone: bool,
-    pub mixes: bool,
     pub steps: Vec<Step>,
 }
 
@@ -210,14 +173,14 @@ pub fn files_plan(scope: Scope) -> impl Strategy<Value = FilesPlan> {
         true => vec![Hashes::Hash, Hashes::Parent],
         false => vec![Hashes::None],
     };
-    let form = (any::<bool>(), prop::sample::select(hashes))
-        .prop_map(|(has_places, hashes)| Form { has_places, hashes });
+    let form =
+        (any::<bool>(), prop::sample::select(hashes)).prop_map(|(has_places, hashes)| Form { has_places, hashes });
     let late = prop::sample::select(vec![Late::Error, Late::Skip, Late::Replay]);
     let end = prop::sample::select(vec![End::Complete, End::Complete, End::Open]);
     let depth = prop::sample::select(vec![0, 3, 1_000, 1_000]);
     let batches = (1..6u64, any::<bool>(), any::<bool>(), any::<bool>());
     (form, late, end, depth, batches, prop::collection::vec(step(scope), 2..14)).prop_map(
-        move |(form, late, end, depth, (batch_events, evicts, reuses_inodes, keeps_times), steps)| FilesPlan {
+        |(form, late, end, depth, (batch_events, evicts, reuses_inodes, keeps_times), steps)| FilesPlan {
             form,
             late,
             end,
@@ -227,18 +190,6 @@ pub fn files_plan(scope: Scope) -> impl Strategy<Value = FilesPlan> {
             evicts,
             reuses_inodes,
             keeps_times,
-            reuses_names: scope.reuses_names,
-            mixes: scope.mixes,
-            loses_gone: scope.loses_gone,
-            late_tails: scope.late_tails,
-            hashed_steps: scope.hashed_steps,
-            parts: scope.parts,
-            renames_late: scope.renames_late,
-            untils: scope.untils,
-            corrections: scope.corrections,
-            waits: scope.waits,
-            counts_late: scope.late_counts,
-            checks_names: scope.open_names || end == End::Complete && late != Late::Replay,
             steps,
         },
     )
@@ -328,9 +279,9 @@ impl World {
         self.folder.sort();
     }
 
-    fn behind(&self, plan: &FilesPlan) -> u32 {
+    fn behind(&self) -> u32 {
         let last = self.folder.files.last().map_or(49_900, |last| last.base);
-        100 + if plan.reuses_names { last } else { last.max(self.last_base) }
+        100 + if Part::ReusedNames.is_lived() { last } else { last.max(self.last_base) }
     }
 
     /// The last file grows; if there is none, there is one now.
@@ -341,7 +292,7 @@ impl World {
                 last.lines.extend(lines);
                 last.modified = modified;
             }
-            None => self.add_file(plan, self.behind(plan), lines),
+            None => self.add_file(plan, self.behind(), lines),
         }
     }
 
@@ -386,13 +337,13 @@ impl World {
             }
             Step::NewFile(gap, events) => {
                 let lines = self.new_block(*gap, events);
-                self.add_file(plan, self.behind(plan), lines);
+                self.add_file(plan, self.behind(), lines);
             }
             Step::More(event, anew) => {
                 let (block, parent) = *self.blocks().last()?;
                 let line = self.line(block, parent, false, *event);
                 if *anew {
-                    self.add_file(plan, self.behind(plan), vec![line]);
+                    self.add_file(plan, self.behind(), vec![line]);
                 } else {
                     self.grow(plan, vec![line]);
                 }
@@ -448,7 +399,7 @@ impl World {
                 file.lines.splice(0..0, lines);
                 file.modified = modified;
             }
-            2 => self.add_file(plan, self.behind(plan), lines),
+            2 => self.add_file(plan, self.behind(), lines),
             _ => {
                 let is_bad = |file: &Held| file.lines.iter().all(|line| !line.has_block());
                 let file = self.folder.files.iter().rposition(is_bad)?;
@@ -500,7 +451,7 @@ impl World {
             }
             Step::Copy(file, packing) => {
                 let copied = self.folder.files[self.chosen(*file)?].lines.clone();
-                self.add_file(plan, self.behind(plan), copied);
+                self.add_file(plan, self.behind(), copied);
                 self.folder.files.last_mut()?.packing = *packing;
             }
             other => self.cut(plan, other)?,
