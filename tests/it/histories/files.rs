@@ -173,18 +173,19 @@ impl Life<'_> {
             Err(error) if !has_failed => self.judge_refusal(&view, error)?,
             Err(_) => {}
         }
-        let told = if ended.report.is_ok() { view.lost.clone() } else { before.told.clone() };
+        let is_told = ended.report.is_ok() || !ended.said.is_empty();
+        let told = if is_told { view.lost.clone() } else { before.told.clone() };
         (self.ledger.lines, self.ledger.bad) = (lines, bad);
         self.world.committed = self.ledger.tip().unwrap_or(0);
         let floor = self.ledger.tip().map(|tip| tip - self.plan.depth.cast_signed());
         self.ledger.floor = self.ledger.floor.max(floor);
+        self.ledger.told = told;
         self.ledger.has_waited |= view.waits();
         // Of a run that failed some files may be committed.
         self.ledger.told_late.extend(view.late.iter().map(|line| line.n));
         let is_well = ended.report.is_ok();
         if is_well {
             self.ledger.settle(self.plan, &folder, asked.until);
-            self.ledger.told = told;
             let is_settled = view.is_settled(&self.ledger);
             if asked.until.is_none() {
                 self.run_again(is_settled)?;
@@ -207,6 +208,8 @@ impl Life<'_> {
             return Err(self.fault("a copy was not refused"));
         }
         let is_told = !ended.said.is_empty() && view.has_gone() && !Part::LateAndGone.is_lived();
+        // Of a source that is cut off only so much can be compared.
+        let is_told = is_told || !ended.said.is_empty() && !view.lost.is_empty();
         let is_told = is_told || asked.until.is_some() && !Part::Until.is_lived();
         if self.plan.late == Late::Error && !view.late.is_empty() && !is_told {
             return Err(self.fault("a late line was not refused"));
@@ -254,7 +257,8 @@ impl Life<'_> {
         if again.report.is_ok() && again.said.is_empty() {
             let view = View::new(self.plan, &self.ledger, &self.world.folder, Asked::default());
             let why = view.must_warn(&self.ledger.lines, &self.ledger.bad);
-            let why = why.or((self.plan.late == Late::Error && !view.late.is_empty()).then_some("a late line"));
+            let is_late = self.plan.late == Late::Error && !view.late.is_empty();
+            let why = why.or(is_late.then_some("a late line"));
             if let Some(why) = why {
                 return Err(self.fault(&format!("a restart over the same files is silent: {why}")));
             }

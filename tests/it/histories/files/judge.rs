@@ -240,24 +240,26 @@ impl<'a> View<'a> {
         lines[..last].iter().any(|line| !line.has_block() && !self.before.bad.contains(&line.n))
     }
 
-    /// A file was removed, and another one has grown under a new name.
+    /// A file was removed, and of what was known of files that are not there any more a part is there, or known twice.
     fn is_mixed(&self) -> bool {
-        let now = |id: &u64| self.folder.files.iter().find(|file| file.id == *id).map(Held::numbers);
-        let has_grown = self.before.names.iter().any(|(id, names)| {
-            let now = now(id).map(|lines| lines.into_iter().collect::<BTreeSet<u64>>());
-            let mut all = names.values().chain(&now);
-            all.next().is_some_and(|first| all.any(|other| other != first)) && names.len() > 1
-                || self.folder.files.iter().any(|file| file.id == *id && !names.contains_key(&file.name()))
+        let present: BTreeMap<String, BTreeSet<u64>> =
+            self.folder.files.iter().map(|file| (file.name(), file.numbers().into_iter().collect())).collect();
+        let mut known: BTreeSet<&BTreeSet<u64>> = BTreeSet::new();
+        for (name, lines) in self.before.names.values().flatten() {
+            let is_there = present.values().any(|now| now == lines);
+            let has_grown = present.get(name).is_some_and(|now| now.is_superset(lines));
+            if !is_there && !has_grown {
+                known.insert(lines);
+            }
+        }
+        let now: BTreeSet<u64> = self.source.iter().map(|line| line.n).collect();
+        let mut seen: BTreeSet<u64> = BTreeSet::new();
+        let is_twice = known.into_iter().any(|lines| {
+            let is_twice = lines.iter().any(|n| now.contains(n) || seen.contains(n));
+            seen.extend(lines);
+            is_twice
         });
-        let is_anew = |file: &Held| !self.before.names.contains_key(&file.id);
-        let has_old = |file: &Held| file.lines.iter().any(|line| self.before.lines.contains(line));
-        let is_regrouped = self.folder.files.iter().any(|file| is_anew(file) && has_old(file));
-        let is_there = |lines: &BTreeSet<u64>| self.source.iter().any(|line| lines.contains(&line.n));
-        let is_joined = |(id, names): (&u64, &BTreeMap<String, BTreeSet<u64>>)| {
-            !self.folder.has(*id) && names.values().any(is_there)
-        };
-        let is_regrouped = is_regrouped || self.before.names.iter().any(is_joined);
-        !self.gone.is_empty() && (has_grown || is_regrouped)
+        !self.gone.is_empty() && is_twice
     }
 
     /// A file that was renamed, or is a part of another one, has late lines.
@@ -372,7 +374,17 @@ impl<'a> View<'a> {
         if self.has_bad_between() {
             return Some("a late line that is no event");
         }
+        if self.is_reordered() {
+            return Some("other places within a block");
+        }
         self.has_parts().then_some("a part of a block is gone")
+    }
+
+    /// Without places, the order of the source is that within a block.
+    fn is_reordered(&self) -> bool {
+        let rank: HashMap<u64, usize> = self.before.lines.iter().enumerate().map(|(at, line)| (line.n, at)).collect();
+        let known = self.source.iter().filter_map(|line| Some((line.block, *rank.get(&line.n)?)));
+        !self.form().has_places && !known.is_sorted_by(|a, b| a.0 != b.0 || a.1 < b.1)
     }
 
     /// Without places, what is left of a block has other places than were committed.
@@ -447,7 +459,9 @@ impl<'a> View<'a> {
             }
             ends.push(cut);
         }
-        if (has_warned || until.is_some()) && !self.lost.is_empty() {
+        // A source that begins behind what is committed says nothing of it.
+        let is_behind = !self.source.iter().any(|line| self.before.lines.contains(line));
+        if (has_warned || until.is_some() || is_behind) && !self.lost.is_empty() {
             ends.push(kept(&new));
         }
         ends
@@ -489,7 +503,11 @@ impl<'a> View<'a> {
     /// Whether there is nothing to tell.
     pub fn must_be_silent(&self) -> bool {
         let has_any = self.before.lines.is_empty() || self.source.iter().any(|line| self.before.lines.contains(line));
-        let is_plain = self.late.is_empty() && self.lost.is_empty() && self.is_sorted() && !self.folder.has_repeats();
+        let is_plain = !self.is_reordered()
+            && self.late.is_empty()
+            && self.lost.is_empty()
+            && self.is_sorted()
+            && !self.folder.has_repeats();
         has_any && is_plain && !self.has_parts() && !self.has_new_bad() && self.asked.until.is_none()
     }
 
@@ -512,7 +530,7 @@ impl<'a> View<'a> {
             && self.form().hashes == Hashes::None;
         let is_new = |line: &&Line| !self.before.told_late.contains(&line.n);
         let new = self.late.iter().filter(is_new).count();
-        (is_exact && !self.has_parts()).then_some((new as u64, self.late.len() as u64))
+        (is_exact && !self.is_reordered() && !self.has_parts()).then_some((new as u64, self.late.len() as u64))
     }
 
     /// Whether a second run needs to read nothing.
@@ -522,6 +540,7 @@ impl<'a> View<'a> {
         self.folder.lines().all(is_there)
             && self.folder.files.iter().all(|file| !file.lines.is_empty())
             && self.is_sorted()
+            && !self.is_reordered()
             && self.lost.is_empty()
             && !self.folder.has_repeats()
             && self.asked.until.is_none()
