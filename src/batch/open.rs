@@ -1,6 +1,6 @@
 //! The open batch: counts of what handlers did since the last seal. Its rows are in the engines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -235,7 +235,13 @@ impl OpenBatch {
         };
         let (head, source) = self.log.seal(tip);
         let is_within = |file: &SourceFile| file.last_block.is_none_or(|last| tip.is_some_and(|tip| last <= tip.get()));
-        let (files, later) = std::mem::take(&mut self.files).into_iter().partition(is_within);
+        let (mut files, later): (Vec<SourceFile>, Vec<SourceFile>) =
+            std::mem::take(&mut self.files).into_iter().partition(is_within);
+        let touched = self.touches(names);
+        // What was told last of a file counts.
+        let mut told = HashSet::new();
+        files.reverse();
+        files.retain(|file| told.insert(file.stamp.name.clone()));
         let undo = head.map(|head| record(after.batch, before.batch, after.block, &head, before_images));
         let floor = tip.map(|last| self.depth.oldest(last).get());
         let batch = SealedBatch {
@@ -243,7 +249,7 @@ impl OpenBatch {
             after,
             first_block: self.first_block.map(BlockNo::get),
             changes,
-            touched: self.touches(names),
+            touched,
             origins: Arc::clone(origins),
             quarantined: self.aside,
             snapshots,

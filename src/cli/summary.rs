@@ -56,6 +56,7 @@ pub(super) fn json(report: &Report) -> Json {
         },
         "limit": { "by": limits.by.name(), "what_if": what_if.collect::<Vec<_>>(), "text": report.limit() },
         "overlap": { "speedup": rounded(report.speedup()), "efficiency": rounded(report.efficiency()) },
+        "source_bytes_read": report.source_bytes_read,
         "memory_peak_bytes": report.memory_peak_bytes,
     });
     if !report.rollbacks.is_empty() {

@@ -198,6 +198,8 @@ impl Meter {
         let mut reading = self.lock().reading;
         if let Some(parts) = self.0.parts.get() {
             reading.late_skipped = parts.read.late();
+            // Of pages that are handled it was counted already; what is skipped makes none.
+            reading.source_bytes_read = reading.source_bytes_read.max(parts.read.bytes());
             reading.loads = parts.loads.loads();
             reading.times.read = parts.read.busy();
             reading.times.read_blocked = parts.read.blocked();

@@ -139,6 +139,9 @@ pub struct Report {
     pub largest_region_events: u64,
     /// What each stage did, and when.
     pub timeline: Timeline,
+    /// Bytes read of the source, as they lie on disk; 0 where the source does not say. Of files that have not changed since
+    /// they were committed none are read.
+    pub source_bytes_read: u64,
     /// Bytes of memory that the process had at most; 0 where the system does not say.
     pub memory_peak_bytes: u64,
     /// Whether the run was stopped before the end of its source.

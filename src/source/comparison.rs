@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::digest::EventDigest;
-use super::file_log::{FileLog, ReadFile};
+use super::file_log::{FileLog, Gone, ReadFile, Replaced, Sum};
 use super::order::CHOICES;
 use super::{SourceError, SourceEvent};
 use crate::model::checkpoint::Checkpoint;
@@ -49,26 +49,8 @@ impl CommittedSource {
     }
 }
 
-/// Events and the sum over them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sum {
-    events: u64,
-    digest: SourceDigest,
-}
-
-impl Sum {
-    fn plus(self, other: Self) -> Self {
-        Self { events: self.events + other.events, digest: self.digest.plus(other.digest) }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        Self { events: self.events.saturating_sub(other.events), digest: self.digest.minus(other.digest) }
-    }
-
-    fn of_file(file: &SourceFile) -> Self {
-        Self { events: file.events, digest: file.digest }
-    }
-}
+/// Why there is no replay.
+pub(super) const LOST: &str = "the source no longer holds all events that are committed, and they would be lost";
 
 /// A block that was read.
 #[derive(Debug, Clone)]
@@ -136,8 +118,8 @@ pub(super) struct Comparison {
     left_out_to: Option<BlockNo>,
     /// A part of the source is not there to be compared.
     is_blind: bool,
-    /// What is gone counted too.
-    needs_gone: bool,
+    /// What files that are gone are to what is committed.
+    gone: Gone,
 }
 
 impl Comparison {
@@ -150,7 +132,7 @@ impl Comparison {
             first: None,
             left_out_to: None,
             is_blind: false,
-            needs_gone: false,
+            gone: Gone::Unknown,
         }
     }
 
@@ -165,9 +147,9 @@ impl Comparison {
         self.first.is_some()
     }
 
-    /// Whether what was compared is the same only with files that are gone.
-    pub(super) fn needs_gone(&self) -> bool {
-        self.needs_gone
+    /// What files that are gone are to what is committed.
+    pub(super) fn gone(&self) -> Gone {
+        self.gone
     }
 
     /// The last block that is there, read or left out.
@@ -216,6 +198,27 @@ impl Comparison {
         }
     }
 
+    /// What was read of a file begins with the lines of one that was stored: of those counts what counted.
+    pub(super) fn replace(&mut self, known: Replaced) {
+        let Replaced { read, stored, .. } = known;
+        self.total = self.total.minus(read).plus(stored);
+    }
+
+    /// What is committed beside that of the files; none if it is not known, or if they have more.
+    pub(super) fn remainder(&self, files: Sum) -> Option<Sum> {
+        let CommittedSource { events, progress, .. } = &self.committed;
+        let events = events.checked_sub(files.events).filter(|_| !self.is_blind)?;
+        Some(Sum { events, digest: progress.digest?.minus(files.digest) })
+    }
+
+    /// The committed blocks of which the source may not hold all: the first, and the last.
+    pub(super) fn blocks_before(&self) -> (Option<i64>, Option<i64>) {
+        let CommittedSource { block, progress, .. } = &self.committed;
+        let begin = progress.first_block.map(BlockNo::new);
+        let first = self.first.filter(|first| begin.is_some_and(|begin| begin < *first));
+        (progress.first_block, first.or(*block).map(BlockNo::get))
+    }
+
     /// The source has abandoned the blocks after `to`.
     pub(super) fn go_back(&mut self, to: BlockNo) {
         if self.left_out_to.is_some_and(|last| last > to) {
@@ -241,10 +244,14 @@ impl Comparison {
         is_all.then(|| SourceProgress::new(Some(self.total.digest), block_digest, self.committed.progress.place, first))
     }
 
-    /// Whether the source was seen from the first committed block on.
-    fn is_from_start(&self) -> bool {
+    /// Whether the source was seen from the first committed block on, or is known from there on: of what is gone we know
+    /// what it was.
+    fn is_from_start(&self, files: &FileLog) -> bool {
         let begin = self.committed.progress.first_block;
-        self.first.is_some_and(|first| begin.is_none_or(|begin| first.get() <= begin))
+        let gone = files.gone_files().into_iter().filter_map(|file| file.first_block.map(BlockNo::new)).min();
+        let first = self.first.into_iter().chain(gone).min();
+        first.is_some_and(|first| begin.is_none_or(|begin| first.get() <= begin))
+            || files.left_out_files().next().is_some()
     }
 
     /// Compares what was read with what is committed up to block `to`, the last one that was skipped.
@@ -259,8 +266,12 @@ impl Comparison {
             None => total.events == expected.0,
         };
         let gone = files.gone_files().into_iter().map(Sum::of_file).fold(Sum::default(), Sum::plus);
-        self.needs_gone = !is_same(self.total) && is_same(self.total.plus(gone));
-        if self.needs_gone || is_same(self.total) {
+        self.gone = match expected.1 {
+            Some(_) if is_same(self.total) => Gone::CountsElsewhere,
+            Some(_) if is_same(self.total.plus(gone)) => Gone::Counts,
+            _ => Gone::Unknown,
+        };
+        if self.gone != Gone::Unknown || is_same(self.total) || is_same(self.total.plus(gone)) {
             return Outcome::Same;
         }
         let late = self.late_files(files, to);
@@ -269,13 +280,16 @@ impl Comparison {
         if !found.is_empty() && (is_same(left) || is_same(left.plus(gone))) {
             return Outcome::Different(found);
         }
-        let is_from_start = self.is_from_start() || files.left_out_files().next().is_some();
+        let is_from_start = self.is_from_start(files);
         match self.different_block(to, files, is_from_start) {
             Some(block) => found.push(block),
             // Of a source that begins later, or an earlier version's, only the last blocks are known.
-            None if !is_from_start || expected.1.is_none() && found.is_empty() => return self.unknown_begin(to),
-            None if found.is_empty() => found.push(self.different_total(expected.0, files)),
-            None => {}
+            None if !is_from_start || expected.1.is_none() => {
+                if found.is_empty() {
+                    return self.unknown_begin(to);
+                }
+            }
+            None => found.push(self.different_total(left, expected.0, files)),
         }
         Outcome::Different(found)
     }
@@ -307,13 +321,18 @@ impl Comparison {
             return Err(BEYOND);
         }
         let now = |block: BlockNo| held.iter().find(|read| read.block == block).map_or(Sum::default(), |read| read.sum);
-        if marks.iter().any(|mark| now(mark.block).events < mark.events) {
-            return Err("it no longer holds all events that are committed, and they would be lost");
-        }
         let committed = |block: BlockNo| marks.iter().find(|mark| mark.block == block).map_or(Sum::default(), of_mark);
         let new = earlier.into_iter().filter(|_| !is_same_before);
         let differs = held.iter().copied().filter(|read| !is_same(read.sum, committed(read.block)));
-        new.chain(differs).map(|read| read.block).min().ok_or(BEYOND)
+        let from = new.chain(differs).map(|read| read.block).min().ok_or(BEYOND)?;
+        // Blocks that went with a file before that are in the state, and stay there.
+        let gone = files.gone_files();
+        let is_kept = |block: BlockNo| block < from && gone.iter().any(|file| holds(file, block));
+        let mut fewer = marks.iter().filter(|mark| now(mark.block).events < mark.events);
+        match fewer.any(|mark| now(mark.block).events > 0 || !is_kept(mark.block)) || files.loses_from(from, true) {
+            true => Err(LOST),
+            false => Ok(from),
+        }
     }
 
     fn unknown_begin(&self, to: BlockNo) -> Outcome {
@@ -346,18 +365,9 @@ impl Comparison {
         if !files.is_known() {
             return Vec::new();
         }
-        let gone = files.gone_files();
-        // A file under a new name is one whose content is known, or that has the number of one that is gone.
-        let is_renamed = |read: &ReadFile| {
-            let known = files.compared().filter_map(|other| other.known.as_ref()).chain(gone.iter().copied());
-            known.into_iter().any(|known| {
-                let is_same = known.is_whole && Sum::of_file(known) == Sum::of_file(&read.file);
-                is_same || known.stamp.inode == read.file.stamp.inode
-            })
-        };
         let is_late = |read: &&ReadFile| {
             let is_within = read.file.first_block.is_some_and(|first| first <= to.get());
-            read.known.is_none() && is_within && !is_renamed(read)
+            read.known.is_none() && is_within && !read.begins_known
         };
         files.compared().filter(is_late).map(|read| (read, Sum::of_file(&read.file))).collect()
     }
@@ -386,11 +396,7 @@ impl Comparison {
         let begin = self.blocks.front().map(|first| first.block);
         let gone: Vec<&SourceFile> = files.gone_files().into_iter().filter(|file| !files.has_name_of(file)).collect();
         let is_left_out = |block: BlockNo| {
-            let holds = |file: &SourceFile| {
-                file.first_block.is_some_and(|first| first <= block.get())
-                    && file.last_block.is_some_and(|last| block.get() <= last)
-            };
-            files.left_out_files().any(|(_, file)| holds(file)) || gone.iter().any(|file| holds(file))
+            files.left_out_files().any(|(_, file)| holds(file, block)) || gone.iter().any(|file| holds(file, block))
         };
         let oldest = marks.first()?.block;
         let mut read = self.blocks.iter().filter(|read| read.block >= oldest).peekable();
@@ -411,9 +417,12 @@ impl Comparison {
                 Some(_) => {}
                 None if !is_from_start && begin.is_none_or(|begin| mark.block < begin) => {}
                 None => {
-                    let origin =
-                        self.blocks.back().map_or_else(|| Arc::from("source"), |last| Arc::clone(&last.origin));
-                    let missing = ReadBlock { block: mark.block, sum: Sum::default(), origin, line: 0 };
+                    let missing = ReadBlock {
+                        block: mark.block,
+                        sum: Sum::default(),
+                        origin: self.origin_of(mark.block, files),
+                        line: 0,
+                    };
                     return Some(missing.differs_from(mark.events, self.committed.block));
                 }
             }
@@ -433,12 +442,23 @@ impl Comparison {
         marks
     }
 
-    fn different_total(&self, events: u64, files: &FileLog) -> Difference {
+    /// The file that a block was in which is gone: the one that had it, or the one that now has the blocks around it.
+    fn origin_of(&self, block: BlockNo, files: &FileLog) -> Arc<str> {
+        if let Some(name) = files.name_with(block) {
+            return Arc::from(name);
+        }
+        let before = self.blocks.iter().rfind(|read| read.block < block);
+        let around = before.or(self.blocks.front());
+        around.map_or_else(|| Arc::from("source"), |read| Arc::clone(&read.origin))
+    }
+
+    /// A difference of which the block is not known: `now` is there without the files that are told already.
+    fn different_total(&self, now: Sum, events: u64, files: &FileLog) -> Difference {
         let changed = files.compared().find(|read| {
             read.known.as_ref().is_some_and(|known| known.is_whole && Sum::of_file(known) != Sum::of_file(&read.file))
         });
         let block = self.committed.block.map_or_else(String::new, |block| format!(" up to block {block}"));
-        let (origin, line) = self.blocks.back().map_or((Arc::from("source"), 0), |last| (Arc::clone(&last.origin), 0));
+        let origin = files.name_of_change().map_or_else(|| Arc::from("source"), Arc::from);
         if let Some(read) = changed
             && let Some(known) = &read.known
         {
@@ -451,13 +471,19 @@ impl Comparison {
             };
         }
         Difference {
-            late: self.total.events.saturating_sub(events),
+            late: now.events.saturating_sub(events),
             is_file: false,
             origin,
-            line,
-            what: compared_to(self.total.events, events, &format!("of the source{block}")),
+            line: 0,
+            what: compared_to(now.events, events, &format!("of the source{block}")),
         }
     }
+}
+
+/// Whether a file has, or had, events of blocks on both sides of that one, or of it.
+fn holds(file: &SourceFile, block: BlockNo) -> bool {
+    let is_from = file.first_block.is_some_and(|first| first <= block.get());
+    is_from && file.last_block.is_some_and(|last| block.get() <= last)
 }
 
 impl ReadBlock {

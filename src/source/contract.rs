@@ -228,17 +228,17 @@ pub enum SourceError {
         cause: std::io::Error,
     },
     /// An event that is not as it should be.
-    #[error("{origin}:{line}: {message}")]
+    #[error("{}: {message}", place(origin, *line))]
     Input {
         /// The file.
         origin: Arc<str>,
-        /// The line, from 1.
+        /// The line, from 1; 0 if it is no single line.
         line: u64,
         /// What is wrong, and what was expected.
         message: String,
     },
     /// A fork that left the blocks that are held before the oldest one that can be rolled back to.
-    #[error("{origin}:{line}: {message}")]
+    #[error("{}: {message}", place(origin, *line))]
     Fork {
         /// The file.
         origin: Arc<str>,
@@ -253,6 +253,10 @@ pub enum SourceError {
     /// Any other cause, of a source of one's own.
     #[error("{0}")]
     Other(String),
+}
+
+fn place(origin: &str, line: u64) -> String {
+    if line == 0 { origin.to_owned() } else { format!("{origin}:{line}") }
 }
 
 impl SourceError {

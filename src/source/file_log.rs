@@ -3,12 +3,47 @@
 //! A file that is whole in the store and has not changed since is left out. Of every other one we note what it held, so
 //! that [`super::comparison`] can say which file differs, and the next run need not read it again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::digest::{EventDigest, chain};
+use super::contents::Contents;
+use super::digest::EventDigest;
 use super::{Late, SourceError, SourceEvent};
+use crate::model::ids::BlockNo;
 use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile};
+
+/// Events and the sum over them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    pub(super) events: u64,
+    pub(super) digest: SourceDigest,
+}
+
+impl Sum {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self { events: self.events + other.events, digest: self.digest.plus(other.digest) }
+    }
+
+    pub(super) fn minus(self, other: Self) -> Self {
+        Self { events: self.events.saturating_sub(other.events), digest: self.digest.minus(other.digest) }
+    }
+
+    pub(super) fn of_file(file: &SourceFile) -> Self {
+        Self { events: file.events, digest: file.digest }
+    }
+}
+
+/// The name under which is stored what is committed of files of which nothing else is known.
+const REMAINDER: &str = "(gone)";
+
+/// What was read of a file, and what counted when the same lines were stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Replaced {
+    pub(super) read: Sum,
+    pub(super) stored: Sum,
+    /// Lines that were taken for late, and had counted.
+    pub(super) not_late: u64,
+}
 
 /// A file that is being read, or was.
 #[derive(Debug, Clone)]
@@ -19,6 +54,8 @@ pub(super) struct ReadFile {
     pub(super) first_line: u64,
     /// What earlier runs stored of it.
     pub(super) known: Option<SourceFile>,
+    /// It begins with a file that was stored.
+    pub(super) begins_known: bool,
     /// A part of it was undone: what it holds is not what is committed.
     is_undone: bool,
 }
@@ -30,13 +67,28 @@ pub(super) struct FileLog {
     /// What earlier runs stored, by name.
     known: HashMap<String, SourceFile>,
     is_left_out: Vec<bool>,
+    is_replay: bool,
     origin: Option<Arc<str>>,
     last_at: Option<usize>,
     current: Option<(usize, ReadFile)>,
     /// Files that were read to their end while committed events were skipped.
     ended: Vec<ReadFile>,
+    /// Which stored files are there.
+    contents: Contents,
     /// The content of every file of this run, so that no file is read under two names.
-    contents: HashMap<SourceDigest, String>,
+    whole: HashMap<SourceDigest, String>,
+}
+
+/// What files that are gone are to what is committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It is not known whether they counted.
+    #[default]
+    Unknown,
+    /// What is committed is all there only with them.
+    Counts,
+    /// What is committed is all there without them.
+    CountsElsewhere,
 }
 
 impl FileLog {
@@ -46,26 +98,24 @@ impl FileLog {
         let known: HashMap<String, SourceFile> =
             stored.into_iter().map(|file| (file.stamp.name.clone(), file)).collect();
         let is_same = |file: &SourceFile, stamp: &FileStamp| {
+            // Behind a file that ends in the midst of steps back nothing can go on.
+            let can_go_on = file.last_block.is_none() || file.last_events > 0;
             // What an earlier run has left out is to be put in its place now.
-            file.is_whole && file.stamp == *stamp && !(late == Late::Replay && file.late > 0)
+            file.is_whole && can_go_on && file.stamp == *stamp && !(late == Late::Replay && file.late > 0)
         };
         let same = |stamp: &FileStamp| known.get(&stamp.name).is_some_and(|file| is_same(file, stamp));
         let mut is_left_out: Vec<bool> = stamps.iter().map(same).collect();
         if has_forks && let Some(first) = is_left_out.iter().position(|is_left_out| !is_left_out) {
             is_left_out[first..].fill(false);
         }
-        let mut log = Self { stamps, known, is_left_out, ..Self::default() };
-        log.note_contents();
-        log
-    }
-
-    fn note_contents(&mut self) {
-        self.contents.clear();
-        for (stamp, _) in self.stamps.iter().zip(&self.is_left_out).filter(|(_, is_left_out)| **is_left_out) {
-            if let Some(file) = self.known.get(&stamp.name).filter(|file| file.content != SourceDigest::default()) {
-                self.contents.insert(file.content, stamp.name.clone());
-            }
+        let contents = Contents::new(known.values());
+        let mut log = Self { stamps, known, is_left_out, contents, is_replay: late == Late::Replay, ..Self::default() };
+        let left_out: Vec<SourceFile> = log.left_out_files().map(|(_, file)| file.clone()).collect();
+        for file in left_out {
+            log.contents.hold(&file.stamp.name);
+            log.whole.insert(file.content, file.stamp.name);
         }
+        log
     }
 
     /// Which files need not be read.
@@ -73,12 +123,22 @@ impl FileLog {
         &self.is_left_out
     }
 
+    /// Which stored files are there, to be looked for anew.
+    pub(super) fn contents_anew(&self) -> Contents {
+        self.contents.anew()
+    }
+
+    /// Takes over what was seen of the files.
+    pub(super) fn set_contents(&mut self, contents: Contents) {
+        self.contents = contents;
+    }
+
     /// Has all files read again, from their beginning.
     pub(super) fn read_again(&mut self) {
         self.is_left_out.fill(false);
         (self.origin, self.current, self.last_at) = (None, None, None);
         self.ended.clear();
-        self.note_contents();
+        self.whole.clear();
     }
 
     /// The files that are left out, as they were stored, with their places.
@@ -88,27 +148,75 @@ impl FileLog {
         places.filter_map(|(at, (stamp, _))| Some((at, self.known.get(&stamp.name)?)))
     }
 
-    /// Files that are stored and no longer there, under whatever name.
+    /// Files that are stored and of which nothing that was read so far has the lines, under whatever name.
     pub(super) fn gone_files(&self) -> Vec<&SourceFile> {
-        let names: HashSet<&str> = self.stamps.iter().map(|stamp| stamp.name.as_str()).collect();
-        let is_gone = |file: &SourceFile| !names.contains(file.stamp.name.as_str()) || self.is_replaced(file);
-        let mut gone: Vec<&SourceFile> = self.known.values().filter(|file| file.is_whole && is_gone(file)).collect();
-        gone.retain(|file| !self.contents.contains_key(&file.content));
+        if self.stamps.is_empty() {
+            // The source has no files: it says nothing of them.
+            return Vec::new();
+        }
+        let is_gone = |file: &&SourceFile| {
+            let is_stored = file.events + file.late > 0 || file.stamp.name == REMAINDER;
+            file.is_whole && is_stored && !self.contents.is_held(file)
+        };
+        let mut gone: Vec<&SourceFile> = self.known.values().filter(is_gone).collect();
         // What was renamed twice is one file.
         gone.sort_by(|a, b| (a.content.get(), &a.stamp.name).cmp(&(b.content.get(), &b.stamp.name)));
         gone.dedup_by_key(|file| file.content);
         gone
     }
 
+    /// Whether committed events of that block, or of later ones, went with files that are gone. `knows_changes`: a file that
+    /// holds something else than before was found, and is not meant.
+    pub(super) fn loses_from(&self, block: BlockNo, knows_changes: bool) -> bool {
+        let is_lost = |file: &&SourceFile| {
+            let is_from = file.events > 0 && file.last_block.is_some_and(|last| last >= block.get());
+            is_from && !(knows_changes && self.has_name_of(file))
+        };
+        self.gone_files().iter().any(is_lost)
+    }
+
+    /// What is to be stored of what is committed beside that of all files, of blocks from the first of these to the last.
+    pub(super) fn remainder(&self, left: Sum, blocks: (Option<i64>, Option<i64>)) -> Option<SourceFile> {
+        let stamp = FileStamp::new(REMAINDER, 0, 0, 0);
+        let Sum { events, digest } = left;
+        let is_whole = left != Sum::default();
+        let row = SourceFile { stamp, is_whole, events, digest, ..SourceFile::default() };
+        (is_whole || self.known.contains_key(REMAINDER)).then_some(SourceFile {
+            first_block: blocks.0,
+            last_block: blocks.1,
+            ..row
+        })
+    }
+
+    /// What is stored, or about to be, of all files: those that are left out, were read, or are gone. None if files are not
+    /// read one after another.
+    pub(super) fn stored(&self) -> Option<Sum> {
+        let is_known = !self.stamps.is_empty() && self.last_at.is_some();
+        let gone = self.gone_files().into_iter().filter(|file| file.stamp.name != REMAINDER);
+        let read = self.compared().map(|read| &read.file);
+        let all = self.left_out_files().map(|(_, file)| file).chain(gone).chain(read);
+        is_known.then(|| all.map(Sum::of_file).fold(Sum::default(), Sum::plus))
+    }
+
+    /// A file that was stored with that block, the first by name.
+    pub(super) fn name_with(&self, block: BlockNo) -> Option<&str> {
+        let has = |file: &&SourceFile| {
+            let is_from = file.first_block.is_some_and(|first| first <= block.get());
+            is_from && file.last_block.is_some_and(|last| block.get() <= last)
+        };
+        self.known.values().filter(has).map(|file| file.stamp.name.as_str()).min()
+    }
+
+    /// The file that is not as it was stored, if it is the only one of those that are there.
+    pub(super) fn name_of_change(&self) -> Option<&str> {
+        let mut changed = self.compared().filter(|read| read.known.as_ref() != Some(&read.file));
+        let first = changed.next()?;
+        changed.next().is_none().then_some(&*first.file.stamp.name)
+    }
+
     /// Whether there is a file of that name.
     pub(super) fn has_name_of(&self, file: &SourceFile) -> bool {
         self.stamps.iter().any(|stamp| stamp.name == file.stamp.name)
-    }
-
-    /// Whether another file has the name of this one now: it holds something else, and has not just grown.
-    fn is_replaced(&self, file: &SourceFile) -> bool {
-        let is_other = |read: &ReadFile| (read.file.events, read.file.digest) != (file.events, file.digest);
-        self.compared().any(|read| read.file.stamp.name == file.stamp.name && is_other(read))
     }
 
     /// Whether earlier runs stored any file.
@@ -133,7 +241,9 @@ impl FileLog {
         self.last_at = Some(at);
         let known = self.known.get(&stamp.name).cloned();
         let file = SourceFile { stamp: stamp.clone(), ..SourceFile::default() };
-        self.current = Some((at, ReadFile { file, first_line: event.line, known, is_undone: false }));
+        self.contents.begin();
+        let read = ReadFile { file, first_line: event.line, known, begins_known: false, is_undone: false };
+        self.current = Some((at, read));
     }
 
     /// What is stored of the file before it is read to its end: its name.
@@ -144,21 +254,36 @@ impl FileLog {
 
     /// Notes an event that counts.
     pub(super) fn add(&mut self, event: &SourceEvent, digest: EventDigest) {
-        let Some((_, ReadFile { file, .. })) = &mut self.current else { return };
+        let Some((_, ReadFile { file, begins_known, .. })) = &mut self.current else { return };
+        self.contents.add(digest.line);
+        *begins_known |= self.contents.at_known().is_some();
         file.first_block.get_or_insert(event.block);
         let is_same_block = file.last_block.replace(event.block) == Some(event.block);
         file.last_place = event.seq.or(file.last_place.filter(|_| is_same_block));
         file.events += 1;
         file.digest = file.digest.plus(digest.sum);
-        file.content = chain(file.content, digest.line);
     }
 
     /// Notes an event that is left out.
     pub(super) fn add_late(&mut self, line: u128) {
-        if let Some((_, ReadFile { file, .. })) = &mut self.current {
+        if let Some((_, ReadFile { file, begins_known, .. })) = &mut self.current {
+            self.contents.add(line);
+            *begins_known |= self.contents.at_known().is_some();
             file.late += 1;
-            file.content = chain(file.content, line);
         }
+    }
+
+    /// Where the lines that were read of a file are those of one that was stored, what counted then counts of them.
+    pub(super) fn take_known(&mut self) -> Option<Replaced> {
+        let (_, ReadFile { file, .. }) = self.current.as_mut()?;
+        let known = self.known.get(self.contents.at_known()?)?;
+        if self.is_replay && known.late > 0 {
+            return None;
+        }
+        let not_late = file.late.saturating_sub(known.late);
+        let replaced = Replaced { read: Sum::of_file(file), stored: Sum::of_file(known), not_late };
+        (file.events, file.digest, file.late) = (known.events, known.digest, known.late);
+        Some(replaced)
     }
 
     /// Blocks that the file holds are undone: it must be read again to know what counts of it.
@@ -167,6 +292,13 @@ impl FileLog {
             read.is_undone = true;
         }
         self.ended.iter_mut().for_each(|read| read.file.is_whole = false);
+    }
+
+    /// The rest of the file that is being read is left to another run.
+    pub(super) fn leave_rest(&mut self) {
+        if let Some((_, read)) = &mut self.current {
+            read.is_undone = true;
+        }
     }
 
     /// Ends the file that is being read. `last_events` are those of its last block, `is_clear` says whether its end says
@@ -178,8 +310,9 @@ impl FileLog {
         self.origin = None;
         let Some((_, mut read)) = self.current.take() else { return Ok(None) };
         let file = &mut read.file;
-        file.last_events = last_events;
-        file.is_whole = is_clear && !read.is_undone;
+        file.content = self.contents.content();
+        file.last_events = if is_clear { last_events } else { 0 };
+        file.is_whole = !read.is_undone;
         if file.late > 0 {
             tracing::warn!(
                 "{}: {} events came too late and were left out (late = \"skip\")",
@@ -187,13 +320,10 @@ impl FileLog {
                 file.late
             );
         }
-        match self.contents.insert(file.content, file.stamp.name.clone()) {
-            Some(other) if other != file.stamp.name && file.events + file.late > 0 => Err(SourceError::Open {
-                path: file.stamp.name.clone(),
-                cause: format!(
-                    "it holds the same lines as {other}: remove one of the two, or each event would count twice"
-                ),
-            }),
+        match self.whole.insert(file.content, file.stamp.name.clone()) {
+            Some(other) if other != file.stamp.name && file.events + file.late > 0 => {
+                Err(same_lines(&file.stamp.name, &other))
+            }
             _ => Ok(Some(read)),
         }
     }
@@ -217,23 +347,53 @@ impl FileLog {
                 _ => None,
             };
             if let Some((events, digest)) = counted {
-                file.late += file.events.saturating_sub(events);
-                (file.events, file.digest) = (events, digest);
+                self.contents.hold(&file.stamp.name);
+                // At least one line of it does not count, or nothing would have been found.
+                let counted = events.min(file.events.saturating_sub(1));
+                file.late += file.events - counted;
+                (file.events, file.digest) = (counted, digest);
             }
         }
     }
 
     /// What is to be stored of the files that have ended while committed events were skipped: those of which the store has
-    /// something else.
-    pub(super) fn take_ended(&mut self, keeps_gone: bool) -> Vec<SourceFile> {
-        // What is gone although its name is not keeps counting, under a name of its own.
-        let replaced = self.gone_files().into_iter().filter(|file| keeps_gone && self.has_name_of(file));
-        let mut kept: Vec<SourceFile> = replaced.cloned().collect();
-        for file in &mut kept {
-            file.stamp.name = format!("{} ({})", file.stamp.name, file.content);
+    /// something else. Of files that are there no longer, or under another name, only what still counts is kept.
+    pub(super) fn take_ended(&mut self, gone: Gone) -> Vec<SourceFile> {
+        let mut kept = Vec::new();
+        let gone_files = self.gone_files();
+        for file in &gone_files {
+            match gone {
+                Gone::Unknown => {}
+                Gone::Counts if self.has_name_of(file) => {
+                    let mut file = (*file).clone();
+                    file.stamp.name = format!("{} ({})", file.stamp.name, file.content);
+                    kept.push(file);
+                }
+                Gone::Counts => {}
+                Gone::CountsElsewhere if self.has_name_of(file) => {}
+                Gone::CountsElsewhere => kept.push(forgotten(file)),
+            }
         }
+        let is_elsewhere = |file: &&SourceFile| {
+            let is_gone = || gone_files.iter().any(|gone| gone.stamp.name == file.stamp.name);
+            file.is_whole && !self.stamps.is_empty() && !self.has_name_of(file) && !is_gone()
+        };
+        kept.extend(self.known.values().filter(is_elsewhere).map(forgotten));
         let ended = std::mem::take(&mut self.ended).into_iter();
         kept.extend(ended.filter(|read| read.known.as_ref() != Some(&read.file)).map(|read| read.file));
         kept
     }
+}
+
+/// The error of two files that hold the same lines.
+pub(super) fn same_lines(name: &str, other: &str) -> SourceError {
+    SourceError::Open {
+        path: name.to_owned(),
+        cause: format!("it holds the same lines as {other}: remove one of the two, or each event would count twice"),
+    }
+}
+
+/// Of that file only the name is known any more.
+fn forgotten(file: &SourceFile) -> SourceFile {
+    SourceFile { stamp: file.stamp.clone(), ..SourceFile::default() }
 }

@@ -319,7 +319,7 @@ mod tests {
         let said = |held: Option<&Header>| too_deep(&chain(1, ABC), &event, held).to_string();
         let ours = Header { block: BlockNo::new(2), hash: None };
         assert!(said(None).starts_with(
-            "source:0: a fork that cannot be followed: block 4 comes with hash d2 on parent c2; block 3 is held with hash c, \
+            "source: a fork that cannot be followed: block 4 comes with hash d2 on parent c2; block 3 is held with hash c, \
              and the oldest block that can be rolled back to is 2 (rollback.depth = 1). Either blocks are missing"
         ));
         assert!(said(Some(&ours)).contains("; block 2 is held with a hash that is not known, and"));

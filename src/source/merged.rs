@@ -4,15 +4,19 @@
 //! The order is that of blocks, then of places, then of the source. A line that comes late and is the same as one of its
 //! block, byte for byte or by its place, is a second delivery: it counts once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::contents::Contents;
+use super::digest::EventDigest;
+use super::file_log::same_lines;
 use super::order::Order;
-use super::refused::{Followed, is_headless};
+use super::refused::{Followed, Waiting, is_headless};
 use super::stats::ReadStats;
 use super::{FileStamp, Late, Next, Source, SourceError, SourceEvent};
 use crate::model::ids::BlockNo;
 use crate::model::limits::LATE_BYTES_MAX;
+use crate::model::source_progress::SourceDigest;
 
 /// A source of nothing, in the place of one that is being wrapped.
 pub(super) struct NoSource;
@@ -39,14 +43,28 @@ pub(super) struct Merged {
     is_ended: bool,
     /// Where events belong that do not say so.
     followed: Followed,
-    /// Second deliveries.
+    /// Events of block 0 that are committed, if all that is committed are events without a block.
+    leading_done: u64,
+    /// Which stored files are there.
+    contents: Contents,
+    /// The content of every file, so that no file is read under two names.
+    whole: HashMap<SourceDigest, usize>,
+    /// Events whose block is known since the one behind them was read, and that one.
+    read: VecDeque<Waiting>,
+    /// The place of the file of the last event.
+    file: Option<usize>,
+    /// Whether it is known what comes late.
+    is_scanned: bool,
+    /// Second deliveries, as far as the source was handed out.
     again: u64,
+    /// Those among the late events.
+    late_again: u64,
     stats: Arc<ReadStats>,
 }
 
 impl Merged {
     /// The source as it is; its late events are found when it is rewound.
-    pub(super) fn new(inner: Box<dyn Source>, stats: Arc<ReadStats>) -> Self {
+    pub(super) fn new(inner: Box<dyn Source>, stats: Arc<ReadStats>, leading_done: u64, contents: Contents) -> Self {
         let order = new_order();
         let (late, left) = (LateEvents::new(), LateEvents::new());
         Self {
@@ -57,17 +75,40 @@ impl Merged {
             waiting: None,
             is_ended: false,
             followed: Followed::default(),
+            leading_done,
+            contents,
+            whole: HashMap::new(),
+            read: VecDeque::new(),
+            file: None,
+            is_scanned: false,
             again: 0,
+            late_again: 0,
             stats,
         }
     }
 
+    /// The source begins again.
+    fn start_again(&mut self) {
+        (self.order, self.followed) = (new_order(), Followed::default());
+        (self.waiting, self.is_ended) = (None, false);
+        self.read.clear();
+    }
+
     /// Reads the source to its end and keeps what comes late.
     fn scan(&mut self) -> Result<(), SourceError> {
-        (self.late, self.order, self.followed) = (LateEvents::new(), new_order(), Followed::default());
-        let (mut event, mut bytes) = (SourceEvent::default(), 0);
+        (self.late, self.contents) = (LateEvents::new(), self.contents.anew());
+        let (mut event, mut bytes, mut file) = (SourceEvent::default(), 0, None);
         loop {
-            match self.read(&mut event)? {
+            let next = self.read(&mut event)?;
+            let is_same_file = next == Next::Event && file == self.file;
+            if !is_same_file {
+                self.end_file(file)?;
+            }
+            if next == Next::Event {
+                file = self.file;
+                self.contents.add(EventDigest::of_line(&event));
+            }
+            match next {
                 Next::Event if is_late(&mut self.order, &event) => {
                     bytes += event.json.len() + size_of::<SourceEvent>();
                     if bytes > LATE_BYTES_MAX {
@@ -92,6 +133,25 @@ impl Merged {
         }
     }
 
+    /// Ends the file of that place, all of whose lines were seen.
+    fn end_file(&mut self, file: Option<usize>) -> Result<(), SourceError> {
+        let content = self.contents.content();
+        if let Some(at) = file.filter(|_| content != SourceDigest::default())
+            && let Some(other) = self.whole.insert(content, at)
+        {
+            let stamps = self.inner.files();
+            let name = |at: usize| stamps.get(at).map_or("", |stamp| stamp.name.as_str());
+            return Err(same_lines(name(at), name(other)));
+        }
+        self.contents.begin();
+        Ok(())
+    }
+
+    /// Which stored files are there, as far as the source was read.
+    pub(super) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
     /// The first block of which an event comes late.
     pub(super) fn first_late(&self) -> Option<BlockNo> {
         self.late.first_key_value().map(|(block, _)| BlockNo::new(*block))
@@ -99,20 +159,36 @@ impl Merged {
 
     /// Reads the next event, in the block to which it belongs.
     fn read(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
-        let next = self.inner.next(event)?;
-        if next == Next::Event
-            && self.followed.place(event)
-            && let Some(refused) = &mut event.refused
-        {
-            refused.has_block = true;
+        loop {
+            if let Some((read, file)) = self.read.pop_front() {
+                (*event, self.file) = (read, file);
+                return Ok(Next::Event);
+            }
+            let next = self.inner.next(event)?;
+            self.file = self.inner.file();
+            match next {
+                Next::Event if !self.followed.place(event) => self.followed.wait(event, self.file)?,
+                Next::Event => {
+                    if let Some(refused) = &mut event.refused {
+                        refused.has_block = true;
+                    }
+                    if !self.followed.is_waiting() {
+                        return Ok(next);
+                    }
+                    let before = self.followed.take_waiting(event, self.leading_done).into_iter().map(with_block);
+                    self.read = before.chain([(event.clone(), self.file)]).collect();
+                }
+                // What no event follows has no block.
+                Next::End if self.followed.is_waiting() => self.read = self.followed.take_back().into(),
+                Next::Rollback { .. } | Next::End => return Ok(next),
+            }
         }
-        Ok(next)
     }
 
     fn keep(&mut self, event: &SourceEvent) {
         let events = self.late.entry(event.block).or_default();
         if events.iter().any(|other| is_again(other, event)) {
-            self.again += 1;
+            self.late_again += 1;
             return;
         }
         let at = match event.seq {
@@ -181,6 +257,13 @@ impl Merged {
     }
 }
 
+fn with_block((mut event, file): Waiting) -> Waiting {
+    if let Some(refused) = &mut event.refused {
+        refused.has_block = true;
+    }
+    (event, file)
+}
+
 fn new_order() -> Order {
     Order::new(Late::Skip, Arc::default())
 }
@@ -238,15 +321,22 @@ impl Source for Merged {
         if !self.inner.rewind()? {
             return Ok(false);
         }
-        (self.again, self.waiting, self.is_ended) = (0, None, false);
-        self.scan()?;
-        (self.left, self.order, self.followed) = (self.late.clone(), new_order(), Followed::default());
-        self.inner.rewind()
+        if !self.is_scanned {
+            self.start_again();
+            self.scan()?;
+            self.is_scanned = true;
+            if !self.inner.rewind()? {
+                return Ok(false);
+            }
+        }
+        self.start_again();
+        (self.left, self.again) = (self.late.clone(), self.late_again);
+        Ok(true)
     }
 
     fn file(&self) -> Option<usize> {
         // Where late events lie between others, no file is read from its beginning to its end.
-        self.inner.file().filter(|_| self.late.is_empty())
+        self.file.filter(|_| self.late.is_empty())
     }
 
     fn bytes_read(&self) -> u64 {

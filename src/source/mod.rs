@@ -8,6 +8,7 @@
 mod allowed_regions;
 mod block_chain;
 mod comparison;
+mod contents;
 mod contract;
 mod copies;
 mod digest;

@@ -107,6 +107,13 @@ impl Order {
         self.closed.filter(|closed| event.block <= closed.get())
     }
 
+    /// So many events were taken for late, and are committed.
+    pub(super) fn take_back_late(&self, events: u64) {
+        // Only this thread counts.
+        let late = self.stats.late.load(Ordering::Relaxed);
+        self.stats.late.store(late.saturating_sub(events), Ordering::Relaxed);
+    }
+
     /// Whether the event is in its place within its block; it does not count as the last one yet. `came_before` says
     /// whether the block has the same line already: once a source without places has stepped back, such a line is a second
     /// delivery.
@@ -237,7 +244,7 @@ mod tests {
             assert!(take(&mut order, &event(block, seq, "f")).expect("in place"), "{block} {seq:?}");
         }
         let refused = refusal(take(&mut order, &event(2, Some(1), "f")));
-        assert!(refused.starts_with("f:0: place 1 of block 2 comes after place 1; places must grow"), "{refused}");
+        assert!(refused.starts_with("f: place 1 of block 2 comes after place 1; places must grow"), "{refused}");
         order.forget_last();
         assert!(take(&mut order, &event(2, Some(1), "f")).expect("in place"));
         order.late = Late::Replay;
@@ -267,9 +274,9 @@ mod tests {
         assert_eq!(stats.late.load(Ordering::Relaxed), 2);
         assert!(order.leaves_out());
         for (origin, is_blind, said) in [
-            ("f", false, "f:0: block 1 comes after block 2; blocks must not decrease"),
-            ("g", false, "g:0: block 1 comes after block 2 of f: files are read in the order of their names"),
-            ("g", true, "g:0: block 1 comes after block 2, and block 1 is held without a hash"),
+            ("f", false, "f: block 1 comes after block 2; blocks must not decrease"),
+            ("g", false, "g: block 1 comes after block 2 of f: files are read in the order of their names"),
+            ("g", true, "g: block 1 comes after block 2, and block 1 is held without a hash"),
         ] {
             order.late = Late::Error;
             let refused = refusal(order.late_block(&event(1, None, origin), is_blind));

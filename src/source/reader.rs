@@ -5,15 +5,16 @@
 //! keeps the rule of late events, `merged` puts them in their place, `page_writer` hands pages over.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 
 use super::allowed_regions::AllowedRegions;
 use super::block_chain::Chain;
 pub(crate) use super::comparison::CommittedSource;
-use super::comparison::{Comparison, Difference, Outcome};
+use super::comparison::{Comparison, Difference, LOST, Outcome};
 use super::digest::{EventDigest, Tally};
-use super::file_log::FileLog;
+use super::file_log::{FileLog, Gone};
 use super::forks::{Named, Verdict, judge, too_deep, warn_before_all};
 use super::merged::{Merged, NoSource};
 use super::order::{End, Late, Order};
@@ -26,7 +27,6 @@ use super::{Next, Resumed, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::event::Refusal;
 use crate::model::ids::{BlockNo, Depth};
-use crate::model::limits::ASIDE_BYTES_MAX;
 use crate::model::position::Position;
 use crate::model::quarantine::PUT_ASIDE_HINT;
 use crate::model::source_progress::{SourceDigest, SourceFile, SourceProgress};
@@ -78,6 +78,8 @@ pub(crate) struct Reader {
     comparison: Comparison,
     /// Late events of the source are put in their place.
     is_merged: bool,
+    /// Why it is to be read in its order.
+    merged_since: Option<SourceError>,
     /// What was skipped is compared.
     is_compared: bool,
     /// The source resumed after its position: it repeats nothing that could be compared.
@@ -124,6 +126,7 @@ impl Reader {
             tally: Tally::default(),
             comparison: Comparison::new(committed, plan.depth),
             is_merged: false,
+            merged_since: None,
             is_compared: false,
             has_resumed: false,
             replayed_to: None,
@@ -148,7 +151,9 @@ impl Reader {
     pub(crate) fn run(mut self) {
         self.pages.start();
         let last = loop {
-            let stop = match self.read_all() {
+            let read = self.read_all();
+            self.stats.bytes.store(self.source.bytes_read(), Ordering::Relaxed);
+            let stop = match read {
                 Ok(is_open) => break FromReader::End { is_open },
                 Err(Stop::Replay(replay)) => match self.replay(replay) {
                     Ok(()) => continue,
@@ -193,10 +198,10 @@ impl Reader {
                 }
                 Next::Event => {
                     self.followed.place(&mut event);
-                    if self.followed.waiting() > 0 && !is_headless(&event) {
+                    if self.followed.is_waiting() && !is_headless(&event) {
                         self.take_waiting(&event)?;
                     }
-                    self.take(&event)?;
+                    self.take(&event, self.source.file())?;
                 }
                 Next::Rollback { to } => self.rolled_back(to.into())?,
             }
@@ -216,16 +221,14 @@ impl Reader {
         if !self.puts_aside && (is_placed || self.resume.is_past()) {
             return Err(Stop::Failed(refusal_of(event, error_of(event))));
         }
-        if self.followed.wait(event) > ASIDE_BYTES_MAX {
-            let message = format!("{} lines one after another that cannot be read", self.followed.waiting());
-            return Err(Stop::Failed(SourceError::of_event(event, message)));
-        }
+        self.followed.wait(event, self.source.file())?;
         Ok(false)
     }
 
     /// Takes the events that waited for this one: they are of its block.
     fn take_waiting(&mut self, next: &SourceEvent) -> Result<(), Stop> {
-        self.followed.take_waiting(next, self.leading_done).iter().try_for_each(|event| self.take(event))
+        let events = self.followed.take_waiting(next, self.leading_done);
+        events.iter().try_for_each(|(event, file)| self.take(event, *file))
     }
 
     /// Lets the source resume after what is committed, if the position is known and the source can. Otherwise it starts from
@@ -279,10 +282,10 @@ impl Reader {
         }
     }
 
-    /// Takes one event: leaves it out if it is committed already, else hands it on.
-    fn take(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+    /// Takes one event of the file of that place: leaves it out if it is committed already, else hands it on.
+    fn take(&mut self, event: &SourceEvent, file: Option<usize>) -> Result<(), Stop> {
         if self.files.is_other(event) {
-            self.begin_file(event)?;
+            self.begin_file(event, file)?;
         }
         if let Some(to) = self.replayed_to {
             if event.block <= to.get() {
@@ -301,11 +304,13 @@ impl Reader {
                     let digest = self.tally.pass(event);
                     self.files.add(event, digest);
                     self.comparison.pass(event, digest);
+                    self.take_known();
                     let branch = self.resume.take_decided(event.block.into());
                     return branch.map_or(Ok(()), |branch| self.switch_to(branch));
                 }
                 Step::Late => {
                     self.leave_out_line(event);
+                    self.take_known();
                     return Ok(());
                 }
                 Step::Past => self.finish_skipping(Some(event))?,
@@ -314,9 +319,8 @@ impl Reader {
         self.go_on(event)
     }
 
-    fn begin_file(&mut self, event: &SourceEvent) -> Result<(), Stop> {
+    fn begin_file(&mut self, event: &SourceEvent, at: Option<usize>) -> Result<(), Stop> {
         self.end_file()?;
-        let at = self.source.file();
         if !self.files.left_out().is_empty() {
             self.go_on_behind(at);
         }
@@ -354,7 +358,21 @@ impl Reader {
         self.files.undo();
         match to {
             Some(to) => self.comparison.go_back(to),
-            None => self.comparison.lose(),
+            None => {
+                tracing::warn!(
+                    "the source goes back to before the block that it began with: what it gave before that is not \
+                     compared with what is committed"
+                );
+                self.comparison.lose();
+            }
+        }
+    }
+
+    /// Of lines that were stored counts what counted then.
+    fn take_known(&mut self) {
+        if let Some(known) = self.files.take_known() {
+            self.order.take_back_late(known.not_late);
+            self.comparison.replace(known);
         }
     }
 
@@ -374,8 +392,13 @@ impl Reader {
         if let Some(event) = event.filter(|_| !has_seen) {
             self.warn_of_gap(event);
         }
-        let Some(tip) = self.comparison.committed().block.filter(|_| has_seen) else { return self.tell_ended(None) };
-        self.compare(tip)
+        match self.comparison.committed().block.filter(|_| has_seen) {
+            Some(tip) => self.compare(tip),
+            None => {
+                let is_complete = self.comparison.is_complete_without(&self.files);
+                self.tell_ended(None, if is_complete { Gone::Counts } else { Gone::Unknown }, true)
+            }
+        }
     }
 
     /// Says that the source begins behind what is committed, if nothing says that it goes on there.
@@ -398,13 +421,14 @@ impl Reader {
     /// Compares what was skipped with what is committed up to block `to`.
     fn compare(&mut self, to: BlockNo) -> Result<(), Stop> {
         self.is_compared = true;
+        let is_all = self.comparison.committed().block.is_some_and(|tip| tip <= to);
         let found = match self.comparison.compare(to, &self.files) {
             Outcome::Same => Vec::new(),
             Outcome::Different(found) => found,
         };
         if found.is_empty() {
             let learned = self.comparison.learned();
-            return self.tell_ended(learned);
+            return self.tell_ended(learned, self.comparison.gone(), is_all);
         }
         match self.order.rule() {
             Late::Skip => {
@@ -413,7 +437,7 @@ impl Reader {
                     self.order.count_late(difference.late.max(1));
                 }
                 self.files.accept(&found.iter().filter_map(Difference::late_file).collect::<Vec<_>>());
-                self.tell_ended(None)
+                self.tell_ended(None, self.comparison.gone(), is_all)
             }
             Late::Replay => self.replay_from(to, found),
             Late::Error => Err(found.into_iter().next().map_or(Stop::Gone, |first| first.into_error().into())),
@@ -428,15 +452,24 @@ impl Reader {
             self.resume.start_again();
             return Err(Stop::Replay(Replay { from: to, why }));
         }
+        // What was seen in the source's own order names files.
+        let why = self.merged_since.take().unwrap_or(why);
         match self.comparison.first_difference(to, &self.files) {
             Ok(from) => Err(Stop::Replay(Replay { from, why })),
             Err(cause) => Err(why.with_note(&format!("late = \"replay\" cannot handle it: {cause}")).into()),
         }
     }
 
-    /// Tells what is to be stored of the files that ended while events were skipped.
-    fn tell_ended(&mut self, learned: Option<SourceProgress>) -> Result<(), Stop> {
-        let files = self.files.take_ended(self.comparison.needs_gone());
+    /// Tells what is to be stored of the files that ended while events were skipped. `is_all`: they were compared with all
+    /// that is committed, or whatever they lack is accepted.
+    fn tell_ended(&mut self, learned: Option<SourceProgress>, gone: Gone, is_all: bool) -> Result<(), Stop> {
+        let stored = self.files.stored().filter(|_| is_all && gone == Gone::Unknown);
+        let left = stored.and_then(|stored| self.comparison.remainder(stored));
+        let gone = if left.is_some() { Gone::Counts } else { gone };
+        let mut files = self.files.take_ended(gone);
+        if let Some(left) = left {
+            files.extend(self.files.remainder(left, self.comparison.blocks_before()));
+        }
         if files.is_empty() && learned.is_none() {
             return Ok(());
         }
@@ -450,6 +483,7 @@ impl Reader {
         }
         if !(self.follow(event)? && self.order.is_in_place(event, || self.tally.holds(event))?) {
             self.leave_out_line(event);
+            self.take_known();
             return Ok(());
         }
         self.order.note(event);
@@ -530,8 +564,14 @@ impl Reader {
     /// The source has ended, or what is wanted of it (`is_until`).
     fn end(&mut self, is_until: bool) -> Result<(), Stop> {
         if is_until {
-            // The rest of the file is read by another run.
-            self.files.undo();
+            let next = self.source.file();
+            if next == self.files.last_at() {
+                // The rest of the file is read by another run.
+                self.files.leave_rest();
+            } else {
+                self.end_file()?;
+            }
+            self.go_on_behind(next);
         } else {
             self.take_last()?;
             self.end_file()?;
@@ -550,8 +590,8 @@ impl Reader {
 
     /// Takes the events without a block that waited for another one.
     fn take_last(&mut self) -> Result<(), Stop> {
-        let (events, left) = self.followed.take_last();
-        events.iter().try_for_each(|event| self.take(event))?;
+        let (events, left) = self.followed.take_last(self.leading_done);
+        events.iter().try_for_each(|(event, file)| self.take(event, *file))?;
         if left > 0 {
             // Their file is read again, until they are put aside.
             self.files.undo();
@@ -569,7 +609,7 @@ impl Reader {
             return Ok(());
         };
         if self.comparison.is_complete_without(&self.files) {
-            return self.tell_ended(None);
+            return self.tell_ended(None, Gone::Counts, true);
         }
         let Some(last) = self.comparison.last() else {
             tracing::warn!("the source holds no event, and block {tip} is committed");
@@ -616,32 +656,44 @@ impl Reader {
 
     /// Goes back to before the block of a late event, and reads the source again with that event in its place.
     fn replay(&mut self, Replay { from, why }: Replay) -> Result<(), Stop> {
-        let source = std::mem::replace(&mut self.source, Box::new(NoSource));
-        let mut merged = Merged::new(source, Arc::clone(&self.stats));
-        // The files that are left out have their place in the order too.
-        self.files.read_again();
-        merged.leave_out(self.files.left_out());
-        if !merged.rewind()? {
-            return Err(why.with_note("late = \"replay\" cannot handle it: the source cannot be read again").into());
+        let was_merged = std::mem::replace(&mut self.is_merged, true);
+        let cannot_read = || "late = \"replay\" cannot handle it: the source cannot be read again";
+        let mut from = from;
+        if was_merged {
+            if !self.source.rewind()? {
+                return Err(why.with_note(cannot_read()).into());
+            }
+            self.files.read_again();
+        } else {
+            let source = std::mem::replace(&mut self.source, Box::new(NoSource));
+            let contents = self.files.contents_anew();
+            let mut merged = Merged::new(source, Arc::clone(&self.stats), self.leading_done, contents);
+            // The files that are left out have their place in the order too.
+            merged.leave_out(&vec![false; self.files.left_out().len()]);
+            if !merged.rewind()? {
+                return Err(why.with_note(cannot_read()).into());
+            }
+            self.files.read_again();
+            self.files.set_contents(merged.contents().clone());
+            from = merged.first_late().map_or(from, |first| from.min(first));
+            self.source = Box::new(merged);
         }
         // What is late while committed events are skipped may have been put in its place by an earlier run: the
         // comparison tells. What is late behind them is new.
         let is_comparing = !self.resume.is_past() && !self.is_compared;
-        let was_merged = std::mem::replace(&mut self.is_merged, true);
-        let from = match merged.first_late().filter(|_| !was_merged) {
-            Some(first) => from.min(first),
-            None => from,
-        };
-        self.source = Box::new(merged);
         if is_comparing && was_merged {
             // All is in its order, and one event is late all the same.
             return Err(why.into());
         }
         if is_comparing {
+            self.merged_since = Some(why);
             self.start_again();
             self.resume.start_again();
             self.comparison.start_again();
             return Ok(());
+        }
+        if self.files.loses_from(from, was_merged) {
+            return Err(why.with_note(&format!("late = \"replay\" cannot handle it: {LOST}")).into());
         }
         let to = from.previous();
         if self.chain.tip().is_some_and(|tip| tip.block > to) && !self.chain.allows(to) {
@@ -825,7 +877,7 @@ mod tests {
             assert_eq!(read(plan(&[], 10), script(steps)), said);
         }
         let closed = read(plan(&[], 10), script(&[A, B, Back(1), Event(1, "a", "z")]));
-        assert_eq!(closed, "1 2, back to 1, source:0: block 1 comes after a rollback to block 1");
+        assert_eq!(closed, "1 2, back to 1, source: block 1 comes after a rollback to block 1");
     }
 
     #[test]
@@ -845,7 +897,7 @@ mod tests {
         }
         let more = read(plan(BLOCKS, 10), script(&[A, B, C, C]));
         assert!(
-            more.starts_with("source:0: block 3 was committed with 1 of its events, and the source now has"),
+            more.starts_with("source: block 3 was committed with 1 of its events, and the source now has"),
             "{more}"
         );
     }
@@ -874,7 +926,7 @@ mod tests {
         }
         for steps in [&[A, Event(2, "b2", "a"), Event(3, "c2", "b2")][..], &[Event(1, "a2", "z")]] {
             let refused = read(plan(BLOCKS, 1), script(steps));
-            assert!(refused.starts_with("source:0: a fork that cannot be followed: block "), "{refused}");
+            assert!(refused.starts_with("source: a fork that cannot be followed: block "), "{refused}");
         }
     }
 
@@ -898,8 +950,8 @@ mod tests {
             assert_eq!(read(plan, Script { is_log, ..script(steps) }), said);
         }
         for (position, said) in [
-            ("2", "source:0: block 3 was committed with 1 of its events, and the source now has more of it"),
-            ("1", "source:0: block 2 comes after block 2; blocks must not decrease"),
+            ("2", "source: block 3 was committed with 1 of its events, and the source now has more of it"),
+            ("1", "source: block 2 comes after block 2; blocks must not decrease"),
             ("9", "no position of this script: 9"),
         ] {
             let plan = ReadPlan { after: after(position), ..plan(BLOCKS, 10) };
@@ -930,7 +982,7 @@ mod tests {
     fn a_region_that_is_not_in_the_list_is_refused() {
         let plan = ReadPlan { region_ids: Some(vec!["east".into(), "west".into()]), ..plan(&[], 10) };
         let refused = read(plan, script(&[A]));
-        let said = "source:0: region \"r\" is not in [regions] ids; expected one of east, west";
+        let said = "source: region \"r\" is not in [regions] ids; expected one of east, west";
         assert_eq!(refused, format!("{said}\n  {PUT_ASIDE_HINT}"));
     }
 }

@@ -211,7 +211,12 @@ impl Resume {
         if self.was_at() && !matches!(verdict, Verdict::Same | Verdict::Fork { .. } | Verdict::Late) {
             return Ok(Step::Past);
         }
-        if verdict == Verdict::Late {
+        // A block of the committed chain that comes behind a later one of it is on no other branch.
+        let ours_at = ours.at(named.block).filter(|_| named.hash.is_some());
+        let is_step_back = matches!(verdict, Verdict::Fork { .. } | Verdict::Unreachable(_))
+            && ours_at.is_some_and(|ours_at| ours_at.hash.as_deref() == named.hash)
+            && self.seen.tip().is_some_and(|tip| tip.block > named.block && ours.holds(tip));
+        if verdict == Verdict::Late || is_step_back {
             return order.late_block(event, false).map(|()| Step::Late);
         }
         self.follow(&verdict, named, order);

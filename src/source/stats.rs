@@ -12,6 +12,8 @@ pub(crate) struct ReadStats {
     pub(crate) blocked_nanos: AtomicU64,
     /// Events left out because their place had passed.
     pub(crate) late: AtomicU64,
+    /// Bytes read of the source, as they lie on disk.
+    pub(crate) bytes: AtomicU64,
     /// Set from outside to end the thread.
     pub(crate) stop: AtomicBool,
 }
@@ -23,6 +25,10 @@ impl ReadStats {
 
     pub(crate) fn late(&self) -> u64 {
         self.late.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn blocked(&self) -> Duration {

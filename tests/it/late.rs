@@ -1,5 +1,6 @@
 //! The source is what was committed: what comes late, was changed or is gone is told, left out or handled in its place.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 
 use serde_json::Value as Json;
@@ -162,9 +163,11 @@ crate::both_stores! {
             std::fs::write(&path, text).expect("written");
             File::options().write(true).open(&path).and_then(|file| file.set_modified(modified?)).expect("its old time");
         }
-        assert_eq!(run(&project)["events"], 0);
+        let report = run(&project);
+        assert_eq!((&report["events"], &report["source_bytes_read"]), (&0.into(), &0.into()));
         project.write("in/3.ndjson", lines(&[4]));
-        assert_eq!(run(&project)["events"], 1);
+        let report = run(&project);
+        assert_eq!((&report["events"], &report["source_bytes_read"]), (&1.into(), &lines(&[4]).len().into()));
         assert_eq!(handled(&project), "1 2 3 4");
     }
 
@@ -292,6 +295,163 @@ crate::both_stores! {
         assert_eq!(handled(&project), "1 2 3 4 5 6");
     }
 
+    fn a_name_may_be_given_to_another_file() {
+        for late in ["error", "skip", "replay"] {
+            // Written anew from time to time, emptied, and names that go round.
+            for steps in [
+                &[&[("a", "1")][..], &[("a", "2")], &[("a", "3 4")]][..],
+                &[&[("a", "1"), ("b", "2")], &[("b", "")], &[("b", "3")], &[("a", "")], &[("b", "4")]],
+                &[&[("a", "1"), ("b", "2"), ("c", "3")], &[("b", "4"), ("c", "5")], &[("a", ""), ("c", "6")]],
+            ] {
+                let project = project(late, "complete");
+                let mut expected = String::new();
+                for step in steps {
+                    for (name, blocks) in *step {
+                        let _ = std::fs::remove_file(project.path(&format!("in/{name}.ndjson")));
+                        let numbers: Vec<i64> = blocks.split_whitespace().map(|block| block.parse().expect("a block")).collect();
+                        project.write(&format!("in/{name}.ndjson"), lines(&numbers));
+                        expected += &blocks.split_whitespace().map(|block| format!("{block} ")).collect::<String>();
+                    }
+                    for _ in 0..2 {
+                        assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0], "{late} {step:?} of {steps:?}");
+                        assert_eq!(handled(&project), expected.trim(), "{late} {step:?} of {steps:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn what_a_replay_would_lose_is_refused() {
+        for (late, before, now, is_refused) in [
+            // As many events are new as are lost.
+            ("replay", &[("a", "1")][..], &[("a", ""), ("b", "1 2 3")][..], true),
+            // The late line comes behind all that is committed, of which nothing is there.
+            ("replay", &[("a", "8 9 10")], &[("a", ""), ("b", "11 12 9")], true),
+            ("replay", &[("a", "1"), ("b", "2 3")], &[("a", ""), ("b", "2 2 3")], false),
+            ("replay", &[("a", "1"), ("b", "2 3")], &[("a", ""), ("b", "2 3 1")], true),
+            // A late line where the oldest file is removed at the same time.
+            ("error", &[("a", "1"), ("b", "2"), ("c", "3")], &[("a", ""), ("b", "2 2"), ("d", "4")], true),
+            ("error", &[("a", "1"), ("b", "2")], &[("a", ""), ("b", "2 3")], false),
+        ] {
+            let project = project(late, "complete");
+            let write = |files: &[(&str, &str)], step: usize| for (name, blocks) in files {
+                let path = project.path(&format!("in/{name}.ndjson"));
+                let event = |(at, block): (usize, &str)| line(block.parse().expect("a block"), &format!("{block}{name}{step}{at}"), 0);
+                match blocks.is_empty() {
+                    true => std::fs::remove_file(path).expect("removed"),
+                    false => {
+                        let known = std::fs::read_to_string(&path).unwrap_or_default();
+                        let kept = known.lines().count();
+                        let text: String = match late {
+                            // What was there stays there, behind what is new.
+                            _ if kept > 0 && kept < blocks.split(' ').count() && !blocks.starts_with("2 2") => {
+                                known + &blocks.split(' ').enumerate().skip(kept).map(event).collect::<String>()
+                            }
+                            _ if kept > 0 => event((9, blocks.split(' ').next().expect("one"))) + &known,
+                            _ => blocks.split(' ').enumerate().map(event).collect(),
+                        };
+                        project.write(&format!("in/{name}.ndjson"), text);
+                    }
+                }
+            };
+            write(before, 0);
+            run(&project);
+            let rows = handled(&project);
+            write(now, 1);
+            let outcome = project.forebay(&["run", "pipeline.toml"]);
+            assert_eq!(outcome.code(), Some(if is_refused { 2 } else { 0 }), "{late} {now:?}: {outcome}");
+            if is_refused {
+                assert_eq!(handled(&project), rows, "{late} {now:?}");
+            } else {
+                assert_eq!(run(&project)["events"], 0, "{late} {now:?}");
+            }
+        }
+    }
+
+    fn a_file_that_grows_before_it_is_rotated_is_known_again() {
+        for late in ["error", "skip", "replay"] {
+            let project = project(late, "complete");
+            project.write("in/a.ndjson", lines(&[1]));
+            project.write("in/b.ndjson", lines(&[2]));
+            run(&project);
+            std::fs::remove_file(project.path("in/a.ndjson")).expect("removed");
+            std::fs::remove_file(project.path("in/b.ndjson")).expect("removed");
+            project.write("in/b.ndjson.1.zst", zstd::encode_all(lines(&[2, 3]).as_bytes(), 1).expect("packed"));
+            project.write("in/b.ndjson", lines(&[4]));
+            for _ in 0..2 {
+                assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0], "{late}");
+            }
+            // And its first row is not counted a second time once all are gone.
+            std::fs::remove_file(project.path("in/b.ndjson.1.zst")).expect("removed");
+            project.write("in/b.ndjson", lines(&[5]));
+            for _ in 0..2 {
+                assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0], "{late}");
+            }
+            assert_eq!(handled(&project), "1 2 3 4 5");
+        }
+    }
+
+    fn what_was_accepted_once_is_not_refused_later() {
+        let project = project("error", "complete");
+        project.write("in/a.ndjson", lines(&[1]));
+        project.write("in/b.ndjson", lines(&[2]));
+        project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+        std::fs::remove_file(project.path("in/a.ndjson")).expect("removed");
+        for _ in 0..3 {
+            run(&project);
+        }
+        project.write("in/b.ndjson", lines(&[2, 3]));
+        std::fs::rename(project.path("in/b.ndjson"), project.path("in/c.ndjson")).expect("renamed");
+        for _ in 0..2 {
+            run(&project);
+        }
+        assert_eq!(handled(&project), "1 2 3");
+        // A line that was changed is told by every run.
+        let project = self::project("skip", "complete");
+        project.write("in/a.ndjson", lines(&[1, 2]));
+        run(&project);
+        project.write("in/a.ndjson", line(1, "other", 7) + &lines(&[2]));
+        for _ in 0..3 {
+            assert_eq!(warnings(&project, &["run", "pipeline.toml"]).len(), 1);
+        }
+    }
+
+    fn up_to_a_block_all_is_compared_too() {
+        let project = project("error", "complete");
+        project.write("in/a.ndjson", lines(&[1]));
+        project.write("in/b.ndjson", lines(&[2]));
+        run(&project);
+        project.write("in/a.ndjson", line(1, "new", 0) + &lines(&[1]));
+        project.write("in/c.ndjson", lines(&[4]));
+        let outcome = project.forebay(&["run", "pipeline.toml", "--until", "3"]);
+        assert_eq!(outcome.code(), Some(2), "{outcome}");
+    }
+
+    fn a_late_file_on_the_committed_chain_is_no_branch() {
+        let project = project("error", "complete");
+        let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+        project.write("pipeline.toml", replaced(&pipeline, "[source]", "[source]\nhash = \"h\""));
+        let block = |block: i64, id: &str| line(block, id, 0).replace('}', &format!(",\"h\":\"h{block}\"}}"));
+        project.write("in/b.ndjson", (1..=3).map(|number| block(number, &number.to_string())).collect::<String>());
+        run(&project);
+        project.write("in/b.ndjson", (1..=4).map(|number| block(number, &number.to_string())).collect::<String>());
+        project.write("in/a.ndjson", block(2, "late"));
+        let outcome = project.forebay(&["run", "pipeline.toml"]);
+        assert_eq!(outcome.code(), Some(2), "{outcome}");
+        assert!(outcome.stderr().contains("in/a.ndjson"), "{outcome}");
+    }
+
+    fn a_file_that_was_committed_is_not_told_as_late_beside_one_that_is() {
+        let project = project("skip", "complete");
+        project.write("in/b.ndjson", lines(&[1, 2]));
+        run(&project);
+        project.write("in/b.ndjson.zst", zstd::encode_all(lines(&[1, 2, 3]).as_bytes(), 1).expect("packed"));
+        std::fs::remove_file(project.path("in/b.ndjson")).expect("removed");
+        project.write("in/a.ndjson", line(2, "late", 0));
+        assert_eq!(run(&project)["late_skipped"], 1);
+        assert_eq!(handled(&project), "1 2 3");
+    }
+
     fn a_branch_may_begin_in_a_file_of_its_own() {
         let project = project("error", "complete");
         let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
@@ -339,6 +499,48 @@ crate::both_stores! {
         run(&project);
         assert_eq!(handled(&project), "3 3b 4");
         assert_eq!(run(&project)["events"], 0);
+    }
+
+    fn a_line_that_cannot_be_read_belongs_where_its_file_says() {
+        for (late, before, now, expected) in [
+            // A late event comes before the one that the first line waited for.
+            ("replay", &[("b", "{broken\n3 4")][..], &[("c", "2 3")][..], "2 3 3 4"),
+            ("replay", &[("b", "{broken\n3 4")], &[("a", "1 2")], "1 2 3 4"),
+            ("replay", &[("a", "1 2"), ("b", "{broken\n{too\n5")], &[("aa", "2 3"), ("c", "{bad\n6")], "1 2 2 3 5 6"),
+            // What comes before its file changes nothing, and no more does what is left out before it.
+            ("error", &[("a", "1 2"), ("b", "{broken\n3 4")], &[("b", "{broken\n3 4 5"), ("c", "{bad\n6")], "1 2 3 4 5 6"),
+            ("skip", &[("b", "{broken\n3 4")], &[("a", "1 2"), ("c", "5")], "3 4 5"),
+            // A file of such lines alone, which grows.
+            ("error", &[("b", "{broken\n{too\n")], &[("b", "{broken\n{too\n{three\n"), ("c", "5")], "5"),
+            ("skip", &[("b", "{broken\n{too\n")], &[("b", "{broken\n{too\n{three\n"), ("c", "5")], "5"),
+        ] {
+            let project = project(late, "complete");
+            let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+            project.write("pipeline.toml", pipeline + "[errors]\nmax = 10\non_event = \"quarantine\"\n");
+            let write = |files: &[(&str, &str)], is_one_by_one: bool| {
+                for (name, what) in files {
+                    let text: String = what.split('\n').map(|part| match part.starts_with('{') {
+                        true => format!("{part}\n"),
+                        false => part.split_whitespace().map(|block| line(block.parse().expect("a block"), &format!("{block}{name}"), 0)).collect(),
+                    }).collect();
+                    project.write(&format!("in/{name}.ndjson"), text);
+                    if is_one_by_one {
+                        run(&project);
+                    }
+                }
+                run(&project);
+            };
+            write(before, false);
+            write(now, true);
+            let left = handled(&project).replace(|letter: char| letter.is_ascii_lowercase(), "");
+            assert_eq!(left.split_whitespace().collect::<Vec<_>>(), expected.split_whitespace().collect::<Vec<_>>(), "{late} {before:?} {now:?}");
+            assert_eq!(run(&project)["events"], 0, "{late} {before:?} {now:?}");
+            let mut files: BTreeMap<&str, &str> = before.iter().copied().collect();
+            files.extend(now.iter().copied());
+            let bad: usize = files.values().map(|what| what.matches('{').count()).sum();
+            let listed = project.forebay(&["quarantine", "pipeline.toml", "--json"]).ok().json_lines().len();
+            assert_eq!(listed, bad, "{late} {before:?} {now:?}");
+        }
     }
 
     fn two_files_of_the_same_lines_are_refused() {

@@ -248,6 +248,7 @@ impl Pipeline {
             commit_retries: reading.commit_retries,
             commits_redone: reading.commits_redone,
             loads: reading.loads,
+            source_bytes_read: reading.source_bytes_read,
             memory_peak_bytes: memory_peak_bytes(),
             // The signal may have come while the last snapshots were published.
             was_stopped: was_stopped || self.stop.0.load(Ordering::Relaxed),
