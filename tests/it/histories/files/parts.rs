@@ -24,7 +24,8 @@ pub enum Part {
     Corrections,
     /// As many late lines are counted as there are.
     LateCounts,
-    /// What an error names of a replay, of a source whose last block is open, or where file numbers are used again.
+    /// What an error names of a replay, of a source whose last block is open, with hashes, or where file numbers are
+    /// used again.
     Names,
     /// A line that is no event waits for an event of another file, begins a file, stands alone, or stands in a source
     /// that steps back.
