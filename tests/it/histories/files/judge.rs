@@ -456,6 +456,7 @@ impl<'a> View<'a> {
             let cut: Vec<Line> = whole.iter().filter(|line| Some(line.block) != last).copied().collect();
             if last.is_some_and(|last| self.before.tip().is_some_and(|tip| last <= tip)) {
                 ends.push(whole);
+                ends.push(self.before.lines.clone());
             }
             ends.push(cut);
         }
