@@ -7,6 +7,8 @@
 //!
 //! `FOREBAY_SOAK=N` runs N histories with other seeds instead: see `make soak`.
 
+/// A folder of files that changes between runs.
+mod files;
 /// What events do, over real entities and over the model's.
 mod items;
 /// Late, repeated and partial deliveries.
