@@ -62,6 +62,8 @@ mod publish_faults;
 mod publish_input;
 /// What fails for one region, server or publisher spreads to no other.
 mod publish_isolation;
+/// Keys in Redis: what is there stays, and no two regions share one.
+mod publish_keys;
 /// Two stores under one name, and documents by hand beside a store.
 mod publish_owner;
 /// Snapshots read back from Redis.

@@ -5,7 +5,7 @@
 //! | `address`, `plan` | where Redis is; how snapshots are published there |
 //! | `outcome` | what publishing and reading come to |
 //! | `target` | Redis as the publish thread sees it |
-//! | `keys` | the names of the keys, and templates for them |
+//! | `keys`, `owners` | the names of the keys, and templates for them; whose key a name is |
 //! | `script`, `scripts/` | what runs in Redis |
 //! | `wire`, `node`, `topology` | one connection; the pool of one server; the servers of a cluster |
 //! | `publisher`, `exchange`, `summary` | publishing many regions at once; one such publish until each is decided; its summary |
@@ -19,6 +19,7 @@ mod exchange;
 mod keys;
 mod node;
 mod outcome;
+mod owners;
 mod plan;
 mod publisher;
 mod reader;

@@ -15,7 +15,9 @@ use percent_encoding::percent_decode_str;
 use postgres::Config;
 use postgres::config::{Host, SslMode, TargetSessionAttrs};
 
+use crate::model::limits::FILE_BYTES_MAX;
 use crate::model::text::nearest;
+use crate::model::whole_text::read_text;
 use crate::store::StoreUrlError;
 
 /// How the connection is kept from being read or rerouted by others.
@@ -208,8 +210,9 @@ impl PostgresAddress {
             tracing::warn!("{} is not used: others may read it; chmod 0600 makes it private", file.display());
             return Ok(None);
         }
-        let text =
-            std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let text = std::fs::File::open(&file)
+            .and_then(|open| read_text(open, FILE_BYTES_MAX))
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         Ok(self.password_in(&text))
     }
 
