@@ -30,7 +30,10 @@ use exit::Failure;
 
 /// Runs the command that was typed.
 pub(crate) fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(refused) => return log::arguments(&refused),
+    };
     log::start(&args.global);
     let result = match &args.command {
         Command::Run(command) => run::run(command, &args.global),

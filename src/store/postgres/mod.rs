@@ -2,7 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `address`, `tls` | where the database is, and how the way there is kept |
+//! | `address`, `environment` | where the database is; what the variables of libpq add to that |
+//! | `tls`, `guard` | how the way there is kept; no password goes over it in clear |
 //! | `session` | one connection, with a time limit for every call |
 //! | `stranger` | what only looks like a Postgres |
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
@@ -17,8 +18,10 @@
 mod address;
 mod binary;
 mod database;
+mod environment;
 mod fault;
 mod find;
+mod guard;
 mod lock;
 mod outage;
 mod outbox;

@@ -12,11 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use postgres::config::{SslMode, SslNegotiation};
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
 
 use super::address::{PostgresAddress, TlsMode};
 use super::fault::Fault;
+use super::guard::Guard;
 use super::{stranger, tls};
 use crate::model::limits::WAIT_STEP;
 
@@ -121,7 +123,12 @@ impl Session {
         let tls = (address.tls.mode != TlsMode::Disable).then(|| tls::connector(&address.tls));
         let tls = tls.transpose().map_err(Fault::Unusable)?;
         let asked = config.clone();
+        let is_guarded = address.is_guarded();
         let connect = move || match tls {
+            Some(tls) if is_guarded => {
+                // Whether there is TLS the guard finds out.
+                config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct).connect(Guard(tls))
+            }
             Some(tls) => config.connect(tls),
             None => config.connect(NoTls),
         };
@@ -161,6 +168,11 @@ impl Session {
 
     pub(super) fn greeting(&self) -> &Greeting {
         &self.greeting
+    }
+
+    /// How long a call may take that does not go on.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Whether what is sent could be read on its way to another machine.

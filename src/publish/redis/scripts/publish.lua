@@ -156,8 +156,8 @@ else
     redis.pcall("PEXPIRE", store_key, ttl)
   end
   for _, old in ipairs(past) do
-    -- While a slot moves, a key that has gone ahead is left to the next time. A key that regions share expires by itself:
-    -- it may be another region's by now.
+    -- While a slot moves, a key that has gone ahead is left to the next time. A key that regions share expires by
+    -- itself: it may be another region's by now.
     if old ~= id and (not is_apart or type(redis.pcall("DEL", name(doc_template, old))) == "number") then
       redis.pcall("ZREM", index_key, old)
     end
