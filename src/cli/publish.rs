@@ -77,7 +77,10 @@ fn positive(span: Option<Duration>, option: &str) -> Result<Option<Duration>, Fa
 }
 
 fn publisher(plan: PublishPlan) -> Result<Publisher, Failure> {
-    Publisher::new(plan).map_err(|error| usage(format!("snapshots: {error}")))
+    Publisher::new(plan).map_err(|error| match error {
+        PublishError::Threads(_) => Failure::new(Code::Failed, error),
+        error => usage(format!("snapshots: {error}")),
+    })
 }
 
 fn publish_documents(

@@ -81,6 +81,8 @@ mod resume;
 mod rollback;
 /// Rows that change themselves, against the same with `get` and `set`.
 mod row_changes;
+/// A system that has no more threads, and no place for messages.
+mod scarce;
 /// What scripts can rely on.
 mod scripts;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `address`, `environment` | where the database is; what the variables of libpq add to that |
-//! | `tls`, `guard` | how the way there is kept; no password goes over it in clear |
+//! | `connect`, `tls`, `guard` | how it is connected to; how the way there is kept; no password goes over it in clear |
 //! | `session` | one connection, with a time limit for every call |
 //! | `stranger` | what only looks like a Postgres |
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
@@ -17,6 +17,7 @@
 
 mod address;
 mod binary;
+mod connect;
 mod database;
 mod environment;
 mod fault;

@@ -12,13 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use postgres::config::{SslMode, SslNegotiation};
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
+use postgres::{Client, Config, Row, SimpleQueryMessage, Statement};
 
 use super::address::{PostgresAddress, TlsMode};
+use super::connect::connect;
 use super::fault::Fault;
-use super::guard::Guard;
 use super::{stranger, tls};
 use crate::model::limits::WAIT_STEP;
 
@@ -124,14 +123,6 @@ impl Session {
         let tls = tls.transpose().map_err(Fault::Unusable)?;
         let asked = config.clone();
         let is_guarded = address.is_guarded();
-        let connect = move || match tls {
-            Some(tls) if is_guarded => {
-                // Whether there is TLS the guard finds out.
-                config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct).connect(Guard(tls))
-            }
-            Some(tls) => config.connect(tls),
-            None => config.connect(NoTls),
-        };
         let steps = Arc::new(AtomicU64::new(0));
         let (jobs, inbox) = bounded::<Call>(1);
         let (answer, connected) = bounded(1);
@@ -139,7 +130,7 @@ impl Session {
         // Contract of a connection's thread. In: jobs, over a bounded channel. Out: each job answers by itself. Ends: when
         // the session is dropped, or never if the server stalls and the system does not notice; nobody waits for it.
         let thread = move || {
-            let mut link = match connect() {
+            let mut link = match connect(config, tls.as_ref(), is_guarded) {
                 Ok(client) => Link { client, statements: HashMap::new(), made: HashSet::new(), steps: counted },
                 Err(error) => return drop(answer.send(Err(Fault::Sql(error)))),
             };
