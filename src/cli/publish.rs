@@ -205,16 +205,19 @@ fn publish_page(publisher: &mut Publisher, outbox: &mut dyn Outbox, page: Vec<Pu
 
 /// The documents, and how they are called in messages.
 fn read(docs: &str) -> Result<(String, Vec<u8>), Failure> {
+    let shown = plain(docs);
     if docs == "-" {
         let cannot = |error: std::io::Error| Failure::new(Code::Failed, format!("cannot read standard input: {error}"));
         return Ok(("stdin".into(), read_all("stdin", std::io::stdin().lock(), cannot)?));
     }
     let cannot = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => usage(format!("{docs}: there is no such file")),
-        std::io::ErrorKind::IsADirectory => usage(format!("{docs}: it is a folder; expected a file of JSON documents")),
-        _ => Failure::new(Code::Failed, format!("{docs}: it cannot be read: {error}")),
+        std::io::ErrorKind::NotFound => usage(format!("{shown}: there is no such file")),
+        std::io::ErrorKind::IsADirectory => {
+            usage(format!("{shown}: it is a folder; expected a file of JSON documents"))
+        }
+        _ => Failure::new(Code::Failed, format!("{shown}: it cannot be read: {error}")),
     };
-    Ok((docs.to_owned(), read_all(docs, std::fs::File::open(docs).map_err(cannot)?, cannot)?))
+    Ok((shown.clone().into_owned(), read_all(&shown, std::fs::File::open(docs).map_err(cannot)?, cannot)?))
 }
 
 /// All that is given, unless it does not end.

@@ -23,7 +23,7 @@ use crate::model::limits::{
 };
 use crate::model::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
 use crate::model::setting::SettingError;
-use crate::model::text::nearest;
+use crate::model::text::{nearest, shown_path};
 use crate::model::value::ColumnType;
 use crate::model::whole_text::read_text;
 use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
@@ -525,7 +525,7 @@ fn read_handlers(mut section: Section<'_, '_>, folder: &Path) -> Result<Handlers
     let script_at = section.required("script", "the handlers' script, such as \"handlers.lua\"")?;
     let script = folder.join(script_at.non_empty()?);
     if !script.is_file() {
-        return Err(script_at.error(format!("script: there is no file {}", script.display())));
+        return Err(script_at.error(format!("script: there is no file {}", shown_path(&script))));
     }
     let timeout = section.optional("timeout").map_or(Ok(HANDLER_TIMEOUT), |value| value.duration())?;
     section.finish()?;

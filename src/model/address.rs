@@ -142,7 +142,9 @@ fn login_end(scheme: &str, slashes: &str, rest: &str) -> Option<usize> {
     }
     if let Some(at) = word.rfind('@') {
         let is_shown = matches!(scheme, "postgres" | "postgresql") && slashes == "//" && is_plain_user(&word[..at]);
-        return (!is_shown && at > 0 && &word[..at] != "…").then_some(at);
+        // What messages of ours say of an address.
+        let is_ours = matches!(&word[..at], "…" | "user" | "user:password");
+        return (!is_shown && !is_ours && at > 0).then_some(at);
     }
     if slashes != "//" {
         return None;
@@ -196,6 +198,7 @@ mod tests {
             ("redis://127.0.0.1:6379: refused", "redis://127.0.0.1:6379: refused"),
             ("(redis+cluster://a:1,b:2), see https://x.y/a:b", "(redis+cluster://a:1,b:2), see https://x.y/a:b"),
             ("postgres://[::1]:5433/d", "postgres://[::1]:5433/d"),
+            ("expected redis://user:password@host:port/database", "expected redis://user:password@host:port/database"),
             ("sqlite:/a:b/c@d.db sqlite:x@y.db", "sqlite:/a:b/c@d.db sqlite:x@y.db"),
             ("the address postgres://…@h<U+200B>/d", "the address postgres://…@h<U+200B>/d"),
             ("'postgres://u:secret@h/d' found", "'postgres://…@h/d' found"),
