@@ -150,7 +150,7 @@ fn login_end(scheme: &str, slashes: &str, rest: &str) -> Option<usize> {
         return None;
     }
     // A password with a blank or a quote in it; or one with nothing behind it.
-    let word = word.trim_end_matches(|one: char| matches!(one, ',' | ';' | ':' | '.' | ')' | ']' | '…'));
+    let word = word.trim_end_matches([',', ';', ':', '.', ')', ']', '…']);
     if word.split(',').all(has_no_password) {
         return None;
     }
