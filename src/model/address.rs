@@ -120,9 +120,8 @@ fn next_login(text: &str) -> Option<(usize, usize)> {
         let scheme = &text[start..colon];
         let behind = &text[colon + 1..];
         let slashes = behind.len() - behind.trim_start_matches('/').len();
-        let is_meant =
-            SCHEMES.iter().any(|known| strsim::damerau_levenshtein(scheme, known) <= usize::from(scheme.len() > 4));
-        if is_meant || slashes >= 2 && !scheme.is_empty() {
+        let is_near = |known: &&str| strsim::damerau_levenshtein(scheme, known) <= usize::from(scheme.len() > 4);
+        if slashes >= 2 || scheme.len() <= SCHEME_BYTES_MAX && SCHEMES.iter().any(|known| is_near(known)) {
             let begin = colon + 1 + slashes;
             if let Some(end) = login_end(scheme, &text[colon + 1..begin], &text[begin..]) {
                 return Some((begin, begin + end));
@@ -144,7 +143,9 @@ fn login_end(scheme: &str, slashes: &str, rest: &str) -> Option<usize> {
         let is_shown = matches!(scheme, "postgres" | "postgresql") && slashes == "//" && is_plain_user(&word[..at]);
         // What messages of ours say of an address.
         let is_ours = matches!(&word[..at], "…" | "user" | "user:password");
-        return (!is_shown && !is_ours && at > 0).then_some(at);
+        // With three slashes it is a path, unless there is a password in it.
+        let is_path = slashes.len() > 2 && !word[..at].contains(':');
+        return (!is_shown && !is_ours && !is_path && at > 0).then_some(at);
     }
     if slashes != "//" {
         return None;
@@ -211,6 +212,8 @@ mod tests {
             ("postgress://secret@h", "postgress://…@h"),
             ("redis://secret@h, rediss://:secret@h", "redis://…@h, rediss://…@h"),
             ("mysql://u:secret@h", "mysql://…@h"),
+            ("://u:secret@h", "://…@h"),
+            ("redis:///u:secret@h file:///a@b", "redis:///…@h file:///a@b"),
             ("sqlite://u:secret@h sqlite:u:secret@h", "sqlite://…@h sqlite:…@h"),
             ("no redis://u:my secret@h in it", "no redis://…@h in it"),
             ("no redis://u:secret: no", "no redis://…: no"),

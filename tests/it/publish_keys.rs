@@ -107,4 +107,10 @@ fn of_regions_whose_names_make_one_key_only_one_is_taken() {
     publish(&project, "a", "7", 2).ok();
     assert_eq!(get(&server, "s:a").as_deref(), Some("7"));
     assert!(get(&server, "s:a:doc:7").is_some_and(|doc| doc.contains("\"v\":2")));
+    // A template that could take all keys of another takes none.
+    let below = self::project(&server, "latest = \"b:<region>\"\ndoc = \"b:doc:<id>\"");
+    publish(&below, "a", "7", 3).ok();
+    publish(&below, "doc:8", "9", 4).ends_with(3);
+    publish(&below, "a", "8", 5).ok();
+    assert!(get(&server, "b:doc:7").is_some_and(|doc| doc.contains("\"v\":3")));
 }

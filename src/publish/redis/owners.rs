@@ -2,10 +2,12 @@
 //!
 //! Regions and ids are data, so with some templates a key of one region reads as a key of another: with `s:<region>` and
 //! `s:<region>:doc:<id>` the newest of region `a:doc:7` and the document 7 of region `a` would be one key. Such a key has
-//! one owner, whoever comes first: the region with the shorter name, and of its keys the one without an id. Everyone else
-//! is refused when his names come.
+//! one owner, whoever comes first: the template with more text of its own, as `s:<region>:doc:<id>` here. Everyone else is
+//! refused when his names come. So no template takes all keys of another.
 //!
 //! Documents of two regions under one template are told apart in Redis, by the indexes (`publish.lua`).
+
+use std::cmp::Reverse;
 
 use super::keys::{Keys, SEQ_STORE};
 use crate::model::limits::REGION_BYTES_MAX;
@@ -99,10 +101,17 @@ fn owner_text(name: &str, region: Option<&str>) -> String {
 /// Who has a key by right: the least.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Claim<'r> {
+    /// The summary.
     Pipeline,
+    /// By how much text the template has; then whoever has the shorter name.
+    Text(Reverse<usize>, Name<'r>),
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name<'r> {
     Region(usize, &'r str),
-    /// A document without a region in its key: it has none of the keys of others.
-    Nobody,
+    /// A document without a region in its key.
+    None,
 }
 
 impl Pattern {
@@ -139,11 +148,13 @@ impl Pattern {
     }
 
     fn claim<'r>(&self, region: Option<&'r str>) -> Claim<'r> {
-        match region.filter(|_| self.holds(&Part::Region)) {
-            Some(region) => Claim::Region(region.len(), region),
-            None if self.holds(&Part::Id) => Claim::Nobody,
-            None => Claim::Pipeline,
-        }
+        let name = match region.filter(|_| self.holds(&Part::Region)) {
+            Some(region) => Name::Region(region.len(), region),
+            None if self.holds(&Part::Id) => Name::None,
+            None => return Claim::Pipeline,
+        };
+        let bytes = |part: &Part| if let Part::Text(text) = part { text.len() } else { 0 };
+        Claim::Text(Reverse(self.parts.iter().map(bytes).sum()), name)
     }
 
     /// Calls `found` with the region of each way to read a key by this template, until it says that this is enough.
@@ -233,10 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn of_two_regions_with_one_key_the_shorter_name_has_it() {
+    fn of_two_keys_that_are_one_the_template_with_more_text_has_it() {
         let doc = &[("latest", "s:<region>"), ("doc", "s:<region>:doc:<id>")][..];
         let seq = &[("latest", "s:<region>"), ("seq", "s:<region>:seq")][..];
         let glued = &[("at", "at:<region><timestamp>")][..];
+        let below = &[("latest", "s:<region>"), ("doc", "s:doc:<id>")][..];
         let by_id = &[("latest", "s:<region>:latest"), ("doc", "s:<id>")][..];
         for (templates, region, id, owner) in [
             (doc, "a", "7", None),
@@ -251,12 +263,15 @@ mod tests {
             (by_id, "a", "7", None),
             (by_id, "a", "b:latest", Some("latest of region \"b\"")),
             (by_id, "a", "a:latest", Some("latest of region \"a\"")),
+            (below, "a", "7", None),
+            (below, "doc:7", "1", Some("doc")),
             (&[("doc", "<id>")], "a", "forebay:p:summary", Some("summary")),
             (&[("doc", "s:<region>:<id>"), ("at", "s:<region>:<timestamp>")], "a", "77", Some("at of region \"a\"")),
             (&[("doc", "s:<region>:<id>")], "a:b", "7", None),
             (&[], "a}:doc:x", "7", Some("doc of region \"a\"")),
             (&[], "{a}:b<id>", "7", None),
-            (&[], "é:doc:ü", "x}:latest", None),
+            (&[], "é:doc:ü", "x}:latest", Some("latest of region \"é:doc:ü}:doc:x\"")),
+            (&[], "é:doc:ü", "x:latest", None),
         ] {
             let found = clash(templates, region, id);
             assert_eq!(found.as_deref(), owner, "{templates:?} {region} {id}");
