@@ -7,7 +7,8 @@ use std::io::{Error, ErrorKind, Read};
 /// # Errors
 /// It cannot be read, has more bytes than `bytes_max`, or is not UTF-8 (`InvalidData`).
 pub(crate) fn read_text(from: impl Read, bytes_max: usize) -> Result<String, Error> {
-    String::from_utf8(read_bytes(from, bytes_max)?).map_err(|error| Error::new(ErrorKind::InvalidData, error))
+    let no_text = |_| Error::new(ErrorKind::InvalidData, "it is not UTF-8 text");
+    String::from_utf8(read_bytes(from, bytes_max)?).map_err(no_text)
 }
 
 /// What is read.
