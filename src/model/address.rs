@@ -121,7 +121,7 @@ fn next_login(text: &str) -> Option<(usize, usize)> {
         let behind = &text[colon + 1..];
         let slashes = behind.len() - behind.trim_start_matches('/').len();
         let is_near = |known: &&str| strsim::damerau_levenshtein(scheme, known) <= usize::from(scheme.len() > 4);
-        if slashes >= 2 || scheme.len() <= SCHEME_BYTES_MAX && SCHEMES.iter().any(|known| is_near(known)) {
+        if slashes >= 2 || scheme.len() <= SCHEME_BYTES_MAX && SCHEMES.iter().any(is_near) {
             let begin = colon + 1 + slashes;
             if let Some(end) = login_end(scheme, &text[colon + 1..begin], &text[begin..]) {
                 return Some((begin, begin + end));
