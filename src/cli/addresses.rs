@@ -11,6 +11,7 @@ use forebay::publish::RedisUrl;
 use forebay::store::StoreUrl;
 
 use super::exit::Failure;
+use super::out::shown_path;
 use super::usage;
 
 const STORE: Names = Names { option: "--store", variable: "DATABASE_URL" };
@@ -76,7 +77,7 @@ pub(super) fn store(option: Option<&String>, config: &Config) -> Result<StoreUrl
             }
             Ok(url)
         }
-        None => in_file.map_err(|error| usage(format!("{}: store.url: {error}", config.file.display()))),
+        None => in_file.map_err(|error| usage(format!("{}: store.url: {error}", shown_path(&config.file)))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::args::{Global, Init};
 use super::exit::{Code, Failure};
-use super::out::print_text;
+use super::out::{print_text, shown_path};
 
 /// The files of the starter.
 const FILES: [(&str, &str); 3] = [
@@ -18,15 +18,16 @@ pub(super) fn init(args: &Init, global: &Global) -> Result<Code, Failure> {
     let dir = &args.dir;
     // All or nothing: what is there already is never overwritten.
     if let Some((name, _)) = FILES.iter().find(|(name, _)| dir.join(name).exists()) {
-        return Err(super::usage(format!("{} is there already; choose a new folder", dir.join(name).display())));
+        return Err(super::usage(format!("{} is there already; choose a new folder", shown_path(&dir.join(name)))));
     }
-    write_all(dir).map_err(|error| Failure::new(Code::Failed, format!("cannot make {}: {error}", dir.display())))?;
+    write_all(dir).map_err(|error| Failure::new(Code::Failed, format!("cannot make {}: {error}", shown_path(dir))))?;
     if global.quiet {
         return Ok(Code::Done);
     }
     let pipeline = dir.join("pipeline.toml");
-    let pipeline = pipeline.display();
-    let mut lines: Vec<String> = FILES.iter().map(|(name, _)| format!("made {}", dir.join(name).display())).collect();
+    let pipeline = shown_path(&pipeline);
+    let mut lines: Vec<String> =
+        FILES.iter().map(|(name, _)| format!("made {}", shown_path(&dir.join(name)))).collect();
     lines.push("next:".into());
     lines.push(format!("  forebay run {pipeline}"));
     lines.push(format!("  forebay latest --config {pipeline}"));

@@ -1,8 +1,10 @@
 //! Messages, on stderr. Whatever is in them, nothing of it acts on a terminal.
 
 use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 
-use forebay::text::{message, plain_json};
+use forebay::address::without_logins;
+use forebay::text::{message, plain, plain_json};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::debug_fn;
 
@@ -17,16 +19,32 @@ pub(super) fn start(global: &Global) {
         (false, _) => LevelFilter::TRACE,
     };
     let subscriber =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).without_time().with_target(false);
+        tracing_subscriber::fmt().with_writer(|| Told).with_max_level(level).without_time().with_target(false);
+    // What it complains of it would write to stderr too, and panic if that cannot be written.
+    let subscriber = subscriber.log_internal_errors(false);
     match global.log_format {
-        LogFormat::Json => subscriber.with_writer(|| EscapedJson(std::io::stderr())).json().flatten_event(true).init(),
+        LogFormat::Json => subscriber.with_writer(|| EscapedJson(Told)).json().flatten_event(true).init(),
         LogFormat::Text => subscriber
             .with_ansi(global.is_coloured(&std::io::stderr()))
             .fmt_fields(debug_fn(|writer, field, value| match field.name() {
-                "message" => write!(writer, "{}", message(&format!("{value:?}"))),
-                name => write!(writer, "{name}={}", message(&format!("{value:?}"))),
+                "message" => write!(writer, "{}", shown(&format!("{value:?}"))),
+                name => write!(writer, "{name}={}", shown(&format!("{value:?}"))),
             }))
             .init(),
+    }
+}
+
+/// Stderr, which may be full or gone: then nobody can be told, and the work goes on.
+struct Told;
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = std::io::stderr().lock().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -35,13 +53,38 @@ struct EscapedJson<W>(W);
 
 impl<W: Write> Write for EscapedJson<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write_all(plain_json(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        self.0.write_all(shown_json(&String::from_utf8_lossy(bytes)).as_bytes())?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.0.flush()
     }
+}
+
+/// A message as it is told: it acts on no terminal, and shows no password of an address.
+fn shown(text: &str) -> String {
+    message(&without_logins(text)).into_owned()
+}
+
+/// The same in JSON.
+fn shown_json(json: &str) -> String {
+    plain_json(&without_logins(json)).into_owned()
+}
+
+/// Tells what is wrong with the arguments, or what was asked for: the help or the version.
+pub(super) fn arguments(refused: &clap::Error) -> ExitCode {
+    let text = refused.render();
+    // If nobody hears it, nobody can be told.
+    let _ = match refused.use_stderr() {
+        false => refused.print(),
+        true => {
+            let text = text.to_string();
+            let lines = text.lines().map(|line| format!("{}\n", plain(&without_logins(line))));
+            std::io::stderr().lock().write_all(lines.collect::<String>().as_bytes())
+        }
+    };
+    u8::try_from(refused.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Tells why a command failed.
@@ -51,7 +94,7 @@ pub(super) fn error(global: &Global, text: &str) {
     let _ = match global.log_format {
         LogFormat::Json => {
             let line = serde_json::json!({ "level": "ERROR", "message": text }).to_string();
-            writeln!(stderr, "{}", plain_json(&line))
+            writeln!(stderr, "{}", shown_json(&line))
         }
         LogFormat::Text => {
             let style = if global.is_coloured(&stderr) {
@@ -59,7 +102,7 @@ pub(super) fn error(global: &Global, text: &str) {
             } else {
                 anstyle::Style::new()
             };
-            writeln!(stderr, "{style}error:{style:#} {}", message(text))
+            writeln!(stderr, "{style}error:{style:#} {}", shown(text))
         }
     };
 }

@@ -30,7 +30,10 @@ use exit::Failure;
 
 /// Runs the command that was typed.
 pub(crate) fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(refused) => return log::arguments(&plainly_refused(refused)),
+    };
     log::start(&args.global);
     let result = match &args.command {
         Command::Run(command) => run::run(command, &args.global),
@@ -49,6 +52,12 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(failure) => failure.tell(&args.global),
     }
+}
+
+/// The same of arguments that act on no terminal: what is wrong with them repeats them.
+fn plainly_refused(refused: clap::Error) -> clap::Error {
+    let plain = std::env::args_os().map(|argument| out::plain(&argument.to_string_lossy()).into_owned());
+    Args::try_parse_from(plain).err().unwrap_or(refused)
 }
 
 /// A failure that is the user's to mend: wrong usage, configuration or input.

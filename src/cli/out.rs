@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 
 /// A text of the data as a terminal may show it, and JSON that is the same value.
-pub(super) use forebay::text::{plain, plain_json};
+pub(super) use forebay::text::{plain, plain_json, shown_path};
 /// A count with commas.
 pub(super) use forebay::timeline::grouped as count;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay::config::SnapshotsConfig;
-use forebay::limits::{OUTBOX_PAGE, PUBLISH_POOL_MAX, SEQ_AHEAD_MAX};
+use forebay::limits::{DOCUMENTS_BYTES_MAX, OUTBOX_PAGE, PUBLISH_POOL_MAX, SEQ_AHEAD_MAX};
 use forebay::publish::{
     Documents, Extent, FieldPath, Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus, Published,
     Publisher,
@@ -77,7 +77,10 @@ fn positive(span: Option<Duration>, option: &str) -> Result<Option<Duration>, Fa
 }
 
 fn publisher(plan: PublishPlan) -> Result<Publisher, Failure> {
-    Publisher::new(plan).map_err(|error| usage(format!("snapshots: {error}")))
+    Publisher::new(plan).map_err(|error| match error {
+        PublishError::Threads(_) => Failure::new(Code::Failed, error),
+        error => usage(format!("snapshots: {error}")),
+    })
 }
 
 fn publish_documents(
@@ -202,20 +205,31 @@ fn publish_page(publisher: &mut Publisher, outbox: &mut dyn Outbox, page: Vec<Pu
 
 /// The documents, and how they are called in messages.
 fn read(docs: &str) -> Result<(String, Vec<u8>), Failure> {
-    let mut text = Vec::new();
+    let shown = plain(docs);
     if docs == "-" {
-        std::io::stdin()
-            .lock()
-            .read_to_end(&mut text)
-            .map_err(|error| Failure::new(Code::Failed, format!("cannot read standard input: {error}")))?;
-        return Ok(("stdin".into(), text));
+        let cannot = |error: std::io::Error| Failure::new(Code::Failed, format!("cannot read standard input: {error}"));
+        return Ok(("stdin".into(), read_all("stdin", std::io::stdin().lock(), cannot)?));
     }
-    text = std::fs::read(docs).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => usage(format!("{docs}: there is no such file")),
-        std::io::ErrorKind::IsADirectory => usage(format!("{docs}: it is a folder; expected a file of JSON documents")),
-        _ => Failure::new(Code::Failed, format!("{docs}: it cannot be read: {error}")),
-    })?;
-    Ok((docs.to_owned(), text))
+    let cannot = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => usage(format!("{shown}: there is no such file")),
+        std::io::ErrorKind::IsADirectory => {
+            usage(format!("{shown}: it is a folder; expected a file of JSON documents"))
+        }
+        _ => Failure::new(Code::Failed, format!("{shown}: it cannot be read: {error}")),
+    };
+    Ok((shown.clone().into_owned(), read_all(&shown, std::fs::File::open(docs).map_err(cannot)?, cannot)?))
+}
+
+/// All that is given, unless it does not end.
+fn read_all(name: &str, from: impl Read, cannot: impl Fn(std::io::Error) -> Failure) -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    from.take(DOCUMENTS_BYTES_MAX as u64 + 1).read_to_end(&mut text).map_err(cannot)?;
+    if text.len() > DOCUMENTS_BYTES_MAX {
+        let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let most = DOCUMENTS_BYTES_MAX >> 20;
+        return Err(usage(format!("{name}:{line}: the documents have more than {most} MiB; publish them in parts")));
+    }
+    Ok(text)
 }
 
 /// What is said of one region.

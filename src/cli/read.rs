@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::{Form, History, Latest, Show};
 use super::exit::{Code, Failure};
-use super::out::{is_terminal, plain_json, print_json, print_lines, print_text};
+use super::out::{is_terminal, plain, plain_json, print_json, print_lines, print_text};
 use super::place::{open, since};
 use super::table;
 
@@ -22,7 +22,7 @@ pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
     if !missing.is_empty() {
         return Err(Failure::new(
             Code::Failed,
-            format!("no snapshot of {} in pipeline {pipeline}", missing.join(", ")),
+            format!("no snapshot of {} in pipeline {pipeline}", plain(&missing.join(", "))),
         ));
     }
     if found.is_empty() {
@@ -37,7 +37,10 @@ pub(super) fn history(args: &History) -> Result<Code, Failure> {
     let found = reader.history(&pipeline, &args.region, args.limit.get(), since)?;
     print(&found, &args.form)?;
     if found.is_empty() && reader.history(&pipeline, &args.region, 1, None)?.is_empty() {
-        return Err(Failure::new(Code::Failed, format!("no snapshot of {} in pipeline {pipeline}", args.region)));
+        return Err(Failure::new(
+            Code::Failed,
+            format!("no snapshot of {} in pipeline {pipeline}", plain(&args.region)),
+        ));
     }
     Ok(Code::Done)
 }
@@ -46,7 +49,10 @@ pub(super) fn show(args: &Show) -> Result<Code, Failure> {
     let (mut reader, pipeline) = open(&args.place)?;
     match reader.show(&pipeline, &args.id)? {
         Some(snapshot) => print(&[snapshot], &args.form),
-        None => Err(Failure::new(Code::Failed, format!("no snapshot with the id {} in pipeline {pipeline}", args.id))),
+        None => Err(Failure::new(
+            Code::Failed,
+            format!("no snapshot with the id {} in pipeline {pipeline}", plain(&args.id)),
+        )),
     }
 }
 

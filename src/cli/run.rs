@@ -14,7 +14,7 @@ use super::addresses;
 use super::args::{Global, Run};
 use super::bar::Bar;
 use super::exit::{Code, Failure};
-use super::out::{counted, plain, print_headed, print_json};
+use super::out::{counted, plain, print_headed, print_json, shown_path};
 use super::summary;
 
 /// Regions that are named for one cause; the others are counted.
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     }
     if report.quarantined > 0 {
         let events = counted(report.quarantined, "event was", "events were");
-        let file = args.pipeline.display();
+        let file = shown_path(&args.pipeline);
         tracing::warn!("{events} put aside in this run; `forebay quarantine {file}` shows what is wrong with them");
     }
     let code = finish(&report);
@@ -83,7 +83,7 @@ impl<'a> Pictures<'a> {
     fn make(&mut self) -> Result<(), Failure> {
         for (option, file, begin) in self.each() {
             let is_new = !file.exists();
-            let refused = |cause: String| super::usage(format!("{option} {}: {cause}", file.display()));
+            let refused = |cause: String| super::usage(format!("{option} {}: {cause}", shown_path(file)));
             check_content(file, begin).map_err(refused)?;
             let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
             opened.map_err(|error| refused(error.to_string()))?;
@@ -109,7 +109,7 @@ impl<'a> Pictures<'a> {
     fn give_up(self) {
         self.remove();
         for (option, file, _) in self.each() {
-            tracing::warn!("{option}: the run failed, so {} was not written", file.display());
+            tracing::warn!("{option}: the run failed, so {} was not written", shown_path(file));
         }
     }
 
@@ -129,7 +129,7 @@ impl<'a> Pictures<'a> {
             let written =
                 check_content(file, begin).and_then(|()| std::fs::write(file, text).map_err(|error| error.to_string()));
             written.map_err(|cause| {
-                let message = format!("{option} {}: {cause}; all of the run is committed", file.display());
+                let message = format!("{option} {}: {cause}; all of the run is committed", shown_path(file));
                 Failure::new(Code::Failed, message)
             })?;
         }

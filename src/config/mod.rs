@@ -18,13 +18,14 @@ pub use reading::ConfigError;
 use reading::{Item, PipelineText, Section};
 
 use crate::model::limits::{
-    BATCH_EVENTS, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP,
-    SNAPSHOTS_TTL,
+    BATCH_EVENTS, FILE_BYTES_MAX, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
+    SNAPSHOTS_DEDUP, SNAPSHOTS_TTL,
 };
 use crate::model::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
 use crate::model::setting::SettingError;
-use crate::model::text::nearest;
+use crate::model::text::{nearest, shown_path};
 use crate::model::value::ColumnType;
+use crate::model::whole_text::read_text;
 use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
 use crate::snapshot::{Every, Integers};
 use crate::source::{End, Late};
@@ -311,8 +312,9 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or says something that is not understood.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| ConfigError::of_reading(file, cannot_read(&error), error))?;
+        let text = std::fs::File::open(file)
+            .and_then(|open| read_text(open, FILE_BYTES_MAX))
+            .map_err(|error| ConfigError::of_reading(file, cannot_read(&error), error))?;
         Self::parse(file, &text)
     }
 
@@ -388,6 +390,7 @@ fn cannot_read(error: &std::io::Error) -> String {
         std::io::ErrorKind::NotFound => "there is no such file; `forebay init DIR` makes a working one".into(),
         std::io::ErrorKind::InvalidData => "it is not UTF-8 text; expected a pipeline file in TOML".into(),
         std::io::ErrorKind::IsADirectory => "it is a folder; expected a pipeline file in TOML".into(),
+        std::io::ErrorKind::FileTooLarge => format!("{error}; expected a pipeline file in TOML"),
         _ => format!("it cannot be read: {error}"),
     }
 }
@@ -522,7 +525,7 @@ fn read_handlers(mut section: Section<'_, '_>, folder: &Path) -> Result<Handlers
     let script_at = section.required("script", "the handlers' script, such as \"handlers.lua\"")?;
     let script = folder.join(script_at.non_empty()?);
     if !script.is_file() {
-        return Err(script_at.error(format!("script: there is no file {}", script.display())));
+        return Err(script_at.error(format!("script: there is no file {}", shown_path(&script))));
     }
     let timeout = section.optional("timeout").map_or(Ok(HANDLER_TIMEOUT), |value| value.duration())?;
     section.finish()?;

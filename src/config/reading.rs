@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::model::text::nearest;
+use crate::model::text::{nearest, shown_path};
 use crate::model::units::{parse_bytes, parse_duration};
 use crate::snapshot::Every;
 
@@ -27,8 +27,8 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
-            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.file.display(), self.message),
-            None => write!(f, "{}: {}", self.file.display(), self.message),
+            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", shown_path(&self.file), self.message),
+            None => write!(f, "{}: {}", shown_path(&self.file), self.message),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Addresses of servers and files as people give them: what is lost at their ends, what they may not hold, and what of
 //! one may be shown.
 
+use std::borrow::Cow;
+
 use crate::model::text::is_unprintable;
 
 /// An address without the blanks, line ends and invisible characters at its ends: copies, `.env` files with Windows line
@@ -57,7 +59,7 @@ fn shown(text: &str) -> String {
     let place = rest.split('?').next().unwrap_or_default();
     let options = if place.len() < rest.len() { "?…" } else { "" };
     let scheme_text = visible(scheme);
-    if scheme == "sqlite" {
+    if scheme == "sqlite" && !has_login(place) {
         return format!("sqlite:{}{options}", visible(place));
     }
     let unclear = format!("{scheme_text}:…");
@@ -67,6 +69,94 @@ fn shown(text: &str) -> String {
         (1, Some((_, host))) => format!("{scheme_text}://…@{}{options}", visible(host)),
         _ => unclear,
     }
+}
+
+/// Whether what stands behind `sqlite:` is a login and a host rather than a file: somebody has taken one scheme for another.
+pub(crate) fn has_login(path: &str) -> bool {
+    let (is_slashed, path) = path.strip_prefix("//").map_or((false, path), |path| (true, path));
+    let path = if is_slashed { path.trim_start_matches('/') } else { path };
+    let first = path.split('/').next().unwrap_or_default();
+    match path.rsplit_once('@') {
+        Some((before, _)) => first.contains(':') || is_slashed && !before.contains('/'),
+        None => is_slashed && first.contains(':'),
+    }
+}
+
+/// Whether a user is shown: anything else may be a password that stands in the user's place.
+pub(crate) fn is_plain_user(user: &str) -> bool {
+    user.chars().all(|one| one.is_ascii_lowercase() || matches!(one, '_' | '-'))
+}
+
+/// The schemes of addresses, which one that is mistyped is near to.
+const SCHEMES: [&str; 8] =
+    ["postgres", "postgresql", "redis", "rediss", "redis+cluster", "rediss+cluster", "redis+unix", "sqlite"];
+
+/// A message with no login in it: who mistypes an address, or gives it in another's place, must not find the password in a
+/// log. What stands between the scheme and the last `@` is left out, and so is what may be a password without one.
+pub fn without_logins(text: &str) -> Cow<'_, str> {
+    if !text.contains(':') {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((secret, next)) = next_login(rest) {
+        shown.push_str(&rest[..secret]);
+        shown.push('…');
+        rest = &rest[next..];
+    }
+    match shown.is_empty() {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(shown + rest),
+    }
+}
+
+/// Where the next login of a text begins and ends.
+fn next_login(text: &str) -> Option<(usize, usize)> {
+    let mut from = 0;
+    while let Some(colon) = text[from..].find(':').map(|at| from + at) {
+        let start = text[..colon]
+            .rfind(|one: char| !one.is_ascii_alphanumeric() && one != '+')
+            .map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
+        let scheme = &text[start..colon];
+        let behind = &text[colon + 1..];
+        let slashes = behind.len() - behind.trim_start_matches('/').len();
+        let is_near = |known: &&str| strsim::damerau_levenshtein(scheme, known) <= usize::from(scheme.len() > 4);
+        if slashes >= 2 || scheme.len() <= SCHEME_BYTES_MAX && SCHEMES.iter().any(is_near) {
+            let begin = colon + 1 + slashes;
+            if let Some(end) = login_end(scheme, &text[colon + 1..begin], &text[begin..]) {
+                return Some((begin, begin + end));
+            }
+        }
+        from = colon + 1;
+    }
+    None
+}
+
+/// Bytes of the login at the beginning of an address's rest; none if there is none, or one that may be shown.
+fn login_end(scheme: &str, slashes: &str, rest: &str) -> Option<usize> {
+    let ends = |one: char| one.is_whitespace() || matches!(one, '"' | '\'' | '`' | '\\');
+    let word = &rest[..rest.find(ends).unwrap_or(rest.len())];
+    if scheme == "sqlite" && !has_login(&format!("{slashes}{word}")) {
+        return None;
+    }
+    if let Some(at) = word.rfind('@') {
+        let is_shown = matches!(scheme, "postgres" | "postgresql") && slashes == "//" && is_plain_user(&word[..at]);
+        // What messages of ours say of an address.
+        let is_ours = matches!(&word[..at], "…" | "user" | "user:password");
+        // With three slashes it is a path, unless there is a password in it.
+        let is_path = slashes.len() > 2 && !word[..at].contains(':');
+        return (!is_shown && !is_ours && !is_path && at > 0).then_some(at);
+    }
+    if slashes != "//" {
+        return None;
+    }
+    // A password with a blank or a quote in it; or one with nothing behind it.
+    let word = word.trim_end_matches([',', ';', ':', '.', ')', ']', '…']);
+    if word.split(',').all(has_no_password) {
+        return None;
+    }
+    let line = &rest[..rest.find('\n').unwrap_or(rest.len())];
+    Some(line.rfind('@').unwrap_or(word.len()))
 }
 
 /// Bytes of a scheme at most: what is longer is none, and may be a secret.
@@ -98,6 +188,40 @@ mod tests {
         }
         assert_eq!(cleaned("sqlite:my files/東京\u{3000}.db"), Ok("sqlite:my files/東京\u{3000}.db"));
         assert_eq!(trimmed(" \r\n\u{feff}"), "");
+    }
+
+    #[test]
+    fn no_message_shows_a_login() {
+        for (text, shown) in [
+            ("nothing: at all", "nothing: at all"),
+            ("a:b@c, 10:30 u@h", "a:b@c, 10:30 u@h"),
+            ("cannot open postgres://u@h:5433/d: no", "cannot open postgres://u@h:5433/d: no"),
+            ("redis://127.0.0.1:6379: refused", "redis://127.0.0.1:6379: refused"),
+            ("(redis+cluster://a:1,b:2), see https://x.y/a:b", "(redis+cluster://a:1,b:2), see https://x.y/a:b"),
+            ("postgres://[::1]:5433/d", "postgres://[::1]:5433/d"),
+            ("expected redis://user:password@host:port/database", "expected redis://user:password@host:port/database"),
+            ("sqlite:/a:b/c@d.db sqlite:x@y.db", "sqlite:/a:b/c@d.db sqlite:x@y.db"),
+            ("the address postgres://…@h<U+200B>/d", "the address postgres://…@h<U+200B>/d"),
+            ("'postgres://u:secret@h/d' found", "'postgres://…@h/d' found"),
+            ("postgres://Secret1@h/d: no", "postgres://…@h/d: no"),
+            ("postgres://u:a@secret@h/d: no", "postgres://…@h/d: no"),
+            ("postgres://u:a/secret@h", "postgres://…@h"),
+            ("postgres:/u:secret@h/d", "postgres:/…@h/d"),
+            ("postgres:u:secret@h/d", "postgres:…@h/d"),
+            ("postgress://u:secret@h", "postgress://…@h"),
+            ("postgress://secret@h", "postgress://…@h"),
+            ("redis://secret@h, rediss://:secret@h", "redis://…@h, rediss://…@h"),
+            ("mysql://u:secret@h", "mysql://…@h"),
+            ("://u:secret@h", "://…@h"),
+            ("redis:///u:secret@h file:///a@b", "redis:///…@h file:///a@b"),
+            ("sqlite://u:secret@h sqlite:u:secret@h", "sqlite://…@h sqlite:…@h"),
+            ("no redis://u:my secret@h in it", "no redis://…@h in it"),
+            ("no redis://u:secret: no", "no redis://…: no"),
+            ("{\"message\":\"x \\\"redis://u:secret@h\\\"\"}", "{\"message\":\"x \\\"redis://…@h\\\"\"}"),
+            ("é postgres://u:sécret@h é", "é postgres://…@h é"),
+        ] {
+            assert_eq!(without_logins(text), shown);
+        }
     }
 
     #[test]

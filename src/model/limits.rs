@@ -12,6 +12,13 @@ pub const PAGE_BYTES: usize = 256 * 1024;
 /// Bytes of one line of the source. A longer line is refused: it would not fit in the read-ahead.
 pub const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of a pipeline file, a script, a certificate or a password file: they are read as a whole, and nobody writes one
+/// that is nearly as long.
+pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of the documents of one `forebay publish`, which are held in memory.
+pub const DOCUMENTS_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
 /// Pages that wait between the reader and the handlers at most; their bytes are bounded apart, by the read-ahead.
 pub const PAGES_WAITING_MAX: usize = 256;
 

@@ -26,3 +26,4 @@ pub(crate) mod units;
 pub(crate) mod value;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) mod wait;
+pub(crate) mod whole_text;

@@ -2,6 +2,7 @@
 //! of a foreign text a terminal may show.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 /// `; did you mean …?` if one of the known names is near.
 pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
@@ -55,6 +56,11 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     replaced(text, is_unprintable)
 }
 
+/// A path as a part of a line.
+pub fn shown_path(path: &Path) -> String {
+    plain(&path.display().to_string()).into_owned()
+}
+
 /// A message as a terminal may show it. Tabs stay. A line break stays where we made it, before two blanks and a small
 /// letter; behind any other the line begins with a bar, so that nothing in a message looks like another message.
 pub fn message(text: &str) -> Cow<'_, str> {
@@ -85,7 +91,7 @@ fn is_continued(line: &str) -> bool {
 }
 
 /// A text of others as a part of a message: none of its lines looks like one of ours.
-#[cfg(any(feature = "lua", test))]
+#[cfg(any(feature = "lua", feature = "postgres", test))]
 pub(crate) fn quoted_lines(text: &str) -> String {
     text.replace('\n', LINE_OF_OTHERS)
 }

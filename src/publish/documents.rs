@@ -85,6 +85,16 @@ impl Documents {
     }
 }
 
+/// Reads each by as many threads as there are cores; here, if the system gives none.
+fn each<T: Sync>(items: &[T], read: impl Fn(&T) -> Document + Sync + Send) -> Vec<Document> {
+    if items.len() > 1
+        && let Ok(threads) = rayon::ThreadPoolBuilder::new().thread_name(|at| format!("forebay-docs-{at}")).build()
+    {
+        return threads.install(|| items.par_iter().map(read).collect());
+    }
+    items.iter().map(read).collect()
+}
+
 struct DocumentReader<'r> {
     fields: &'r DocumentFields,
     region: &'r FieldPath,
@@ -97,14 +107,15 @@ impl DocumentReader<'_> {
         let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
             DocumentsError(format!("{name}:{}: expected a JSON array of documents: {error}", error.line()))
         })?;
-        let read = |(at, item): (usize, &&RawValue)| self.document(item.get(), format!("{name}[{at}]"));
-        Ok(items.par_iter().enumerate().map(read).collect())
+        let read = |(at, item): &(usize, &&RawValue)| self.document(item.get(), format!("{name}[{at}]"));
+        let items: Vec<(usize, &&RawValue)> = items.iter().enumerate().collect();
+        Ok(each(&items, read))
     }
 
     fn lines(&self, text: &str, name: &str) -> Vec<Document> {
         let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).collect();
         let read = |(at, line): &(usize, &str)| self.document(line.trim(), format!("{name}:{}", at + 1));
-        let documents: Vec<Document> = lines.par_iter().map(read).collect();
+        let documents = each(&lines, read);
         let is_broken = documents.iter().any(|document| document.region.is_none());
         // A document that is spread over lines is no NDJSON, and plain to read all the same.
         if is_broken && let Some(spread) = self.spread(text, name) { spread } else { documents }

@@ -207,6 +207,9 @@ pub enum PublishError {
     /// The document cannot be published as it is.
     #[error("{0}")]
     Document(String),
+    /// The system gives no threads to publish with.
+    #[error("cannot start the threads that publish: {0}")]
+    Threads(String),
     /// Another store has signed what is there, and was not to be replaced.
     #[error("{0}")]
     OtherStore(Box<OtherStore>),

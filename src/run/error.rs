@@ -162,6 +162,7 @@ impl PipelineError {
             Self::Source { .. } => ErrorKind::Input,
             Self::Store(error) => kind_of_store(error),
             Self::Lane { error, .. } => kind_of_lane(error),
+            Self::Publish(PublishError::Threads(_)) => ErrorKind::System,
             Self::Publish(_) => ErrorKind::Publish,
             Self::Commit(CommitFailure::Failed(failed)) => kind_of_store(&failed.error),
             Self::Commit(CommitFailure::TimedOut(_)) => ErrorKind::Store,
@@ -206,8 +207,8 @@ impl PipelineError {
             | Self::StoreUrl(_)
             | Self::Setting(_)
             | Self::Incomplete(_)
-            | Self::Publish(_)
             | Self::QuarantineFull(_) => true,
+            Self::Publish(error) => !matches!(error, PublishError::Threads(_)),
             Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => {
                 matches!(error, StoreError::SchemaChanged { .. } | StoreError::Undo(UndoError::Beyond { .. }))

@@ -10,6 +10,7 @@ use glob::{MatchOptions, Pattern};
 
 use super::SourceError;
 use super::names;
+use crate::model::text::plain;
 
 /// As in a shell: a pattern finds nothing hidden, unless it asks for it.
 const MATCHING: MatchOptions =
@@ -133,7 +134,7 @@ struct Walk<'p> {
 
 impl Walk<'_> {
     fn error(&self, cause: impl ToString) -> SourceError {
-        SourceError::Open { path: self.source.to_owned(), cause: cause.to_string() }
+        SourceError::Open { path: plain(self.source).into_owned(), cause: cause.to_string() }
     }
 
     fn unreadable(&self, path: &Path, error: &io::Error) -> SourceError {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::postgres::PostgresAddress;
-use crate::model::address::cleaned;
+use crate::model::address::{cleaned, has_login};
 use crate::model::built::NotBuilt;
 
 /// Where a store is.
@@ -33,6 +33,12 @@ pub enum StoreUrlError {
     /// Options, which are not known.
     #[error("expected a file without options, such as sqlite:events.db")]
     Options,
+    /// A login and a host, where a file is expected.
+    #[error(
+        "sqlite: takes a file, and no user, password or host; expected sqlite:events.db or postgres://user@host/database \
+         (a file whose name has : or @ in it: sqlite:./NAME)"
+    )]
+    Login,
     /// It holds a character that nobody sees.
     #[error("{0}")]
     Hidden(String),
@@ -65,6 +71,9 @@ fn sqlite_path(rest: &str, base: &Path) -> Result<StoreUrl, StoreUrlError> {
     let path = rest.strip_prefix("//").unwrap_or(rest).trim_start();
     if path.is_empty() || path.starts_with(":memory:") {
         return Err(StoreUrlError::NoFile);
+    }
+    if has_login(rest) {
+        return Err(StoreUrlError::Login);
     }
     if path.contains('?') {
         return Err(StoreUrlError::Options);
@@ -102,6 +111,9 @@ mod tests {
             ("sqlite://a.db", "/base/a.db"),
             ("sqlite:/tmp/a.db", "/tmp/a.db"),
             ("sqlite:///tmp/a.db", "/tmp/a.db"),
+            ("sqlite:/tmp/10:30/a@b.db", "/tmp/10:30/a@b.db"),
+            ("sqlite:./u:a@b.db", "/base/./u:a@b.db"),
+            ("sqlite://x/a@b.db", "/base/x/a@b.db"),
             ("\u{feff} sqlite: a.db\r\n", "/base/a.db"),
         ] {
             assert_eq!(StoreUrl::parse(text, base), Ok(StoreUrl::Sqlite(path.into())));
@@ -123,6 +135,15 @@ mod tests {
             "sqlite:a.db?k=secret",
             "postgres://u:sec\u{200b}secret@h/d",
             "postgres://h/d\0?password=secret",
+            "sqlite://u:secret@h/d",
+            "sqlite://secret@h/d",
+            "sqlite:///u:secret@h/d",
+            "sqlite:u:secret@h",
+            "sqlite:u:a/secret@h",
+            "sqlite://u:secret",
+            "sqlite://u:secret\u{200b}x@h",
+            "postgres:/u:secret@h/d",
+            "postgress://u:secret@h/d",
         ] {
             let error = StoreUrl::parse(text, Path::new(".")).expect_err(text);
             assert!(!error.to_string().contains("secret"), "{error}");

@@ -130,3 +130,70 @@ fn a_redis_of_the_environment_turns_no_publishing_on() {
         with_variable(&project, args, "REDIS_URL", &url).fails(1, &[&url]);
     }
 }
+
+/// Who mistypes an address, or gives it in another's place, finds no password in a message.
+#[test]
+fn a_password_in_the_wrong_place_is_not_shown() {
+    let project = project();
+    let login = "u:Hunter2@127.0.0.1:1/d";
+    let all = |addresses: &[&str], args: &dyn Fn(&str) -> Vec<String>| {
+        for address in addresses {
+            for format in ["text", "json"] {
+                let mut args = args(address);
+                args.extend(["--log-format".to_owned(), format.to_owned()]);
+                let args: Vec<&str> = args.iter().map(String::as_str).collect();
+                let outcome = project.forebay(&args);
+                assert_ne!(outcome.code(), Some(0), "{outcome}");
+                let said = outcome.stdout() + &outcome.stderr();
+                assert!(!said.contains("unter2") && said.len() > 20, "{outcome}");
+            }
+        }
+    };
+    let schemes =
+        ["sqlite://", "sqlite:", "postgres:/", "postgres:", "postgress://", "redis:/", "rediis://", "mysql://", "://"];
+    let mut addresses: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}{login}")).collect();
+    for odd in [
+        "Hunter2@127.0.0.1:1/d",
+        "u:a@Hunter2@127.0.0.1:1/d",
+        "u:a/Hunter2@127.0.0.1:1",
+        "u:Hunter2/a@127.0.0.1:1",
+        "u:Hunter2",
+        "127.0.0.1:1/u:Hunter2",
+    ] {
+        addresses.extend(["sqlite://", "postgres://", "redis://"].map(|scheme| format!("{scheme}{odd}")));
+    }
+    // Those that are taken for a server that is away cost time.
+    let addresses: Vec<&str> =
+        addresses.iter().map(String::as_str).filter(|text| !text.starts_with("postgres://Hunter2")).collect();
+    let owned = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+    all(&addresses, &|address| owned(&["status", "pipeline.toml", "--store", address]));
+    all(&addresses, &|address| owned(&["latest", "--snapshots", address]));
+    let whole = format!("postgres://{login}");
+    let wrong: &[&str] = &[&whole, addresses[1], addresses[2]];
+    all(wrong, &|address| owned(&["run", "pipeline.toml", address]));
+    all(wrong, &|address| owned(&["run", address]));
+    all(wrong, &|address| owned(&["run", "pipeline.toml", "--source", address]));
+    all(wrong, &|address| owned(&["run", "pipeline.toml", "--stor", address]));
+    all(wrong, &|address| owned(&["run", "pipeline.toml", "--until", address]));
+    all(wrong, &|address| owned(&["latest", "--config", "pipeline.toml", address]));
+    all(wrong, &|address| owned(&["publish", "--snapshots", "redis://127.0.0.1:1", address]));
+    all(wrong, &|address| owned(&["publish", "-", "--pipeline", address, "--snapshots", "redis://127.0.0.1:1"]));
+    all(&[wrong[0]], &|address| owned(&[address]));
+    for line in [
+        format!("[store]\nurl = postgres://{login}"),
+        format!("[store]\n\"postgres://{login}\" = 1"),
+        format!("[store]\nurl = \"x\"\nurl = \"postgres://{login}\""),
+        format!("[\"postgres://{login}\"]"),
+        format!("[store]\nurl = [\"postgres://{login}\"]"),
+        format!("[snapshots]\nevery = \"redis://{login}\""),
+        format!("[snapshots]\nurl = \"redis:/{login}\""),
+    ] {
+        project.write("wrong.toml", PIPELINE.split("[store]").next().expect("a beginning").to_owned() + &line);
+        all(&["wrong.toml"], &|file| owned(&["check", file]));
+    }
+    for (name, address) in [("DATABASE_URL", addresses[0]), ("DATABASE_URL", addresses[4]), ("REDIS_URL", addresses[5])]
+    {
+        let outcome = with_variable(&project, &["latest"], name, address).ends_with(2);
+        assert!(outcome.stderr().contains(name) && !outcome.stderr().contains("unter2"), "{outcome}");
+    }
+}

@@ -1,5 +1,8 @@
 //! Sources that are wrong: exit code 2, the file and the line, and what was expected there.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use crate::support::cases::{PIPELINE, SCRIPT, assert_none, blocks, complaint, complaint_untouched, replaced};
 use crate::support::project::Project;
 use crate::support::real_events::data;
@@ -240,4 +243,29 @@ fn a_region_with_a_name_that_no_index_takes_is_refused() {
     project.write("events.ndjson", line(513));
     let says = ["events.ndjson:1", "field \"region\": a region's name of 513 bytes; expected at most 512"];
     project.forebay(&["run", "pipeline.toml", "--store", "sqlite:other.db"]).fails(2, &says);
+}
+
+/// What never ends a line, or never ends, is left at a bound.
+#[test]
+fn what_does_not_end_is_left_and_named() {
+    let project = Project::with(PIPELINE, SCRIPT, "");
+    for command in ["check", "run"] {
+        let says = ["/dev/zero:1: the line is longer than 64 MiB; expected one event a line"];
+        project.forebay(&[command, "pipeline.toml", "--source", "/dev/zero"]).fails(2, &says);
+        let args = [command, "pipeline.toml", "--source", "-"];
+        let mut child = project.command(&args).stdin(Stdio::piped()).spawn().expect("the binary starts");
+        let mut stdin = child.stdin.take().expect("stdin");
+        let endless = std::thread::spawn(move || {
+            let piece = vec![b'x'; 1 << 20];
+            stdin.write_all(format!("{}{{\"block\":3,", blocks(1..=2)).as_bytes()).expect("stdin");
+            while stdin.write_all(&piece).is_ok() {}
+        });
+        project.finish(child, &args).fails(2, &["stdin:3: the line is longer than 64 MiB"]);
+        endless.join().expect("the writer");
+        project
+            .forebay(&[command, "/dev/zero"])
+            .fails(2, &["/dev/zero: it has more than 16 MiB; expected a pipeline file"]);
+    }
+    project.write("handlers.lua", " ".repeat((16 << 20) + 1));
+    project.forebay(&RUN).fails(2, &["handlers.lua: the script cannot be read: it has more than 16 MiB"]);
 }

@@ -62,6 +62,8 @@ mod publish_faults;
 mod publish_input;
 /// What fails for one region, server or publisher spreads to no other.
 mod publish_isolation;
+/// Keys in Redis: what is there stays, and no two regions share one.
+mod publish_keys;
 /// Two stores under one name, and documents by hand beside a store.
 mod publish_owner;
 /// Snapshots read back from Redis.
@@ -79,6 +81,8 @@ mod resume;
 mod rollback;
 /// Rows that change themselves, against the same with `get` and `set`.
 mod row_changes;
+/// A system that has no more threads, and no place for messages.
+mod scarce;
 /// What scripts can rely on.
 mod scripts;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.

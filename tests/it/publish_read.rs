@@ -1,5 +1,6 @@
 //! Snapshots read back from Redis, and readers that were there before.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -162,4 +163,36 @@ end
         .map(|end| server.ask(&["TTL", &format!("intelligence:snapshot:v1:mena:{end}")]))
         .collect();
     assert!(times.iter().all(|ttl| *ttl > 89 * 86_400), "{times:?}");
+}
+
+/// Half of an answer, and then nothing: whoever reads is told within the time-out, and so is whoever publishes.
+#[test]
+fn a_server_that_stops_in_the_middle_of_an_answer_is_told_in_time() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://127.0.0.1:{}", listener.local_addr().expect("an address").port());
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(b"*5\r\n$3\r\na.1\r\n$100\r\nabc"));
+            held.push(stream);
+        }
+    });
+    let project = Project::new();
+    let file = "name = \"p\"\n[source]\npath = \"e\"\n[entities.t]\ncolumns = {}\n[handlers]\nscript = \"h.lua\"\n[snapshots]\ntimeout = \"300ms\"\n";
+    project.write("pipeline.toml", file);
+    project.write("h.lua", "function on_event() end");
+    for args in [
+        &["latest", "--config", "pipeline.toml", "--snapshots", &url][..],
+        &["latest", "a", "--config", "pipeline.toml", "--snapshots", &url],
+        &["history", "a", "--config", "pipeline.toml", "--snapshots", &url],
+        &["status", "pipeline.toml", "--snapshots", &url],
+    ] {
+        let begun = Instant::now();
+        project.forebay(args).fails(1, &["127.0.0.1"]);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{args:?}: {:?}", begun.elapsed());
+    }
+    let begun = Instant::now();
+    let args = ["publish", "-", "--pipeline", "p", "--timeout", "300ms", "--snapshots", &url];
+    project.forebay_with_input(&args, &docs(1)).fails(3, &["r0"]);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }

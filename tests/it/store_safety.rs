@@ -195,6 +195,48 @@ fn a_link_to_the_database_is_the_same_database() {
     project.forebay(&args).ok();
 }
 
+/// SQLite keeps a log beside each name: what is committed under one is not seen under another.
+#[test]
+fn a_database_with_a_second_name_is_refused_under_either() {
+    let project = Project::with(&pipeline(THING), TALKING, "");
+    let mut stream = Stream::start(&project);
+    std::fs::hard_link(project.path("things.db"), project.path("second.db")).expect("a second name");
+    let second = ["run", "pipeline.toml", "--store", "sqlite:second.db"];
+    project.forebay(&second).fails(1, &["second.db", "hard links", "remove the other names, or copy the file"]);
+    project.forebay(&["latest", "--snapshots", "sqlite:second.db"]).fails(1, &["second.db has other names"]);
+    stream.child.kill().expect("kill");
+    stream.child.wait().expect("the child");
+    for args in [&["run", "pipeline.toml"][..], &second] {
+        project.forebay(args).fails(1, &["hard links"]);
+    }
+    std::fs::remove_file(project.path("second.db")).expect("the second name");
+    project.forebay(&["run", "pipeline.toml"]).ok();
+}
+
+#[test]
+fn what_lies_where_the_lock_file_should_be_is_not_written_to() {
+    let project = project();
+    let (lock, other) = (project.path("things.db.things.lock"), project.path("other.txt"));
+    project.write("other.txt", "precious");
+    for is_hard in [false, true] {
+        match is_hard {
+            true => std::fs::hard_link(&other, &lock).expect("a name"),
+            false => std::os::unix::fs::symlink(&other, &lock).expect("a link"),
+        }
+        project.forebay(&["run", "pipeline.toml"]).fails(1, &["things.db.things.lock", "it is a link"]);
+        assert_eq!(std::fs::read_to_string(&other).expect("the other file"), "precious");
+        std::fs::remove_file(&lock).expect("the link");
+    }
+    // Of one that leads nowhere nothing is made either.
+    std::os::unix::fs::symlink(project.path("nowhere"), &lock).expect("a link");
+    project.forebay(&["run", "pipeline.toml"]).fails(1, &["it is a link"]);
+    assert!(!project.path("nowhere").exists());
+    // What a process that was killed has left holds nothing.
+    std::fs::remove_file(&lock).expect("the link");
+    std::fs::write(&lock, "somebody").expect("a file");
+    project.forebay(&["run", "pipeline.toml"]).ok();
+}
+
 crate::both_stores! {
     fn pipelines_that_start_together_on_a_new_database_wait_for_each_other() {
         for _ in 0..5 {

@@ -45,9 +45,10 @@ use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
 use crate::lane::{Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Place, Round, SealedRows};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
-use crate::model::limits::CHUNK_EVENTS_MAX;
+use crate::model::limits::{CHUNK_EVENTS_MAX, FILE_BYTES_MAX};
 use crate::model::schema::Schema;
 use crate::model::text::quoted_lines;
+use crate::model::whole_text::read_text;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
 use crate::rows::existence::{ExistenceFilter, is_new};
@@ -132,7 +133,7 @@ impl ScriptFactory {
     /// Reads the script; it is not run yet.
     pub(crate) fn read(path: &Path) -> Result<Self, LaneError> {
         let name = path.file_name().map_or_else(|| "script".into(), |name| name.to_string_lossy().into_owned());
-        let mut text = std::fs::read_to_string(path)
+        let mut text = (std::fs::File::open(path).and_then(|open| read_text(open, FILE_BYTES_MAX)))
             .map_err(|error| LaneError::Unusable(format!("{}: the script cannot be read: {error}", path.display())))?;
         if let Some(rest) = text.strip_prefix('\u{feff}') {
             text = rest.to_owned();

@@ -8,7 +8,9 @@ use redis::io::tcp::TcpSettings;
 use redis::{ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 
 use crate::model::address::{cleaned, trimmed};
+use crate::model::limits::FILE_BYTES_MAX;
 use crate::model::text::nearest;
+use crate::model::whole_text::read_bytes;
 
 /// The port of Redis.
 const PORT: u16 = 6379;
@@ -210,7 +212,9 @@ impl RedisUrl {
             return redis::Client::open(info).map_err(|error| error.to_string());
         }
         let read = |file: &PathBuf| {
-            std::fs::read(file).map_err(|error| format!("cannot read the certificate {}: {error}", file.display()))
+            std::fs::File::open(file)
+                .and_then(|open| read_bytes(open, FILE_BYTES_MAX))
+                .map_err(|error| format!("cannot read the certificate {}: {error}", file.display()))
         };
         let client_tls = match (&self.tls.certificate, &self.tls.key) {
             (Some(certificate), Some(key)) => {

@@ -14,6 +14,7 @@ use super::connections::{Connections, millis};
 use super::keys::Key;
 use super::node::{Answer, Node};
 use super::outcome::Extent;
+use super::owners::Owners;
 use super::plan::PublishPlan;
 use super::summary::{Owner, SummaryEntry, around, entry_text};
 use super::topology::{Host, PART_OF_CLUSTER, redirection};
@@ -152,6 +153,7 @@ impl<'p> Exchange<'p> {
         let mut todo: Vec<usize> = (0..self.items.len()).filter(|at| !self.is_too_large(*at)).collect();
         self.refuse_shared_ids(&mut todo);
         self.refuse_equal_keys(&mut todo);
+        self.refuse_keys_of_others(&mut todo);
         match self.to.topology.discover() {
             Ok(trips) => self.trips += trips,
             Err(error) => {
@@ -236,6 +238,18 @@ impl<'p> Exchange<'p> {
                 self.receipts[*at].outcome = Err(PublishError::Document(message));
             }
             twice.is_none()
+        });
+    }
+
+    /// Refuses regions and ids that would make a key of theirs the key of another region.
+    fn refuse_keys_of_others(&mut self, todo: &mut Vec<usize>) {
+        let owners = Owners::new(&self.to.plan.keys, &self.to.plan.pipeline);
+        todo.retain(|at| {
+            let clash = owners.clash(&self.items[*at].region, &self.keys[*at]);
+            if let Some(clash) = &clash {
+                self.receipts[*at].outcome = Err(PublishError::Document(clash.to_string()));
+            }
+            clash.is_none()
         });
     }
 
@@ -501,6 +515,7 @@ impl<'p> Exchange<'p> {
         Some(match error.code() {
             "NOSCRIPT" => return None,
             "SIGNED" => End::Failed(self.to.other_store(details)),
+            "TAKEN" => End::Failed(self.taken(item)),
             "AHEAD" => End::Failed(ahead_of_redis(self.items[item].seq, details)),
             "MOVED" | "ASK" | "CROSSSLOT" if !is_cluster => End::Failed(PublishError::Away {
                 target: node.name().into(),
@@ -519,6 +534,15 @@ impl<'p> Exchange<'p> {
             "READONLY" | "NOAUTH" => End::Failed(PublishError::Away { target: node.name().into(), cause: text }),
             _ => End::Failed(refused),
         })
+    }
+
+    /// What is said of a document whose key is taken.
+    fn taken(&self, item: usize) -> PublishError {
+        let (id, key) = (&self.items[item].id, &self.keys[item][DOC]);
+        PublishError::Document(format!(
+            "the id {id:?}: its key {key:?} is there, and is not in this region's index: it may be another region's document; \
+             give another id, or put <region> into the template of doc. If nobody needs the key, delete it"
+        ))
     }
 
     fn done(&self, item: usize, parts: &[Value], is_doubted: bool, at: Instant) -> End {

@@ -6,6 +6,10 @@ use crate::publish::Publication;
 /// What a template may hold.
 const PLACES: [&str; 5] = ["pipeline", "region", "id", "hash", "timestamp"];
 
+/// What stands behind the key of a region's number where the store signs, and how that key is called.
+const STORE: &str = ":store";
+pub(super) const SEQ_STORE: &str = "seq:store";
+
 /// Templates that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {message}")]
@@ -132,7 +136,7 @@ impl Keys {
             if let Some((other, _)) = named[..at].iter().find(|(_, before)| before == template) {
                 return Err(KeysError { name, message: format!("it is the same key as {other}; expected another") });
             }
-            if template.strip_suffix(":store") == Some(self.seq.as_str()) {
+            if template.strip_suffix(STORE) == Some(self.seq.as_str()) {
                 let message = "the store signs there: beside seq, with :store behind it; expected another".into();
                 return Err(KeysError { name, message });
             }
@@ -185,6 +189,34 @@ impl Keys {
         let mut templates = vec![&self.latest, &self.seq, &self.doc, &self.index, &self.dedup, &self.live];
         templates.extend(self.at.as_ref());
         templates.into_iter().map(|template| fill(template, &names)).collect()
+    }
+
+    /// What the keys of a snapshot are called, in the same order.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let mut names = vec!["latest", "seq", "doc", "index", "dedup", "live"];
+        names.extend(self.at.as_ref().map(|_| "at"));
+        names
+    }
+
+    /// The key beside seq, where the store signs.
+    pub(super) fn of_store(&self, pipeline: &str, region: &str) -> String {
+        self.of_region(Key::Seq, pipeline, region) + STORE
+    }
+
+    /// All templates with their names, in the order in which a key that could be of two of them is the first one's.
+    pub(super) fn ranked(&self) -> Vec<(&'static str, String)> {
+        let mut ranked = vec![
+            ("summary", self.summary.clone()),
+            ("latest", self.latest.clone()),
+            ("seq", self.seq.clone()),
+            (SEQ_STORE, self.seq.clone() + STORE),
+            ("index", self.index.clone()),
+            ("dedup", self.dedup.clone()),
+            ("live", self.live.clone()),
+        ];
+        ranked.extend(self.at.clone().map(|at| ("at", at)));
+        ranked.push(("doc", self.doc.clone()));
+        ranked
     }
 
     /// A key that depends on the region alone.

@@ -5,9 +5,9 @@
 //! | `address`, `plan` | where Redis is; how snapshots are published there |
 //! | `outcome` | what publishing and reading come to |
 //! | `target` | Redis as the publish thread sees it |
-//! | `keys` | the names of the keys, and templates for them |
+//! | `keys`, `owners` | the names of the keys, and templates for them; whose key a name is |
 //! | `script`, `scripts/` | what runs in Redis |
-//! | `wire`, `node`, `topology` | one connection; the pool of one server; the servers of a cluster |
+//! | `wire`, `pool`, `node`, `topology` | one connection; the connections to one server; the server; the servers of a cluster |
 //! | `publisher`, `exchange`, `summary` | publishing many regions at once; one such publish until each is decided; its summary |
 //! | `reader` | reading snapshots back |
 //!
@@ -19,7 +19,9 @@ mod exchange;
 mod keys;
 mod node;
 mod outcome;
+mod owners;
 mod plan;
+mod pool;
 mod publisher;
 mod reader;
 mod script;

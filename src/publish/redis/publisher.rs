@@ -96,7 +96,7 @@ impl Publisher {
             .num_threads(threads)
             .thread_name(|at| format!("forebay-publish-{at}"))
             .build()
-            .map_err(|error| PublishError::Document(format!("cannot start the threads that publish: {error}")))?;
+            .map_err(|error| PublishError::Threads(error.to_string()))?;
         let topology = Topology::new(&plan)?;
         Ok(Self {
             to: Connections { topology, script: Script::publish(), predecessor: None, threads, is_patient: true, plan },

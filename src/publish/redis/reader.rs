@@ -297,10 +297,18 @@ impl RedisSnapshots {
         let mut nodes: Vec<_> = of_node.into_values().collect();
         let last = nodes.pop();
         Ok(std::thread::scope(|scope| {
-            let others: Vec<_> = nodes.into_iter().map(|one| scope.spawn(|| ask(one))).collect();
+            let (mut others, mut here) = (Vec::new(), Vec::new());
+            for one in nodes {
+                // A thread that cannot be made is done without.
+                let again = (Arc::clone(&one.0), one.1.clone());
+                match std::thread::Builder::new().spawn_scoped(scope, || ask(one)) {
+                    Ok(thread) => others.push(thread),
+                    Err(_) => here.push(again),
+                }
+            }
             // The calling thread takes the last one.
-            let last = last.map(ask);
-            others.into_iter().filter_map(|other| other.join().ok()).chain(last).collect()
+            let here: Vec<_> = here.into_iter().chain(last).map(ask).collect();
+            others.into_iter().filter_map(|other| other.join().ok()).chain(here).collect()
         }))
     }
 

@@ -104,11 +104,6 @@ impl Wire {
         self.connection.is_err()
     }
 
-    /// Says that it must not be used again.
-    pub(super) fn spoil(&mut self) {
-        self.is_spoiled = true;
-    }
-
     /// Round trips that connecting took; 0 from the second time on.
     pub(super) fn take_connect_trips(&mut self) -> u32 {
         std::mem::take(&mut self.connect_trips)

@@ -2,7 +2,8 @@
 //!
 //! The driver reads the address itself, but for the options of TLS, which are taken out before. A password that is not
 //! in the address comes from `PGPASSWORD`, else from the password file (`PGPASSFILE`, else `~/.pgpass`). None of it is
-//! ever shown: [`std::fmt::Display`] names user, host, port and database only, and so does `Debug`.
+//! ever shown: [`std::fmt::Display`] names user, host, port and database only, and so does `Debug`. A user that may be a
+//! password in the wrong place is left out.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,11 +12,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use postgres::Config;
 use postgres::config::{Host, SslMode, TargetSessionAttrs};
 
+use super::environment::{self, Variables};
+use crate::model::address::is_plain_user;
+use crate::model::limits::FILE_BYTES_MAX;
 use crate::model::text::nearest;
+use crate::model::whole_text::read_text;
 use crate::store::StoreUrlError;
 
 /// How the connection is kept from being read or rerouted by others.
@@ -98,8 +103,13 @@ const DRIVER_OPTIONS: [&str; 17] = [
 const TLS_OPTIONS: [&str; 4] = ["sslmode", "sslrootcert", "sslcert", "sslkey"];
 
 impl PostgresAddress {
-    /// Reads `postgres://user:password@host:port/database?option=value`; files of TLS are taken from `base`.
+    /// Reads `postgres://user:password@host:port/database?option=value`; files of TLS are taken from `base`. What the
+    /// address leaves out, the variables of libpq say.
     pub(in crate::store) fn parse(text: &str, base: &Path) -> Result<Self, StoreUrlError> {
+        Self::parse_with(text, base, &environment::of_process)
+    }
+
+    fn parse_with(text: &str, base: &Path, variables: Variables<'_>) -> Result<Self, StoreUrlError> {
         let (place, query) = text.split_once('?').unwrap_or((text, ""));
         if text.contains('#') {
             // The driver would take it for a part of the last value.
@@ -109,30 +119,52 @@ impl PostgresAddress {
             // The driver would take the end of the password for the host.
             return Err(refused("an @ in a user, a password or a database must be written as %40"));
         }
+        let mut place = Place::of(place);
+        let mut given = Given::default();
         let mut kept = Vec::new();
-        let mut given: [Option<String>; TLS_OPTIONS.len()] = Default::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or_else(|| refused("expected option=value after the ?"))?;
-            if let Some(at) = TLS_OPTIONS.iter().position(|option| *option == name) {
-                given[at] = Some(decoded(value)?);
+            if TLS_OPTIONS.contains(&name) {
+                given.note(name, &decoded(value)?, base);
             } else if DRIVER_OPTIONS.contains(&name) {
-                kept.push(pair);
+                kept.push(pair.to_owned());
             } else {
                 return Err(unknown_option(name));
             }
         }
-        let kept = if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) };
         // What the driver says may repeat a part of the address.
-        let mut config = Config::from_str(&kept).map_err(|_| {
+        let mut config = place.config(&kept).map_err(|_| {
             refused("expected postgres://user:password@host:port/database, with special characters as %XX")
         })?;
+        let has = |option: &str| {
+            place.has(option) || given.has(option) || kept.iter().any(|pair| pair.split('=').next() == Some(option))
+        };
+        for (name, option, value) in environment::options(variables, has)? {
+            if TLS_OPTIONS.contains(&option) {
+                given.note_variable(name, option, &value)?;
+                continue;
+            }
+            if option == "port" && place.has("host") {
+                if !value.bytes().all(|digit| digit.is_ascii_digit()) {
+                    return Err(refused("PGPORT: expected a number"));
+                }
+                place.set_port(&value);
+            } else {
+                // The driver takes one host an option.
+                let is_list = matches!(option, "host" | "hostaddr" | "port");
+                let parts = value.split(',').filter(|_| is_list);
+                let values = parts.chain((!is_list).then_some(value.as_str()));
+                kept.extend(values.map(|one| format!("{option}={}", utf8_percent_encode(one, NON_ALPHANUMERIC))));
+            }
+            config = place.config(&kept).map_err(|_| refused(format!("{name}: its value is not understood")))?;
+        }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             config.host("localhost");
         }
         if config.get_hosts().is_empty() {
             return Err(refused("hostaddr needs a host beside it"));
         }
-        let tls = tls_plan(given, base)?;
+        let tls = given.plan()?;
         config.ssl_mode(match tls.mode {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
@@ -186,12 +218,21 @@ impl PostgresAddress {
 
     /// Whether all hosts are this machine.
     pub(super) fn is_local(&self) -> bool {
+        let addresses = self.config.get_hostaddrs();
+        if !addresses.is_empty() {
+            return addresses.iter().all(std::net::IpAddr::is_loopback);
+        }
         self.config.get_hosts().iter().all(|host| match host {
             Host::Unix(_) => true,
             Host::Tcp(name) => {
                 name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
             }
         })
+    }
+
+    /// Whether a password must be kept from being sent in clear: the way may be unencrypted, and nobody has said so.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.tls.mode == TlsMode::Prefer && !self.is_local()
     }
 
     fn password(&self) -> Result<Option<String>, String> {
@@ -208,8 +249,9 @@ impl PostgresAddress {
             tracing::warn!("{} is not used: others may read it; chmod 0600 makes it private", file.display());
             return Ok(None);
         }
-        let text =
-            std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let text = std::fs::File::open(&file)
+            .and_then(|open| read_text(open, FILE_BYTES_MAX))
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         Ok(self.password_in(&text))
     }
 
@@ -253,27 +295,112 @@ fn pass_fields(line: &str) -> Vec<String> {
     fields
 }
 
-fn tls_plan(given: [Option<String>; TLS_OPTIONS.len()], base: &Path) -> Result<TlsPlan, StoreUrlError> {
-    let [mode, root_cert, cert, key] = given;
-    let known: Vec<&str> = TlsMode::NAMES.iter().map(|(name, _)| *name).collect();
-    let mode = match &mode {
-        None => TlsMode::default(),
-        Some(mode) => {
-            let found = TlsMode::NAMES.iter().find(|(name, _)| name == mode);
-            let expected = || refused(format!("sslmode: expected one of {}", known.join(", ")));
-            found.map(|(_, mode)| *mode).ok_or_else(expected)?
-        }
-    };
-    let client = match (cert, key) {
-        (None, None) => None,
-        (Some(cert), Some(key)) => Some((base.join(cert), base.join(key))),
-        _ => return Err(refused("sslcert and sslkey: expected both, or neither")),
-    };
-    let root_cert = root_cert.filter(|file| file != "system").map(|file| base.join(file));
-    if mode == TlsMode::Disable && (root_cert.is_some() || client.is_some()) {
-        return Err(refused("sslmode=disable takes no certificates; expected sslmode=verify-full"));
+/// An address up to its options, in parts.
+struct Place<'a> {
+    /// The scheme, and user and password.
+    login: &'a str,
+    hosts: String,
+    /// The database, with the slash before it.
+    database: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn of(text: &'a str) -> Self {
+        let scheme = text.find("://").map_or(0, |at| at + "://".len());
+        let login = text[scheme..].find('@').map_or(scheme, |at| scheme + at + 1);
+        let database = text[login..].find('/').map_or(text.len(), |at| login + at);
+        Self { login: &text[..login], hosts: text[login..database].to_owned(), database: &text[database..] }
     }
-    Ok(TlsPlan { mode, root_cert, client })
+
+    fn config(&self, options: &[String]) -> Result<Config, postgres::Error> {
+        let Self { login, hosts, database } = self;
+        let mark = if options.is_empty() { "" } else { "?" };
+        Config::from_str(&format!("{login}{hosts}{database}{mark}{}", options.join("&")))
+    }
+
+    /// Whether it says what an option of that name would.
+    fn has(&self, option: &str) -> bool {
+        match option {
+            "user" => self.login.ends_with('@'),
+            "host" => !self.hosts.is_empty(),
+            "port" => self.hosts.split(',').any(has_port),
+            "dbname" => self.database.len() > 1,
+            _ => false,
+        }
+    }
+
+    fn set_port(&mut self, port: &str) {
+        self.hosts = self.hosts.split(',').map(|host| format!("{host}:{port}")).collect::<Vec<_>>().join(",");
+    }
+}
+
+fn has_port(host: &str) -> bool {
+    host.rsplit(']').next().is_some_and(|behind| behind.contains(':'))
+}
+
+/// What was said of TLS.
+#[derive(Default)]
+struct Given {
+    mode: Option<String>,
+    root_cert: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    /// Whether the roots are to be the system's.
+    is_system: bool,
+}
+
+impl Given {
+    fn note(&mut self, option: &str, value: &str, base: &Path) {
+        match option {
+            "sslmode" => self.mode = Some(value.to_owned()),
+            "sslrootcert" if value == "system" => self.is_system = true,
+            "sslrootcert" => self.root_cert = Some(base.join(value)),
+            "sslcert" => self.cert = Some(base.join(value)),
+            _ => self.key = Some(base.join(value)),
+        }
+    }
+
+    /// What a variable says; its files are taken from the current folder.
+    fn note_variable(&mut self, name: &str, option: &str, value: &str) -> Result<(), StoreUrlError> {
+        if option == "sslmode" {
+            mode_of(name, value)?;
+        }
+        // Certificates are for whoever uses TLS.
+        if self.mode.as_deref() != Some("disable") {
+            self.note(option, value, Path::new(""));
+        }
+        Ok(())
+    }
+
+    fn has(&self, option: &str) -> bool {
+        match option {
+            "sslmode" => self.mode.is_some(),
+            "sslrootcert" => self.is_system || self.root_cert.is_some(),
+            "sslcert" => self.cert.is_some(),
+            "sslkey" => self.key.is_some(),
+            _ => false,
+        }
+    }
+
+    fn plan(self) -> Result<TlsPlan, StoreUrlError> {
+        let mode = self.mode.map_or_else(|| Ok(TlsMode::default()), |mode| mode_of("sslmode", &mode))?;
+        let client = match (self.cert, self.key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((cert, key)),
+            _ => return Err(refused("sslcert and sslkey (PGSSLCERT and PGSSLKEY): expected both, or neither")),
+        };
+        if mode == TlsMode::Disable && (self.root_cert.is_some() || client.is_some()) {
+            return Err(refused("sslmode=disable takes no certificates; expected sslmode=verify-full"));
+        }
+        Ok(TlsPlan { mode, root_cert: self.root_cert, client })
+    }
+}
+
+/// A mode by its name; `by` is who says it.
+fn mode_of(by: &str, mode: &str) -> Result<TlsMode, StoreUrlError> {
+    let known: Vec<&str> = TlsMode::NAMES.iter().map(|(name, _)| *name).collect();
+    let found = TlsMode::NAMES.iter().find(|(name, _)| *name == mode);
+    found.map(|(_, mode)| *mode).ok_or_else(|| refused(format!("{by}: expected one of {}", known.join(", "))))
 }
 
 fn decoded(value: &str) -> Result<String, StoreUrlError> {
@@ -318,9 +445,12 @@ impl fmt::Display for PostgresAddress {
             .collect();
         f.write_str("postgres://")?;
         if let Some(user) = self.config.get_user() {
-            write!(f, "{user}@")?;
+            write!(f, "{}@", if is_plain_user(user) { user } else { "…" })?;
         }
-        write!(f, "{}/{}", hosts.join(","), self.config.get_dbname().unwrap_or_default())
+        let database = self.config.get_dbname().unwrap_or_default();
+        // A login that stands behind a slash.
+        let database = if database.contains([':', '@']) { "…" } else { database };
+        write!(f, "{}/{database}", hosts.join(","))
     }
 }
 
@@ -335,7 +465,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<PostgresAddress, StoreUrlError> {
-        PostgresAddress::parse(text, Path::new("/base"))
+        PostgresAddress::parse_with(text, Path::new("/base"), &|_| None)
     }
 
     #[test]
@@ -345,6 +475,8 @@ mod tests {
             ("postgresql://u:se%63ret@h:6543/x?sslmode=require", "postgres://u@h:6543/x"),
             ("postgres:///x?host=/run/pg&password=secret", "postgres:///run/pg/x"),
             ("postgres://h1,h2:5433/x", "postgres://h1,h2:5433/x"),
+            ("postgres://Secret-1@h/x", "postgres://…@h/x"),
+            ("postgres://h/u:secret", "postgres://h/…"),
             ("postgres:///x", "postgres://localhost/x"),
             ("postgres://u:se%40cret@[::1]:5433/x?connect_timeout=9223372036854775807", "postgres://u@[::1]:5433/x"),
         ] {
@@ -391,5 +523,57 @@ mod tests {
         let file = "# me\ndb:5432:x:me:no\ndb:6000:y:me:no\n*:6000:x:me:a\\:b\\\\c:d\ndb:6000:x:me:late\n";
         assert_eq!(address.password_in(file), Some("a:b\\c:d".into()));
         assert_eq!(address.password_in("other:*:*:*:no\n"), None);
+    }
+
+    #[test]
+    fn variables_fill_in_what_the_address_leaves_out() {
+        let variables = |name: &str| {
+            let value = match name {
+                "PGHOST" => "h1,/run/pg",
+                "PGPORT" => "6432",
+                "PGUSER" => "me",
+                "PGDATABASE" => "a/b",
+                "PGSSLMODE" => "verify-full",
+                "PGSSLROOTCERT" => "root.crt",
+                "PGOPTIONS" => "-c x=1 -c y=2",
+                "PGCONNECT_TIMEOUT" => "7",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        };
+        let full = TlsPlan { mode: TlsMode::VerifyFull, root_cert: Some("root.crt".into()), client: None };
+        let off = TlsPlan { mode: TlsMode::Disable, ..TlsPlan::default() };
+        for (given, shown, tls) in [
+            ("postgres://", "postgres://me@h1:6432,/run/pg:6432/a/b", &full),
+            ("postgres:///x", "postgres://me@h1:6432,/run/pg:6432/x", &full),
+            ("postgres://h", "postgres://me@h:6432/a/b", &full),
+            ("postgres://u:p@[::1],h:7/x", "postgres://u@[::1],h:7/x", &full),
+            ("postgres://u@h,g/x", "postgres://u@h:6432,g:6432/x", &full),
+            ("postgres://u@h/x?port=8&sslmode=disable", "postgres://u@h/x", &off),
+            ("postgres:///x?host=/s&port=8&user=u&sslmode=disable", "postgres://u@/s:8/x", &off),
+        ] {
+            let address = PostgresAddress::parse_with(given, Path::new("/base"), &variables).expect(given);
+            assert_eq!((address.to_string().as_str(), &address.tls), (shown, tls), "{given}");
+            assert_eq!(address.config.get_options(), Some("-c x=1 -c y=2"));
+            assert_eq!(address.config.get_connect_timeout(), Some(&Duration::from_secs(7)));
+        }
+    }
+
+    #[test]
+    fn a_password_is_guarded_where_the_way_may_be_open() {
+        for (given, is_guarded) in [
+            ("postgres://u:p@h/x", true),
+            ("postgres://u:p@h/x?sslmode=prefer", true),
+            ("postgres://u:p@h/x?sslmode=disable", false),
+            ("postgres://u:p@h/x?sslmode=require", false),
+            ("postgres://u:p@localhost/x", false),
+            ("postgres://u:p@127.0.0.9,[::1]/x", false),
+            ("postgres://u:p@localhost,h/x", true),
+            ("postgres://u:p@localhost/x?hostaddr=10.0.0.1", true),
+            ("postgres://u:p@h/x?hostaddr=127.0.0.1", false),
+            ("postgres:///x?host=/run/pg", false),
+        ] {
+            assert_eq!(parse(given).expect(given).is_guarded(), is_guarded, "{given}");
+        }
     }
 }

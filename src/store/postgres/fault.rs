@@ -8,6 +8,7 @@ use std::time::Duration;
 use postgres::error::SqlState;
 
 use crate::model::cause::Reason;
+use crate::model::text::quoted_lines;
 
 /// Why a call to the database did not come to its end.
 #[derive(Debug)]
@@ -181,9 +182,9 @@ impl std::fmt::Display for Fault {
         match self {
             Self::Sql(error) => match error.as_db_error() {
                 Some(said) => {
-                    write!(f, "{} (SQLSTATE {})", said.message(), said.code().code())?;
-                    said.detail().map_or(Ok(()), |detail| write!(f, "; {detail}"))?;
-                    said.hint().map_or(Ok(()), |hint| write!(f, "; {hint}"))
+                    write!(f, "{} (SQLSTATE {})", quoted_lines(said.message()), said.code().code())?;
+                    said.detail().map_or(Ok(()), |detail| write!(f, "; {}", quoted_lines(detail)))?;
+                    said.hint().map_or(Ok(()), |hint| write!(f, "; {}", quoted_lines(hint)))
                 }
                 None => {
                     write!(f, "{error}")?;

@@ -2,7 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `address`, `tls` | where the database is, and how the way there is kept |
+//! | `address`, `environment` | where the database is; what the variables of libpq add to that |
+//! | `connect`, `tls`, `guard` | how it is connected to; how the way there is kept; no password goes over it in clear |
 //! | `session` | one connection, with a time limit for every call |
 //! | `stranger` | what only looks like a Postgres |
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
@@ -16,9 +17,12 @@
 
 mod address;
 mod binary;
+mod connect;
 mod database;
+mod environment;
 mod fault;
 mod find;
+mod guard;
 mod lock;
 mod outage;
 mod outbox;

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
+use postgres::{Client, Config, Row, SimpleQueryMessage, Statement};
 
 use super::address::{PostgresAddress, TlsMode};
+use super::connect::connect;
 use super::fault::Fault;
 use super::{stranger, tls};
 use crate::model::limits::WAIT_STEP;
@@ -121,10 +122,7 @@ impl Session {
         let tls = (address.tls.mode != TlsMode::Disable).then(|| tls::connector(&address.tls));
         let tls = tls.transpose().map_err(Fault::Unusable)?;
         let asked = config.clone();
-        let connect = move || match tls {
-            Some(tls) => config.connect(tls),
-            None => config.connect(NoTls),
-        };
+        let is_guarded = address.is_guarded();
         let steps = Arc::new(AtomicU64::new(0));
         let (jobs, inbox) = bounded::<Call>(1);
         let (answer, connected) = bounded(1);
@@ -132,7 +130,7 @@ impl Session {
         // Contract of a connection's thread. In: jobs, over a bounded channel. Out: each job answers by itself. Ends: when
         // the session is dropped, or never if the server stalls and the system does not notice; nobody waits for it.
         let thread = move || {
-            let mut link = match connect() {
+            let mut link = match connect(config, tls.as_ref(), is_guarded) {
                 Ok(client) => Link { client, statements: HashMap::new(), made: HashSet::new(), steps: counted },
                 Err(error) => return drop(answer.send(Err(Fault::Sql(error)))),
             };
@@ -161,6 +159,11 @@ impl Session {
 
     pub(super) fn greeting(&self) -> &Greeting {
         &self.greeting
+    }
+
+    /// How long a call may take that does not go on.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Whether what is sent could be read on its way to another machine.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use postgres::Row;
 use postgres::types::Type;
@@ -32,8 +33,8 @@ impl PostgresSnapshots {
     pub(in crate::store) fn open(address: &PostgresAddress, stop: &Arc<AtomicBool>) -> Result<Self, StoreError> {
         let name = address.to_string();
         let opened = connect(address, Some(stop)).and_then(|mut session| {
-            let found = session
-                .call_until(Some(stop), |link| link.text("SELECT to_regclass('forebay.snapshots_age') IS NOT NULL"))?;
+            let look = |link: &mut Link| link.text("SELECT to_regclass('forebay.snapshots_age') IS NOT NULL");
+            let found = session.call_within(reading_limit(session.limit()), Some(stop), look)?;
             Ok((session, found.as_deref() == Some("t")))
         });
         let (session, has_tables) = opened.map_err(|fault| match fault {
@@ -58,11 +59,20 @@ impl PostgresSnapshots {
         if !self.has_tables {
             return Ok(T::default());
         }
-        self.session.call_until(Some(&self.stop), work).map_err(|fault| {
+        let limit = reading_limit(self.session.limit());
+        self.session.call_within(limit, Some(&self.stop), work).map_err(|fault| {
             let cause = format!("{fault}{}", reading_advice(&fault));
             StoreError::Sql { store: self.name.clone(), doing, cause: fault.into_reason(cause) }
         })
     }
+}
+
+/// Somebody waits for what is read: a server that has stopped in the middle of an answer is told within a minute, however
+/// long statements of a run may take.
+const READING_MAX: Duration = Duration::from_secs(45);
+
+fn reading_limit(limit: Duration) -> Duration {
+    limit.min(READING_MAX)
 }
 
 /// Connects to a server that may be a standby. Of several hosts one that takes writes has what is newest; where none can
@@ -85,19 +95,20 @@ fn reading_advice(fault: &Fault) -> &'static str {
 }
 
 fn snapshots(rows: &[Row]) -> Result<Vec<StoredSnapshot>, Fault> {
-    let snapshot = |row: &Row| {
-        let Moment(time) = row.try_get(4)?;
-        Ok(StoredSnapshot {
-            region: row.try_get(0)?,
-            id: row.try_get(1)?,
-            seq: Some(unsigned(row.try_get(2)?)),
-            block: Some(row.try_get(3)?),
-            generated_at: Some(time.to_millis_text()),
-            doc: row.try_get(5)?,
-            published_at: row.try_get::<_, Option<Moment>>(6)?.map(|Moment(time)| time.to_millis_text()),
-        })
-    };
     rows.iter().map(snapshot).collect()
+}
+
+fn snapshot(row: &Row) -> Result<StoredSnapshot, Fault> {
+    let Moment(time) = row.try_get(4)?;
+    Ok(StoredSnapshot {
+        region: row.try_get(0)?,
+        id: row.try_get(1)?,
+        seq: Some(unsigned(row.try_get(2)?)),
+        block: Some(row.try_get(3)?),
+        generated_at: Some(time.to_millis_text()),
+        doc: row.try_get(5)?,
+        published_at: row.try_get::<_, Option<Moment>>(6)?.map(|Moment(time)| time.to_millis_text()),
+    })
 }
 
 /// The newest snapshot `s` of each region `r`. It is looked up by its key: a join could be planned from statistics that
@@ -111,7 +122,13 @@ fn latest(link: &mut Link, pipeline: &str, regions: Option<&RawArray>) -> Result
     let sql = format!("SELECT {COLUMNS} FROM {NEWEST} WHERE r.pipeline = $1 {of_regions} ORDER BY r.region");
     let mut params = vec![(&pipeline as _, Type::TEXT)];
     params.extend(regions.map(|regions| (regions as _, Type::TEXT_ARRAY)));
-    snapshots(&link.query(&sql, &params)?)
+    let mut found = Vec::new();
+    // Row by row, so that many of them are no standstill.
+    link.each(&sql, &params, |row| {
+        found.push(snapshot(row)?);
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 impl SnapshotReader for PostgresSnapshots {

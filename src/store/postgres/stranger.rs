@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_secs(1);
 
 /// What asks a Postgres for TLS: a length and a number
 /// (<https://www.postgresql.org/docs/current/protocol-message-formats.html>, SSLRequest).
-const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+pub(super) const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// What a Redis answers, and a web server complains of.
 const LINE: &[u8] = b"PING\r\n\r\n";

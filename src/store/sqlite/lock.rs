@@ -4,7 +4,7 @@
 //! clean end; one that a killed process left behind holds nothing.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -32,8 +32,7 @@ impl WriterLock {
             cause: Reason::new(format!("cannot lock {}: {error}", path.display()), error),
         };
         for _ in 0..TRIES_MAX {
-            let mut file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(cannot)?;
+            let mut file = open(&path).map_err(cannot)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(held(pipeline, &mut file)),
@@ -56,8 +55,26 @@ impl Drop for WriterLock {
     }
 }
 
+/// Opens the lock file, or makes it. Follows no link: what one leads to is not ours to write into.
+fn open(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match std::fs::symlink_metadata(path) {
+        // What is put there meanwhile is not opened.
+        Err(error) if error.kind() == ErrorKind::NotFound => match options.create_new(true).open(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => options.create_new(false).open(path),
+            made => made,
+        },
+        Err(error) => Err(error),
+        Ok(found) if found.is_file() && found.nlink() == 1 => options.open(path),
+        Ok(_) => Err(std::io::Error::other("it is a link, or no file; expected none, or one of ours: remove it")),
+    }
+}
+
+/// Whether the file is the one at the path itself, and nowhere else.
 fn is_file_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), std::fs::metadata(path)) {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(ours), _) if ours.nlink() > 1 => false,
         (Ok(ours), Ok(there)) => ours.ino() == there.ino() && ours.dev() == there.dev(),
         _ => false,
     }

@@ -62,11 +62,19 @@ pub(super) fn open(path: &Path, plan: StorePlan) -> Result<Box<dyn Store>, Store
 
 /// See [`super::open_outbox`].
 pub(super) fn open_outbox(path: &Path, pipeline: &str) -> Result<Box<dyn Outbox>, StoreError> {
-    Ok(Box::new(SqliteOutbox::new(StoreName(path.to_owned()), pipeline.to_owned())))
+    let name = StoreName(path.to_owned());
+    check_names(path, &name)?;
+    Ok(Box::new(SqliteOutbox::new(name, pipeline.to_owned())))
 }
 
 /// See [`super::open_snapshots`].
 pub(super) fn open_snapshots(path: &Path) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    if has_more_names(path) {
+        tracing::warn!(
+            "{} has other names (hard links): what is committed under one of those may not be shown",
+            StoreName(path.to_owned()).text()
+        );
+    }
     Ok(Box::new(SqliteSnapshots::open(path)?))
 }
 
@@ -132,6 +140,7 @@ impl SqliteStore {
         let name = StoreName(path.to_owned());
         let patience = Patience::new(name.clone(), held_max, Arc::clone(&plan.stop));
         check_place(path, &name)?;
+        check_names(path, &name)?;
         let lock = WriterLock::take(&one_name(path), &plan.pipeline, &name)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(|error| name.unopened(error))?;
@@ -140,6 +149,7 @@ impl SqliteStore {
             tables::prepare(&mut connection, &name, &plan)
         })?;
         let statements = Statements::new(&plan.schema);
+        check_names(path, &name)?;
         let file = file_number(path).ok_or_else(|| name.cannot_open("it was removed just now"))?;
         Ok(Self { connection, name, plan, statements, file, patience, _lock: lock })
     }
@@ -181,6 +191,22 @@ fn check_place(path: &Path, name: &StoreName) -> Result<(), StoreError> {
         return Err(name.cannot_open(format!("there is no folder {}", folder.display())));
     }
     Ok(())
+}
+
+/// Refuses a file with more than one name: each would have a log of its own, and a writer under another name would not see
+/// what is in this one's.
+fn check_names(path: &Path, name: &StoreName) -> Result<(), StoreError> {
+    match has_more_names(path) {
+        true => Err(name.cannot_open(
+            "the file has other names (hard links), and SQLite keeps a log beside each: what is committed under one name is \
+             lost under another; remove the other names, or copy the file",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn has_more_names(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.nlink() > 1)
 }
 
 /// Sets up a connection that writes.

@@ -2,6 +2,8 @@
 
 /// Who may connect and how: TLS, passwords, rights, poolers.
 mod connecting;
+/// Passwords in clear, variables of libpq, servers that stop in the middle of an answer.
+mod guarded;
 /// A server that goes away: what waits, what goes on by itself, what a stop does not wait for.
 mod outages;
 /// A database that may only be read, and settings that change nothing.

@@ -22,6 +22,8 @@ pub enum Fault {
     CutAfter,
     /// Nothing goes on any more, and nobody is told.
     Stall,
+    /// The server has answered; the client sees a half of that, and then nothing.
+    Half,
     /// It takes longer.
     Delay(Duration),
     /// Something happens before it is let through.
@@ -123,6 +125,8 @@ struct Way {
     is_asked: AtomicBool,
     /// That answer is not to arrive.
     is_swallowed: AtomicBool,
+    /// Only a half of it is to arrive.
+    is_halved: AtomicBool,
 }
 
 impl Shared {
@@ -184,6 +188,7 @@ impl Shared {
                 let _ = self.life.recv();
                 return None;
             }
+            Some(Fault::Half) => way.is_halved.store(true, Ordering::Release),
             Some(Fault::Delay(span)) => wait(span),
             Some(Fault::Before(act)) => act(),
         }
@@ -207,6 +212,11 @@ impl Shared {
                 }
                 ready.clear();
                 continue;
+            }
+            if way.is_halved.load(Ordering::Acquire) {
+                client.write_all(&ready[..ready.len() / 2]).ok()?;
+                let _ = self.life.recv();
+                return None;
             }
             // What ends an answer must not arrive before the next request counts as one.
             if is_end {

@@ -98,6 +98,11 @@ impl Project {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.args(args).current_dir(self.dir.path()).env_remove("DATABASE_URL").env_remove("REDIS_URL");
+        let of_libpq =
+            std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("PG"));
+        for name in of_libpq {
+            command.env_remove(name);
+        }
         if let Some(url) = self.url() {
             command.env("DATABASE_URL", url);
         }

@@ -101,6 +101,25 @@ if not status and ahead then
   if now and tonumber(seq) > now + ahead then return redis.error_reply(string.format("AHEAD %.0f", now)) end
 end
 
+-- A document that is there and not in the index is not this region's. But where its key or its id has the region's name
+-- and nothing of it changes, Redis has let the index go.
+local is_apart = string.find(doc_template, "<region>", 1, true) ~= nil
+local is_named = is_apart or string.sub(id, 1, #region + 1) == region .. "."
+local function is_taken(key)
+  return redis.call("EXISTS", key) == 1 and not (is_named and redis.call("GET", key) == document)
+end
+
+if not status and newest ~= id then
+  local place = redis.pcall("ZSCORE", index_key, id)
+  if type(place) == "table" then return redis.error_reply(place.err .. ": " .. index_key) end
+  -- Past its time to live, an id that regions share may be another region's by now.
+  if place and not is_apart and tonumber(place) < tonumber(oldest) then place = false end
+  local copies = at_key and string.find(at_template, "<id>", 1, true)
+  if not place and (is_taken(doc_key) or copies and is_taken(at_key)) then
+    return redis.error_reply("TAKEN the document is there and not in the index")
+  end
+end
+
 if status then
   -- The same may be what an attempt has left that was cut short by the server itself.
   if status == "same" then redis.call("DEL", live_key) end
@@ -137,8 +156,9 @@ else
     redis.pcall("PEXPIRE", store_key, ttl)
   end
   for _, old in ipairs(past) do
-    -- While a slot moves, a key that has gone ahead is left to the next time.
-    if old ~= id and type(redis.pcall("DEL", name(doc_template, old))) == "number" then
+    -- While a slot moves, a key that has gone ahead is left to the next time. A key that regions share expires by
+    -- itself: it may be another region's by now.
+    if old ~= id and (not is_apart or type(redis.pcall("DEL", name(doc_template, old))) == "number") then
       redis.pcall("ZREM", index_key, old)
     end
   end
