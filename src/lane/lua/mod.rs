@@ -230,7 +230,7 @@ impl ScriptEngine {
         for piece in pieces::PIECES.iter() {
             pieces::load(&self.lua, &inner, piece)?;
         }
-        self.lua.set_type_metatable::<LuaNumber>(Some(inner.get("number_meta")?));
+        pieces::set_type_metatables(&self.lua, &inner)?;
         // Set once, here.
         let _ = self.host.inner.set(Inner::new(&self.lua, &inner)?);
         let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load_script.call(text)?;

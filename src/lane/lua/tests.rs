@@ -9,12 +9,16 @@ use crate::model::value::ColumnType;
 fn harness(lua: &Lua) -> LuaResult<LuaTable> {
     let real = lua.create_table()?;
     host::numeric_functions(lua, &real)?;
+    host::script_functions(lua, &real)?;
     real.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
     let load = |lua: &Lua, (host, kinds, last): (LuaTable, LuaTable, String)| {
         let inner = pieces::inner_table(lua, host, kinds, "handlers.lua")?;
         let end = pieces::PIECES.iter().position(|piece| piece.name == last);
         for piece in &pieces::PIECES[..=end.ok_or_else(|| LuaError::runtime(format!("no piece {last}")))?] {
             pieces::load(lua, &inner, piece)?;
+        }
+        if last == "sandbox" {
+            pieces::set_type_metatables(lua, &inner)?;
         }
         Ok(inner)
     };
@@ -54,7 +58,7 @@ macro_rules! lua_tests {
 }
 
 lua_tests! {
-    layout_is_checked kinds_and_types rows writes undo journal sweep seal events numeric arithmetic queries calls adds
+    layout_is_checked kinds_and_types rows writes undo journal sweep seal events numeric arithmetic queries calls adds keeping
 }
 
 /// Some locals are always left in each file's main function, which may have 200.
