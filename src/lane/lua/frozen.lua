@@ -117,7 +117,7 @@ local function make_ready(meta)
   end
   guard(meta)
   if is_loading then return end
-  local own = host.metatable(meta)
+  local own = rawmeta(meta) ~= nil and host.metatable(meta) or nil
   if frozen_metas[own] == nil then freeze(meta, own, nil) end
   ready[meta] = true
 end

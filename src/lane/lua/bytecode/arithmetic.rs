@@ -16,7 +16,7 @@ const SOURCES_OF_LARGE: [&[u8]; 3] = [b"maxinteger", b"mininteger", b"unpack"];
 pub(super) fn makes_large(function: &Function) -> bool {
     let makes_large = |word: &u32| match operation(*word) {
         op::MUL | op::FIRST_BITS..=op::LAST_BITS_OF_CONSTANTS | op::BAND..=op::SHR | op::BNOT => true,
-        op::MULK => matches!(function.constants.get((word >> 24) as usize), Some(Constant::Integer(_))),
+        op::MULK => matches!(function.constants.get(op::third(*word) as usize), Some(Constant::Integer(_))),
         _ => false,
     };
     let is_source = |constant: &Constant| match constant {
@@ -49,7 +49,7 @@ pub(super) fn mark(function: &mut Function, is_all: bool, is_sure: bool) {
     let is_in_loop = loops(function);
     for (at, is_in_loop) in is_in_loop.into_iter().enumerate() {
         let &[word, behind] = function.code.get(at..at + 2).unwrap_or_default() else { break };
-        let is_large_constant = || match function.constants.get((word >> 24) as usize) {
+        let is_large_constant = || match function.constants.get(op::third(word) as usize) {
             Some(Constant::Integer(value)) => is_large(*value),
             _ => false,
         };

@@ -134,16 +134,18 @@ fn constructors(function: &Function) -> Vec<bool> {
     for (at, word) in code.iter().enumerate().filter(|(_, word)| operation(**word) == op::NEWTABLE) {
         let table = register(*word);
         for (at, word) in code.iter().enumerate().skip(at + 1) {
+            // What else holds the table may pass it on.
+            let is_passed_on = op::reads(*word, table);
             let goes_on = match operation(*word) {
                 op::SETTABLE | op::SETI | op::SETFIELD | op::SETLIST => {
                     is_new[at] |= register(*word) == table && !is_target[at];
-                    true
+                    !is_passed_on
                 }
                 // What they write to is no register of this function.
-                op::SETTABUP | op::SETUPVAL | op::MMBIN..=op::MMBINK | op::EXTRAARG => true,
+                op::SETTABUP | op::SETUPVAL | op::MMBIN..=op::MMBINK | op::EXTRAARG => !is_passed_on,
                 op::CLOSURE => register(*word) > table && !captures(*word, table),
                 op::JMP..=op::TEST_LAST | op::TAILCALL..=op::TFORLOOP => false,
-                _ => register(*word) > table,
+                _ => register(*word) > table && !is_passed_on,
             };
             if !goes_on || is_target[at] {
                 break;
@@ -264,4 +266,168 @@ fn readers(function: &Function, found: &Found) -> Option<Vec<Function>> {
         Some(reader)
     };
     shared.chunks(READ_TOGETHER).map(reader).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mlua::prelude::*;
+
+    use super::super::dump;
+    use super::*;
+
+    fn compiled(text: &str) -> Function {
+        let code = Lua::new().load(text).set_name("@script.lua").into_function().expect("a script").dump(false);
+        dump::read(&code).expect("the Lua that is built in")
+    }
+
+    fn kept(text: &str) -> Function {
+        let mut main = compiled(text);
+        keep(&mut main).expect("a script that is not too large");
+        main
+    }
+
+    /// A VM that gives a probe, and counts what is handed out.
+    fn vm() -> Lua {
+        let lua = Lua::new();
+        let metas: (LuaTable, LuaTable) = lua
+            .load("handed_out = 0 return { __mode = function() return {} end }, { __mode = function() handed_out = handed_out + 1 end }")
+            .eval()
+            .expect("metatables");
+        lua.set_type_metatable::<LuaNumber>(Some(metas.0));
+        lua.set_type_metatable::<LuaFunction>(Some(metas.1));
+        lua
+    }
+
+    /// What the script returns, as a text; or its error.
+    fn run(lua: &Lua, main: &Function) -> String {
+        let code = dump::write(main).expect("a form");
+        match lua.load(code).set_name("@script.lua").set_mode(mlua::chunk::ChunkMode::Binary).call::<LuaMultiValue>(())
+        {
+            Ok(values) => values.iter().map(|value| format!("{} ", value.to_string().expect("a text"))).collect(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn compares(main: &Function) -> usize {
+        let own =
+            main.code.windows(2).filter(|pair| operation(pair[0]) == op::EQ && pair[1] == op::jump(0).unwrap_or(0));
+        own.count() + main.functions.iter().map(compares).sum::<usize>()
+    }
+
+    /// Jumps of all kinds over what is put in, and back.
+    const PROGRAMS: [&str; 14] = [
+        "local t = {} for i = 1, 10 do if i % 2 == 0 then t[i] = i else t[#t + 1] = -i end t.n = i end return #t, t.n, t[10]",
+        "local t = {} for i = 10, 1, -3 do t[i] = i t.last = i end return t.last, t[10], t[1]",
+        "local t = {} for i = 5, 1 do t[i] = i end t.x = 1 return next(t)",
+        "local t, n = { a = 1 }, 0 for k, v in pairs({ x = 1, y = 2 }) do t[k] = v n = n + v end return t.x, t.y, n",
+        "local t, i = {}, 0 while i < 5 do i = i + 1 if i == 2 then goto on end t[i] = i if i == 4 then break end ::on:: end return #t, t[1], t[3], t[4]",
+        "local t, i = {}, 0 repeat local j = i t[j] = function() i = i + 1 return j end i = i + 1 until t[j]() >= 3 return i, t[0](), t[3]()",
+        "local t = { a = { b = {} } } t.a.b.c = t.a and t.a.b and 1 or 2 t.a.b[1] = not t.x t['k' .. 1] = t.a.b.c == 1 return t.a.b.c, t.a.b[1], t.k1",
+        "local function f(...) local t = {} t.n = select('#', ...) t[1] = ... return t end local t = f(1, 2) t.z = 3 return t.n, t[1], f().n, t.z",
+        "local t = setmetatable({}, { __newindex = function(t, k, v) rawset(t, k, v * 2) end }) t.a = 2 t[1] = 3 return t.a, t[1]",
+        "local t, u = {}, {} t.u, t.a, u.b, t[1] = u, 1, 2, u u.b, t.a = t.a, u.b return t.a, u.b, t[1].b",
+        "local t = {} function t.f(n) if n == 0 then return 'end' end t.n = n return t.f(n - 1) end return t.f(100), t.n",
+        "local t = {} local function each(f) for i = 1, 3 do f(i) end end each(function(i) t[i] = i each(function(j) t[i * j] = j end) end) return #t, t[9], t[6]",
+        "local t = {} do local x <close> = setmetatable({}, { __close = function() t.closed = 1 end }) t.open = 1 end return t.open, t.closed",
+        "local fs = {} for i = 1, 3 do local n = i fs[i] = function() n = n + 10 return n end end return fs[1](), fs[1](), fs[2](), fs[3]()",
+    ];
+
+    #[test]
+    fn a_script_does_what_it_did() {
+        for text in PROGRAMS {
+            let (before, after) = (compiled(text), kept(text));
+            assert_ne!(before, after, "{text}");
+            assert_eq!(run(&vm(), &before), run(&vm(), &after), "{text}");
+        }
+        for (before, after) in [("x", "t.x"), ("self", "self.x"), ("f", "t[f]")] {
+            // Jumps that become longer, many functions, and lines that are listed apart.
+            let assigned: String =
+                (0..400).map(|at| format!("if t[{at}] then t[{at}] = {at} end {after} = {at}\n")).collect();
+            let text = format!(
+                "local t, {before} = {{ [399] = 1 }}, {{}} for _ = 1, 2 do {assigned} end return t[399], {after}, error('line')"
+            );
+            assert_eq!(run(&vm(), &compiled(&text)), run(&vm(), &kept(&text)), "{before}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_lines_and_variables_that_they_did() {
+        for text in [
+            "local t = {}\n\nfor i = 1, 2 do\n  t.a = 1\n  t.b.c = 1\nend",
+            "local row\nrow.n = 1",
+            "local t = {}\nfunction t.f(list)\n  list[1] = 1\nend\nt.f()",
+            "local t\nlocal function f()\n  t.x = 1\nend\nf()",
+            "local t = {}\nlocal function f() t.n = (t.n or 0) + 1\n return t.n + t.x end\nf()",
+        ] {
+            let [before, after] = [compiled(text), kept(text)].map(|main| run(&vm(), &main));
+            assert!(before.contains("script.lua:"), "{before}");
+            assert_eq!(before.lines().next(), after.lines().next(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_compared_before_a_write_unless_it_is_new() {
+        for (body, count) in [
+            ("t.x = 1", 1),
+            ("t[1] = 1", 1),
+            ("t[u] = 1", 1),
+            ("g = 1", 0),
+            ("return t.x, t[1], #t", 0),
+            ("return { a = 1, b = u.x, [u] = 2, 3, 4 }", 0),
+            ("return { a = 1, b = { c = t, d = u } }", 0),
+            ("local n = {} n.a = u n.b = u", 0),
+            ("local n = {} n.a = u and 1 n.b = 2", 2),
+            ("local n = {} for i = 1, 2 do n.a = i n = t end", 1),
+            ("local n = {} local function f() n = t end n.a = 1", 1),
+            ("local n if u then n = {} end n.a = 1", 1),
+            ("local n = {} n = t n.a = 1", 1),
+            ("local n = {} f(n) n.a = 1", 1),
+            ("local n = {} n:f() n.a = 1", 1),
+            ("local n = {} u[n] = 1 n.a = 1", 2),
+            ("local n = {} u.x = n n.a = 1", 2),
+            ("local n = {} n.n = n n.a = 1", 1),
+            ("local n = {} g = n n.a = 1", 1),
+            ("local n = {} ::again:: n.a = 1 n = t goto again", 1),
+        ] {
+            let text = format!("local function f(t, u) {body} end");
+            assert_eq!(compares(&kept(&text)), count, "{body}");
+        }
+        assert_eq!(compares(&kept("local t = {} function f() t.x = 1 t[1] = 2 end")), 2);
+        assert_eq!(compares(&kept("local e = {} do local _ENV = e function f() x = 1 end end")), 2);
+    }
+
+    #[test]
+    fn closures_are_handed_out_while_the_main_chunk_runs() {
+        for (text, count) in [
+            ("function f() return g end", 0),
+            // One ends the loading.
+            ("local a = 1 function f() return a end", 2),
+            ("local a = 1 function f() return function() return a end end f() f()", 4),
+            ("local function f(x) return function() return x end end f(1) f(2)", 3),
+        ] {
+            let lua = vm();
+            assert_eq!(run(&lua, &kept(text)), "", "{text}");
+            assert_eq!(lua.globals().get::<usize>("handed_out").expect("a number"), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_script_may_be_as_large_as_lua_lets_it_be() {
+        let locals = |count: usize| (0..count).map(|at| format!("local v{at} = {at} ")).collect::<String>();
+        let sum = |count: usize| (0..count).map(|at| format!("v{at}")).collect::<Vec<_>>().join(" + ");
+        let text =
+            format!("{} local t = {{}} local function f() t.x = {} return t.x end return f()", locals(190), sum(190));
+        assert_eq!(run(&vm(), &compiled(&text)), run(&vm(), &kept(&text)));
+        let arguments = (0..251).map(|at| at.to_string()).collect::<Vec<_>>().join(", ");
+        let text = format!("local t = g t.x = select('#', {arguments}) return t.x");
+        assert!(keep(&mut compiled(&text)).expect_err("no room").contains("too many locals"));
+    }
+
+    #[test]
+    fn globals_are_not_exchanged() {
+        for (text, line) in [("_ENV = {}", 1), ("\nlocal function f()\n return function() _ENV = nil end end", 3)] {
+            let problem = keep(&mut compiled(text)).expect_err("refused");
+            assert!(problem.starts_with(&format!("script.lua:{line}: _ENV")), "{problem}");
+        }
+    }
 }

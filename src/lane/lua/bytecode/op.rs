@@ -6,8 +6,12 @@ pub(super) const LOADI: u32 = 1;
 pub(super) const LOADK: u32 = 3;
 pub(super) const LOADFALSE: u32 = 5;
 pub(super) const LOADTRUE: u32 = 7;
+const LOADNIL: u32 = 8;
 pub(super) const GETUPVAL: u32 = 9;
 pub(super) const SETUPVAL: u32 = 10;
+const GETTABUP: u32 = 11;
+const GETI: u32 = 13;
+const GETFIELD: u32 = 14;
 pub(super) const SETTABUP: u32 = 15;
 pub(super) const SETTABLE: u32 = 16;
 pub(super) const SETI: u32 = 17;
@@ -67,6 +71,25 @@ pub(super) fn register(word: u32) -> u32 {
 /// B, as a number.
 pub(super) fn second(word: u32) -> u32 {
     word >> 16 & 0xff
+}
+
+/// C, as a number.
+pub(super) fn third(word: u32) -> u32 {
+    word >> 24
+}
+
+/// Whether an instruction reads a register as more than the table that it writes to. It may say so of one that does not.
+pub(super) fn reads(word: u32, of: u32) -> bool {
+    let (is_b, is_c) = (second(word) == of, third(word) == of);
+    let is_value = is_c && word & FLAG == 0;
+    match operation(word) {
+        MOVE | GETI | GETFIELD => is_b,
+        LOADI..=LOADNIL | GETUPVAL | GETTABUP | NEWTABLE | SETLIST | CLOSURE..=EXTRAARG => false,
+        SETUPVAL => register(word) == of,
+        SETTABUP | SETI | SETFIELD => is_value,
+        SETTABLE => is_b || is_value,
+        _ => is_b || is_c,
+    }
 }
 
 /// Bx, as a number.

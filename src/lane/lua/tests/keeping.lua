@@ -196,6 +196,8 @@ function tests.tables_are_read_only_once_it_is_loaded()
     "local t = {} local function f() t = cache end f() t.a = 5",
     "local o = setmetatable({}, { __newindex = cache }) o.a = 5",
     "local m = {} local o = setmetatable({}, m) m.__newindex = cache o.a = 5",
+    "local m = { __newindex = 1 } local o = setmetatable({}, m) m.__newindex = cache o.a = 5",
+    "local m = { __newindex = 1 } local o = setmetatable({}, m) m['__new' .. 'index'] = cache o.a = 5",
     "array(cache.list)[1] = 1 cache.list[1] = 5",
   }) do
     fails(head, body, "handlers.lua", "read-only")
