@@ -14,6 +14,15 @@ pub(super) struct Piece {
     code: LuaResult<Vec<u8>>,
 }
 
+#[cfg(test)]
+impl Piece {
+    /// The same piece with its code changed.
+    pub(super) fn changed(&self, change: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>) -> Self {
+        let code = self.code.clone().and_then(|code| change(&code).map_err(LuaError::runtime));
+        Self { name: self.name, code }
+    }
+}
+
 /// In the order in which they are loaded: each asks only for what those before it give.
 pub(super) const FILES: [(&str, &str); 26] = [
     ("layout", include_str!("layout.lua")),

@@ -37,6 +37,14 @@ pub(super) fn check(code: &[u8], is_all: bool) -> Result<Checked, String> {
     Ok(Checked { code, is_sure })
 }
 
+/// The same code, changed as far as it lets be known what it keeps.
+#[cfg(test)]
+pub(super) fn kept(code: &[u8]) -> Result<Vec<u8>, String> {
+    let mut main = dump::read(code).ok_or("not of the Lua that is built in")?;
+    keeping::keep(&mut main)?;
+    dump::write(&main).ok_or_else(|| "too large".into())
+}
+
 #[cfg(test)]
 mod tests {
     use mlua::Lua;
