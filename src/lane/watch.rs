@@ -23,6 +23,8 @@ pub(crate) enum Task {
     Idle,
     /// Loading the handlers.
     Loading,
+    /// Letting go of the handlers and their rows.
+    Closing,
     /// Events of a lane; the first of the current chunk is at `base`.
     Events { round: Arc<Round>, lane: usize, base: usize },
     /// Taking out what a batch changed; not the handler's time.
@@ -70,7 +72,7 @@ impl Watch {
     /// What is being handled.
     pub(crate) fn place(&self) -> Place {
         match &*self.activity.lock().unwrap_or_else(PoisonError::into_inner) {
-            Task::Idle | Task::Loading => Place::Loading,
+            Task::Idle | Task::Loading | Task::Closing => Place::Loading,
             Task::Sealing => Place::Sealing,
             Task::Snapshot { region, block } => Place::Snapshot { region: Arc::clone(region), block: block.get() },
             Task::Events { round, lane, base } => {

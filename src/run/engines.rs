@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
-use crate::lane::watch::{Watch, Watcher};
+use crate::lane::watch::{Task, Watch, Watcher};
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, LoadStats, Place};
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, Depth};
@@ -35,6 +35,8 @@ pub(super) struct EnginePool {
     plan: EnginePlan,
     pool: rayon::ThreadPool,
     slots: Vec<EngineSlot>,
+    /// Whether a handler hangs: its thread is lost.
+    is_stuck: bool,
 }
 
 struct EngineSlot {
@@ -71,7 +73,7 @@ impl EnginePool {
             clock: BatchClock::default(),
         };
         let slots = (0..threads * ENGINES_PER_THREAD).map(slot).collect();
-        Ok(Self { plan, pool, slots })
+        Ok(Self { plan, pool, slots, is_stuck: false })
     }
 
     /// How many engines there may be.
@@ -142,6 +144,7 @@ impl EnginePool {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if let Some(stuck) = self.stuck(&mut waiting) {
+                        self.is_stuck = true;
                         return Err(stuck);
                     }
                 }
@@ -213,6 +216,41 @@ impl EnginePool {
     }
 }
 
+impl Drop for EnginePool {
+    /// Closes the engines, in parallel and under the watch: what a handler's own values do then is the user's code too.
+    fn drop(&mut self) {
+        let (sender, closed) = bounded(self.slots.len());
+        let mut waiting = Vec::new();
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            let Some(engine) = slot.engine.take() else { continue };
+            slot.watch.begin(Task::Closing);
+            waiting.push((at, Watcher::new(Arc::clone(&slot.watch))));
+            let sender = sender.clone();
+            // Contract of a lane task. In: an engine. Out: one answer. Touches: its engine only. Ends: when it is closed.
+            self.pool.spawn(move || {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(engine)));
+                // Nobody waits any more if it took too long.
+                let _ = sender.send(at);
+            });
+        }
+        drop(sender);
+        // Without all of its threads the pool may never come to them.
+        while !waiting.is_empty() && !self.is_stuck {
+            match closed.recv_timeout(WAIT_STEP) {
+                Ok(at) => waiting.retain(|(slot, _)| *slot != at),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.stuck(&mut waiting).is_some() {
+                        self.is_stuck = true;
+                        let (handler, limit) = (self.plan.factory.name(), self.plan.timeout.as_millis());
+                        tracing::warn!("{handler}: closing it took longer than {limit} ms (handlers.timeout)");
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    }
+}
+
 /// Of two errors, the one whose event comes first, so that a run fails with the same message every time.
 fn earlier(first: Option<LaneError>, second: LaneError) -> LaneError {
     let rank = |error: &LaneError| match error {
@@ -223,5 +261,122 @@ fn earlier(first: Option<LaneError>, second: LaneError) -> LaneError {
     match first {
         Some(first) if rank(&first) <= rank(&second) => first,
         _ => second,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use crossbeam_channel::Receiver;
+
+    use super::*;
+    use crate::lane::{FailedEvent, Round, SealedRows};
+    use crate::model::ids::{BlockNo, RegionNo};
+    use crate::store::{RowReader, StoreError};
+
+    /// An engine, and what makes one, whose closing waits for the end of a channel.
+    struct Holds(Mutex<Option<Receiver<()>>>);
+
+    impl Drop for Holds {
+        fn drop(&mut self) {
+            if let Ok(Some(receiver)) = self.0.get_mut().map(Option::take) {
+                let _ = receiver.recv();
+            }
+        }
+    }
+
+    impl EngineFactory for Holds {
+        fn build(&self, _: EngineContext) -> Result<Box<dyn Engine>, LaneError> {
+            Ok(Box::new(Holds(Mutex::new(self.0.lock().expect("no panic").take()))))
+        }
+
+        fn has_snapshots(&self) -> bool {
+            false
+        }
+
+        fn name(&self) -> String {
+            "holds".into()
+        }
+    }
+
+    impl Engine for Holds {
+        fn run(&mut self, _: &Arc<Round>, _: &[usize]) -> Result<Vec<FailedEvent>, LaneError> {
+            Ok(Vec::new())
+        }
+
+        fn snapshot(&mut self, _: RegionNo, _: &Arc<str>, _: BlockNo) -> Result<Option<String>, LaneError> {
+            Ok(None)
+        }
+
+        fn seal(&mut self, _: Option<BlockNo>) -> Result<SealedRows, LaneError> {
+            Ok(SealedRows::default())
+        }
+
+        fn forget(&mut self) -> Result<(), LaneError> {
+            Ok(())
+        }
+
+        fn begin_batch(&mut self, _: BatchClock) -> Result<(), LaneError> {
+            Ok(())
+        }
+
+        fn memory_bytes(&self) -> usize {
+            0
+        }
+
+        fn changed_rows(&self) -> u64 {
+            0
+        }
+
+        fn trim(&mut self, _: usize) -> Result<(), LaneError> {
+            Ok(())
+        }
+    }
+
+    struct NoReader;
+
+    impl OpenReader for NoReader {
+        fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+            Err(StoreError::other("no rows are read"))
+        }
+    }
+
+    /// A pool with one engine, whose closing waits for the end of a channel.
+    fn pool(timeout: Duration, receiver: Receiver<()>) -> EnginePool {
+        let mut pool = EnginePool::new(EnginePlan {
+            factory: Arc::new(Holds(Mutex::new(Some(receiver)))),
+            schema: Arc::default(),
+            is_empty: Arc::default(),
+            readers: Arc::new(NoReader),
+            field_types: Arc::default(),
+            undo_depth: Depth::new(0),
+            memory_bytes: usize::MAX,
+            timeout,
+            loads: Arc::default(),
+            puts_aside: false,
+        })
+        .expect("threads");
+        let job: Job<()> = Box::new(|_| Ok(()));
+        pool.each(BatchClock::default(), vec![(0, job)]).expect("an engine");
+        pool
+    }
+
+    #[test]
+    fn what_does_not_close_is_left_behind() {
+        let (sender, receiver) = bounded(0);
+        drop(pool(Duration::from_millis(20), receiver));
+        // Nobody has let it close yet.
+        drop(sender);
+    }
+
+    #[test]
+    fn closing_is_waited_for() {
+        let (sender, receiver) = bounded(0);
+        let held = pool(Duration::from_secs(3600), receiver);
+        let closer = std::thread::spawn(move || drop(held));
+        // Taken only by an engine that is being closed.
+        sender.send(()).expect("an engine that is being closed");
+        closer.join().expect("no panic");
     }
 }

@@ -124,7 +124,7 @@ const FAILING: &[Case] = &[
     ("set of a number", "ctx.thing:set(\"a\", 5)", &["thing:set: expected a table of columns, got integer 5"]),
     ("a global", "counter = 1", &["globals are read-only", "counter", "keep state in entities"]),
     ("_G", "_G.counter = 1", &["globals are read-only", "counter"]),
-    ("a library", "string.x = 1", &["globals are read-only", "x"]),
+    ("a library", "string.x = 1", &["string is read-only", "keep state in entities", "in: string.x = 1"]),
     ("ctx", "ctx.x = 1", &["ctx is read-only", "x"]),
     ("ctx.region", "ctx.region = \"s\"", &["ctx is read-only", "region"]),
     ("ctx.block", "ctx.block = 7", &["ctx is read-only", "block"]),

@@ -40,6 +40,8 @@ mod held_file;
 mod histories;
 /// The house itself: which room imports which, and how long files and functions are.
 mod house;
+/// What a script keeps between calls: refused, or read-only.
+mod keeping;
 /// What comes late, was changed or is gone is told, left out, or handled in its place.
 mod late;
 /// The memory budget: rows are let go and come back, and the state is the same.

@@ -325,7 +325,7 @@ fn ordinary_lua_works() {
       local count = 0
       for name in pairs(_G) do count = count + (name == "Stack" and 1 or 0) end
       for key in pairs(setmetatable({ a = 1 }, { __metatable = false })) do count = count + #key end
-      assert(count == 2 and Locked.x == 1 and getmetatable(Locked) == false and next(_G) ~= nil)
+      assert(count == 2 and Locked.x == 1 and getmetatable(Locked) == "locked" and next(_G) ~= nil)
       local ok, problem = pcall(error, { code = 1 })
       assert(not ok and problem.code == 1)
       ctx.thing:set("list", { j = e.list })

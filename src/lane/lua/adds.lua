@@ -13,7 +13,7 @@ local puts_aside, log_write = inner.puts_aside, inner.log_write
 
 local setmeta, rawget, type = setmetatable, rawget, type
 local next, ipairs, tostring = next, ipairs, tostring
-local move, concat = table.move, table.concat
+local move, concat, format = table.move, table.concat, string.format
 local numeric_meta, hints, text_of, template = numbers.meta, numbers.hints, numbers.text, inner.template
 
 -- What the change that is being computed writes: places in the row, and the cells. Nothing of the row changes before
@@ -36,7 +36,7 @@ local function refuse_sum(kind, id, name, problem)
 end
 
 local function leaves_bigint(kind, id, name, was, value)
-  local sum = ("%d + %d leaves the 64 bits of a bigint; a numeric column has no such end"):format(was, value)
+  local sum = format("%d + %d leaves the 64 bits of a bigint; a numeric column has no such end", was, value)
   refuse_sum(kind, id, name, sum)
 end
 
@@ -254,7 +254,7 @@ local COMPILED_MAX <const> = 12 -- number columns at most of a kind whose `add` 
 
 -- How cell `offset` of the row at `at` in the list `d` is written.
 local function cell(offset)
-  return offset == 0 and "d[at]" or ("d[at + %d]"):format(offset)
+  return offset == 0 and "d[at]" or format("d[at + %d]", offset)
 end
 
 -- What is added to each type of column: `v` is checked, `$own` is what the cell will be (of a numeric, `$low` is the
@@ -347,7 +347,7 @@ local function compile_add(kind, columns)
     local sum, offset = SUMS[column.type], kind.first[at]
     if sum then
       local own, low = "c" .. offset, "c" .. offset + 1
-      local name, is_numeric = ("%q"):format(column.name), column.type == "numeric"
+      local name, is_numeric = format("%q", column.name), column.type == "numeric"
       local parts = { name = name, own = own, low = low, offset = offset, check = kind.check_lines[column.name] }
       parts.cell, parts.second = cell(offset), cell(offset + 1)
       local from = "v" .. offset
@@ -374,8 +374,8 @@ local function compile_add(kind, columns)
     journal = puts_aside and "log_write(state, id, false)" or "",
     row_batch = cell(kind.batch_at),
     row_writer = cell(kind.writer_at),
-    note_row = has_history and ("if %s ~= S[%d] then note_row(state, id, d, at) end"):format(block, BLOCK) or "",
-    note_block = has_history and ("%s = S[%d]"):format(block, BLOCK) or "",
+    note_row = has_history and format("if %s ~= S[%d] then note_row(state, id, d, at) end", block, BLOCK) or "",
+    note_block = has_history and format("%s = S[%d]", block, BLOCK) or "",
   })
   local function slowly(state, id, changes)
     return change_slowly(kind, "add", add, state, id, changes)

@@ -139,6 +139,7 @@ end
 return {
   number_meta = number_meta,
   unsure = unsure,
+  script_line = script_line,
   set_script_text = function(text)
     script_text = text
   end,

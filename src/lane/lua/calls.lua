@@ -9,6 +9,7 @@ local failure_text, tick = inner.failure_text, host.tick
 local puts_aside, begin_call, undo_call, uncount_rows =
   inner.puts_aside, inner.begin_call, inner.undo_call, inner.uncount_rows
 local pcall, error, min, sunpack = pcall, error, math.min, string.unpack
+local text_meta = getmetatable("")
 local co_create, co_resume, co_status = coroutine.create, coroutine.resume, coroutine.status
 
 local handlers -- of the script as it runs now: on_event, on_snapshot
@@ -16,18 +17,23 @@ local checked -- the same, with all arithmetic checked
 local load_less -- gives those with less of it checked, and whether they are sure of large integers all the same
 local is_sure = true
 
+-- The script goes on in one of its forms: its handlers, and its methods of texts.
+local function use(found)
+  handlers, text_meta.__index = found, found.texts
+end
+
 -- A large integer came: from the next event on all arithmetic is checked.
 local function check_all()
-  handlers, is_sure, load_less = checked, true, nil
+  if checked then use(checked) end
+  is_sure, load_less = true, nil
 end
 
 -- No large integer came so far.
 local function check_less()
   if not load_less then return end
   local found, found_sure = load_less()
-  if found then
-    handlers, is_sure = found, found_sure
-  end
+  if found then is_sure = found_sure end
+  use(found or checked)
 end
 
 -- The events being handled: runs of one shape, each behind the shape's number and its length.
@@ -197,7 +203,8 @@ return {
   pass_over = pass_over,
   snapshot = snapshot,
   set_handlers = function(found, less)
-    handlers, checked, load_less = found, found, less
+    checked, load_less = found, less
+    use(found)
   end,
   check_all = check_all,
   check_less = check_less,

@@ -4,7 +4,7 @@ local inner = ...
 local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.run_state, inner.numbers, inner.hidden
 local rawmeta, setmeta, rawset, rawequal = getmetatable, setmetatable, rawset, rawequal
 local type, next, ipairs = type, next, ipairs
-local load, sunpack, find, format = load, string.unpack, string.find, string.format
+local load, sunpack, find, sub, format = load, string.unpack, string.find, string.sub, string.format
 local concat, unpack = table.concat, table.unpack
 local null <const> = host.null
 
@@ -172,7 +172,7 @@ local function define_shape(number, names, field_kinds)
   local format_parts, locals, fields, hints = { "i8i8" }, { "block", "writer" }, {}, {}
   local is_spoiled_shape = false
   for at, name in ipairs(names) do
-    local kind = field_kinds:sub(at, at)
+    local kind = sub(field_kinds, at, at)
     local value = "v" .. at
     if FIELD_FORMATS[kind] ~= "" then
       format_parts[#format_parts + 1] = FIELD_FORMATS[kind]
@@ -200,7 +200,7 @@ local function define_shape(number, names, field_kinds)
     form = format("%q", "<" .. concat(format_parts)),
     hints = concat(hints, " "),
     event = format(
-      field_kinds:find("[jJ]") and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)",
+      find(field_kinds, "[jJ]") and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)",
       concat(fields, ", ")
     ),
   })

@@ -14,7 +14,7 @@ local packed_conditions, column_key, matches = inner.packed_conditions, inner.co
 local slot_of, index_of, cells_at = inner.slot_of, inner.index_of, inner.cells_at
 local bound, each_up, each_down = inner.ordered.bound, inner.ordered.each_up, inner.ordered.each_down
 
-local mtype, next, ipairs, format = math.type, next, ipairs, string.format
+local mtype, next, ipairs, format, sub = math.type, next, ipairs, string.format, string.sub
 local spack, concat, sort = string.pack, table.concat, table.sort
 local maxinteger = math.maxinteger
 
@@ -25,7 +25,7 @@ local function each_in_order(list, plan, check)
   for _, condition in ipairs(plan.tests) do
     if condition.column == plan.column then
       local value, operator = condition.value, condition.operator
-      if operator:sub(1, 1) == ">" then
+      if sub(operator, 1, 1) == ">" then
         if low == nil or low < value then
           low, low_behind = value, operator == ">"
         end

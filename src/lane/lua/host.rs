@@ -191,11 +191,7 @@ impl Host {
             })
         };
         table.raw_set("is_given", lua.create_function(is_given)?)?;
-        let checked = |lua: &Lua, (code, is_all): (LuaString, bool)| match check(code.as_bytes().to_vec(), is_all) {
-            Ok(checked) => Ok((Some(lua.create_string(&checked.code)?), checked.is_sure.into_lua(lua)?)),
-            Err(problem) => Ok((None, problem.into_lua(lua)?)),
-        };
-        table.raw_set("checked", lua.create_function(checked)?)
+        script_functions(lua, table)
     }
 
     /// Notes that the current event cannot be read: the run ends for it, whatever the handler does.
@@ -430,6 +426,21 @@ fn script_place(lua: &Lua) -> String {
         }
     }
     String::new()
+}
+
+/// What loads a script, and looks at what it has made.
+pub(super) fn script_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+    table.raw_set("metatable", lua.create_function(|_, table: LuaTable| Ok(table.metatable()))?)?;
+    let set_metatable = |_: &Lua, (table, meta): (LuaTable, LuaTable)| table.set_metatable(Some(meta));
+    table.raw_set("set_metatable", lua.create_function(set_metatable)?)?;
+    let is_of_script =
+        |_: &Lua, function: LuaFunction| Ok(function.info().source.is_some_and(|source| source.starts_with('@')));
+    table.raw_set("is_of_script", lua.create_function(is_of_script)?)?;
+    let checked = |lua: &Lua, (code, is_all): (LuaString, bool)| match check(&code.as_bytes(), is_all) {
+        Ok(checked) => Ok((Some(lua.create_string(&checked.code)?), checked.is_sure.into_lua(lua)?)),
+        Err(problem) => Ok((None, problem.into_lua(lua)?)),
+    };
+    table.raw_set("checked", lua.create_function(checked)?)
 }
 
 pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {

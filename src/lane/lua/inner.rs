@@ -32,6 +32,8 @@ pub(super) struct Inner {
     pub(super) check_less: LuaFunction,
     pub(super) numeric_meta: LuaTable,
     pub(super) array_meta: LuaTable,
+    /// That of arrays which may not change.
+    pub(super) frozen_array_meta: LuaTable,
     // Weak: the VM's own functions hold this, and would otherwise keep the VM alive for ever.
     lua: WeakLua,
 }
@@ -62,6 +64,7 @@ impl Inner {
             check_less: inner.get("check_less")?,
             numeric_meta: inner.get("numeric_meta")?,
             array_meta: inner.get("array_meta")?,
+            frozen_array_meta: inner.get("frozen_array_meta")?,
             lua: lua.weak(),
         })
     }

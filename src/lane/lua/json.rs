@@ -248,7 +248,7 @@ fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize, json:
         }
         return Ok(());
     }
-    let is_marked = meta.as_ref() == Some(&inner.array_meta);
+    let is_marked = meta.as_ref().is_some_and(|meta| *meta == inner.array_meta || *meta == inner.frozen_array_meta);
     let plain = match (&meta, is_marked) {
         (Some(_), false) => inner.plain.call::<LuaTable>(table).map_err(fault)?,
         _ => table.clone(),

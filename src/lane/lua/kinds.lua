@@ -21,7 +21,8 @@ local LOCALS_MAX <const> = 60 -- cells of a row that are checked in locals; more
 
 local rawmeta, setmeta, type, next, ipairs = getmetatable, setmetatable, type, next, ipairs
 local mtype, tointeger, tonumber, tostring = math.type, math.tointeger, tonumber, tostring
-local spack, sunpack, find, format, concat = string.pack, string.unpack, string.find, string.format, table.concat
+local spack, sunpack, find, byte, sub = string.pack, string.unpack, string.find, string.byte, string.sub
+local format, concat = string.format, table.concat
 local move, sort, unpack, utf8_len = table.move, table.sort, table.unpack, utf8.len
 local load, error, min, max = load, error, math.min, math.max
 local numeric_meta, parse_number, from_limbs = numbers.meta, numbers.parse, numbers.from_limbs
@@ -167,8 +168,8 @@ end
 
 -- Of a time without its Z, the shorter text is the earlier time; years before 0 count backwards.
 local function comparable_time(value)
-  if value:byte() ~= 45 then return value:sub(1, -2) end
-  return format("-%06d%s", 1000000 - tonumber(value:sub(2, 7)), value:sub(8, -2))
+  if byte(value) ~= 45 then return sub(value, 1, -2) end
+  return format("-%06d%s", 1000000 - tonumber(sub(value, 2, 7)), sub(value, 8, -2))
 end
 
 local function is_earlier(a, b)

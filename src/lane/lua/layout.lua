@@ -83,6 +83,8 @@ return {
   constructor = constructor,
   template = template,
   run_state = new_run_state(),
+  -- What a script compares a table with before it writes to it: what may not change has an `__eq` that raises then.
+  probe = {},
   has_history = host.undo_depth > 0,
   puts_aside = host.puts_aside,
 }

@@ -6,7 +6,7 @@ local metatable_of = inner.metatable_of
 local rawmeta, type, tostring, tonumber, select = getmetatable, type, tostring, tonumber, select
 local mtype, tointeger, abs, ceil, floor = math.type, math.tointeger, math.abs, math.ceil, math.floor
 local raw_format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
-local lower, byte = string.lower, string.byte
+local lower, byte, sub, match = string.lower, string.byte, string.sub, string.match
 local pack, unpack, rawlen, ipairs = table.pack, table.unpack, rawlen, ipairs
 local null <const> = host.null
 
@@ -76,18 +76,18 @@ end
 
 -- The plain number of an exact one, for %d and %f and the like.
 local function formatted(spec, value)
-  local kind = spec:sub(-1)
+  local kind = sub(spec, -1)
   if kind == "d" or kind == "i" then
     local plain = numbers.plain(value)
     if mtype(plain) == "integer" then return raw_format(spec, plain) end
     local digits = numbers.text(value)
     if find(digits, ".", 1, true) then raise("string.format: %s has no form without a fraction", digits) end
     -- Beyond 64 bits: the digits in the width.
-    return raw_format("%" .. spec:match("^%%([-0-9]*)"):gsub("^0+", "") .. "s", digits)
+    return raw_format("%" .. without(match(spec, "^%%([-0-9]*)"), "^0+") .. "s", digits)
   end
   if kind == "f" or kind == "F" then
-    local digits = host.numeric_fixed(numbers.text(value), tonumber(spec:match("%.(%d+)") or "6"))
-    return raw_format("%" .. spec:match("^%%([-]?)") .. (spec:match("^%%[-+ #]*0*(%d*)") or "") .. "s", digits)
+    local digits = host.numeric_fixed(numbers.text(value), tonumber(match(spec, "%.(%d+)") or "6"))
+    return raw_format("%" .. match(spec, "^%%([-]?)") .. (match(spec, "^%%[-+ #]*0*(%d*)") or "") .. "s", digits)
   end
   return raw_format(spec, tonumber(numbers.text(value)) + 0.0)
 end

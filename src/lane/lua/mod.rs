@@ -7,6 +7,7 @@
 //! | `layout.lua` | what all of them stand on: names that are checked |
 //! | `values.lua`, `arguments.lua`, `numeric.lua` | values, what scripts pass, exact numbers |
 //! | `arithmetic.lua`, `bytecode` | plain numbers: what leaves 64 bits is an error, and so is a text |
+//! | `frozen.lua`, `bytecode` | what a script keeps: refused, or read-only |
 //! | `library.lua` | the functions of Lua's library that have to know exact numbers |
 //! | `events.lua` | events on their way in |
 //! | `rows.lua`, `kinds.lua` | cached rows; the code compiled for each kind of entity |
@@ -231,7 +232,7 @@ impl ScriptEngine {
         for piece in pieces::PIECES.iter() {
             pieces::load(&self.lua, &inner, piece)?;
         }
-        self.lua.set_type_metatable::<LuaNumber>(Some(inner.get("number_meta")?));
+        pieces::set_type_metatables(&self.lua, &inner)?;
         // Set once, here.
         let _ = self.host.inner.set(Inner::new(&self.lua, &inner)?);
         let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load_script.call(text)?;

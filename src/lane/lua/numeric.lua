@@ -6,10 +6,10 @@
 -- becomes one again. Numbers are immutable.
 
 local inner = ...
-local host, raise = inner.host, inner.raise
+local host, raise, probe = inner.host, inner.raise, inner.probe
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
-local rawmeta, setmeta, rawset, mtype, type = getmetatable, setmetatable, rawset, math.type, type
+local rawmeta, setmeta, rawset, rawequal, mtype, type = getmetatable, setmetatable, rawset, rawequal, math.type, type
 local tonumber, find, sub, format = tonumber, string.find, string.sub, string.format
 
 local meta = { __name = "numeric" }
@@ -196,7 +196,11 @@ function meta.__unm(a)
 end
 
 function meta.__eq(a, b)
-  return rawmeta(a) == meta and rawmeta(b) == meta and a[1] == b[1] and a[2] == b[2]
+  if rawmeta(a) ~= meta or rawmeta(b) ~= meta then
+    if rawequal(b, probe) then raise("numeric: a number cannot be changed") end
+    return false
+  end
+  return a[1] == b[1] and a[2] == b[2]
 end
 
 -- Whether a value is a float that is no finite number.

@@ -14,8 +14,17 @@ pub(super) struct Piece {
     code: LuaResult<Vec<u8>>,
 }
 
+#[cfg(test)]
+impl Piece {
+    /// The same piece with its code changed.
+    pub(super) fn changed(&self, change: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>) -> Self {
+        let code = self.code.clone().and_then(|code| change(&code).map_err(LuaError::runtime));
+        Self { name: self.name, code }
+    }
+}
+
 /// In the order in which they are loaded: each asks only for what those before it give.
-pub(super) const FILES: [(&str, &str); 25] = [
+pub(super) const FILES: [(&str, &str); 26] = [
     ("layout", include_str!("layout.lua")),
     ("numeric", include_str!("numeric.lua")),
     ("values", include_str!("values.lua")),
@@ -40,6 +49,7 @@ pub(super) const FILES: [(&str, &str); 25] = [
     ("seal", include_str!("seal.lua")),
     ("calls", include_str!("calls.lua")),
     ("library", include_str!("library.lua")),
+    ("frozen", include_str!("frozen.lua")),
     // The last, as it changes the library that all share.
     ("sandbox", include_str!("sandbox.lua")),
 ];
@@ -89,5 +99,12 @@ pub(super) fn load(lua: &Lua, inner: &LuaTable, piece: &Piece) -> LuaResult<()> 
         }
         inner.raw_set(name, value)?;
     }
+    Ok(())
+}
+
+/// What all numbers and all functions answer to.
+pub(super) fn set_type_metatables(lua: &Lua, inner: &LuaTable) -> LuaResult<()> {
+    lua.set_type_metatable::<LuaNumber>(Some(inner.get("number_meta")?));
+    lua.set_type_metatable::<LuaFunction>(Some(inner.get("function_meta")?));
     Ok(())
 }

@@ -3,6 +3,7 @@
 local inner = ...
 local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
 local type, next, ipairs, spack, concat = type, next, ipairs, string.pack, table.concat
+local sub = string.sub
 
 local OPERATORS <const> = {
   ["="] = function(a, b)
@@ -92,8 +93,8 @@ local function ordering(kind, order)
   if type(order) ~= "string" then
     raise('%s:find: order: expected a column such as "-quakes", got %s', kind.name, describe(order))
   end
-  local is_down = order:sub(1, 1) == "-"
-  return indexed(kind, "find", is_down and order:sub(2) or order, "an order"), is_down
+  local is_down = sub(order, 1, 1) == "-"
+  return indexed(kind, "find", is_down and sub(order, 2) or order, "an order"), is_down
 end
 
 -- Conditions as the host takes them: column, operator, and a row that holds the value.

@@ -4,59 +4,28 @@
 local inner = ...
 local host, raise, metatable_of, hidden = inner.host, inner.raise, inner.metatable_of, inner.hidden
 local is_event, open_event, numbers, array = inner.is_event, inner.open_event, inner.numbers, inner.array
+local check_write, make_ready, shown_meta = inner.check_write, inner.make_ready, inner.shown_meta
+local frozen_meta, frozen_array_meta = inner.frozen_meta, inner.frozen_array_meta
 local script_name <const> = inner.script_name
 local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 local whole_event, refuse_number, script_tostring = inner.whole_event, inner.refuse_number, inner.script_tostring
 
-local rawmeta, setmeta, next, type, load, pcall, sort = getmetatable, setmetatable, next, type, load, pcall, table.sort
+local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
+local rawmeta, setmeta, next, type, load, pcall, select = getmetatable, setmetatable, next, type, load, pcall, select
+local sort, move, dump, tointeger = table.sort, table.move, string.dump, math.tointeger
+local text_meta = rawmeta("")
 
--- Read-only tables, what they stand for, and the way back.
-local frozen = setmeta({}, { __mode = "k" })
-local stand_ins = setmeta({}, { __mode = "k" })
+-- The table of globals of a script, which stays empty, and what it stands for.
+local worlds = setmeta({}, { __mode = "k" })
 
 local function refuse_write(_, key)
   raise("globals are read-only once the script is loaded (" .. tostring(key) .. "); keep state in entities")
 end
 
--- Metamethods that a stand-in answers itself; the others see the table it stands for.
-local OWN <const> =
-  { __index = true, __newindex = true, __len = true, __pairs = true, __metatable = true, __gc = true, __mode = true }
-
-local function stand_in_meta(original)
-  local meta = {
-    __index = original,
-    __newindex = refuse_write,
-    __len = function()
-      return #original
-    end,
-    __metatable = false,
-  }
-  for name, method in next, metatable_of(original) or {} do
-    if type(method) == "function" and not OWN[name] then
-      meta[name] = function(a, b, ...)
-        return method(frozen[a] or a, frozen[b] or b, ...)
-      end
-    end
-  end
-  return meta
-end
-
-local function freeze(original)
-  if stand_ins[original] then return stand_ins[original] end
-  local stand_in = {}
-  stand_ins[original], frozen[stand_in] = stand_in, original
-  for key, value in next, original do
-    if type(value) == "table" and not hidden[rawmeta(value)] and not frozen[value] then
-      original[key] = freeze(value)
-    end
-  end
-  return setmeta(stand_in, stand_in_meta(original))
-end
-
 local function script_next(tab, key)
   if key == nil and is_event(rawmeta(tab)) then open_event(tab) end
   refuse_number(tab, "next")
-  return next(frozen[tab] or tab, key)
+  return next(worlds[tab] or tab, key)
 end
 
 -- The order of `next` differs from process to process; that of `pairs` does not: 1 to n, other numbers, texts in
@@ -65,7 +34,7 @@ local function before(a, b)
   local kind_a, kind_b = type(a), type(b)
   if kind_a ~= kind_b then return kind_a < kind_b end
   if kind_a == "number" or kind_a == "string" then return a < b end
-  return false
+  return kind_a == "boolean" and not a and b
 end
 
 local function in_order(tab)
@@ -92,26 +61,22 @@ local function script_pairs(tab)
   local meta = metatable_of(tab)
   if is_event(meta) then return in_order(open_event(tab)) end
   if meta and meta.__pairs then return pairs(tab) end
-  return in_order(frozen[tab] or tab)
+  return in_order(worlds[tab] or tab)
 end
 
 -- Our own metatables, and that of all strings, are out of a script's reach.
 hidden[rawmeta("")] = true
 
 local function script_getmetatable(value)
-  local meta = rawmeta(value)
-  if hidden[meta] then return false end
-  return stand_ins[meta] or meta
+  if type(value) == "function" then return nil end
+  return shown_meta(rawmeta(value))
 end
 
 local function script_setmetatable(tab, meta)
   if hidden[rawmeta(tab)] then raise("the metatable of this value is protected") end
-  local original = frozen[meta] or meta
-  if type(original) == "table" and (original.__gc or original.__mode) then
-    raise("setmetatable: __gc and __mode are not for handlers; when they act is chance")
-  end
-  -- Lua looks metamethods up without asking a stand-in.
-  return setmeta(tab, frozen[meta] or meta)
+  check_write(tab)
+  if type(meta) == "table" then make_ready(meta) end
+  return setmeta(tab, meta)
 end
 
 -- Lua's own sort picks pivots by the clock, so that equal elements end up in an order of chance. This one keeps theirs.
@@ -135,6 +100,7 @@ local function script_sort(tab, is_less)
   if is_less ~= nil and type(is_less) ~= "function" then
     raise("table.sort: expected a function to compare with, got a " .. type(is_less))
   end
+  check_write(tab)
   is_less = is_less or natural
   local count, from, to = #tab, {}, {}
   for place = 1, count do
@@ -151,7 +117,49 @@ local function script_sort(tab, is_less)
     tab[place] = from[place]
   end
 end
-table.sort = script_sort
+
+-- Lua's own remove and move write to a table that is frozen.
+local function script_remove(tab, ...)
+  if type(tab) ~= "table" then raise("table.remove: expected a table, got a " .. type(tab)) end
+  check_write(tab)
+  local count = #tab
+  local place = count
+  if select("#", ...) > 0 then
+    place = tointeger((...))
+    if not place or (place ~= count and (place < 1 or place > count + 1)) then
+      raise("table.remove: there is no place %s in a list of %d", script_tostring((...)), count)
+    end
+  end
+  local value = tab[place]
+  while place < count do
+    tab[place] = tab[place + 1]
+    place = place + 1
+  end
+  tab[place] = nil
+  return value
+end
+
+local function script_move(from, ...)
+  local to = select(4, ...)
+  if to == nil then to = from end
+  refuse_number(from, "table.move")
+  check_write(to)
+  local ok, answer = pcall(move, from, ...)
+  if not ok then raise("%s", answer) end
+  return answer
+end
+
+-- A frozen array is one; of another frozen table there is a copy that is one.
+local function script_array(tab)
+  local meta = rawmeta(tab)
+  if meta == frozen_array_meta then return tab end
+  if meta ~= frozen_meta then return array(tab) end
+  local copy = {}
+  for key, value in next, tab do
+    copy[key] = value
+  end
+  return array(copy)
+end
 
 -- What scripts find in their world.
 local PRELUDE <const> = {
@@ -171,20 +179,19 @@ local PRELUDE <const> = {
   type = type,
   xpcall = xpcall,
   _VERSION = _VERSION,
-  math = math,
-  string = string,
-  table = table,
-  utf8 = utf8,
   numeric = numbers.new,
   timestamp = inner.timestamp,
   null = host.null,
-  array = array,
+  array = script_array,
 }
 
+-- Each script has libraries of its own, which it may add to while it is loaded: what is ours stays as it is.
+local LIBRARIES <const> = { math = math, string = string, table = table, utf8 = utf8 }
+
 -- A handler that draws lots, or that reads memory addresses, would not come to the same state twice.
-math.random, math.randomseed = nil, nil
-local dump = string.dump
-string.dump = nil
+local LACKING <const> = { random = true, randomseed = true, dump = true }
+
+local OWN <const> = { sort = script_sort, remove = script_remove, move = script_move }
 
 local is_silent = false
 
@@ -197,43 +204,78 @@ function PRELUDE.print(...)
   host.print(table.concat(parts, "\t"))
 end
 
--- A world for a script that is being loaded: its globals, and the function that closes it.
+local function library_of(name)
+  local library = {}
+  for function_name, value in next, LIBRARIES[name] do
+    if not LACKING[function_name] then library[function_name] = value end
+  end
+  if name == "table" then
+    for function_name, value in next, OWN do
+      library[function_name] = value
+    end
+  end
+  return library
+end
+
+-- The functions that keep nothing from call to call. Those that `ipairs` and the like return are among them.
+local keeps_nothing = { [ipairs({})] = true, [utf8.codes("")] = true, [utf8.codes("", true)] = true }
+
+-- A world for a script that is being loaded: its globals, its methods of texts, and the function that closes it, which
+-- returns its handlers, or nil and what is wrong.
 local function new_world()
   local world, is_loaded = {}, false
   for name, value in next, PRELUDE do
     world[name] = value
+    if type(value) == "function" then keeps_nothing[value] = true end
   end
-  local globals = setmeta({}, {
+  for name in next, LIBRARIES do
+    world[name] = library_of(name)
+    for _, value in next, world[name] do
+      if type(value) == "function" then keeps_nothing[value] = true end
+    end
+  end
+  local texts = world.string
+  local meta = {
     __index = world,
     __newindex = function(_, key, value)
       if is_loaded then refuse_write(nil, key) end
       world[key] = value
     end,
     __metatable = false,
-  })
-  world._G, frozen[globals] = globals, world
-  return globals, function()
-    is_loaded = true
-    for name, value in next, world do
-      if type(value) == "table" and value ~= globals and not hidden[rawmeta(value)] then world[name] = freeze(value) end
+  }
+  local globals = setmeta({}, meta)
+  world._G, worlds[globals], hidden[meta] = globals, world, true
+  return globals,
+    texts,
+    function()
+      is_loaded = true
+      local problem = finish_loading(world, texts, keeps_nothing)
+      if problem then return nil, problem end
+      return { on_event = world.on_event, on_snapshot = world.on_snapshot, texts = texts }
     end
-    return { on_event = world.on_event, on_snapshot = world.on_snapshot }
-  end
 end
 
 -- Runs the script's text, with its arithmetic checked everywhere or less. What it raises is for the caller. Returns its
 -- handlers, or nil and a message; and whether they are sure of large integers.
 local function run_script(text, is_all)
-  local globals, close = new_world()
+  local globals, texts, close = new_world()
   local chunk, problem = load(text, "@" .. script_name, "t", globals) -- as host.place() looks for it
   if not chunk then return nil, problem end
   local code, is_sure = host.checked(dump(chunk), is_all)
   if not code then return nil, is_sure end
   chunk, problem = load(code, "@" .. script_name, "b", globals)
   if not chunk then return nil, problem end
+  text_meta.__index = texts
+  begin_loading()
   local ok, failure = pcall(chunk)
-  if not ok then return nil, failure end
-  return close(), is_sure
+  if not ok then
+    stop_loading()
+    return nil, failure
+  end
+  local found
+  found, problem = close()
+  if not found then return nil, problem end
+  return found, is_sure
 end
 
 -- The handlers of the same script with less of its arithmetic checked. It is loaded in silence.
@@ -265,7 +307,7 @@ end
 -- What an encoder should look at instead of this table.
 local function plain(tab)
   if is_event(rawmeta(tab)) then return whole_event(tab) end
-  return frozen[tab] or tab
+  return worlds[tab] or tab
 end
 
 return { load_script = load_script, plain = plain }

@@ -2,19 +2,33 @@
 
 use mlua::prelude::*;
 
+use super::bytecode::kept;
 use super::{host, layout, pieces};
 use crate::model::value::ColumnType;
 
-/// What the tests have: see `tests/harness.lua`.
-fn harness(lua: &Lua) -> LuaResult<LuaTable> {
+/// What the tests have: see `tests/harness.lua`. If the pieces are `kept`, their code is changed as that of a script is.
+fn harness(lua: &Lua, is_kept: bool) -> LuaResult<LuaTable> {
+    if is_kept {
+        let answers = "local probe = {} return { __mode = function() return probe end }, { __mode = function() end }";
+        let (of_numbers, of_functions): (LuaTable, LuaTable) = lua.load(answers).eval()?;
+        lua.set_type_metatable::<LuaNumber>(Some(of_numbers));
+        lua.set_type_metatable::<LuaFunction>(Some(of_functions));
+    }
     let real = lua.create_table()?;
     host::numeric_functions(lua, &real)?;
+    host::script_functions(lua, &real)?;
     real.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
-    let load = |lua: &Lua, (host, kinds, last): (LuaTable, LuaTable, String)| {
+    let load = move |lua: &Lua, (host, kinds, last): (LuaTable, LuaTable, String)| {
         let inner = pieces::inner_table(lua, host, kinds, "handlers.lua")?;
         let end = pieces::PIECES.iter().position(|piece| piece.name == last);
         for piece in &pieces::PIECES[..=end.ok_or_else(|| LuaError::runtime(format!("no piece {last}")))?] {
-            pieces::load(lua, &inner, piece)?;
+            match is_kept {
+                true => pieces::load(lua, &inner, &piece.changed(kept))?,
+                false => pieces::load(lua, &inner, piece)?,
+            }
+        }
+        if last == "sandbox" {
+            pieces::set_type_metatables(lua, &inner)?;
         }
         Ok(inner)
     };
@@ -27,10 +41,11 @@ fn harness(lua: &Lua) -> LuaResult<LuaTable> {
 }
 
 /// Runs the tests of one file: a table of functions by name.
-fn run(name: &str, text: &str) {
+fn run(name: &str, text: &str, is_kept: bool) {
     let lua = Lua::new();
     let source = format!("{}{text}", layout::prefix(text));
-    let tests: LuaTable = lua.load(source).set_name(format!("={name}")).call(harness(&lua).unwrap()).unwrap();
+    let chunk = lua.load(source).set_name(format!("={name}")).into_function().unwrap();
+    let tests: LuaTable = chunk.call(harness(&lua, is_kept).unwrap()).unwrap();
     let mut failed = Vec::new();
     let mut count = 0;
     for pair in tests.pairs::<String, LuaFunction>() {
@@ -48,13 +63,21 @@ macro_rules! lua_tests {
     ($($name:ident)*) => {
         $(#[test]
         fn $name() {
-            run(stringify!($name), include_str!(concat!("tests/", stringify!($name), ".lua")));
+            run(stringify!($name), include_str!(concat!("tests/", stringify!($name), ".lua")), false);
         })*
+
+        /// The inner side is Lua of all kinds: with what is put into a script's code it does what it did.
+        #[test]
+        fn code_that_is_changed_does_what_it_did() {
+            $(if stringify!($name) != "keeping" {
+                run(stringify!($name), include_str!(concat!("tests/", stringify!($name), ".lua")), true);
+            })*
+        }
     };
 }
 
 lua_tests! {
-    layout_is_checked kinds_and_types rows writes undo journal sweep seal events numeric arithmetic queries calls adds
+    layout_is_checked kinds_and_types rows writes undo journal sweep seal events numeric arithmetic queries calls adds keeping
 }
 
 /// Some locals are always left in each file's main function, which may have 200.

@@ -4,7 +4,7 @@ local inner = ...
 local host, raise, numeric_meta = inner.host, inner.raise, inner.numbers.meta
 local script_name <const> = inner.script_name
 local rawmeta, setmeta, type, pcall, tostring = getmetatable, setmetatable, type, pcall, tostring
-local mtype, format = math.type, string.format
+local mtype, format, sub = math.type, string.format, string.sub
 
 -- The metatable of a value. What `getmetatable` gives may be anything: its `__metatable` field.
 local function metatable_of(value)
@@ -20,7 +20,7 @@ end
 -- A value as a message shows it.
 local function describe(value)
   local kind = type(value)
-  if kind == "string" then return format("the text %q", #value > 40 and value:sub(1, 40) .. "…" or value) end
+  if kind == "string" then return format("the text %q", #value > 40 and sub(value, 1, 40) .. "…" or value) end
   if kind == "number" or kind == "boolean" then return format("%s %s", mtype(value) or kind, tostring(value)) end
   if rawmeta(value) == numeric_meta then return "the number " .. tostring(value) end
   if value == host.null then return "null" end
@@ -38,7 +38,7 @@ local function failure_text(failure)
     text = tostring(failure)
   end
   if type(text) ~= "string" then text = "it raised a " .. type(failure) .. ", and no message" end
-  if text:sub(1, #script_name + 1) ~= script_name .. ":" then text = script_name .. ": " .. text end
+  if sub(text, 1, #script_name + 1) ~= script_name .. ":" then text = script_name .. ": " .. text end
   return text
 end
 

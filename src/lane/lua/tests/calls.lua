@@ -21,6 +21,7 @@ local function open(on_event, given)
     on_snapshot = function(ctx)
       return ctx.account:get("a").seen
     end,
+    texts = string,
   })
   return inner, state, account, host
 end

@@ -1,0 +1,295 @@
+-- What a script keeps: all that it made while it was loaded and can reach from then on. A run that goes on later does
+-- not know what calls wrote there, and calls of other regions see it while one waits for a row. So it is frozen:
+-- functions that assign to what outlives a call are refused, and tables are read-only. `bytecode/keeping.rs` puts
+-- instructions into the script that compare a table with the probe before they write to it, and that tell what a
+-- closure shares.
+
+local inner = ...
+local host, raise, probe, hidden = inner.host, inner.raise, inner.probe, inner.hidden
+local array_meta, number_meta = inner.array_meta, inner.number_meta
+local script_name <const>, script_line = inner.script_name, inner.script_line
+local rawmeta, setmeta, rawget, rawset, rawequal = getmetatable, setmetatable, rawget, rawset, rawequal
+local type, next, pcall = type, next, pcall
+local pack, format, sub, mtype = table.pack, string.format, string.sub, math.type
+
+local NAME_MAX <const>, LINE_MAX <const> = 40, 120 -- bytes of a name and of a line that are shown
+
+-- The names of what a script keeps, by its tables. Other frozen tables are metatables that a call has made.
+local names = setmeta({}, { __mode = "k" })
+
+local function refuse_write(tab)
+  local name = names[tab]
+  if not name then raise("setmetatable: a metatable is read-only once it is in use; give it its fields before") end
+  raise(
+    "%s is read-only once the script is loaded; keep state in entities, or make the table in the call%s",
+    name,
+    sub(script_line(), 1, LINE_MAX)
+  )
+end
+
+-- The metatables of frozen tables, and what a script sees in their place: its own one, or false for none.
+local frozen_metas = setmeta({}, { __mode = "k" })
+
+local frozen_meta = {
+  __eq = function(a, b)
+    if rawequal(b, probe) then refuse_write(a) end
+    return false
+  end,
+  __newindex = refuse_write,
+}
+frozen_metas[frozen_meta] = false
+
+-- Raises if a table, or a number, must not be changed.
+local function check_write(tab)
+  return tab == probe
+end
+
+-- The metatables of frozen tables that have one, by it: the same, but for writes.
+local frozen_copies = setmeta({}, { __mode = "k" })
+
+local function frozen_copy(meta)
+  local copy = frozen_copies[meta]
+  if copy then return copy end
+  copy = {}
+  for name, method in next, meta do
+    copy[name] = method
+  end
+  local equals = copy.__eq
+  copy.__eq = function(a, b)
+    if rawequal(b, probe) then refuse_write(a) end
+    return equals ~= nil and equals(a, b)
+  end
+  copy.__newindex = refuse_write
+  frozen_copies[meta], frozen_metas[copy] = copy, meta
+  return copy
+end
+
+-- Arrays stay arrays.
+local frozen_array_meta = frozen_copy(array_meta)
+hidden[frozen_array_meta] = true
+
+local function freeze(tab, meta, name)
+  names[tab] = name
+  if meta then
+    host.set_metatable(tab, frozen_copy(meta))
+  else
+    setmeta(tab, frozen_meta)
+  end
+end
+
+----------------------------------------------------------------------------------------------------------- metatables
+
+local guards = setmeta({}, { __mode = "k" }) -- functions of ours -> what of a script they stand for
+
+-- Brings a script's metatable into a form that the comparisons with the probe do not disturb, and that writes to no
+-- frozen table by itself.
+local function guard(meta)
+  if rawget(meta, "__gc") ~= nil or rawget(meta, "__mode") ~= nil then
+    raise("setmetatable: __gc and __mode are not for handlers; when they act is chance")
+  end
+  local equals, target = rawget(meta, "__eq"), rawget(meta, "__newindex")
+  if equals ~= nil and not guards[equals] then
+    local function guarded(a, b)
+      return not rawequal(b, probe) and equals(a, b)
+    end
+    guards[guarded] = equals
+    rawset(meta, "__eq", guarded)
+  end
+  if type(target) == "table" then
+    local function write(_, key, value)
+      check_write(target)
+      target[key] = value
+    end
+    guards[write] = target
+    rawset(meta, "__newindex", write)
+  end
+end
+
+local is_loading = false
+local ready = setmeta({}, { __mode = "k" }) -- metatables that cannot change any more, and are guarded
+
+-- Makes a metatable fit to be used. Once the script is loaded, one is read-only as soon as it is used: what is put into
+-- it later would act without having been looked at.
+local function make_ready(meta)
+  if ready[meta] then return end
+  if hidden[rawmeta(meta)] then
+    raise("setmetatable: the metatable of this value is protected, so it is none itself")
+  end
+  guard(meta)
+  if is_loading then return end
+  local own = rawmeta(meta) ~= nil and host.metatable(meta) or nil
+  if frozen_metas[own] == nil then freeze(meta, own, nil) end
+  ready[meta] = true
+end
+
+-- What a script sees of a metatable: nil, false if it is ours, or its own.
+local function shown(meta)
+  if hidden[meta] then return false end
+  local own = frozen_metas[meta]
+  if own == nil then return meta end
+  return own or nil
+end
+
+----------------------------------------------------------------------------------------------- what a closure shares
+
+local readers -- closure -> its reader, or a list of them
+local end_loading -- ends the handing out of readers
+
+-- An instruction of the script hands out a closure and its reader; or, twice, the function that ends the loading.
+local function_meta = {}
+function function_meta.__mode(closure, reader)
+  if closure == reader then
+    end_loading = closure
+    return nil
+  end
+  local known = readers[closure]
+  if known == nil then
+    readers[closure] = reader
+  elseif type(known) == "function" then
+    readers[closure] = { known, reader }
+  else
+    known[#known + 1] = reader
+  end
+  return nil
+end
+hidden[function_meta] = true
+
+-- An instruction of the script asks for the probe.
+function number_meta.__mode()
+  return probe
+end
+
+local function place(line)
+  return format("%s:%d: ", script_name, line)
+end
+
+-- What is wrong with a closure that assigns to a local of a function around it, or of the script.
+local function keeps_state(line, name)
+  return format(
+    "%sa function assigns to %s, a local outside of it that outlives the call: calls of other regions see it while one"
+      .. " waits for a row, and a run that goes on later does not know it; hand it to functions as an argument, or keep"
+      .. " it in a row",
+    place(line),
+    name
+  )
+end
+
+local function is_iterator(where, name)
+  return format(
+    "%s%s is an iterator that goes on from call to call: call pairs or string.gmatch in the loop",
+    where,
+    name
+  )
+end
+
+-- Looks at a function, and hands what it shares to `visit`; returns what is wrong with it. `where` says who holds it.
+local function look_at(fun, library, name, where, visit)
+  local known = readers[fun]
+  if known == nil then
+    if guards[fun] then visit(guards[fun], name, where) end
+    if guards[fun] or library[fun] or host.is_of_script(fun) then return nil end
+    return is_iterator(where, name)
+  end
+  for _, reader in next, type(known) == "table" and known or { known } do
+    local all = pack(reader())
+    if all[1] then return keeps_state(all[1], all[2]) end
+    for at = 4, all.n, 2 do
+      visit(all[at + 1], all[at], place(all[3]))
+    end
+  end
+  return nil
+end
+
+local function shown_name(key, name)
+  return type(key) == "string" and sub(key, 1, NAME_MAX) or name
+end
+
+-- All tables that a script can reach from its globals and the methods of texts, with their metatables and names; or nil
+-- and what is wrong.
+local function reachable(world, texts, library)
+  local queue, holders, places, count = {}, {}, {}, 0
+  local seen = { [world] = true }
+  local function visit(value, name, where)
+    local kind = type(value)
+    if (kind ~= "table" and kind ~= "function") or seen[value] then return end
+    seen[value], count = true, count + 1
+    queue[count], holders[count], places[count] = value, name, where
+  end
+  for name, value in next, world do
+    visit(value, shown_name(name, "a global"), script_name .. ": ")
+  end
+  visit(texts, "string", script_name .. ": ")
+  local tables, metas, tables_names, tables_count, at = {}, {}, {}, 0, 0
+  while at < count do
+    at = at + 1
+    local value, name, where = queue[at], holders[at], places[at]
+    if type(value) == "function" then
+      local problem = look_at(value, library, name, where, visit)
+      if problem then return nil, problem end
+    else
+      local meta = rawmeta(value) ~= nil and host.metatable(value) or nil
+      if meta == array_meta or not (hidden[meta] or frozen_metas[meta] ~= nil) then
+        tables_count = tables_count + 1
+        tables[tables_count], metas[tables_count], tables_names[tables_count] = value, meta, name
+        for key, item in next, value do
+          visit(key, name, where)
+          visit(item, name, where)
+        end
+        if meta ~= array_meta then visit(meta, name, where) end
+      end
+    end
+  end
+  return tables, metas, tables_names
+end
+
+-- What is wrong with the metatable of a table that is to be frozen.
+local function unfit(tab, meta, name)
+  if rawget(meta, "__gc") ~= nil or rawget(meta, "__mode") ~= nil then
+    return format("%s: %s: __gc and __mode are not for handlers; when they act is chance", script_name, name)
+  end
+  local length = rawget(meta, "__len")
+  if length == nil then return nil end
+  -- table.insert writes behind the length, whatever is there.
+  local ok, count = pcall(length, tab)
+  if ok and mtype(count) == "integer" and rawget(tab, count + 1) ~= nil then
+    return format("%s: %s: a table cannot be read-only whose __len is less than its length", script_name, name)
+  end
+  return nil
+end
+
+local function begin_loading()
+  readers, end_loading, is_loading = setmeta({}, { __mode = "k" }), nil, true
+end
+
+local function stop_loading()
+  readers, end_loading, is_loading = nil, nil, false
+end
+
+-- The script is loaded: freezes what it keeps. `library` has the functions that keep nothing. Returns nil, or what is
+-- wrong with the script.
+local function finish_loading(world, texts, library)
+  if end_loading then end_loading() end
+  local tables, metas, tables_names = reachable(world, texts, library)
+  stop_loading()
+  if not tables then return metas end
+  for at = 1, #tables do
+    local problem = metas[at] and unfit(tables[at], metas[at], tables_names[at])
+    if problem then return problem end
+  end
+  for at = 1, #tables do
+    freeze(tables[at], metas[at], tables_names[at])
+  end
+  return nil
+end
+
+return {
+  function_meta = function_meta,
+  frozen_array_meta = frozen_array_meta,
+  begin_loading = begin_loading,
+  stop_loading = stop_loading,
+  finish_loading = finish_loading,
+  check_write = check_write,
+  make_ready = make_ready,
+  shown_meta = shown,
+  frozen_meta = frozen_meta,
+}
