@@ -86,6 +86,13 @@ impl Order {
         self.last.map(|(block, _)| block)
     }
 
+    /// Whether the last event lies behind that place of that block.
+    pub(super) fn is_beyond(&self, block: i64, place: Option<i64>) -> bool {
+        self.last.is_some_and(|(last, seq)| {
+            last > block || last == block && seq.zip(place).is_some_and(|(seq, place)| seq > place)
+        })
+    }
+
     /// Whether what the source gave last was late.
     pub(super) fn has_stepped_back(&self) -> bool {
         self.has_stepped_back

@@ -273,7 +273,7 @@ impl Reader {
         let Some((_, last)) = between.filter(|(_, file)| file.last_block.is_some()).last() else { return };
         let Some(block) = last.last_block else { return };
         let (place, events) = (last.last_place, last.last_events);
-        if self.order.last_block().is_some_and(|last| last > block) {
+        if self.order.is_beyond(block, place) {
             return;
         }
         self.order.go_on_after(block, place);

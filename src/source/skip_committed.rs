@@ -211,11 +211,8 @@ impl Resume {
         if self.was_at() && !matches!(verdict, Verdict::Same | Verdict::Fork { .. } | Verdict::Late) {
             return Ok(Step::Past);
         }
-        // A block of the committed chain that comes behind a later one of it is on no other branch.
-        let ours_at = ours.at(named.block).filter(|_| named.hash.is_some());
-        let is_step_back = matches!(verdict, Verdict::Fork { .. } | Verdict::Unreachable(_))
-            && ours_at.is_some_and(|ours_at| ours_at.hash.as_deref() == named.hash)
-            && self.seen.tip().is_some_and(|tip| tip.block > named.block && ours.holds(tip));
+        let is_step_back =
+            matches!(verdict, Verdict::Fork { .. } | Verdict::Unreachable(_)) && self.is_step_back(named, ours);
         if verdict == Verdict::Late || is_step_back {
             return order.late_block(event, false).map(|()| Step::Late);
         }
@@ -240,6 +237,17 @@ impl Resume {
         }
         order.note(event);
         Ok(Step::Kept)
+    }
+
+    /// Whether a block that comes behind a later one of the committed chain is of that chain too, or before all that is held
+    /// of it: it is on no other branch then.
+    fn is_step_back(&self, named: Named<'_>, ours: &Chain) -> bool {
+        let is_behind = self.seen.tip().is_some_and(|tip| tip.block > named.block && ours.holds(tip));
+        is_behind
+            && match ours.at(named.block) {
+                Some(ours) => named.hash.is_some() && ours.hash.as_deref() == named.hash,
+                None => ours.begins_after(named.block) && ours.begins_later(),
+            }
     }
 
     /// Whether an event without a block of its own, which stands in that block, is one more than were committed with the

@@ -55,12 +55,24 @@ impl Reader {
         }
         // What is late while committed events are skipped may have been put in its place by an earlier run: the
         // comparison tells. What is late behind them is new.
-        let is_comparing = !self.resume.is_past() && !self.is_compared;
+        let committed = self.comparison.committed().block;
+        // Of a block that was gone on within, what was handed on cannot be taken back apart.
+        let is_beyond = |tip: BlockNo| self.chain.tip().is_some_and(|last| last.block > tip);
+        let is_comparing = !self.is_compared
+            && !self.has_resumed
+            && committed.is_some_and(|tip| !self.resume.is_past() || is_beyond(tip));
         if is_comparing && was_merged {
             // All is in its order, and one event is late all the same.
             return Err(why.into());
         }
-        if is_comparing {
+        if let Some(tip) = committed.filter(|_| is_comparing) {
+            // What came behind it was handed on before anything was compared.
+            if self.resume.is_past() {
+                if !self.chain.allows(tip) {
+                    return Err(beyond_history(why, self.chain.oldest()).into());
+                }
+                self.roll_back(tip)?;
+            }
             self.merged_since = Some(why);
             self.start_again();
             self.resume.start_again();
