@@ -33,17 +33,9 @@ pub enum Part {
 }
 
 const LEFT_OUT: &[Part] = &[
-    Part::ReusedNames,
-    Part::GrownUnderNewNames,
-    Part::LateAndGone,
-    Part::PartsOfBlocks,
-    Part::Until,
     Part::Unsettled,
-    Part::RenamedLate,
     Part::HashesOutOfOrder,
-    Part::Corrections,
     Part::LateCounts,
-    Part::Names,
     Part::Headless,
 ];
 
