@@ -32,12 +32,7 @@ pub enum Part {
     Headless,
 }
 
-const LEFT_OUT: &[Part] = &[
-    Part::Unsettled,
-    Part::HashesOutOfOrder,
-    Part::LateCounts,
-    Part::Headless,
-];
+const LEFT_OUT: &[Part] = &[Part::Unsettled, Part::HashesOutOfOrder, Part::LateCounts, Part::Headless];
 
 impl Part {
     pub fn is_lived(self) -> bool {
