@@ -80,6 +80,7 @@ mod rollback;
 /// Rows that change themselves, against the same with `get` and `set`.
 mod row_changes;
 /// What scripts can rely on.
+mod script_guards;
 mod scripts;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.
 mod snapshot_policy;

@@ -32,12 +32,14 @@ pub(super) struct Inner {
     pub(super) check_less: LuaFunction,
     pub(super) numeric_meta: LuaTable,
     pub(super) array_meta: LuaTable,
+    /// Bytes that the VM may take.
+    memory_bytes: usize,
     // Weak: the VM's own functions hold this, and would otherwise keep the VM alive for ever.
     lua: WeakLua,
 }
 
 impl Inner {
-    pub(super) fn new(lua: &Lua, inner: &LuaTable) -> LuaResult<Self> {
+    pub(super) fn new(lua: &Lua, inner: &LuaTable, memory_bytes: usize) -> LuaResult<Self> {
         Ok(Self {
             run: inner.get("run")?,
             resume: inner.get("resume")?,
@@ -62,8 +64,14 @@ impl Inner {
             check_less: inner.get("check_less")?,
             numeric_meta: inner.get("numeric_meta")?,
             array_meta: inner.get("array_meta")?,
+            memory_bytes,
             lua: lua.weak(),
         })
+    }
+
+    /// Bytes that the VM may take yet.
+    pub(super) fn memory_left(&self) -> usize {
+        self.lua.try_upgrade().map_or(0, |lua| self.memory_bytes.saturating_sub(lua.used_memory()))
     }
 
     /// Packed bytes as a text of the VM.

@@ -7,15 +7,17 @@ local is_event, open_event, numbers, array = inner.is_event, inner.open_event, i
 local script_name <const> = inner.script_name
 local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 local whole_event, refuse_number, script_tostring = inner.whole_event, inner.refuse_number, inner.script_tostring
+local key_text, placed = inner.key_text, inner.placed
 
-local rawmeta, setmeta, next, type, load, pcall, sort = getmetatable, setmetatable, next, type, load, pcall, table.sort
+local rawmeta, setmeta, next, type, load, sort = getmetatable, setmetatable, next, type, load, table.sort
+local rawget, xpcall = rawget, xpcall
 
 -- Read-only tables, what they stand for, and the way back.
 local frozen = setmeta({}, { __mode = "k" })
 local stand_ins = setmeta({}, { __mode = "k" })
 
 local function refuse_write(_, key)
-  raise("globals are read-only once the script is loaded (" .. tostring(key) .. "); keep state in entities")
+  raise("globals are read-only once the script is loaded (" .. key_text(key) .. "); keep state in entities")
 end
 
 -- Metamethods that a stand-in answers itself; the others see the table it stands for.
@@ -54,7 +56,7 @@ local function freeze(original)
 end
 
 local function script_next(tab, key)
-  if key == nil and is_event(rawmeta(tab)) then open_event(tab) end
+  if is_event(rawmeta(tab)) then open_event(tab) end
   refuse_number(tab, "next")
   return next(frozen[tab] or tab, key)
 end
@@ -68,7 +70,7 @@ local function before(a, b)
   return false
 end
 
-local function in_order(tab)
+local function in_order(tab, is_of_event)
   local keys, count = {}, 0
   for key in next, tab do
     count = count + 1
@@ -79,8 +81,9 @@ local function in_order(tab)
   return function()
     while at < count do
       at = at + 1
-      local value = tab[keys[at]]
-      -- What was removed meanwhile is passed by.
+      local value = rawget(tab, keys[at])
+      -- What was removed meanwhile is passed by. An event that was kept says that it was.
+      if value == nil and is_of_event then value = tab[keys[at]] end
       if value ~= nil then return keys[at], value end
     end
   end
@@ -90,7 +93,7 @@ local function script_pairs(tab)
   if type(tab) ~= "table" then raise("pairs: expected a table, got a " .. type(tab)) end
   refuse_number(tab, "pairs")
   local meta = metatable_of(tab)
-  if is_event(meta) then return in_order(open_event(tab)) end
+  if is_event(meta) then return in_order(open_event(tab), true) end
   if meta and meta.__pairs then return pairs(tab) end
   return in_order(frozen[tab] or tab)
 end
@@ -107,8 +110,8 @@ end
 local function script_setmetatable(tab, meta)
   if hidden[rawmeta(tab)] then raise("the metatable of this value is protected") end
   local original = frozen[meta] or meta
-  if type(original) == "table" and (original.__gc or original.__mode) then
-    raise("setmetatable: __gc and __mode are not for handlers; when they act is chance")
+  if type(original) == "table" and (original.__gc or original.__mode or original.__close) then
+    raise("setmetatable: __gc, __mode and __close are not for handlers; when they act is chance, or amid an error")
   end
   -- Lua looks metamethods up without asking a stand-in.
   return setmeta(tab, frozen[meta] or meta)
@@ -160,7 +163,7 @@ local PRELUDE <const> = {
   ipairs = inner.script_ipairs,
   next = script_next,
   pairs = script_pairs,
-  pcall = pcall,
+  pcall = inner.script_pcall,
   rawequal = rawequal,
   rawlen = inner.script_rawlen,
   select = select,
@@ -169,7 +172,7 @@ local PRELUDE <const> = {
   tonumber = inner.script_tonumber,
   tostring = script_tostring,
   type = type,
-  xpcall = xpcall,
+  xpcall = inner.script_xpcall,
   _VERSION = _VERSION,
   math = math,
   string = string,
@@ -231,7 +234,7 @@ local function run_script(text, is_all)
   if not code then return nil, is_sure end
   chunk, problem = load(code, "@" .. script_name, "b", globals)
   if not chunk then return nil, problem end
-  local ok, failure = pcall(chunk)
+  local ok, failure = xpcall(chunk, placed)
   if not ok then return nil, failure end
   return close(), is_sure
 end

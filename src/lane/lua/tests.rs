@@ -55,6 +55,7 @@ macro_rules! lua_tests {
 
 lua_tests! {
     layout_is_checked kinds_and_types rows writes undo journal sweep seal events numeric arithmetic queries calls adds
+    kept protected
 }
 
 /// Some locals are always left in each file's main function, which may have 200.

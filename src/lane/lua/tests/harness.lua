@@ -74,6 +74,7 @@ function harness.open(given)
   inner.define_region(1, "north", { given.is_empty or false })
   inner.begin_batch(1, 0)
   inner.run_state[constants.REGION] = inner.regions[1]
+  inner.use_ctx(inner.regions[1])
   return inner, inner.regions[1].tables[1], inner.regions[1].ctx[kinds[1].name], host
 end
 
