@@ -233,7 +233,7 @@ pub(crate) fn quote_long_numbers(json: String) -> String {
 }
 
 /// Where a text that begins at a place ends.
-fn end_of_text(bytes: &[u8], start: usize) -> usize {
+pub(crate) fn end_of_text(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = bytes.get(at) {
         match byte {

@@ -125,6 +125,9 @@ pub const NUMERIC_DIGITS_AFTER_MAX: usize = 16_383;
 /// Digits after the point that a division of `numeric`s keeps at least, when it does not come out even.
 pub const NUMERIC_DIVISION_SCALE_MIN: usize = 20;
 
+/// Of a message that comes from a script, a handler or the data: more than anyone reads, and a log line is bounded.
+pub const ERROR_BYTES_MAX: usize = 4 * 1024;
+
 /// How deep a JSON document may be nested: what serde_json reads back at most.
 pub const JSON_DEPTH_MAX: usize = 120;
 

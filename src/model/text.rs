@@ -4,8 +4,13 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use crate::model::limits::{ERROR_BYTES_MAX, NAME_BYTES_MAX};
+
 /// `; did you mean …?` if one of the known names is near.
 pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
+    if name.len() > 2 * NAME_BYTES_MAX {
+        return String::new();
+    }
     let scored = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
     match scored.min() {
         Some((distance, known)) if distance <= 1 + name.len() / 4 => format!("; did you mean {known:?}?"),
@@ -90,6 +95,18 @@ fn is_continued(line: &str) -> bool {
         })
 }
 
+/// A message of others, cut where it is too long: its beginning, and how much was left out.
+pub(crate) fn shortened(mut text: String) -> String {
+    let kept = text.floor_char_boundary(ERROR_BYTES_MAX);
+    if kept < text.len() {
+        let left_out = grouped((text.len() - kept) as u64);
+        text.truncate(kept);
+        text.push_str(&format!("… ({left_out} bytes more)"));
+        text.shrink_to_fit();
+    }
+    text
+}
+
 /// A text of others as a part of a message: none of its lines looks like one of ours.
 #[cfg(any(feature = "lua", feature = "postgres", test))]
 pub(crate) fn quoted_lines(text: &str) -> String {
@@ -125,6 +142,15 @@ fn replaced(text: &str, is_replaced: impl Fn(char) -> bool) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_and_says_by_how_much() {
+        let whole = "x".repeat(ERROR_BYTES_MAX);
+        assert_eq!(shortened(whole.clone()), whole);
+        assert_eq!(shortened(format!("{whole}y")), format!("{whole}… (1 bytes more)"));
+        let umlauts = format!("x{}", "ä".repeat(ERROR_BYTES_MAX));
+        assert_eq!(shortened(umlauts), format!("x{}… (4,098 bytes more)", "ä".repeat(ERROR_BYTES_MAX / 2 - 1)));
+    }
 
     #[test]
     fn what_acts_on_a_terminal_is_not_shown() {

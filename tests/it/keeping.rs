@@ -40,8 +40,18 @@ const REFUSED: &[(&str, &str, &str, &[&str])] = &[
         "c.thing:set(ids(), { n = 1 })",
         &["handlers.lua:3: ids is an iterator"],
     ),
-    ("a finaliser", "local o = setmetatable({}, { __gc = false })", "", &["handlers.lua:2: ", "__gc and __mode"]),
-    ("a weak table", "local m = {} cache = setmetatable({}, m) m.__mode = 'k'", "", &["cache: __gc and __mode"]),
+    (
+        "a finaliser",
+        "local o = setmetatable({}, { __gc = false })",
+        "",
+        &["handlers.lua:2: ", "__gc, __mode and __close"],
+    ),
+    (
+        "a weak table",
+        "local m = {} cache = setmetatable({}, m) m.__mode = 'k'",
+        "",
+        &["cache: __gc, __mode and __close"],
+    ),
     ("other globals", "", "_ENV = {}", &["handlers.lua:3: _ENV cannot be assigned to"]),
 ];
 

@@ -86,6 +86,7 @@ mod row_changes;
 /// A system that has no more threads, and no place for messages.
 mod scarce;
 /// What scripts can rely on.
+mod script_guards;
 mod scripts;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.
 mod snapshot_policy;

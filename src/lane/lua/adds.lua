@@ -3,6 +3,7 @@
 
 local inner = ...
 local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
+local key_text, original_of, is_event = inner.key_text, inner.original_of, inner.is_event
 local numbers, S, has_history = inner.numbers, inner.run_state, inner.has_history
 local cells_at, add_row, note_read, fetch = inner.cells_at, inner.add_row, inner.note_read, inner.fetch
 local key_of, is_key, no_entity = inner.key_of, inner.is_key, inner.no_entity
@@ -12,7 +13,7 @@ local compile, is_earlier = inner.compile, inner.is_earlier
 local puts_aside, log_write = inner.puts_aside, inner.log_write
 
 local setmeta, rawget, type = setmetatable, rawget, type
-local next, ipairs, tostring = next, ipairs, tostring
+local rawmeta, rawequal, next, ipairs, tostring = getmetatable, rawequal, next, ipairs, tostring
 local move, concat, format = table.move, table.concat, string.format
 local numeric_meta, hints, text_of, template = numbers.meta, numbers.hints, numbers.text, inner.template
 
@@ -22,9 +23,9 @@ local places, values = {}, {}
 
 -- A name in a change that is no column for it. A row of `find` carries its id.
 local function odd_column(kind, called, id, changes, name)
-  if name == "id" and changes.id == id then return end
+  if name == "id" and rawequal(rawget(changes, name), id) then return end
   if not kind.known[name] then
-    local nearest = host.nearest(tostring(name), kind.names)
+    local nearest = host.nearest(key_text(name), kind.names)
     raise("%s:%s: there is no column %s%s", kind.name, called, name_text(name), nearest)
   end
   local problem = called == "add" and "is no number; expected a bigint, a double or a numeric" or "has no order"
@@ -198,7 +199,8 @@ end
 -- Where the way below does not go.
 local function change_slowly(kind, called, compute, state, id, changes)
   id = key_of(state, id, called)
-  if type(changes) ~= "table" then no_changes(kind, called, changes) end
+  if type(changes) ~= "table" or is_event(rawmeta(changes)) then no_changes(kind, called, changes) end
+  changes = original_of(changes)
   note_read(kind)
   if S[MODE] == SNAPSHOT then raise("on_snapshot may read, and not write") end
   if S[MODE] == DRY then
@@ -229,9 +231,9 @@ end
 local function make_method(kind, called, compute)
   local state_of, nulls = kind.state_of, kind.nulls
   return function(entity, id, changes)
-    local state = state_of[entity] or no_entity(called)
+    local state = state_of[entity] or no_entity(called, entity)
     local slot = state[YOUNG][id]
-    if S[MODE] ~= RUN or state[INDEXES] or state[COUNTS] or type(changes) ~= "table" then
+    if S[MODE] ~= RUN or state[INDEXES] or state[COUNTS] or type(changes) ~= "table" or next(changes) == nil then
       return change_slowly(kind, called, compute, state, id, changes)
     end
     local d, at = nulls, 1
@@ -302,7 +304,7 @@ local SUMS <const> = {
 local add_source = template([[
   return function(kind, nulls, slowly, odd_column, new_row, leaves_bigint, sum_of_numerics, sum_of_doubles, hints)
     return function(entity, id, changes)
-      local state = state_of[entity] or no_entity("add")
+      local state = state_of[entity] or no_entity("add", entity)
       local slot = state[$YOUNG][id]
       if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] or type(changes) ~= "table" then
         return slowly(state, id, changes)
@@ -318,6 +320,7 @@ local add_source = template([[
       for name, value in next, changes do
         $takes odd_column(kind, "add", id, changes, name) end
       end
+      if $none then return slowly(state, id, changes) end
       local $locals
       $sums
       $journal
@@ -367,6 +370,7 @@ local function compile_add(kind, columns)
   local block = cell(kind.block_at)
   local source = add_source({
     given = concat(given_locals, ", "),
+    none = concat(given_locals, " == nil and ") .. " == nil",
     takes = concat(takes),
     locals = concat(locals, ", "),
     sums = concat(sums, " "),

@@ -1,9 +1,10 @@
 -- What scripts pass to the methods of entities, checked.
 
 local inner = ...
-local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
-local numbers = inner.numbers
-local rawmeta, type, next, tostring = getmetatable, type, next, tostring
+local host, raise, describe, name_text, key_text =
+  inner.host, inner.raise, inner.describe, inner.name_text, inner.key_text
+local numbers, is_event, state_of, entity_metas = inner.numbers, inner.is_event, inner.state_of, inner.entity_metas
+local rawmeta, rawget, rawequal, type, next, ipairs = getmetatable, rawget, rawequal, type, next, ipairs
 local mtype, tointeger = math.type, math.tointeger
 local utf8_len, find, format = utf8.len, string.find, string.format
 
@@ -52,8 +53,9 @@ local function key_of(state, id, what)
   raise("%s:%s: id: expected text, got %s (%s)", state[KIND].name, what, describe(id), problem)
 end
 
--- A method was called with something that is no entity.
-local function no_entity(what)
+-- A method was called with something that is no entity, or with one of a `ctx` that was kept.
+local function no_entity(what, entity)
+  if entity_metas[rawmeta(entity)] and not state_of[entity] then inner.refuse_kept(what, entity) end
   raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)")
 end
 
@@ -64,17 +66,44 @@ end
 
 -- A name in a row that is no column. A row of `find` carries its id, and may come back with it.
 local function odd_column(state, id, row, name)
-  if name == "id" and row.id == id then return end
+  if name == "id" and rawequal(rawget(row, name), id) then return end
+  -- Which fields of an event are in its table depends on what has been read of it.
+  if is_event(rawmeta(row)) then return end
   local kind = state[KIND]
-  raise("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(tostring(name), kind.names))
+  raise("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(key_text(name), kind.names))
 end
 
+-- A table that a script gave, as the tables are that it is read-only for.
+local function original_of(tab)
+  if rawmeta(tab) == nil or is_event(rawmeta(tab)) then return tab end
+  return inner.plain(tab)
+end
+
+-- The columns of a row that has a metatable, which the script may compute: they are read before anything is looked up,
+-- as it may read and write rows meanwhile.
+local function read_columns(state, id, row)
+  local kind, columns = state[KIND], {}
+  row = original_of(row)
+  for _, name in ipairs(kind.names) do
+    columns[name] = row[name]
+  end
+  for name in next, row do
+    if not kind.known[name] then odd_column(state, id, row, name) end
+  end
+  return columns
+end
+
+-- The row that a script gave, checked as far as the names of its columns.
 local function check_columns(state, id, row)
   if type(row) ~= "table" then no_row(state, row) end
+  local meta = rawmeta(row)
+  if meta == numbers.meta then no_row(state, row) end
+  if meta ~= nil then return read_columns(state, id, row) end
   local known = state[KIND].known
   for name in next, row do
     if not known[name] then odd_column(state, id, row, name) end
   end
+  return row
 end
 
 return {
@@ -83,5 +112,6 @@ return {
   no_entity = no_entity,
   no_row = no_row,
   odd_column = odd_column,
+  original_of = original_of,
   check_columns = check_columns,
 }

@@ -5,7 +5,9 @@ local inner = ...
 local host, S, regions, shapes, has_history =
   inner.host, inner.run_state, inner.regions, inner.shapes, inner.has_history
 local want, tell_wants, begin_dry, prune_undo = inner.want, inner.tell_wants, inner.begin_dry, inner.prune_undo
-local failure_text, tick = inner.failure_text, host.tick
+local failure_text, is_broken, is_final, tick = inner.failure_text, inner.is_broken, inner.is_final, host.tick
+local call_handler, placed = inner.call_handler, inner.placed
+local use_ctx, next_ctx, close_event, closers = inner.use_ctx, inner.next_ctx, inner.close_event, inner.closers
 local puts_aside, begin_call, undo_call, uncount_rows =
   inner.puts_aside, inner.begin_call, inner.undo_call, inner.uncount_rows
 local pcall, error, min, sunpack = pcall, error, math.min, string.unpack
@@ -40,53 +42,68 @@ end
 local packed, position, event_no, count
 local read_event, run_left = nil, 0
 
+local ctx_left = 0 -- calls that may be given the same `ctx` as those before
+
 local function handle_events()
-  local ctx, fields = S[REGION].ctx, S[REGION].fields
+  local region = S[REGION]
+  local fields, next_renewal = region.fields, event_no + ctx_left + 1
+  local event, close = nil, close_event
+  local block, writer
   while event_no < count do
     if run_left == 0 then
+      if event then close(event) end
       local shape
       shape, run_left, position = sunpack("<I2I2", packed, position)
-      read_event = shapes[shape]
+      event, read_event, close = nil, shapes[shape], closers[shape]
     end
     run_left = run_left - 1
     event_no = event_no + 1
     tick(event_no)
-    local event, block, writer
-    event, block, writer, position = read_event(packed, position)
+    event, block, writer, position = read_event(packed, position, event)
     S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
     fields.block = block
-    handlers.on_event(event, ctx)
+    if event_no >= next_renewal then next_renewal = event_no + next_ctx(region) end
+    handlers.on_event(event, region.ctx)
   end
+  if event then close(event) end
+  S[EVENT], ctx_left = nil, next_renewal - event_no - 1
 end
 
 -- The same where events are put aside: each call can be taken back. An event that cannot be read is refused also if its
 -- handler caught the error.
 local function handle_events_apart()
   local region, on_event = S[REGION], handlers.on_event
-  local ctx, fields = region.ctx, region.fields
+  local fields, next_renewal = region.fields, event_no + ctx_left + 1
+  local event, close = nil, close_event
+  local block, writer
   while event_no < count do
     if run_left == 0 then
+      if event then close(event) end
       local shape
       shape, run_left, position = sunpack("<I2I2", packed, position)
-      read_event = shapes[shape]
+      event, read_event, close = nil, shapes[shape], closers[shape]
     end
     run_left = run_left - 1
     event_no = event_no + 1
     tick(event_no)
-    local event, block, writer
-    event, block, writer, position = read_event(packed, position)
+    event, block, writer, position = read_event(packed, position, event)
     S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
     fields.block = block
+    if event_no >= next_renewal then next_renewal = event_no + next_ctx(region) end
     begin_call(region)
-    on_event(event, ctx)
+    on_event(event, region.ctx)
     if region.unreadable then error(region.unreadable, 0) end
   end
+  if event then close(event) end
+  S[EVENT], ctx_left = nil, next_renewal - event_no - 1
 end
 
 local handle = puts_aside and handle_events_apart or handle_events
 
--- Dry runs the events behind the one that is suspended, to learn which rows they will miss.
+-- Dry runs the events behind the one that is suspended, to learn which rows they will miss. Returns what went wrong, if
+-- the inner side may have stopped anywhere.
 local function run_ahead()
+  local broken
   local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
   local event_now, block_now, at, left, read_next = S[EVENT], fields.block, position, run_left, read_event
   S[SUSPENDED_WRITER], S[MODE] = S[WRITER], DRY
@@ -103,11 +120,17 @@ local function run_ahead()
     begin_dry(event)
     fields.block = block
     -- A mistake that the handler makes here it will make again when it counts.
-    pcall(on_event, event, ctx)
+    local ok, failure = pcall(on_event, event, ctx)
+    close_event(event)
+    if not ok then
+      broken = is_broken(failure) and failure or is_broken(S[ENDED]) and S[ENDED]
+      if broken then break end
+    end
   end
-  S[MODE], S[DRY_WRITES] = RUN, nil
+  S[MODE], S[DRY_WRITES], S[ENDED] = RUN, nil, false
   S[EVENT], fields.block = event_now, block_now
   tick(event_no)
+  return broken
 end
 
 local running -- the coroutine of the call that runs now
@@ -139,21 +162,41 @@ local function restore(number)
   packed, position, event_no, count = call.packed, call.position, call.event_no, call.count
   read_event, run_left = call.read_event, call.run_left
   S[REGION], S[EVENT], S[WRITER], S[BLOCK], S[MODE] = call.region, call.event, call.writer, call.block, call.mode
+  S[ENDED] = false
+  use_ctx(S[REGION])
 end
 
--- Runs the coroutine on: DONE with its result, MISSED with rows to load, or FAILED with a message.
-local function go_on(number)
-  local ok, answer, what = co_resume(running)
-  if not ok then
-    running, S[MODE] = nil, RUN
-    return FAILED, failure_text(answer)
+-- The call of a script has failed.
+local function fail(failure)
+  local status = FAILED
+  if S[ENDED] ~= false then
+    failure = S[ENDED]
+    if not is_final(failure) then status = MISUSED end
   end
+  running, S[MODE], S[ENDED] = nil, RUN, false
+  -- The script may make the text: it may read its event, and no rows.
+  use_ctx(nil)
+  local text = failure_text(failure)
+  if S[EVENT] then close_event(S[EVENT]) end
+  S[EVENT], S[ENDED] = nil, false
+  return status, text
+end
+
+-- Runs the coroutine on, at first with what it calls: DONE with its result, MISSED with rows to load, or FAILED or
+-- MISUSED with a message.
+local function go_on(number, ...)
+  local ok, first, second = co_resume(running, ...)
+  if not ok then return fail(first) end
   if co_status(running) == "dead" then
     running = nil
-    return DONE, answer
+    if first then return fail(second) end
+    return DONE, second
   end
-  want(answer, what)
-  if S[MODE] == RUN then run_ahead() end
+  want(first, second)
+  if S[MODE] == RUN then
+    local broken = run_ahead()
+    if broken then return fail(broken) end
+  end
   tell_wants()
   suspend(number)
   return MISSED
@@ -169,32 +212,34 @@ end
 -- Handles a chunk of a region's events.
 local function run(number, region_number, event_count, events)
   packed, position, event_no, count, run_left = events, 1, 0, event_count, 0
-  S[REGION], S[MODE] = regions[region_number], RUN
+  S[REGION], S[MODE], S[ENDED] = regions[region_number], RUN, false
+  use_ctx(S[REGION])
   if has_history then
     local _, _, block = sunpack("<I2I2i8", packed)
     prune_undo(block)
   end
-  running = co_create(handle)
-  return go_on(number)
+  running = co_create(call_handler)
+  return go_on(number, handle, placed)
 end
 
 -- Goes on behind the event that has just failed, as if it had not been.
 local function pass_over(number)
   uncount_rows(undo_call())
-  running, S[MODE] = co_create(handle), RUN
-  return go_on(number)
+  use_ctx(S[REGION])
+  running, S[MODE] = co_create(call_handler), RUN
+  return go_on(number, handle, placed)
 end
 
 -- Makes a region's snapshot.
 local function snapshot(region_number, block)
   local region = regions[region_number]
-  local ctx, on_snapshot = region.ctx, handlers.on_snapshot
-  region.fields.block = block
-  S[MODE], S[EVENT] = SNAPSHOT, nil
-  running = co_create(function()
-    return on_snapshot(ctx)
-  end)
-  return go_on(SNAPSHOT_CALL)
+  use_ctx(region)
+  local _, ctx = next_ctx(region)
+  local on_snapshot = handlers.on_snapshot
+  region.fields.block, ctx_left = block, 0
+  S[MODE], S[REGION], S[EVENT], S[ENDED] = SNAPSHOT, region, nil, false
+  running = co_create(call_handler)
+  return go_on(SNAPSHOT_CALL, on_snapshot, placed, ctx)
 end
 
 return {

@@ -1,4 +1,6 @@
-//! How ids and numbers cross between the VM and the host.
+//! How ids, numbers and errors cross between the VM and the host.
+
+use mlua::prelude::*;
 
 use crate::model::ids::{EntityNo, RegionNo};
 
@@ -18,4 +20,27 @@ pub(super) fn take_id<'p>(packed: &mut &'p [u8]) -> Option<&'p str> {
 /// Ids, each behind its length of 4 bytes.
 pub(super) fn split_ids(mut packed: &[u8]) -> Vec<&str> {
     std::iter::from_fn(|| take_id(&mut packed)).collect()
+}
+
+/// How Lua says that its memory is used up.
+pub(super) const OUT_OF_MEMORY: &str = "not enough memory";
+
+/// What an error of the VM says, without the places in our own files that it came through.
+pub(super) fn problem_of(error: &LuaError) -> String {
+    let text = match error {
+        LuaError::RuntimeError(text) => text.clone(),
+        LuaError::MemoryError(_) => OUT_OF_MEMORY.to_owned(),
+        LuaError::CallbackError { cause, .. } => problem_of(cause),
+        other => other.to_string(),
+    };
+    text.split("\nstack traceback:").next().unwrap_or_default().to_owned()
+}
+
+/// Whether a call failed because the VM's memory is used up.
+pub(super) fn is_out_of_memory(error: &LuaError) -> bool {
+    match error {
+        LuaError::MemoryError(_) => true,
+        LuaError::CallbackError { cause, .. } => is_out_of_memory(cause),
+        _ => false,
+    }
 }

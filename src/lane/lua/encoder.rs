@@ -29,6 +29,8 @@ const TEXTS_MAX: usize = 65_536;
 const TEXT_BYTES_MAX: usize = 128;
 /// Bytes that a remembered text takes beside itself, about: its entry in the map, twice for the room that it leaves.
 const TEXT_OVERHEAD_BYTES: usize = 64;
+/// A value of more bytes is not sent along: whoever asks for it gets it out of the page, without copies on the way.
+const SENT_BYTES_MAX: usize = 64 * 1024;
 /// After how many texts it is decided whether a field's texts recur.
 const TRIAL: u32 = 20_000;
 
@@ -243,6 +245,9 @@ impl EventEncoder {
     /// Appends one value; returns its kind.
     fn push_value(&mut self, at: usize, raw: Option<&str>, packed: &mut Vec<u8>) -> u8 {
         let Some(raw) = raw else { return b'n' };
+        if raw.len() > SENT_BYTES_MAX {
+            return b'x';
+        }
         // Taken out meanwhile, as the field's texts are counted too.
         match self.projected[at].tree.take() {
             None => self.push_scalar(at, raw, packed),

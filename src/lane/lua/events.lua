@@ -8,6 +8,8 @@ local load, sunpack, find, sub, format = load, string.unpack, string.find, strin
 local concat, unpack = table.concat, table.unpack
 local null <const> = host.null
 
+local raise_final = inner.raise_final
+
 local event_meta = { __name = "event" }
 local projected = {} -- the fields that come with each event; the others are fetched when a handler asks
 
@@ -23,13 +25,42 @@ local function note_fetched(event, key)
   keys[key] = true
 end
 
+-- Events that have fields in their table which did not come along; and how many those events are.
+local has_more, more = {}, { 0 }
+
+local function note_more(event)
+  if not has_more[event] then
+    has_more[event], more[1] = true, more[1] + 1
+  end
+end
+
+-- An event that a handler kept beyond its call has no fields left in its table, so each use of one asks here. A run
+-- that begins at this event would not have it.
+local function check_current(event)
+  if not rawequal(event, S[EVENT]) then
+    raise_final("an event can be read only while it is handled: what is needed later goes into entities")
+  end
+end
+
+-- Ends the use of an event: takes its fields out of its table.
+local function close_event(event)
+  if has_more[event] then
+    has_more[event], more[1] = nil, more[1] - 1
+  end
+  local key = next(event)
+  while key ~= nil do
+    event[key] = nil
+    key = next(event, key)
+  end
+end
+
 -- Notes that the event that counts cannot be read: it is refused, whatever its handler does about it.
 local function note_unreadable(problem)
   if S[MODE] ~= DRY then S[REGION].unreadable = problem end
 end
 
 local function fetch_field(event, key)
-  if not rawequal(event, S[EVENT]) then raise("an event can be read only while it is handled") end
+  check_current(event)
   if type(key) ~= "string" then return nil end
   -- The host notes what it cannot read, and ends the run for it unless this is a dry run.
   local value, problem, is_large = host.field(key, S[MODE] ~= DRY)
@@ -38,7 +69,10 @@ local function fetch_field(event, key)
     raise("event." .. key .. ": " .. problem)
   end
   if is_large then inner.check_all() end
-  if value ~= nil then rawset(event, key, value) end
+  if value ~= nil then
+    note_more(event)
+    rawset(event, key, value)
+  end
   note_fetched(event, key)
   return value
 end
@@ -52,15 +86,24 @@ end
 
 -- A handler may keep notes in its event; a field that it removes before it was ever read is removed too.
 function event_meta.__newindex(event, key, value)
+  check_current(event)
   if value == nil then
     note_fetched(event, key)
   else
+    note_more(event)
     rawset(event, key, value)
   end
 end
 
--- An event of which a projected field did not come along, because it cannot be read: whoever asks for it is told.
-local spoiled_meta = { __name = "event", __index = fetch_field, __newindex = event_meta.__newindex }
+-- An event of which a projected field did not come along, because it cannot be read or is large: whoever asks for it is
+-- told, or gets it.
+local spoiled_meta = { __name = "event", __newindex = event_meta.__newindex }
+
+function spoiled_meta.__index(event, key)
+  local keys = fetched[event]
+  if keys and keys[key] and rawequal(event, S[EVENT]) then return nil end
+  return fetch_field(event, key)
+end
 local is_spoiled = false
 
 -- A nested value of an event, and the field if types are known below it; one that cannot be read spoils the event.
@@ -71,7 +114,7 @@ local function decode_field(json, field)
 end
 
 -- An event whose fields are all here.
-local opened_meta = { __name = "event" }
+local opened_meta = { __name = "event", __index = check_current, __newindex = event_meta.__newindex }
 
 local function is_event(meta)
   return meta ~= nil and (meta == event_meta or meta == spoiled_meta or meta == opened_meta)
@@ -87,8 +130,8 @@ end
 
 -- Makes all fields of an event plain ones.
 local function open_event(event)
+  check_current(event)
   if rawmeta(event) == opened_meta then return event end
-  if not rawequal(event, S[EVENT]) then raise("an event can be read only while it is handled") end
   local fields, problem = host.all_fields(S[MODE] ~= DRY)
   if problem then
     note_unreadable("event: " .. problem)
@@ -96,6 +139,7 @@ local function open_event(event)
   end
   local keys = fetched[event] or {}
   setmeta(event, opened_meta)
+  note_more(event)
   for key, value in next, fields do
     -- What came along and is nil now was removed.
     if value ~= null and event[key] == nil and not projected[key] and not keys[key] then event[key] = value end
@@ -105,13 +149,10 @@ end
 
 -- An event as it goes into JSON: a copy, with its nulls.
 local function whole_event(event)
+  check_current(event)
   local is_open, keys, copy = rawmeta(event) == opened_meta, fetched[event] or {}, {}
   for key, value in next, event do
     copy[key] = value
-  end
-  if not rawequal(event, S[EVENT]) then
-    if is_open then return copy end
-    raise("an event can be read only while it is handled")
   end
   local fields, problem = host.all_fields(S[MODE] ~= DRY)
   if problem then raise("event: " .. problem) end
@@ -125,6 +166,7 @@ end
 -- Texts that occur again and again cross once and are named by a number.
 local texts, clean = {}, {} -- clean: those that a column takes
 local shapes = {}
+local closers = { [0] = close_event } -- by shape: ends the use of an event
 
 local FIELD_FORMATS <const> = {
   i = "i8",
@@ -158,18 +200,26 @@ local FIELD_VALUES <const> = {
 }
 
 local reader_source = inner.template([[
-  local unpack, setmeta, meta, texts, exact, decode, finish, hints, numeric_meta, canonical = ...
-  return function(packed, at)
+  local unpack, setmeta, meta, texts, exact, decode, finish, hints, numeric_meta, canonical, has_more, more, close = ...
+  return function(packed, at, last)
+    if last then
+      $clear
+      if more[1] > 0 and has_more[last] then close(last) end
+    end
     local $locals = unpack($form, packed, at)
     $hints
     return $event, block, writer, at
+  end, function(last)
+    $clear
+    if more[1] > 0 and has_more[last] then close(last) end
   end]])
 
 -- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block,
--- its writer and where the next one begins. Of a whole number in a text (`m`) the limbs come along; a typed
+-- its writer and where the next one begins. `last` is the one before, whose use ends now; for the last one of a
+-- shape there is a function of its own. Of a whole number in a text (`m`) the limbs come along; a typed
 -- numeric is its limbs (`q`) or its text (`Q`), one that stood in JSON its text (`N`).
 local function define_shape(number, names, field_kinds)
-  local format_parts, locals, fields, hints = { "i8i8" }, { "block", "writer" }, {}, {}
+  local format_parts, locals, fields, clear, hints = { "i8i8" }, { "block", "writer" }, {}, {}, {}
   local is_spoiled_shape = false
   for at, name in ipairs(names) do
     local kind = sub(field_kinds, at, at)
@@ -192,13 +242,17 @@ local function define_shape(number, names, field_kinds)
     end
     if kind == "J" then value = format("%s, %q", value, name) end
     if kind == "x" then is_spoiled_shape = true end
-    if kind ~= "n" and kind ~= "x" then fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value) end
+    if kind ~= "n" and kind ~= "x" then
+      fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value)
+      clear[#clear + 1] = format("last[%q] = nil", name)
+    end
   end
   locals[#locals + 1] = "at"
   local source = reader_source({
     locals = concat(locals, ", "),
     form = format("%q", "<" .. concat(format_parts)),
     hints = concat(hints, " "),
+    clear = concat(clear, " "),
     event = format(
       find(field_kinds, "[jJ]") and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)",
       concat(fields, ", ")
@@ -207,12 +261,14 @@ local function define_shape(number, names, field_kinds)
   local meta = is_spoiled_shape and spoiled_meta or event_meta
   local given = { sunpack, setmeta, meta, texts, numbers.from_json, decode_field, finish_event, numbers.hints }
   given[#given + 1], given[#given + 2] = numbers.meta, numbers.canonical
-  shapes[number] = load(source, "=shape", "t")(unpack(given))
+  given[#given + 1], given[#given + 2], given[#given + 3] = has_more, more, close_event
+  shapes[number], closers[number] = load(source, "=inner:shape", "t")(unpack(given))
 end
 
 -- Events with a rare mix of kinds bring their kinds along.
 local projected_names = {}
-shapes[0] = function(packed, at)
+shapes[0] = function(packed, at, last)
+  if last then close_event(last) end
   local event, meta, block, writer = {}, event_meta
   block, writer, at = sunpack("<i8i8", packed, at)
   for place = 1, #projected_names do
@@ -258,7 +314,9 @@ local function define_projection(names)
     projected[name] = true
   end
   for number in next, shapes do
-    if number ~= 0 then shapes[number] = nil end
+    if number ~= 0 then
+      shapes[number], closers[number] = nil, nil
+    end
   end
 end
 
@@ -286,9 +344,11 @@ return {
   event_meta = event_meta,
   is_event = is_event,
   open_event = open_event,
+  close_event = close_event,
   whole_event = whole_event,
   clean = clean,
   shapes = shapes,
+  closers = closers,
   define_projection = define_projection,
   define_shape = define_shape,
   define_texts = define_texts,

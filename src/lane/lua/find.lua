@@ -227,7 +227,7 @@ local function make_precedes(state, column, is_down)
 end
 
 function methods.find(entity, query)
-  local state = state_of[entity] or no_entity("find")
+  local state = state_of[entity] or no_entity("find", entity)
   local kind = state[KIND]
   query = check_query(kind, "find", query, FIND_KEYS, "where, order, limit")
   local tests = conditions(kind, "find", query.where)
@@ -277,7 +277,7 @@ end
 local COUNT_KEYS <const> = { where = true }
 
 function methods.count(entity, query)
-  local state = state_of[entity] or no_entity("count")
+  local state = state_of[entity] or no_entity("count", entity)
   local kind = state[KIND]
   query = check_query(kind, "count", query, COUNT_KEYS, "where")
   local plan = { tests = conditions(kind, "count", query.where), is_counted = true }

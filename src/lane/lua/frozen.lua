@@ -81,11 +81,15 @@ end
 
 local guards = setmeta({}, { __mode = "k" }) -- functions of ours -> what of a script they stand for
 
+local function acts_by_chance(meta)
+  return rawget(meta, "__gc") ~= nil or rawget(meta, "__mode") ~= nil or rawget(meta, "__close") ~= nil
+end
+
 -- Brings a script's metatable into a form that the comparisons with the probe do not disturb, and that writes to no
 -- frozen table by itself.
 local function guard(meta)
-  if rawget(meta, "__gc") ~= nil or rawget(meta, "__mode") ~= nil then
-    raise("setmetatable: __gc and __mode are not for handlers; when they act is chance")
+  if acts_by_chance(meta) then
+    raise("setmetatable: __gc, __mode and __close are not for handlers; when they act is chance, or amid an error")
   end
   local equals, target = rawget(meta, "__eq"), rawget(meta, "__newindex")
   if equals ~= nil and not guards[equals] then
@@ -244,8 +248,8 @@ end
 
 -- What is wrong with the metatable of a table that is to be frozen.
 local function unfit(tab, meta, name)
-  if rawget(meta, "__gc") ~= nil or rawget(meta, "__mode") ~= nil then
-    return format("%s: %s: __gc and __mode are not for handlers; when they act is chance", script_name, name)
+  if acts_by_chance(meta) then
+    return format("%s: %s: __gc, __mode and __close are not for handlers; when they act is chance", script_name, name)
   end
   local length = rawget(meta, "__len")
   if length == nil then return nil end

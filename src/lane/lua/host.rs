@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use mlua::prelude::*;
 
 use super::bytecode::check;
-use super::crossing::{numbers, split_ids, take_id};
+use super::crossing::{is_out_of_memory, numbers, problem_of, split_ids, take_id};
 use super::encoder::{integer, lossy, raw_field};
 use super::inner::Inner;
-use super::json::{from_lua, object_to_lua, to_lua};
+use super::json::{object_to_lua, to_lua};
+use super::json_out;
 use super::question::Question;
 use crate::lane::watch::Watch;
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
@@ -114,11 +115,25 @@ impl Host {
         self.inner.get().ok_or_else(|| LuaError::runtime("the inner side is not there yet"))
     }
 
-    /// The JSON of the event that is being handled.
-    fn current_json(&self) -> Option<String> {
+    /// What comes of the JSON of the event that is being handled.
+    fn of_current_json<T>(&self, take: impl FnOnce(&str) -> T) -> Option<T> {
         let (round, lane, base) = self.lock().lane.clone()?;
         let (event, page) = round.event(lane, base + self.watch.event().checked_sub(1)?)?;
-        Some(page.json(event).to_owned())
+        Some(take(page.json(event)))
+    }
+
+    /// A field of an event, or what is wrong with it; and whether it may hold a large integer.
+    fn read_field(&self, lua: &Lua, json: &str, name: &str) -> LuaResult<((LuaValue, Option<String>), bool)> {
+        let json = whole_characters(json);
+        Ok(match raw_field(&json, name) {
+            Ok(None | Some("null")) => ((LuaValue::Nil, None), false),
+            Ok(Some(raw)) => {
+                let is_large = !raw.starts_with('"') && has_long_number(raw);
+                let value = to_lua(lua, self.inner()?, raw, self.field_types.of(name));
+                (answer(value, LuaValue::Nil)?, is_large)
+            }
+            Err(problem) => ((LuaValue::Nil, Some(problem)), false),
+        })
     }
 
     /// The table of all functions.
@@ -147,17 +162,9 @@ impl Host {
         let host = self.clone();
         let field = move |lua: &Lua, (name, counts): (LuaString, bool)| {
             let name = lossy(&name.as_bytes()).into_owned();
-            let Some(json) = host.current_json() else { return Ok((LuaValue::Nil, None, false)) };
-            let tree = host.field_types.of(&name);
-            let json = whole_characters(&json);
-            let (value, is_large) = match raw_field(&json, &name) {
-                Ok(None | Some("null")) => ((LuaValue::Nil, None), false),
-                Ok(Some(raw)) => {
-                    let is_large = !raw.starts_with('"') && has_long_number(raw);
-                    (answer(to_lua(lua, host.inner()?, raw, tree), LuaValue::Nil), is_large)
-                }
-                Err(problem) => ((LuaValue::Nil, Some(problem)), false),
-            };
+            let found = host.of_current_json(|json| host.read_field(lua, json, &name));
+            let Some(found) = found else { return Ok((LuaValue::Nil, None, false)) };
+            let (value, is_large) = found?;
             match &value.1 {
                 // What is not of its type names its field, which may lie deeper.
                 Some(problem) if counts && problem.starts_with("field ") => host.note_unreadable(problem.clone()),
@@ -170,11 +177,13 @@ impl Host {
         table.raw_set("field", lua.create_function(field)?)?;
         let host = self.clone();
         let all_fields = move |lua: &Lua, counts: bool| {
-            let json = host.current_json().unwrap_or_else(|| "{}".into());
-            if has_long_number(&json) {
-                host.inner()?.check_all.call::<()>(())?;
-            }
-            let fields = answer(object_to_lua(lua, host.inner()?, &json, &host.field_types).map(Some), None);
+            let read = |json: &str| {
+                if has_long_number(json) {
+                    host.inner()?.check_all.call::<()>(())?;
+                }
+                answer(object_to_lua(lua, host.inner()?, json, &host.field_types).map(Some), None)
+            };
+            let fields = host.of_current_json(read).unwrap_or(Ok((None, None)))?;
             if let Some(problem) = fields.1.as_ref().filter(|_| counts) {
                 host.note_unreadable(problem.clone());
             }
@@ -183,12 +192,12 @@ impl Host {
         table.raw_set("all_fields", lua.create_function(all_fields)?)?;
         let host = self.clone();
         let is_given = move |_: &Lua, value: LuaValue| {
-            let Some(json) = host.current_json() else { return Ok(false) };
-            Ok(match value {
-                LuaValue::Integer(value) => has_number(&json, |text| integer(text) == Some(value)),
-                LuaValue::Number(value) => has_number(&json, |text| float_of(text) == Some(value)),
+            let is_there = host.of_current_json(|json| match value {
+                LuaValue::Integer(value) => has_number(json, |text| integer(text) == Some(value)),
+                LuaValue::Number(value) => has_number(json, |text| float_of(text) == Some(value)),
                 _ => false,
-            })
+            });
+            Ok(is_there.unwrap_or(false))
         };
         table.raw_set("is_given", lua.create_function(is_given)?)?;
         script_functions(lua, table)
@@ -216,14 +225,14 @@ impl Host {
                 if has_long_number(&json) {
                     inner.check_all.call::<()>(())?;
                 }
-                Ok(answer(to_lua(lua, inner, &json, tree), LuaValue::Nil))
+                answer(to_lua(lua, inner, &json, tree), LuaValue::Nil)
             })?,
         )?;
         let host = self.clone();
         table.raw_set(
             "encode",
             lua.create_function(move |_, value: LuaValue| {
-                Ok(match from_lua(host.inner()?, &value) {
+                Ok(match json_out::column(host.inner()?, &value) {
                     Ok(json) => (Some(json), None),
                     Err(problem) => (None, Some(problem)),
                 })
@@ -400,12 +409,12 @@ impl Host {
     }
 }
 
-/// A value, or in its place `none` and what is wrong.
-fn answer<T>(result: LuaResult<T>, none: T) -> (T, Option<String>) {
+/// A value, or in its place `none` and what is wrong. Memory that is used up is an error.
+fn answer<T>(result: LuaResult<T>, none: T) -> LuaResult<(T, Option<String>)> {
     match result {
-        Ok(value) => (value, None),
-        Err(LuaError::RuntimeError(problem)) => (none, Some(problem)),
-        Err(problem) => (none, Some(problem.to_string())),
+        Ok(value) => Ok((value, None)),
+        Err(error) if is_out_of_memory(&error) => Err(error),
+        Err(error) => Ok((none, Some(problem_of(&error)))),
     }
 }
 

@@ -34,12 +34,14 @@ pub(super) struct Inner {
     pub(super) array_meta: LuaTable,
     /// That of arrays which may not change.
     pub(super) frozen_array_meta: LuaTable,
+    /// Bytes that the VM may take.
+    memory_bytes: usize,
     // Weak: the VM's own functions hold this, and would otherwise keep the VM alive for ever.
     lua: WeakLua,
 }
 
 impl Inner {
-    pub(super) fn new(lua: &Lua, inner: &LuaTable) -> LuaResult<Self> {
+    pub(super) fn new(lua: &Lua, inner: &LuaTable, memory_bytes: usize) -> LuaResult<Self> {
         Ok(Self {
             run: inner.get("run")?,
             resume: inner.get("resume")?,
@@ -65,8 +67,14 @@ impl Inner {
             numeric_meta: inner.get("numeric_meta")?,
             array_meta: inner.get("array_meta")?,
             frozen_array_meta: inner.get("frozen_array_meta")?,
+            memory_bytes,
             lua: lua.weak(),
         })
+    }
+
+    /// Bytes that the VM may take yet.
+    pub(super) fn memory_left(&self) -> usize {
+        self.lua.try_upgrade().map_or(0, |lua| self.memory_bytes.saturating_sub(lua.used_memory()))
     }
 
     /// Packed bytes as a text of the VM.

@@ -1,20 +1,14 @@
-//! JSON on its way into a VM and out of it, exactly.
+//! JSON on its way into a VM, exactly.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use mlua::prelude::*;
-use serde_json::value::RawValue;
-use serde_json::{Number, Value as Json};
 
 use super::inner::Inner;
 use crate::model::field_type::{FieldTree, FieldTypes, Given, TypedValue};
-use crate::model::json_text::{self, float_of, whole_characters};
+use crate::model::json_text::{self, float_of};
 use crate::model::limits::JSON_DEPTH_MAX;
 use crate::model::numeric::Numeric;
-
-/// Items of a list at most: a higher index in a list is a mistake, and not so many nulls.
-const LIST_LEN_MAX: usize = 10_000_000;
 
 /// Where a number of the VM says that it came as JSON.
 pub(super) const FROM_JSON: i64 = 3;
@@ -94,30 +88,132 @@ pub(super) fn typed<R>(
 }
 
 /// A JSON value as a value of the VM, with what is said of its field. Null is the script's `null`.
+///
+/// # Errors
+/// It is nested too deep, or something in it cannot be read; or the VM's memory does not suffice.
 pub(super) fn to_lua(lua: &Lua, inner: &Inner, raw: &str, tree: Option<&FieldTree>) -> LuaResult<LuaValue> {
-    value_to_lua(lua, inner, raw, tree, 0)
+    Reader { lua, inner, json: raw, at: 0 }.value(tree, 0)
 }
 
-fn value_to_lua(lua: &Lua, inner: &Inner, raw: &str, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaValue> {
-    if depth > JSON_DEPTH_MAX {
-        return Err(LuaError::runtime(format!("nested deeper than {JSON_DEPTH_MAX}")));
+/// A JSON object as a table, with the types of its fields.
+pub(super) fn object_to_lua(lua: &Lua, inner: &Inner, json: &str, types: &FieldTypes) -> LuaResult<LuaTable> {
+    let mut reader = Reader { lua, inner, json, at: 0 };
+    match reader.peek() {
+        Some(b'{') => reader.object(Some(types), 0),
+        _ => Err(broken()),
     }
-    if let Some(tree) = tree
-        && let Some(value) = typed(tree, raw, |value| typed_to_lua(lua, inner, value)).map_err(LuaError::runtime)?
-    {
-        return value;
+}
+
+fn broken() -> LuaError {
+    LuaError::runtime("JSON that breaks off or is none")
+}
+
+/// Reads JSON from its beginning to its end, once, whatever it holds. What comes here was read as JSON before.
+struct Reader<'r> {
+    lua: &'r Lua,
+    inner: &'r Inner,
+    json: &'r str,
+    at: usize,
+}
+
+impl<'r> Reader<'r> {
+    /// The next byte that is no blank.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.json.as_bytes().get(self.at..)?;
+        self.at += rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
+        self.json.as_bytes().get(self.at).copied()
     }
-    match scalar(raw).map_err(LuaError::external)? {
-        Scalar::Null => Ok(LuaValue::NULL),
-        Scalar::Boolean(value) => Ok(LuaValue::Boolean(value)),
-        Scalar::Integer(value) => Ok(LuaValue::Integer(value)),
-        Scalar::Float(value) => Ok(LuaValue::Number(value)),
-        Scalar::Exact(digits) => inner.exact.call(&*digits),
-        Scalar::Text(text) => lua.create_string(text.as_bytes()).map(LuaValue::String),
-        Scalar::Nested(json) if json.starts_with('[') => list_to_lua(lua, inner, json, tree, depth),
-        Scalar::Nested(json) => {
-            fields_to_lua(lua, inner, json, tree.map(|tree| &tree.below), depth).map(LuaValue::Table)
+
+    /// Passes by the next byte, if it is that one.
+    fn takes(&mut self, wanted: u8) -> bool {
+        let is_there = self.peek() == Some(wanted);
+        self.at += usize::from(is_there);
+        is_there
+    }
+
+    fn wants(&mut self, wanted: u8) -> LuaResult<()> {
+        if self.takes(wanted) { Ok(()) } else { Err(broken()) }
+    }
+
+    /// The raw text, number or word that comes next.
+    fn scalar(&mut self) -> LuaResult<&'r str> {
+        let start = self.at;
+        let bytes = self.json.as_bytes();
+        self.at = match self.peek() {
+            Some(b'"') => json_text::end_of_text(bytes, start),
+            _ => {
+                let is_end = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t');
+                start + bytes[start..].iter().take_while(|byte| !is_end(byte)).count()
+            }
+        };
+        self.json.get(start..self.at).filter(|raw| !raw.is_empty()).ok_or_else(broken)
+    }
+
+    fn value(&mut self, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaValue> {
+        if depth > JSON_DEPTH_MAX {
+            return Err(LuaError::runtime(format!("nested deeper than {JSON_DEPTH_MAX}")));
         }
+        let raw = match self.peek() {
+            Some(b'[') => "[",
+            Some(b'{') => "{",
+            _ => self.scalar()?,
+        };
+        if let Some(tree) = tree
+            && let Some(value) =
+                typed(tree, raw, |value| typed_to_lua(self.lua, self.inner, value)).map_err(LuaError::runtime)?
+        {
+            return value;
+        }
+        match raw {
+            "[" => self.list(tree, depth).map(LuaValue::Table),
+            "{" => self.object(tree.map(|tree| &tree.below), depth).map(LuaValue::Table),
+            _ => match scalar(raw).map_err(LuaError::external)? {
+                Scalar::Null | Scalar::Nested(_) => Ok(LuaValue::NULL),
+                Scalar::Boolean(value) => Ok(LuaValue::Boolean(value)),
+                Scalar::Integer(value) => Ok(LuaValue::Integer(value)),
+                Scalar::Float(value) => Ok(LuaValue::Number(value)),
+                Scalar::Exact(digits) => self.inner.exact.call(&*digits),
+                Scalar::Text(text) => self.lua.create_string(text.as_bytes()).map(LuaValue::String),
+            },
+        }
+    }
+
+    /// Of a list, what is said of its field is said of each item.
+    fn list(&mut self, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaTable> {
+        self.wants(b'[')?;
+        let table = self.lua.create_table()?;
+        let mut count = 0;
+        while !self.takes(b']') {
+            if count > 0 {
+                self.wants(b',')?;
+            }
+            count += 1;
+            table.raw_set(count, self.value(tree, depth + 1)?)?;
+        }
+        table.set_metatable(Some(self.inner.array_meta.clone()))?;
+        Ok(table)
+    }
+
+    fn object(&mut self, types: Option<&FieldTypes>, depth: usize) -> LuaResult<LuaTable> {
+        self.wants(b'{')?;
+        let table = self.lua.create_table()?;
+        let mut is_first = true;
+        while !self.takes(b'}') {
+            if !is_first {
+                self.wants(b',')?;
+            }
+            is_first = false;
+            let Scalar::Text(key) = self.key()? else { return Err(broken()) };
+            self.wants(b':')?;
+            let tree = types.and_then(|types| types.of(&key));
+            table.raw_set(&*key, self.value(tree, depth + 1)?)?;
+        }
+        Ok(table)
+    }
+
+    fn key(&mut self) -> LuaResult<Scalar<'r>> {
+        self.peek();
+        scalar(self.scalar()?).map_err(LuaError::external)
     }
 }
 
@@ -130,204 +226,4 @@ fn typed_to_lua(lua: &Lua, inner: &Inner, value: TypedValue<'_>) -> LuaResult<Lu
         TypedValue::Double(number) => Ok(LuaValue::Number(number)),
         TypedValue::Time(time) => lua.create_string(time.to_string()).map(LuaValue::String),
     }
-}
-
-/// Of a list, what is said of its field is said of each item.
-fn list_to_lua(lua: &Lua, inner: &Inner, json: &str, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaValue> {
-    let items: Vec<&RawValue> = serde_json::from_str(json).map_err(LuaError::external)?;
-    let table = lua.create_table_with_capacity(items.len(), 0)?;
-    for (at, item) in items.iter().enumerate() {
-        table.raw_set(at + 1, value_to_lua(lua, inner, item.get(), tree, depth + 1)?)?;
-    }
-    table.set_metatable(Some(inner.array_meta.clone()))?;
-    Ok(LuaValue::Table(table))
-}
-
-/// A JSON object as a table, with the types of its fields.
-pub(super) fn object_to_lua(lua: &Lua, inner: &Inner, json: &str, types: &FieldTypes) -> LuaResult<LuaTable> {
-    fields_to_lua(lua, inner, json, Some(types), 0)
-}
-
-fn fields_to_lua(
-    lua: &Lua,
-    inner: &Inner,
-    json: &str,
-    types: Option<&FieldTypes>,
-    depth: usize,
-) -> LuaResult<LuaTable> {
-    let table = lua.create_table()?;
-    for_fields(json, |key, raw| {
-        let tree = types.and_then(|types| types.of(key));
-        table.raw_set(key, value_to_lua(lua, inner, raw, tree, depth + 1)?)
-    })?;
-    Ok(table)
-}
-
-/// Calls `visit` with each field of a JSON object.
-fn for_fields(json: &str, mut visit: impl FnMut(&str, &str) -> LuaResult<()>) -> LuaResult<()> {
-    struct Fields<'j>(Vec<(Cow<'j, str>, &'j RawValue)>);
-    impl<'j> serde::Deserialize<'j> for Fields<'j> {
-        fn deserialize<D: serde::Deserializer<'j>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Visit;
-            impl<'j> serde::de::Visitor<'j> for Visit {
-                type Value = Fields<'j>;
-                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    f.write_str("a JSON object")
-                }
-                fn visit_map<A: serde::de::MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                    let mut fields = Vec::new();
-                    while let Some(key) = map.next_key::<Cow<'j, str>>()? {
-                        fields.push((key, map.next_value()?));
-                    }
-                    Ok(Fields(fields))
-                }
-            }
-            deserializer.deserialize_map(Visit)
-        }
-    }
-    let whole;
-    let fields: Fields<'_> = match serde_json::from_str(json) {
-        Ok(fields) => fields,
-        // A key with half a character.
-        Err(_) => {
-            whole = whole_characters(json);
-            serde_json::from_str(&whole).map_err(LuaError::external)?
-        }
-    };
-    fields.0.iter().try_for_each(|(key, raw)| visit(key, raw.get()))
-}
-
-/// A value of the VM as canonical JSON. The error names the field and what is wrong with it.
-pub(super) fn from_lua(inner: &Inner, value: &LuaValue) -> Result<String, String> {
-    let mut json = String::new();
-    encode(inner, value, "", 0, &mut json)?;
-    Ok(json)
-}
-
-fn encode(inner: &Inner, value: &LuaValue, path: &str, depth: usize, json: &mut String) -> Result<(), String> {
-    let refused =
-        |what: String| Err(format!("{}{what}", if path.is_empty() { String::new() } else { format!("{path}: ") }));
-    if depth > JSON_DEPTH_MAX {
-        return refused(format!("nested deeper than {JSON_DEPTH_MAX}, or contains itself"));
-    }
-    match value {
-        LuaValue::Nil => json.push_str("null"),
-        value if *value == LuaValue::NULL => json.push_str("null"),
-        LuaValue::Boolean(value) => json.push_str(if *value { "true" } else { "false" }),
-        LuaValue::Integer(value) => json.push_str(&value.to_string()),
-        // Postgres has no negative zero in JSON.
-        LuaValue::Number(value) => match Number::from_f64(*value + 0.0) {
-            Some(number) => json.push_str(&number.to_string()),
-            None => return refused(format!("{value} has no form in JSON")),
-        },
-        LuaValue::String(text) => match text.to_str() {
-            Ok(text) if text.contains('\0') => return refused("a text with a NUL, which no database keeps".into()),
-            Ok(text) => push_text(json, &text),
-            Err(_) => return refused("a text that is not UTF-8".into()),
-        },
-        LuaValue::Table(table) => return encode_table(inner, table, path, depth, json),
-        other => return refused(format!("a {} has no form in JSON", other.type_name())),
-    }
-    Ok(())
-}
-
-fn push_text(json: &mut String, text: &str) {
-    json.push_str(&Json::from(text).to_string());
-}
-
-fn encode_table(inner: &Inner, table: &LuaTable, path: &str, depth: usize, json: &mut String) -> Result<(), String> {
-    let at = |problem: String| if path.is_empty() { problem } else { format!("{path}: {problem}") };
-    let fault = |error: LuaError| at(error.to_string());
-    let meta = table.metatable();
-    if meta.as_ref() == Some(&inner.numeric_meta) {
-        let text = LuaValue::Table(table.clone()).to_string().map_err(fault)?;
-        // A number that came as one leaves as one; one that was computed is a text.
-        match table.raw_get::<bool>(FROM_JSON).map_err(fault)? {
-            true => json.push_str(&text),
-            false => push_text(json, &text),
-        }
-        return Ok(());
-    }
-    let is_marked = meta.as_ref().is_some_and(|meta| *meta == inner.array_meta || *meta == inner.frozen_array_meta);
-    let plain = match (&meta, is_marked) {
-        (Some(_), false) => inner.plain.call::<LuaTable>(table).map_err(fault)?,
-        _ => table.clone(),
-    };
-    let len = if is_marked { last_index(&plain)? } else { plain.raw_len() };
-    if is_marked || (len > 0 && is_list(&plain, len)?) {
-        return encode_list(inner, &plain, len, path, depth, json);
-    }
-    let mut fields = BTreeMap::new();
-    for pair in plain.pairs::<LuaValue, LuaValue>() {
-        let (key, value) = pair.map_err(fault)?;
-        fields.insert(key_text(&key).map_err(at)?, value);
-    }
-    json.push('{');
-    for (number, (name, value)) in fields.iter().enumerate() {
-        json.push_str(if number > 0 { "," } else { "" });
-        push_text(json, name);
-        json.push(':');
-        let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        encode(inner, value, &below, depth + 1, json)?;
-    }
-    json.push('}');
-    Ok(())
-}
-
-fn key_text(key: &LuaValue) -> Result<String, String> {
-    match key {
-        LuaValue::String(text) => match text.to_str() {
-            Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
-            _ => Err("a key that is not UTF-8 text".into()),
-        },
-        LuaValue::Integer(number) => Err(format!(
-            "a table with the number {number} among its keys is neither a list (1 to n) nor an object (texts); make the keys texts"
-        )),
-        other => Err(format!("a {} as a key has no form in JSON", other.type_name())),
-    }
-}
-
-/// The last index of a list in which nulls may have left holes.
-fn last_index(list: &LuaTable) -> Result<usize, String> {
-    let mut last = 0;
-    for pair in list.pairs::<LuaValue, LuaValue>() {
-        let (key, _) = pair.map_err(|error| error.to_string())?;
-        let index = match key {
-            LuaValue::Integer(index) => usize::try_from(index).ok().filter(|index| (1..=LIST_LEN_MAX).contains(index)),
-            _ => None,
-        };
-        last = last.max(index.ok_or_else(|| "a list with a key that is no place in it".to_owned())?);
-    }
-    Ok(last)
-}
-
-fn is_list(table: &LuaTable, len: usize) -> Result<bool, String> {
-    let mut count = 0;
-    for pair in table.pairs::<LuaValue, LuaValue>() {
-        let (key, _) = pair.map_err(|error| error.to_string())?;
-        if !matches!(key, LuaValue::Integer(_)) {
-            return Ok(false);
-        }
-        count += 1;
-    }
-    Ok(count == len)
-}
-
-fn encode_list(
-    inner: &Inner,
-    table: &LuaTable,
-    len: usize,
-    path: &str,
-    depth: usize,
-    json: &mut String,
-) -> Result<(), String> {
-    json.push('[');
-    for at in 1..=len {
-        json.push_str(if at > 1 { "," } else { "" });
-        let below = format!("{path}[{at}]");
-        let value: LuaValue = table.raw_get(at).map_err(|error| format!("{below}: {error}"))?;
-        encode(inner, &value, &below, depth + 1, json)?;
-    }
-    json.push(']');
-    Ok(())
 }

@@ -371,7 +371,7 @@ local LIBRARY_LINE <const> = "local state_of, known, " .. concat(library_names, 
 
 -- Compiles the text of a function. `state_of` and `known` are the kind's.
 local function compile(source, state_of, known)
-  local chunk, problem = load(LIBRARY_LINE .. source, "=kind", "t")
+  local chunk, problem = load(LIBRARY_LINE .. source, "=inner:kind", "t")
   if not chunk then error(problem) end
   return chunk(state_of, known, unpack(library_values))
 end
@@ -404,7 +404,7 @@ end
 
 local get_source = template([[
   return function(entity, id)
-    local state = state_of[entity] or no_entity("get")
+    local state = state_of[entity] or no_entity("get", entity)
     local at = state[$YOUNG][id]
     if not at or S[$MODE] == $DRY then return slow_get(state, id) end
     local d = state[$SEGMENTS][at >> $SHIFT]
@@ -419,7 +419,7 @@ end
 -- The row is here, or known not to be, and nothing is kept in order beside it; the rest is left to the slow path.
 local set_source = template([[
   return function(entity, id, row)
-    local state = state_of[entity] or no_entity("set")
+    local state = state_of[entity] or no_entity("set", entity)
     local slot = state[$YOUNG][id]
     if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] then return slow_set(state, id, row) end
     if slot == nil
@@ -427,9 +427,12 @@ local set_source = template([[
       return slow_set(state, id, row)
     end
     if type(row) ~= "table" then no_row(state, row) end
+    local given = 0
     for name in next, row do
-      if not known[name] then odd_column(state, id, row, name) end
+      if known[name] then given = given + 1 else odd_column(state, id, row, name) end
     end
+    -- What is missing may be computed by a metatable.
+    if given < $columns and rawmeta(row) ~= nil then return slow_set(state, id, row) end
     $check
     $journal
     local batch, d, at = S[$BATCH]
@@ -464,6 +467,7 @@ local function make_set(kind, lines, names)
   local block = { block = cell(kind.block_at) }
   local source = set_source({
     check = lines,
+    columns = #kind.names,
     keep = keep_lines(names, kind.cells),
     journal = puts_aside and "log_write(state, id, false)" or "",
     row_id = cell(kind.id_at),

@@ -26,6 +26,20 @@ local function raise(form, ...)
   error(host.place() .. message, 0)
 end
 
+-- The state of the run: made below.
+local S
+
+-- Ends the current call with an error that a script cannot catch: see `protected.lua`.
+local function end_call(failure)
+  S[ENDED] = failure
+  error(failure, 0)
+end
+
+-- Raises such an error at the place in the script that is to blame.
+local function raise_final(form, ...)
+  end_call(host.place() .. format(form, ...))
+end
+
 -- Compiles the function that makes a list such as a table's state: `parameters` are its parameters, and `values` says
 -- of each of the list's names what it is at first, as Lua text. One that is missing or that there is not is an error.
 local function constructor(list, parameters, values)
@@ -38,7 +52,7 @@ local function constructor(list, parameters, values)
     if not is_name[name] then error(format("%s: there is no %s", list, name)) end
   end
   local source = format("return function(%s) return { %s } end", parameters, concat(texts, ", "))
-  return load(source, "=" .. list, "t")()
+  return load(source, "=inner:" .. list, "t")()
 end
 
 -- Makes a function that fills in a template: `$name` is the value of that name, or the constant if it is in capitals.
@@ -64,7 +78,6 @@ local function template(text)
   end
 end
 
--- The state of the run.
 local new_run_state = constructor("run_state", "", {
   MODE = tostring(RUN),
   BATCH = "1",
@@ -73,16 +86,20 @@ local new_run_state = constructor("run_state", "", {
   COMMITTED = "0",
   EVENT = "nil",
   REGION = "nil",
+  ENDED = "false",
   DRY_WRITES = "nil",
   DRY_READS = "0",
   SUSPENDED_WRITER = "0",
 })
+S = new_run_state()
 
 return {
   raise = raise,
+  end_call = end_call,
+  raise_final = raise_final,
   constructor = constructor,
   template = template,
-  run_state = new_run_state(),
+  run_state = S,
   -- What a script compares a table with before it writes to it: what may not change has an `__eq` that raises then.
   probe = {},
   has_history = host.undo_depth > 0,

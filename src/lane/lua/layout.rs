@@ -14,6 +14,8 @@ use crate::rows::codec::{COLUMNS_PER_MASK, Change, NUMERIC_LIMB};
 pub(super) const DONE: i64 = 0;
 pub(super) const MISSED: i64 = 1;
 const FAILED: i64 = 2;
+/// The handler failed, and not for its event: it used what it may not keep.
+pub(super) const MISUSED: i64 = 3;
 
 /// The place of a snapshot among the suspended calls; lanes have theirs from 1.
 pub(super) const SNAPSHOT_CALL: i64 = 0;
@@ -35,6 +37,7 @@ const RUN_STATE: List = List {
         "COMMITTED",
         "EVENT",  // that event as the handler sees it
         "REGION", // the region that is being handled
+        "ENDED",  // what has ended the current call, whatever the script catches; else false
         // Of the event that is run dry, and the event that is suspended meanwhile.
         "DRY_WRITES", // table state -> id -> cells, or false
         "DRY_READS",
@@ -75,7 +78,7 @@ const TABLE_STATE: List = List {
 pub(super) const LISTS: [List; 2] = [RUN_STATE, TABLE_STATE];
 
 /// All other constants.
-const NUMBERS: [(&str, i64); 24] = [
+const NUMBERS: [(&str, i64); 25] = [
     // Modes.
     ("RUN", 1),
     ("DRY", 2),
@@ -84,6 +87,7 @@ const NUMBERS: [(&str, i64); 24] = [
     ("DONE", DONE),
     ("MISSED", MISSED),
     ("FAILED", FAILED),
+    ("MISUSED", MISUSED),
     ("SNAPSHOT_CALL", SNAPSHOT_CALL),
     // A slot is the number of a segment, shifted, and that of the row's first cell in it.
     ("SHIFT", 16),

@@ -3,7 +3,8 @@
 local inner = ...
 local host, S, regions = inner.host, inner.run_state, inner.regions
 local add_row, cells_at, lookup = inner.add_row, inner.cells_at, inner.lookup
-local next, ipairs, type, error = next, ipairs, type, error
+local end_call = inner.end_call
+local next, ipairs, type = next, ipairs, type
 local co_yield, co_yieldable = coroutine.yield, coroutine.isyieldable
 local spack, sunpack, concat, move = string.pack, string.unpack, table.concat, table.move
 
@@ -55,7 +56,7 @@ end
 local function need(state, what)
   if S[MODE] == DRY then
     want(state, what)
-    error(DRY_END, 0)
+    end_call(DRY_END)
   elseif co_yieldable() then
     co_yield(state, what)
   elseif what ~= TRY and type(what) == "table" then

@@ -6,6 +6,7 @@
 //! | `pieces` | the Lua files: their order, and how they are put together |
 //! | `layout.lua` | what all of them stand on: names that are checked |
 //! | `values.lua`, `arguments.lua`, `numeric.lua` | values, what scripts pass, exact numbers |
+//! | `protected.lua` | errors that a script cannot catch |
 //! | `arithmetic.lua`, `bytecode` | plain numbers: what leaves 64 bits is an error, and so is a text |
 //! | `frozen.lua`, `bytecode` | what a script keeps: refused, or read-only |
 //! | `library.lua` | the functions of Lua's library that have to know exact numbers |
@@ -20,7 +21,7 @@
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
 //! | `encoder` | events on their way in |
-//! | `json` | JSON on its way in and out |
+//! | `json`, `json_out` | JSON on its way in, and out |
 
 mod bytecode;
 mod crossing;
@@ -28,6 +29,7 @@ mod encoder;
 mod host;
 mod inner;
 mod json;
+mod json_out;
 mod layout;
 mod pieces;
 mod question;
@@ -47,17 +49,17 @@ use crate::lane::watch::Task;
 use crate::lane::{Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Place, Round, SealedRows};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::{CHUNK_EVENTS_MAX, FILE_BYTES_MAX};
-use crate::model::schema::Schema;
-use crate::model::text::quoted_lines;
+use crate::model::text::{quoted_lines, shortened};
 use crate::model::whole_text::read_text;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
 use crate::rows::existence::{ExistenceFilter, is_new};
 use crate::undo::{BeforeImages, push_absent};
+use crossing::{OUT_OF_MEMORY, problem_of};
 use encoder::EventEncoder;
 use host::{Host, Shared, Want};
 use inner::Inner;
-use layout::{DONE, MISSED, SNAPSHOT_CALL};
+use layout::{DONE, MISSED, MISUSED, SNAPSHOT_CALL};
 
 /// Some events of a lane that cross into the VM together.
 #[derive(Debug, Clone, Copy)]
@@ -119,9 +121,6 @@ fn pack(encoder: &mut EventEncoder, round: &Round, chunk: Chunk, packed: &mut Ve
     }
     Ok(())
 }
-
-/// How Lua says that its memory is used up.
-const OUT_OF_MEMORY: &str = "not enough memory";
 
 /// Makes engines from a script.
 pub(crate) struct ScriptFactory {
@@ -219,7 +218,7 @@ impl ScriptEngine {
         let loaded = engine.load(&factory.text).map_err(|error| engine.failure(&error))?;
         engine.has_snapshots = loaded.map_err(|message| match message.ends_with(OUT_OF_MEMORY) {
             true => engine.out_of_memory(),
-            false => LaneError::Unusable(message),
+            false => LaneError::Unusable(shortened(message)),
         })?;
         Ok(engine)
     }
@@ -227,14 +226,14 @@ impl ScriptEngine {
     /// Loads the inner side, and the script into it; returns whether it makes snapshots, or what is wrong with it.
     fn load(&mut self, text: &str) -> LuaResult<Result<bool, String>> {
         let table = self.host.table(&self.lua)?;
-        let kinds = kinds_table(&self.lua, &self.host.schema)?;
+        let kinds = pieces::kinds_table(&self.lua, &self.host.schema)?;
         let inner = pieces::inner_table(&self.lua, table, kinds, &self.name)?;
         for piece in pieces::PIECES.iter() {
             pieces::load(&self.lua, &inner, piece)?;
         }
         pieces::set_type_metatables(&self.lua, &inner)?;
         // Set once, here.
-        let _ = self.host.inner.set(Inner::new(&self.lua, &inner)?);
+        let _ = self.host.inner.set(Inner::new(&self.lua, &inner, self.context.memory_bytes)?);
         let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load_script.call(text)?;
         Ok(has_snapshots.ok_or_else(|| problem.unwrap_or_else(|| "the script cannot be loaded".into())))
     }
@@ -277,8 +276,9 @@ impl ScriptEngine {
         failed: &mut Vec<FailedEvent>,
     ) -> Result<Step, LaneError> {
         loop {
+            let puts_aside = self.context.puts_aside && !matches!(&answer, Ok((MISUSED, _)));
             match self.leave(answer) {
-                Err(LaneError::Handler { message, place: Place::Event(_), .. }) if self.context.puts_aside => {
+                Err(LaneError::Handler { message, place: Place::Event(_), .. }) if puts_aside => {
                     let at = chunk.base + self.context.watch.event().saturating_sub(1);
                     failed.push(FailedEvent { lane: chunk.lane, at, error: message });
                 }
@@ -300,6 +300,7 @@ impl ScriptEngine {
             failed.push(FailedEvent { lane, at, error: problem });
             return Ok(());
         }
+        let problem = shortened(problem);
         let place = round.place(lane, at).ok_or_else(|| LaneError::Bug(problem.clone()))?;
         Err(LaneError::Event(Box::new(place), problem))
     }
@@ -315,7 +316,7 @@ impl ScriptEngine {
     /// What came of such a call.
     fn leave(&self, answer: LuaResult<(i64, LuaValue)>) -> Result<Step, LaneError> {
         if let Some((place, problem)) = self.host.lock().unreadable.take() {
-            return Err(LaneError::Event(place, problem));
+            return Err(LaneError::Event(place, shortened(problem)));
         }
         let (status, answer) = answer.map_err(|error| self.failure(&error))?;
         let step = step_of(status, answer).map_err(|message| self.handler_failure(message))?;
@@ -535,7 +536,11 @@ impl ScriptEngine {
         if message.ends_with(OUT_OF_MEMORY) {
             return self.out_of_memory();
         }
-        LaneError::Handler { message: quoted_lines(&message), place: self.context.watch.place(), source: None }
+        LaneError::Handler {
+            message: quoted_lines(&shortened(message)),
+            place: self.context.watch.place(),
+            source: None,
+        }
     }
 
     fn out_of_memory(&self) -> LaneError {
@@ -548,11 +553,9 @@ impl ScriptEngine {
         if let Some(error) = self.host.lock().store_error.take() {
             return error;
         }
-        let text = error.to_string();
-        match error {
-            LuaError::MemoryError(_) => self.out_of_memory(),
-            _ if text.ends_with(OUT_OF_MEMORY) => self.out_of_memory(),
-            _ => LaneError::Bug(text),
+        match problem_of(error) {
+            text if text.ends_with(OUT_OF_MEMORY) => self.out_of_memory(),
+            text => LaneError::Bug(shortened(text)),
         }
     }
 }
@@ -589,7 +592,7 @@ impl Engine for ScriptEngine {
             let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block.get()))?;
             let answer = self.see_through(status, answer)?;
             Ok(answer.and_then(|value| {
-                json::from_lua(self.host.inner().map_err(|error| error.to_string())?, &value)
+                json_out::document(self.host.inner().map_err(|error| error.to_string())?, &value)
                     .map_err(|problem| format!("{}: what on_snapshot returned: {problem}", self.name))
             }))
         })();
@@ -675,24 +678,4 @@ fn new_vm(libs: StdLib) -> LuaResult<Lua> {
 
 fn bug(error: LuaError) -> LaneError {
     LaneError::Bug(error.to_string())
-}
-
-/// The entities as `kinds.lua` takes them.
-fn kinds_table(lua: &Lua, schema: &Schema) -> LuaResult<LuaTable> {
-    let kinds = lua.create_table()?;
-    for entity in schema.entities() {
-        let columns = lua.create_table()?;
-        for column in &entity.columns {
-            let entry = lua.create_table()?;
-            entry.raw_set("name", column.name.as_str())?;
-            entry.raw_set("type", column.kind.name())?;
-            entry.raw_set("indexed", entity.indexes.contains(&column.name))?;
-            columns.raw_push(entry)?;
-        }
-        let kind = lua.create_table()?;
-        kind.raw_set("name", entity.name.as_str())?;
-        kind.raw_set("columns", columns)?;
-        kinds.raw_push(kind)?;
-    }
-    Ok(kinds)
 }

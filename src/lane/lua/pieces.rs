@@ -6,6 +6,7 @@ use mlua::chunk::ChunkMode;
 use mlua::prelude::*;
 
 use super::layout;
+use crate::model::schema::Schema;
 
 /// A Lua file.
 pub(super) struct Piece {
@@ -24,8 +25,9 @@ impl Piece {
 }
 
 /// In the order in which they are loaded: each asks only for what those before it give.
-pub(super) const FILES: [(&str, &str); 26] = [
+pub(super) const FILES: [(&str, &str); 27] = [
     ("layout", include_str!("layout.lua")),
+    ("protected", include_str!("protected.lua")),
     ("numeric", include_str!("numeric.lua")),
     ("values", include_str!("values.lua")),
     ("times", include_str!("times.lua")),
@@ -83,6 +85,26 @@ pub(super) fn inner_table(lua: &Lua, host: LuaTable, kinds: LuaTable, script_nam
     inner.raw_set("kinds_given", kinds)?;
     inner.raw_set("script_name", script_name)?;
     Ok(inner)
+}
+
+/// The entities as `kinds.lua` takes them.
+pub(super) fn kinds_table(lua: &Lua, schema: &Schema) -> LuaResult<LuaTable> {
+    let kinds = lua.create_table()?;
+    for entity in schema.entities() {
+        let columns = lua.create_table()?;
+        for column in &entity.columns {
+            let entry = lua.create_table()?;
+            entry.raw_set("name", column.name.as_str())?;
+            entry.raw_set("type", column.kind.name())?;
+            entry.raw_set("indexed", entity.indexes.contains(&column.name))?;
+            columns.raw_push(entry)?;
+        }
+        let kind = lua.create_table()?;
+        kind.raw_set("name", entity.name.as_str())?;
+        kind.raw_set("columns", columns)?;
+        kinds.raw_push(kind)?;
+    }
+    Ok(kinds)
 }
 
 /// Loads one piece and adds what it returns to `inner`.

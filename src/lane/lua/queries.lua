@@ -2,6 +2,7 @@
 
 local inner = ...
 local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
+local original_of = inner.original_of
 local type, next, ipairs, spack, concat = type, next, ipairs, string.pack, table.concat
 local sub = string.sub
 
@@ -53,9 +54,12 @@ local function conditions(kind, called, where)
     raise('%s:%s: where: expected a list of conditions such as {{"%s", ">", 1}}', kind.name, called, column)
   end
   if where == nil then return tests end
-  if type(where) ~= "table" or (next(where) ~= nil and #where == 0) then wrong() end
+  if type(where) ~= "table" then wrong() end
+  where = original_of(where)
+  if next(where) ~= nil and #where == 0 then wrong() end
   for at, condition in ipairs(where) do
     if type(condition) ~= "table" then wrong() end
+    condition = original_of(condition)
     local column, operator, value = condition[1], condition[2], condition[3]
     local number = indexed(kind, called, column, "a condition")
     local test = OPERATORS[operator]
@@ -116,6 +120,7 @@ local function check_query(kind, what, query, known, names)
   if type(query) ~= "table" then
     raise("%s:%s: expected a table such as { limit = 5 }, got %s", kind.name, what, describe(query))
   end
+  query = original_of(query)
   for key in next, query do
     if not known[key] then raise("%s:%s: unknown key %s; expected %s", kind.name, what, name_text(key), names) end
   end

@@ -6,8 +6,10 @@ local next, ipairs = next, ipairs
 
 local regions = {} -- by number
 
--- `ctx.<entity>` of one region is an empty table; the state of the table is out of a script's reach.
+-- `ctx.<entity>` of one region is an empty table; the state of the table is out of a script's reach. False stands for
+-- that of a region that is not being handled.
 local state_of = {}
+local entity_metas = {} -- the metatables of all `ctx.<entity>`
 
 -- The segment of a slot, and the row's first cell in it.
 local function cells_at(state, slot)
@@ -90,16 +92,17 @@ end
 -- Notes that rows of a kind are read. Until then they are let go as soon as their batch is committed.
 local function note_read(kind)
   if kind.is_read then return end
-  kind.is_read = true
   for _, known in next, regions do
     local state = known.tables[kind.number]
     if not state[WHOLE] then list_changed(state) end
   end
+  kind.is_read = true
 end
 
 return {
   regions = regions,
   state_of = state_of,
+  entity_metas = entity_metas,
   cells_at = cells_at,
   new_slot = new_slot,
   release = release,

@@ -9,21 +9,23 @@ local frozen_meta, frozen_array_meta = inner.frozen_meta, inner.frozen_array_met
 local script_name <const> = inner.script_name
 local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 local whole_event, refuse_number, script_tostring = inner.whole_event, inner.refuse_number, inner.script_tostring
+local key_text, placed = inner.key_text, inner.placed
 
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
-local rawmeta, setmeta, next, type, load, pcall, select = getmetatable, setmetatable, next, type, load, pcall, select
+local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
 local sort, move, dump, tointeger = table.sort, table.move, string.dump, math.tointeger
+local rawget = rawget
 local text_meta = rawmeta("")
 
 -- The table of globals of a script, which stays empty, and what it stands for.
 local worlds = setmeta({}, { __mode = "k" })
 
 local function refuse_write(_, key)
-  raise("globals are read-only once the script is loaded (" .. tostring(key) .. "); keep state in entities")
+  raise("globals are read-only once the script is loaded (" .. key_text(key) .. "); keep state in entities")
 end
 
 local function script_next(tab, key)
-  if key == nil and is_event(rawmeta(tab)) then open_event(tab) end
+  if is_event(rawmeta(tab)) then open_event(tab) end
   refuse_number(tab, "next")
   return next(worlds[tab] or tab, key)
 end
@@ -37,7 +39,7 @@ local function before(a, b)
   return kind_a == "boolean" and not a and b
 end
 
-local function in_order(tab)
+local function in_order(tab, is_of_event)
   local keys, count = {}, 0
   for key in next, tab do
     count = count + 1
@@ -48,8 +50,9 @@ local function in_order(tab)
   return function()
     while at < count do
       at = at + 1
-      local value = tab[keys[at]]
-      -- What was removed meanwhile is passed by.
+      local value = rawget(tab, keys[at])
+      -- What was removed meanwhile is passed by. An event that was kept says that it was.
+      if value == nil and is_of_event then value = tab[keys[at]] end
       if value ~= nil then return keys[at], value end
     end
   end
@@ -59,7 +62,7 @@ local function script_pairs(tab)
   if type(tab) ~= "table" then raise("pairs: expected a table, got a " .. type(tab)) end
   refuse_number(tab, "pairs")
   local meta = metatable_of(tab)
-  if is_event(meta) then return in_order(open_event(tab)) end
+  if is_event(meta) then return in_order(open_event(tab), true) end
   if meta and meta.__pairs then return pairs(tab) end
   return in_order(worlds[tab] or tab)
 end
@@ -144,7 +147,7 @@ local function script_move(from, ...)
   if to == nil then to = from end
   refuse_number(from, "table.move")
   check_write(to)
-  local ok, answer = pcall(move, from, ...)
+  local ok, answer = inner.script_pcall(move, from, ...)
   if not ok then raise("%s", answer) end
   return answer
 end
@@ -168,7 +171,7 @@ local PRELUDE <const> = {
   ipairs = inner.script_ipairs,
   next = script_next,
   pairs = script_pairs,
-  pcall = pcall,
+  pcall = inner.script_pcall,
   rawequal = rawequal,
   rawlen = inner.script_rawlen,
   select = select,
@@ -177,7 +180,7 @@ local PRELUDE <const> = {
   tonumber = inner.script_tonumber,
   tostring = script_tostring,
   type = type,
-  xpcall = xpcall,
+  xpcall = inner.script_xpcall,
   _VERSION = _VERSION,
   numeric = numbers.new,
   timestamp = inner.timestamp,
@@ -267,7 +270,7 @@ local function run_script(text, is_all)
   if not chunk then return nil, problem end
   text_meta.__index = texts
   begin_loading()
-  local ok, failure = pcall(chunk)
+  local ok, failure = xpcall(chunk, placed)
   if not ok then
     stop_loading()
     return nil, failure

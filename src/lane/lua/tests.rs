@@ -2,7 +2,7 @@
 
 use mlua::prelude::*;
 
-use super::bytecode::kept;
+use super::bytecode;
 use super::{host, layout, pieces};
 use crate::model::value::ColumnType;
 
@@ -23,7 +23,7 @@ fn harness(lua: &Lua, is_kept: bool) -> LuaResult<LuaTable> {
         let end = pieces::PIECES.iter().position(|piece| piece.name == last);
         for piece in &pieces::PIECES[..=end.ok_or_else(|| LuaError::runtime(format!("no piece {last}")))?] {
             match is_kept {
-                true => pieces::load(lua, &inner, &piece.changed(kept))?,
+                true => pieces::load(lua, &inner, &piece.changed(bytecode::kept))?,
                 false => pieces::load(lua, &inner, piece)?,
             }
         }
@@ -77,7 +77,8 @@ macro_rules! lua_tests {
 }
 
 lua_tests! {
-    layout_is_checked kinds_and_types rows writes undo journal sweep seal events numeric arithmetic queries calls adds keeping
+    layout_is_checked kinds_and_types rows writes undo journal sweep seal events numeric arithmetic queries calls adds
+    keeping kept protected
 }
 
 /// Some locals are always left in each file's main function, which may have 200.

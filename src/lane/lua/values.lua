@@ -4,7 +4,7 @@ local inner = ...
 local host, raise, numeric_meta = inner.host, inner.raise, inner.numbers.meta
 local script_name <const> = inner.script_name
 local rawmeta, setmeta, type, pcall, tostring = getmetatable, setmetatable, type, pcall, tostring
-local mtype, format, sub = math.type, string.format, string.sub
+local mtype, format, sub, find = math.type, string.format, string.sub, string.find
 
 -- The metatable of a value. What `getmetatable` gives may be anything: its `__metatable` field.
 local function metatable_of(value)
@@ -12,22 +12,34 @@ local function metatable_of(value)
   return type(meta) == "table" and meta or nil
 end
 
+local SHOWN_BYTES_MAX <const> = 40 -- of a text in a message
+
+local function shortened(text)
+  return #text > SHOWN_BYTES_MAX and sub(text, 1, SHOWN_BYTES_MAX) .. "…" or text
+end
+
 -- A name that is not known, as a message shows it.
 local function name_text(name)
-  return type(name) == "string" and format("%q", name) or "a " .. type(name)
+  return type(name) == "string" and format("%q", shortened(name)) or "a " .. type(name)
+end
+
+-- The same without quotes. No code of the script runs for it.
+local function key_text(key)
+  if type(key) == "number" or type(key) == "boolean" then return tostring(key) end
+  return type(key) == "string" and shortened(key) or "a " .. type(key)
 end
 
 -- A value as a message shows it.
 local function describe(value)
   local kind = type(value)
-  if kind == "string" then return format("the text %q", #value > 40 and sub(value, 1, 40) .. "…" or value) end
+  if kind == "string" then return format("the text %q", shortened(value)) end
   if kind == "number" or kind == "boolean" then return format("%s %s", mtype(value) or kind, tostring(value)) end
   if rawmeta(value) == numeric_meta then return "the number " .. tostring(value) end
   if value == host.null then return "null" end
   return "a " .. kind
 end
 
--- What went wrong, with the script's name where Lua gives no place.
+-- What went wrong, with the script's name where Lua gives no place. It may be of the script's making.
 local function failure_text(failure)
   local text = failure
   local meta = metatable_of(failure)
@@ -36,6 +48,10 @@ local function failure_text(failure)
     text = ok and made
   elseif type(failure) == "number" then
     text = tostring(failure)
+  elseif type(failure) == "userdata" and failure ~= host.null then
+    -- Of the host: where it stood in our files is nothing for users.
+    text = tostring(failure)
+    text = sub(text, 1, (find(text, "\nstack traceback:", 1, true) or 0) - 1)
   end
   if type(text) ~= "string" then text = "it raised a " .. type(failure) .. ", and no message" end
   if sub(text, 1, #script_name + 1) ~= script_name .. ":" then text = script_name .. ": " .. text end
@@ -65,6 +81,7 @@ local hidden = setmeta({ [array_meta] = true, [numeric_meta] = true }, { __mode 
 return {
   metatable_of = metatable_of,
   name_text = name_text,
+  key_text = key_text,
   describe = describe,
   failure_text = failure_text,
   decode = decode,

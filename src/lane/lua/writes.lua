@@ -50,7 +50,7 @@ end
 -- `set`, where the way that is compiled for the kind does not go.
 local function slow_set(state, id, row)
   id = key_of(state, id, "set")
-  check_columns(state, id, row)
+  row = check_columns(state, id, row)
   local kind = state[KIND]
   if S[MODE] ~= RUN then
     local cells = {}
@@ -123,7 +123,7 @@ local function slow_get(state, id)
 end
 
 local function delete(entity, id)
-  local state = state_of[entity] or no_entity("delete")
+  local state = state_of[entity] or no_entity("delete", entity)
   id = key_of(state, id, "delete")
   if S[MODE] == RUN then return delete_row(state, id) end
   if S[MODE] == SNAPSHOT then raise("on_snapshot may read, and not write") end

@@ -24,7 +24,7 @@ use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::json_text::whole_characters;
 use crate::model::limits::DRY_EVENTS_MAX;
 use crate::model::query::Query;
-use crate::model::text::panic_message;
+use crate::model::text::{panic_message, shortened};
 use crate::rows::codec::{Decoder, ValueRef, Writer};
 use crate::store::RegionQuery;
 
@@ -246,7 +246,7 @@ impl<H: Handler> RustEngine<H> {
 
     fn handler_error(&self, error: HandlerError) -> LaneError {
         let HandlerError { message, source } = error;
-        LaneError::Handler { message, place: self.context.watch.place(), source }
+        LaneError::Handler { message: shortened(message), place: self.context.watch.place(), source }
     }
 }
 
@@ -255,6 +255,7 @@ fn read_event<H: Handler>(json: &str) -> Result<H::Event<'_>, serde_json::Error>
 }
 
 fn unreadable(round: &Round, lane: usize, at: usize, message: String) -> LaneError {
+    let message = shortened(message);
     match round.place(lane, at) {
         Some(place) => LaneError::Event(Box::new(place), message),
         None => LaneError::Bug(message),

@@ -43,7 +43,7 @@ function harness.host(own)
     return false
   end
   host.time = function(text)
-    return text:sub(-1) == "Z" and text or nil
+    return string.sub(text, -1) == "Z" and text or nil
   end
   host.encode = function(value)
     return tostring(value)
@@ -74,6 +74,7 @@ function harness.open(given)
   inner.define_region(1, "north", { given.is_empty or false })
   inner.begin_batch(1, 0)
   inner.run_state[constants.REGION] = inner.regions[1]
+  inner.use_ctx(inner.regions[1])
   return inner, inner.regions[1].tables[1], inner.regions[1].ctx[kinds[1].name], host
 end
 
@@ -94,7 +95,7 @@ end
 function harness.fails(says, call, ...)
   local ok, message = pcall(call, ...)
   if ok then error("expected it to fail: " .. says, 2) end
-  if not tostring(message):find(says, 1, true) then
+  if not string.find(tostring(message), says, 1, true) then
     error("expected it to say " .. says .. ", got " .. tostring(message), 2)
   end
 end

@@ -275,11 +275,11 @@ function tests.metatables_neither_finalise_nor_weaken()
     "local m = {} local o = setmetatable({}, m) m.__mode = 'v' function f() return o end",
     "o = setmetatable({}, setmetatable({ __gc = 1 }, {}))",
   }) do
-    refused(head, "__gc and __mode")
+    refused(head, "__gc, __mode and __close")
   end
   fails("local m = {} local o = setmetatable({}, m)", "m.__gc = print", "read-only")
-  fails("local m = { __gc = false }", "setmetatable({}, m)", "__gc and __mode")
-  fails("", "setmetatable({}, { __gc = false })", "__gc and __mode")
+  fails("local m = { __gc = false }", "setmetatable({}, m)", "__gc, __mode and __close")
+  fails("", "setmetatable({}, { __gc = false })", "__gc, __mode and __close")
   fails("", "local m = {} setmetatable({}, m) m.__mode = 'k'", "a metatable is read-only once it is in use")
   fails("", "local m = setmetatable({}, {}) setmetatable({}, m) m.__gc = print", "read-only once it is in use")
   fails("", "setmetatable({}, numeric(1))", "setmetatable")

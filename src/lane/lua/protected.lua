@@ -1,0 +1,87 @@
+-- Errors that a script cannot catch: the end of a dry run, a `ctx` or an event that was kept, a store that does not
+-- answer, and memory or a stack that is used up, perhaps amid a function of the inner side. What has ended the call is
+-- noted (ENDED), as a script's `__close` may put another error in its place.
+
+local inner = ...
+local S, raise, host, null = inner.run_state, inner.raise, inner.host, inner.host.null
+local xpcall, error, type, select = xpcall, error, type, select
+local sub, find, match = string.sub, string.find, string.match
+
+local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
+
+-- Whether an error came of a function of the host, or of memory that is used up: then the inner side may have stopped
+-- anywhere.
+local function is_broken(failure)
+  if type(failure) == "string" then return sub(failure, -#NO_MEMORY) == NO_MEMORY end
+  return type(failure) == "userdata" and failure ~= null
+end
+
+local function is_final(failure)
+  if is_broken(failure) then return true end
+  if type(failure) ~= "string" then return false end
+  return sub(failure, -#NO_STACK) == NO_STACK
+    or find(failure, NO_STACK .. " (", 1, true) ~= nil
+    or failure == "error in error handling"
+end
+
+-- How messages of Lua begin that name a line of ours, or none: the script's line is what users want.
+local PLACELESS <const> = {
+  "^inner:[%l_]+:%d+: ()",
+  "^()attempt to compare ",
+  "^()attempt to index a ",
+  "^()attempt to call a ",
+  "^()attempt to concatenate a ",
+  "^()attempt to perform arithmetic on a ",
+  "^()bad argument #%d",
+  "^()invalid key to 'next'",
+}
+
+local function placed(failure)
+  if type(failure) ~= "string" then return failure end
+  for at = 1, #PLACELESS do
+    local first = match(failure, PLACELESS[at])
+    if first then return host.place() .. sub(failure, first) end
+  end
+  return failure
+end
+
+-- Calls a handler: whether it failed, and its answer or what it failed with.
+local function call_handler(...)
+  local ok, answer = xpcall(...)
+  return not ok, answer
+end
+
+-- What `pcall` gave, unless the call has ended.
+local function unless_ended(ok, ...)
+  if ok then return ok, ... end
+  local failure = ...
+  if S[ENDED] == false and is_final(failure) then S[ENDED] = failure end
+  if S[ENDED] ~= false then error(S[ENDED], 0) end
+  return false, failure
+end
+
+local function script_pcall(...)
+  if select("#", ...) == 0 then raise("pcall: expected a function") end
+  local call = ...
+  return unless_ended(xpcall(call, placed, select(2, ...)))
+end
+
+local function script_xpcall(call, handler, ...)
+  if type(handler) ~= "function" then
+    raise("xpcall: expected a function that handles errors, got a " .. type(handler))
+  end
+  local function handle(failure, ...)
+    if S[ENDED] ~= false or is_final(failure) then return failure end
+    return handler(placed(failure), ...)
+  end
+  return unless_ended(xpcall(call, handle, ...))
+end
+
+return {
+  is_broken = is_broken,
+  is_final = is_final,
+  placed = placed,
+  call_handler = call_handler,
+  script_pcall = script_pcall,
+  script_xpcall = script_xpcall,
+}

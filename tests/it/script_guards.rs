@@ -1,0 +1,380 @@
+//! Scripts that would be wrong without a word: one run and many runs come to the same state, or the run ends and names
+//! the script's line.
+
+use crate::support::cases::{assert_none, complaint};
+use crate::support::project::Project;
+
+fn pipeline(more: &str) -> String {
+    format!(
+        "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = {{ v = \"bigint\", s = \"text\", n = \"numeric\", j = \"jsonb\" }}\nindexes = [\"v\"]\n[entities.u]\ncolumns = {{ v = \"bigint\" }}\n[handlers]\nscript = \"handlers.lua\"\ntimeout = \"60s\"\n[batch]\nevents = 5\nmemory = \"64MiB\"\n[store]\nurl = \"sqlite:p.db\"\n[snapshots]\nevery = \"end\"\n{more}\n"
+    )
+}
+
+/// Events of some regions: block, region, id, `v`.
+fn events(blocks: i64, regions: &[&str], ids: i64) -> String {
+    let mut lines = String::new();
+    for block in 1..=blocks {
+        for region in regions {
+            let id = block % ids;
+            lines += &format!("{{\"block\":{block},\"region\":\"{region}\",\"id\":\"x{id}\",\"v\":{block}}}\n");
+        }
+    }
+    lines
+}
+
+const RUN: [&str; 2] = ["run", "pipeline.toml"];
+const STATE: &str = "SELECT region, id, v, s, n, j FROM t ORDER BY region, id";
+
+const OTHERS: &str = "SELECT region, id, v FROM u ORDER BY region, id";
+
+/// What is said of a script that keeps `ctx`, or its event.
+const CTX: &str = "works in that call only";
+const EVENT: &str = "an event can be read only while it is handled";
+
+#[test]
+fn what_a_script_keeps_of_a_call_ends_the_run() {
+    // Line 4 uses what an earlier call kept.
+    let keeper = "local function cell() local x return function(y) if y ~= nil then x = y end return x end end\nlocal kept, caught = cell(), pcall\n";
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("get", "k.t:get(e.id)", "ctx", CTX),
+        ("set", "k.t:set(e.id, { v = 1 })", "ctx", CTX),
+        ("an entity", "k:add(e.id, { v = 1 })", "ctx.t", CTX),
+        ("delete", "k:delete(e.id)", "ctx.t", CTX),
+        ("find", "k:find{ order = \"v\" }", "ctx.t", CTX),
+        ("count", "k:count()", "ctx.t", CTX),
+        ("region", "print(k.region)", "ctx", CTX),
+        ("block", "print(k.block)", "ctx", CTX),
+        ("a closure", "k(e.id)", "function(id) return ctx.t:get(id) end", CTX),
+        ("caught", "caught(function() return k.t:get(e.id) end)", "ctx", CTX),
+        ("a hot field", "print(k.id)", "e", EVENT),
+        ("a cold field", "print(k.nothing)", "e", EVENT),
+        ("all fields", "for name in pairs(k) do print(name) end", "e", EVENT),
+        ("as JSON", "ctx.t:set(\"j\", { j = { k } })", "e", EVENT),
+        ("as a row", "ctx.t:set(\"j\", k)", "e", EVENT),
+        ("a caught field", "caught(function() return k.id end)", "e", EVENT),
+    ];
+    assert_none(cases.iter().flat_map(|(name, uses, keeps, says)| {
+        let script = format!(
+            "{keeper}function on_event(e, ctx)\n  local k, id = kept(), e.id if k then {uses} end\n  ctx.t:set(id, {{ v = e.v }})\n  kept({keeps})\nend\n"
+        );
+        ["", "[errors]\non_event = \"quarantine\"\n"].map(|more| {
+            let project = Project::with(&pipeline(more), &script, &events(3, &["a", "b"], 2));
+            complaint(name, &project.forebay(&RUN), 1, &["handlers.lua:", says, "block"])
+        })
+    }));
+}
+
+#[test]
+fn a_ctx_of_another_region_is_named() {
+    let script = "local function cell() local x return function(y) x = x or y return x end end\nlocal first = cell()\nfunction on_event(e, ctx)\n  first(ctx).t:add(\"n\", { v = 1 })\nend\n";
+    let regions = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let project = Project::with(&pipeline(""), script, &events(1, &regions, 1));
+    let stderr = project.forebay(&RUN).fails(1, &["handlers.lua:4:", CTX]).stderr();
+    assert!(stderr.contains("this ctx was given to a call for region"), "{stderr}");
+}
+
+/// The state after one run, after many, and with rows that are let go in between.
+fn lived(name: &str, script: &str, lines: &str, blocks: i64) {
+    let whole = Project::with(&pipeline(""), script, lines);
+    whole.forebay(&RUN).ok();
+    let rows = |project: &Project| [STATE, OTHERS].map(|sql| project.query("p.db", sql));
+    let state = rows(&whole);
+    assert!(!state[0].is_empty(), "{name}: nothing was written");
+    let documents = |project: &Project| {
+        let lines = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().json_lines();
+        lines.into_iter().map(|line| (line["region"].clone(), line["rows"].clone())).collect::<Vec<_>>()
+    };
+    let pieces = Project::with(&pipeline(""), script, lines);
+    for block in 1..=blocks {
+        pieces.forebay(&["run", "pipeline.toml", "--until", &block.to_string()]).ok();
+    }
+    pieces.forebay(&RUN).ok();
+    assert_eq!(rows(&pieces), state, "{name}: in pieces\n{script}");
+    assert_eq!(documents(&pieces), documents(&whole), "{name}: in pieces");
+}
+
+#[test]
+fn rows_with_metatables_are_read_before_anything_is_looked_up() {
+    let end = "\nfunction on_snapshot(ctx) return { rows = ctx.t:find{ order = \"v\" }, n = ctx.t:count() } end\n";
+    for (name, body) in [
+        (
+            "defaults out of a row",
+            "if e.v == 1 then ctx.t:set(\"d\", { v = 0, s = \"default\" }) end
+            ctx.t:set(e.id, setmetatable({ v = e.v }, { __index = function(_, k) local d = ctx.t:get(\"d\") return d and d[k] end }))",
+        ),
+        (
+            "a row that writes itself",
+            "ctx.t:set(e.id, setmetatable({}, { __index = function(_, k)
+              if k == \"v\" then ctx.t:set(e.id, { v = 7, s = \"inner\" }) return e.v end
+              if k == \"s\" then local row = ctx.t:get(e.id) ctx.t:delete(e.id) return row and row.s end
+            end }))",
+        ),
+        (
+            "a row that searches",
+            "ctx.t:set(e.id, setmetatable({ v = e.v }, { __index = function(_, k)
+              if k == \"n\" then return #ctx.t:find{ where = {{ \"v\", \">\", 0 }} } + ctx.t:count() end
+            end }))",
+        ),
+        (
+            "the event as a row",
+            "ctx.t:set(e.id, e)",
+        ),
+        (
+            "a query that is computed",
+            "local found = ctx.t:find(setmetatable({}, { __index = function(_, k) return k == \"limit\" and ctx.t:count() + 1 or nil end }))
+            ctx.t:set(e.id, { v = e.v, n = #found })",
+        ),
+    ] {
+        let script = format!("function on_event(e, ctx)\n  {body}\nend{end}");
+        lived(name, &script, &events(8, &["a", "b"], 3), 8);
+    }
+}
+
+#[test]
+fn tables_of_the_script_that_are_read_only_are_what_they_stand_for() {
+    let script = "ROW = { v = 5, j = { a = { 1, 2 } } }
+    ONE = { v = 1 }
+    TOP = { where = {{ \"v\", \">=\", 6 }}, order = \"-v\", limit = 1 }
+    BAD = { were = {} }
+    function on_event(e, ctx)
+      ctx.t:set(e.id, ROW)
+      ctx.t:add(e.id, ONE)
+      ctx.t:max(e.id, ONE)
+      ctx.t:set(\"found\", { v = 0, n = #ctx.t:find(TOP), s = tostring(pcall(ctx.t.find, ctx.t, BAD)) })
+    end";
+    let project = Project::with(&pipeline(""), script, &events(2, &["a"], 1));
+    project.forebay(&RUN).ok();
+    let expected = [["a", "found", "0", "false", "1", ""], ["a", "x0", "6", "", "", "{\"a\":[1,2]}"]];
+    assert_eq!(
+        project.query(
+            "p.db",
+            "SELECT region, id, v, coalesce(s, ''), coalesce(n, ''), coalesce(j, '') FROM t ORDER BY id"
+        ),
+        expected
+    );
+}
+
+#[test]
+fn no_metamethod_runs_where_a_value_is_read() {
+    // Each would raise an error.
+    let script = "local function no() error(\"a metamethod ran\") end
+    local NO = { __index = no, __len = no, __pairs = no, __tostring = no, __eq = no, __lt = no, __le = no, __concat = no, __call = no, __name = {} }
+    local function odd(t) return setmetatable(t, NO) end
+    function on_event(e, ctx)
+      ctx.t:set(e.id, { v = e.v, j = odd{ a = odd{ 1, 2, odd{} }, b = { odd{ c = 1 } } } })
+      ctx.t:add(e.id, odd{ v = 1 })
+      ctx.t:max(e.id, odd{ v = 1, s = \"m\" })
+      for name, use in pairs{
+        id = function(x) ctx.t:get(x) end, set = function(x) ctx.t:set(\"k\", { v = x }) end,
+        text = function(x) ctx.t:set(\"k\", { s = x }) end, numeric = function(x) ctx.t:set(\"k\", { n = x }) end,
+        key = function(x) ctx.t:set(\"k\", { [x] = 1 }) end, add = function(x) ctx.t:add(\"k\", { [x] = 1 }) end,
+        json = function(x) ctx.t:set(\"k\", { j = { [x] = 1 } }) end, field = function(x) return ctx[x] end,
+        write = function(x) ctx[x] = 1 end, entity = function(x) ctx.t[x] = 1 end, number = function(x) numeric(x) end,
+        order = function(x) ctx.t:find{ order = x } end, limit = function(x) ctx.t:find{ limit = x } end,
+        operator = function(x) ctx.t:find{ where = {{ \"v\", x, 1 }} } end,
+        value = function(x) ctx.t:find{ where = {{ \"v\", \"=\", x }} } end,
+        column = function(x) ctx.t:find{ where = {{ x, \"=\", 1 }} } end,
+        time = function(x) timestamp(x) end, list = function(x) array(x) end,
+      } do
+        local ok, failure = pcall(use, odd{})
+        if ok or failure:find(\"a metamethod ran\", 1, true) then error(name .. \": \" .. tostring(failure)) end
+      end
+    end";
+    let project = Project::with(&pipeline(""), script, &events(1, &["a"], 2));
+    project.forebay(&RUN).ok();
+    let state = project.query("p.db", "SELECT v, s, j FROM t");
+    assert_eq!(state, [["2", "m", "{\"a\":[1,2,{}],\"b\":[{\"c\":1}]}"]]);
+}
+
+#[test]
+fn a_dry_run_is_not_seen_by_what_catches_errors() {
+    for (name, read) in [
+        ("pcall", "local ok, row repeat ok, row = pcall(ctx.t.get, ctx.t, e.id) until ok"),
+        ("pcall of pcall", "local a, b, row repeat a, b, row = pcall(pcall, ctx.t.get, ctx.t, e.id) until a and b"),
+        (
+            "xpcall",
+            "local seen, row, ok = 0
+            repeat ok, row = xpcall(ctx.t.get, function(x) seen = seen + 1 return x end, ctx.t, e.id) until ok
+            ctx.t:add(\"seen\", { v = seen })",
+        ),
+        ("find", "local ok, all repeat ok, all = pcall(ctx.t.find, ctx.t) until ok local row = ctx.t:get(e.id)"),
+        (
+            "a metamethod",
+            "local get = setmetatable({}, { __index = function(_, id) return ctx.t:get(id) end })
+            local ok, row repeat ok, row = pcall(function() return get[e.id] end) until ok",
+        ),
+        (
+            "a function of the library",
+            "local row repeat local ok = pcall(string.gsub, \"x\", \".\", function() row = ctx.t:get(e.id) end) until ok",
+        ),
+    ] {
+        let script = format!(
+            "function on_event(e, ctx)\n  {read}\n  ctx.t:set(e.id, {{ v = (row and row.v or 0) + e.v }})\nend\nfunction on_snapshot(ctx) return {{ rows = ctx.t:find() }} end"
+        );
+        lived(name, &script, &events(40, &["a"], 10), 3);
+    }
+}
+
+#[test]
+fn memory_and_stack_that_are_used_up_are_not_caught() {
+    let fill = "local t = {} for i = 1, 1e9 do t[i] = (\"x\"):rep(1e5) .. i end";
+    let big = "local s, t = (\"x\"):rep(1e6), {} for i = 1, 30000 do t[i] = s end";
+    let set = "for i = 1, 1e9 do ctx.t:set(i, { s = (\"x\"):rep(1e5) }) end";
+    let cases = [
+        ("memory", format!("while true do pcall(function() {fill} end) end"), "batch.memory"),
+        ("rows", format!("while true do xpcall(function() {set} end, print) end"), "batch.memory"),
+        ("a column", format!("{big} pcall(ctx.t.set, ctx.t, e.id, {{ j = t }})"), "batch.memory"),
+        (
+            "keys",
+            "local t = {} for i = 1, 150 do t[(\"k\"):rep(2e5) .. i] = 1 end pcall(ctx.t.set, ctx.t, e.id, { j = t })"
+                .into(),
+            "batch.memory",
+        ),
+        ("a stack", "local function f() return 1 + f() end pcall(f)".into(), "handlers.lua"),
+        ("calls", "local function f() pcall(f) end f()".into(), "stack overflow"),
+    ];
+    assert_none(cases.iter().map(|(name, body, says)| {
+        let script = format!("function on_event(e, ctx)\n  {body}\n  print(\"caught\")\nend\n");
+        let project = Project::with(&pipeline(""), &script, &events(1, &["a"], 1));
+        let outcome = project.forebay(&RUN);
+        let caught = outcome.stderr().contains("caught").then(|| format!("== {name} was caught\n"));
+        complaint(name, &outcome, 1, &["handlers.lua", says, "block 1"]).or(caught)
+    }));
+}
+
+#[test]
+fn json_is_built_within_the_memory() {
+    for body in ["ctx.t:set(e.id, { j = big() })", "ctx.t:set(e.id, { v = 1 })"] {
+        let script = format!(
+            "local function big() local s, t = (\"x\"):rep(1e6), {{}} for i = 1, 3000 do t[i] = s end return t end\nfunction on_event(e, ctx) {body} end\nfunction on_snapshot() return big() end\n"
+        );
+        let project = Project::with(&pipeline(""), &script, &events(1, &["a"], 1));
+        let started = std::time::Instant::now();
+        project.forebay(&RUN).fails(1, &["handlers.lua used more memory than the", "batch.memory"]);
+        // Three gigabytes take longer to build, even where there is room for them.
+        assert!(started.elapsed().as_secs() < 60, "{body}");
+    }
+}
+
+#[test]
+fn an_event_that_is_nested_deep_is_refused_at_once() {
+    let n = 5_000_000;
+    let deep =
+        |id| format!("{{\"block\":1,\"region\":\"a\",\"id\":\"{id}\",\"deep\":{}{}}}\n", "[".repeat(n), "]".repeat(n));
+    let fine = "{\"block\":1,\"region\":\"a\",\"id\":\"x\",\"deep\":[[1]]}\n";
+    let script = "function on_event(e, ctx) ctx.t:set(e.id, { v = e.deep[1][1] }) end";
+    let lines = format!("{}{}{}", fine.repeat(1500), deep("y"), fine);
+    let project = Project::with(&pipeline(""), script, &lines);
+    project.forebay(&RUN).fails(2, &["events.ndjson:1501", "\"deep\"", "nested deeper than 120"]);
+}
+
+#[test]
+fn large_values_arrive_as_they_are() {
+    let text = "ä".repeat(100_000);
+    let event = |v: i64| {
+        format!(
+            "{{\"block\":{v},\"region\":\"a\",\"id\":\"x\",\"text\":\"{text}\",\"list\":[{}{v}],\"v\":{v}}}\n",
+            "0,".repeat(70_000)
+        )
+    };
+    let script = "function on_event(e, ctx)
+      if e.v % 2 == 0 then e.text = nil end
+      ctx.t:set(e.v, { v = #e.list, n = e.list[#e.list], s = tostring(e.text and #e.text) })
+    end";
+    let small: String =
+        (1..1100).map(|v| format!("{{\"block\":0,\"region\":\"a\",\"list\":[],\"v\":{}}}\n", v % 2)).collect();
+    let project = Project::with(&pipeline(""), script, &format!("{small}{}{}", event(4), event(5)));
+    project.forebay(&RUN).ok();
+    let state = project.query("p.db", "SELECT id, v, n, s FROM t WHERE id IN ('4', '5') ORDER BY id");
+    assert_eq!(state, [["4", "70001", "4", "nil"], ["5", "70001", "5", "200000"]]);
+}
+
+#[test]
+fn messages_are_bounded() {
+    let cases = [
+        ("error", "error((\"ä\"):rep(2e6))", "bytes more)"),
+        ("a table", "error(setmetatable({}, { __tostring = function() return (\"x\"):rep(2e6) end }))", "bytes more)"),
+        ("a column", "ctx.t:set(e.id, { [(\"x\"):rep(2e6)] = 1 })", "there is no column"),
+        ("a field", "print(ctx[(\"x\"):rep(2e6)])", "ctx has no"),
+        ("an id", "ctx.t:get((\"x\"):rep(2e6))", "2000000 bytes"),
+        ("a number", "numeric((\"9\"):rep(2e6))", "digits"),
+        ("a key", "local t = {} t[(\"k\"):rep(2e6)] = print ctx.t:set(e.id, { j = { t } })", "has no form in JSON"),
+    ];
+    assert_none(cases.iter().flat_map(|(name, body, says)| {
+        let script = format!("function on_event(e, ctx)\n  {body}\nend\n");
+        let project = Project::with(&pipeline(""), &script, &events(1, &["a"], 1));
+        let outcome = project.forebay(&RUN);
+        let len = outcome.stderr().len();
+        [
+            complaint(name, &outcome, 1, &["handlers.lua:", says]),
+            (len > 6000).then(|| format!("== {name}: a message of {len} bytes\n")),
+        ]
+    }));
+    let script = "error((\"x\"):rep(2e6))\nfunction on_event() end\n";
+    let outcome = Project::with(&pipeline(""), script, "").forebay(&RUN);
+    assert!(outcome.stderr().len() < 6000, "{} bytes", outcome.stderr().len());
+}
+
+/// Functions of the library are called from files of ours, and say the script's line all the same.
+#[test]
+fn errors_of_the_library_name_the_scripts_line() {
+    let cases = [
+        ("math.floor", "math.floor(\"x\")", "bad argument #1"),
+        ("math.max", "local m = math.max(1, {})", "attempt to compare number with table"),
+        ("string.format", "local s = string.format(\"%d\", \"x\")", "number expected, got string"),
+        ("table.concat", "table.concat({ {} })", "invalid value"),
+        ("ipairs", "for _ in ipairs() do end", "attempt to index a nil value"),
+        ("a comparison", "table.sort({ 1, {}, 2 })", "attempt to compare"),
+        ("within pcall", "local _, failure = pcall(function() math.abs({}) end) error(failure, 0)", "bad argument #1"),
+        (
+            "within xpcall",
+            "local seen xpcall(math.ceil, function(failure) seen = failure end, {}) error(seen, 0)",
+            "bad argument #1",
+        ),
+        ("JSON", "ctx.t:set(e.id, { j = { a = { print } } })", "t.j: a[1]: a function has no form in JSON"),
+    ];
+    assert_none(cases.iter().map(|(name, body, says)| {
+        let script = format!("function on_event(e, ctx)\n  {body}\nend\n");
+        let project = Project::with(&pipeline(""), &script, &events(1, &["a"], 1));
+        complaint(name, &project.forebay(&RUN), 1, &["handlers.lua:2:", says])
+    }));
+}
+
+/// Statements of which random scripts are made: `$a` and `$b` are ids.
+const STATEMENTS: [&str; 12] = [
+    "ctx.t:add($a, { v = 1, n = numeric(e.v) })",
+    "local row = ctx.t:get($a) or { v = 0 } row.v = (row.v or 0) + e.v ctx.t:set($a, row)",
+    "if e.v % 3 == 0 then ctx.t:delete($a) ctx.u:delete($b) end",
+    "local ok, row = pcall(ctx.u.get, ctx.u, $a) ctx.u:set($b, { v = (ok and row and row.v or 0) + 1 })",
+    "ctx.t:set($a, setmetatable({ v = e.v }, { __index = function(_, k)
+       local other = ctx.u:get($b) return k == \"s\" and tostring(other and other.v) or nil end }))",
+    "ctx.u:max($a, { v = ctx.t:count{ where = {{ \"v\", \">\", e.v % 5 }} } })",
+    "for _, row in ipairs(ctx.t:find{ order = \"-v\", limit = 2 }) do ctx.u:add(row.id, { v = 1 }) end",
+    "pcall(function() ctx.t:set($a, { v = e.v }) error(\"x\") end)",
+    "xpcall(function() ctx.t:add($a, { v = \"no\" }) end, function(text) ctx.t:set($b, { s = text }) end)",
+    "local function both(use) use(ctx.t) use(ctx.u) end both(function(t) t:add($a, { v = e.v }) end)",
+    "local get = ctx.t.get local row = get(ctx.t, $a) if row then ctx.t:set($b, row) end",
+    "ctx.t:set($a, { v = #ctx.t:find(), j = { n = e.v, ids = array{ e.id, $b } } })",
+];
+const IDS: [&str; 4] = ["e.id", "\"k\" .. e.v % 3", "\"x1\"", "\"k\" .. ctx.t:count() % 4"];
+
+#[test]
+fn random_scripts_come_to_the_same_state_in_one_run_and_in_many() {
+    for seed in 0..10_u64 {
+        let mut state = seed;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut body = String::from("ctx.t:add(\"all\", { v = 1 })\n");
+        for _ in 0..2 + next(5) {
+            let statement = STATEMENTS[next(STATEMENTS.len())];
+            let statement = statement.replace("$a", IDS[next(IDS.len())]).replace("$b", IDS[next(IDS.len())]);
+            body += &format!("do {statement} end\n");
+        }
+        let script = format!(
+            "function on_event(e, ctx)\n{body}end\nfunction on_snapshot(ctx) return {{ rows = ctx.t:find{{ order = \"v\" }}, n = ctx.u:count() }} end"
+        );
+        lived(&format!("seed {seed}"), &script, &events(9, &["a", "b"], 4), 9);
+    }
+}
