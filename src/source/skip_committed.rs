@@ -239,14 +239,14 @@ impl Resume {
         Ok(Step::Kept)
     }
 
-    /// Whether a block that comes behind a later one of the committed chain is of that chain too, or before all that is held
-    /// of it: it is on no other branch then.
+    /// Whether a block that comes behind a later one of the committed chain is of that chain too, so on no other branch.
     fn is_step_back(&self, named: Named<'_>, ours: &Chain) -> bool {
         let is_behind = self.seen.tip().is_some_and(|tip| tip.block > named.block && ours.holds(tip));
         is_behind
             && match ours.at(named.block) {
                 Some(ours) => named.hash.is_some() && ours.hash.as_deref() == named.hash,
-                None => ours.begins_after(named.block) && ours.begins_later(),
+                // Without a history no branch is ever followed.
+                None => self.seen.depth() == Depth::new(0) && ours.begins_after(named.block),
             }
     }
 
