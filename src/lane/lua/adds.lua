@@ -13,7 +13,7 @@ local compile, is_earlier = inner.compile, inner.is_earlier
 local puts_aside, log_write = inner.puts_aside, inner.log_write
 
 local setmeta, rawget, type = setmetatable, rawget, type
-local rawmeta, rawequal, next, ipairs, tostring = getmetatable, rawequal, next, ipairs, tostring
+local rawmeta, rawequal, next, ipairs = getmetatable, rawequal, next, ipairs
 local move, concat, format = table.move, table.concat, string.format
 local numeric_meta, hints, text_of, template = numbers.meta, numbers.hints, numbers.text, inner.template
 
