@@ -32,7 +32,8 @@ pub enum Part {
     Headless,
 }
 
-const LEFT_OUT: &[Part] = &[Part::Unsettled, Part::HashesOutOfOrder, Part::LateCounts, Part::Headless];
+const LEFT_OUT: &[Part] =
+    &[Part::Unsettled, Part::HashesOutOfOrder, Part::LateCounts, Part::Headless, Part::RenamedLate, Part::Names];
 
 impl Part {
     pub fn is_lived(self) -> bool {
