@@ -13,6 +13,23 @@ use crate::undo::{BlockMark, Window};
 pub(super) struct Header {
     pub(super) block: BlockNo,
     pub(super) hash: Option<Arc<str>>,
+    /// The hash of its parent, as far as this run has read it: a store does not keep it.
+    pub(super) parent: Option<Arc<str>>,
+}
+
+impl Header {
+    /// Whether it is that block, by number and hash.
+    pub(super) fn is(&self, block: BlockNo, hash: Option<&str>) -> bool {
+        self.block == block && hash.is_some() && self.hash.as_deref() == hash
+    }
+}
+
+/// A branch that began with a block where none was held: by its number and hash, that block may as well have come late.
+#[derive(Debug, Clone)]
+struct Doubt {
+    first: BlockNo,
+    /// The blocks that were left for it.
+    left: Vec<Header>,
 }
 
 /// Blocks that are held, in order: those that can be rolled back, and the one before them.
@@ -27,24 +44,26 @@ pub(super) struct Chain {
     begins_later: bool,
     /// Whether a parent was seen to be the block before across a gap.
     is_linked: bool,
+    /// Branches that are held, and may be none.
+    doubts: Vec<Doubt>,
 }
 
 impl Chain {
     /// A chain without blocks.
     pub(super) fn new(depth: Depth) -> Self {
-        Self { blocks: VecDeque::new(), depth, floor: None, begins_later: false, is_linked: false }
+        Self { blocks: VecDeque::new(), depth, floor: None, begins_later: false, is_linked: false, doubts: Vec::new() }
     }
 
     /// The chain of a store whose last block is `tip`.
     pub(super) fn of_store(window: &Window, tip: BlockNo, depth: Depth) -> Self {
-        let header = |mark: BlockMark| Header { block: mark.block, hash: mark.hash };
+        let header = |mark: BlockMark| Header { block: mark.block, hash: mark.hash, parent: None };
         let mut blocks: VecDeque<Header> = window.blocks().into_iter().map(header).collect();
         if blocks.back().is_none_or(|last| last.block != tip) {
-            blocks = [Header { block: tip, hash: None }].into();
+            blocks = [Header { block: tip, hash: None, parent: None }].into();
         }
         let begins_later = window.begins_later();
         let floor = window.oldest().filter(|_| begins_later);
-        Self { blocks, depth, floor, begins_later, is_linked: false }
+        Self { blocks, depth, floor, begins_later, is_linked: false, doubts: Vec::new() }
     }
 
     pub(super) fn depth(&self) -> Depth {
@@ -81,6 +100,11 @@ impl Chain {
     pub(super) fn before(&self, block: BlockNo) -> Option<&Header> {
         let at = self.blocks.partition_point(|header| header.block < block);
         at.checked_sub(1).and_then(|at| self.blocks.get(at))
+    }
+
+    /// The first block of a larger number.
+    pub(super) fn after(&self, block: BlockNo) -> Option<&Header> {
+        self.blocks.get(self.blocks.partition_point(|header| header.block <= block))
     }
 
     /// The block of that hash, if it lies before `block`.
@@ -123,13 +147,31 @@ impl Chain {
     }
 
     /// Appends a new block, and drops those that are too old to be rolled back to.
-    pub(super) fn push(&mut self, block: BlockNo, hash: Option<&str>) {
-        self.blocks.push_back(Header { block, hash: hash.map(Arc::from) });
+    pub(super) fn push(&mut self, block: BlockNo, hash: Option<&str>, parent: Option<&str>) {
+        self.blocks.push_back(Header { block, hash: hash.map(Arc::from), parent: parent.map(Arc::from) });
         let oldest = self.depth.oldest(block);
         while self.blocks.get(1).is_some_and(|second| second.block <= oldest) {
             self.blocks.pop_front();
             self.begins_later = true;
         }
+        self.doubts.retain(|doubt| doubt.first > oldest);
+    }
+
+    /// Drops the blocks after `to` for a branch that begins with block `first`.
+    pub(super) fn leave(&mut self, to: BlockNo, first: BlockNo) {
+        let is_in_doubt = self.at(first).is_none() && self.tip().is_some_and(|tip| first < tip.block);
+        let left = self.blocks.iter().filter(|header| header.block > to).cloned().collect();
+        self.truncate(to);
+        if is_in_doubt {
+            self.doubts.push(Doubt { first, left });
+        }
+    }
+
+    /// The first block of a branch that was no branch: this block was left for it, and now follows it. A hash stands for
+    /// all blocks before it too, so that first block had only come late.
+    pub(super) fn no_branch(&self, block: BlockNo, hash: Option<&str>) -> Option<BlockNo> {
+        let is_this = |header: &Header| header.is(block, hash);
+        self.doubts.iter().find(|doubt| doubt.first < block && doubt.left.iter().any(is_this)).map(|doubt| doubt.first)
     }
 
     /// Notes whether a parent was seen to be the block before across a gap; once seen, it stays so.
@@ -141,12 +183,14 @@ impl Chain {
     pub(super) fn truncate(&mut self, to: BlockNo) {
         while self.blocks.back().is_some_and(|last| last.block > to) {
             self.blocks.pop_back();
+            self.doubts.retain(|doubt| doubt.first <= to);
         }
     }
 
     /// Drops all blocks: nothing is known of what came before.
     pub(super) fn clear(&mut self) {
         self.blocks.clear();
+        self.doubts.clear();
         self.begins_later = true;
     }
 }
@@ -157,7 +201,7 @@ mod tests {
 
     fn chain(depth: u64, blocks: &[i64]) -> Chain {
         let mut chain = Chain::new(Depth::new(depth));
-        blocks.iter().for_each(|block| chain.push(BlockNo::new(*block), Some(&format!("h{block}"))));
+        blocks.iter().for_each(|block| chain.push(BlockNo::new(*block), Some(&format!("h{block}")), None));
         chain
     }
 
@@ -191,5 +235,31 @@ mod tests {
         assert_eq!(number(chain.of_hash("h3", BlockNo::new(3))), None);
         assert_eq!(number(chain.before_tip()), Some(3));
         assert!(chain.begins_after(BlockNo::new(0)) && !chain.begins_after(BlockNo::new(1)));
+        assert_eq!((number(chain.after(BlockNo::new(1))), number(chain.after(BlockNo::new(6)))), (Some(3), None));
+    }
+
+    #[test]
+    fn a_block_that_follows_a_branch_for_which_it_was_left_shows_that_it_was_none() {
+        let held = || chain(10, &[1, 3, 6]);
+        let shows =
+            |chain: &Chain, block: i64, hash: &str| chain.no_branch(BlockNo::new(block), Some(hash)).map(BlockNo::get);
+        let mut left = held();
+        left.leave(BlockNo::new(1), BlockNo::new(2));
+        left.push(BlockNo::new(2), Some("h2"), None);
+        for (block, hash, first) in [(3, "h3", Some(2)), (6, "h6", Some(2)), (3, "other", None), (4, "h3", None)] {
+            assert_eq!(shows(&left, block, hash), first, "{block} {hash}");
+        }
+        assert_eq!(left.no_branch(BlockNo::new(3), None), None);
+        // What was left again is no longer in doubt, nor what is too old to be left.
+        let mut again = left.clone();
+        again.truncate(BlockNo::new(1));
+        assert_eq!(shows(&again, 3, "h3"), None);
+        left.push(BlockNo::new(12), Some("h12"), None);
+        assert_eq!(shows(&left, 3, "h3"), None);
+        // A branch that begins with another block of a number that is held is one.
+        let mut other = held();
+        other.leave(BlockNo::new(1), BlockNo::new(3));
+        other.push(BlockNo::new(3), Some("other"), None);
+        assert_eq!(shows(&other, 6, "h6"), None);
     }
 }

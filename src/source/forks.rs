@@ -63,7 +63,7 @@ pub(super) fn judge(chain: &Chain, named: Named<'_>) -> Verdict {
     if block < tip.block {
         return match chain.at(block) {
             Some(ours) if differs(ours) => judge_replacing(chain, named),
-            None if hash.is_some() => judge_replacing(chain, named),
+            None if hash.is_some() && is_missing(chain, named) != Some(true) => judge_replacing(chain, named),
             _ => Verdict::Late,
         };
     }
@@ -77,6 +77,22 @@ pub(super) fn judge(chain: &Chain, named: Named<'_>) -> Verdict {
         None if is_gap && !chain.is_linked() => Verdict::Next { links_gap: false },
         None => Verdict::Unreachable(Some(tip.clone())),
     }
+}
+
+/// Whether a block of the chain that is held is missing from it, and this is it; none if that cannot be told.
+fn is_missing(chain: &Chain, Named { block, hash, .. }: Named<'_>) -> Option<bool> {
+    let after = chain.after(block)?;
+    let (theirs, parent) = hash.zip(after.parent.as_deref())?;
+    // The parent may be the block before its place, or the last one before it of which there are events.
+    let follows_before = || chain.before(block).is_some_and(|before| before.hash.as_deref() == Some(parent));
+    (theirs == parent || after.block.previous() == block || follows_before()).then_some(theirs == parent)
+}
+
+/// Whether a block that is taken for the first one of a branch may only have come late: none of its number is held, and
+/// nothing says that the blocks behind it do not follow it.
+pub(super) fn may_be_late(chain: &Chain, named: Named<'_>) -> bool {
+    let is_behind = chain.tip().is_some_and(|tip| tip.block > named.block);
+    is_behind && chain.at(named.block).is_none() && is_missing(chain, named).is_none()
 }
 
 /// Judges a block that is held with another hash, or that is not held, although a later one is.
@@ -152,6 +168,39 @@ pub(super) fn too_deep(chain: &Chain, event: &SourceEvent, held: Option<&Header>
     }
 }
 
+/// The error of a branch in a source that was put in the order of its blocks: which branch counts is not known any more.
+pub(super) fn branches_in_order(event: &SourceEvent) -> SourceError {
+    let message = format!(
+        "late = \"replay\" cannot handle it: put in the order of their blocks, blocks of two branches lie among each other \
+         at block {}. Name the files in the order in which they came, or leave out the branch that no longer counts",
+        event.block
+    );
+    SourceError::of_event(event, message)
+}
+
+/// Warns of a branch that may be none: its first block may have come late.
+pub(super) fn warn_of_doubt(event: &SourceEvent, tip: BlockNo, to: BlockNo) {
+    tracing::warn!(
+        "{}:{}: block {} comes after block {tip}, and no block {2} is held: it is taken for the first one of another branch, so \
+         the blocks after {to} are undone. If it only came late, they are missing now: give each block its parent \
+         ([source] parent), so that this can be told, or name the files in the order of their blocks",
+        event.origin,
+        event.line,
+        event.block
+    );
+}
+
+/// Why a block shows that `first`, which was taken for the first one of another branch, only came late.
+pub(super) fn no_branch(event: &SourceEvent, first: BlockNo) -> SourceError {
+    let message = format!(
+        "block {} comes again with the same hash, behind block {first}, which came after it: block {first} is on no other \
+         branch, it came late. Name the files in the order of their blocks, or give each block its parent ([source] \
+         parent), so that this can be told at once",
+        event.block
+    );
+    SourceError::of_event(event, message)
+}
+
 /// Warns of a block that is left out although it may be on another branch.
 pub(super) fn warn_before_all(event: &SourceEvent) {
     tracing::warn!(
@@ -179,13 +228,13 @@ mod tests {
 
     fn lost(block: i64, hash: &str) -> Verdict {
         let hash = Some(hash).filter(|hash| !hash.is_empty()).map(Arc::from);
-        Verdict::Unreachable(Some(Header { block: BlockNo::new(block), hash }))
+        Verdict::Unreachable(Some(Header { block: BlockNo::new(block), hash, parent: None }))
     }
 
     /// An empty hash is one that is not known.
     fn chain(depth: u64, blocks: &[(i64, &str)]) -> Chain {
         let mut chain = Chain::new(Depth::new(depth));
-        blocks.iter().for_each(|(block, hash)| chain.push(BlockNo::new(*block), known(hash)));
+        blocks.iter().for_each(|(block, hash)| chain.push(BlockNo::new(*block), known(hash), None));
         chain
     }
 
@@ -278,6 +327,30 @@ mod tests {
     }
 
     #[test]
+    fn a_block_between_is_late_or_another_branch_as_the_parent_behind_it_says() {
+        let mut held = Chain::new(Depth::new(10));
+        for (block, hash, parent) in [(1, "a", "z"), (3, "c", "b"), (6, "f", "e"), (9, "i", "f"), (12, "l", "")] {
+            held.push(BlockNo::new(block), known(hash), known(parent));
+        }
+        let sure = [
+            (0, "z", "", LATE),
+            (0, "y", "", fork(-1)),
+            (2, "b", "a", LATE),
+            (2, "b2", "a", fork(1)),
+            (2, "b2", "", fork(1)),
+            (5, "e", "", LATE),
+            (7, "g", "", fork(6)),
+        ];
+        let in_doubt = [(4, "d", "", fork(3)), (10, "j", "", fork(9)), (11, "k", "i", fork(9))];
+        check(&held, &sure);
+        check(&held, &in_doubt);
+        assert!(sure.iter().all(|case| !may_be_late(&held, named(case))));
+        assert!(in_doubt.iter().all(|case| may_be_late(&held, named(case))));
+        // Of a number that is held, or behind the last one, there is no doubt.
+        assert!([(3, "c2", "", SAME), (13, "m", "a", SAME)].iter().all(|case| !may_be_late(&held, named(case))));
+    }
+
+    #[test]
     fn a_hash_that_is_not_known_contradicts_nothing() {
         check(
             &chain(10, &[(1, "a"), (2, ""), (3, "")]),
@@ -317,7 +390,7 @@ mod tests {
         let event =
             SourceEvent { block: 4, hash: Some("d2".into()), parent: Some("c2".into()), ..SourceEvent::default() };
         let said = |held: Option<&Header>| too_deep(&chain(1, ABC), &event, held).to_string();
-        let ours = Header { block: BlockNo::new(2), hash: None };
+        let ours = Header { block: BlockNo::new(2), hash: None, parent: None };
         assert!(said(None).starts_with(
             "source: a fork that cannot be followed: block 4 comes with hash d2 on parent c2; block 3 is held with hash c, \
              and the oldest block that can be rolled back to is 2 (rollback.depth = 1). Either blocks are missing"

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::forks::no_branch;
 use super::page_writer::{Replay, Stop};
 use super::stats::ReadStats;
 use super::{SourceError, SourceEvent};
@@ -190,6 +191,16 @@ impl Order {
             ),
             false => late_message(last, event, self.last_origin.as_deref().filter(|origin| **origin != *event.origin)),
         })
+    }
+
+    /// What a block leads to that shows that `first` only came late, although it was taken for the first one of another
+    /// branch: what was undone for it cannot be left out.
+    pub(super) fn no_branch(&self, event: &SourceEvent, first: BlockNo) -> Stop {
+        let why = no_branch(event, first);
+        match self.late {
+            Late::Error | Late::Skip => why.into(),
+            Late::Replay => Stop::Replay(Replay { from: first, why }),
+        }
     }
 
     /// Leaves out an event and counts it.

@@ -17,7 +17,7 @@ pub(crate) use super::comparison::CommittedSource;
 use super::comparison::{Comparison, Difference, Outcome};
 use super::digest::{EventDigest, Tally};
 use super::file_log::{FileLog, Gone};
-use super::forks::{Named, Verdict, judge, too_deep, warn_before_all};
+use super::forks::{Named, Verdict, branches_in_order, judge, may_be_late, too_deep, warn_before_all, warn_of_doubt};
 use super::order::{End, Late, Order};
 pub(crate) use super::page_writer::FromReader;
 use super::page_writer::{PageSink, PageWriter, Replay, Stop};
@@ -90,6 +90,7 @@ pub(crate) struct Reader {
     pages: PageWriter,
     stats: Arc<ReadStats>,
     has_warned: bool,
+    has_doubted: bool,
     has_warned_twice: bool,
     followed: Followed,
     puts_aside: bool,
@@ -138,6 +139,7 @@ impl Reader {
             ),
             stats,
             has_warned: false,
+            has_doubted: false,
             has_warned_twice: false,
             followed: Followed::default(),
             puts_aside: plan.puts_aside,
@@ -516,7 +518,14 @@ impl Reader {
             Verdict::Same => return Ok(true),
             Verdict::Next { links_gap } => self.chain.learn(links_gap),
             Verdict::Late => return self.leave_out(event),
-            Verdict::Fork { to } if self.chain.allows(to) => self.roll_back(to)?,
+            Verdict::Fork { .. } if self.is_merged => return Err(branches_in_order(event).into()),
+            Verdict::Fork { to } if self.chain.allows(to) => {
+                if let Some(tip) = self.chain.tip().filter(|_| may_be_late(&self.chain, named)).map(|tip| tip.block) {
+                    self.warn_of_doubt(event, tip, to);
+                }
+                self.chain.leave(to, named.block);
+                self.roll_back(to)?;
+            }
             Verdict::Fork { .. } => {
                 return Err(too_deep(&self.chain, event, self.chain.beside(named.block)).into());
             }
@@ -528,8 +537,18 @@ impl Reader {
             }
             Verdict::Unreachable(held) => return Err(too_deep(&self.chain, event, held.as_ref()).into()),
         }
-        self.chain.push(named.block, named.hash);
+        if let Some(first) = self.chain.no_branch(named.block, named.hash) {
+            return Err(self.order.no_branch(event, first));
+        }
+        self.chain.push(named.block, named.hash, named.parent);
         Ok(true)
+    }
+
+    /// Warns of the first branch that may be none.
+    fn warn_of_doubt(&mut self, event: &SourceEvent, tip: BlockNo, to: BlockNo) {
+        if !std::mem::replace(&mut self.has_doubted, true) {
+            warn_of_doubt(event, tip, to);
+        }
     }
 
     /// Leaves out an event of a block whose place has passed.
@@ -609,6 +628,14 @@ impl Reader {
     /// Switches to the branch that was held.
     fn switch_to(&mut self, branch: HeldBranch) -> Result<(), Stop> {
         let (to, events) = branch.open()?;
+        if let Some(first) = events.first().filter(|_| self.is_merged) {
+            return Err(branches_in_order(first).into());
+        }
+        if let Some((first, tip)) = events.first().zip(self.chain.tip().map(|tip| tip.block))
+            && may_be_late(&self.chain, Named::of(first))
+        {
+            self.warn_of_doubt(first, tip, to);
+        }
         self.compare(to)?;
         self.roll_back(to)?;
         events.iter().try_for_each(|event| self.go_on(event))

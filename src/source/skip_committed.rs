@@ -158,7 +158,7 @@ impl Resume {
     pub(super) fn start_after(&mut self, ours: &Chain) {
         if let Some(tip) = ours.tip().filter(|_| !self.is_past()) {
             self.seen.clear();
-            self.seen.push(tip.block, tip.hash.as_deref());
+            self.seen.push(tip.block, tip.hash.as_deref(), tip.parent.as_deref());
             self.events = self.done.events;
             self.reading = Reading::At;
         }
@@ -170,7 +170,7 @@ impl Resume {
         self.seen.truncate(block);
         if self.seen.tip().is_none_or(|tip| tip.block != block) {
             self.seen.clear();
-            self.seen.push(block, None);
+            self.seen.push(block, None, None);
         }
         let is_last = block == self.done.block;
         self.events = if is_last { events } else { 0 };
@@ -216,7 +216,7 @@ impl Resume {
         if verdict == Verdict::Late || is_step_back {
             return order.late_block(event, false).map(|()| Step::Late);
         }
-        self.follow(&verdict, named, order);
+        self.follow(&verdict, event, order)?;
         if !order.is_in_place(event, || tally.holds(event))? {
             return Ok(Step::Late);
         }
@@ -232,7 +232,7 @@ impl Resume {
             if !self.count(event, is_first, order)? {
                 return Ok(Step::Late);
             }
-        } else if self.compare(event, ours) == Step::Past {
+        } else if self.compare(event, ours, order)? == Step::Past {
             return Ok(Step::Past);
         }
         order.note(event);
@@ -262,11 +262,13 @@ impl Resume {
     }
 
     /// Tracks the source's own chain, whatever is committed.
-    fn follow(&mut self, verdict: &Verdict, named: Named<'_>, order: &mut Order) {
+    fn follow(&mut self, verdict: &Verdict, event: &SourceEvent, order: &mut Order) -> Result<(), Stop> {
+        let named = Named::of(event);
         match verdict {
-            Verdict::Same | Verdict::Late => return,
+            Verdict::Same | Verdict::Late => return Ok(()),
             Verdict::Next { .. } => {}
             Verdict::Fork { to } => {
+                self.seen.leave(*to, named.block);
                 self.go_back(*to);
                 order.forget_last();
             }
@@ -277,7 +279,11 @@ impl Resume {
                 order.forget_last();
             }
         }
-        self.seen.push(named.block, named.hash);
+        if let Some(first) = self.seen.no_branch(named.block, named.hash) {
+            return Err(order.no_branch(event, first));
+        }
+        self.seen.push(named.block, named.hash, named.parent);
+        Ok(())
     }
 
     /// The source has abandoned the blocks after `to`.
@@ -312,28 +318,32 @@ impl Resume {
     }
 
     /// Compares an event that is not of the last committed block with what is committed.
-    fn compare(&mut self, event: &SourceEvent, ours: &Chain) -> Step {
+    fn compare(&mut self, event: &SourceEvent, ours: &Chain, order: &Order) -> Result<Step, Stop> {
         let named = Named::of(event);
         if !has_hash(ours, named) || (ours.begins_later() && ours.begins_after(named.block)) {
             if named.block > self.done.block {
-                return Step::Past;
+                return Ok(Step::Past);
             }
             self.reading = Reading::Before;
-            return Step::Kept;
+            return Ok(Step::Kept);
         }
         if let Reading::Aside { branch, .. } = &mut self.reading {
+            let is_ours = ours.at(named.block).is_some_and(|ours| ours.is(named.block, named.hash));
+            if is_ours && branch.first < named.block && ours.at(branch.first).is_none() {
+                return Err(order.no_branch(event, branch.first));
+            }
             branch.push(event);
-            return Step::Kept;
+            return Ok(Step::Kept);
         }
         let from = match judge_branch(ours, &self.seen, named) {
-            Verdict::Next { .. } => return Step::Past,
-            Verdict::Same | Verdict::Late => return Step::Kept,
+            Verdict::Next { .. } => return Ok(Step::Past),
+            Verdict::Same | Verdict::Late => return Ok(Step::Kept),
             Verdict::Fork { to } if ours.allows(to) => Ok(to),
             Verdict::Fork { .. } => Err(too_deep(ours, event, ours.beside(named.block))),
             Verdict::Unreachable(held) => Err(too_deep(ours, event, held.as_ref())),
         };
         self.reading = Reading::Aside { branch: HeldBranch::new(from, event), was_at: self.was_at() };
-        Step::Kept
+        Ok(Step::Kept)
     }
 
     /// Takes out the held branch if the source, now at this block, has stayed on it long enough.

@@ -30,6 +30,9 @@ end
 
 const HISTORY: &str = "[rollback]\ndepth = 1000\n";
 
+const HASH: &str = "hash = \"h\"";
+const HASHES: &str = "hash = \"h\"\nparent = \"p\"";
+
 fn line(block: i64, id: &str, n: i64) -> String {
     format!("{{\"block\":{block},\"region\":\"r\",\"id\":\"{id}\",\"n\":{n}}}\n")
 }
@@ -439,6 +442,59 @@ crate::both_stores! {
         let outcome = project.forebay(&["run", "pipeline.toml"]);
         assert_eq!(outcome.code(), Some(2), "{outcome}");
         assert!(outcome.stderr().contains("in/a.ndjson"), "{outcome}");
+    }
+
+    fn a_block_that_comes_late_is_never_silently_taken_for_a_branch() {
+        let block = |block: i64, id: &str| line(block, id, 0).replace('}', &format!(",\"h\":\"h{block}\"}}"));
+        let blocks = |blocks: &[i64]| blocks.iter().map(|at| block(*at, &at.to_string())).collect::<String>();
+        let with_parents = |text: String| -> String {
+            (1..9).fold(text, |text, at| text.replace(&format!("\"h{at}\"}}"), &format!("\"h{at}\",\"p\":\"h{}\"}}", at - 1)))
+        };
+        let project_of = |late: &str, fields: &str| {
+            let project = project(late, "complete");
+            let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).expect("a file");
+            project.write("pipeline.toml", replaced(&pipeline, "[source]", &format!("[source]\n{fields}")));
+            project
+        };
+        let shown = blocks(&[2]) + &block(3, "3b");
+        // The same block behind it shows that it is no branch, in the first run, and in a later one, with its file or without.
+        for before in [&[][..], &["a"], &["a", "gone"]] {
+            for late in ["error", "skip"] {
+                let project = project_of(late, HASH);
+                project.write("in/a.ndjson", blocks(&[1, 3, 4]));
+                if !before.is_empty() {
+                    run(&project);
+                }
+                if before.contains(&"gone") {
+                    std::fs::remove_file(project.path("in/a.ndjson")).expect("removed");
+                }
+                project.write("in/b.ndjson", &shown);
+                let outcome = project.forebay(&["run", "pipeline.toml"]);
+                assert_eq!(outcome.code(), Some(2), "{before:?} {late}: {outcome}");
+                assert!(outcome.stderr().contains("in/b.ndjson"), "{before:?} {late}: {outcome}");
+            }
+        }
+        // Nothing shows it: what was undone is told.
+        for before in [false, true] {
+            let project = project_of("error", HASH);
+            project.write("in/a.ndjson", blocks(&[1, 3]));
+            if before {
+                run(&project);
+            }
+            project.write("in/b.ndjson", blocks(&[2]));
+            let warnings = warnings(&project, &["run", "pipeline.toml"]);
+            assert!(warnings.iter().any(|line| line.contains("in/b.ndjson:1: block 2 comes after block 3")), "{warnings:?}");
+            assert_eq!(handled(&project), "1 2");
+        }
+        // The parent behind it shows it.
+        for (late, code) in [("error", 2), ("skip", 0)] {
+            let project = project_of(late, HASHES);
+            project.write("in/a.ndjson", with_parents(blocks(&[1, 3])));
+            project.write("in/b.ndjson", with_parents(blocks(&[2]) + &block(3, "3b")));
+            let outcome = project.forebay(&["run", "pipeline.toml"]);
+            assert_eq!(outcome.code(), Some(code), "{late}: {outcome}");
+            assert!(outcome.stderr().contains(if code == 2 { "in/b.ndjson:1: block 2 comes after" } else { "WARN" }), "{outcome}");
+        }
     }
 
     fn a_file_that_was_committed_is_not_told_as_late_beside_one_that_is() {
