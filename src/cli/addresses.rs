@@ -7,6 +7,7 @@ use std::path::Path;
 
 use forebay::Config;
 use forebay::address::trimmed;
+use forebay::config::{PublishConfig, folder_of};
 use forebay::publish::RedisUrl;
 use forebay::store::StoreUrl;
 
@@ -63,9 +64,31 @@ pub(super) fn redis_variable() -> Result<Option<Given>, Failure> {
     of_variable(REDIS.variable)
 }
 
+/// The addresses that a file names.
+#[derive(Clone, Copy)]
+pub(super) struct InFile<'c> {
+    file: &'c Path,
+    store: &'c str,
+    redis: Option<&'c RedisUrl>,
+}
+
+impl<'c> From<&'c Config> for InFile<'c> {
+    fn from(config: &'c Config) -> Self {
+        Self { file: &config.file, store: &config.store_url, redis: config.snapshots.url.as_ref() }
+    }
+}
+
+impl<'c> From<&'c PublishConfig> for InFile<'c> {
+    fn from(config: &'c PublishConfig) -> Self {
+        let store = config.store_url.as_deref().unwrap_or_default();
+        Self { file: &config.file, store, redis: config.snapshots.url.as_ref() }
+    }
+}
+
 /// The store of a pipeline.
-pub(super) fn store(option: Option<&String>, config: &Config) -> Result<StoreUrl, Failure> {
-    let in_file = StoreUrl::parse(&config.store_url, config.folder());
+pub(super) fn store<'c>(option: Option<&String>, config: impl Into<InFile<'c>>) -> Result<StoreUrl, Failure> {
+    let config = config.into();
+    let in_file = StoreUrl::parse(config.store, folder_of(config.file));
     if let Some(given) = of_option(option, STORE.option) {
         return given.store();
     }
@@ -77,16 +100,16 @@ pub(super) fn store(option: Option<&String>, config: &Config) -> Result<StoreUrl
             }
             Ok(url)
         }
-        None => in_file.map_err(|error| usage(format!("{}: store.url: {error}", shown_path(&config.file)))),
+        None => in_file.map_err(|error| usage(format!("{}: store.url: {error}", shown_path(config.file)))),
     }
 }
 
 /// The Redis to which a pipeline publishes; none if neither an option nor its file names one.
-pub(super) fn redis(option: Option<&String>, config: &Config) -> Result<Option<RedisUrl>, Failure> {
+pub(super) fn redis<'c>(option: Option<&String>, config: impl Into<InFile<'c>>) -> Result<Option<RedisUrl>, Failure> {
     if let Some(given) = of_option(option, REDIS.option) {
         return given.redis().map(Some);
     }
-    let Some(in_file) = &config.snapshots.url else { return Ok(None) };
+    let Some(in_file) = config.into().redis else { return Ok(None) };
     match redis_variable()? {
         Some(given) => Ok(Some(redis_instead(&given, in_file)?)),
         None => Ok(Some(in_file.clone())),
@@ -94,7 +117,7 @@ pub(super) fn redis(option: Option<&String>, config: &Config) -> Result<Option<R
 }
 
 /// The Redis that is needed: that of [`redis()`], else that of the environment.
-pub(super) fn any_redis(option: Option<&String>, config: Option<&Config>) -> Result<Option<RedisUrl>, Failure> {
+pub(super) fn any_redis(option: Option<&String>, config: Option<InFile<'_>>) -> Result<Option<RedisUrl>, Failure> {
     let of_config = config.map(|config| redis(option, config)).transpose()?.flatten();
     match of_config {
         Some(url) => Ok(Some(url)),

@@ -1,5 +1,6 @@
 //! Arguments as typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100, infer_long_args = false)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot was not published, or there was nothing to publish; 130 stopped by a signal, before the run began or after a clean drain."
+    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot was not published, or there was nothing to publish; 75 of seed --lock-fail: another one has the lock; 130 stopped by a signal, before the run began or after a clean drain."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -58,6 +59,8 @@ pub(super) enum Command {
     Rollback(Rollback),
     /// Publish ready JSON documents to Redis, one for each region
     Publish(Publish),
+    /// Run a program that computes a document for each region, under a lock, and publish what it writes
+    Seed(Seed),
     /// Check configuration, handlers and the first events of the source; write nothing
     Check(Check),
     /// Make a folder with a working pipeline to start from
@@ -147,24 +150,90 @@ pub(super) struct Publish {
     /// Documents: a file, or - for standard input; one JSON object a line, or a JSON array
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub(super) docs: Option<String>,
-    /// The pipeline's name, which the keys carry [default: default]
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
-    pub(super) pipeline: Option<String>,
-    /// Where to publish: redis://, rediss:// or redis+cluster:// [env: REDIS_URL]
-    #[arg(long, value_name = "URL")]
-    pub(super) snapshots: Option<String>,
-    /// Take name, place, keys and times from this pipeline file
-    #[arg(long, value_name = "PIPELINE.toml")]
-    pub(super) config: Option<PathBuf>,
     /// Publish the newest snapshot of every region from the pipeline's store
     #[arg(long, requires = "config")]
     pub(super) all: bool,
     /// The store, if it is not the pipeline file's [env: DATABASE_URL]
     #[arg(long, value_name = "URL")]
     pub(super) store: Option<String>,
-    /// The field that holds a document's region
-    #[arg(long, value_name = "FIELD", default_value = "region")]
-    pub(super) region_field: String,
+    #[command(flatten)]
+    pub(super) how: Publishing,
+    /// Regions that must be there: exit 3 if one is missing
+    #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
+    pub(super) expect: Vec<String>,
+    /// Publishing nothing was meant: exit 0, not 3, if there is no document
+    #[arg(long)]
+    pub(super) allow_empty: bool,
+    /// With --all: replace what another store has published there under this name
+    #[arg(long, requires = "all")]
+    pub(super) take_over: bool,
+    /// How long connecting may take, and how long Redis may be silent [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Print one JSON object for each region, and one in the end
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `forebay seed`
+#[derive(Debug, clap::Args)]
+pub(super) struct Seed {
+    /// The program that gets the newest documents on its standard input and writes new ones to its standard output: one
+    /// JSON object a line, or a JSON array
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+    #[command(flatten)]
+    pub(super) how: Publishing,
+    /// How long the lock lasts if nobody renews it [default: 15m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) lock: Option<Duration>,
+    /// Exit 75, not 0, if another one has the lock
+    #[arg(long)]
+    pub(super) lock_fail: bool,
+    /// How long the command may take [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Do it again and again, so long after the last time began, over connections that stay
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "dry_run")]
+    pub(super) every: Option<Duration>,
+    /// Run the command and show what would change; take no lock and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Regions that must be there: exit 3 if one is missing
+    #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
+    pub(super) expect: Vec<String>,
+    /// How long connecting may take, and how long Redis may be silent [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) redis_timeout: Option<Duration>,
+    /// Print one JSON object for each region, and one in the end
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Where and how documents are published.
+#[derive(Debug, clap::Args)]
+pub(super) struct Publishing {
+    /// The pipeline's name, which the keys carry [default: default]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(super) pipeline: Option<String>,
+    /// Where to publish: redis://, rediss:// or redis+cluster:// [env: REDIS_URL]
+    #[arg(long, value_name = "URL")]
+    pub(super) snapshots: Option<String>,
+    /// Take name, place, keys and times from this file: name and [snapshots] are enough
+    #[arg(long, value_name = "FILE.toml")]
+    pub(super) config: Option<PathBuf>,
+    /// The name of a key in Redis, such as latest=snapshot:<region>:latest; may be given several times
+    #[arg(long, value_name = "NAME=TEMPLATE")]
+    pub(super) key: Vec<String>,
+    /// A field of the health key, such as fetchedAt=@now_ms; may be given several times
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub(super) health: Vec<String>,
+    /// A field of the documents that stands in the summary too, such as regime=meta.regime; may be given several times
+    #[arg(long, value_name = "NAME=FIELD")]
+    pub(super) summary_field: Vec<String>,
+    /// The field that holds a document's region [default: region]
+    #[arg(long, value_name = "FIELD")]
+    pub(super) region_field: Option<String>,
     /// The field that holds its id [default: none, <region>.<seq>.<hash>]
     #[arg(long, value_name = "FIELD")]
     pub(super) id_field: Option<String>,
@@ -177,27 +246,18 @@ pub(super) struct Publish {
     /// How long the same content counts as a duplicate; 0s for never [default: 15m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) dedup: Option<Duration>,
-    /// Top-level fields that do not count as a change
+    /// Fields that do not count as a change
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     pub(super) dedup_ignore: Option<Vec<String>>,
-    /// Regions that must be there: exit 3 if one is missing
-    #[arg(long, value_name = "REGIONS", value_delimiter = ',')]
-    pub(super) expect: Vec<String>,
-    /// Publishing nothing was meant: exit 0, not 3, if there is no document
-    #[arg(long)]
-    pub(super) allow_empty: bool,
-    /// With --all: replace what another store has published there under this name
-    #[arg(long, requires = "all")]
-    pub(super) take_over: bool,
+    /// The only fields that count as a change
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    pub(super) dedup_by: Option<Vec<String>>,
+    /// With --dedup-by: a document of another such span of time is no duplicate
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) dedup_bucket: Option<Duration>,
     /// Connections to Redis at most [default: 8]
     #[arg(long, value_name = "N")]
     pub(super) pool: Option<std::num::NonZero<usize>>,
-    /// How long connecting may take, and how long Redis may be silent [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(super) timeout: Option<Duration>,
-    /// Print one JSON object for each region, and one in the end
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 /// `forebay check`

@@ -19,6 +19,8 @@ pub(super) enum Code {
     Usage = 2,
     /// Done, but at least one region's snapshot could not be published.
     Unpublished = 3,
+    /// Another one has the lock. As `EX_TEMPFAIL` of `sysexits.h`: try again later.
+    Locked = 75,
     /// Stopped by a signal, before the run had begun or after a clean drain.
     Stopped = 130,
 }

@@ -13,13 +13,17 @@ mod log;
 mod out;
 mod place;
 mod publish;
+mod publishing;
 mod quarantine;
 mod read;
 mod rollback;
 mod run;
+mod seed;
 mod status;
+mod subprocess;
 mod summary;
 mod table;
+mod tally;
 
 use std::process::ExitCode;
 
@@ -39,6 +43,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(command) => run::run(command, &args.global),
         Command::Rollback(command) => rollback::rollback(command, &args.global),
         Command::Publish(command) => publish::publish(command, &args.global),
+        Command::Seed(command) => seed::seed(command, &args.global),
         Command::Check(command) => check::check(command, &args.global),
         Command::Init(command) => init::init(command, &args.global),
         Command::Latest(command) => read::latest(command),

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use forebay::config::{SnapshotsConfig, parse_duration};
+use forebay::Timestamp;
+use forebay::config::{PublishConfig, SnapshotsConfig, parse_duration};
 use forebay::publish::{LatestInRedis, PublishError, PublishPlan, RedisSnapshots, RedisUrl};
 use forebay::store::{SnapshotReader, StoreError, StoreUrl, StoreUrlError, StoredSnapshot, open_snapshots};
-use forebay::{Config, Timestamp};
 
 use super::addresses::{self, Given};
 use super::args::SnapshotPlace;
 use super::exit::{Code, Failure};
-use super::out::plain;
+use super::out::{plain, shown_path};
 use super::usage;
 
 /// The name of a pipeline that was given none.
@@ -90,7 +90,7 @@ impl SnapshotStore {
 
 /// Opens the place that the arguments name; returns the pipeline too.
 pub(super) fn open(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Failure> {
-    let config = place.config.as_ref().map(|file| Config::read(file)).transpose()?;
+    let config = place.config.as_ref().map(|file| PublishConfig::read(file)).transpose()?;
     match addresses::of_option(place.snapshots.as_ref(), "--snapshots") {
         Some(given) if RedisUrl::is_meant(&given.text) => open_redis(given.redis()?, place, config.as_ref()),
         Some(given) => open_store(&store_or_redis(&given)?, place, config.as_ref()),
@@ -103,9 +103,19 @@ pub(super) fn open(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Fai
 
 /// Where a pipeline file says that its snapshots are. `REDIS_URL` counts if the file names a Redis, or if its store is
 /// not here.
-fn open_of_config(place: &SnapshotPlace, config: &Config) -> Result<(SnapshotStore, String), Failure> {
+fn open_of_config(place: &SnapshotPlace, config: &PublishConfig) -> Result<(SnapshotStore, String), Failure> {
     if let Some(url) = addresses::redis(None, config)? {
         return open_redis(url, place, Some(config));
+    }
+    if config.store_url.is_none() && addresses::database_variable()?.is_none() {
+        // A file for those who publish, without an address of Redis in it.
+        return match addresses::redis_variable()? {
+            Some(given) => open_redis(given.redis()?, place, Some(config)),
+            None => {
+                let file = shown_path(&config.file);
+                Err(usage(format!("{file}: it names no [snapshots] url; give --snapshots redis://HOST, or REDIS_URL")))
+            }
+        };
     }
     let url = addresses::store(None, config)?;
     match (open_snapshots(&url), addresses::redis_variable()?) {
@@ -148,7 +158,7 @@ pub(super) fn check_name(name: &str) -> Result<(), Failure> {
 fn open_redis(
     url: RedisUrl,
     place: &SnapshotPlace,
-    config: Option<&Config>,
+    config: Option<&PublishConfig>,
 ) -> Result<(SnapshotStore, String), Failure> {
     let name = config.map(|config| config.name.clone()).or_else(|| place.pipeline.clone());
     let name = name.unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
@@ -162,7 +172,7 @@ fn open_redis(
 fn open_store(
     url: &StoreUrl,
     place: &SnapshotPlace,
-    config: Option<&Config>,
+    config: Option<&PublishConfig>,
 ) -> Result<(SnapshotStore, String), Failure> {
     of_store(open_snapshots(url)?, place, config)
 }
@@ -170,7 +180,7 @@ fn open_store(
 fn of_store(
     mut reader: Box<dyn SnapshotReader>,
     place: &SnapshotPlace,
-    config: Option<&Config>,
+    config: Option<&PublishConfig>,
 ) -> Result<(SnapshotStore, String), Failure> {
     let name = match config.map(|config| config.name.clone()).or_else(|| place.pipeline.clone()) {
         Some(name) => known(reader.as_mut(), name)?,

@@ -253,7 +253,7 @@ fn without_store(
 ) -> Result<Code, Failure> {
     let redis = match redis {
         Some(reader) => Some(reader),
-        None => reader_of(addresses::any_redis(None, Some(config))?, config)?,
+        None => reader_of(addresses::any_redis(None, Some(config.into()))?, config)?,
     };
     match redis {
         Some(reader) => of_redis(&reader, args, global, config),

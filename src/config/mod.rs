@@ -5,7 +5,9 @@
 
 mod field_types;
 mod memory;
+mod publishing;
 mod reading;
+mod snapshots;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +16,11 @@ pub use crate::model::field_type::{FieldType, FieldTypes, TimeUnit};
 pub use crate::model::quarantine::{ErrorsConfig, OnEvent};
 pub use crate::model::units::{parse_bytes, parse_duration};
 use field_types::read_field_types;
-pub use reading::ConfigError;
-use reading::{Item, PipelineText, Section};
+pub use publishing::{PublishConfig, SeedConfig};
+use publishing::{SEED_KEYS, read_seed};
+pub use reading::{ConfigError, folder_of};
+use reading::{PipelineText, Section};
+use snapshots::read_snapshots;
 
 use crate::model::limits::{
     BATCH_EVENTS, FILE_BYTES_MAX, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
@@ -26,7 +31,7 @@ use crate::model::setting::SettingError;
 use crate::model::text::{nearest, shown_path};
 use crate::model::value::ColumnType;
 use crate::model::whole_text::read_text;
-use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
+use crate::publish::{DedupRule, FieldPath, HealthFields, Keys, PublishPlan, RedisUrl};
 use crate::snapshot::{Every, Integers};
 use crate::source::{End, Late};
 
@@ -146,18 +151,24 @@ pub struct SnapshotsConfig {
     pub ttl: Duration,
     /// How long the same content counts as a duplicate. Defaults to 15 minutes.
     pub dedup: Duration,
-    /// Top-level fields that do not count as a change. Defaults to none.
-    pub dedup_ignore: Vec<String>,
+    /// What tells duplicates. Defaults to the whole document.
+    pub dedup_rule: DedupRule,
     /// How integers beyond 2^53 stand in documents. Defaults to texts.
     pub integers: Integers,
     /// The Redis to which they are also published. Defaults to none.
     pub url: Option<RedisUrl>,
     /// The names of the keys there.
     pub keys: Keys,
+    /// The field of a document that is given by hand that holds its region. Defaults to `region`.
+    pub region_field: FieldPath,
     /// The field of a document that holds its id there. Defaults to none: the store's id.
     pub id_field: Option<FieldPath>,
     /// The field of a document that holds its time there. Defaults to none: when it was computed.
     pub time_field: Option<FieldPath>,
+    /// What the health key holds, where the keys have one. Defaults to none.
+    pub health: Option<HealthFields>,
+    /// Fields of documents that stand in the summary too, each under a name of its own. Defaults to none.
+    pub summary_fields: Vec<(String, FieldPath)>,
     /// Connections to Redis, and threads that publish. Defaults to 8.
     pub pool: usize,
     /// How long connecting to Redis may take, and how long it may be silent. Defaults to 5 s.
@@ -190,10 +201,10 @@ impl SnapshotsConfig {
         Self { dedup, ..self }
     }
 
-    /// Top-level fields that do not count as a change.
+    /// Fields that do not count as a change, by name or dotted path.
     #[must_use]
     pub fn with_dedup_ignore(self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { dedup_ignore: fields.into_iter().map(Into::into).collect(), ..self }
+        Self { dedup_rule: self.dedup_rule.with_ignore(fields), ..self }
     }
 
     /// How integers beyond 2^53 stand in documents.
@@ -250,8 +261,15 @@ impl SnapshotsConfig {
             keys: self.keys.clone(),
             id_field: self.id_field.clone(),
             time_field: self.time_field.clone(),
+            health: self.health.clone(),
+            summary_fields: self.summary_fields.clone(),
             ttl: self.ttl,
-            dedup: self.dedup,
+            // A duplicate is one for as long as its span lasts.
+            dedup: if self.dedup.is_zero() {
+                self.dedup
+            } else {
+                self.dedup.max(self.dedup_rule.bucket.unwrap_or_default())
+            },
             pool: self.pool,
             timeout: self.timeout,
             signature: None,
@@ -266,12 +284,15 @@ impl Default for SnapshotsConfig {
             every: Every::Time(Duration::from_secs(10)),
             ttl: SNAPSHOTS_TTL,
             dedup: SNAPSHOTS_DEDUP,
-            dedup_ignore: Vec::new(),
+            dedup_rule: DedupRule::default(),
             integers: Integers::default(),
             url: None,
             keys: Keys::default(),
+            region_field: FieldPath::region(),
             id_field: None,
             time_field: None,
+            health: None,
+            summary_fields: Vec::new(),
             pool: PUBLISH_POOL,
             timeout: PUBLISH_TIMEOUT,
         }
@@ -304,6 +325,8 @@ pub struct Config {
     pub store_url: String,
     /// `[snapshots]`.
     pub snapshots: SnapshotsConfig,
+    /// `[seed]`.
+    pub seed: SeedConfig,
 }
 
 impl Config {
@@ -312,10 +335,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or says something that is not understood.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::File::open(file)
-            .and_then(|open| read_text(open, FILE_BYTES_MAX))
-            .map_err(|error| ConfigError::of_reading(file, cannot_read(&error), error))?;
-        Self::parse(file, &text)
+        Self::parse(file, &read_file(file)?)
     }
 
     /// Checks the text of a pipeline file that would lie at `file`.
@@ -335,6 +355,7 @@ impl Config {
             "rollback",
             "store",
             "snapshots",
+            "seed",
         ])?;
         let name_at = root.required("name", "a name such as \"quakes\"")?;
         let name = name_at.text()?;
@@ -354,25 +375,8 @@ impl Config {
             errors: read_errors(root.section("errors", &["on_event", "max"])?)?,
             rollback_depth,
             store_url: read_store(root.section("store", &["url"])?, &name)?,
-            snapshots: read_snapshots(
-                root.section(
-                    "snapshots",
-                    &[
-                        "url",
-                        "every",
-                        "ttl",
-                        "dedup",
-                        "dedup_ignore",
-                        "integers",
-                        "keys",
-                        "id_field",
-                        "time_field",
-                        "pool",
-                        "timeout",
-                    ],
-                )?,
-                document.folder(),
-            )?,
+            snapshots: read_snapshots(root.section("snapshots", &snapshots::KEYS)?, document.folder(), true)?,
+            seed: read_seed(root.section("seed", &SEED_KEYS)?)?,
             name,
         };
         root.finish()?;
@@ -383,6 +387,12 @@ impl Config {
     pub fn folder(&self) -> &Path {
         reading::folder_of(&self.file)
     }
+}
+
+fn read_file(file: &Path) -> Result<String, ConfigError> {
+    std::fs::File::open(file)
+        .and_then(|open| read_text(open, FILE_BYTES_MAX))
+        .map_err(|error| ConfigError::of_reading(file, cannot_read(&error), error))
 }
 
 fn cannot_read(error: &std::io::Error) -> String {
@@ -586,72 +596,4 @@ fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<String, Config
     };
     section.finish()?;
     Ok(url)
-}
-
-fn read_snapshots(mut section: Section<'_, '_>, folder: &Path) -> Result<SnapshotsConfig, ConfigError> {
-    let default = SnapshotsConfig::default();
-    let url_at = section.optional("url");
-    let url = url_at.as_ref().map(|value| read_redis(value, folder)).transpose()?;
-    let keys_at = section.optional("keys");
-    let config = SnapshotsConfig {
-        url,
-        keys: keys_at.clone().map_or(Ok(default.keys), read_keys)?,
-        every: section.optional("every").map_or(Ok(default.every), |value| value.every())?,
-        ttl: section.optional("ttl").map_or(Ok(default.ttl), |value| value.duration())?,
-        dedup: section.optional("dedup").map_or(Ok(default.dedup), |value| value.duration_or_zero())?,
-        dedup_ignore: section.optional("dedup_ignore").map_or(Ok(Vec::new()), |value| value.texts())?,
-        integers: section.optional("integers").map_or(Ok(default.integers), |value| read_integers(&value))?,
-        id_field: section.optional("id_field").map(|value| read_field(&value)).transpose()?,
-        time_field: section.optional("time_field").map(|value| read_field(&value)).transpose()?,
-        pool: section.optional("pool").map_or(Ok(default.pool), |value| read_pool(&value))?,
-        timeout: section.optional("timeout").map_or(Ok(default.timeout), |value| value.duration())?,
-    };
-    if config.url.as_ref().is_some_and(RedisUrl::is_cluster)
-        && let Err(error) = config.keys.check_cluster()
-        && let Some(at) = &keys_at
-    {
-        return Err(at.error(format!("keys: {error}")));
-    }
-    section.finish()?;
-    Ok(config)
-}
-
-fn read_integers(value: &Item<'_, '_>) -> Result<Integers, ConfigError> {
-    match value.text()?.as_str() {
-        "text" => Ok(Integers::Text),
-        "number" => Ok(Integers::Number),
-        other => Err(value.error(format!("integers: expected \"text\" or \"number\", got {other:?}"))),
-    }
-}
-
-fn read_redis(value: &Item<'_, '_>, folder: &Path) -> Result<RedisUrl, ConfigError> {
-    RedisUrl::parse(&value.non_empty()?, folder).map_err(|error| value.error(format!("url: {error}")))
-}
-
-fn read_keys(value: Item<'_, '_>) -> Result<Keys, ConfigError> {
-    let mut section = value
-        .clone()
-        .section("a table [snapshots.keys] of names such as latest = \"latest:<region>\"", &Keys::NAMES)?;
-    let mut given = Vec::new();
-    for name in Keys::NAMES {
-        if let Some(item) = section.optional(name) {
-            given.push((name, item.text()?, item));
-        }
-    }
-    section.finish()?;
-    Keys::with(given.iter().map(|(name, template, _)| (*name, template.as_str()))).map_err(|error: KeysError| {
-        let at = given.iter().find(|(name, ..)| *name == error.name).map_or(&value, |(_, _, item)| item);
-        at.error(format!("keys.{error}"))
-    })
-}
-
-fn read_field(value: &Item<'_, '_>) -> Result<FieldPath, ConfigError> {
-    FieldPath::new(&value.text()?)
-        .ok_or_else(|| value.error("expected the name of a field, or a path to it such as \"meta.snapshot_id\""))
-}
-
-fn read_pool(value: &Item<'_, '_>) -> Result<usize, ConfigError> {
-    let count = value.count("pool")?;
-    let fits = usize::try_from(count).ok().filter(|count| *count <= PUBLISH_POOL_MAX);
-    fits.ok_or_else(|| value.error(format!("pool: expected at most {PUBLISH_POOL_MAX}, got {count}")))
 }

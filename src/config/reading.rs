@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -46,7 +47,8 @@ impl ConfigError {
 }
 
 /// The folder of a file, never empty.
-pub(super) fn folder_of(file: &Path) -> &Path {
+#[doc(hidden)]
+pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -234,6 +236,25 @@ impl<'d, 't> Item<'d, 't> {
             other => Err(self.document.error(item.span(), self.wrong_type("a list of strings", other))),
         };
         items.iter().map(text).collect()
+    }
+
+    /// A string, a number or a boolean, as JSON.
+    pub(super) fn json(&self) -> Result<Json, ConfigError> {
+        match &self.entry.value {
+            DeValue::String(text) => Ok(text.as_ref().into()),
+            DeValue::Integer(_) => self.integer().map(Json::from),
+            DeValue::Float(number) => {
+                let number = number.as_str().replace('_', "");
+                number
+                    .parse::<f64>()
+                    .ok()
+                    .and_then(serde_json::Number::from_f64)
+                    .map(Json::Number)
+                    .ok_or_else(|| self.error(format!("{}: expected a number that JSON has", self.path)))
+            }
+            DeValue::Boolean(value) => Ok((*value).into()),
+            other => Err(self.expected("a string, a number or a boolean", other)),
+        }
     }
 
     pub(super) fn integer(&self) -> Result<i64, ConfigError> {

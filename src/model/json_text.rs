@@ -152,17 +152,51 @@ pub(crate) fn has_long_number(text: &str) -> bool {
 }
 
 /// The canonical form of a JSON text (sorted keys, no spaces), in which numbers keep all their digits; without the
-/// top-level fields in `without`. None if it is no JSON, or nested too deep.
+/// fields in `without`, each a name or a dotted path. None if it is no JSON, or nested too deep.
 pub(crate) fn canonical(json: &str, without: &[String]) -> Option<String> {
     let mut into = String::with_capacity(json.len());
+    let without: Vec<&str> = without.iter().map(String::as_str).collect();
     match whole_characters(json) {
-        Cow::Borrowed(json) => write_canonical(serde_json::from_str(json).ok()?, without, 0, &mut into)?,
-        Cow::Owned(json) => write_canonical(serde_json::from_str(&json).ok()?, without, 0, &mut into)?,
+        Cow::Borrowed(json) => write_canonical(serde_json::from_str(json).ok()?, &without, 0, &mut into)?,
+        Cow::Owned(json) => write_canonical(serde_json::from_str(&json).ok()?, &without, 0, &mut into)?,
     }
     Some(into)
 }
 
-fn write_canonical(value: &RawValue, without: &[String], depth: usize, into: &mut String) -> Option<()> {
+/// The canonical form of the value in a JSON object that a dotted path names: by its whole name, or step by step. None
+/// if there is none.
+pub(crate) fn canonical_at(json: &str, path: &str) -> Option<String> {
+    fn find<'j>(json: &'j str, path: &str) -> Option<&'j RawValue> {
+        let field = |json: &'j str, name: &str| -> Option<&'j RawValue> {
+            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+            fields.get(name).copied()
+        };
+        let step_by_step = || {
+            let (first, rest) = path.split_once('.')?;
+            rest.split('.').try_fold(field(json, first)?, |value, name| field(value.get(), name))
+        };
+        field(json, path).or_else(step_by_step)
+    }
+    canonical(find(&whole_characters(json), path)?.get(), &[])
+}
+
+/// What the paths in `without` say of the value of the field `name`; none if they leave the field out.
+fn within<'w>(without: &[&'w str], name: &str) -> Option<Vec<&'w str>> {
+    let inner = |path: &&'w str| path.strip_prefix(name)?.strip_prefix('.');
+    (!without.contains(&name)).then(|| without.iter().filter_map(inner).collect())
+}
+
+/// Takes the fields in `without` out of a value.
+pub(crate) fn take_out(value: &mut Json, without: &[&str]) {
+    let Some(fields) = value.as_object_mut().filter(|_| !without.is_empty()) else { return };
+    fields.retain(|name, value| {
+        let inner = within(without, name);
+        inner.as_ref().into_iter().for_each(|inner| take_out(value, inner));
+        inner.is_some()
+    });
+}
+
+fn write_canonical(value: &RawValue, without: &[&str], depth: usize, into: &mut String) -> Option<()> {
     if depth > JSON_DEPTH_MAX {
         return None;
     }
@@ -171,11 +205,12 @@ fn write_canonical(value: &RawValue, without: &[String], depth: usize, into: &mu
         b'{' => {
             let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
             into.push('{');
-            for (at, (name, value)) in fields.iter().filter(|(name, _)| !without.contains(name)).enumerate() {
+            let kept = fields.iter().filter_map(|(name, value)| Some((name, value, within(without, name)?)));
+            for (at, (name, value, without)) in kept.enumerate() {
                 into.push_str(if at > 0 { "," } else { "" });
                 into.push_str(&Json::from(name.as_str()).to_string());
                 into.push(':');
-                write_canonical(value, &[], depth + 1, into)?;
+                write_canonical(value, &without, depth + 1, into)?;
             }
             into.push('}');
         }
@@ -318,5 +353,30 @@ mod tests {
         let json = r#"{"b":[1.50, 1e3,12345678901234567890123, 1e400],"a":{"\ud83d":null}, "at":1}"#;
         let expected = "{\"a\":{\"\u{fffd}\":null},\"b\":[1.5,1000.0,12345678901234567890123,1e400]}";
         assert_eq!(canonical(json, &["at".to_owned()]).expect("json"), expected);
+    }
+
+    #[test]
+    fn fields_are_named_by_dotted_paths() {
+        let json = r#"{"a":{"b":{"c":1,"d":12345678901234567890123},"e":2},"a.b":3,"f":[{"b":4}]}"#;
+        for (without, kept) in [
+            (&["a.b"][..], r#"{"a":{"e":2},"f":[{"b":4}]}"#),
+            (&["a.b.c", "f"], r#"{"a":{"b":{"d":12345678901234567890123},"e":2},"a.b":3}"#),
+            (&["a.x", "f.b", "x"], r#"{"a":{"b":{"c":1,"d":12345678901234567890123},"e":2},"a.b":3,"f":[{"b":4}]}"#),
+        ] {
+            let paths: Vec<String> = without.iter().map(|path| (*path).to_owned()).collect();
+            assert_eq!(canonical(json, &paths).as_deref(), Some(kept));
+            let mut value: Json = serde_json::from_str(json).expect("json");
+            take_out(&mut value, without);
+            assert_eq!(value, serde_json::from_str::<Json>(kept).expect("json"));
+        }
+        for (path, value) in [
+            ("a.b", Some("3")),
+            ("a.b.d", Some("12345678901234567890123")),
+            ("a.e", Some("2")),
+            ("a.x", None),
+            ("f.b", None),
+        ] {
+            assert_eq!(canonical_at(json, path).as_deref(), value, "{path}");
+        }
     }
 }

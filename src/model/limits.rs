@@ -140,6 +140,18 @@ pub const HISTORY_PRUNE_RECORDS_MAX: usize = 16;
 /// The default of `snapshots.ttl`: how long a snapshot is kept that is not its region's newest.
 pub const SNAPSHOTS_TTL: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// How long a seeder's lock lasts if nobody renews it: longer than any ordinary job, shorter than anybody waits.
+pub const SEED_LOCK: Duration = Duration::from_secs(15 * 60);
+
+/// The shortest time of such a lock: it is renewed three times in that time, over connections that may be slow.
+pub const SEED_LOCK_MIN: Duration = Duration::from_secs(1);
+
+/// How long a seeder's command may take.
+pub const SEED_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// How long a seeder's command that was asked to end may take for it, before it is killed.
+pub const SEED_GRACE: Duration = Duration::from_secs(5);
+
 /// The default of `snapshots.dedup`: how long the same content of a region counts as a duplicate.
 pub const SNAPSHOTS_DEDUP: Duration = Duration::from_secs(15 * 60);
 

@@ -6,6 +6,8 @@ pub mod address;
 pub mod built;
 pub(crate) mod byte_budget;
 pub mod cause;
+#[cfg(feature = "redis")]
+pub(crate) mod chance;
 pub(crate) mod checkpoint;
 pub(crate) mod column_type;
 pub(crate) mod event;

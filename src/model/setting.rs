@@ -28,6 +28,15 @@ impl SettingError {
         if span.is_zero() { Err(Self(format!("{name}: expected a duration above zero"))) } else { Ok(span) }
     }
 
+    /// Passes a duration of at least `min`.
+    pub(crate) fn unless_short(
+        name: &str,
+        span: std::time::Duration,
+        min: std::time::Duration,
+    ) -> Result<std::time::Duration, Self> {
+        if span < min { Err(Self(format!("{name}: expected at least {} s", min.as_secs()))) } else { Ok(span) }
+    }
+
     /// Passes a text that is not empty.
     pub(crate) fn unless_empty(name: &str, text: impl Into<String>) -> Result<String, Self> {
         let text = text.into();

@@ -10,12 +10,13 @@ use rayon::prelude::*;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
+use super::dedup::DedupRule;
 use super::fields::{DocumentFields, FieldPath};
 use super::{Publication, PublishError};
 use crate::model::json_text;
 use crate::model::limits::{REGION_BYTES_MAX, SEQ_AHEAD_MAX};
 use crate::model::timestamp::Timestamp;
-use crate::snapshot::{hash_of, snapshot_id};
+use crate::snapshot::snapshot_id;
 
 /// A text that cannot be taken as documents at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +44,8 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// Reads a text that is called `name` in messages; `region` is the field of the region. Where no field holds the time of
+    /// Reads a text that is called `name` in messages; `region` is the field of the region, `dedup` says what tells
+    /// duplicates. Where no field holds the time of
     /// a document, it is now; the sequence number is the time in milliseconds.
     ///
     /// # Errors
@@ -53,14 +55,14 @@ impl Documents {
         name: &str,
         fields: &DocumentFields,
         region: &FieldPath,
-        ignored: &[String],
+        dedup: &DedupRule,
     ) -> Result<Self, DocumentsError> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let text = std::str::from_utf8(text).map_err(|error| {
             let line = text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
             DocumentsError(format!("{name}:{line}: it is not UTF-8 text; expected JSON documents"))
         })?;
-        let reader = DocumentReader { fields, region, ignored, now: Timestamp::now() };
+        let reader = DocumentReader { fields, region, dedup, now: Timestamp::now() };
         let documents = match text.trim_start().starts_with('[') {
             true => reader.array(text, name)?,
             false => reader.lines(text, name),
@@ -98,7 +100,7 @@ fn each<T: Sync>(items: &[T], read: impl Fn(&T) -> Document + Sync + Send) -> Ve
 struct DocumentReader<'r> {
     fields: &'r DocumentFields,
     region: &'r FieldPath,
-    ignored: &'r [String],
+    dedup: &'r DedupRule,
     now: Timestamp,
 }
 
@@ -188,7 +190,7 @@ impl DocumentReader<'_> {
         let seq = u64::try_from(time.as_micros().div_euclid(1000)).map_err(|_| {
             PublishError::Document(format!("the time {time} is before 1970; it is the sequence number"))
         })?;
-        let hash = hash_of(text, doc, self.ignored);
+        let hash = self.dedup.hash(text, doc, time)?;
         let id = id.unwrap_or_else(|| snapshot_id(region, seq, &hash));
         Ok(Publication {
             region: Arc::clone(region),
@@ -212,7 +214,8 @@ mod tests {
         let text = "{\"region\":\"a\\ud83d\",\"t\":\"\\udc00\"}\n{\"region\":\"b\"}";
         let region = FieldPath::new("region").expect("a path");
         let fields = DocumentFields::default();
-        let documents = Documents::parse(text.as_bytes(), "docs", &fields, &region, &[]).expect("documents");
+        let documents =
+            Documents::parse(text.as_bytes(), "docs", &fields, &region, &DedupRule::default()).expect("documents");
         let first = documents.documents[0].publication.as_ref().expect("a document");
         assert_eq!((&*first.region, &*first.doc), ("a\u{fffd}", text.lines().next().expect("a line")));
         assert!(documents.documents[1].publication.is_ok());

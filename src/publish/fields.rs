@@ -22,6 +22,16 @@ impl FieldPath {
         (!path.split('.').any(str::is_empty)).then(|| Self(path.to_owned()))
     }
 
+    /// The field `region`.
+    pub(crate) fn region() -> Self {
+        Self("region".into())
+    }
+
+    /// The path, as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The field in `doc`: by its whole name, or step by step.
     fn find<'d>(&self, doc: &'d Json) -> Option<&'d Json> {
         doc.get(&self.0).or_else(|| self.0.split('.').try_fold(doc, |at, name| at.get(name)))

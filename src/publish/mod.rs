@@ -6,13 +6,17 @@
 //! | `mailbox`, `worker` | the publish thread of a run: what waits for it; the thread |
 //! | `region_states`, `stats` | how each region stands; the live numbers |
 //! | `fields` | id and time taken from a document |
-//! | `documents` | ready documents, read from a text |
+//! | `documents`, `dedup` | ready documents, read from a text; what of them counts as a change |
+//! | `health` | what a health check reads of a publish |
 //! | `redis/` | the target Redis: its keys, scripts and connections |
 //!
 //! It sees snapshots that are committed, and nothing else of a run. Only `redis/` knows Redis.
 
+mod dedup;
 mod documents;
 mod fields;
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "fields are read and checked, and nothing is written"))]
+mod health;
 mod mailbox;
 #[cfg(feature = "redis")]
 mod redis;
@@ -24,16 +28,19 @@ mod stats;
 mod target;
 mod worker;
 
+pub use dedup::DedupRule;
 pub use documents::{Document, Documents, DocumentsError};
 pub use fields::{DocumentFields, FieldPath};
+pub use health::HealthFields;
 pub use redis::{
-    Extent, KeptRegion, Keys, KeysError, LatestInRedis, PublishPlan, Published, Publisher, RedisSnapshots, RedisTarget,
-    RedisUrl, RedisUrlError,
+    Begun, Extent, KeptRegion, Keys, KeysError, LatestInRedis, LockHolder, PublishPlan, Published, Publisher,
+    RedisSnapshots, RedisTarget, RedisUrl, RedisUrlError, SeedTurn, Seeder,
 };
 pub use region_states::UnpublishedRegion;
 pub use target::{Delivery, Known, OtherStore, Patience, PublishError, PublishReceipt, PublishStatus, Target};
 
 pub(crate) use mailbox::Mailbox;
+pub(crate) use redis::check_summary_field;
 pub(crate) use stats::PublishStats;
 pub(crate) use worker::{MinSeqs, PublishThread, WorkerPlan};
 

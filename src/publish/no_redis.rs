@@ -11,6 +11,8 @@ mod outcome;
 mod plan;
 
 use std::convert::Infallible;
+use std::marker::PhantomData;
+use std::time::Duration;
 
 use super::{Delivery, Known, Patience, Publication, PublishError, Target};
 use crate::model::timestamp::Timestamp;
@@ -20,6 +22,7 @@ pub use address::{RedisUrl, RedisUrlError};
 pub use keys::{Keys, KeysError};
 pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
 pub use plan::PublishPlan;
+pub(crate) use plan::check_summary_field;
 
 /// Publishes to one server or cluster. This build has no Redis, so there is no value of it.
 pub struct Publisher(Infallible);
@@ -68,6 +71,94 @@ impl Publisher {
 
     /// Regions of which the summary says something.
     pub fn summary_len(&self) -> usize {
+        match self.0 {}
+    }
+}
+
+/// Takes the place of a cron job that computes one document a region. This build has no Redis, so there is no value of it.
+pub struct Seeder(Infallible);
+
+/// How a turn began.
+pub enum Begun<'s> {
+    /// The lock is ours, until the turn ends.
+    Turn(SeedTurn<'s>),
+    /// Another one has it.
+    Held(LockHolder),
+}
+
+/// Who has the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockHolder {
+    /// Its host and process.
+    pub by: String,
+    /// Since when.
+    pub since: String,
+}
+
+impl std::fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.by)
+    }
+}
+
+/// A turn of who seeds.
+pub struct SeedTurn<'s>(Infallible, PhantomData<&'s ()>);
+
+impl Seeder {
+    /// Makes the threads.
+    ///
+    /// # Errors
+    /// Never: there is no plan to give it.
+    pub fn new(plan: PublishPlan, _: Duration) -> Result<Self, PublishError> {
+        plan.url.absurd()
+    }
+
+    /// The plan it was made with.
+    pub fn plan(&self) -> &PublishPlan {
+        match self.0 {}
+    }
+
+    /// The newest documents that are there.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn look(&self) -> Result<LatestInRedis, PublishError> {
+        match self.0 {}
+    }
+
+    /// Takes the lock and reads what is there.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn begin(&mut self) -> Result<Begun<'_>, PublishError> {
+        match self.0 {}
+    }
+}
+
+impl SeedTurn<'_> {
+    /// The newest document of each region.
+    pub fn previous(&self) -> &[StoredSnapshot] {
+        match self.0 {}
+    }
+
+    /// Regions that could not be read, and why.
+    pub fn refused(&self) -> &[(String, PublishError)] {
+        match self.0 {}
+    }
+
+    /// Whether the lock was lost.
+    pub fn is_lost(&self) -> bool {
+        match self.0 {}
+    }
+
+    /// Publishes at most one document of each region.
+    pub fn publish(self, _: &[Publication], _: bool) -> Published {
+        match self.0 {}
+    }
+
+    /// Publishes nothing.
+    pub fn give_up(self) -> Published {
         match self.0 {}
     }
 }

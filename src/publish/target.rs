@@ -210,6 +210,9 @@ pub enum PublishError {
     /// The system gives no threads to publish with.
     #[error("cannot start the threads that publish: {0}")]
     Threads(String),
+    /// The lock of who seeds was lost: another one may have taken it.
+    #[error("the lock was lost while the command ran, so nothing was published")]
+    Unlocked,
     /// Another store has signed what is there, and was not to be replaced.
     #[error("{0}")]
     OtherStore(Box<OtherStore>),

@@ -17,23 +17,20 @@ pub fn snapshot_id(region: &str, seq: u64, hash: &str) -> String {
     format!("{region}.{seq}.{}", &hash[..ID_HASH_DIGITS.min(hash.len())])
 }
 
-/// A document's canonical JSON (sorted keys, no spaces) and the SHA-256 over it, in hex, without the top-level fields
-/// that are to be ignored.
+/// A document's canonical JSON (sorted keys, no spaces) and the SHA-256 over it, in hex, without the fields that
+/// are to be ignored.
 pub fn canonical(mut doc: Json, ignored: &[String]) -> (String, String) {
     let text = doc.to_string();
-    let has_ignored = doc.as_object().is_some_and(|fields| ignored.iter().any(|name| fields.contains_key(name)));
-    if !has_ignored {
+    if ignored.is_empty() {
         let hash = sha256_hex(text.as_bytes());
         return (text, hash);
     }
-    if let Some(fields) = doc.as_object_mut() {
-        fields.retain(|name, _| !ignored.contains(name));
-    }
+    json_text::take_out(&mut doc, &ignored.iter().map(String::as_str).collect::<Vec<_>>());
     let hash = sha256_hex(doc.to_string().as_bytes());
     (text, hash)
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {
         // Writing to a string does not fail.
@@ -99,13 +96,11 @@ pub fn hash_of(text: &str, mut doc: Json, ignored: &[String]) -> String {
     {
         return sha256_hex(exact.as_bytes());
     }
-    if let Some(fields) = doc.as_object_mut().filter(|_| !ignored.is_empty()) {
-        fields.retain(|name, _| !ignored.contains(name));
-    }
+    json_text::take_out(&mut doc, &ignored.iter().map(String::as_str).collect::<Vec<_>>());
     sha256_hex(doc.to_string().as_bytes())
 }
 
-/// The SHA-256 over a document in canonical form, in hex, without the top-level fields that are to be ignored.
+/// The SHA-256 over a document in canonical form, in hex, without the fields that are to be ignored.
 pub(crate) fn hash_of_canonical(text: &str, ignored: &[String]) -> String {
     let without = (!ignored.is_empty()).then(|| json_text::canonical(text, ignored)).flatten();
     sha256_hex(without.as_deref().unwrap_or(text).as_bytes())

@@ -88,6 +88,8 @@ mod scarce;
 /// What scripts can rely on.
 mod script_guards;
 mod scripts;
+/// A cron job that computes one document a region, whole.
+mod seed;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.
 mod snapshot_policy;
 /// When snapshots are made, what counts as a change, how they are read back.

@@ -15,7 +15,7 @@ use crate::support::redis_server::{Redis, RedisCluster};
 pub struct Target {
     pub url: String,
     server: Kind,
-    project: Project,
+    pub project: Project,
 }
 
 enum Kind {
@@ -24,13 +24,13 @@ enum Kind {
 }
 
 impl Target {
-    fn plain() -> Self {
+    pub fn plain() -> Self {
         let server = Redis::start(&[]);
         Self { url: server.url(), server: Kind::One(server), project: Project::new() }
     }
 
     /// A password, and a user of the access control list who may do no more than is needed.
-    fn with_user() -> Self {
+    pub fn with_user() -> Self {
         let server = Redis::start(&[]);
         let commands = "+get +mget +exists +set +zadd +zscore +zrangebyscore +zrevrangebyscore +zrem +pexpire +del +eval +evalsha +hsetnx +hlen +hgetall +select";
         let rights: Vec<&str> = commands.split(' ').collect();
@@ -40,7 +40,7 @@ impl Target {
         Self { url, server: Kind::One(server), project: Project::new() }
     }
 
-    fn with_tls() -> Self {
+    pub fn with_tls() -> Self {
         let project = Project::new();
         let authority = Authority::new();
         project.write("ca.crt", authority.certificate.pem());
@@ -62,7 +62,7 @@ impl Target {
         Self { url, server: Kind::One(server), project }
     }
 
-    fn cluster() -> Self {
+    pub fn cluster() -> Self {
         let cluster = RedisCluster::start(&[]);
         Self { url: cluster.url(), server: Kind::Cluster(cluster), project: Project::new() }
     }

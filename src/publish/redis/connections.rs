@@ -1,21 +1,37 @@
 //! What every exchange of a publisher goes over: the servers, the threads, the script.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use redis::{Cmd, Value};
+
 use super::node::Node;
+use super::outcome::Published;
 use super::plan::PublishPlan;
 use super::script::Script;
 use super::topology::{Topology, redirection};
+use super::wire::{Break, server_text};
+use crate::model::timestamp::Timestamp;
 use crate::publish::{OtherStore, PublishError};
+
+/// A lock that is held: its key, and what it holds while it is ours.
+#[derive(Debug, Clone)]
+pub(super) struct HeldLock {
+    pub(super) key: String,
+    pub(super) value: String,
+}
 
 /// The way to a server or cluster.
 pub(super) struct Connections {
     pub(super) plan: PublishPlan,
-    pub(super) topology: Topology,
+    pub(super) topology: Arc<Topology>,
     pub(super) script: Script,
     /// The signature of the store that this one has taken over from: regions that are not published yet bear it.
     pub(super) predecessor: Option<String>,
     pub(super) threads: rayon::ThreadPool,
+    /// The lock of who seeds: nothing is published without it.
+    pub(super) lock: Option<HeldLock>,
     /// Whether slots that move and servers that are gone are waited for.
     pub(super) is_patient: bool,
 }
@@ -44,9 +60,54 @@ impl Connections {
             None => false,
         }
     }
+
+    /// One command beside the regions; what goes wrong with it is a warning.
+    pub(super) fn ask_aside(&self, key: &str, command: &Cmd, published: &mut Published) -> Option<Value> {
+        match self.ask(key, command, &mut published.round_trips) {
+            Ok(reply) => Some(reply),
+            Err(error) => {
+                published.warning = Some(format!("{key}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// One command, tried twice if its slot has moved or its connection broke.
+    pub(super) fn ask(&self, key: &str, command: &Cmd, trips: &mut u32) -> Result<Value, PublishError> {
+        let mut failure = PublishError::Refused("it was not tried".into());
+        for _ in 0..2 {
+            let node = self.topology.node_of(key)?;
+            let answer = node.ask([command.clone()]);
+            *trips += answer.trips;
+            match (answer.replies.values.into_iter().next(), answer.replies.broke) {
+                (Some(Value::ServerError(error)), _) => {
+                    failure = PublishError::Refused(server_text(&error));
+                    if !self.note_moved(&node, &error) {
+                        break;
+                    }
+                }
+                (Some(reply), _) => return Ok(reply),
+                (None, broke) => {
+                    let broke = broke.unwrap_or(Break::Dropped("no answer came".into()));
+                    failure = node.error(&broke);
+                    if !broke.was_connected() {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failure)
+    }
 }
 
 /// A span as Redis takes it; Redis refuses 0.
 pub(super) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1)
+}
+
+/// A text that no other publish has.
+pub(super) fn token() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}.{:x}.{count:x}", std::process::id(), Timestamp::now().as_micros())
 }

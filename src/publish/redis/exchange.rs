@@ -4,13 +4,13 @@
 //! unanswered: the script tells a snapshot that is there already from one that is not, so nothing is published twice.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
-use super::connections::{Connections, millis};
+use super::connections::{Connections, millis, token};
 use super::keys::Key;
 use super::node::{Answer, Node};
 use super::outcome::Extent;
@@ -44,6 +44,7 @@ enum End {
         id: String,
         seq: u64,
         is_summed: bool,
+        is_settled: bool,
         /// A store publishes the region too, and this was given by hand.
         is_of_store: bool,
         at: Instant,
@@ -104,6 +105,8 @@ pub(super) struct Exchange<'p> {
     pub(super) no_prior: Option<PublishError>,
     wants_prior: bool,
     pub(super) is_summed: bool,
+    /// The health key is written and the lock given back.
+    pub(super) is_settled: bool,
     /// Regions of documents given by hand that a store publishes too.
     pub(super) of_stores: Vec<String>,
     /// The key under which regions vote, if they do.
@@ -141,6 +144,7 @@ impl<'p> Exchange<'p> {
             no_prior: None,
             wants_prior,
             is_summed: false,
+            is_settled: false,
             of_stores: Vec::new(),
             is_unreachable: false,
             dead: Mutex::default(),
@@ -316,11 +320,12 @@ impl<'p> Exchange<'p> {
     fn take(&mut self, at: usize, end: End, again: &mut Vec<(usize, PublishError, Redirect)>) {
         let receipt = &mut self.receipts[at];
         match end {
-            End::Done { status, id, seq, is_summed, is_of_store, at: answered } => {
+            End::Done { status, id, seq, is_summed, is_settled, is_of_store, at: answered } => {
                 if is_of_store {
                     self.of_stores.push(receipt.region.to_string());
                 }
                 self.is_summed |= is_summed;
+                self.is_settled |= is_settled;
                 (receipt.outcome, receipt.id, receipt.seq) = (Ok(status), id, seq);
                 receipt.took = answered.duration_since(self.started);
             }
@@ -442,7 +447,7 @@ impl<'p> Exchange<'p> {
         is_asking: bool,
         reads_summary: bool,
     ) -> impl Iterator<Item = Cmd> + 'c {
-        let PublishPlan { keys, pipeline, ttl, dedup, url, signature, takes_over, .. } = &self.to.plan;
+        let PublishPlan { keys, pipeline, ttl, dedup, url, signature, takes_over, summary_fields, .. } = &self.to.plan;
         let summary = keys.summary(pipeline);
         let first = reads_summary.then(|| redis::cmd("GET").arg(&summary).take());
         let ttl = millis(*ttl).to_string();
@@ -453,8 +458,14 @@ impl<'p> Exchange<'p> {
         // The numbers of a store are no times.
         let ahead = if signature.is_some() { String::new() } else { SEQ_AHEAD_MAX.as_millis().to_string() };
         let has_login = url.credentials().is_some();
+        let lock = self.to.lock.as_ref().filter(|_| !self.to.topology.is_cluster());
+        let (lock_key, lock) = lock.map_or(("", ""), |lock| (&*lock.key, &*lock.value));
+        let health = self.to.plan.health.as_ref().zip(keys.health(pipeline)).filter(|_| self.votes.is_some());
+        let (health, health_key) =
+            health.map_or_else(Default::default, |(health, key)| (health.text_if_well(self.items.len()), key));
         let call = move |(at, item): (usize, &usize)| {
-            let Publication { region, id, seq, block, time, doc, follows_rollback, .. } = &self.items[*item];
+            let publication = &self.items[*item];
+            let Publication { region, id, seq, time, doc, follows_rollback, .. } = publication;
             let window = if *follows_rollback { "0" } else { window.as_str() };
             let seq_text = seq.to_string();
             let time = time.as_micros().div_euclid(1000).to_string();
@@ -462,11 +473,10 @@ impl<'p> Exchange<'p> {
             let mut entry = String::new();
             if let Some(votes) = &self.votes {
                 voting = vec![summary.clone(), votes.clone()];
-                entry =
-                    entry_text(&SummaryEntry { region: region.to_string(), id: id.clone(), seq: *seq, block: *block });
+                entry = entry_text(&SummaryEntry::of(publication, summary_fields));
             }
             let names = self.keys[*item].iter().chain(&voting).map(String::as_str);
-            let arguments: [&str; 16] = [
+            let arguments: [&str; 18] = [
                 region,
                 id,
                 &seq_text,
@@ -484,8 +494,11 @@ impl<'p> Exchange<'p> {
                 self.to.predecessor.as_deref().unwrap_or_default(),
                 if *takes_over { "1" } else { "0" },
                 &ahead,
+                lock_key,
+                lock,
             ];
-            let votes = [voters.as_str(), &entry, &head, tail];
+            let has_fields = if summary_fields.is_empty() { "0" } else { "1" };
+            let votes = [voters.as_str(), &entry, &head, tail, &health_key, &health, has_fields];
             let arguments = arguments.into_iter().chain(votes.into_iter().filter(|_| self.votes.is_some()));
             let call = self.to.script.call(at > 0, names, arguments.map(str::as_bytes));
             is_asking.then(|| redis::cmd("ASKING")).into_iter().chain([call])
@@ -515,6 +528,7 @@ impl<'p> Exchange<'p> {
         Some(match error.code() {
             "NOSCRIPT" => return None,
             "SIGNED" => End::Failed(self.to.other_store(details)),
+            "UNLOCKED" => End::Failed(PublishError::Unlocked),
             "TAKEN" => End::Failed(self.taken(item)),
             "AHEAD" => End::Failed(ahead_of_redis(self.items[item].seq, details)),
             "MOVED" | "ASK" | "CROSSSLOT" if !is_cluster => End::Failed(PublishError::Away {
@@ -550,7 +564,7 @@ impl<'p> Exchange<'p> {
             Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             _ => String::new(),
         };
-        let [status, id, seq, summed, signed] = parts else {
+        let [status, id, seq, summed, signed, settled] = parts else {
             return End::Failed(PublishError::Refused("an answer that is not understood".into()));
         };
         let status = match text(status).as_str() {
@@ -563,7 +577,8 @@ impl<'p> Exchange<'p> {
         };
         let seq = text(seq).parse().unwrap_or(self.items[item].seq);
         let is_of_store = self.to.plan.signature.is_none() && !text(signed).is_empty();
-        End::Done { status, id: text(id), seq, is_summed: *summed == Value::Int(1), is_of_store, at }
+        let (is_summed, is_settled) = (*summed == Value::Int(1), *settled == Value::Int(1));
+        End::Done { status, id: text(id), seq, is_summed, is_settled, is_of_store, at }
     }
 }
 
@@ -681,11 +696,4 @@ fn ahead_of_redis(seq: u64, clock: &str) -> PublishError {
         text(seq),
         text(clock.parse().unwrap_or_default())
     ))
-}
-
-/// A text that no other publish has.
-fn token() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{:x}.{:x}.{count:x}", std::process::id(), Timestamp::now().as_micros())
 }

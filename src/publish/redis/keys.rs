@@ -42,6 +42,8 @@ pub struct Keys {
     live: String,
     at: Option<String>,
     summary: String,
+    health: Option<String>,
+    lock: String,
 }
 
 impl Default for Keys {
@@ -57,6 +59,8 @@ impl Default for Keys {
             live: of_region("live"),
             at: None,
             summary: "forebay:<pipeline>:summary".into(),
+            health: None,
+            lock: "forebay:<pipeline>:lock".into(),
         }
     }
 }
@@ -68,7 +72,7 @@ struct Rule {
     may: &'static [&'static str],
 }
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 10] = [
     Rule { name: "latest", must: &["region"], may: &[] },
     Rule { name: "seq", must: &["region"], may: &[] },
     Rule { name: "doc", must: &["id"], may: &["region"] },
@@ -77,23 +81,36 @@ const RULES: [Rule; 8] = [
     Rule { name: "live", must: &["region"], may: &[] },
     Rule { name: "at", must: &["region", "timestamp"], may: &["id"] },
     Rule { name: "summary", must: &[], may: &[] },
+    Rule { name: "health", must: &[], may: &[] },
+    Rule { name: "lock", must: &[], may: &[] },
 ];
+
+/// Those of the pipeline, and not of a region.
+const OF_PIPELINE: [&str; 3] = ["summary", "health", "lock"];
 
 impl Keys {
     /// The names that templates are given under.
-    pub const NAMES: [&'static str; 8] = ["latest", "seq", "doc", "index", "dedup", "live", "at", "summary"];
+    pub const NAMES: [&'static str; 10] =
+        ["latest", "seq", "doc", "index", "dedup", "live", "at", "summary", "health", "lock"];
 
     /// Replaces templates by name.
     ///
     /// # Errors
     /// A template lacks what it must hold, holds what is not known, or is the same as another.
     pub fn with<'t>(templates: impl IntoIterator<Item = (&'static str, &'t str)>) -> Result<Self, KeysError> {
-        let mut keys = Self::default();
+        Self::default().and(templates)
+    }
+
+    /// Replaces more templates by name.
+    ///
+    /// # Errors
+    /// As [`Keys::with`].
+    pub fn and<'t>(mut self, templates: impl IntoIterator<Item = (&'static str, &'t str)>) -> Result<Self, KeysError> {
         for (name, template) in templates {
-            keys.set(name, template)?;
+            self.set(name, template)?;
         }
-        keys.check_distinct()?;
-        Ok(keys)
+        self.check_distinct()?;
+        Ok(self)
     }
 
     fn set(&mut self, name: &'static str, template: &str) -> Result<(), KeysError> {
@@ -111,6 +128,8 @@ impl Keys {
             "dedup" => self.dedup = template,
             "live" => self.live = template,
             "at" => self.at = Some(template),
+            "health" => self.health = Some(template),
+            "lock" => self.lock = template,
             _ => self.summary = template,
         }
         Ok(())
@@ -125,9 +144,11 @@ impl Keys {
             ("dedup", &self.dedup),
             ("live", &self.live),
             ("summary", &self.summary),
+            ("lock", &self.lock),
         ];
         let at = self.at.as_ref().map(|at| ("at", at));
-        plain.into_iter().chain(at).map(|(name, template)| (name, template.as_str()))
+        let health = self.health.as_ref().map(|health| ("health", health));
+        plain.into_iter().chain(at).chain(health).map(|(name, template)| (name, template.as_str()))
     }
 
     fn check_distinct(&self) -> Result<(), KeysError> {
@@ -152,7 +173,7 @@ impl Keys {
         // Two regions and two snapshots: what differs between the keys of one of them is not the same slot by design.
         let sample = |region: &str, id: &str| {
             let names = Names { pipeline: "p", region, id, hash: id, timestamp: if id == "i" { 1 } else { 2 } };
-            let of_region = self.named().filter(|(name, _)| *name != "summary");
+            let of_region = self.named().filter(|(name, _)| !OF_PIPELINE.contains(name));
             of_region.map(|(name, template)| (name, tag_of(&fill(template, &names)).to_owned())).collect::<Vec<_>>()
         };
         for (one, other) in [(sample("r", "i"), sample("r", "j")), (sample("s", "i"), sample("s", "j"))] {
@@ -174,7 +195,22 @@ impl Keys {
     }
 
     pub(super) fn summary(&self, pipeline: &str) -> String {
-        fill(&self.summary, &Names { pipeline, region: "", id: "", hash: "", timestamp: 0 })
+        of_pipeline(&self.summary, pipeline)
+    }
+
+    /// Where a health check looks; none if no key is given.
+    pub(super) fn health(&self, pipeline: &str) -> Option<String> {
+        self.health.as_ref().map(|health| of_pipeline(health, pipeline))
+    }
+
+    /// Whether there is a key for a health check.
+    pub fn has_health(&self) -> bool {
+        self.health.is_some()
+    }
+
+    /// The lock of those who seed.
+    pub(super) fn lock(&self, pipeline: &str) -> String {
+        of_pipeline(&self.lock, pipeline)
     }
 
     /// The keys of a snapshot, in the order in which the script takes them.
@@ -207,6 +243,7 @@ impl Keys {
     pub(super) fn ranked(&self) -> Vec<(&'static str, String)> {
         let mut ranked = vec![
             ("summary", self.summary.clone()),
+            ("lock", self.lock.clone()),
             ("latest", self.latest.clone()),
             ("seq", self.seq.clone()),
             (SEQ_STORE, self.seq.clone() + STORE),
@@ -214,6 +251,7 @@ impl Keys {
             ("dedup", self.dedup.clone()),
             ("live", self.live.clone()),
         ];
+        ranked.extend(self.health.clone().map(|health| ("health", health)));
         ranked.extend(self.at.clone().map(|at| ("at", at)));
         ranked.push(("doc", self.doc.clone()));
         ranked
@@ -277,6 +315,10 @@ fn check(template: &str, rule: &Rule) -> Result<(), String> {
         Some(name) => Err(format!("it must hold <{name}>, or different snapshots would share a key")),
         None => Ok(()),
     }
+}
+
+fn of_pipeline(template: &str, pipeline: &str) -> String {
+    fill(template, &Names { pipeline, region: "", id: "", hash: "", timestamp: 0 })
 }
 
 fn fill(template: &str, names: &Names<'_>) -> String {

@@ -50,6 +50,8 @@ pub struct Published {
     pub warning: Option<String>,
     /// Whether no server answered at all.
     pub is_unreachable: bool,
+    /// Whether the lock of who seeds was lost on the way.
+    pub is_unlocked: bool,
 }
 
 impl Published {

@@ -7,7 +7,7 @@ use super::address::RedisUrl;
 use super::keys::{Key, Keys};
 use crate::model::limits::{PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::setting::SettingError;
-use crate::publish::{DocumentFields, FieldPath, Publication, PublishError};
+use crate::publish::{DocumentFields, FieldPath, HealthFields, Publication, PublishError};
 
 /// Where and how snapshots are published to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub struct PublishPlan {
     pub id_field: Option<FieldPath>,
     /// The field of a document that holds its time. Defaults to none: when it was computed.
     pub time_field: Option<FieldPath>,
+    /// What the health key holds, if [`Keys`] has one. Defaults to none.
+    pub health: Option<HealthFields>,
+    /// Fields of documents that stand in the summary too, each under a name of its own. Defaults to none.
+    pub summary_fields: Vec<(String, FieldPath)>,
     /// How long a snapshot is kept. Defaults to 90 days.
     pub ttl: Duration,
     /// How long the same content counts as a duplicate. Defaults to 15 minutes; zero for never.
@@ -46,6 +50,8 @@ impl PublishPlan {
             keys: Keys::default(),
             id_field: None,
             time_field: None,
+            health: None,
+            summary_fields: Vec::new(),
             ttl: SNAPSHOTS_TTL,
             dedup: SNAPSHOTS_DEDUP,
             pool: PUBLISH_POOL,
@@ -71,6 +77,25 @@ impl PublishPlan {
     #[must_use]
     pub fn with_time_field(self, field: FieldPath) -> Self {
         Self { time_field: Some(field), ..self }
+    }
+
+    /// What the health key holds.
+    #[must_use]
+    pub fn with_health(self, health: HealthFields) -> Self {
+        Self { health: Some(health), ..self }
+    }
+
+    /// Fields of documents that stand in the summary too, each under a name of its own.
+    ///
+    /// # Errors
+    /// A name is one of the summary's own: region, id, seq, block.
+    pub fn with_summary_fields(
+        self,
+        fields: impl IntoIterator<Item = (String, FieldPath)>,
+    ) -> Result<Self, SettingError> {
+        let fields: Vec<(String, FieldPath)> = fields.into_iter().collect();
+        fields.iter().try_for_each(|(name, _)| check_summary_field(name))?;
+        Ok(Self { summary_fields: fields, ..self })
     }
 
     /// How long a snapshot is kept.
@@ -129,5 +154,18 @@ impl PublishPlan {
     /// and those whose documents do not.
     pub fn resolve(&self, items: Vec<Publication>) -> (Vec<Publication>, Vec<(Arc<str>, PublishError)>) {
         self.fields().resolve(items)
+    }
+}
+
+/// Fields that an entry of the summary has of its own.
+const ENTRY_FIELDS: [&str; 4] = ["region", "id", "seq", "block"];
+
+/// Whether a field of documents may stand in the summary under that name.
+pub(crate) fn check_summary_field(name: &str) -> Result<(), SettingError> {
+    match ENTRY_FIELDS.contains(&name) {
+        true => Err(SettingError::new(format!(
+            "summary_fields.{name}: the summary has a field {name} of its own; expected another name"
+        ))),
+        false => Ok(()),
     }
 }

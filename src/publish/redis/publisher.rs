@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use redis::{Cmd, Value};
+use redis::Value;
 
 use super::connections::{Connections, millis};
 use super::exchange::Exchange;
@@ -16,10 +16,12 @@ use super::node::Node;
 use super::outcome::{Extent, KeptRegion, Published};
 use super::plan::PublishPlan;
 use super::script::Script;
+use super::settling::{Settling, outcome_of};
 use super::summary::{Owner, Summary, SummaryEntry};
 use super::topology::Topology;
 use super::wire::{Break, server_text};
-use crate::publish::{Publication, PublishError, PublishReceipt};
+use crate::publish::health::Outcome;
+use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
 
 /// How often regions that were not handed over are asked for at most, and how often a summary is written that others
 /// write too.
@@ -52,9 +54,10 @@ const SUMMARY_PASSES: u32 = 5;
 /// # }
 /// ```
 pub struct Publisher {
-    to: Connections,
+    pub(super) to: Connections,
     refresh: Script,
     replace: Script,
+    pub(super) settling: Settling,
     /// What the summary in Redis says, once it was read; kept up where only some regions are handed over.
     pub(super) summary: Option<Summary>,
     /// Its text in Redis, as it was read or written last.
@@ -69,8 +72,7 @@ pub struct Publisher {
 
 #[derive(Default)]
 struct SinceSummary {
-    has_published: bool,
-    has_failed: bool,
+    outcome: Outcome,
     has_tried: bool,
 }
 
@@ -97,11 +99,13 @@ impl Publisher {
             .thread_name(|at| format!("forebay-publish-{at}"))
             .build()
             .map_err(|error| PublishError::Threads(error.to_string()))?;
-        let topology = Topology::new(&plan)?;
+        let topology = Arc::new(Topology::new(&plan)?);
+        let (script, predecessor, lock) = (Script::publish(), None, None);
         Ok(Self {
-            to: Connections { topology, script: Script::publish(), predecessor: None, threads, is_patient: true, plan },
+            to: Connections { topology, script, predecessor, threads, lock, is_patient: true, plan },
             refresh: Script::refresh(),
             replace: Script::replace(),
+            settling: Settling::new(),
             summary: None,
             stored: None,
             is_signed: true,
@@ -131,8 +135,18 @@ impl Publisher {
         let mut exchange =
             Exchange::new(&self.to, items, extent, extent != Extent::Part || self.summary.is_none(), started);
         exchange.run();
-        let Exchange { receipts, trips, mut prior, no_prior, is_summed, of_stores, votes, is_unreachable, .. } =
-            exchange;
+        let Exchange {
+            receipts,
+            trips,
+            mut prior,
+            no_prior,
+            is_summed,
+            is_settled,
+            of_stores,
+            votes,
+            is_unreachable,
+            ..
+        } = exchange;
         let mut published =
             Published { receipts, of_stores, round_trips: trips, is_unreachable, ..Published::default() };
         // Where everything failed, each region has said it.
@@ -146,7 +160,7 @@ impl Publisher {
         {
             // Its slot has moved; where to is noted by now.
             let key = self.to.plan.keys.summary(&self.to.plan.pipeline);
-            prior = self.ask_one(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
+            prior = self.to.ask_aside(&key, &redis::cmd("GET").arg(&key).take(), &mut published);
         }
         let Prior { summary: prior, is_readable } = self.read_prior(prior, &mut published);
         note_blocks(items, &prior, &mut published.receipts);
@@ -165,6 +179,14 @@ impl Publisher {
             // It is written already; or Redis is away, and there is nothing to be done.
             Extent::Whole { .. } => {}
         }
+        published.is_unlocked = published.receipts.iter().any(|receipt| receipt.outcome == Err(PublishError::Unlocked));
+        if is_settled {
+            self.to.lock = None;
+        } else if let Extent::Whole { is_clean } = extent {
+            // Of nothing that was meant there is nothing to say.
+            let outcome = (!items.is_empty() || !is_clean).then(|| outcome_of(&published, !is_clean));
+            self.settling.settle(&mut self.to, outcome, &mut published);
+        }
         published.wall = started.elapsed();
         published
     }
@@ -178,9 +200,12 @@ impl Publisher {
         }
         let summary = self.summary.take()?;
         let is_changed = self.stored.as_deref().and_then(Summary::parse).is_none_or(|stored| stored != summary);
-        let is_due = !since.has_failed && (since.has_published || is_changed);
+        let is_due = since.outcome.failed == 0 && (since.outcome.published > 0 || is_changed);
         let mut published = Published::default();
         self.summary = Some(self.write_summary(summary, is_due, &mut published));
+        if since.has_tried {
+            self.settling.settle(&mut self.to, Some(since.outcome), &mut published);
+        }
         published.warning
     }
 
@@ -194,7 +219,7 @@ impl Publisher {
         }
         self.to.topology.discover()?;
         let key = self.to.plan.keys.summary(&self.to.plan.pipeline);
-        let found = self.try_one(&key, &redis::cmd("GET").arg(&key).take(), &mut 0)?;
+        let found = self.to.ask(&key, &redis::cmd("GET").arg(&key).take(), &mut 0)?;
         self.stored = match found {
             Value::BulkString(text) => Some(text),
             _ => None,
@@ -244,7 +269,7 @@ impl Publisher {
         let key = self.to.plan.keys.summary(&self.to.plan.pipeline);
         let ttl = millis(self.to.plan.ttl);
         if !is_due {
-            self.ask_one(&key, &redis::cmd("PEXPIRE").arg(&key).arg(ttl).take(), published);
+            self.to.ask_aside(&key, &redis::cmd("PEXPIRE").arg(&key).arg(ttl).take(), published);
             return summary;
         }
         for _ in 0..SUMMARY_PASSES {
@@ -252,7 +277,7 @@ impl Publisher {
             let (text, ttl) = (summary.text(&self.to.plan.pipeline), ttl.to_string());
             let arguments = [digest.as_str(), &text, &ttl].map(str::as_bytes);
             let command = self.replace.call(false, [key.as_str()], arguments);
-            match self.ask_one(&key, &command, published) {
+            match self.to.ask_aside(&key, &command, published) {
                 Some(Value::BulkString(other)) => {
                     self.stored = Some(other);
                     match self.signed(self.stored.as_deref().and_then(Summary::parse).unwrap_or_default()) {
@@ -315,13 +340,21 @@ impl Publisher {
         prior: Summary,
         published: &mut Published,
     ) -> Summary {
+        let fields = &self.to.plan.summary_fields;
+        let before = if fields.is_empty() { BTreeMap::new() } else { prior.regions.clone() };
         let mut summary = match extent {
             Extent::Part => prior,
             Extent::Whole { .. } => self.keep_others(items, &prior, published),
         };
-        for receipt in published.receipts.iter().filter(|receipt| receipt.outcome.is_ok()) {
+        for (item, receipt) in items.iter().zip(&published.receipts).filter(|(_, receipt)| receipt.outcome.is_ok()) {
             let (region, id) = (receipt.region.to_string(), receipt.id.clone());
-            summary.note(SummaryEntry { region, id, seq: receipt.seq, block: receipt.block });
+            let fields = match before.get(&region).filter(|entry| entry.id == id && id != item.id) {
+                Some(entry) => entry.fields.clone(),
+                // What is there is the same, or newer, and then unknown.
+                None if receipt.outcome == Ok(PublishStatus::Stale) => Vec::new(),
+                None => SummaryEntry::of(item, fields).fields,
+            };
+            summary.note(SummaryEntry { region, id, seq: receipt.seq, block: receipt.block, fields });
         }
         summary
     }
@@ -336,7 +369,8 @@ impl Publisher {
             match is_there {
                 Ok(id) => {
                     published.kept.push(KeptRegion { region: entry.region.clone(), id: id.clone() });
-                    summary.note(SummaryEntry { id, ..entry.clone() });
+                    let fields = if id == entry.id { entry.fields.clone() } else { Vec::new() };
+                    summary.note(SummaryEntry { id, fields, ..entry.clone() });
                 }
                 // The next publish is to keep it.
                 Err(cause) => {
@@ -352,56 +386,17 @@ impl Publisher {
     fn drop_votes(&self, votes: Option<String>, published: &mut Published) {
         let is_mixed = published.failed() > 0 && published.receipts.iter().any(|one| one.outcome.is_ok());
         if let Some(votes) = votes.filter(|_| is_mixed) {
-            self.ask_one(&votes, &redis::cmd("DEL").arg(&votes).take(), published);
+            self.to.ask_aside(&votes, &redis::cmd("DEL").arg(&votes).take(), published);
         }
     }
 
     /// Notes what came of a publish of some regions, for the summary that is written later.
     fn note_part(&mut self, summary: Option<Summary>, published: &Published) {
         self.since.has_tried |= !published.receipts.is_empty();
-        self.since.has_failed |= published.failed() > 0;
-        self.since.has_published |= published.published() > 0;
+        self.since.outcome = self.since.outcome.plus(outcome_of(published, false));
         if summary.is_some() {
             self.summary = summary;
         }
-    }
-
-    /// One command beside the regions; what goes wrong with it is a warning.
-    fn ask_one(&self, key: &str, command: &Cmd, published: &mut Published) -> Option<Value> {
-        match self.try_one(key, command, &mut published.round_trips) {
-            Ok(reply) => Some(reply),
-            Err(error) => {
-                published.warning = Some(format!("{key}: {error}"));
-                None
-            }
-        }
-    }
-
-    /// One command, tried twice if its slot has moved or its connection broke.
-    fn try_one(&self, key: &str, command: &Cmd, trips: &mut u32) -> Result<Value, PublishError> {
-        let mut failure = PublishError::Refused("it was not tried".into());
-        for _ in 0..2 {
-            let node = self.to.topology.node_of(key)?;
-            let answer = node.ask([command.clone()]);
-            *trips += answer.trips;
-            match (answer.replies.values.into_iter().next(), answer.replies.broke) {
-                (Some(Value::ServerError(error)), _) => {
-                    failure = PublishError::Refused(server_text(&error));
-                    if !self.to.note_moved(&node, &error) {
-                        break;
-                    }
-                }
-                (Some(reply), _) => return Ok(reply),
-                (None, broke) => {
-                    let broke = broke.unwrap_or(Break::Dropped("no answer came".into()));
-                    failure = node.error(&broke);
-                    if !broke.was_connected() {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(failure)
     }
 
     /// Begins the time to live of regions anew; returns those that have data, with the id of their newest, and those of

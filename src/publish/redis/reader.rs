@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use redis::Value;
+use redis::{Cmd, Value};
 
 use super::keys::Key;
 use super::node::Node;
@@ -22,7 +22,7 @@ use crate::store::StoredSnapshot;
 /// Reads the snapshots of one pipeline. Blocks no longer than the plan's time-out while nothing comes.
 pub struct RedisSnapshots {
     plan: PublishPlan,
-    topology: Topology,
+    topology: Arc<Topology>,
     latest: Script,
     all: Script,
     history: Script,
@@ -51,8 +51,13 @@ impl RedisSnapshots {
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
         // What is read is one pipeline over one connection to each server.
         let plan = PublishPlan { pool: 1, ..plan };
-        let topology = Topology::new(&plan)?;
-        Ok(Self { topology, plan, latest: Script::latest(), all: Script::all(), history: Script::history() })
+        let topology = Arc::new(Topology::new(&plan)?);
+        Ok(Self::over(plan, topology))
+    }
+
+    /// Over connections that are there already.
+    pub(super) fn over(plan: PublishPlan, topology: Arc<Topology>) -> Self {
+        Self { topology, plan, latest: Script::latest(), all: Script::all(), history: Script::history() }
     }
 
     /// The newest snapshots of those regions, or of all that the summary names, ordered as given or by name. One round
@@ -84,25 +89,39 @@ impl RedisSnapshots {
     }
 
     fn latest_of_all(&self) -> Result<LatestInRedis, PublishError> {
+        let node = self.topology.node_of(&self.plan.keys.summary(&self.plan.pipeline))?;
+        let answer = node.ask([self.command_of_all()]).replies;
+        self.take_all(&node, answer.values.into_iter().next(), answer.broke.as_ref())
+    }
+
+    /// What asks for the newest of all regions; on a cluster for the summary alone.
+    pub(super) fn command_of_all(&self) -> Cmd {
         let PublishPlan { keys, pipeline, .. } = &self.plan;
         let summary_key = keys.summary(pipeline);
-        let node = self.topology.node_of(&summary_key)?;
-        let command = if self.topology.is_cluster() {
-            redis::cmd("GET").arg(&summary_key).take()
-        } else {
-            let limit = REGIONS_READ_MAX.to_string();
-            let templates = [Key::Latest, Key::Seq, Key::Index, Key::Doc].map(|key| keys.template(key));
-            let arguments = [limit.as_str()].into_iter().chain(templates).chain([pipeline.as_str()]);
-            self.all.call(false, [summary_key.as_str()], arguments.map(str::as_bytes))
-        };
-        let answer = node.ask([command]).replies;
-        let mut parts = match (answer.values.into_iter().next(), answer.broke) {
+        if self.topology.is_cluster() {
+            return redis::cmd("GET").arg(&summary_key).take();
+        }
+        let limit = REGIONS_READ_MAX.to_string();
+        let templates = [Key::Latest, Key::Seq, Key::Index, Key::Doc].map(|key| keys.template(key));
+        let arguments = [limit.as_str()].into_iter().chain(templates).chain([pipeline.as_str()]);
+        self.all.call(false, [summary_key.as_str()], arguments.map(str::as_bytes))
+    }
+
+    /// What the answer to it says. May ask for what it left out.
+    pub(super) fn take_all(
+        &self,
+        node: &Node,
+        answer: Option<Value>,
+        broke: Option<&Break>,
+    ) -> Result<LatestInRedis, PublishError> {
+        let PublishPlan { keys, pipeline, .. } = &self.plan;
+        let mut parts = match (answer, broke) {
             (Some(Value::Array(parts)), _) => parts,
             (Some(text @ Value::BulkString(_)), _) => vec![text],
             (Some(Value::Nil), _) => Vec::new(),
-            (Some(Value::ServerError(error)), _) => return Err(away(&node, server_text(&error))),
-            (_, Some(broke)) => return Err(node.error(&broke)),
-            _ => return Err(away(&node, "an answer that is not understood".into())),
+            (Some(Value::ServerError(error)), _) => return Err(away(node, server_text(&error))),
+            (_, Some(broke)) => return Err(node.error(broke)),
+            _ => return Err(away(node, "an answer that is not understood".into())),
         };
         if parts.is_empty() {
             return Ok(LatestInRedis::default());

@@ -31,6 +31,16 @@ impl Script {
         Self::new(include_str!("scripts/replace.lua"))
     }
 
+    /// What writes the health key and gives the lock back.
+    pub(super) fn settle() -> Self {
+        Self::new(include_str!("scripts/settle.lua"))
+    }
+
+    /// What renews the lock.
+    pub(super) fn renew() -> Self {
+        Self::new(include_str!("scripts/renew.lua"))
+    }
+
     /// What reads a region's newest.
     pub(super) fn latest() -> Self {
         Self::new(include_str!("scripts/latest.lua"))

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
+use super::plan::check_summary_field;
+use crate::model::json_text;
 use crate::model::timestamp::Timestamp;
+use crate::publish::{FieldPath, Publication};
 
 /// A region in the summary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SummaryEntry {
     pub(super) region: String,
     pub(super) id: String,
@@ -15,6 +20,22 @@ pub(super) struct SummaryEntry {
     pub(super) seq: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) block: Option<i64>,
+    /// Fields of its document, by name, each as JSON.
+    #[serde(skip)]
+    pub(super) fields: Vec<(String, String)>,
+}
+
+impl SummaryEntry {
+    /// What the summary says of a snapshot.
+    pub(super) fn of(item: &Publication, fields: &[(String, FieldPath)]) -> Self {
+        let Publication { region, id, seq, block, doc, .. } = item;
+        let field = |(name, path): &(String, FieldPath)| {
+            let value = json_text::canonical_at(doc, path.as_str()).unwrap_or_else(|| "null".into());
+            (name.clone(), value)
+        };
+        let fields = fields.iter().map(field).collect();
+        Self { region: region.to_string(), id: id.clone(), seq: *seq, block: *block, fields }
+    }
 }
 
 /// The regions by name, and whose they are.
@@ -25,29 +46,31 @@ pub(super) struct Summary {
 }
 
 /// The store that has signed a summary.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Owner {
     /// Its signature; none if no store has signed.
-    #[serde(default)]
     pub(super) store: Option<String>,
     /// The signature of the store that it has taken over from: regions that it has not published yet bear that one.
-    #[serde(default)]
     pub(super) predecessor: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Stored {
-    regions: Vec<SummaryEntry>,
-    #[serde(flatten)]
-    owner: Owner,
+struct Stored<'s> {
+    #[serde(borrow)]
+    regions: Vec<&'s RawValue>,
+    #[serde(default)]
+    store: Option<String>,
+    #[serde(default)]
+    predecessor: Option<String>,
 }
 
 impl Summary {
     /// Reads a summary; none if the text is none of ours.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        let stored: Stored = serde_json::from_slice(text).ok()?;
-        let regions = stored.regions.into_iter().map(|entry| (entry.region.clone(), entry)).collect();
-        Some(Self { regions, owner: stored.owner })
+        let Stored { regions, store, predecessor } = serde_json::from_slice(text).ok()?;
+        let regions = regions.into_iter().map(read_entry).collect::<Option<Vec<SummaryEntry>>>()?;
+        let regions = regions.into_iter().map(|entry| (entry.region.clone(), entry)).collect();
+        Some(Self { regions, owner: Owner { store, predecessor } })
     }
 
     pub(super) fn note(&mut self, entry: SummaryEntry) {
@@ -83,9 +106,22 @@ pub(super) fn around(pipeline: &str, owner: &Owner) -> (String, &'static str) {
     (format!("{},\"regions\":[", head.trim_end_matches('}')), "]}")
 }
 
+fn read_entry(text: &RawValue) -> Option<SummaryEntry> {
+    let mut entry: SummaryEntry = serde_json::from_str(text.get()).ok()?;
+    let all: BTreeMap<String, &RawValue> = serde_json::from_str(text.get()).ok()?;
+    let others = all.into_iter().filter(|(name, _)| check_summary_field(name).is_ok());
+    entry.fields = others.map(|(name, value)| (name, value.get().to_owned())).collect();
+    Some(entry)
+}
+
 pub(super) fn entry_text(entry: &SummaryEntry) -> String {
     // A struct of texts and integers is always JSON.
-    serde_json::to_string(entry).unwrap_or_default()
+    let mut text = serde_json::to_string(entry).unwrap_or_default();
+    for (name, value) in &entry.fields {
+        text.pop();
+        text.extend([",", &Json::from(name.as_str()).to_string(), ":", value, "}"]);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -95,12 +131,19 @@ mod tests {
     #[test]
     fn a_summary_comes_back() {
         let mut summary = Summary::default();
-        summary.note(SummaryEntry { region: "b\"".into(), id: "i".into(), seq: u64::MAX, block: Some(-3) });
-        summary.note(SummaryEntry { region: "a".into(), id: "j".into(), seq: 0, block: None });
+        summary.note(SummaryEntry {
+            region: "b\"".into(),
+            id: "i".into(),
+            seq: u64::MAX,
+            block: Some(-3),
+            ..SummaryEntry::default()
+        });
+        let fields = vec![("n".to_owned(), "12345678901234567890123".to_owned()), ("o".into(), r#"{"x":1}"#.into())];
+        summary.note(SummaryEntry { region: "a".into(), id: "j".into(), fields, ..SummaryEntry::default() });
         let text = summary.text("p");
         assert!(
             text.contains(
-                r#"[{"region":"a","id":"j","seq":0},{"region":"b\"","id":"i","seq":18446744073709551615,"block":-3}]}"#
+                r#"[{"region":"a","id":"j","seq":0,"n":12345678901234567890123,"o":{"x":1}},{"region":"b\"","id":"i","seq":18446744073709551615,"block":-3}]}"#
             ),
             "{text}"
         );

@@ -69,7 +69,7 @@ impl Pipeline {
         let sealer = Sealer {
             schema: Arc::clone(&self.schema),
             encoder: store.encoder(),
-            dedup_ignore: self.snapshots.dedup_ignore.clone().into(),
+            dedup_ignore: self.snapshots.dedup_rule.ignore.clone().into(),
             integers: self.snapshots.integers,
         };
         self.meter.attach(&shared);

@@ -8,11 +8,16 @@
 --
 -- Beside seq is the signature of the store that publishes the region. Documents that are given by hand have none, and
 -- leave it as it is.
+--
+-- Who seeds has a lock, and publishes only while it is his. Where all is well the last of the regions writes the health
+-- key and gives the lock back too.
 local region, id, seq, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time, ttl, window, oldest = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local doc_template, at_template, pipeline = ARGV[9], ARGV[10], ARGV[11]
 local store, predecessor, takes_over, ahead = ARGV[13], ARGV[14], ARGV[15] == "1", tonumber(ARGV[16])
-local voters, entry, head, tail = tonumber(ARGV[17] or "0"), ARGV[18], ARGV[19], ARGV[20]
+local lock_key, lock = ARGV[17], ARGV[18]
+local voters, entry, head, tail = tonumber(ARGV[19] or "0"), ARGV[20], ARGV[21], ARGV[22]
+local health_key, health, has_fields = ARGV[23], ARGV[24], ARGV[25] == "1"
 local latest_key, seq_key, doc_key, index_key, dedup_key, live_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local at_key = at_template ~= "" and KEYS[7] or nil
@@ -20,6 +25,13 @@ local store_key = seq_key .. ":store"
 
 local function name(template, of_id, of_time)
   return (string.gsub(template, "<(%a+)>", { pipeline = pipeline, region = region, id = of_id, timestamp = of_time }))
+end
+
+local is_locked = true
+if lock_key ~= "" then
+  local held = redis.pcall("GET", lock_key)
+  if type(held) == "table" then return redis.error_reply(held.err .. ": " .. lock_key) end
+  is_locked = held == lock
 end
 
 local found = redis.call("MGET", latest_key, seq_key, dedup_key, store_key)
@@ -92,6 +104,14 @@ elseif newest == id then
   end
 elseif has_content() then
   status = "duplicate"
+end
+
+-- What is there already may be ours, of a try whose answer was lost; then the lock was given back since.
+if not is_locked then
+  if status ~= "same" and status ~= "duplicate" then
+    return redis.error_reply("UNLOCKED the lock is not ours any more")
+  end
+  voters = 0
 end
 
 -- A number that is too far ahead would close the region until then: it is the time, of a host whose clock is wrong.
@@ -172,23 +192,25 @@ end
 
 -- The last of the regions of one publish writes the summary, so that it costs no round trip. A region that fails does
 -- not vote, and then nobody writes it.
-local summed = 0
+local summed, settled = 0, 0
 if voters > 0 then
   local summary_key, votes_key = KEYS[#KEYS - 1], KEYS[#KEYS]
   if status then
     entry = '{"region":' .. cjson.encode(region) .. ',"id":' .. cjson.encode(now_id) .. ',"seq":' .. now_seq .. "}"
   end
-  local vote = redis.pcall("HSETNX", votes_key, region, (status and "0" or "1") .. entry)
+  local mark = status == "stale" and "2" or status and "0" or "1"
+  local vote = redis.pcall("HSETNX", votes_key, region, mark .. entry)
   local votes = {}
   if type(vote) == "number" then
     redis.pcall("PEXPIRE", votes_key, 60000)
     if redis.pcall("HLEN", votes_key) == voters then votes = redis.pcall("HGETALL", votes_key) end
   end
   if #votes == 2 * voters then
-    local entries, has_published, regions = {}, false, {}
+    local entries, marks, regions = {}, { ["0"] = 0, ["1"] = 0, ["2"] = 0 }, {}
     for at = 1, #votes, 2 do
       regions[votes[at]] = tonumber(string.match(votes[at + 1], '"seq":(%d+)')) or 0
-      has_published = has_published or string.sub(votes[at + 1], 1, 1) == "1"
+      local marked = string.sub(votes[at + 1], 1, 1)
+      marks[marked] = marks[marked] + 1
       entries[#entries + 1] = string.sub(votes[at + 1], 2)
     end
     redis.pcall("DEL", votes_key)
@@ -205,15 +227,27 @@ if voters > 0 then
           and (tonumber(one.seq) or 0) <= regions[one.region]
       end
     end
-    if not has_published then
+    -- Fields of what was there already are not in its entry.
+    local is_whole = is_known and (not has_fields or marks["1"] == voters)
+    if marks["1"] == 0 then
       redis.pcall("PEXPIRE", summary_key, ttl)
       summed = 1
-    elseif is_known then
+    elseif is_whole then
       table.sort(entries)
       local text = head .. table.concat(entries, ",") .. tail
       if not redis.pcall("SET", summary_key, text, "PX", ttl).err then summed = 1 end
     end
+    local is_well = is_known and marks["2"] == 0 and summed == 1
+    if is_well and health_key ~= "" then
+      local text = string.gsub(health, "<(%a+)>", { published = marks["1"] })
+      local written = redis.pcall("SET", health_key, text, "PX", ttl)
+      is_well = type(written) ~= "table" or not written.err
+    end
+    if is_well and lock_key ~= "" then
+      is_well = type(redis.pcall("DEL", lock_key)) == "number"
+    end
+    if is_well then settled = 1 end
   end
 end
 
-return { status or "published", now_id, now_seq, summed, signed or "" }
+return { status or "published", now_id, now_seq, summed, signed or "", settled }

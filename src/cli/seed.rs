@@ -1,0 +1,256 @@
+//! `forebay seed`: the whole of a cron job that computes one document a region.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use forebay::config::{PublishConfig, SeedConfig};
+use forebay::limits::SEED_LOCK_MIN;
+use forebay::publish::{
+    Begun, Document, Documents, LatestInRedis, LockHolder, PublishError, Published, SeedTurn, Seeder,
+};
+use forebay::store::StoredSnapshot;
+use serde_json::json;
+
+use super::args::{Global, Seed};
+use super::exit::{Code, Failure};
+use super::out::{counted, plain, print_json, print_text};
+use super::publishing::{Settings, not_ready, positive};
+use super::run::stop_on_signals;
+use super::subprocess::{self, Halt};
+use super::tally::Tally;
+use super::usage;
+
+/// How often is looked whether a wait is to end.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) fn seed(args: &Seed, global: &Global) -> Result<Code, Failure> {
+    let config = args.how.config.as_ref().map(|file| PublishConfig::read(file)).transpose()?;
+    let mut settings = Settings::new(&args.how, config.as_ref())?;
+    settings.plan.timeout = positive(args.redis_timeout, "--redis-timeout")?.unwrap_or(settings.plan.timeout);
+    let SeedConfig { lock, timeout, .. } = config.map_or_else(SeedConfig::default, |config| config.seed);
+    let lock = args.lock.unwrap_or(lock);
+    if lock < SEED_LOCK_MIN {
+        return Err(usage(format!("--lock: expected at least {} s", SEED_LOCK_MIN.as_secs())));
+    }
+    let timeout = positive(args.timeout, "--timeout")?.unwrap_or(timeout);
+    let every = positive(args.every, "--every")?;
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&is_stopped)?;
+    let seeder = Seeder::new(settings.plan.clone(), lock).map_err(not_ready)?;
+    let mut job = Job { args, global, settings, timeout, seeder, is_stopped };
+    if args.dry_run {
+        return job.dry_run();
+    }
+    let Some(every) = every else { return job.once() };
+    loop {
+        let begun = Instant::now();
+        if let Err(failure) = job.once() {
+            let _ = failure.tell(global);
+        }
+        while begun.elapsed() < every && !job.is_stopped() {
+            std::thread::park_timeout(LOOK.min(every.saturating_sub(begun.elapsed())));
+        }
+        if job.is_stopped() {
+            return Ok(Code::Stopped);
+        }
+    }
+}
+
+/// What is done, once or again and again.
+struct Job<'a> {
+    args: &'a Seed,
+    global: &'a Global,
+    settings: Settings,
+    timeout: Duration,
+    seeder: Seeder,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Job<'_> {
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    fn once(&mut self) -> Result<Code, Failure> {
+        let Self { args, global, settings, timeout, seeder, is_stopped } = self;
+        let started = Instant::now();
+        let turn = match seeder.begin()? {
+            Begun::Turn(turn) => turn,
+            Begun::Held(holder) => return held(&holder, args, global),
+        };
+        tell_refused(turn.refused());
+        let is_over = || is_stopped.load(Ordering::Relaxed) || turn.is_lost();
+        let written = subprocess::run(&args.command, lines(turn.previous()), *timeout, is_over);
+        let documents = match written {
+            Ok(text) => read(&text, settings),
+            Err(Halt::Failed(cause)) => Err(cause),
+            Err(Halt::Stopped) if is_stopped.load(Ordering::Relaxed) => {
+                // The lock is given back with the turn.
+                drop(turn);
+                return Err(Failure::new(Code::Stopped, "stopped by a signal: nothing was published"));
+            }
+            Err(Halt::Stopped) => {
+                let _ = turn.give_up();
+                return Err(Failure::new(Code::Failed, PublishError::Unlocked));
+            }
+        };
+        let mut tally = Tally::default();
+        match documents {
+            Ok(found) => {
+                let given = tally.take_documents(found, &args.expect);
+                let published = turn.publish(&given.items, given.is_clean);
+                tally.take_published(&given, &published, &settings.plan);
+                tally.wall = started.elapsed();
+                tally.tell(args.json, global)
+            }
+            Err(cause) => Err(give_up(turn, &cause)),
+        }
+    }
+
+    /// Shows what would change.
+    fn dry_run(&mut self) -> Result<Code, Failure> {
+        let LatestInRedis { found: previous, refused, .. } = self.seeder.look()?;
+        tell_refused(&refused);
+        let written = subprocess::run(&self.args.command, lines(&previous), self.timeout, || self.is_stopped());
+        let text = written.map_err(|halt| match halt {
+            Halt::Failed(cause) => Failure::new(Code::Failed, cause),
+            Halt::Stopped => Failure::new(Code::Stopped, "stopped by a signal"),
+        })?;
+        let found = read(&text, &self.settings).map_err(|cause| Failure::new(Code::Failed, cause))?;
+        let before = read(&lines(&previous), &self.settings).unwrap_or_default();
+        let changes = changes(&found, &before, &previous);
+        match self.args.json {
+            true => print_json(changes.iter().map(Change::json)),
+            false => print_text(changes.iter().map(Change::text)),
+        }?;
+        let is_failed = changes.iter().any(|change| matches!(change.status, "failed" | "stale"));
+        Ok(if is_failed { Code::Unpublished } else { Code::Done })
+    }
+}
+
+/// Another one is at it.
+fn held(holder: &LockHolder, args: &Seed, global: &Global) -> Result<Code, Failure> {
+    if args.json {
+        print_json([json!({ "held_by": holder.by, "since": holder.since })])?;
+    } else if !global.quiet {
+        print_text([format!("another one has the lock: {}", plain(&holder.to_string()))])?;
+    }
+    Ok(if args.lock_fail { Code::Locked } else { Code::Done })
+}
+
+fn tell_refused(refused: &[(String, PublishError)]) {
+    for (region, error) in refused {
+        tracing::warn!("{}: its newest document cannot be read: {}", plain(region), plain(&error.to_string()));
+    }
+}
+
+/// Documents, one a line.
+fn lines(documents: &[StoredSnapshot]) -> Vec<u8> {
+    let mut text = String::new();
+    for snapshot in documents {
+        // Within a JSON text a line break is never part of a string.
+        let _ = writeln!(text, "{}", snapshot.doc.replace(['\n', '\r'], " "));
+    }
+    text.into_bytes()
+}
+
+/// The documents that a command wrote; or why there is nothing to publish.
+fn read(text: &[u8], settings: &Settings) -> Result<Documents, String> {
+    let Settings { plan, region_field, dedup } = settings;
+    let found = Documents::parse(text, "stdout", &plan.fields(), region_field, dedup);
+    let found = found.map_err(|error| error.to_string())?;
+    let mut errors = found.documents.iter().map(|document| document.publication.as_ref().err());
+    match (found.documents.is_empty(), errors.clone().all(|error| error.is_some())) {
+        (true, _) => Err("the command wrote no document".to_owned()),
+        (_, true) => {
+            let first = errors.find_map(|error| error.map(PublishError::to_string)).unwrap_or_default();
+            Err(format!("the command wrote no document that can be published: {first}"))
+        }
+        _ => Ok(found),
+    }
+}
+
+/// Publishes nothing, and says what lives on.
+fn give_up(turn: SeedTurn<'_>, cause: &str) -> Failure {
+    let Published { kept, unkept, warning, is_unlocked, is_unreachable, .. } = turn.give_up();
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    for (region, cause) in &unkept {
+        tracing::error!("{}: it was not kept: {}", plain(region), plain(cause));
+    }
+    let rest = match kept.len() + unkept.len() {
+        _ if is_unlocked => "the lock was lost besides".to_owned(),
+        _ if is_unreachable => "what Redis has is not known".to_owned(),
+        0 => "Redis has nothing of this pipeline".to_owned(),
+        regions => format!("what Redis has of {} lives on", counted(regions as u64, "region", "regions")),
+    };
+    Failure::new(Code::Failed, format!("{}: nothing was published, and {rest}", plain(cause)))
+}
+
+/// What would become of a region.
+struct Change {
+    region: String,
+    status: &'static str,
+    id: Option<String>,
+    before: Option<String>,
+    error: Option<String>,
+}
+
+impl Change {
+    fn json(&self) -> serde_json::Value {
+        let Self { region, status, id, before, error } = self;
+        let mut line = json!({ "region": region, "status": status, "id": id, "previous_id": before });
+        if let Some(error) = error {
+            line["error"] = error.as_str().into();
+        }
+        line
+    }
+
+    fn text(&self) -> String {
+        let Self { region, status, id, before, error } = self;
+        let id = id.as_deref().map_or_else(String::new, |id| format!("  {id}"));
+        let before = before.as_deref().map_or_else(String::new, |before| format!("  (now {before})"));
+        let error = error.as_deref().map_or_else(String::new, |error| format!("  {error}"));
+        plain(&format!("{status:<10} {region}{id}{before}{error}")).into_owned()
+    }
+}
+
+fn changes(found: &Documents, before: &Documents, previous: &[StoredSnapshot]) -> Vec<Change> {
+    let hash = |document: &Document| document.publication.as_ref().ok().map(|publication| publication.hash.clone());
+    let hashes: BTreeMap<String, Option<String>> = before
+        .documents
+        .iter()
+        .filter_map(|document| Some((document.region.as_ref()?.to_string(), hash(document))))
+        .collect();
+    let mut there: BTreeMap<&str, &StoredSnapshot> =
+        previous.iter().map(|snapshot| (snapshot.region.as_str(), snapshot)).collect();
+    let mut changes = Vec::new();
+    for document in &found.documents {
+        let region = document.region.as_deref().unwrap_or_default().to_owned();
+        let newest = there.remove(region.as_str());
+        let is_same = hashes.get(&region).is_some_and(|there| there.is_some() && *there == hash(document));
+        let (status, id, error) = match (&document.publication, newest) {
+            (Err(error), _) => ("failed", None, Some(error.to_string())),
+            (Ok(new), None) => ("new", Some(new.id.clone()), None),
+            (Ok(_), Some(_)) if is_same => ("unchanged", None, None),
+            (Ok(new), Some(there)) if there.seq.is_some_and(|there| there > new.seq) => {
+                ("stale", Some(new.id.clone()), None)
+            }
+            (Ok(new), Some(_)) => ("changed", Some(new.id.clone()), None),
+        };
+        changes.push(Change { region, status, id, before: newest.map(|newest| newest.id.clone()), error });
+    }
+    let kept = |(region, newest): (&str, &StoredSnapshot)| Change {
+        region: region.to_owned(),
+        status: "kept",
+        id: None,
+        before: Some(newest.id.clone()),
+        error: None,
+    };
+    changes.extend(there.into_iter().map(kept));
+    changes
+}
