@@ -227,15 +227,17 @@ local function change_slowly(kind, called, compute, state, id, changes)
 end
 
 -- Makes the method that scripts call: `compute` says what becomes of a row. It goes the short way if the row is here,
--- or known not to be, and nothing is kept in order beside it.
+-- or known not to be, and nothing is kept in order beside it. An event is refused on either: which of its fields are in
+-- its table depends on what has been read of it, and by whom.
 local function make_method(kind, called, compute)
   local state_of, nulls = kind.state_of, kind.nulls
   return function(entity, id, changes)
     local state = state_of[entity] or no_entity(called, entity)
-    local slot = state[YOUNG][id]
+    local slot, meta = state[YOUNG][id], rawmeta(changes)
     if S[MODE] ~= RUN or state[INDEXES] or state[COUNTS] or type(changes) ~= "table" or next(changes) == nil then
       return change_slowly(kind, called, compute, state, id, changes)
     end
+    if meta ~= nil and is_event(meta) then return change_slowly(kind, called, compute, state, id, changes) end
     local d, at = nulls, 1
     if slot then
       d, at = state[SEGMENTS][slot >> SHIFT], slot & MASK
@@ -302,11 +304,14 @@ local SUMS <const> = {
 }
 
 local add_source = template([[
-  return function(kind, nulls, slowly, odd_column, new_row, leaves_bigint, sum_of_numerics, sum_of_doubles, hints)
+  return function(
+    kind, nulls, slowly, is_event, odd_column, new_row, leaves_bigint, sum_of_numerics, sum_of_doubles, hints
+  )
     return function(entity, id, changes)
       local state = state_of[entity] or no_entity("add", entity)
-      local slot = state[$YOUNG][id]
-      if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] or type(changes) ~= "table" then
+      local slot, meta = state[$YOUNG][id], rawmeta(changes)
+      if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] or type(changes) ~= "table"
+        or (meta ~= nil and is_event(meta)) then
         return slowly(state, id, changes)
       end
       local d, at = nulls, 1
@@ -385,7 +390,18 @@ local function compile_add(kind, columns)
     return change_slowly(kind, "add", add, state, id, changes)
   end
   local make = compile(source, kind.state_of)
-  return make(kind, kind.nulls, slowly, odd_column, new_row, leaves_bigint, sum_of_numerics, sum_of_doubles, hints)
+  return make(
+    kind,
+    kind.nulls,
+    slowly,
+    is_event,
+    odd_column,
+    new_row,
+    leaves_bigint,
+    sum_of_numerics,
+    sum_of_doubles,
+    hints
+  )
 end
 
 -- The methods of a kind.

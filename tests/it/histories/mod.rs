@@ -23,6 +23,8 @@ mod place;
 mod plan;
 /// Histories that once went wrong, shrunk.
 mod regressions;
+/// Scripts by chance.
+mod scripts;
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};

@@ -116,6 +116,17 @@ function tests.the_later_and_the_earlier_in_the_order_of_the_column()
   fails("the column doc is of the type jsonb, which has no order", thing.max, thing, "x", { doc = 1 })
 end
 
+-- The row is here: both go the short way.
+function tests.an_event_is_no_change_whatever_was_read_of_it()
+  local thing, inner = open()
+  thing:set("a", { big = 1 })
+  local event = setmetatable({ big = 2 }, inner.event_meta)
+  inner.run_state[EVENT] = event
+  fails("thing:add: expected a table such as { big = 1 }, got a table", thing.add, thing, "a", event)
+  fails("thing:max: expected a table such as { big = 1 }, got a table", thing.max, thing, "a", event)
+  equal(thing:get("a").big, 1)
+end
+
 function tests.what_is_no_change_is_refused_and_changes_nothing()
   local thing, inner = open()
   thing:set("a", { big = 1, txt = "t" })
