@@ -355,6 +355,10 @@ pub trait Store: Send {
         Ok(())
     }
 
+    /// Nothing is committed any more: brings what is committed into a state that other programs can take as it is.
+    /// Called once, also after a run that failed. Nothing depends on it. Defaults to doing nothing. May block for a moment.
+    fn finish(&mut self) {}
+
     /// The snapshots that are yet to be published. Defaults to none: then they cannot be published while a run goes on.
     /// Does not block.
     fn outbox(&self) -> Option<Box<dyn Outbox>> {
