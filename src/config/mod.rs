@@ -3,6 +3,7 @@
 //! Every error names the file, the line and the column, and says what was expected; a misspelt key names the nearest
 //! known one. Paths in the file are taken from the file's folder.
 
+mod entities;
 mod field_types;
 mod memory;
 mod reading;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use crate::model::field_type::{FieldType, FieldTypes, TimeUnit};
 pub use crate::model::quarantine::{ErrorsConfig, OnEvent};
 pub use crate::model::units::{parse_bytes, parse_duration};
+use entities::read_entities;
 use field_types::read_field_types;
 pub use reading::ConfigError;
 use reading::{Item, PipelineText, Section};
@@ -21,10 +23,9 @@ use crate::model::limits::{
     BATCH_EVENTS, FILE_BYTES_MAX, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
     SNAPSHOTS_DEDUP, SNAPSHOTS_TTL,
 };
-use crate::model::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
+use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
-use crate::model::text::{nearest, shown_path};
-use crate::model::value::ColumnType;
+use crate::model::text::shown_path;
 use crate::model::whole_text::read_text;
 use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
 use crate::snapshot::{Every, Integers};
@@ -484,41 +485,6 @@ fn check_region_list(ids: &[String]) -> Result<(), SettingError> {
         Some((_, twice)) => Err(SettingError::new(format!("ids: region {twice:?} is given twice"))),
         None => Ok(()),
     }
-}
-
-fn read_entities(root: &mut Section<'_, '_>) -> Result<Schema, ConfigError> {
-    let Some(entities) = root.optional("entities") else { return Ok(Schema::default()) };
-    let mut found = Vec::new();
-    for (name, mut section) in
-        entities.sections("a table of entities, such as [entities.country]", &["columns", "indexes"])?
-    {
-        check_entity_name(&name).map_err(|error| section.error(error))?;
-        let columns_at = section.required("columns", "the columns, such as { quakes = \"bigint\" }")?;
-        let mut columns = Vec::new();
-        for (column, kind_at) in columns_at.pairs("the columns, such as { quakes = \"bigint\" }")? {
-            check_column_name(&column).map_err(|error| kind_at.key_error(error))?;
-            let kind = kind_at.text()?;
-            let kind = ColumnType::from_name(&kind).ok_or_else(|| kind_at.error(unknown_type(&column, &kind)))?;
-            columns.push(Column { name: column, kind });
-        }
-        let mut indexes = Vec::new();
-        if let Some(indexes_at) = section.optional("indexes") {
-            indexes = indexes_at.texts()?;
-            if let Some(unknown) = indexes.iter().find(|index| !columns.iter().any(|column| column.name == **index)) {
-                let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-                return Err(indexes_at
-                    .error(format!("indexes: {unknown:?} is not a column of {name}{}", nearest(unknown, &known))));
-            }
-        }
-        section.finish()?;
-        found.push(Entity { name, columns, indexes });
-    }
-    Schema::new(found).map_err(|error| entities.error(error))
-}
-
-fn unknown_type(column: &str, kind: &str) -> String {
-    let known: Vec<&str> = ColumnType::ALL.iter().map(|kind| kind.name()).collect();
-    format!("column {column}: {kind:?} is not a type{}; expected one of {}", nearest(kind, &known), known.join(", "))
 }
 
 fn read_handlers(mut section: Section<'_, '_>, folder: &Path) -> Result<HandlersConfig, ConfigError> {

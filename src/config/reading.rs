@@ -212,9 +212,14 @@ impl<'d, 't> Item<'d, 't> {
     }
 
     pub(super) fn text(&self) -> Result<String, ConfigError> {
+        self.text_or("a string")
+    }
+
+    /// A string, where `expected` says what else there could be.
+    pub(super) fn text_or(&self, expected: &str) -> Result<String, ConfigError> {
         match &self.entry.value {
             DeValue::String(text) => Ok(text.to_string()),
-            other => Err(self.expected("a string", other)),
+            other => Err(self.expected(expected, other)),
         }
     }
 

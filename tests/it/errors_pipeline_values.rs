@@ -76,6 +76,18 @@ const VALUES: &[Case] = &[
     ("no scheme", "sqlite:p.db", "p.db", &["pipeline.toml:16:7:", "expected a store such as sqlite:events.db"]),
     ("in memory", "sqlite:p.db", "sqlite::memory:", &["pipeline.toml:16:7:", "could not be resumed"]),
     ("no url", "sqlite:p.db", "", &["pipeline.toml:16:7:", "store.url: expected a text that is not empty"]),
+    (
+        "an empty comment",
+        "indexes =",
+        "comment = \" \"\nindexes =",
+        &["pipeline.toml:8:11:", "comment: expected a text that is not empty"],
+    ),
+    (
+        "a NUL in a comment",
+        "\"bigint\"",
+        "{ type = \"bigint\", comment = \"a\\u0000b\" }",
+        &["pipeline.toml:7:", "comment: it holds a NUL, which no database keeps"],
+    ),
     ("no file", "sqlite:p.db", "sqlite:", &["pipeline.toml:16:7:", "expected a file, such as sqlite:events.db"]),
 ];
 

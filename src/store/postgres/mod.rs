@@ -9,6 +9,7 @@
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
+//! | `comments` | what people who read with SQL are told of the tables |
 //! | `binary` | values in the form of Postgres |
 //! | `write`, `refused_row` | one batch, one transaction; which row of one is refused |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
@@ -17,6 +18,7 @@
 
 mod address;
 mod binary;
+mod comments;
 mod connect;
 mod database;
 mod environment;
@@ -280,20 +282,38 @@ fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Sessio
     let mut session = reserve(database, ours, stop)?;
     let planned = Arc::clone(database);
     match session.call_until(stop, move |link| tables::prepare(link, &planned.plan))? {
-        tables::Prepared::Ready(late) if late.is_empty() => Ok(session),
+        tables::Prepared::Ready(late) if late.is_empty() => {}
         tables::Prepared::Ready(late) => {
             tracing::info!("{}: making indexes on tables that are there already ({})", database.name, late.len());
             session.call_within(INDEXES_MAX, stop, move |link| tables::make_indexes(link, &late))?;
-            Ok(session)
         }
         tables::Prepared::Later(format) => {
-            Err(Unopened::Refused(database.cannot_open(format!("it was written by a later forebay (format {format})"))))
+            let later = database.cannot_open(format!("it was written by a later forebay (format {format})"));
+            return Err(Unopened::Refused(later));
         }
-        tables::Prepared::Differs(differences) => Err(Unopened::Refused(StoreError::SchemaChanged {
-            store: database.name.clone(),
-            differences: differences.join("; "),
-        })),
+        tables::Prepared::Differs(differences) => {
+            let (store, differences) = (database.name.clone(), differences.join("; "));
+            return Err(Unopened::Refused(StoreError::SchemaChanged { store, differences }));
+        }
     }
+    serve_readers(database, &mut session)?;
+    Ok(session)
+}
+
+/// Comments, for people who read the tables with SQL.
+fn serve_readers(database: &Arc<Database>, session: &mut Session) -> Result<(), Unopened> {
+    let stop = Some(&*database.plan.stop);
+    if comments::has_any(&database.plan) {
+        let planned = Arc::clone(database);
+        match session.call_until(stop, move |link| comments::set(link, &planned.plan)) {
+            Ok(()) => {}
+            Err(fault) if fault.is_refusal() => {
+                tracing::warn!("{}: comments on tables were not set: {fault}; the next run tries again", database.name);
+            }
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether two checkpoints are the same, as a commit compares them.
