@@ -30,6 +30,7 @@ use crate::model::whole_text::read_text;
 use crate::publish::{FieldPath, Keys, KeysError, PublishPlan, RedisUrl};
 use crate::snapshot::{Every, Integers};
 use crate::source::{End, Late};
+use crate::store::{Readers, StoreUrl};
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,6 +280,12 @@ impl Default for SnapshotsConfig {
     }
 }
 
+/// `[store]`.
+struct StoreConfig {
+    url: String,
+    readers: Readers,
+}
+
 /// A pipeline file, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -303,6 +310,8 @@ pub struct Config {
     pub rollback_depth: u64,
     /// `[store] url`. Defaults to `sqlite:<name>.db`.
     pub store_url: String,
+    /// `[store] readers`: who may read the tables. Defaults to nobody else.
+    pub store_readers: Readers,
     /// `[snapshots]`.
     pub snapshots: SnapshotsConfig,
 }
@@ -341,6 +350,7 @@ impl Config {
         let name = name_at.text()?;
         check_pipeline_name(&name).map_err(|error| name_at.error(error))?;
         let rollback_depth = read_rollback(root.section("rollback", &["depth"])?)?;
+        let store = read_store(root.section("store", &["url", "readers"])?, &name)?;
         let config = Self {
             file: file.to_owned(),
             source: read_source(
@@ -354,7 +364,8 @@ impl Config {
             batch: read_batch(root.section("batch", &["events", "memory"])?)?,
             errors: read_errors(root.section("errors", &["on_event", "max"])?)?,
             rollback_depth,
-            store_url: read_store(root.section("store", &["url"])?, &name)?,
+            store_url: store.url,
+            store_readers: store.readers,
             snapshots: read_snapshots(
                 root.section(
                     "snapshots",
@@ -541,17 +552,30 @@ fn read_rollback(mut section: Section<'_, '_>) -> Result<u64, ConfigError> {
     Ok(depth)
 }
 
-fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<String, ConfigError> {
-    let url = match section.optional("url") {
-        None => format!("sqlite:{name}.db"),
+fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<StoreConfig, ConfigError> {
+    let url_at = section.optional("url");
+    let url = url_at.as_ref().map(|value| read_store_url(value)).transpose()?;
+    let readers = match section.optional("readers") {
+        None => Readers::default(),
         Some(value) => {
-            let url = value.non_empty()?;
-            crate::store::StoreUrl::parse(&url, Path::new("")).map_err(|error| value.error(format!("url: {error}")))?;
-            url
+            let roles =
+                if value.is_list() { value.texts()? } else { vec![value.text_or("a role, or a list of them")?] };
+            let readers = Readers::new(roles).map_err(|error| value.error(error))?;
+            // An address in the environment may replace one that is left out.
+            if let Some((_, parsed)) = &url {
+                readers.check_store(parsed).map_err(|error| value.error(error))?;
+            }
+            readers
         }
     };
     section.finish()?;
-    Ok(url)
+    Ok(StoreConfig { url: url.map_or_else(|| format!("sqlite:{name}.db"), |(text, _)| text), readers })
+}
+
+fn read_store_url(value: &Item<'_, '_>) -> Result<(String, StoreUrl), ConfigError> {
+    let url = value.non_empty()?;
+    let parsed = StoreUrl::parse(&url, Path::new("")).map_err(|error| value.error(format!("url: {error}")))?;
+    Ok((url, parsed))
 }
 
 fn read_snapshots(mut section: Section<'_, '_>, folder: &Path) -> Result<SnapshotsConfig, ConfigError> {

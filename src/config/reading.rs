@@ -206,6 +206,10 @@ impl<'d, 't> Item<'d, 't> {
         matches!(self.entry.value, DeValue::Table(_))
     }
 
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.entry.value, DeValue::Array(_))
+    }
+
     /// Whether it is a table with that key.
     pub(super) fn holds(&self, key: &str) -> bool {
         matches!(&self.entry.value, DeValue::Table(table) if table.iter().any(|(name, _)| name.get_ref() == key))

@@ -137,6 +137,18 @@ const TYPES: &[Case] = &[
         "comment = [\"x\"]\nindexes =",
         &["pipeline.toml:8:11:", "entities.thing.comment: expected a string, got an array"],
     ),
+    (
+        "readers",
+        "url = \"sqlite:p.db\"",
+        "url = \"postgres://h/d\"\nreaders = 5",
+        &["pipeline.toml:17:11:", "store.readers: expected a role, or a list of them, got an integer"],
+    ),
+    (
+        "a reader",
+        "url = \"sqlite:p.db\"",
+        "url = \"postgres://h/d\"\nreaders = [\"a\", 5]",
+        &["pipeline.toml:17:17:", "store.readers: expected a list of strings, got an integer"],
+    ),
     ("indexes", "[\"big\"]", "\"big\"", &["pipeline.toml:8:11:", "indexes: expected a list of strings, got a string"]),
     ("script", "\"handlers.lua\"", "[]", &["pipeline.toml:10:10:", "handlers.script: expected a string, got an array"]),
     (

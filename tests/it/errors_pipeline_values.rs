@@ -77,6 +77,40 @@ const VALUES: &[Case] = &[
     ("in memory", "sqlite:p.db", "sqlite::memory:", &["pipeline.toml:16:7:", "could not be resumed"]),
     ("no url", "sqlite:p.db", "", &["pipeline.toml:16:7:", "store.url: expected a text that is not empty"]),
     (
+        "readers of SQLite",
+        "url = \"sqlite:p.db\"",
+        "url = \"sqlite:p.db\"\nreaders = \"grafana\"",
+        &[
+            "pipeline.toml:17:11:",
+            "[store] readers: SQLite knows no roles",
+            "leave readers out, or store in a Postgres",
+        ],
+    ),
+    (
+        "readers of SQLite by default",
+        "url = \"sqlite:p.db\"",
+        "readers = [\"grafana\"]",
+        &["[store] readers: SQLite knows no roles", "leave readers out, or store in a Postgres"],
+    ),
+    (
+        "no readers",
+        "url = \"sqlite:p.db\"",
+        "url = \"postgres://h/d\"\nreaders = []",
+        &["pipeline.toml:17:11:", "readers: expected at least one role"],
+    ),
+    (
+        "everybody",
+        "url = \"sqlite:p.db\"",
+        "url = \"postgres://h/d\"\nreaders = \"public\"",
+        &["pipeline.toml:17:11:", "readers: \"public\" is everybody"],
+    ),
+    (
+        "a reader twice",
+        "url = \"sqlite:p.db\"",
+        "url = \"postgres://h/d\"\nreaders = [\"a\", \"b\", \"a\"]",
+        &["pipeline.toml:17:11:", "readers: role \"a\" is given twice"],
+    ),
+    (
         "an empty comment",
         "indexes =",
         "comment = \" \"\nindexes =",

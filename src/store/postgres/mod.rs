@@ -9,7 +9,7 @@
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
-//! | `comments` | what people who read with SQL are told of the tables |
+//! | `comments`, `grants` | what people who read with SQL are told of the tables, and may do with them |
 //! | `binary` | values in the form of Postgres |
 //! | `write`, `refused_row` | one batch, one transaction; which row of one is refused |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
@@ -24,6 +24,7 @@ mod database;
 mod environment;
 mod fault;
 mod find;
+mod grants;
 mod guard;
 mod lock;
 mod outage;
@@ -280,6 +281,7 @@ fn reserve(database: &Database, ours: &mut Vec<Backend>, stop: Stop<'_>) -> Resu
 fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
     let stop = Some(&*database.plan.stop);
     let mut session = reserve(database, ours, stop)?;
+    ask_of_readers(database, &mut session, grants::check)?;
     let planned = Arc::clone(database);
     match session.call_until(stop, move |link| tables::prepare(link, &planned.plan))? {
         tables::Prepared::Ready(late) if late.is_empty() => {}
@@ -300,7 +302,7 @@ fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Sessio
     Ok(session)
 }
 
-/// Comments, for people who read the tables with SQL.
+/// Comments and rights, for people who read the tables with SQL.
 fn serve_readers(database: &Arc<Database>, session: &mut Session) -> Result<(), Unopened> {
     let stop = Some(&*database.plan.stop);
     if comments::has_any(&database.plan) {
@@ -313,7 +315,24 @@ fn serve_readers(database: &Arc<Database>, session: &mut Session) -> Result<(), 
             Err(fault) => return Err(fault.into()),
         }
     }
-    Ok(())
+    ask_of_readers(database, session, grants::grant)
+}
+
+/// Does something about the roles that are to read, if there are any.
+fn ask_of_readers(
+    database: &Arc<Database>,
+    session: &mut Session,
+    work: fn(&mut Link, &StorePlan) -> grants::Answer,
+) -> Result<(), Unopened> {
+    if database.plan.readers.roles().is_empty() {
+        return Ok(());
+    }
+    let planned = Arc::clone(database);
+    let stop = Some(&*database.plan.stop);
+    session.call_until(stop, move |link| work(link, &planned.plan))?.map_err(|refused| {
+        let store = database.name.clone();
+        Unopened::Refused(StoreError::Readers { store, cause: refused.into() })
+    })
 }
 
 /// Whether two checkpoints are the same, as a commit compares them.
