@@ -91,6 +91,11 @@ impl StoreCommitter {
         Self { store, listener, schema, depth, recorder }
     }
 
+    /// Nothing is committed any more.
+    pub(crate) fn finish(mut self) {
+        self.store.finish();
+    }
+
     fn commit_batch(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, BatchError> {
         let committed = self.store.commit(batch).map_err(|error| BatchError { span: batch.span(), error })?;
         if let Some(listener) = &self.listener {

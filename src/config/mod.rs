@@ -3,6 +3,7 @@
 //! Every error names the file, the line and the column, and says what was expected; a misspelt key names the nearest
 //! known one. Paths in the file are taken from the file's folder.
 
+mod entities;
 mod field_types;
 mod memory;
 mod publishing;
@@ -15,25 +16,26 @@ use std::time::Duration;
 pub use crate::model::field_type::{FieldType, FieldTypes, TimeUnit};
 pub use crate::model::quarantine::{ErrorsConfig, OnEvent};
 pub use crate::model::units::{parse_bytes, parse_duration};
+use entities::read_entities;
 use field_types::read_field_types;
 pub use publishing::{PublishConfig, SeedConfig};
 use publishing::{SEED_KEYS, read_seed};
 pub use reading::{ConfigError, folder_of};
-use reading::{PipelineText, Section};
+use reading::{Item, PipelineText, Section};
 use snapshots::read_snapshots;
 
 use crate::model::limits::{
     BATCH_EVENTS, FILE_BYTES_MAX, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
     SNAPSHOTS_DEDUP, SNAPSHOTS_TTL,
 };
-use crate::model::schema::{Column, Entity, Schema, check_column_name, check_entity_name, check_pipeline_name};
+use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
-use crate::model::text::{nearest, shown_path};
-use crate::model::value::ColumnType;
+use crate::model::text::shown_path;
 use crate::model::whole_text::read_text;
 use crate::publish::{DedupRule, FieldPath, HealthFields, Keys, PublishPlan, RedisUrl};
 use crate::snapshot::{Every, Integers};
 use crate::source::{End, Late};
+use crate::store::{Readers, StoreUrl};
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,6 +301,12 @@ impl Default for SnapshotsConfig {
     }
 }
 
+/// `[store]`.
+struct StoreConfig {
+    url: String,
+    readers: Readers,
+}
+
 /// A pipeline file, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -323,6 +331,8 @@ pub struct Config {
     pub rollback_depth: u64,
     /// `[store] url`. Defaults to `sqlite:<name>.db`.
     pub store_url: String,
+    /// `[store] readers`: who may read the tables. Defaults to nobody else.
+    pub store_readers: Readers,
     /// `[snapshots]`.
     pub snapshots: SnapshotsConfig,
     /// `[seed]`.
@@ -361,6 +371,7 @@ impl Config {
         let name = name_at.text()?;
         check_pipeline_name(&name).map_err(|error| name_at.error(error))?;
         let rollback_depth = read_rollback(root.section("rollback", &["depth"])?)?;
+        let store = read_store(root.section("store", &["url", "readers"])?, &name)?;
         let config = Self {
             file: file.to_owned(),
             source: read_source(
@@ -374,7 +385,8 @@ impl Config {
             batch: read_batch(root.section("batch", &["events", "memory"])?)?,
             errors: read_errors(root.section("errors", &["on_event", "max"])?)?,
             rollback_depth,
-            store_url: read_store(root.section("store", &["url"])?, &name)?,
+            store_url: store.url,
+            store_readers: store.readers,
             snapshots: read_snapshots(root.section("snapshots", &snapshots::KEYS)?, document.folder(), true)?,
             seed: read_seed(root.section("seed", &SEED_KEYS)?)?,
             name,
@@ -496,41 +508,6 @@ fn check_region_list(ids: &[String]) -> Result<(), SettingError> {
     }
 }
 
-fn read_entities(root: &mut Section<'_, '_>) -> Result<Schema, ConfigError> {
-    let Some(entities) = root.optional("entities") else { return Ok(Schema::default()) };
-    let mut found = Vec::new();
-    for (name, mut section) in
-        entities.sections("a table of entities, such as [entities.country]", &["columns", "indexes"])?
-    {
-        check_entity_name(&name).map_err(|error| section.error(error))?;
-        let columns_at = section.required("columns", "the columns, such as { quakes = \"bigint\" }")?;
-        let mut columns = Vec::new();
-        for (column, kind_at) in columns_at.pairs("the columns, such as { quakes = \"bigint\" }")? {
-            check_column_name(&column).map_err(|error| kind_at.key_error(error))?;
-            let kind = kind_at.text()?;
-            let kind = ColumnType::from_name(&kind).ok_or_else(|| kind_at.error(unknown_type(&column, &kind)))?;
-            columns.push(Column { name: column, kind });
-        }
-        let mut indexes = Vec::new();
-        if let Some(indexes_at) = section.optional("indexes") {
-            indexes = indexes_at.texts()?;
-            if let Some(unknown) = indexes.iter().find(|index| !columns.iter().any(|column| column.name == **index)) {
-                let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-                return Err(indexes_at
-                    .error(format!("indexes: {unknown:?} is not a column of {name}{}", nearest(unknown, &known))));
-            }
-        }
-        section.finish()?;
-        found.push(Entity { name, columns, indexes });
-    }
-    Schema::new(found).map_err(|error| entities.error(error))
-}
-
-fn unknown_type(column: &str, kind: &str) -> String {
-    let known: Vec<&str> = ColumnType::ALL.iter().map(|kind| kind.name()).collect();
-    format!("column {column}: {kind:?} is not a type{}; expected one of {}", nearest(kind, &known), known.join(", "))
-}
-
 fn read_handlers(mut section: Section<'_, '_>, folder: &Path) -> Result<HandlersConfig, ConfigError> {
     let script_at = section.required("script", "the handlers' script, such as \"handlers.lua\"")?;
     let script = folder.join(script_at.non_empty()?);
@@ -585,15 +562,28 @@ fn read_rollback(mut section: Section<'_, '_>) -> Result<u64, ConfigError> {
     Ok(depth)
 }
 
-fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<String, ConfigError> {
-    let url = match section.optional("url") {
-        None => format!("sqlite:{name}.db"),
+fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<StoreConfig, ConfigError> {
+    let url_at = section.optional("url");
+    let url = url_at.as_ref().map(|value| read_store_url(value)).transpose()?;
+    let readers = match section.optional("readers") {
+        None => Readers::default(),
         Some(value) => {
-            let url = value.non_empty()?;
-            crate::store::StoreUrl::parse(&url, Path::new("")).map_err(|error| value.error(format!("url: {error}")))?;
-            url
+            let roles =
+                if value.is_list() { value.texts()? } else { vec![value.text_or("a role, or a list of them")?] };
+            let readers = Readers::new(roles).map_err(|error| value.error(error))?;
+            // An address in the environment may replace one that is left out.
+            if let Some((_, parsed)) = &url {
+                readers.check_store(parsed).map_err(|error| value.error(error))?;
+            }
+            readers
         }
     };
     section.finish()?;
-    Ok(url)
+    Ok(StoreConfig { url: url.map_or_else(|| format!("sqlite:{name}.db"), |(text, _)| text), readers })
+}
+
+fn read_store_url(value: &Item<'_, '_>) -> Result<(String, StoreUrl), ConfigError> {
+    let url = value.non_empty()?;
+    let parsed = StoreUrl::parse(&url, Path::new("")).map_err(|error| value.error(format!("url: {error}")))?;
+    Ok((url, parsed))
 }

@@ -208,15 +208,24 @@ impl<'d, 't> Item<'d, 't> {
         matches!(self.entry.value, DeValue::Table(_))
     }
 
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.entry.value, DeValue::Array(_))
+    }
+
     /// Whether it is a table with that key.
     pub(super) fn holds(&self, key: &str) -> bool {
         matches!(&self.entry.value, DeValue::Table(table) if table.iter().any(|(name, _)| name.get_ref() == key))
     }
 
     pub(super) fn text(&self) -> Result<String, ConfigError> {
+        self.text_or("a string")
+    }
+
+    /// A string, where `expected` says what else there could be.
+    pub(super) fn text_or(&self, expected: &str) -> Result<String, ConfigError> {
         match &self.entry.value {
             DeValue::String(text) => Ok(text.to_string()),
-            other => Err(self.expected("a string", other)),
+            other => Err(self.expected(expected, other)),
         }
     }
 

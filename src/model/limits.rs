@@ -116,6 +116,9 @@ pub const REGION_BYTES_MAX: usize = 512;
 /// Columns of an entity. SQLite binds 32,766 values and Postgres has 1,600 columns; nobody needs as many here.
 pub const COLUMNS_MAX: usize = 200;
 
+/// Bytes of a comment on a table or a column. Each connection of SQLite reads it with the table.
+pub const COMMENT_BYTES_MAX: usize = 4096;
+
 /// Digits before the decimal point of a `numeric`, as in Postgres
 /// (<https://www.postgresql.org/docs/current/datatype-numeric.html>).
 pub const NUMERIC_DIGITS_BEFORE_MAX: usize = 131_072;

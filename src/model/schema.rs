@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Index;
 
 use crate::model::ids::EntityNo;
-use crate::model::limits::{COLUMNS_MAX, NAME_BYTES_MAX, PIPELINE_NAME_BYTES_MAX};
+use crate::model::limits::{COLUMNS_MAX, COMMENT_BYTES_MAX, NAME_BYTES_MAX, PIPELINE_NAME_BYTES_MAX};
 use crate::model::query::has_order;
 use crate::model::value::ColumnType;
 
@@ -36,12 +36,22 @@ pub struct Entity {
     pub columns: Vec<Column>,
     /// Columns that a query may filter or order by, ordered by name.
     pub indexes: Vec<String>,
+    /// What its rows are, for people who read the table with SQL.
+    pub comment: Option<String>,
+    /// The same of columns, by name.
+    pub(crate) column_comments: Vec<(String, String)>,
+    /// The names of the columns in the order in which they were given. A new table has it. Whatever is packed or
+    /// encoded goes by `columns`: databases of any age agree on that.
+    pub(crate) order: Vec<String>,
 }
 
 impl Entity {
-    /// An entity of these columns, without an index. [`Schema::new`] says whether it can be a table.
+    /// An entity of these columns, without an index. A new table has them in this order. [`Schema::new`] says whether it
+    /// can be a table.
     pub fn new(name: impl Into<String>, columns: impl IntoIterator<Item = Column>) -> Self {
-        Self { name: name.into(), columns: columns.into_iter().collect(), indexes: Vec::new() }
+        let columns: Vec<Column> = columns.into_iter().collect();
+        let order = columns.iter().map(|column| column.name.clone()).collect();
+        Self { name: name.into(), columns, indexes: Vec::new(), comment: None, column_comments: Vec::new(), order }
     }
 
     /// The same with columns that a query may filter or order by.
@@ -49,6 +59,30 @@ impl Entity {
     pub fn with_indexes(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.indexes = columns.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// The same with a word about what its rows are, for people who read the table with SQL.
+    #[must_use]
+    pub fn with_comment(self, comment: impl Into<String>) -> Self {
+        Self { comment: Some(comment.into()), ..self }
+    }
+
+    /// The same with a word about what a column holds.
+    #[must_use]
+    pub fn with_column_comment(mut self, column: impl Into<String>, comment: impl Into<String>) -> Self {
+        self.column_comments.push((column.into(), comment.into()));
+        self
+    }
+
+    /// What is said of a column.
+    pub fn column_comment(&self, column: &str) -> Option<&str> {
+        self.column_comments.iter().rfind(|(name, _)| name == column).map(|(_, comment)| comment.as_str())
+    }
+
+    /// The columns in the order in which they were given.
+    pub fn columns_as_given(&self) -> impl Iterator<Item = &Column> {
+        let given = self.order.iter().filter_map(|name| self.columns.iter().find(|column| column.name == *name));
+        given.chain(self.columns.iter().filter(|column| !self.order.contains(&column.name)))
     }
 
     /// The position of a column.
@@ -81,7 +115,7 @@ pub struct Schema {
 pub struct SchemaError(pub(crate) String);
 
 impl Schema {
-    /// A schema of these entities; columns and indexes are put in order.
+    /// A schema of these entities; columns and indexes are put in order. [`Entity::columns_as_given`] stays as it is.
     ///
     /// # Errors
     /// A name is not usable, is given twice, or an index names no column.
@@ -133,6 +167,7 @@ fn check_entity(entity: &Entity) -> Result<(), SchemaError> {
             return Err(within(SchemaError(format!("column {:?} is given twice", column.name))));
         }
     }
+    check_comments(entity).map_err(within)?;
     for index in &entity.indexes {
         match entity.columns.iter().find(|column| column.name == *index) {
             None => return Err(within(SchemaError(format!("index on {index:?}, which is not one of its columns")))),
@@ -146,6 +181,35 @@ fn check_entity(entity: &Entity) -> Result<(), SchemaError> {
         }
     }
     Ok(())
+}
+
+fn check_comments(entity: &Entity) -> Result<(), SchemaError> {
+    if let Some(comment) = &entity.comment {
+        check_comment(comment)?;
+    }
+    for (column, comment) in &entity.column_comments {
+        if entity.column(column).is_none() {
+            return Err(SchemaError(format!("comment on {column:?}, which is not one of its columns")));
+        }
+        check_comment(comment).map_err(|error| SchemaError(format!("column {column:?}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Refuses a comment that says nothing, or that no store could carry.
+///
+/// # Errors
+/// What is expected of one.
+pub fn check_comment(comment: &str) -> Result<(), SchemaError> {
+    let problem = match comment {
+        _ if comment.trim().is_empty() => "expected a text that is not empty".to_owned(),
+        _ if comment.contains('\0') => "it holds a NUL, which no database keeps".to_owned(),
+        _ if comment.len() > COMMENT_BYTES_MAX => {
+            format!("{} bytes are more than the {COMMENT_BYTES_MAX} that it may have", comment.len())
+        }
+        _ => return Ok(()),
+    };
+    Err(SchemaError(format!("comment: {problem}")))
 }
 
 /// Refuses a name of an entity that a store or a script could not carry.
@@ -205,7 +269,7 @@ pub fn check_pipeline_name(name: &str) -> Result<(), SchemaError> {
 impl fmt::Display for Entity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (", self.name)?;
-        for (at, column) in self.columns.iter().enumerate() {
+        for (at, column) in self.columns_as_given().enumerate() {
             write!(f, "{}{} {}", if at == 0 { "" } else { ", " }, column.name, column.kind)?;
         }
         f.write_str(")")

@@ -359,7 +359,7 @@ mod tests {
 
     fn entity(kinds: &[ColumnType]) -> Entity {
         let columns = kinds.iter().enumerate().map(|(at, kind)| Column { name: format!("c{at:03}"), kind: *kind });
-        Entity { name: "thing".into(), columns: columns.collect(), indexes: Vec::new() }
+        Entity::new("thing", columns)
     }
 
     fn sample(kind: ColumnType) -> Value {

@@ -211,7 +211,12 @@ impl PipelineError {
             Self::Publish(error) => !matches!(error, PublishError::Threads(_)),
             Self::Source { error, .. } => error.is_input(),
             Self::Store(error) => {
-                matches!(error, StoreError::SchemaChanged { .. } | StoreError::Undo(UndoError::Beyond { .. }))
+                matches!(
+                    error,
+                    StoreError::SchemaChanged { .. }
+                        | StoreError::Readers { .. }
+                        | StoreError::Undo(UndoError::Beyond { .. })
+                )
             }
             Self::Commit(CommitFailure::Failed(failed)) => {
                 matches!(failed.error, StoreError::Undo(UndoError::Beyond { .. }))
@@ -230,9 +235,10 @@ impl PipelineError {
 
 fn kind_of_store(error: &StoreError) -> ErrorKind {
     match error {
-        StoreError::SchemaChanged { .. } | StoreError::NotBuilt(_) | StoreError::Undo(UndoError::Beyond { .. }) => {
-            ErrorKind::Config
-        }
+        StoreError::SchemaChanged { .. }
+        | StoreError::Readers { .. }
+        | StoreError::NotBuilt(_)
+        | StoreError::Undo(UndoError::Beyond { .. }) => ErrorKind::Config,
         StoreError::Codec(_) => ErrorKind::Bug,
         StoreError::Stopped { .. } => ErrorKind::Stopped,
         _ => ErrorKind::Store,

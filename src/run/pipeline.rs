@@ -27,7 +27,7 @@ use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
 use crate::source::{End, Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
-use crate::store::{self, Store, StorePlan, StoreUrl};
+use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +106,7 @@ pub struct Pipeline {
     source_path: Option<String>,
     source: Option<Box<dyn Source>>,
     store_url: Option<StoreUrl>,
+    store_readers: Readers,
     store: Option<Box<dyn Store>>,
     target: Option<Box<dyn Target>>,
     until: Option<i64>,
@@ -153,6 +154,7 @@ impl Pipeline {
         pipeline.handler_timeout = config.handlers.timeout;
         pipeline.source_path = config.source.path.clone();
         pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
+        pipeline.store_readers = config.store_readers.clone();
         Ok(pipeline)
     }
 
@@ -184,6 +186,7 @@ impl Pipeline {
             source_path: None,
             source: None,
             store_url: None,
+            store_readers: Readers::default(),
             store: None,
             target: None,
             until: None,
@@ -234,6 +237,14 @@ impl Pipeline {
     pub fn store_at(mut self, url: StoreUrl) -> Self {
         self.store_url = Some(url);
         self.store = None;
+        self
+    }
+
+    /// Lets these roles of the database read the tables, those to come included. Defaults to none. A store of one's own
+    /// ([`Pipeline::store`]) is not asked for it.
+    #[must_use]
+    pub fn store_readers(mut self, readers: Readers) -> Self {
+        self.store_readers = readers;
         self
     }
 
@@ -426,12 +437,11 @@ impl Pipeline {
         self.coordinate(Box::new(NoEvents), Some(to))
     }
 
-    /// Refuses names that the store keeps for itself.
+    /// Refuses names that the store keeps for itself, and readers that it cannot have.
     fn check_names(&self) -> Result<(), PipelineError> {
-        match &self.store_url {
-            Some(url) if self.store.is_none() => Ok(store::check_names(url, &self.name, &self.schema)?),
-            _ => Ok(()),
-        }
+        let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) else { return Ok(()) };
+        self.store_readers.check_store(url)?;
+        Ok(store::check_names(url, &self.name, &self.schema)?)
     }
 
     fn take_source(&mut self) -> Result<Box<dyn Source>, PipelineError> {
@@ -458,6 +468,7 @@ impl Pipeline {
             has_snapshots: self.factory.has_snapshots(),
             dedup: self.snapshots.dedup,
             ttl: self.snapshots.ttl,
+            readers: self.store_readers.clone(),
             stop: self.stop.flag(),
         };
         Ok(store::open(url, plan)?)

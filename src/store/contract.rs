@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::error::StoreError;
+use super::readers::Readers;
 use crate::batch::{Quarantined, RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::EntityNo;
@@ -35,6 +36,8 @@ pub struct StorePlan {
     pub dedup: Duration,
     /// How long a snapshot is kept that is not its region's newest.
     pub ttl: Duration,
+    /// Roles that may read its tables, in a store that has roles.
+    pub readers: Readers,
     /// Set when the run is to stop: waiting for the database to come back then ends.
     pub stop: Arc<AtomicBool>,
 }
@@ -53,6 +56,7 @@ impl StorePlan {
             has_snapshots: false,
             dedup: SNAPSHOTS_DEDUP,
             ttl: SNAPSHOTS_TTL,
+            readers: Readers::default(),
             stop: Arc::default(),
         })
     }
@@ -75,6 +79,12 @@ impl StorePlan {
     /// The duration is zero.
     pub fn with_ttl(self, ttl: Duration) -> Result<Self, SettingError> {
         Ok(Self { ttl: SettingError::unless_instant("ttl", ttl)?, ..self })
+    }
+
+    /// Roles that may read its tables, in a store that has roles. Defaults to none.
+    #[must_use]
+    pub fn with_readers(self, readers: Readers) -> Self {
+        Self { readers, ..self }
     }
 
     /// The flag that ends a wait for the database: [`crate::StopHandle::flag`]. Defaults to one that nobody sets.
@@ -354,6 +364,10 @@ pub trait Store: Send {
         let _ = above;
         Ok(())
     }
+
+    /// Nothing is committed any more: brings what is committed into a state that other programs can take as it is.
+    /// Called once, also after a run that failed. Nothing depends on it. Defaults to doing nothing. May block for a moment.
+    fn finish(&mut self) {}
 
     /// The snapshots that are yet to be published. Defaults to none: then they cannot be published while a run goes on.
     /// Does not block.

@@ -28,6 +28,15 @@ pub enum StoreError {
         /// What differs.
         differences: String,
     },
+    /// The roles of `[store] readers` do not get the right to read the tables.
+    #[error("{store}: [store] readers: {cause}")]
+    Readers {
+        /// Which store.
+        store: String,
+        /// Why, and what to do.
+        #[source]
+        cause: Box<Reason>,
+    },
     /// The checkpoint is not the one that the batch follows on: someone else has written.
     #[error(
         "the checkpoint in {store} is not the one this run continues (expected batch {expected}): another program wrote to it"

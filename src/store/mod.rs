@@ -13,6 +13,7 @@ mod postgres;
 #[cfg(not(feature = "postgres"))]
 #[path = "no_postgres.rs"]
 mod postgres;
+mod readers;
 mod snapshot_policy;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
@@ -28,5 +29,6 @@ pub use error::{RefusedRow, StoreError};
 pub(crate) use open::open_snapshots_until;
 pub use open::{check_names, open, open_outbox, open_snapshots};
 pub use postgres::PostgresAddress;
+pub use readers::Readers;
 pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};
 pub use url::{StoreUrl, StoreUrlError};

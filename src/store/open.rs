@@ -15,7 +15,10 @@ use crate::model::schema::{Schema, SchemaError};
 /// The store cannot be opened, is held by another run, or holds other tables.
 pub fn open(url: &StoreUrl, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
     match url {
-        StoreUrl::Sqlite(path) => sqlite::open(path, plan),
+        StoreUrl::Sqlite(path) => {
+            plan.readers.check_store(url).map_err(StoreError::other)?;
+            sqlite::open(path, plan)
+        }
         StoreUrl::Postgres(address) => postgres::open(address, plan),
     }
 }

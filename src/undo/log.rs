@@ -291,7 +291,7 @@ fn entity_then(name: &str, columns: &str) -> Option<Entity> {
     let column =
         |(name, kind): (&str, &str)| Some(Column { name: name.to_owned(), kind: ColumnType::from_name(kind)? });
     let columns = parse_columns(columns).into_iter().map(column).collect::<Option<Vec<_>>>()?;
-    Some(Entity { name: name.to_owned(), columns, indexes: Vec::new() })
+    Some(Entity::new(name, columns))
 }
 
 /// The entries of a section: the block of each, and where its row lies.

@@ -13,7 +13,7 @@ use crate::rows::codec::{Change, RowHead, Writer, encode_values};
 
 pub(super) fn entity(columns: &[&str]) -> Entity {
     let column = |name: &&str| Column { name: (*name).to_owned(), kind: ColumnType::Bigint };
-    Entity { name: "thing".into(), columns: columns.iter().map(column).collect(), indexes: Vec::new() }
+    Entity::new("thing", columns.iter().map(column))
 }
 
 pub(super) fn entry(entity: &Entity, block: i64, id: &str, value: Option<i64>, entries: &mut Vec<u8>) {

@@ -76,6 +76,52 @@ const VALUES: &[Case] = &[
     ("no scheme", "sqlite:p.db", "p.db", &["pipeline.toml:16:7:", "expected a store such as sqlite:events.db"]),
     ("in memory", "sqlite:p.db", "sqlite::memory:", &["pipeline.toml:16:7:", "could not be resumed"]),
     ("no url", "sqlite:p.db", "", &["pipeline.toml:16:7:", "store.url: expected a text that is not empty"]),
+    (
+        "readers of SQLite",
+        "url = \"sqlite:p.db\"",
+        "url = \"sqlite:p.db\"\nreaders = \"grafana\"",
+        &[
+            "pipeline.toml:17:11:",
+            "[store] readers: SQLite knows no roles",
+            "leave readers out, or store in a Postgres",
+        ],
+    ),
+    (
+        "readers of SQLite by default",
+        "url = \"sqlite:p.db\"",
+        "readers = [\"grafana\"]",
+        &["[store] readers: SQLite knows no roles", "leave readers out, or store in a Postgres"],
+    ),
+    (
+        "no readers",
+        "url = \"sqlite:p.db\"",
+        "url = \"postgres://h/d\"\nreaders = []",
+        &["pipeline.toml:17:11:", "readers: expected at least one role"],
+    ),
+    (
+        "everybody",
+        "url = \"sqlite:p.db\"",
+        "url = \"postgres://h/d\"\nreaders = \"public\"",
+        &["pipeline.toml:17:11:", "readers: \"public\" is everybody"],
+    ),
+    (
+        "a reader twice",
+        "url = \"sqlite:p.db\"",
+        "url = \"postgres://h/d\"\nreaders = [\"a\", \"b\", \"a\"]",
+        &["pipeline.toml:17:11:", "readers: role \"a\" is given twice"],
+    ),
+    (
+        "an empty comment",
+        "indexes =",
+        "comment = \" \"\nindexes =",
+        &["pipeline.toml:8:11:", "comment: expected a text that is not empty"],
+    ),
+    (
+        "a NUL in a comment",
+        "\"bigint\"",
+        "{ type = \"bigint\", comment = \"a\\u0000b\" }",
+        &["pipeline.toml:7:", "comment: it holds a NUL, which no database keeps"],
+    ),
     ("no file", "sqlite:p.db", "sqlite:", &["pipeline.toml:16:7:", "expected a file, such as sqlite:events.db"]),
 ];
 

@@ -127,6 +127,30 @@ fn a_store_that_may_only_be_read_is_read() {
 }
 
 #[test]
+fn a_file_that_somebody_else_has_open_is_read_by_whoever_may_only_read() {
+    let project = Project::with(PIPELINE, SCRIPT, &events(1..=1));
+    project.run_json();
+    let idle = Connection::open(project.path("things.db")).expect("the database");
+    let count = || idle.query_row("SELECT count(*) FROM thing", [], |row| row.get::<_, i64>(0)).expect("rows");
+    assert_eq!(count(), 1);
+    project.write("events.ndjson", events(1..=3));
+    project.run_json();
+    // The log is beside the file, and empty: what could be in it is in the file.
+    assert_eq!(std::fs::metadata(project.path("things.db-wal")).expect("a log").len(), 0);
+    for ending in ["", "-wal", "-shm"] {
+        allow(&project, &format!("things.db{ending}"), 0o444);
+    }
+    allow(&project, "", 0o755);
+    let reader = project.unprivileged();
+    allow(&project, "", 0o555);
+    let latest = project.forebay_as(&reader, &["latest", "--config", "pipeline.toml"]).ok();
+    assert_eq!(latest.stdout(), "{\"rows\":3}\n");
+    let status = project.forebay_as(&reader, &["status", "pipeline.toml", "--json"]).ok().json();
+    assert_eq!(status["checkpoint"]["events"], 3);
+    assert_eq!(count(), 3);
+}
+
+#[test]
 fn a_log_that_cannot_be_read_is_told_and_not_left_out() {
     let project = Project::with(PIPELINE, SCRIPT, &events(1..=3));
     project.run_json();

@@ -100,6 +100,8 @@ mod source_fields;
 mod source_files;
 /// Where events may come from, and in what shapes.
 mod sources;
+/// People who read the tables with SQL: a whole file, the order of columns, comments.
+mod sql_readers;
 /// Tables that change, a second writer, a disk that is full.
 mod store_safety;
 /// Nothing of the data acts on a terminal.

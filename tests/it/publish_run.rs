@@ -59,6 +59,20 @@ fn unmarked(project: &Project) -> Vec<Vec<String>> {
     )
 }
 
+#[test]
+fn marks_are_in_the_sqlite_file_too_when_a_run_has_ended() {
+    let server = Redis::start(&[]);
+    let project = project(&server.url(), "", &events(1..=1, &["a"]));
+    run(&project).ok();
+    let idle = rusqlite::Connection::open(project.path("p.db")).expect("the database");
+    idle.query_row("SELECT count(*) FROM forebay_snapshots", [], |_| Ok(())).expect("a read");
+    project.write("events.ndjson", events(1..=20, &["a"]));
+    run(&project).ok();
+    std::fs::copy(project.path("p.db"), project.path("copy.db")).expect("a copy");
+    let sql = "SELECT count(*), count(published_at) FROM forebay_snapshots WHERE block = 20";
+    assert_eq!(crate::support::project::query(&project.path("copy.db"), sql), [["1", "1"]]);
+}
+
 crate::both_stores! {
     fn what_has_committed_is_published_and_marked() {
         let server = Redis::start(&[]);

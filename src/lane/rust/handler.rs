@@ -141,6 +141,18 @@ impl EntityTable {
     pub fn of<E: EntityRow>(entity: Entity) -> Self {
         Self { type_id: TypeId::of::<E>(), entity }
     }
+
+    /// The same with a word about what its rows are, for people who read the table with SQL.
+    #[must_use]
+    pub fn with_comment(self, comment: impl Into<String>) -> Self {
+        Self { entity: self.entity.with_comment(comment), ..self }
+    }
+
+    /// The same with a word about what a column holds.
+    #[must_use]
+    pub fn with_column_comment(self, column: impl Into<String>, comment: impl Into<String>) -> Self {
+        Self { entity: self.entity.with_column_comment(column, comment), ..self }
+    }
 }
 
 /// A type of Rust that a column can hold.

@@ -103,7 +103,7 @@ impl Pipeline {
     pub(super) fn finish_publish(
         &self,
         publish: PublishThread,
-        mut committer: Option<StoreCommitter>,
+        committer: Option<&mut StoreCommitter>,
         complete: Option<i64>,
         stats: &PublishStats,
     ) -> Result<Vec<UnpublishedRegion>, PublishError> {
@@ -121,7 +121,7 @@ impl Pipeline {
         };
         match publish.finish(complete, || Instant::now() > deadline()) {
             Ok(mut worker) => {
-                if let Some(committer) = &mut committer
+                if let Some(committer) = committer
                     && let Some(above) = worker.take_min_seqs()
                 {
                     // An order like the others, although the commit thread has ended. A failure was reported already.

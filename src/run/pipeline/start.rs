@@ -128,7 +128,7 @@ impl Pipeline {
     fn conclude(
         &self,
         before: &Checkpoint,
-        (outcome, committer): (Result<Outcome, PipelineError>, Option<StoreCommitter>),
+        (outcome, mut committer): (Result<Outcome, PipelineError>, Option<StoreCommitter>),
         publish: Option<PublishThread>,
         is_rollback: bool,
         shared: &SharedParts,
@@ -136,8 +136,12 @@ impl Pipeline {
         // Also after an error: what has committed is to be seen. The lock is held until then.
         let complete = outcome.as_ref().ok().and_then(|_| self.meter.read().checkpoint.block);
         let publishing = Instant::now();
-        let published = publish.map(|publish| self.finish_publish(publish, committer, complete, &shared.publish));
+        let published =
+            publish.map(|publish| self.finish_publish(publish, committer.as_mut(), complete, &shared.publish));
         let for_publish = if published.is_some() { publishing.elapsed() } else { Duration::ZERO };
+        if let Some(committer) = committer {
+            committer.finish();
+        }
         let outcome = outcome?;
         let published = match published.transpose() {
             Err(refused) if is_rollback => Some(vec![UnpublishedRegion::all(refused.to_string())]),

@@ -93,6 +93,13 @@ impl Fault {
         }
     }
 
+    /// Whether the server took a statement as such and does not do it now: it lacks a right, or something holds a lock. The
+    /// connection is as good as before.
+    pub(super) fn is_refusal(&self) -> bool {
+        let of_lock = |code: &SqlState| *code == SqlState::LOCK_NOT_AVAILABLE;
+        self.code().is_some_and(of_lock) || (self.code().is_some() && self.remedy() == Remedy::GiveUp)
+    }
+
     /// The SQLSTATE, if the server gave one.
     pub(super) fn code(&self) -> Option<&SqlState> {
         match self {

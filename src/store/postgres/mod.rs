@@ -9,6 +9,7 @@
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
+//! | `comments`, `grants` | what people who read with SQL are told of the tables, and may do with them |
 //! | `binary` | values in the form of Postgres |
 //! | `write`, `refused_row` | one batch, one transaction; which row of one is refused |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
@@ -17,11 +18,13 @@
 
 mod address;
 mod binary;
+mod comments;
 mod connect;
 mod database;
 mod environment;
 mod fault;
 mod find;
+mod grants;
 mod guard;
 mod lock;
 mod outage;
@@ -278,22 +281,58 @@ fn reserve(database: &Database, ours: &mut Vec<Backend>, stop: Stop<'_>) -> Resu
 fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
     let stop = Some(&*database.plan.stop);
     let mut session = reserve(database, ours, stop)?;
+    ask_of_readers(database, &mut session, grants::check)?;
     let planned = Arc::clone(database);
     match session.call_until(stop, move |link| tables::prepare(link, &planned.plan))? {
-        tables::Prepared::Ready(late) if late.is_empty() => Ok(session),
+        tables::Prepared::Ready(late) if late.is_empty() => {}
         tables::Prepared::Ready(late) => {
             tracing::info!("{}: making indexes on tables that are there already ({})", database.name, late.len());
             session.call_within(INDEXES_MAX, stop, move |link| tables::make_indexes(link, &late))?;
-            Ok(session)
         }
         tables::Prepared::Later(format) => {
-            Err(Unopened::Refused(database.cannot_open(format!("it was written by a later forebay (format {format})"))))
+            let later = database.cannot_open(format!("it was written by a later forebay (format {format})"));
+            return Err(Unopened::Refused(later));
         }
-        tables::Prepared::Differs(differences) => Err(Unopened::Refused(StoreError::SchemaChanged {
-            store: database.name.clone(),
-            differences: differences.join("; "),
-        })),
+        tables::Prepared::Differs(differences) => {
+            let (store, differences) = (database.name.clone(), differences.join("; "));
+            return Err(Unopened::Refused(StoreError::SchemaChanged { store, differences }));
+        }
     }
+    serve_readers(database, &mut session)?;
+    Ok(session)
+}
+
+/// Comments and rights, for people who read the tables with SQL.
+fn serve_readers(database: &Arc<Database>, session: &mut Session) -> Result<(), Unopened> {
+    let stop = Some(&*database.plan.stop);
+    if comments::has_any(&database.plan) {
+        let planned = Arc::clone(database);
+        match session.call_until(stop, move |link| comments::set(link, &planned.plan)) {
+            Ok(()) => {}
+            Err(fault) if fault.is_refusal() => {
+                tracing::warn!("{}: comments on tables were not set: {fault}; the next run tries again", database.name);
+            }
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    ask_of_readers(database, session, grants::grant)
+}
+
+/// Does something about the roles that are to read, if there are any.
+fn ask_of_readers(
+    database: &Arc<Database>,
+    session: &mut Session,
+    work: fn(&mut Link, &StorePlan) -> grants::Answer,
+) -> Result<(), Unopened> {
+    if database.plan.readers.roles().is_empty() {
+        return Ok(());
+    }
+    let planned = Arc::clone(database);
+    let stop = Some(&*database.plan.stop);
+    session.call_until(stop, move |link| work(link, &planned.plan))?.map_err(|refused| {
+        let store = database.name.clone();
+        Unopened::Refused(StoreError::Readers { store, cause: refused.into() })
+    })
 }
 
 /// Whether two checkpoints are the same, as a commit compares them.

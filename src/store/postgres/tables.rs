@@ -321,14 +321,15 @@ fn make_entity(link: &mut Link, plan: &StorePlan, entity: &Entity, stored: Optio
     let mut sql = String::new();
     match stored {
         None => {
-            let columns: String = entity.columns.iter().map(|column| format!(", {}", definition(column))).collect();
+            let columns: String = entity.columns_as_given().map(|column| format!(", {}", definition(column))).collect();
             sql.push_str(&format!(
                 "CREATE TABLE {table} (\"region\" text COLLATE \"C\" NOT NULL, \"id\" text COLLATE \"C\" NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\"));"
             ));
         }
         Some(stored) => {
             let known = parse_columns(stored);
-            for column in entity.columns.iter().filter(|column| !known.iter().any(|(name, _)| *name == column.name)) {
+            let is_new = |column: &&Column| !known.iter().any(|(name, _)| *name == column.name);
+            for column in entity.columns_as_given().filter(is_new) {
                 sql.push_str(&format!("ALTER TABLE {table} ADD COLUMN {};", definition(column)));
             }
         }

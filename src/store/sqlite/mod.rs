@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `lock` | the one writer of a pipeline |
 //! | `busy` | waiting for a file that another program holds |
+//! | `log` | emptying the write-ahead log at the end of a run |
 //! | `read_only` | opening a file that may only be read |
 //! | `tables` | the tables, and what may change about them |
 //! | `write` | one batch, one transaction |
@@ -17,6 +18,7 @@
 mod busy;
 mod find;
 mod lock;
+mod log;
 mod outbox;
 mod quarantine;
 mod read_only;
@@ -292,6 +294,13 @@ impl Store for SqliteStore {
         let doing = "numbering snapshots anew";
         let Self { connection, name, plan, patience, .. } = self;
         patience.ask(doing, || write::renumber(connection, &plan.pipeline, above).map_err(name.sql(doing)))
+    }
+
+    fn finish(&mut self) {
+        // A file that is not at its place any more is nobody's to copy.
+        if file_number(&self.name.0) == Some(self.file) {
+            log::empty(&self.connection, &self.name);
+        }
     }
 
     fn outbox(&self) -> Option<Box<dyn Outbox>> {

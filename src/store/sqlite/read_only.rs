@@ -91,7 +91,7 @@ fn still_uri(path: &Path) -> PathBuf {
 }
 
 /// A file of SQLite's beside a database; of a link, beside what it leads to.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
     name.push(ending);
     PathBuf::from(name)

@@ -130,11 +130,12 @@ fn make_entity(transaction: &Transaction<'_>, plan: &StorePlan, entity: &Entity)
         None => transaction.execute_batch(&create_table(entity))?,
         Some(stored) => {
             let known = parse_columns(stored);
-            for column in entity.columns.iter().filter(|column| !known.iter().any(|(name, _)| *name == column.name)) {
+            let is_new = |column: &&Column| !known.iter().any(|(name, _)| *name == column.name);
+            for column in entity.columns_as_given().filter(is_new) {
                 transaction.execute_batch(&format!(
                     "ALTER TABLE {} ADD COLUMN {}",
                     quoted(&entity.name),
-                    definition(column)
+                    definition(entity, column)
                 ))?;
             }
         }
@@ -159,14 +160,15 @@ fn make_entity(transaction: &Transaction<'_>, plan: &StorePlan, entity: &Entity)
 }
 
 fn create_table(entity: &Entity) -> String {
-    let columns: String = entity.columns.iter().map(|column| format!(", {}", definition(column))).collect();
+    let columns: String = entity.columns_as_given().map(|column| format!(", {}", definition(entity, column))).collect();
+    let comment = entity.comment.as_deref().map_or_else(String::new, |comment| format!("{} ", sql_comment(comment)));
     format!(
-        "CREATE TABLE {} (\"region\" TEXT NOT NULL, \"id\" TEXT NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\")) STRICT, WITHOUT ROWID",
+        "CREATE TABLE {} ({comment}\"region\" TEXT NOT NULL, \"id\" TEXT NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\")) STRICT, WITHOUT ROWID",
         quoted(&entity.name)
     )
 }
 
-fn definition(column: &Column) -> String {
+fn definition(entity: &Entity, column: &Column) -> String {
     let kind = match column.kind {
         ColumnType::Boolean | ColumnType::Bigint => "INTEGER",
         ColumnType::Double => "REAL",
@@ -174,7 +176,16 @@ fn definition(column: &Column) -> String {
         // Text keeps every digit of a numeric; a time is RFC 3339 text, which SQLite's date functions read.
         ColumnType::Text | ColumnType::Numeric | ColumnType::Timestamptz | ColumnType::Jsonb => "TEXT",
     };
-    format!("{} {kind}", quoted(&column.name))
+    let comment = entity.column_comment(&column.name);
+    let comment = comment.map_or_else(String::new, |comment| format!(" {}", sql_comment(comment)));
+    format!("{} {kind}{comment}", quoted(&column.name))
+}
+
+/// A comment of SQL, which SQLite keeps with the table. It has no line end, since SQLite puts texts of columns together,
+/// and nothing in it ends it.
+fn sql_comment(text: &str) -> String {
+    let line: String = text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
+    format!("/* {} */", line.replace("*/", "* /"))
 }
 
 pub(super) fn is_empty(connection: &Connection, entity: &Entity) -> rusqlite::Result<bool> {

@@ -10,6 +10,8 @@ mod outages;
 mod readers;
 /// What is not asked for, what is asked for together, and connections that break under reads.
 mod reads;
+/// People who read the tables with SQL: comments, and roles that may read.
+mod sql_readers;
 /// What only looks like a Postgres, what stands before one, and a stop meanwhile.
 mod strangers;
 /// Types and keys of the tables, what people may change about them, and what is refused.
