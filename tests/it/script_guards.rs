@@ -317,3 +317,90 @@ fn errors_of_the_library_name_the_scripts_line() {
         complaint(name, &project.forebay(&RUN), 1, &["handlers.lua:2:", says])
     }));
 }
+
+/// Integers as large as amounts of wei come late, long after many small ones: what leaves 64 bits is an error wherever a
+/// run began, and what does not is right.
+#[test]
+fn sums_are_exact_or_refused_however_long_a_run_has_gone_on() {
+    let large = 4_611_686_018_427_387_904_i64;
+    let event = |block: i64| match block {
+        3999 => format!(
+            "{{\"block\":{block},\"region\":\"r\",\"v\":2300000000000000000,\"late\":{large},\"o\":{{\"v\":{large}}}}}\n"
+        ),
+        _ => format!("{{\"block\":{block},\"region\":\"r\",\"v\":{block}}}\n"),
+    };
+    let events: String = (1..4000).map(event).collect();
+    let refused = "leaves the 64 bits of an integer";
+    let cases: &[(&str, &str, &str, &str)] = &[
+        (
+            "calls in a loop",
+            "local function add(a, b) return a + b end",
+            "local x = 3 for i = 1, 64 do x = add(x, x) end",
+            "",
+        ),
+        (
+            "recursion",
+            "local function fib(a, b, n) if n == 0 then return a end return fib(b, a + b, n - 1) end",
+            "local x = fib(0, 1, 100) % 1000",
+            "",
+        ),
+        ("a callback", "", "local x = 3 (('a'):rep(72)):gsub('a', function() x = x + x end)", ""),
+        ("a constant", "", "local x = 0 for i = 1, 20 do x = x + 1152921504606846975 end", ""),
+        ("tonumber", "", "local x = tonumber('4611686018427387904') x = x + x", ""),
+        (
+            "a row's own sum",
+            "",
+            "ctx.t:add('x', { v = 2305843009213693000 }) ctx.t:add('x', { v = 2305843009213693000 }) local r = ctx.t:get('x') local x = r.v + r.v + r.v",
+            "",
+        ),
+        ("a field read once", "", "local x = e.late + e.late", ""),
+        ("a nested field", "", "local v = e.o.v local x = v + v", ""),
+        ("many of a field", "", "local v = e.v local x = v + v + v + v + v", ""),
+        ("few of a field", "", "local v = e.v local x = v + v + v", "6900000000000000000"),
+        ("down", "", "local x = math.mininteger + 5 for i = 1, 6 do x = x - 1 end", ""),
+    ];
+    assert_none(cases.iter().flat_map(|(name, head, body, expected)| {
+        let body = format!("local v = e.v if e.block == 3999 then {body} ctx.t:set('y', {{ v = x }}) end");
+        let script = format!("{head}\nfunction on_event(e, ctx) {body} end\n");
+        let text = pipeline("").replace("events = 5\n", "");
+        ["", "3990"].map(|until| {
+            let project = Project::with(&text, &script, &events);
+            if !until.is_empty() {
+                project.forebay(&["run", "pipeline.toml", "--until", until]).ok();
+            }
+            let outcome = project.forebay(&RUN);
+            if expected.is_empty() {
+                return complaint(name, &outcome, 1, &["handlers.lua:", refused]);
+            }
+            let rows = project.query("p.db", "SELECT v FROM t WHERE id = 'y'");
+            (outcome.code() != Some(0) || rows != [[(*expected).to_owned()]])
+                .then(|| format!("{name}: {outcome}: {rows:?}"))
+        })
+    }));
+}
+
+/// What a handler removes from an event stays removed, whether it came along or not.
+#[test]
+fn fields_that_are_removed_stay_so_however_long_a_run_has_gone_on() {
+    let big = "x".repeat(70_000);
+    let event = |block: i64| {
+        let wide = if block % 1000 == 999 { &*big } else { "x" };
+        format!("{{\"block\":{block},\"region\":\"r\",\"v\":{block},\"w\":1,\"big\":\"{wide}\"}}\n")
+    };
+    let events: String = (1..3001).map(event).collect();
+    let script = "function on_event(e, ctx)\n  local big, v = e.big, e.v\n  e.v = nil\n  if e.block % 2 == 0 then local w = e.w\n  \
+                  else e.w = 5 e.w = nil ctx.t:set(e.block, { s = e.w ~= nil and 'back' or 'gone' }) end\n  \
+                  ctx.u:set(e.block, { v = e.v })\nend\n";
+    let text = pipeline("").replace("events = 5\n", "");
+    for untils in [&[][..], &["500", "998", "1500", "1998"]] {
+        let project = Project::with(&text, script, &events);
+        for until in untils {
+            project.forebay(&["run", "pipeline.toml", "--until", until]).ok();
+        }
+        project.forebay(&RUN).ok();
+        for (table, is_back) in [("t", "s <> 'gone'"), ("u", "v IS NOT NULL")] {
+            let rows = project.query("p.db", &format!("SELECT id FROM {table} WHERE {is_back}"));
+            assert!(rows.is_empty(), "{table}: {rows:?}");
+        }
+    }
+}

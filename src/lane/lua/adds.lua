@@ -66,8 +66,6 @@ local function sum_of_integers(kind, id, name, was, value)
   if not was then return value end
   local sum = was + value
   if (was ~ sum) & (value ~ sum) < 0 then leaves_bigint(kind, id, name, was, value) end
-  -- A script may read it and compute with it.
-  if sum >= LARGE or sum <= -LARGE then inner.check_all() end
   return sum
 end
 
@@ -271,7 +269,6 @@ local SUMS <const> = {
       if was then
         local sum = was + v
         if (was ~ sum) & (v ~ sum) < 0 then leaves_bigint(kind, id, $name, was, v) end
-        if sum >= $LARGE or sum <= -$LARGE then note_large() end
         v = sum
       end
       $own = v

@@ -3,15 +3,12 @@
 -- Lua's own sums and products of integers wrap around at 64 bits, and it takes texts for numbers. Here a text is an
 -- error, and an operation of the script that `bytecode.rs` marked calls what the metatable of all numbers says: that is
 -- what stands below. Exact numbers have their own metatable, and come here only as the second operand.
---
--- A script is loaded in two forms. In one all its sums, differences and products of integers are checked. In the other
--- those are not that cannot leave 64 bits as long as no large integer comes: one of LARGE or more.
 
 local inner = ...
 local raise, describe, numeric_meta, metatable_of = inner.raise, inner.describe, inner.numbers.meta, inner.metatable_of
 local host, hidden = inner.host, inner.hidden
 local mtype, rawmeta, type, next, tonumber = math.type, getmetatable, type, next, tonumber
-local format, match, gmatch = string.format, string.match, string.gmatch
+local match, gmatch = string.match, string.gmatch
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
 local SIGNS <const> = {
@@ -131,14 +128,8 @@ end
 
 hidden[number_meta] = true
 
--- What an integer says that came of arithmetic which is not checked, and is larger than it can be.
-local function unsure(value)
-  return format("%d came of arithmetic that may have left 64 bits; numeric(…) is exact", value)
-end
-
 return {
   number_meta = number_meta,
-  unsure = unsure,
   script_line = script_line,
   set_script_text = function(text)
     script_text = text

@@ -14,29 +14,7 @@ local pcall, error, min, sunpack = pcall, error, math.min, string.unpack
 local text_meta = getmetatable("")
 local co_create, co_resume, co_status = coroutine.create, coroutine.resume, coroutine.status
 
-local handlers -- of the script as it runs now: on_event, on_snapshot
-local checked -- the same, with all arithmetic checked
-local load_less -- gives those with less of it checked, and whether they are sure of large integers all the same
-local is_sure = true
-
--- The script goes on in one of its forms: its handlers, and its methods of texts.
-local function use(found)
-  handlers, text_meta.__index = found, found.texts
-end
-
--- A large integer came: from the next event on all arithmetic is checked.
-local function check_all()
-  if checked then use(checked) end
-  is_sure, load_less = true, nil
-end
-
--- No large integer came so far.
-local function check_less()
-  if not load_less then return end
-  local found, found_sure = load_less()
-  if found then is_sure = found_sure end
-  use(found or checked)
-end
+local handlers -- of the script: on_event, on_snapshot
 
 -- The events being handled: runs of one shape, each behind the shape's number and its length.
 local packed, position, event_no, count
@@ -247,13 +225,7 @@ return {
   resume = resume,
   pass_over = pass_over,
   snapshot = snapshot,
-  set_handlers = function(found, less)
-    checked, load_less = found, less
-    use(found)
-  end,
-  check_all = check_all,
-  check_less = check_less,
-  is_sure = function()
-    return is_sure
+  set_handlers = function(found)
+    handlers, text_meta.__index = found, found.texts
   end,
 }

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::json::{Scalar, scalar, typed};
 use crate::model::field_type::{FieldTree, FieldTypes, TypedValue};
-use crate::model::json_text::{has_long_number, whole_characters};
+use crate::model::json_text::whole_characters;
 use crate::model::numeric::Numeric;
 use crate::rows::codec::{NUMERIC_LIMB, Writer};
 
@@ -41,9 +41,6 @@ const EVENT_HEAD_BYTES: usize = 8 + 8;
 const LIMB_DIGITS: usize = 18;
 const LIMB: i64 = NUMERIC_LIMB as i64;
 const DIGITS_MAX: usize = 2 * LIMB_DIGITS;
-
-/// From here on an integer is large: arithmetic with such ones is checked wherever it stands.
-pub(super) const LARGE: i64 = 1 << 61;
 
 /// Fields of one event whose limbs come along at most: as many as the VM keeps at hand.
 pub(super) const DECIMALS_MAX: usize = 4;
@@ -83,8 +80,6 @@ pub(super) struct EventEncoder {
     text_bytes: usize,
     news: News,
     kinds: Vec<u8>,
-    /// Whether an integer came that is so large that a few of its size add up to more than 64 bits.
-    has_large: bool,
 }
 
 /// Events of one shape, one behind the other. Before them stand the shape and how many they are, 2 bytes each.
@@ -147,11 +142,6 @@ impl EventEncoder {
         self.text_bytes = 0;
     }
 
-    /// Whether an event since the beginning may have brought an integer of [`LARGE`] or more.
-    pub(super) fn has_large(&self) -> bool {
-        self.has_large
-    }
-
     /// Bytes of memory that the texts take, about.
     pub(super) fn memory_bytes(&self) -> usize {
         self.text_bytes
@@ -174,7 +164,6 @@ impl EventEncoder {
     }
 
     fn push_whole(&mut self, json: &str, block: i64, writer: Writer, packed: &mut Vec<u8>) -> Result<(), String> {
-        self.has_large |= is_large(block);
         self.spans.clear();
         self.spans.resize(self.projected.len(), None);
         let mut parser = serde_json::Deserializer::from_str(json);
@@ -265,7 +254,6 @@ impl EventEncoder {
             TypedValue::Null => b'n',
             TypedValue::Numeric(number) => self.push_numeric(&number, packed),
             TypedValue::Bigint(value) => {
-                self.has_large |= is_large(value);
                 packed.extend(value.to_le_bytes());
                 b'i'
             }
@@ -296,7 +284,6 @@ impl EventEncoder {
             Scalar::Boolean(true) => b't',
             Scalar::Boolean(false) => b'f',
             Scalar::Integer(value) => {
-                self.has_large |= is_large(value);
                 packed.extend(value.to_le_bytes());
                 b'i'
             }
@@ -309,7 +296,6 @@ impl EventEncoder {
                 b'N'
             }
             Scalar::Nested(json) => {
-                self.has_large |= has_long_number(json);
                 put_text(packed, json);
                 b'j'
             }
@@ -445,11 +431,6 @@ impl Visitor<'_> for KeyPlace<'_> {
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
         Ok(self.0.iter().position(|field| field.name == key))
     }
-}
-
-/// Whether an integer is so large that a few of its size add up to more than 64 bits.
-pub(super) fn is_large(value: i64) -> bool {
-    !(-LARGE + 1..LARGE).contains(&value)
 }
 
 /// The raw JSON of one field; none if the object has no such field. Its keys hold no half characters.

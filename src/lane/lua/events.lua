@@ -13,8 +13,11 @@ local raise_final = inner.raise_final
 local event_meta = { __name = "event" }
 local projected = {} -- the fields that come with each event; the others are fetched when a handler asks
 
--- Fields that an event did not bring along and that were fetched: one that is nil now was removed by the handler.
+-- Fields that an event did not bring along, and that were fetched or set: one that is nil now was removed since.
 local fetched = setmeta({}, { __mode = "k" })
+
+-- Fields that come with each event, of the events to which some did not come: they cannot be read, or are large.
+local absent = setmeta({}, { __mode = "k" })
 
 local function note_fetched(event, key)
   local keys = fetched[event]
@@ -63,12 +66,11 @@ local function fetch_field(event, key)
   check_current(event)
   if type(key) ~= "string" then return nil end
   -- The host notes what it cannot read, and ends the run for it unless this is a dry run.
-  local value, problem, is_large = host.field(key, S[MODE] ~= DRY)
+  local value, problem = host.field(key, S[MODE] ~= DRY)
   if problem then
     note_unreadable("event." .. key .. ": " .. problem)
     raise("event." .. key .. ": " .. problem)
   end
-  if is_large then inner.check_all() end
   if value ~= nil then
     note_more(event)
     rawset(event, key, value)
@@ -84,32 +86,40 @@ function event_meta.__index(event, key)
   return fetch_field(event, key)
 end
 
--- A handler may keep notes in its event; a field that it removes before it was ever read is removed too.
+-- A handler may keep notes in its event; a field that it removes is removed, whether it was ever read or not.
 function event_meta.__newindex(event, key, value)
   check_current(event)
-  if value == nil then
-    note_fetched(event, key)
-  else
+  note_fetched(event, key)
+  if value ~= nil then
     note_more(event)
     rawset(event, key, value)
   end
 end
 
--- An event of which a projected field did not come along, because it cannot be read or is large: whoever asks for it is
--- told, or gets it.
+-- Whether a field that is nil was removed, or is not in the event.
+local function is_gone(event, key)
+  local keys, names = fetched[event], absent[event]
+  if keys and keys[key] then return true end
+  return projected[key] and not (names and names[key])
+end
+
+-- An event of which a projected field did not come along: whoever asks for it is told, or gets it.
 local spoiled_meta = { __name = "event", __newindex = event_meta.__newindex }
 
 function spoiled_meta.__index(event, key)
-  local keys = fetched[event]
-  if keys and keys[key] and rawequal(event, S[EVENT]) then return nil end
+  if is_gone(event, key) and rawequal(event, S[EVENT]) then return nil end
   return fetch_field(event, key)
 end
-local is_spoiled = false
+local spoiled -- fields of the event that is being made which cannot be read
 
--- A nested value of an event, and the field if types are known below it; one that cannot be read spoils the event.
-local function decode_field(json, field)
+-- A nested value of an event; its field is given twice if types are known below it. One that cannot be read spoils the
+-- event.
+local function decode_field(json, name, field)
   local value, problem = host.decode(json, field)
-  if problem then is_spoiled = true end
+  if problem then
+    spoiled = spoiled or {}
+    spoiled[name] = true
+  end
   return value
 end
 
@@ -120,12 +130,15 @@ local function is_event(meta)
   return meta ~= nil and (meta == event_meta or meta == spoiled_meta or meta == opened_meta)
 end
 
-local function finish_event(event)
-  if is_spoiled then
-    is_spoiled = false
-    return setmeta(event, spoiled_meta)
+-- An event that is made; `names` are the fields that did not come along, if there are any.
+local function finish_event(event, names)
+  if not spoiled and not names then return event end
+  for name in next, names or {} do
+    spoiled = spoiled or {}
+    spoiled[name] = true
   end
-  return event
+  absent[event], spoiled = spoiled, nil
+  return setmeta(event, spoiled_meta)
 end
 
 -- Makes all fields of an event plain ones.
@@ -137,12 +150,11 @@ local function open_event(event)
     note_unreadable("event: " .. problem)
     raise("event: " .. problem)
   end
-  local keys = fetched[event] or {}
   setmeta(event, opened_meta)
   note_more(event)
   for key, value in next, fields do
     -- What came along and is nil now was removed.
-    if value ~= null and event[key] == nil and not projected[key] and not keys[key] then event[key] = value end
+    if value ~= null and event[key] == nil and not is_gone(event, key) then rawset(event, key, value) end
   end
   return event
 end
@@ -150,14 +162,14 @@ end
 -- An event as it goes into JSON: a copy, with its nulls.
 local function whole_event(event)
   check_current(event)
-  local is_open, keys, copy = rawmeta(event) == opened_meta, fetched[event] or {}, {}
+  local is_open, copy = rawmeta(event) == opened_meta, {}
   for key, value in next, event do
     copy[key] = value
   end
   local fields, problem = host.all_fields(S[MODE] ~= DRY)
   if problem then raise("event: " .. problem) end
   for key, value in next, fields do
-    local is_removed = value ~= null and (is_open or projected[key] or keys[key])
+    local is_removed = value ~= null and (is_open or is_gone(event, key))
     if copy[key] == nil and not is_removed then copy[key] = value end
   end
   return copy
@@ -193,14 +205,15 @@ local FIELD_VALUES <const> = {
   m = "%s",
   q = "setmeta({ %s }, numeric_meta)",
   Q = "canonical(%s)",
-  j = "decode(%s)",
-  J = "decode(%s)",
+  j = "decode(%s, %q)",
+  J = "decode(%s, %q, %q)",
   t = "true",
   f = "false",
 }
 
 local reader_source = inner.template([[
-  local unpack, setmeta, meta, texts, exact, decode, finish, hints, numeric_meta, canonical, has_more, more, close = ...
+  local unpack, setmeta, meta, texts, exact, decode, finish, hints, numeric_meta, canonical, has_more, more, close,
+    missing = ...
   return function(packed, at, last)
     if last then
       $clear
@@ -220,7 +233,7 @@ local reader_source = inner.template([[
 -- numeric is its limbs (`q`) or its text (`Q`), one that stood in JSON its text (`N`).
 local function define_shape(number, names, field_kinds)
   local format_parts, locals, fields, clear, hints = { "i8i8" }, { "block", "writer" }, {}, {}, {}
-  local is_spoiled_shape = false
+  local missing
   for at, name in ipairs(names) do
     local kind = sub(field_kinds, at, at)
     local value = "v" .. at
@@ -240,10 +253,11 @@ local function define_shape(number, names, field_kinds)
       locals[#locals + 1] = "w" .. at
       value = value .. ", w" .. at
     end
-    if kind == "J" then value = format("%s, %q", value, name) end
-    if kind == "x" then is_spoiled_shape = true end
-    if kind ~= "n" and kind ~= "x" then
-      fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value)
+    if kind == "x" then
+      missing = missing or {}
+      missing[name] = true
+    elseif kind ~= "n" then
+      fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value, name, name)
       clear[#clear + 1] = format("last[%q] = nil", name)
     end
   end
@@ -254,14 +268,13 @@ local function define_shape(number, names, field_kinds)
     hints = concat(hints, " "),
     clear = concat(clear, " "),
     event = format(
-      find(field_kinds, "[jJ]") and "finish(setmeta({%s}, meta))" or "setmeta({%s}, meta)",
+      find(field_kinds, "[jJx]") and "finish(setmeta({%s}, meta), missing)" or "setmeta({%s}, meta)",
       concat(fields, ", ")
     ),
   })
-  local meta = is_spoiled_shape and spoiled_meta or event_meta
-  local given = { sunpack, setmeta, meta, texts, numbers.from_json, decode_field, finish_event, numbers.hints }
+  local given = { sunpack, setmeta, event_meta, texts, numbers.from_json, decode_field, finish_event, numbers.hints }
   given[#given + 1], given[#given + 2] = numbers.meta, numbers.canonical
-  given[#given + 1], given[#given + 2], given[#given + 3] = has_more, more, close_event
+  given[#given + 1], given[#given + 2], given[#given + 3], given[#given + 4] = has_more, more, close_event, missing
   shapes[number], closers[number] = load(source, "=inner:shape", "t")(unpack(given))
 end
 
@@ -269,7 +282,7 @@ end
 local projected_names = {}
 shapes[0] = function(packed, at, last)
   if last then close_event(last) end
-  local event, meta, block, writer = {}, event_meta
+  local event, missing, block, writer = {}, nil
   block, writer, at = sunpack("<i8i8", packed, at)
   for place = 1, #projected_names do
     local kind
@@ -280,7 +293,8 @@ shapes[0] = function(packed, at, last)
     elseif kind == "f" then
       value = false
     elseif kind == "x" then
-      meta = spoiled_meta
+      missing = missing or {}
+      missing[projected_names[place]] = true
     elseif kind ~= "n" then
       if kind == "m" then
         value, _, _, at = sunpack("<s4i8i8", packed, at)
@@ -298,14 +312,14 @@ shapes[0] = function(packed, at, last)
       elseif kind == "Q" then
         value = numbers.canonical(value)
       elseif kind == "j" then
-        value = decode_field(value)
-      elseif kind == "J" then
         value = decode_field(value, projected_names[place])
+      elseif kind == "J" then
+        value = decode_field(value, projected_names[place], projected_names[place])
       end
     end
     event[projected_names[place]] = value
   end
-  return finish_event(setmeta(event, meta)), block, writer, at
+  return finish_event(setmeta(event, event_meta), missing), block, writer, at
 end
 
 local function define_projection(names)

@@ -19,7 +19,7 @@ use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
-use crate::model::json_text::{float_digits, float_of, has_long_number, has_number, whole_characters};
+use crate::model::json_text::{float_digits, float_of, has_number, whole_characters};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::text::quoted_lines;
@@ -122,17 +122,13 @@ impl Host {
         Some(take(page.json(event)))
     }
 
-    /// A field of an event, or what is wrong with it; and whether it may hold a large integer.
-    fn read_field(&self, lua: &Lua, json: &str, name: &str) -> LuaResult<((LuaValue, Option<String>), bool)> {
+    /// A field of an event, or what is wrong with it.
+    fn read_field(&self, lua: &Lua, json: &str, name: &str) -> LuaResult<(LuaValue, Option<String>)> {
         let json = whole_characters(json);
         Ok(match raw_field(&json, name) {
-            Ok(None | Some("null")) => ((LuaValue::Nil, None), false),
-            Ok(Some(raw)) => {
-                let is_large = !raw.starts_with('"') && has_long_number(raw);
-                let value = to_lua(lua, self.inner()?, raw, self.field_types.of(name));
-                (answer(value, LuaValue::Nil)?, is_large)
-            }
-            Err(problem) => ((LuaValue::Nil, Some(problem)), false),
+            Ok(None | Some("null")) => (LuaValue::Nil, None),
+            Ok(Some(raw)) => answer(to_lua(lua, self.inner()?, raw, self.field_types.of(name)), LuaValue::Nil)?,
+            Err(problem) => (LuaValue::Nil, Some(problem)),
         })
     }
 
@@ -163,8 +159,8 @@ impl Host {
         let field = move |lua: &Lua, (name, counts): (LuaString, bool)| {
             let name = lossy(&name.as_bytes()).into_owned();
             let found = host.of_current_json(|json| host.read_field(lua, json, &name));
-            let Some(found) = found else { return Ok((LuaValue::Nil, None, false)) };
-            let (value, is_large) = found?;
+            let Some(found) = found else { return Ok((LuaValue::Nil, None)) };
+            let value = found?;
             match &value.1 {
                 // What is not of its type names its field, which may lie deeper.
                 Some(problem) if counts && problem.starts_with("field ") => host.note_unreadable(problem.clone()),
@@ -172,17 +168,12 @@ impl Host {
                 Some(_) => {}
                 None => host.lock().unprojected.push(name),
             }
-            Ok((value.0, value.1, is_large))
+            Ok(value)
         };
         table.raw_set("field", lua.create_function(field)?)?;
         let host = self.clone();
         let all_fields = move |lua: &Lua, counts: bool| {
-            let read = |json: &str| {
-                if has_long_number(json) {
-                    host.inner()?.check_all.call::<()>(())?;
-                }
-                answer(object_to_lua(lua, host.inner()?, json, &host.field_types).map(Some), None)
-            };
+            let read = |json: &str| answer(object_to_lua(lua, host.inner()?, json, &host.field_types).map(Some), None);
             let fields = host.of_current_json(read).unwrap_or(Ok((None, None)))?;
             if let Some(problem) = fields.1.as_ref().filter(|_| counts) {
                 host.note_unreadable(problem.clone());
@@ -222,9 +213,6 @@ impl Host {
                 let tree = field.and_then(|field| host.field_types.of(&lossy(&field.as_bytes())));
                 let (json, inner) = (json.as_bytes(), host.inner()?);
                 let json = lossy(&json);
-                if has_long_number(&json) {
-                    inner.check_all.call::<()>(())?;
-                }
                 answer(to_lua(lua, inner, &json, tree), LuaValue::Nil)
             })?,
         )?;
@@ -445,9 +433,9 @@ pub(super) fn script_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
     let is_of_script =
         |_: &Lua, function: LuaFunction| Ok(function.info().source.is_some_and(|source| source.starts_with('@')));
     table.raw_set("is_of_script", lua.create_function(is_of_script)?)?;
-    let checked = |lua: &Lua, (code, is_all): (LuaString, bool)| match check(&code.as_bytes(), is_all) {
-        Ok(checked) => Ok((Some(lua.create_string(&checked.code)?), checked.is_sure.into_lua(lua)?)),
-        Err(problem) => Ok((None, problem.into_lua(lua)?)),
+    let checked = |lua: &Lua, code: LuaString| match check(&code.as_bytes()) {
+        Ok(code) => Ok((Some(lua.create_string(&code)?), None)),
+        Err(problem) => Ok((None, Some(problem))),
     };
     table.raw_set("checked", lua.create_function(checked)?)
 }

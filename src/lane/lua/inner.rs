@@ -27,9 +27,6 @@ pub(super) struct Inner {
     pub(super) exact: LuaFunction,
     /// Makes an exact number of its canonical text.
     pub(super) canonical: LuaFunction,
-    /// Goes on with the script whose arithmetic is checked everywhere, or with the one that is as fast as it can be.
-    pub(super) check_all: LuaFunction,
-    pub(super) check_less: LuaFunction,
     pub(super) numeric_meta: LuaTable,
     pub(super) array_meta: LuaTable,
     /// That of arrays which may not change.
@@ -62,8 +59,6 @@ impl Inner {
             plain: inner.get("plain")?,
             exact: inner.get("exact")?,
             canonical: inner.get("canonical")?,
-            check_all: inner.get("check_all")?,
-            check_less: inner.get("check_less")?,
             numeric_meta: inner.get("numeric_meta")?,
             array_meta: inner.get("array_meta")?,
             frozen_array_meta: inner.get("frozen_array_meta")?,

@@ -37,21 +37,13 @@ end
 local FLOAT_MAX <const> = 2.0 ^ 53 -- up to here a float holds every integer
 local INEXACT <const> = "a float beyond 2^53 has no exact value: compute with numeric(…)"
 
--- An integer of LARGE or more. Sums that are not checked leave 64 bits only by way of integers that are as large.
-local function to_large(value)
-  if inner.is_sure() then return value end
-  if (value >= 2 * LARGE or value <= -2 * LARGE) and not host.is_given(value) then return nil, inner.unsure(value) end
-  inner.check_all()
-  return value
-end
-
 -- Slow paths of `set`: what is not yet of the column's form is brought to it, or refused.
 -- `null` is null in every column.
 local function to_bigint(value, column)
   local number, problem
   local kind = mtype(value)
   if kind == "integer" then
-    number, problem = to_large(value)
+    return value
   elseif kind == "float" then
     if value >= -FLOAT_MAX and value <= FLOAT_MAX then
       number = tointeger(value)
@@ -84,10 +76,7 @@ local function to_numeric(value, column)
   if value == null then return NO_NUMERIC end
   local number, problem
   local kind = mtype(value)
-  if kind == "integer" and (value >= LARGE or value <= -LARGE) then
-    number, problem = to_large(value)
-    number = number and parse_number(number)
-  elseif kind == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) and value - value == 0 then
+  if kind == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) and value - value == 0 then
     if host.is_given(value) then
       number = numbers.from_float(value)
     else
@@ -185,7 +174,7 @@ end
 --   freed  which of them may hold what the collector frees, if one does
 local TYPES <const> = {
   bigint = {
-    check = "if mtype(v) ~= 'integer' or v >= $LARGE or v <= -$LARGE then v = to_bigint(v, $column) end",
+    check = "if mtype(v) ~= 'integer' then v = to_bigint(v, $column) end",
     value = "$v or nil",
     form = "i8",
     zero = "0",
@@ -332,9 +321,6 @@ local LIBRARY <const> = {
   scratch = {},
   numeric_meta = numeric_meta,
   limbs = limbs,
-  note_large = function()
-    inner.check_all()
-  end,
   spilled = spilled,
   from_json = from_json,
   to_bigint = to_bigint,
@@ -584,9 +570,6 @@ local function make_pack_some(kind, columns, first)
 end
 
 local unpack_line = template("if m & $bit ~= 0 then $a = false end $v = $a")
-local unpack_bigint = template([[
-  if m & $bit ~= 0 then $a = false elseif $a >= $LARGE or $a <= -$LARGE then note_large() end
-  $v = $a]])
 local unpack_numeric = template([[
   if m & $bit ~= 0 then $a, $b = false, false else $a, $b = limbs($a, $b, $t) end
   $v, $w = $a, $b]])
@@ -608,7 +591,7 @@ local function make_unpack(columns, first)
       local offset, a, b, t = first[column.at], "a" .. bit, "b" .. bit, "t" .. bit
       form = form .. TYPES[column.type].form
       names[#names + 1] = a
-      local line = column.type == "bigint" and unpack_bigint or unpack_line
+      local line = unpack_line
       if column.type == "numeric" then
         names[#names + 1], names[#names + 2] = b, t
         line = unpack_numeric

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::encoder::{DECIMALS_MAX, LARGE};
+use super::encoder::DECIMALS_MAX;
 use super::json::FROM_JSON;
 use crate::model::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
 use crate::rows::codec::{COLUMNS_PER_MASK, Change, NUMERIC_LIMB};
@@ -78,7 +78,7 @@ const TABLE_STATE: List = List {
 pub(super) const LISTS: [List; 2] = [RUN_STATE, TABLE_STATE];
 
 /// All other constants.
-const NUMBERS: [(&str, i64); 25] = [
+const NUMBERS: [(&str, i64); 24] = [
     // Modes.
     ("RUN", 1),
     ("DRY", 2),
@@ -104,8 +104,6 @@ const NUMBERS: [(&str, i64); 25] = [
     ("ROW", 1),
     ("UNKNOWN", 2), // what is committed decides
     ("NO_LIMIT", -1),
-    // An integer from which on arithmetic is checked wherever it stands; where it is not, twice as much is refused.
-    ("LARGE", LARGE),
     ("FROM_JSON", FROM_JSON),
     // Limits.
     ("HINTS_MAX", DECIMALS_MAX as i64),

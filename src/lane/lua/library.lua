@@ -25,12 +25,6 @@ local function script_tostring(...)
   return tostring(...)
 end
 
--- A plain number may be added to others that are as large.
-local function noted(value)
-  if mtype(value) == "integer" and (value >= LARGE or value <= -LARGE) then inner.check_all() end
-  return value
-end
-
 -- A text without what a pattern finds.
 local function without(text, pattern)
   return (gsub(text, pattern, ""))
@@ -49,7 +43,7 @@ end
 local function script_tonumber(value, base)
   if rawmeta(value) == numeric_meta then
     local plain = numbers.plain(value)
-    return plain and noted(plain) or value
+    return plain or value
   end
   local number
   if base == nil then
@@ -64,14 +58,14 @@ local function script_tonumber(value, base)
     if mtype(number) == "float" then return number end
     digits, base = without(digits, "^[+-]?0[xX]"), 16
   elseif not base then
-    if mtype(number) == "integer" then return noted(number) end
+    if mtype(number) == "integer" then return number end
     if find(digits, "[.eE]") and host.float_of(digits) then return number end
     return numbers.parse(digits) or number
   end
   -- Lua's own digits of other bases wrap around at 64 bits.
   if #digits <= 11 then return number end
   local exact = of_base(without(digits, "^[+-]"), base, is_negative)
-  return noted(numbers.plain(exact) or exact)
+  return numbers.plain(exact) or exact
 end
 
 -- The plain number of an exact one, for %d and %f and the like.
@@ -126,7 +120,7 @@ string.format = script_format
 -- A float that stands for an integer is one only as far as a float holds them all.
 local function rounded(round, is_up)
   return function(value, ...)
-    if rawmeta(value) == numeric_meta then return noted(numbers.rounded(value, is_up)) end
+    if rawmeta(value) == numeric_meta then return numbers.rounded(value, is_up) end
     if mtype(value) == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) then return value end
     return round(value, ...)
   end
@@ -142,10 +136,10 @@ end
 function math.tointeger(value, ...)
   if rawmeta(value) == numeric_meta then
     local plain = numbers.plain(value)
-    return mtype(plain) == "integer" and noted(plain) or nil
+    return mtype(plain) == "integer" and plain or nil
   end
   if mtype(value) == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) then return nil end
-  return noted(tointeger(value, ...))
+  return tointeger(value, ...)
 end
 
 -- The largest or smallest, where one is exact; the first of equal ones.

@@ -70,20 +70,6 @@ struct Chunk {
     count: usize,
 }
 
-/// How the script's arithmetic is checked.
-#[derive(Debug, Clone, Copy)]
-enum Arithmetic {
-    /// Everywhere, for so many chunks at least.
-    Learning(u8),
-    /// Where a few sums and differences of integers that are not large may leave 64 bits.
-    Fast,
-    /// Everywhere: a large integer came.
-    Checked,
-}
-
-/// Chunks of events that are handled before arithmetic is checked less.
-const LEARNING_CHUNKS: u8 = 3;
-
 /// How far a call into the VM has come.
 enum Step {
     Done(LuaValue),
@@ -171,7 +157,6 @@ struct ScriptEngine {
     context: EngineContext,
     has_snapshots: bool,
     encoder: EventEncoder,
-    arithmetic: Arithmetic,
     /// The chunk that is being handled, and the one behind it.
     packed: Vec<u8>,
     ahead: Vec<u8>,
@@ -211,7 +196,6 @@ impl ScriptEngine {
             encoder: EventEncoder::new(Arc::clone(&context.field_types)),
             context,
             has_snapshots: false,
-            arithmetic: Arithmetic::Learning(LEARNING_CHUNKS),
             packed: Vec::new(),
             ahead: Vec::new(),
         };
@@ -372,7 +356,6 @@ impl ScriptEngine {
                     continue;
                 }
             }
-            self.choose_arithmetic().map_err(|error| self.failure(&error))?;
             let base = chunk.base + chunk.count;
             let next = Chunk { base, count: (events - base).min(CHUNK_EVENTS_MAX), ..chunk };
             let answer = if next.count == 0 {
@@ -385,26 +368,6 @@ impl ScriptEngine {
             step = Some(self.leave_or_go_on(round, chunk, answer, failed)?);
             self.tell_news().map_err(|error| self.failure(&error))?;
         }
-    }
-
-    /// Lets the script's arithmetic be checked as far as the events that are packed need it.
-    fn choose_arithmetic(&mut self) -> LuaResult<()> {
-        let inner = self.host.inner()?;
-        match self.arithmetic {
-            Arithmetic::Checked => {}
-            _ if self.encoder.has_large() => {
-                self.arithmetic = Arithmetic::Checked;
-                inner.check_all.call::<()>(())?;
-            }
-            // By now most of the fields that the script reads come along.
-            Arithmetic::Learning(0) => {
-                self.arithmetic = Arithmetic::Fast;
-                inner.check_less.call::<()>(())?;
-            }
-            Arithmetic::Learning(chunks) => self.arithmetic = Arithmetic::Learning(chunks - 1),
-            Arithmetic::Fast => {}
-        }
-        Ok(())
     }
 
     /// Handles a packed chunk, and packs the next one.

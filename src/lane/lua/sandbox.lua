@@ -196,10 +196,7 @@ local LACKING <const> = { random = true, randomseed = true, dump = true }
 
 local OWN <const> = { sort = script_sort, remove = script_remove, move = script_move }
 
-local is_silent = false
-
 function PRELUDE.print(...)
-  if is_silent then return end
   local parts = table.pack(...)
   for at = 1, parts.n do
     parts[at] = script_tostring(parts[at])
@@ -258,14 +255,14 @@ local function new_world()
     end
 end
 
--- Runs the script's text, with its arithmetic checked everywhere or less. What it raises is for the caller. Returns its
--- handlers, or nil and a message; and whether they are sure of large integers.
-local function run_script(text, is_all)
+-- Runs the script's text. What it raises is for the caller. Returns its handlers, or nil and a message.
+local function run_script(text)
   local globals, texts, close = new_world()
   local chunk, problem = load(text, "@" .. script_name, "t", globals) -- as host.place() looks for it
   if not chunk then return nil, problem end
-  local code, is_sure = host.checked(dump(chunk), is_all)
-  if not code then return nil, is_sure end
+  local code
+  code, problem = host.checked(dump(chunk))
+  if not code then return nil, problem end
   chunk, problem = load(code, "@" .. script_name, "b", globals)
   if not chunk then return nil, problem end
   text_meta.__index = texts
@@ -275,24 +272,13 @@ local function run_script(text, is_all)
     stop_loading()
     return nil, failure
   end
-  local found
-  found, problem = close()
-  if not found then return nil, problem end
-  return found, is_sure
-end
-
--- The handlers of the same script with less of its arithmetic checked. It is loaded in silence.
-local function load_less(text)
-  is_silent = true
-  local found, is_sure = run_script(text, false)
-  is_silent = false
-  return found, is_sure
+  return close()
 end
 
 -- Loads the script; returns whether it has on_snapshot, or nil and a message.
 local function load_script(text)
   inner.set_script_text(text)
-  local found, problem = run_script(text, true)
+  local found, problem = run_script(text)
   if not found then return nil, failure_text(problem) end
   if type(found.on_event) ~= "function" then
     return nil, script_name .. ": there is no function on_event(event, ctx)"
@@ -301,9 +287,7 @@ local function load_script(text)
     return nil,
       script_name .. ": on_snapshot is a " .. type(found.on_snapshot) .. "; expected a function on_snapshot(ctx)"
   end
-  set_handlers(found, function()
-    return load_less(text)
-  end)
+  set_handlers(found)
   return found.on_snapshot ~= nil
 end
 

@@ -1,70 +1,127 @@
-//! Marks the arithmetic of a script that is to be checked.
+//! Checks the arithmetic of a script: no sum, difference or product of integers leaves 64 bits without a word.
 //!
 //! Lua 5.4 puts two instructions down for each operation: the operation itself, which goes on behind the second if both
 //! operands are numbers, and one that calls the metamethod. Where the first is replaced by one that does nothing, the
-//! metamethod is always called: `arithmetic.lua` checks there. Exact numbers have come that way all along, and are no
-//! slower for it.
+//! metamethod is always called: `arithmetic.lua` checks there. So it is with products. Exact numbers have come that way
+//! all along, and are no slower for it.
+//!
+//! A call for each sum would cost too much. A sum or a difference is computed beside its place, looked at, and put there;
+//! where it has left 64 bits, and where the operands are no numbers, the metamethod is called as before. What is looked
+//! at is the sign: a sum of two integers has wrapped around if it has another sign than both of them.
 
 use super::dump::{Constant, Function};
-use super::op::{self, jump_target, operation};
-use crate::lane::lua::encoder::is_large;
+use super::insert::Insertions;
+use super::op::{self, abc, jump, operation};
 
-/// Names by which a script gets at large integers that did not come with an event.
-const SOURCES_OF_LARGE: [&[u8]; 3] = [b"maxinteger", b"mininteger", b"unpack"];
+/// Registers that looking at a sum takes.
+const SPARE: u8 = 3;
+/// The most registers of a function then: what it keeps takes some too.
+const REGISTERS_MAX: u8 = 250;
 
-/// Whether the script may make large integers itself.
-pub(super) fn makes_large(function: &Function) -> bool {
-    let makes_large = |word: &u32| match operation(*word) {
-        op::MUL | op::FIRST_BITS..=op::LAST_BITS_OF_CONSTANTS | op::BAND..=op::SHR | op::BNOT => true,
-        op::MULK => matches!(function.constants.get(op::third(*word) as usize), Some(Constant::Integer(_))),
-        _ => false,
-    };
-    let is_source = |constant: &Constant| match constant {
-        Constant::Integer(value) => is_large(*value),
-        Constant::Text(text) => SOURCES_OF_LARGE.contains(&text.as_slice()),
-        _ => false,
-    };
-    function.code.iter().any(makes_large)
-        || function.constants.iter().any(is_source)
-        || function.functions.iter().any(self::makes_large)
+/// How a change by a constant shows that it has left 64 bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// The result is less.
+    Up,
+    /// The result is more.
+    Down,
+    /// It cannot.
+    Never,
 }
 
-/// For each instruction, whether it may be gone through again and again.
-fn loops(function: &Function) -> Vec<bool> {
-    let mut is_in_loop = vec![false; function.code.len()];
-    for (at, word) in function.code.iter().enumerate() {
-        if !matches!(operation(*word), op::JMP | op::FORLOOP | op::TFORLOOP) {
+/// Has the arithmetic of a function and of those within it checked; none if a function becomes too large.
+pub(super) fn check(function: &mut Function) -> Option<()> {
+    let spare = u32::from(function.registers);
+    let registers = function.registers.checked_add(SPARE).filter(|registers| *registers <= REGISTERS_MAX);
+    let mut needed = function.registers;
+    let mut insertions = Insertions::default();
+    for at in 0..function.code.len() {
+        let &[word, behind] = function.code.get(at..at + 2).unwrap_or_default() else { break };
+        if !(op::MMBIN..=op::MMBINK).contains(&operation(behind)) {
             continue;
         }
-        let target = jump_target(at, *word).and_then(|target| usize::try_from(target).ok());
-        if let Some(range) = target.and_then(|target| is_in_loop.get_mut(target..=at)) {
-            range.fill(true);
+        let looks = match operation(word) {
+            op::MUL | op::MULK => Vec::new(),
+            op::ADD | op::SUB => look_at_signs(word, spare)?,
+            op::ADDI | op::ADDK | op::SUBK => match change(function, word) {
+                Change::Never => continue,
+                change => look_at_order(word, spare, change)?,
+            },
+            _ => continue,
+        };
+        // Without room for it the metamethod is always called.
+        if let Some(registers) = registers.filter(|_| !looks.is_empty()) {
+            insertions.before(at, looks);
+            needed = registers;
         }
+        // The metamethod's instruction looks here for the register of the result.
+        let register = op::register(word);
+        function.code[at] = abc(op::MOVE, register, register, 0);
     }
-    is_in_loop
+    function.registers = needed;
+    insertions.put_in(function)?;
+    function.functions.iter_mut().try_for_each(check)
 }
 
-/// Marks the arithmetic of a function and of those within it.
-pub(super) fn mark(function: &mut Function, is_all: bool, is_sure: bool) {
-    let is_in_loop = loops(function);
-    for (at, is_in_loop) in is_in_loop.into_iter().enumerate() {
-        let &[word, behind] = function.code.get(at..at + 2).unwrap_or_default() else { break };
-        let is_large_constant = || match function.constants.get(op::third(word) as usize) {
-            Some(Constant::Integer(value)) => is_large(*value),
-            _ => false,
-        };
-        let is_marked = match operation(word) {
-            op::MUL | op::MULK => true,
-            op::ADD | op::SUB => is_sure || is_in_loop,
-            op::ADDK | op::SUBK => is_all || is_large_constant(),
-            op::ADDI => is_all,
-            _ => false,
-        };
-        if is_marked && (op::MMBIN..=op::MMBINK).contains(&operation(behind)) {
-            // The metamethod's instruction looks here for the register of the result.
-            let register = op::register(word);
-            function.code[at] = op::abc(op::MOVE, register, register, 0);
-        }
+/// What an operation with a constant does to an integer.
+fn change(function: &Function, word: u32) -> Change {
+    let by = match operation(word) {
+        op::ADDI => i64::from(op::third(word)) - i64::from(op::SIGNED_ZERO),
+        _ => match function.constants.get(op::third(word) as usize) {
+            Some(Constant::Integer(value)) => *value,
+            // A float makes a float.
+            _ => 0,
+        },
+    };
+    match (by.signum(), operation(word) == op::SUBK) {
+        (0, _) => Change::Never,
+        (1, false) | (-1, true) => Change::Up,
+        _ => Change::Down,
     }
-    function.functions.iter_mut().for_each(|inside| mark(inside, is_all, is_sure));
+}
+
+/// A sum or difference of two registers: `(a ~ r) & (b ~ r) < 0`, or `(a ~ r) & (a ~ b) < 0`. What is no integer is not
+/// looked at: the instruction behind an operation on bits is passed by if both are integers.
+fn look_at_signs(word: u32, spare: u32) -> Option<Vec<u32>> {
+    let (a, b, sum) = (op::second(word), op::third(word), spare);
+    let (one, other) = (spare + 1, spare + 2);
+    let signs = if operation(word) == op::ADD { (b, sum) } else { (a, b) };
+    // The call is the 13th instruction, behind 12 of these, and 14 is the one after all.
+    let (call, put, after) = (12, 10, 14);
+    let words = [
+        abc(operation(word), sum, a, b),
+        jump_from(1, call)?,
+        abc(op::BXOR, one, a, sum),
+        jump_from(3, put)?,
+        abc(op::BXOR, other, signs.0, signs.1),
+        jump_from(5, put)?,
+        abc(op::BAND, one, one, other),
+        jump_from(7, put)?,
+        abc(op::LTI, one, op::SIGNED_ZERO, 0) | op::FLAG,
+        jump_from(9, call)?,
+        abc(op::MOVE, op::register(word), sum, 0),
+        jump_from(11, after)?,
+    ];
+    Some(words.to_vec())
+}
+
+/// A register changed by a constant: the result has wrapped around if it lies on the wrong side of the operand.
+fn look_at_order(word: u32, spare: u32, change: Change) -> Option<Vec<u32>> {
+    let (a, result) = (op::second(word), spare);
+    let (less, more) = if change == Change::Up { (result, a) } else { (a, result) };
+    let (call, after) = (6, 8);
+    let words = [
+        word & !(0xff << 7) | result << 7,
+        jump_from(1, call)?,
+        abc(op::LT, less, more, 0) | op::FLAG,
+        jump_from(3, call)?,
+        abc(op::MOVE, op::register(word), result, 0),
+        jump_from(5, after)?,
+    ];
+    Some(words.to_vec())
+}
+
+/// A jump that stands at one place of a sequence, to another one.
+fn jump_from(at: i64, to: i64) -> Option<u32> {
+    jump(to - at - 1)
 }

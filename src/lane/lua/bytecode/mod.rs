@@ -14,27 +14,16 @@ mod insert;
 mod keeping;
 mod op;
 
-/// A compiled script that is checked.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Checked {
-    pub(super) code: Vec<u8>,
-    /// Whether every sum and difference is, but those with a small constant: also of large integers.
-    pub(super) is_sure: bool,
-}
-
-/// Marks the arithmetic of a compiled script: all of it, or only what may leave 64 bits as long as no large integer
-/// comes. Then sums and differences outside loops are left as they are, unless the script makes large integers itself.
-/// And lets it be known what the script keeps.
+/// Has the arithmetic of a compiled script checked, and lets it be known what the script keeps.
 ///
 /// # Errors
 /// The code is not of the Lua that is built in, or assigns to what cannot be assigned to.
-pub(super) fn check(code: &[u8], is_all: bool) -> Result<Checked, String> {
+pub(super) fn check(code: &[u8]) -> Result<Vec<u8>, String> {
+    const TOO_LARGE: &str = "the script is too large";
     let mut main = dump::read(code).ok_or("the compiled script is not of the Lua that is built in")?;
-    let is_sure = is_all || arithmetic::makes_large(&main);
-    arithmetic::mark(&mut main, is_all, is_sure);
+    arithmetic::check(&mut main).ok_or(TOO_LARGE)?;
     keeping::keep(&mut main)?;
-    let code = dump::write(&main).ok_or("the script is too large")?;
-    Ok(Checked { code, is_sure })
+    dump::write(&main).ok_or_else(|| TOO_LARGE.to_owned())
 }
 
 /// The same code, changed as far as it lets be known what it keeps.
@@ -55,48 +44,99 @@ mod tests {
         Lua::new().load(text).set_name("=script").into_function().expect("a script").dump(false)
     }
 
-    fn checked(text: &str, is_all: bool) -> Checked {
-        check(&compiled(text), is_all).expect("the Lua that is built in")
+    /// The same code with its arithmetic checked, and nothing else.
+    fn with_sums(code: &[u8]) -> Vec<u8> {
+        let mut main = dump::read(code).expect("the Lua that is built in");
+        arithmetic::check(&mut main).expect("room");
+        dump::write(&main).expect("a script")
     }
 
-    /// Whether an operation is marked.
-    fn is_marked(text: &str, is_all: bool) -> bool {
-        checked(text, is_all).code != compiled(text)
-    }
-
-    #[test]
-    fn what_may_leave_64_bits_is_marked() {
-        for (body, if_all, otherwise) in [
-            ("return a + b", true, false),
-            ("return a - b", true, false),
-            ("return a + 1", true, false),
-            ("return a - 1000", true, false),
-            ("return a * b", true, true),
-            ("return a * 3", true, true),
-            ("return a / b", false, false),
-            ("return a .. b", false, false),
-            ("for i = 1, a do b = b + i end return b", true, true),
-            ("while a do b = b - a end", true, true),
-            ("return a + b, a * b", true, true),
-            ("return a + 4611686018427387904", true, true),
-        ] {
-            let text = format!("local function f(a, b) {body} end");
-            assert_eq!((is_marked(&text, true), is_marked(&text, false)), (if_all, otherwise), "{body}");
+    /// What a function of `a` and `b` with that body returns; an error is a text.
+    fn result(body: &str, a: &str, b: &str) -> String {
+        let lua = Lua::new();
+        let number = lua.create_table().expect("a table");
+        // As `arithmetic.lua`: what comes here has left 64 bits, is a product, or is no number.
+        let called = |event: &'static str| move |_: &Lua, _: mlua::MultiValue| Ok(event);
+        for event in ["add", "sub", "mul"] {
+            let function = lua.create_function(called(event)).expect("a function");
+            number.raw_set(format!("__{event}"), function).expect("set");
+        }
+        // What the script keeps is asked for by this one.
+        number
+            .raw_set("__mode", lua.create_function(|_, _: mlua::MultiValue| Ok(())).expect("a function"))
+            .expect("set");
+        lua.set_type_metatable::<mlua::Number>(Some(number.clone()));
+        let text = format!("local function f(a, b) {body} end return f({a}, {b})");
+        let code = with_sums(&compiled(&text));
+        let chunk = lua.load(&code[..]).set_mode(mlua::chunk::ChunkMode::Binary);
+        match chunk.eval::<mlua::Value>() {
+            Ok(value) => value.to_string().expect("a text"),
+            Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
         }
     }
 
     #[test]
-    fn only_a_script_that_makes_no_large_integers_is_left_with_sums() {
-        for (text, is_sure) in [
-            ("local a, b = ... return a + b", false),
-            ("local a, b = ... return a * 0.5 + b", false),
-            ("local a, b = ... return a * 5 + b", true),
-            ("local a, b = ... return a + b, math.maxinteger", true),
-            ("local a, b = ... return a + b, a << 2", true),
-            ("local a, b = ... return a + b, 4611686018427387904", true),
+    fn what_leaves_64_bits_goes_to_the_metamethod_and_nothing_else_does() {
+        const MAX: &str = "9223372036854775807";
+        const MIN: &str = "math.mininteger";
+        for (body, a, b, expected) in [
+            ("return a + b", "1", "2", "3"),
+            ("return a + b", "-1", "2", "1"),
+            ("return a + b", MAX, "0", MAX),
+            ("return a + b", MAX, "-1", "9223372036854775806"),
+            ("return a + b", MAX, "1", "add"),
+            ("return a + b", MIN, "-1", "add"),
+            ("return a + b", MIN, MIN, "add"),
+            ("return a - b", "1", "2", "-1"),
+            ("return a - b", MIN, "1", "sub"),
+            ("return a - b", "0", MIN, "sub"),
+            ("return a - b", "-1", MIN, MAX),
+            ("return a - b", MAX, "-1", "sub"),
+            ("return a + b", "0.5", "1", "1.5"),
+            ("return a + b", "2.0", "3.5", "5.5"),
+            ("return a + b", "2^63", "2.0^62", "13835058055282164000"),
+            ("return a - b", "1", "0.5", "0.5"),
+            ("return a + b", "1", "nil", "add"),
+            ("return a + b", "{}", "1", "add"),
+            ("return a + 1", MAX, "0", "add"),
+            ("return a + 1", "9223372036854775806", "0", MAX),
+            ("return 1 + a", MAX, "0", "add"),
+            ("return a - 1", MIN, "0", "sub"),
+            ("return a - 1", MAX, "0", "9223372036854775806"),
+            ("return a - -1", MAX, "0", "sub"),
+            ("return a + 1", "1.5", "0", "2.5"),
+            ("return a + 1", "nil", "0", "add"),
+            ("return a + 1000", "1", "0", "1001"),
+            ("return a + 1152921504606846975", "8070450532247928833", "0", "add"),
+            ("return a - 1152921504606846975", "-8070450532247928834", "0", "sub"),
+            ("return a - 1152921504606846975", "-8070450532247928833", "0", "-9223372036854775808"),
+            ("return a + 0.5", "1", "0", "1.5"),
+            ("return a * b", "2", "3", "mul"),
+            ("a = a + b a = a + b return a", "1", "2", "5"),
+            ("b = a + b return b", "1", "2", "3"),
+            ("for i = 1, 63 do a = a + a end return a", "1", "0", "add"),
+            ("for i = 1, 3 do a = a + 1 end return a", "1", "0", "4"),
+            ("local t = { a + b, a - b, [a + 2] = b } return t[1] .. t[2] .. #t", "1", "2", "3-13"),
+            ("if a + b > 2 then return a - b end return 'no'", "1", "2", "-1"),
+            ("while a < 10 do a = a + b end return a", "1", "4", "13"),
+            ("return (function(...) local x = ... return x + a end)(b, b)", "1", "2", "3"),
         ] {
-            assert_eq!(checked(text, false).is_sure, is_sure, "{text}");
-            assert!(checked(text, true).is_sure, "{text}");
+            assert_eq!(result(body, a, b), expected, "{body} of {a} and {b}");
         }
+    }
+
+    #[test]
+    fn a_function_without_room_is_checked_by_calls() {
+        let locals: Vec<String> = (0..197).map(|at| format!("l{at}")).collect();
+        let sums = (0..50).map(|at| format!("l{at}")).collect::<Vec<_>>().join(", ");
+        let body = format!("local {} = a return f2({sums}, a + b)", locals.join(", "));
+        let text = format!(
+            "local function f2(...) return (select(51, ...)) end local function f(a, b) {body} end return f(1, 2)"
+        );
+        let code = with_sums(&compiled(&text));
+        let lua = Lua::new();
+        let chunk = lua.load(&code[..]).set_mode(mlua::chunk::ChunkMode::Binary);
+        // Without a metamethod of numbers the operation fails.
+        assert!(chunk.eval::<i64>().is_err());
     }
 }

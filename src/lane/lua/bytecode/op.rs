@@ -21,19 +21,20 @@ pub(super) const ADDI: u32 = 21;
 pub(super) const ADDK: u32 = 22;
 pub(super) const SUBK: u32 = 23;
 pub(super) const MULK: u32 = 24;
-pub(super) const FIRST_BITS: u32 = 29;
-pub(super) const LAST_BITS_OF_CONSTANTS: u32 = 33;
 pub(super) const ADD: u32 = 34;
 pub(super) const SUB: u32 = 35;
 pub(super) const MUL: u32 = 36;
 pub(super) const BAND: u32 = 41;
-pub(super) const SHR: u32 = 45;
+pub(super) const BXOR: u32 = 43;
 /// Calls the metamethod C over A and B; its result goes where the instruction before says.
 pub(super) const MMBIN: u32 = 46;
 pub(super) const MMBINK: u32 = 48;
-pub(super) const BNOT: u32 = 50;
 pub(super) const JMP: u32 = 56;
 pub(super) const EQ: u32 = 57;
+/// Goes on with the jump behind it if A is less than B and k is set, else behind that jump.
+pub(super) const LT: u32 = 58;
+/// The same with a number in the place of B.
+pub(super) const LTI: u32 = 62;
 pub(super) const TEST: u32 = 66;
 pub(super) const TEST_LAST: u32 = 67;
 pub(super) const TAILCALL: u32 = 69;
@@ -50,6 +51,9 @@ pub(super) const EXTRAARG: u32 = 82;
 
 /// The metamethod that no operation of Lua calls on numbers or functions: `__mode`.
 pub(super) const MODE: u32 = 3;
+
+/// What stands for 0 where B or C is a number with a sign.
+pub(super) const SIGNED_ZERO: u32 = 127;
 
 /// The flag k.
 pub(super) const FLAG: u32 = 1 << 15;

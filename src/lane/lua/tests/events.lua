@@ -84,6 +84,38 @@ function tests.who_asks_for_a_field_that_cannot_be_read_is_told()
   end)
 end
 
+function tests.a_field_that_was_removed_stays_so()
+  local inner = open({
+    field = function(name)
+      return name == "large" and "its text" or 7
+    end,
+    all_fields = function()
+      return { here = 5, large = "its text", other = 7 }
+    end,
+  })
+  inner.define_projection({ "here", "large" })
+  inner.define_shape(1, { "here", "large" }, "ix")
+  local function event_of(remove)
+    local event = handled(inner, inner.shapes[1](string.pack("<i8i8i8", 1, 1, 5), 1))
+    remove(event)
+    return event
+  end
+  local function removed(event)
+    event.here, event.other = nil, 1
+    event.other = nil
+  end
+  local event = event_of(removed)
+  equal(event.here, nil)
+  equal(event.other, nil)
+  equal(event.large, "its text")
+  for _, whole in next, { inner.open_event, inner.whole_event } do
+    local fields = whole(event_of(removed))
+    equal(fields.here, nil)
+    equal(fields.other, nil)
+    equal(fields.large, "its text")
+  end
+end
+
 function tests.texts_begin_anew()
   local inner = open()
   inner.define_texts(string.pack("<s4s4", "a", "with \0"), 1)
