@@ -371,6 +371,18 @@ crate::both_stores! {
         }
     }
 
+    fn a_rollback_reads_no_event_and_misses_none() {
+        for late in ["error", "skip", "replay"] {
+            let project = project(late, "complete");
+            project.write("in/1.ndjson", lines(&[1, 2, 3]));
+            run(&project);
+            for to in ["2", "2", "0"] {
+                assert_eq!(warnings(&project, &["rollback", "pipeline.toml", "--to", to]), [""; 0], "{late}");
+            }
+            assert_eq!(run(&project)["events"], 3, "{late}");
+        }
+    }
+
     fn a_file_that_grows_before_it_is_rotated_is_known_again() {
         for late in ["error", "skip", "replay"] {
             let project = project(late, "complete");
