@@ -371,6 +371,36 @@ crate::both_stores! {
         }
     }
 
+    fn what_a_rollback_leaves_is_not_taken_for_gone() {
+        for is_by_hand in [true, false] {
+            let project = project("replay", "complete");
+            project.write("in/m.ndjson", lines(&[1, 2, 3, 4, 5, 6, 7, 8, 9]));
+            run(&project);
+            // What is read first of all lies behind what is left.
+            project.write("in/a.ndjson", line(6, "6a", 0) + &line(8, "8a", 0));
+            if is_by_hand {
+                run(&project);
+                assert_eq!(warnings(&project, &["rollback", "pipeline.toml", "--to", "5"]), [""; 0]);
+            } else {
+                // A replay that gets no further than to where it goes back.
+                project.write("handlers.lua", "function on_event(event) error(\"no\") end");
+                project.forebay(&["run", "pipeline.toml"]).ends_with(1);
+                project.write("handlers.lua", SCRIPT);
+            }
+            assert_eq!(handled(&project), "1 2 3 4 5", "{is_by_hand}");
+            run(&project);
+            assert_eq!(handled(&project), "1 2 3 4 5 6a 6 7 8a 8 9", "{is_by_hand}");
+            let gone = project.query("p.db", "SELECT events FROM forebay_source_files WHERE name = '(gone)'");
+            assert!(gone.iter().all(|row| row[0] == "0"), "{is_by_hand}: {gone:?}");
+            project.forebay(&["rollback", "pipeline.toml", "--to", "7"]).ok();
+            project.write("in/z.ndjson", line(4, "4z", 0));
+            run(&project);
+            assert_eq!(handled(&project), "1 2 3 4 4z 5 6a 6 7 8a 8 9", "{is_by_hand}");
+            run(&project);
+            assert_eq!(run(&project)["events"], 0, "{is_by_hand}");
+        }
+    }
+
     fn a_rollback_reads_no_event_and_misses_none() {
         for late in ["error", "skip", "replay"] {
             let project = project(late, "complete");
