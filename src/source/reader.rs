@@ -15,7 +15,7 @@ use super::allowed_regions::AllowedRegions;
 use super::block_chain::Chain;
 pub(crate) use super::comparison::CommittedSource;
 use super::comparison::{Comparison, Difference, Outcome};
-use super::digest::{EventDigest, Tally};
+use super::digest::Tally;
 use super::file_log::{FileLog, Gone};
 use super::forks::{Named, Verdict, branches_in_order, judge, may_be_late, too_deep, warn_before_all, warn_of_doubt};
 use super::order::{End, Late, Order};
@@ -116,9 +116,9 @@ impl Reader {
         };
         let has_hashes = chain.tip().is_some_and(|tip| tip.hash.is_some());
         let mut committed = plan.committed;
-        let stored = std::mem::take(&mut committed.files);
+        let (stored, tip) = (std::mem::take(&mut committed.files), committed.block);
         Self {
-            files: FileLog::new(source.files(), stored, has_hashes, plan.late),
+            files: FileLog::new(source.files(), stored, tip, has_hashes, plan.late),
             source,
             after: plan.after,
             until: plan.until,
@@ -387,7 +387,7 @@ impl Reader {
     }
 
     fn leave_out_line(&mut self, event: &SourceEvent) {
-        self.files.add_late(EventDigest::of_line(event));
+        self.files.add_late(event);
     }
 
     /// Everything from here on lies after what is committed: compares what was skipped. `event` is the first one that

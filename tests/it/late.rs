@@ -401,6 +401,41 @@ crate::both_stores! {
         }
     }
 
+    fn what_came_too_late_is_in_its_place_after_a_rollback() {
+        let project = project("skip", "complete");
+        project.write("in/1.ndjson", lines(&[1, 2, 3]));
+        run(&project);
+        project.write("in/2.ndjson", line(3, "3b", 0));
+        project.write("in/0.ndjson", line(1, "1b", 0) + &line(2, "2b", 0));
+        assert_eq!(run(&project)["late_skipped"], 3);
+        project.forebay(&["rollback", "pipeline.toml", "--to", "2"]).ok();
+        for _ in 0..2 {
+            run(&project);
+            assert_eq!(handled(&project), "1 2 3 3b");
+        }
+        project.forebay(&["rollback", "pipeline.toml", "--to", "0"]).ok();
+        std::fs::rename(project.path("in/0.ndjson"), project.path("in/00.ndjson")).expect("renamed");
+        run(&project);
+        assert_eq!(handled(&project), "1b 2b 2 3 3b");
+    }
+
+    fn the_name_of_a_file_that_is_gone_may_be_given_again_before_a_run_fails() {
+        let project = project("error", "complete");
+        project.write("pipeline.toml", std::fs::read_to_string(project.path("pipeline.toml")).expect("a file") + "[batch]\nevents = 1\n");
+        project.write("in/a.ndjson", lines(&[1]));
+        run(&project);
+        project.write("in/a.ndjson", lines(&[3]));
+        project.write("in/a.ndjson.1", lines(&[2]));
+        project.write("handlers.lua", format!("{SCRIPT}\nlocal as_before = on_event\nfunction on_event(event, ctx)\n  if event.id == \"3\" then error(\"no\") end\n  as_before(event, ctx)\nend\n"));
+        project.forebay(&["run", "pipeline.toml"]).ends_with(1);
+        assert_eq!(handled(&project), "1 2");
+        project.write("handlers.lua", SCRIPT);
+        for _ in 0..3 {
+            assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0]);
+        }
+        assert_eq!(handled(&project), "1 2 3");
+    }
+
     fn a_rollback_reads_no_event_and_misses_none() {
         for late in ["error", "skip", "replay"] {
             let project = project(late, "complete");

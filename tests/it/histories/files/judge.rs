@@ -371,7 +371,7 @@ impl<'a> View<'a> {
             (Part::PartsOfBlocks, self.has_parts()),
             (Part::Until, is_unsure(Part::Until)),
             (Part::Unsettled, is_unsure(Part::Unsettled)),
-            (Part::RenamedLate, self.plan.late == Late::Skip && self.has_renamed_late()),
+            (Part::RenamedLate, self.plan.late != Late::Error && self.has_renamed_late()),
             (Part::HashesOutOfOrder, self.form().hashes != Hashes::None && !self.is_sorted()),
             (Part::Headless, self.waits_across() || self.form().has_places && self.waits_within()),
         ];
