@@ -179,6 +179,7 @@ impl OpenBatch {
     pub(crate) fn drop_after(&mut self, to: BlockNo) {
         self.log.drop_after(to);
         self.files.retain(|file| file.last_block.is_none_or(|last| last <= to.get()));
+        self.files.iter_mut().for_each(SourceFile::reset_late);
     }
 
     /// Adds the events of a round.

@@ -171,6 +171,20 @@ pub struct SourceFile {
     pub content: SourceDigest,
 }
 
+impl SourceFile {
+    /// Takes in a rollback: what was left out may come in its place now, so the file is to be read again.
+    pub(crate) fn reset_late(&mut self) {
+        if self.late > 0 {
+            self.stamp.bytes = 0;
+        }
+    }
+
+    /// Whether a rollback came after lines of it were left out.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.late > 0 && self.stamp.bytes == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,6 +56,8 @@ pub(super) struct ReadFile {
     pub(super) known: Option<SourceFile>,
     /// It begins with a file that was stored.
     pub(super) begins_known: bool,
+    /// The last block of which it has a line, one that was left out too.
+    last_line_block: Option<i64>,
     /// A part of it was undone: what it holds is not what is committed.
     is_undone: bool,
 }
@@ -67,6 +69,8 @@ pub(super) struct FileLog {
     /// What earlier runs stored, by name.
     known: HashMap<String, SourceFile>,
     is_left_out: Vec<bool>,
+    /// The last committed block.
+    tip: Option<BlockNo>,
     is_replay: bool,
     origin: Option<Arc<str>>,
     last_at: Option<usize>,
@@ -94,7 +98,13 @@ pub(super) enum Gone {
 impl FileLog {
     /// The files as they are, and as they were stored. `has_forks`: the source may follow forks, whose abandoned branches
     /// only the reading shows: then files are left out up to the first that changed.
-    pub(super) fn new(stamps: Vec<FileStamp>, stored: Vec<SourceFile>, has_forks: bool, late: Late) -> Self {
+    pub(super) fn new(
+        stamps: Vec<FileStamp>,
+        stored: Vec<SourceFile>,
+        tip: Option<BlockNo>,
+        has_forks: bool,
+        late: Late,
+    ) -> Self {
         let known: HashMap<String, SourceFile> =
             stored.into_iter().map(|file| (file.stamp.name.clone(), file)).collect();
         let is_same = |file: &SourceFile, stamp: &FileStamp| {
@@ -109,7 +119,8 @@ impl FileLog {
             is_left_out[first..].fill(false);
         }
         let contents = Contents::new(known.values());
-        let mut log = Self { stamps, known, is_left_out, contents, is_replay: late == Late::Replay, ..Self::default() };
+        let is_replay = late == Late::Replay;
+        let mut log = Self { stamps, known, is_left_out, tip, contents, is_replay, ..Self::default() };
         let left_out: Vec<SourceFile> = log.left_out_files().map(|(_, file)| file.clone()).collect();
         for file in left_out {
             log.contents.hold(&file.stamp.name);
@@ -242,7 +253,8 @@ impl FileLog {
         let known = self.known.get(&stamp.name).cloned();
         let file = SourceFile { stamp: stamp.clone(), ..SourceFile::default() };
         self.contents.begin();
-        let read = ReadFile { file, first_line: event.line, known, begins_known: false, is_undone: false };
+        let first_line = event.line;
+        let read = ReadFile { file, first_line, known, begins_known: false, last_line_block: None, is_undone: false };
         self.current = Some((at, read));
     }
 
@@ -254,7 +266,8 @@ impl FileLog {
 
     /// Notes an event that counts.
     pub(super) fn add(&mut self, event: &SourceEvent, digest: EventDigest) {
-        let Some((_, ReadFile { file, begins_known, .. })) = &mut self.current else { return };
+        let Some((_, ReadFile { file, begins_known, last_line_block, .. })) = &mut self.current else { return };
+        *last_line_block = Some(event.block).max(*last_line_block);
         self.contents.add(digest.line);
         *begins_known |= self.contents.at_known().is_some();
         file.first_block.get_or_insert(event.block);
@@ -265,9 +278,10 @@ impl FileLog {
     }
 
     /// Notes an event that is left out.
-    pub(super) fn add_late(&mut self, line: u128) {
-        if let Some((_, ReadFile { file, begins_known, .. })) = &mut self.current {
-            self.contents.add(line);
+    pub(super) fn add_late(&mut self, event: &SourceEvent) {
+        if let Some((_, ReadFile { file, begins_known, last_line_block, .. })) = &mut self.current {
+            *last_line_block = Some(event.block).max(*last_line_block);
+            self.contents.add(EventDigest::of_line(event));
             *begins_known |= self.contents.at_known().is_some();
             file.late += 1;
         }
@@ -275,9 +289,10 @@ impl FileLog {
 
     /// Where the lines that were read of a file are those of one that was stored, what counted then counts of them.
     pub(super) fn take_known(&mut self) -> Option<Replaced> {
-        let (_, ReadFile { file, .. }) = self.current.as_mut()?;
+        let (_, ReadFile { file, last_line_block, .. }) = self.current.as_mut()?;
         let known = self.known.get(self.contents.at_known()?)?;
-        if self.is_replay && known.late > 0 {
+        let is_beyond = *last_line_block > self.tip.map(BlockNo::get);
+        if known.late > 0 && (self.is_replay || known.is_reset() && is_beyond) {
             return None;
         }
         let not_late = file.late.saturating_sub(known.late);
@@ -374,11 +389,14 @@ impl FileLog {
                 Gone::CountsElsewhere => kept.push(forgotten(file)),
             }
         }
+        let is_named =
+            |files: &[SourceFile], file: &SourceFile| files.iter().any(|other| other.stamp.name == file.stamp.name);
         let is_elsewhere = |file: &&SourceFile| {
-            let is_gone = || gone_files.iter().any(|gone| gone.stamp.name == file.stamp.name);
-            file.is_whole && !self.stamps.is_empty() && !self.has_name_of(file) && !is_gone()
+            let is_gone = gone_files.iter().any(|gone| gone.stamp.name == file.stamp.name);
+            file.is_whole && !self.stamps.is_empty() && !self.has_name_of(file) && !is_gone && !is_named(&kept, file)
         };
-        kept.extend(self.known.values().filter(is_elsewhere).map(forgotten));
+        let elsewhere: Vec<SourceFile> = self.known.values().filter(is_elsewhere).map(forgotten).collect();
+        kept.extend(elsewhere);
         let ended = std::mem::take(&mut self.ended).into_iter();
         kept.extend(ended.filter(|read| read.known.as_ref() != Some(&read.file)).map(|read| read.file));
         kept

@@ -15,7 +15,7 @@ use super::allowed_regions::AllowedRegions;
 use super::block_chain::Chain;
 pub(crate) use super::comparison::CommittedSource;
 use super::comparison::{Comparison, Difference, Outcome};
-use super::digest::{EventDigest, Tally};
+use super::digest::Tally;
 use super::file_log::{FileLog, Gone};
 use super::forks::{Named, Verdict, branches_in_order, judge, may_be_late, too_deep, warn_before_all, warn_of_doubt};
 use super::order::{End, Late, Order};
@@ -77,6 +77,8 @@ pub(crate) struct Reader {
     tally: Tally,
     files: FileLog,
     comparison: Comparison,
+    /// What no file that was read so far holds of what is committed: told when all were.
+    remainder: Option<SourceFile>,
     /// Late events of the source are put in their place.
     is_merged: bool,
     /// Why it is to be read in its order.
@@ -114,9 +116,9 @@ impl Reader {
         };
         let has_hashes = chain.tip().is_some_and(|tip| tip.hash.is_some());
         let mut committed = plan.committed;
-        let stored = std::mem::take(&mut committed.files);
+        let (stored, tip) = (std::mem::take(&mut committed.files), committed.block);
         Self {
-            files: FileLog::new(source.files(), stored, has_hashes, plan.late),
+            files: FileLog::new(source.files(), stored, tip, has_hashes, plan.late),
             source,
             after: plan.after,
             until: plan.until,
@@ -127,6 +129,7 @@ impl Reader {
             resume: Resume::new(plan.done, committed.progress.place, plan.depth),
             tally: Tally::default(),
             comparison: Comparison::new(committed, plan.depth),
+            remainder: None,
             is_merged: false,
             merged_since: None,
             is_compared: false,
@@ -194,7 +197,11 @@ impl Reader {
                 self.flush()?;
             }
             match self.source.next(&mut event)? {
-                Next::End => return self.end(false).map(|()| self.end == End::Open),
+                Next::End => {
+                    self.end(false)?;
+                    self.tell_remainder()?;
+                    return Ok(self.end == End::Open);
+                }
                 Next::Event if event.refused.is_some() && !self.has_block(&mut event)? => {}
                 Next::Event if self.until.is_some_and(|until| event.block > until.get()) => {
                     return self.end(true).map(|()| false);
@@ -380,7 +387,7 @@ impl Reader {
     }
 
     fn leave_out_line(&mut self, event: &SourceEvent) {
-        self.files.add_late(EventDigest::of_line(event));
+        self.files.add_late(event);
     }
 
     /// Everything from here on lies after what is committed: compares what was skipped. `event` is the first one that
@@ -453,14 +460,17 @@ impl Reader {
         let stored = self.files.stored().filter(|_| is_all && gone == Gone::Unknown);
         let left = stored.and_then(|stored| self.comparison.remainder(stored));
         let gone = if left.is_some() { Gone::Counts } else { gone };
-        let mut files = self.files.take_ended(gone);
-        if let Some(left) = left {
-            files.extend(self.files.remainder(left, self.comparison.blocks_before()));
-        }
+        let files = self.files.take_ended(gone);
+        self.remainder = left.and_then(|left| self.files.remainder(left, self.comparison.blocks_before()));
         if files.is_empty() && learned.is_none() {
             return Ok(());
         }
         self.tell(learned, files)
+    }
+
+    /// Tells what is committed beside what the files hold. A file behind might have held it, and asked for a replay.
+    fn tell_remainder(&mut self) -> Result<(), Stop> {
+        self.remainder.take().map_or(Ok(()), |left| self.tell(None, vec![left]))
     }
 
     /// Takes an event that lies after what is committed.
@@ -663,6 +673,8 @@ impl Reader {
         self.order.start_afresh();
         self.tally = Tally::default();
         self.files.undo();
+        let is_kept = self.comparison.committed().block.is_none_or(|tip| tip <= to);
+        self.remainder = self.remainder.take().filter(|_| is_kept);
         self.pages.send(FromReader::Rollback { to })
     }
 

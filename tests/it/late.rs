@@ -371,6 +371,83 @@ crate::both_stores! {
         }
     }
 
+    fn what_a_rollback_leaves_is_not_taken_for_gone() {
+        for is_by_hand in [true, false] {
+            let project = project("replay", "complete");
+            project.write("in/m.ndjson", lines(&[1, 2, 3, 4, 5, 6, 7, 8, 9]));
+            run(&project);
+            // What is read first of all lies behind what is left.
+            project.write("in/a.ndjson", line(6, "6a", 0) + &line(8, "8a", 0));
+            if is_by_hand {
+                run(&project);
+                assert_eq!(warnings(&project, &["rollback", "pipeline.toml", "--to", "5"]), [""; 0]);
+            } else {
+                // A replay that gets no further than to where it goes back.
+                project.write("handlers.lua", "function on_event(event) error(\"no\") end");
+                project.forebay(&["run", "pipeline.toml"]).ends_with(1);
+                project.write("handlers.lua", SCRIPT);
+            }
+            assert_eq!(handled(&project), "1 2 3 4 5", "{is_by_hand}");
+            run(&project);
+            assert_eq!(handled(&project), "1 2 3 4 5 6a 6 7 8a 8 9", "{is_by_hand}");
+            let gone = project.query("p.db", "SELECT events FROM forebay_source_files WHERE name = '(gone)'");
+            assert!(gone.iter().all(|row| row[0] == "0"), "{is_by_hand}: {gone:?}");
+            project.forebay(&["rollback", "pipeline.toml", "--to", "7"]).ok();
+            project.write("in/z.ndjson", line(4, "4z", 0));
+            run(&project);
+            assert_eq!(handled(&project), "1 2 3 4 4z 5 6a 6 7 8a 8 9", "{is_by_hand}");
+            run(&project);
+            assert_eq!(run(&project)["events"], 0, "{is_by_hand}");
+        }
+    }
+
+    fn what_came_too_late_is_in_its_place_after_a_rollback() {
+        let project = project("skip", "complete");
+        project.write("in/1.ndjson", lines(&[1, 2, 3]));
+        run(&project);
+        project.write("in/2.ndjson", line(3, "3b", 0));
+        project.write("in/0.ndjson", line(1, "1b", 0) + &line(2, "2b", 0));
+        assert_eq!(run(&project)["late_skipped"], 3);
+        project.forebay(&["rollback", "pipeline.toml", "--to", "2"]).ok();
+        for _ in 0..2 {
+            run(&project);
+            assert_eq!(handled(&project), "1 2 3 3b");
+        }
+        project.forebay(&["rollback", "pipeline.toml", "--to", "0"]).ok();
+        std::fs::rename(project.path("in/0.ndjson"), project.path("in/00.ndjson")).expect("renamed");
+        run(&project);
+        assert_eq!(handled(&project), "1b 2b 2 3 3b");
+    }
+
+    fn the_name_of_a_file_that_is_gone_may_be_given_again_before_a_run_fails() {
+        let project = project("error", "complete");
+        project.write("pipeline.toml", std::fs::read_to_string(project.path("pipeline.toml")).expect("a file") + "[batch]\nevents = 1\n");
+        project.write("in/a.ndjson", lines(&[1]));
+        run(&project);
+        project.write("in/a.ndjson", lines(&[3]));
+        project.write("in/a.ndjson.1", lines(&[2]));
+        project.write("handlers.lua", format!("{SCRIPT}\nlocal as_before = on_event\nfunction on_event(event, ctx)\n  if event.id == \"3\" then error(\"no\") end\n  as_before(event, ctx)\nend\n"));
+        project.forebay(&["run", "pipeline.toml"]).ends_with(1);
+        assert_eq!(handled(&project), "1 2");
+        project.write("handlers.lua", SCRIPT);
+        for _ in 0..3 {
+            assert_eq!(warnings(&project, &["run", "pipeline.toml"]), [""; 0]);
+        }
+        assert_eq!(handled(&project), "1 2 3");
+    }
+
+    fn a_rollback_reads_no_event_and_misses_none() {
+        for late in ["error", "skip", "replay"] {
+            let project = project(late, "complete");
+            project.write("in/1.ndjson", lines(&[1, 2, 3]));
+            run(&project);
+            for to in ["2", "2", "0"] {
+                assert_eq!(warnings(&project, &["rollback", "pipeline.toml", "--to", to]), [""; 0], "{late}");
+            }
+            assert_eq!(run(&project)["events"], 3, "{late}");
+        }
+    }
+
     fn a_file_that_grows_before_it_is_rotated_is_known_again() {
         for late in ["error", "skip", "replay"] {
             let project = project(late, "complete");

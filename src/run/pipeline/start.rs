@@ -74,7 +74,7 @@ impl Pipeline {
         };
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
-        let reading = StartReading::new(checkpoint, stored.window, stored.source, stored.quarantined);
+        let reading = StartReading::new(rollback, checkpoint, stored.window, stored.source, stored.quarantined);
         let pages = self.start_reader(source, reading, &stored.regions, &shared)?;
         // A rollback is finished all the same.
         let stop = rollback.is_none().then(|| self.stop.flag());
@@ -272,7 +272,17 @@ pub(super) struct StartReading {
 }
 
 impl StartReading {
-    fn new(checkpoint: Checkpoint, window: Window, committed: CommittedSource, quarantined: u64) -> Self {
+    fn new(
+        rollback: Option<i64>,
+        checkpoint: Checkpoint,
+        window: Window,
+        committed: CommittedSource,
+        quarantined: u64,
+    ) -> Self {
+        if rollback.is_some() {
+            // It reads nothing that could be compared.
+            return Self::default();
+        }
         // If nothing else is committed, there is no event that has a block.
         let has_only_refused = checkpoint.blocks == 1 && checkpoint.events == quarantined;
         Self { checkpoint, window, committed, has_only_refused }

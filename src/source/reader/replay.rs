@@ -95,6 +95,7 @@ impl Reader {
 
     /// The source begins again.
     fn start_again(&mut self) {
+        self.remainder = None;
         self.order.start_afresh();
         self.tally = Tally::default();
         self.followed = Followed::default();

@@ -394,13 +394,16 @@ impl Statement {
         ));
     }
 
-    /// Files of the source; of files that a rollback reaches into nothing is known any more but their names.
+    /// Files of the source; of files that a rollback reaches into nothing is known any more but their names, and those of
+    /// which lines were left out are to be read again.
     fn source_files(&mut self, batch: &SealedBatch) {
         if let Some(undone) = &batch.undone {
             let to = self.param(undone.to, Type::INT8);
             self.add(&format!(
-                ", files_undone AS (UPDATE forebay.source_files SET is_whole = false
-                   WHERE {GATE} AND pipeline = $1 AND last_block > {to})"
+                ", files_undone AS (UPDATE forebay.source_files SET
+                   is_whole = is_whole AND NOT coalesce(last_block > {to}, false),
+                   bytes = CASE WHEN late > 0 THEN 0 ELSE bytes END
+                   WHERE {GATE} AND pipeline = $1 AND (last_block > {to} OR late > 0))"
             ));
         }
         if !batch.files.is_empty() {

@@ -72,13 +72,16 @@ pub(super) fn files(connection: &Connection, pipeline: &str) -> rusqlite::Result
     rows.collect()
 }
 
-/// Writes the files of a batch; of files that a rollback reaches into nothing is known any more but their names.
+/// Writes the files of a batch; of files that a rollback reaches into nothing is known any more but their names, and those
+/// of which lines were left out are to be read again.
 pub(super) fn write_files(transaction: &Transaction<'_>, pipeline: &str, batch: &SealedBatch) -> rusqlite::Result<()> {
     if let Some(undone) = &batch.undone {
         transaction.execute(
             "UPDATE forebay_source_files SET is_whole = 0 WHERE pipeline = ?1 AND last_block > ?2",
             (pipeline, undone.to),
         )?;
+        transaction
+            .execute("UPDATE forebay_source_files SET bytes = 0 WHERE pipeline = ?1 AND late > 0", [pipeline])?;
     }
     for file in &batch.files {
         let SourceFile { stamp, .. } = file;

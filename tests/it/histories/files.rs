@@ -28,7 +28,7 @@ use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline, 
 use proptest::test_runner::TestCaseError;
 
 use self::folder::{Disk, Folder, Hashes, Line};
-use self::judge::{Asked, Ledger, Stored, View, find};
+use self::judge::{Asked, Ledger, Stored, View, find, stored_of};
 use self::parts::Part;
 use self::steps::{FilesPlan, Scope, Step, World, files_plan};
 use self::watched::{Said, Watched, listen};
@@ -94,7 +94,7 @@ impl Life<'_> {
     fn run_over(&mut self, asked: Asked) -> Ended {
         self.disk.write(&self.world.folder, self.plan.form, self.path);
         let (said, read) = (Said::default(), Arc::<AtomicU64>::default());
-        let report = self.pipeline(asked, &said, &read);
+        let report = self.run_pipeline(asked, &said, &read);
         listen(&Arc::new(Mutex::new(Vec::new())));
         let said = std::mem::take(&mut *said.lock().expect("what was said"));
         let is_store = report.as_ref().is_err_and(|(_, is_store)| *is_store);
@@ -109,10 +109,21 @@ impl Life<'_> {
         Ended { report, is_store, said, bytes: read.load(Ordering::Relaxed) }
     }
 
-    fn pipeline(&self, asked: Asked, said: &Said, read: &Arc<AtomicU64>) -> Result<Report, (String, bool)> {
-        let plan = self.plan;
-        let source = Watched::open(self.path, &self.world.folder, plan.form, said, read);
+    fn run_pipeline(&self, asked: Asked, said: &Said, read: &Arc<AtomicU64>) -> Result<Report, (String, bool)> {
+        let source = Watched::open(self.path, &self.world.folder, self.plan.form, said, read);
         let source = source.map_err(|error| (error.to_string(), false))?;
+        let mut pipeline = self.pipeline(asked.fails).source(source);
+        if let Some(until) = asked.until {
+            pipeline = pipeline.until(until);
+        }
+        pipeline.run().map_err(|error| {
+            let is_store = matches!(error.kind(), forebay::ErrorKind::Store);
+            (error.to_string(), is_store)
+        })
+    }
+
+    fn pipeline(&self, fails: Option<(u8, bool)>) -> Pipeline {
+        let plan = self.plan;
         let batch = BatchConfig::default().with_events(plan.batch_events);
         let memory_bytes = if plan.evicts { 1 } else { 64 << 20 };
         let batch = batch.and_then(|batch| batch.with_memory_bytes(memory_bytes)).expect("a batch");
@@ -121,16 +132,26 @@ impl Life<'_> {
         let store = store.with_ttl(Duration::from_secs(86_400)).expect("a plan");
         let url = StoreUrl::parse(&self.place.url, Path::new("")).expect("an address");
         let inner = store::open(&url, store).expect("the store");
-        let pipeline = Pipeline::new("hist", Log).expect("a pipeline").store(Failing { inner, left: asked.fails });
+        let pipeline = Pipeline::new("hist", Log).expect("a pipeline").store(Failing { inner, left: fails });
         let pipeline = pipeline.batch(batch).rollback_depth(plan.depth).errors(ErrorsConfig::quarantine(1_000_000));
-        let mut pipeline = pipeline.late(plan.late).end(plan.end).source(source);
-        if let Some(until) = asked.until {
-            pipeline = pipeline.until(until);
+        pipeline.late(plan.late).end(plan.end)
+    }
+
+    /// Rolls back by hand, where that can be done.
+    fn roll_back(&mut self, back: u8) -> Result<(), TestCaseError> {
+        let Some(to) = self.ledger.block_before(self.plan, back) else { return Ok(()) };
+        self.story.push(format!("  rollback to {to}"));
+        if let Err(error) = self.pipeline(None).rollback(to) {
+            return Err(self.fault(&format!("a rollback failed: {error}")));
         }
-        pipeline.run().map_err(|error| {
-            let is_store = matches!(error.kind(), forebay::ErrorKind::Store);
-            (error.to_string(), is_store)
-        })
+        let (stored, bad) = self.stored();
+        let is_known = bad.is_subset(&self.ledger.bad);
+        self.ledger.go_back(to, bad);
+        self.world.committed = self.ledger.tip().unwrap_or(0);
+        if !is_known || stored != stored_of(&self.ledger.lines, &self.ledger.bad) {
+            return Err(self.fault(&format!("a rollback has left {stored:?}")));
+        }
+        Ok(())
     }
 
     /// What the store holds, and of that the lines that are no events.
@@ -326,6 +347,10 @@ fn live(plan: &FilesPlan, place: &Place) -> Result<(), TestCaseError> {
                 Asked { until: until.filter(|until| life.ledger.tip().is_none_or(|tip| *until >= tip)), fails: None }
             }
             Step::Fail(at, is_after) => Asked { until: None, fails: Some((*at, *is_after)) },
+            Step::Back(back) => {
+                life.roll_back(*back)?;
+                continue;
+            }
             other => {
                 let before = life.world.folder.clone();
                 if life.world.apply(plan, other).is_some() {

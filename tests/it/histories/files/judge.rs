@@ -64,6 +64,23 @@ impl Ledger {
         self.names.iter().any(|(id, held)| is_gone(id) && held.keys().any(|name| names.contains_key(name)))
     }
 
+    /// The block to which so many committed blocks are taken back; none if that cannot be done.
+    pub fn block_before(&self, plan: &FilesPlan, back: u8) -> Option<i64> {
+        let blocks: BTreeSet<i64> = self.lines.iter().map(|line| line.block).collect();
+        let to = blocks.iter().nth_back(usize::from(back) - 1)? - 1;
+        (plan.depth > 0 && self.floor.is_none_or(|floor| to >= floor)).then_some(to)
+    }
+
+    /// After a rollback, which has left these lines that are no events. Files that it reached into are not known any more.
+    pub fn go_back(&mut self, to: i64, bad: BTreeSet<u64>) {
+        let gone = self.lines.iter().filter(|line| line.block > to).map(|line| line.n);
+        let gone: BTreeSet<u64> = gone.chain(self.bad.difference(&bad).copied()).collect();
+        self.lines.retain(|line| line.block <= to);
+        self.bad = bad;
+        self.whole.retain(|_, lines| lines.is_disjoint(&gone));
+        self.told.retain(|n| !gone.contains(n));
+    }
+
     /// After a run that ended well: what can be gone back to, and which files are settled.
     pub fn settle(&mut self, plan: &FilesPlan, folder: &Folder, until: Option<i64>) {
         let is_read = |line: &&Line| until.is_none_or(|until| line.block <= until);
@@ -354,7 +371,7 @@ impl<'a> View<'a> {
             (Part::PartsOfBlocks, self.has_parts()),
             (Part::Until, is_unsure(Part::Until)),
             (Part::Unsettled, is_unsure(Part::Unsettled)),
-            (Part::RenamedLate, self.plan.late == Late::Skip && self.has_renamed_late()),
+            (Part::RenamedLate, self.plan.late != Late::Error && self.has_renamed_late()),
             (Part::HashesOutOfOrder, self.form().hashes != Hashes::None && !self.is_sorted()),
             (Part::Headless, self.waits_across() || self.form().has_places && self.waits_within()),
         ];

@@ -58,6 +58,8 @@ pub enum Step {
     Run(Option<u8>),
     /// A run of which that commit fails; before it is durable, or after.
     Fail(u8, bool),
+    /// A rollback by hand, so many committed blocks back.
+    Back(u8),
 }
 
 /// What histories may hold.
@@ -148,6 +150,7 @@ fn running() -> impl Strategy<Value = Step> {
         8 => Just(Step::Run(None)),
         1 => (0..3u8).prop_map(|back| Step::Run(Some(back))),
         2 => (0..4u8, any::<bool>()).prop_map(|(at, after)| Step::Fail(at, after)),
+        2 => (1..5u8).prop_map(Step::Back),
     ]
 }
 
@@ -369,7 +372,7 @@ impl World {
                 line.kind = Kind::NoRegion;
                 self.grow(plan, vec![line]);
             }
-            Step::Run(_) | Step::Fail(..) => return None,
+            Step::Run(_) | Step::Fail(..) | Step::Back(_) => return None,
             other => self.rearrange(plan, other)?,
         }
         Some(())
