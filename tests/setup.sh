@@ -2,8 +2,8 @@
 # What building needs beside Rust: a C compiler with the headers of the C library (gcc, libc6-dev), for the embedded
 # SQLite, Lua and zstd, and for the cryptography of TLS; and make, for the allocator. No C++ compiler. With the argument
 # "test" also what the tests need: the programs of a PostgreSQL server (postgresql), of PgBouncer (pgbouncer) and of
-# Redis (redis-server), and a shell. The tests run servers of their own; the system's are neither started nor touched.
-# With "check" what the lints of Lua need (lua-check).
+# Redis (redis-server), a shell, and Python for one example (python3-minimal). The tests run servers of their own; the
+# system's are neither started nor touched. With "check" what the lints of Lua need (lua-check).
 set -eu
 
 if command -v cargo >/dev/null 2>&1; then :; else
@@ -24,6 +24,7 @@ if [ "${1:-}" = test ]; then
     [ -n "$has_postgres" ] || missing="$missing postgresql"
     command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
     command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+    command -v python3 >/dev/null 2>&1 || missing="$missing python3-minimal"
 fi
 if [ "${1:-}" = check ]; then
     command -v luacheck >/dev/null 2>&1 || missing="$missing lua-check"
@@ -53,6 +54,6 @@ if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     fi
 else
     echo "not found here: $missing (names of Debian packages; elsewhere: a C compiler called cc, make," >&2
-    echo "PostgreSQL's server programs initdb, pg_ctl and postgres, pgbouncer, redis-server). Install them, then run this again." >&2
+    echo "PostgreSQL's server programs initdb, pg_ctl and postgres, pgbouncer, redis-server, Python). Install them, then run this again." >&2
     exit 1
 fi

@@ -90,6 +90,8 @@ mod script_guards;
 mod scripts;
 /// A cron job that computes one document a region, whole.
 mod seed;
+/// The example of such a job, read as its readers read.
+mod seed_example;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.
 mod snapshot_policy;
 /// When snapshots are made, what counts as a change, how they are read back.
