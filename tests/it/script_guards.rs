@@ -193,6 +193,64 @@ fn a_dry_run_is_not_seen_by_what_catches_errors() {
     }
 }
 
+/// The last event is run dry while the one before it waits for a row, and sees the step of the second.
+#[test]
+fn a_dry_run_ends_that_would_not_end_by_itself() {
+    let cases = [
+        ("a loop", "while n < 10 do n = n + x.v end"),
+        ("a text", "local s = \"x\" while #s * x.v < 10 do s = s .. s end"),
+        ("a long text", "local s = \"x\" while #s * x.v < 10 do s = (\"x\"):rep(10 + 1000000000 * (1 - x.v)) end"),
+        ("tables", "local list = {} while #list * x.v < 10 do list[#list + 1] = { n } end"),
+        ("caught", "local ok while not ok do ok = pcall(function() while n < 10 do n = n + x.v end end) end"),
+        ("caught at length", "while n < 10 do pcall(error) pcall(function() n = n + x.v end) end"),
+        (
+            "memory that is caught",
+            "local list = {} while n < 10 do pcall(function() list[#list + 1] = { n } n = n + x.v end) end",
+        ),
+        ("reads", "while n < 10 do n = n + ctx.t:get(\"step\").v end"),
+        ("writes", "while n < 10 do ctx.u:set(\"n\", { v = n }) n = ctx.u:get(\"n\").v + x.v end"),
+        ("exact numbers", "local m = numeric(0) while m < 10 do m = m + x.v end"),
+        ("JSON", "while n < 10 do ctx.t:set(\"list\", { j = { n, { n } } }) n = n + x.v end"),
+        ("a callback", "(\"x\"):rep(100):gsub(\"x\", function() while n < 10 do n = n + x.v end end)"),
+        (
+            "a metamethod",
+            "local t = setmetatable({}, { __index = function() return x.v end }) while n < 10 do n = n + t.x end",
+        ),
+        ("an order", "table.sort({ 3, 1, 2 }, function(a, b) while n < 10 do n = n + x.v end return a < b end)"),
+    ];
+    let lines: String =
+        (1..=4).map(|i| format!("{{\"block\":{i},\"region\":\"a\",\"id\":\"x\",\"i\":{i}}}\n")).collect();
+    for puts_aside in ["", "[errors]\non_event = \"quarantine\"\n"] {
+        // Much less than what the dry run may take.
+        let pipeline = pipeline(puts_aside).replace("timeout = \"60s\"", "timeout = \"2s\"");
+        assert_none(cases.iter().map(|(name, body)| {
+            let script = format!(
+                "function on_event(e, ctx)
+  if e.i == 1 then ctx.u:set(\"goal\", {{ v = 10 }})
+  elseif e.i == 2 then ctx.t:set(\"step\", {{ v = 0 }})
+  elseif e.i == 3 then
+    ctx.t:set(\"at\", {{ v = ctx.u:get(\"goal\").v }})
+    ctx.t:set(\"step\", {{ v = 1 }})
+  else
+    local x, n = ctx.t:get(\"step\"), 0
+    {body}
+    ctx.t:set(\"end\", {{ v = x.v }})
+  end
+end
+"
+            );
+            let whole = Project::with(&pipeline, &script, &lines);
+            let complaint_of_one = complaint(name, &whole.forebay(&RUN), 0, &[]);
+            let pieces = Project::with(&pipeline, &script, &lines);
+            pieces.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+            let complaint_of_many = complaint(name, &pieces.forebay(&RUN), 0, &[]);
+            let rows = |project: &Project| [STATE, OTHERS].map(|sql| project.query("p.db", sql));
+            assert_eq!(rows(&pieces), rows(&whole), "{name}");
+            complaint_of_one.or(complaint_of_many)
+        }));
+    }
+}
+
 #[test]
 fn memory_and_stack_that_are_used_up_are_not_caught() {
     let fill = "local t = {} for i = 1, 1e9 do t[i] = (\"x\"):rep(1e5) .. i end";
