@@ -351,6 +351,45 @@ fn messages_are_bounded() {
     assert!(outcome.stderr().len() < 6000, "{} bytes", outcome.stderr().len());
 }
 
+/// Tables lie in another order in each process, and a script may keep what an error says.
+#[test]
+fn an_error_says_the_same_in_each_process() {
+    let script = "local kept = {} first, other = kept, kept
+function on_event(e, ctx)
+  local t, number = ctx.t, numeric(1)
+  local function names() return { foo = 1, bar = 2, baz = 3, qux = 4, [e.id] = 5, [7] = nil } end
+  local said = {}
+  for _, use in ipairs {
+    function() t:set(\"x\", names()) end, function() t:add(\"x\", names()) end, function() t:max(\"x\", names()) end,
+    function() t:min(\"x\", names()) end, function() t:find(names()) end, function() t:count(names()) end,
+    function() t:set(\"x\", { j = { [4] = 1, [2] = 2, [70] = 3, [9] = 4, [-5] = 5, [true] = 1, [0.5] = 1, k = 1 } }) end,
+    function() t:set(\"x\", { j = { [true] = 1, [0.5] = 1, [{}] = 1, [print] = 1, [\"\\255\"] = 1 } }) end,
+    function() kept.x = 1 end, function() string.format(\"%.99999f\", number) end,
+  } do
+    local ok, failure = pcall(use)
+    assert(not ok)
+    said[#said + 1] = failure
+  end
+  t:set(e.id, { s = table.concat(said, \"\\n\") })
+end
+";
+    let expected = "handlers.lua:7: t:set: there is no column \"bar\"
+handlers.lua:7: t:add: there is no column \"bar\"
+handlers.lua:7: t:max: there is no column \"bar\"
+handlers.lua:8: t:min: there is no column \"bar\"
+handlers.lua:8: t:find: unknown key \"bar\"; expected where, order, limit
+handlers.lua:8: t:count: unknown key \"bar\"; expected where
+handlers.lua:9: t.j: a table with the number -5 among its keys is neither a list (1 to n) nor an object (texts); make the keys texts
+handlers.lua:10: t.j: a boolean as a key has no form in JSON
+handlers.lua:11: first is read-only once the script is loaded; keep state in entities, or make the table in the call in: function() kept.x = 1 end, function() string.format(\"%.99999f\", number) end,
+handlers.lua:11: invalid conversion specification: '%.99999f'";
+    for _ in 0..8 {
+        let project = Project::with(&pipeline(""), script, &events(1, &["a"], 2));
+        project.forebay(&RUN).ok();
+        assert_eq!(project.query("p.db", "SELECT s FROM t"), [[expected]]);
+    }
+}
+
 /// Functions of the library are called from files of ours, and say the script's line all the same.
 #[test]
 fn errors_of_the_library_name_the_scripts_line() {
