@@ -51,6 +51,10 @@ pub const CHUNK_EVENTS_MAX: usize = 1024;
 /// Events in one dry run, behind a call that misses a row, to learn which rows will be missed next.
 pub const DRY_EVENTS_MAX: usize = 1024;
 
+/// How long the dry runs behind one call may take. It is less than asking the store many times takes, and far more than
+/// handlers need: where it is used up, an event sees rows that in its order it would not, and may go on for ever.
+pub const DRY_TIME_MAX: Duration = Duration::from_millis(100);
+
 /// A region's table of up to this many rows is loaded whole at the first miss, so that later misses are answered
 /// without asking the store.
 pub const WHOLE_REGION_ROWS_MAX: usize = 1000;

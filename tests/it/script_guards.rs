@@ -193,6 +193,64 @@ fn a_dry_run_is_not_seen_by_what_catches_errors() {
     }
 }
 
+/// The last event is run dry while the one before it waits for a row, and sees the step of the second.
+#[test]
+fn a_dry_run_ends_that_would_not_end_by_itself() {
+    let cases = [
+        ("a loop", "while n < 10 do n = n + x.v end"),
+        ("a text", "local s = \"x\" while #s * x.v < 10 do s = s .. s end"),
+        ("a long text", "local s = \"x\" while #s * x.v < 10 do s = (\"x\"):rep(10 + 1000000000 * (1 - x.v)) end"),
+        ("tables", "local list = {} while #list * x.v < 10 do list[#list + 1] = { n } end"),
+        ("caught", "local ok while not ok do ok = pcall(function() while n < 10 do n = n + x.v end end) end"),
+        ("caught at length", "while n < 10 do pcall(error) pcall(function() n = n + x.v end) end"),
+        (
+            "memory that is caught",
+            "local list = {} while n < 10 do pcall(function() list[#list + 1] = { n } n = n + x.v end) end",
+        ),
+        ("reads", "while n < 10 do n = n + ctx.t:get(\"step\").v end"),
+        ("writes", "while n < 10 do ctx.u:set(\"n\", { v = n }) n = ctx.u:get(\"n\").v + x.v end"),
+        ("exact numbers", "local m = numeric(0) while m < 10 do m = m + x.v end"),
+        ("JSON", "while n < 10 do ctx.t:set(\"list\", { j = { n, { n } } }) n = n + x.v end"),
+        ("a callback", "(\"x\"):rep(100):gsub(\"x\", function() while n < 10 do n = n + x.v end end)"),
+        (
+            "a metamethod",
+            "local t = setmetatable({}, { __index = function() return x.v end }) while n < 10 do n = n + t.x end",
+        ),
+        ("an order", "table.sort({ 3, 1, 2 }, function(a, b) while n < 10 do n = n + x.v end return a < b end)"),
+    ];
+    let lines: String =
+        (1..=4).map(|i| format!("{{\"block\":{i},\"region\":\"a\",\"id\":\"x\",\"i\":{i}}}\n")).collect();
+    for puts_aside in ["", "[errors]\non_event = \"quarantine\"\n"] {
+        // Much less than what the dry run may take.
+        let pipeline = pipeline(puts_aside).replace("timeout = \"60s\"", "timeout = \"2s\"");
+        assert_none(cases.iter().map(|(name, body)| {
+            let script = format!(
+                "function on_event(e, ctx)
+  if e.i == 1 then ctx.u:set(\"goal\", {{ v = 10 }})
+  elseif e.i == 2 then ctx.t:set(\"step\", {{ v = 0 }})
+  elseif e.i == 3 then
+    ctx.t:set(\"at\", {{ v = ctx.u:get(\"goal\").v }})
+    ctx.t:set(\"step\", {{ v = 1 }})
+  else
+    local x, n = ctx.t:get(\"step\"), 0
+    {body}
+    ctx.t:set(\"end\", {{ v = x.v }})
+  end
+end
+"
+            );
+            let whole = Project::with(&pipeline, &script, &lines);
+            let complaint_of_one = complaint(name, &whole.forebay(&RUN), 0, &[]);
+            let pieces = Project::with(&pipeline, &script, &lines);
+            pieces.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+            let complaint_of_many = complaint(name, &pieces.forebay(&RUN), 0, &[]);
+            let rows = |project: &Project| [STATE, OTHERS].map(|sql| project.query("p.db", sql));
+            assert_eq!(rows(&pieces), rows(&whole), "{name}");
+            complaint_of_one.or(complaint_of_many)
+        }));
+    }
+}
+
 #[test]
 fn memory_and_stack_that_are_used_up_are_not_caught() {
     let fill = "local t = {} for i = 1, 1e9 do t[i] = (\"x\"):rep(1e5) .. i end";
@@ -291,6 +349,45 @@ fn messages_are_bounded() {
     let script = "error((\"x\"):rep(2e6))\nfunction on_event() end\n";
     let outcome = Project::with(&pipeline(""), script, "").forebay(&RUN);
     assert!(outcome.stderr().len() < 6000, "{} bytes", outcome.stderr().len());
+}
+
+/// Tables lie in another order in each process, and a script may keep what an error says.
+#[test]
+fn an_error_says_the_same_in_each_process() {
+    let script = "local kept = {} first, other = kept, kept
+function on_event(e, ctx)
+  local t, number = ctx.t, numeric(1)
+  local function names() return { foo = 1, bar = 2, baz = 3, qux = 4, [e.id] = 5, [7] = nil } end
+  local said = {}
+  for _, use in ipairs {
+    function() t:set(\"x\", names()) end, function() t:add(\"x\", names()) end, function() t:max(\"x\", names()) end,
+    function() t:min(\"x\", names()) end, function() t:find(names()) end, function() t:count(names()) end,
+    function() t:set(\"x\", { j = { [4] = 1, [2] = 2, [70] = 3, [9] = 4, [-5] = 5, [true] = 1, [0.5] = 1, k = 1 } }) end,
+    function() t:set(\"x\", { j = { [true] = 1, [0.5] = 1, [{}] = 1, [print] = 1, [\"\\255\"] = 1 } }) end,
+    function() kept.x = 1 end, function() string.format(\"%.99999f\", number) end,
+  } do
+    local ok, failure = pcall(use)
+    assert(not ok)
+    said[#said + 1] = failure
+  end
+  t:set(e.id, { s = table.concat(said, \"\\n\") })
+end
+";
+    let expected = "handlers.lua:7: t:set: there is no column \"bar\"
+handlers.lua:7: t:add: there is no column \"bar\"
+handlers.lua:7: t:max: there is no column \"bar\"
+handlers.lua:8: t:min: there is no column \"bar\"
+handlers.lua:8: t:find: unknown key \"bar\"; expected where, order, limit
+handlers.lua:8: t:count: unknown key \"bar\"; expected where
+handlers.lua:9: t.j: a table with the number -5 among its keys is neither a list (1 to n) nor an object (texts); make the keys texts
+handlers.lua:10: t.j: a boolean as a key has no form in JSON
+handlers.lua:11: first is read-only once the script is loaded; keep state in entities, or make the table in the call in: function() kept.x = 1 end, function() string.format(\"%.99999f\", number) end,
+handlers.lua:11: invalid conversion specification: '%.99999f'";
+    for _ in 0..8 {
+        let project = Project::with(&pipeline(""), script, &events(1, &["a"], 2));
+        project.forebay(&RUN).ok();
+        assert_eq!(project.query("p.db", "SELECT s FROM t"), [[expected]]);
+    }
 }
 
 /// Functions of the library are called from files of ours, and say the script's line all the same.

@@ -10,7 +10,7 @@ local key_of, is_key, no_entity = inner.key_of, inner.is_key, inner.no_entity
 local mark, note_row, note_new = inner.mark, inner.note_row, inner.note_new
 local note_dry, dry_cells, leave, enter = inner.note_dry, inner.dry_cells, inner.leave, inner.enter
 local compile, is_earlier = inner.compile, inner.is_earlier
-local puts_aside, log_write = inner.puts_aside, inner.log_write
+local puts_aside, log_write, first_odd = inner.puts_aside, inner.log_write, inner.first_odd
 
 local setmeta, rawget, type = setmetatable, rawget, type
 local rawmeta, rawequal, next, ipairs = getmetatable, rawequal, next, ipairs
@@ -21,9 +21,14 @@ local numeric_meta, hints, text_of, template = numbers.meta, numbers.hints, numb
 -- all of it is known to be right.
 local places, values = {}, {}
 
--- A name in a change that is no column for it. A row of `find` carries its id.
+-- A name in a change that is no column for it. A row of `find` carries its id. Of several names the message has the
+-- first, whichever was found.
 local function odd_column(kind, called, id, changes, name)
   if name == "id" and rawequal(rawget(changes, name), id) then return end
+  local known = called == "add" and kind.addable or kind.ordered
+  name = first_odd(changes, function(key)
+    return not known[key] and not (key == "id" and rawequal(rawget(changes, key), id))
+  end)
   if not kind.known[name] then
     local nearest = host.nearest(key_text(name), kind.names)
     raise("%s:%s: there is no column %s%s", kind.name, called, name_text(name), nearest)

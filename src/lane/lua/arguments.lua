@@ -4,6 +4,7 @@ local inner = ...
 local host, raise, describe, name_text, key_text =
   inner.host, inner.raise, inner.describe, inner.name_text, inner.key_text
 local numbers, is_event, state_of, entity_metas = inner.numbers, inner.is_event, inner.state_of, inner.entity_metas
+local first_odd = inner.first_odd
 local rawmeta, rawget, rawequal, type, next, ipairs = getmetatable, rawget, rawequal, type, next, ipairs
 local mtype, tointeger = math.type, math.tointeger
 local utf8_len, find, format = utf8.len, string.find, string.format
@@ -64,12 +65,16 @@ local function no_row(state, row)
   raise("%s:set: expected a table of columns, got %s", state[KIND].name, describe(row))
 end
 
--- A name in a row that is no column. A row of `find` carries its id, and may come back with it.
+-- A name in a row that is no column. A row of `find` carries its id, and may come back with it. Of several names the
+-- message has the first, whichever was found.
 local function odd_column(state, id, row, name)
   if name == "id" and rawequal(rawget(row, name), id) then return end
   -- Which fields of an event are in its table depends on what has been read of it.
   if is_event(rawmeta(row)) then return end
   local kind = state[KIND]
+  name = first_odd(row, function(key)
+    return not kind.known[key] and not (key == "id" and rawequal(rawget(row, key), id))
+  end)
   raise("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(key_text(name), kind.names))
 end
 

@@ -78,13 +78,11 @@ end
 
 local handle = puts_aside and handle_events_apart or handle_events
 
--- Dry runs the events behind the one that is suspended, to learn which rows they will miss. Returns what went wrong, if
--- the inner side may have stopped anywhere.
-local function run_ahead()
-  local broken
+-- Handles the events behind the one that is suspended, as far as time and memory for dry runs go.
+local function handle_ahead()
   local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
-  local event_now, block_now, at, left, read_next = S[EVENT], fields.block, position, run_left, read_event
-  S[SUSPENDED_WRITER], S[MODE] = S[WRITER], DRY
+  local at, left, read_next = position, run_left, read_event
+  host.begin_dry()
   for ahead = event_no + 1, min(event_no + DRY_EVENTS_MAX, count) do
     tick(ahead)
     if left == 0 then
@@ -100,15 +98,22 @@ local function run_ahead()
     -- A mistake that the handler makes here it will make again when it counts.
     local ok, failure = pcall(on_event, event, ctx)
     close_event(event)
-    if not ok then
-      broken = is_broken(failure) and failure or is_broken(S[ENDED]) and S[ENDED]
-      if broken then break end
-    end
+    if not ok and (is_broken(failure) or is_broken(S[ENDED])) then return end
   end
+end
+
+-- Dry runs the events behind the one that is suspended, to learn which rows they will miss. They see rows of before, so
+-- none of their mistakes counts: what uses up time or memory here may need little of both in its order. Where memory is
+-- used up, the inner side may have stopped at whatever takes some; all that it does in a dry run is right up to there.
+local function run_ahead()
+  local fields = S[REGION].fields
+  local event_now, block_now = S[EVENT], fields.block
+  S[SUSPENDED_WRITER], S[MODE] = S[WRITER], DRY
+  pcall(handle_ahead)
+  host.end_dry()
   S[MODE], S[DRY_WRITES], S[ENDED] = RUN, nil, false
   S[EVENT], fields.block = event_now, block_now
   tick(event_no)
-  return broken
 end
 
 local running -- the coroutine of the call that runs now
@@ -171,10 +176,7 @@ local function go_on(number, ...)
     return DONE, second
   end
   want(first, second)
-  if S[MODE] == RUN then
-    local broken = run_ahead()
-    if broken then return fail(broken) end
-  end
+  if S[MODE] == RUN then run_ahead() end
   tell_wants()
   suspend(number)
   return MISSED

@@ -9,7 +9,8 @@ local host, raise, probe, hidden = inner.host, inner.raise, inner.probe, inner.h
 local array_meta, number_meta = inner.array_meta, inner.number_meta
 local script_name <const>, script_line = inner.script_name, inner.script_line
 local rawmeta, setmeta, rawget, rawset, rawequal = getmetatable, setmetatable, rawget, rawset, rawequal
-local type, next, pcall = type, next, pcall
+local type, next, pcall, ipairs = type, next, pcall, ipairs
+local keys_in_order = inner.keys_in_order
 local pack, format, sub, mtype = table.pack, string.format, string.sub, math.type
 
 local NAME_MAX <const>, LINE_MAX <const> = 40, 120 -- bytes of a name and of a line that are shown
@@ -219,8 +220,9 @@ local function reachable(world, texts, library)
     seen[value], count = true, count + 1
     queue[count], holders[count], places[count] = value, name, where
   end
-  for name, value in next, world do
-    visit(value, shown_name(name, "a global"), script_name .. ": ")
+  -- What is reached in several ways has the name of the first.
+  for _, name in ipairs(keys_in_order(world)) do
+    visit(world[name], shown_name(name, "a global"), script_name .. ": ")
   end
   visit(texts, "string", script_name .. ": ")
   local tables, metas, tables_names, tables_count, at = {}, {}, {}, 0, 0
@@ -235,9 +237,9 @@ local function reachable(world, texts, library)
       if meta == array_meta or not (hidden[meta] or frozen_metas[meta] ~= nil) then
         tables_count = tables_count + 1
         tables[tables_count], metas[tables_count], tables_names[tables_count] = value, meta, name
-        for key, item in next, value do
+        for _, key in ipairs(keys_in_order(value)) do
           visit(key, name, where)
-          visit(item, name, where)
+          visit(rawget(value, key), name, where)
         end
         if meta ~= array_meta then visit(meta, name, where) end
       end

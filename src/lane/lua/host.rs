@@ -9,6 +9,7 @@ use mlua::prelude::*;
 
 use super::bytecode::check;
 use super::crossing::{is_out_of_memory, numbers, problem_of, split_ids, take_id};
+use super::dry::dry_functions;
 use super::encoder::{integer, lossy, raw_field};
 use super::inner::Inner;
 use super::json::{object_to_lua, to_lua};
@@ -147,6 +148,7 @@ impl Host {
             })?,
         )?;
         table.raw_set("place", lua.create_function(|lua, ()| Ok(script_place(lua)))?)?;
+        dry_functions(lua, &table, &self.watch)?;
         self.event_functions(lua, &table)?;
         self.value_functions(lua, &table)?;
         numeric_functions(lua, &table)?;

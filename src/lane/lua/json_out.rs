@@ -154,7 +154,7 @@ impl Encoder<'_> {
         let mut fields = BTreeMap::new();
         for pair in plain.pairs::<LuaValue, LuaValue>() {
             let (key, value) = pair.map_err(of_vm)?;
-            let key = key_text(&key)?;
+            let Ok(key) = key_text(&key) else { return Err(odd_key(&plain)) };
             self.aside += key.len() + KEY_BYTES;
             if self.json.len() + self.aside > self.bytes_max {
                 return Err(OUT_OF_MEMORY.into());
@@ -202,6 +202,24 @@ fn key_text(key: &LuaValue) -> Result<String, Fault> {
         .into()),
         other => Err(format!("a {} as a key has no form in JSON", other.type_name()).into()),
     }
+}
+
+/// What is wrong with the first key that has no form in JSON: with the smallest number, if one is.
+fn odd_key(table: &LuaTable) -> Fault {
+    let mut first: Option<(bool, Option<i64>, String)> = None;
+    for pair in table.pairs::<LuaValue, LuaValue>() {
+        let key = match pair {
+            Ok((key, _)) => key,
+            Err(error) => return of_vm(error),
+        };
+        let Err(fault) = key_text(&key) else { continue };
+        let number = key.as_integer();
+        let found = (number.is_none(), number, fault.problem);
+        if first.as_ref().is_none_or(|first| found < *first) {
+            first = Some(found);
+        }
+    }
+    first.map_or_else(|| "a key has no form in JSON".into(), |(_, _, problem)| problem.into())
 }
 
 /// The last index of a list in which nulls may have left holes.

@@ -5,8 +5,9 @@ local host, raise, numbers, numeric_meta = inner.host, inner.raise, inner.number
 local metatable_of = inner.metatable_of
 local rawmeta, type, tostring, tonumber, select = getmetatable, type, tostring, tonumber, select
 local mtype, tointeger, abs, ceil, floor = math.type, math.tointeger, math.abs, math.ceil, math.floor
-local raw_format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
+local format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
 local lower, byte, sub, match = string.lower, string.byte, string.sub, string.match
+local rep, huge = string.rep, math.huge
 local pack, unpack, rawlen, ipairs = table.pack, table.unpack, rawlen, ipairs
 local null <const> = host.null
 
@@ -68,27 +69,46 @@ local function script_tonumber(value, base)
   return numbers.plain(exact) or exact
 end
 
--- The plain number of an exact one, for %d and %f and the like.
+-- Digits with their sign, laid out as the flags and the width of a specification have it.
+local function laid_out(spec, sign, digits, may_fill)
+  local flags, width = match(spec, "^%%([-+ #0]*)(%d*)")
+  if sign == "" then sign = find(flags, "+", 1, true) and "+" or find(flags, " ", 1, true) and " " or "" end
+  local missing = (tonumber(width) or 0) - #sign - #digits
+  if missing <= 0 then return sign .. digits end
+  if find(flags, "-", 1, true) then return sign .. digits .. rep(" ", missing) end
+  if may_fill and find(flags, "0", 1, true) then return sign .. rep("0", missing) .. digits end
+  return rep(" ", missing) .. sign .. digits
+end
+
+-- An exact number as a specification has it: a text and true, or the plain number that Lua is to format.
 local function formatted(spec, value)
-  local kind = sub(spec, -1)
-  if kind == "d" or kind == "i" then
-    local plain = numbers.plain(value)
-    if mtype(plain) == "integer" then return raw_format(spec, plain) end
-    local digits = numbers.text(value)
-    if find(digits, ".", 1, true) then raise("string.format: %s has no form without a fraction", digits) end
-    -- Beyond 64 bits: the digits in the width.
-    return raw_format("%" .. without(match(spec, "^%%([-0-9]*)"), "^0+") .. "s", digits)
+  local kind, precision = sub(spec, -1), match(spec, "%.(%d*)")
+  local sign, digits = match(numbers.text(value), "^(-?)(.*)$")
+  if kind == "f" then
+    format(spec, 0.0) -- Lua says what is wrong with it
+    precision = precision and (tonumber(precision) or 0) or 6
+    digits = host.numeric_fixed(digits, precision)
+    if precision == 0 and find(match(spec, "^%%[-+ #0]*"), "#", 1, true) then digits = digits .. "." end
+    return laid_out(spec, sign, digits, true), true
   end
-  if kind == "f" or kind == "F" then
-    local digits = host.numeric_fixed(numbers.text(value), tonumber(match(spec, "%.(%d+)") or "6"))
-    return raw_format("%" .. match(spec, "^%%([-]?)") .. (match(spec, "^%%[-+ #]*0*(%d*)") or "") .. "s", digits)
+  if find(kind, "[eEgGaA]") then
+    local float = tonumber(sign .. digits) + 0.0
+    if float - float ~= 0 then raise("string.format: %%%s takes floats, and none is as large as this number", kind) end
+    return float
   end
-  return raw_format(spec, tonumber(numbers.text(value)) + 0.0)
+  local plain = numbers.plain(value)
+  if mtype(plain) == "integer" then return plain end
+  if find(digits, ".", 1, true) then raise("string.format: %s%s has no form without a fraction", sign, digits) end
+  -- Digits of other bases end at 64 bits, which Lua says of this one.
+  if kind ~= "d" and kind ~= "i" then return huge end
+  format(spec, 0)
+  digits = rep("0", (tonumber(precision) or 0) - #digits) .. digits
+  return laid_out(spec, sign, digits, not precision), true
 end
 
 -- The texts of tables and functions without their addresses; exact numbers with all their digits.
 local function script_format(form, ...)
-  if type(form) ~= "string" then return raw_format(form, ...) end
+  if type(form) ~= "string" then return format(form, ...) end
   if find(form, "%%[-+ #0-9.]*p") then raise("string.format: %p would differ in each process") end
   local has_odd = false
   for at = 1, select("#", ...) do
@@ -96,22 +116,23 @@ local function script_format(form, ...)
     local kind = type(value)
     if kind == "table" or kind == "function" or value == null then has_odd = true end
   end
-  if not has_odd then return raw_format(form, ...) end
+  if not has_odd then return format(form, ...) end
   local values, place = pack(...), 0
   -- Each specification on its own place: what is formatted here becomes %s.
   form = gsub(form, "%%([-+ #0-9.]*)(.)", function(flags, kind)
     if kind == "%" then return nil end
     place = place + 1
     local value = values[place]
-    if rawmeta(value) == numeric_meta and find(kind, "[diouxXeEfFgGaA]") then
-      values[place] = formatted("%" .. flags .. kind, value)
-      return "%s"
+    if rawmeta(value) == numeric_meta and find(kind, "[diouxXeEfgGaA]") then
+      local is_text
+      values[place], is_text = formatted("%" .. flags .. kind, value)
+      return is_text and "%s" or nil
     end
     local of = type(value)
     if of == "table" or of == "function" or value == null then values[place] = script_tostring(value) end
     return nil
   end)
-  return raw_format(form, unpack(values, 1, values.n))
+  return format(form, unpack(values, 1, values.n))
 end
 string.format = script_format
 
@@ -183,10 +204,9 @@ local function script_rawlen(value)
   return rawlen(value)
 end
 
-local raw_unpack = table.unpack
 function table.unpack(value, ...)
   refuse_number(value, "table.unpack")
-  return raw_unpack(value, ...)
+  return unpack(value, ...)
 end
 
 return {

@@ -20,11 +20,13 @@
 //! | `calls.lua`, `context.lua`, `sandbox.lua` | calls of handlers, `ctx`, and what else a script may see |
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `host` | the host's functions, as the inner side calls them |
+//! | `dry` | the bounds of dry runs |
 //! | `encoder` | events on their way in |
 //! | `json`, `json_out` | JSON on its way in, and out |
 
 mod bytecode;
 mod crossing;
+mod dry;
 mod encoder;
 mod host;
 mod inner;

@@ -2,7 +2,7 @@
 
 local inner = ...
 local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
-local original_of = inner.original_of
+local original_of, first_odd = inner.original_of, inner.first_odd
 local type, next, ipairs, spack, concat = type, next, ipairs, string.pack, table.concat
 local sub = string.sub
 
@@ -121,9 +121,10 @@ local function check_query(kind, what, query, known, names)
     raise("%s:%s: expected a table such as { limit = 5 }, got %s", kind.name, what, describe(query))
   end
   query = original_of(query)
-  for key in next, query do
-    if not known[key] then raise("%s:%s: unknown key %s; expected %s", kind.name, what, name_text(key), names) end
-  end
+  local odd = first_odd(query, function(key)
+    return not known[key]
+  end)
+  if odd ~= nil then raise("%s:%s: unknown key %s; expected %s", kind.name, what, name_text(odd), names) end
   return query
 end
 

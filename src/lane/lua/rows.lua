@@ -68,7 +68,9 @@ local function lookup(state, id)
   if slot ~= nil then return slot end
   slot = state[OLD][id]
   if slot ~= nil then
-    state[YOUNG][id], state[OLD][id] = slot, nil
+    -- In this order: memory may be used up in between.
+    state[YOUNG][id] = slot
+    state[OLD][id] = nil
     return slot
   end
   if state[WHOLE] then return false end

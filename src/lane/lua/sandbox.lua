@@ -9,11 +9,11 @@ local frozen_meta, frozen_array_meta = inner.frozen_meta, inner.frozen_array_met
 local script_name <const> = inner.script_name
 local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 local whole_event, refuse_number, script_tostring = inner.whole_event, inner.refuse_number, inner.script_tostring
-local key_text, placed = inner.key_text, inner.placed
+local key_text, keys_in_order, placed = inner.key_text, inner.keys_in_order, inner.placed
 
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
 local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
-local sort, move, dump, tointeger = table.sort, table.move, string.dump, math.tointeger
+local move, dump, tointeger = table.move, string.dump, math.tointeger
 local rawget = rawget
 local text_meta = rawmeta("")
 
@@ -30,22 +30,9 @@ local function script_next(tab, key)
   return next(worlds[tab] or tab, key)
 end
 
--- The order of `next` differs from process to process; that of `pairs` does not: 1 to n, other numbers, texts in
--- order, the rest.
-local function before(a, b)
-  local kind_a, kind_b = type(a), type(b)
-  if kind_a ~= kind_b then return kind_a < kind_b end
-  if kind_a == "number" or kind_a == "string" then return a < b end
-  return kind_a == "boolean" and not a and b
-end
-
+-- The order of `next` differs from process to process; that of `pairs` does not.
 local function in_order(tab, is_of_event)
-  local keys, count = {}, 0
-  for key in next, tab do
-    count = count + 1
-    keys[count] = key
-  end
-  sort(keys, before)
+  local keys, count = keys_in_order(tab)
   local at = 0
   return function()
     while at < count do

@@ -5,6 +5,7 @@ local host, raise, numeric_meta = inner.host, inner.raise, inner.numbers.meta
 local script_name <const> = inner.script_name
 local rawmeta, setmeta, type, pcall, tostring = getmetatable, setmetatable, type, pcall, tostring
 local mtype, format, sub, find = math.type, string.format, string.sub, string.find
+local next, sort = next, table.sort
 
 -- The metatable of a value. What `getmetatable` gives may be anything: its `__metatable` field.
 local function metatable_of(value)
@@ -27,6 +28,35 @@ end
 local function key_text(key)
   if type(key) == "number" or type(key) == "boolean" then return tostring(key) end
   return type(key) == "string" and shortened(key) or "a " .. type(key)
+end
+
+-- The order in which messages and `pairs` name keys: 1 to n, other numbers, texts in order, the rest. That of `next`
+-- differs from process to process.
+local function before(a, b)
+  local kind_a, kind_b = type(a), type(b)
+  if kind_a ~= kind_b then return kind_a < kind_b end
+  if kind_a == "number" or kind_a == "string" then return a < b end
+  return kind_a == "boolean" and not a and b
+end
+
+-- The keys of a table in that order, and how many they are.
+local function keys_in_order(tab)
+  local keys, count = {}, 0
+  for key in next, tab do
+    count = count + 1
+    keys[count] = key
+  end
+  sort(keys, before)
+  return keys, count
+end
+
+-- The first key of a table that is odd.
+local function first_odd(tab, is_odd)
+  local first
+  for key in next, tab do
+    if is_odd(key) and (first == nil or before(key, first)) then first = key end
+  end
+  return first
 end
 
 -- A value as a message shows it.
@@ -82,6 +112,8 @@ return {
   metatable_of = metatable_of,
   name_text = name_text,
   key_text = key_text,
+  keys_in_order = keys_in_order,
+  first_odd = first_odd,
   describe = describe,
   failure_text = failure_text,
   decode = decode,

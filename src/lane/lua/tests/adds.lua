@@ -134,6 +134,15 @@ function tests.what_is_no_change_is_refused_and_changes_nothing()
   fails("thing:add: expected a table such as { big = 1 }, got float 1.5", thing.add, thing, "a", 1.5)
   fails('thing:add: there is no column "bigg"', thing.add, thing, "a", { big = 1, bigg = 2 })
   fails("the column txt is of the type text, which is no number", thing.add, thing, "a", { txt = 2 })
+  local names = { big = 1, id = "a" }
+  for number = 99, 10, -1 do
+    names["n" .. number] = 1
+  end
+  for _, called in ipairs({ "add", "max", "min" }) do
+    fails("thing:" .. called .. ': there is no column "n10"', thing[called], thing, "a", names)
+  end
+  names.aa = "x"
+  fails('thing:add: there is no column "aa"', thing.add, thing, "a", names)
   fails("thing.big: expected a bigint", thing.add, thing, "a", { big = 1.5 })
   fails("thing.num: expected a numeric", thing.add, thing, "a", { num = "x" })
   fails("thing.big: expected a bigint", thing.max, thing, "a", { big = "x" })

@@ -1,6 +1,6 @@
 -- Plain numbers: what is exact or an error.
 local harness = ...
-local equal, fails = harness.equal, harness.fails
+local equal, fails, find = harness.equal, harness.fails, string.find
 local tests = {}
 
 local function open(own)
@@ -95,6 +95,71 @@ function tests.a_text_becomes_the_number_that_it_says()
   equal(tostring(number(inner.numbers.new("0.1234567890123456789"))), "0.1234567890123456789")
 end
 
+function tests.an_exact_number_is_laid_out_as_a_plain_one_is()
+  local new = open().numbers.new
+  local all, flags = { "" }, { "-", "+", " ", "#", "0" }
+  for _, flag in ipairs(flags) do
+    for at = 1, #all do
+      all[#all + 1] = all[at] .. flag
+    end
+  end
+  for _, some in ipairs(all) do
+    for _, width in ipairs({ "", "1", "9", "14", "99" }) do
+      for _, precision in ipairs({ "", ".", ".0", ".1", ".3", ".12" }) do
+        for _, kind in ipairs({ "f", "e", "E", "g", "G", "a", "d", "i", "x", "X", "o" }) do
+          local spec = "%" .. some .. width .. precision .. kind
+          for _, value in ipairs({ "0.0", "1.5", "-1.5", "-12.0", "1234567.0", "0.25" }) do
+            local float = tonumber(value)
+            local ok, expected = pcall(string.format, spec, float)
+            local fits, got = pcall(string.format, spec, new(value))
+            equal(fits, ok)
+            -- A half is rounded away from zero, and a float to the even digit.
+            local is_rounded = kind == "f" and float % 1 ~= 0 and find("|.|.0|.1|", "|" .. precision .. "|", 1, true)
+            if ok and not is_rounded then equal(spec .. got, spec .. expected) end
+          end
+        end
+      end
+    end
+  end
+  equal(string.format("%08.3f|%+.2f|% .1f", new("-1.23456"), new("1.5"), new("2")), "-001.235|+1.50| 2.0")
+  equal(string.format("%.0f|%#.0f|%.f|%+05.0f", new("-2.5"), new("2.5"), new("0.4"), new("0.5")), "-3|3.|0|+0001")
+  equal(string.format("%.1f|%5.1f|%05.1f", new("-0.04"), new("-0.04"), new("-0.04")), "-0.0| -0.0|-00.0")
+  local large = new("-18446744073709551616")
+  equal(string.format("%+d|%25d|%025d|%-25d|", -large, large, large, large), table.concat({
+    "+18446744073709551616",
+    "    -18446744073709551616",
+    "-000018446744073709551616",
+    "-18446744073709551616    ",
+    "",
+  }, "|"))
+  equal(string.format("%030.22d|% .22i", large, -large), "       -0018446744073709551616| 0018446744073709551616")
+  equal(string.format("%x %X", new("9007199254740993"), new(-1)), "20000000000001 FFFFFFFFFFFFFFFF")
+end
+
+function tests.a_form_that_no_number_has_is_refused_as_lua_does()
+  local new = open({
+    integer = function(text)
+      return find(text, "^%-?%d+$") and math.tointeger(text)
+    end,
+  }).numbers.new
+  for _, value in ipairs({ 1.5, new("1.5"), new(1), new("1e30") }) do
+    for _, spec in ipairs({ "%.99999f", "%100f", "%.500f", "%.100e", "%F", "%0005.1.2f", "%5.3z" }) do
+      local _, expected = pcall(string.format, spec, 1.5)
+      fails(string.match(expected, "invalid .*"), string.format, spec, value)
+    end
+  end
+  fails("invalid conversion specification: '%.99999f'", string.format, "%.99999f", new(1))
+  fails("invalid conversion specification: '%.100d'", string.format, "%.100d", new("1e30"))
+  fails("bad argument #3 to 'format'", string.format, "%s %d", 1, "x")
+  fails("bad argument #4 to 'format'", string.format, "%s %d %d", new(1), new(2), "x")
+  fails("bad argument #3 to 'format' (number has no integer representation)", string.format, "%s %x", 1, new("1e30"))
+  for _, kind in ipairs({ "d", "x", "o" }) do
+    fails("1.5 has no form without a fraction", string.format, "%" .. kind, new("1.5"))
+    fails("has no form without a fraction", string.format, "%" .. kind, new("3.00000000000000000001"))
+  end
+  fails("none is as large", string.format, "%g", new("1" .. string.rep("0", 400)))
+end
+
 function tests.the_library_knows_exact_numbers()
   local inner = open()
   local new = inner.numbers.new
@@ -110,6 +175,7 @@ function tests.the_library_knows_exact_numbers()
   equal(math.tointeger(new(4)), 4)
   equal(math.tointeger(1e17), nil)
   fails("leaves the 64 bits", math.abs, math.mininteger)
+  fails("bad argument #2 to 'unpack'", table.unpack, {}, "x")
   fails("expected a table, got the number 5", inner.script_ipairs, new(5))
   fails("expected a table, got the number 5", table.unpack, new(5))
 end

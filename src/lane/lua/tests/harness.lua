@@ -29,6 +29,8 @@ function harness.host(own)
   for _, name in ipairs({ "tick", "want", "want_answer", "ask", "load", "sealed", "before", "unseen" }) do
     note(name)
   end
+  note("begin_dry")
+  note("end_dry")
   host.place = function()
     return "handlers.lua:7: "
   end

@@ -133,14 +133,19 @@ function tests.a_stack_that_is_used_up_is_not_caught()
   end
 end
 
-function tests.memory_that_is_used_up_in_a_dry_run_ends_the_run()
-  local inner = open(function(event, ctx)
-    if event.id == "b" then error("not enough memory", 0) end
+function tests.memory_that_is_used_up_in_a_dry_run_ends_the_dry_run()
+  local is_short = true
+  local inner, _, _, host = open(function(event, ctx)
+    if event.id == "b" and is_short then error("not enough memory", 0) end
     ctx.account:get(event.id)
   end)
-  local status, message = inner.run(1, 1, 2, chunk({ "a", "b" }))
-  equal(status, FAILED)
-  equal(message, "handlers.lua: not enough memory")
+  equal(inner.run(1, 1, 3, chunk({ "a", "b", "c" })), MISSED)
+  equal(#harness.told(host, "begin_dry"), 1)
+  equal(#harness.told(host, "end_dry"), 1)
+  equal(harness.told(host, "want")[1][5], string.pack("<s4", "a"))
+  is_short = false
+  inner.supply(1, 1, "", true, "")
+  equal(inner.resume(1), DONE)
 end
 
 function tests.other_errors_are_caught_as_ever()

@@ -100,6 +100,12 @@ function tests.a_query_that_cannot_be_is_refused()
   fails("is no operator", find({ where = { { "balance", "~", 1 } } }))
   fails("compares with nil", find({ where = { { "balance", "=" } } }))
   fails("unknown key", find({ limits = 5 }))
+  local keys = {}
+  for number = 99, 10, -1 do
+    keys["k" .. number] = 1
+  end
+  fails('find: unknown key "k10"', find(keys))
+  fails('count: unknown key "k10"', account.count, account, keys)
   fails("limit: expected a count", find({ limit = -1 }))
   fails("an order by id", find({ order = "id" }))
 end

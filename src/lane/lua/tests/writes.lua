@@ -49,6 +49,18 @@ function tests.a_refused_row_changes_nothing()
   local inner, state, account = harness.open({ is_empty = true })
   fails("account.seen: expected a bigint", account.set, account, "a", { seen = "x" })
   fails('there is no column "senn"', account.set, account, "a", { senn = 1 })
+  -- Of several the first, in whatever order they lie.
+  local names = { 1, 2, [2.5] = 1, balance = 1, id = "a" }
+  for number = 10, 60 do
+    names["n" .. number] = number
+    if number > 10 then fails("there is no column a number", account.set, account, "a", names) end
+  end
+  names[1], names[2], names[2.5] = nil, nil, nil
+  local computed = setmetatable(names, { __index = function() end })
+  fails('there is no column "n10"', account.set, account, "a", computed)
+  setmetatable(names, nil)
+  fails('there is no column "n10"', account.set, account, "a", names)
+  fails('there is no column "id"', account.set, account, "b", names)
   fails('account:set: expected a table of columns, got the text "x"', account.set, account, "a", "x")
   fails("account:set: expected an id", account.set, account, {}, {})
   fails("call it with a colon", account.set, "a", {})
