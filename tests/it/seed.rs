@@ -481,3 +481,29 @@ fn what_is_wrong_is_told_before_anything_is_done() {
     project.forebay(&["seed", "--", "true"]).fails(2, &["publish where?"]);
     project.forebay(&["seed", "--snapshots", "redis://127.0.0.1:1"]).fails(2, &["COMMAND"]);
 }
+
+#[test]
+fn a_run_writes_health_key_and_fields_of_the_summary_too() {
+    let server = Redis::start(&[]);
+    let pipeline = FILE.replace("region_field = \"at.region\"\n", "every = \"end\"\n").replace("meta.regime", "n")
+        + "[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\" }\n[handlers]\nscript = \"handlers.lua\"\n";
+    let script = "function on_event(e, ctx) ctx.t:add(e.id, { n = 1 }) end\n\
+                  function on_snapshot(ctx) return { n = ctx.t:count() } end\n";
+    let event =
+        |block: u64, region: &str, id: &str| format!("{{\"block\":{block},\"region\":\"{region}\",\"id\":\"{id}\"}}\n");
+    let mut events = event(1, "a", "x") + &event(2, "b", "x");
+    let project = Project::with(&pipeline, script, &events);
+    let run = || drop(project.forebay(&["run", "pipeline.toml", "--snapshots", &server.url()]).ok());
+    run();
+    let first = health(&server);
+    assert_eq!((&first["recordCount"], &first["status"]), (&json!(2), &json!("ok")));
+    // Where nothing was published there is nothing to say.
+    run();
+    assert_eq!(health(&server), first);
+    events += &event(3, "b", "y");
+    project.write("events.ndjson", &events);
+    run();
+    assert_eq!(health(&server)["recordCount"], 1);
+    let summary: Json = serde_json::from_str(&server.ask::<String>(&["GET", "forebay:p:summary"])).expect("JSON");
+    assert_eq!([&summary["regions"][0]["regime"], &summary["regions"][1]["regime"]], [&json!(1), &json!(2)]);
+}
