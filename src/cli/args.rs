@@ -315,6 +315,10 @@ pub(super) struct Latest {
     pub(super) place: SnapshotPlace,
     #[command(flatten)]
     pub(super) form: Form,
+    /// Print one JSON object a region, in the order given, with region and doc; doc is null if it has none, and that is no
+    /// error
+    #[arg(long, conflicts_with_all = ["meta", "table", "json"])]
+    pub(super) stream: bool,
 }
 
 /// `forebay history`

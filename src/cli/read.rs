@@ -1,5 +1,7 @@
 //! `forebay latest`, `history` and `show`: snapshots, read back.
 
+use std::collections::HashMap;
+
 use forebay::store::StoredSnapshot;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
@@ -13,13 +15,16 @@ use super::table;
 pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
     let (mut reader, pipeline) = open(&args.place)?;
     let (found, refused) = reader.latest(&pipeline, &args.regions)?;
-    print(&found, &args.form)?;
+    match args.stream {
+        true => stream(&found, &refused, &args.regions)?,
+        false => print(&found, &args.form)?,
+    };
     if !refused.is_empty() {
         return Err(Failure::new(Code::Failed, refused.join("\n  ")));
     }
     let is_found = |region: &&String| found.iter().any(|snapshot| snapshot.region == **region);
     let missing: Vec<&str> = args.regions.iter().filter(|region| !is_found(region)).map(String::as_str).collect();
-    if !missing.is_empty() {
+    if !missing.is_empty() && !args.stream {
         return Err(Failure::new(
             Code::Failed,
             format!("no snapshot of {} in pipeline {pipeline}", plain(&missing.join(", "))),
@@ -29,6 +34,22 @@ pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
         tracing::warn!("pipeline {pipeline} has no snapshots yet");
     }
     Ok(Code::Done)
+}
+
+/// One line a region: of those given, in their order, or of all that there are. `refused`: what could not be read.
+fn stream(found: &[StoredSnapshot], refused: &[String], regions: &[String]) -> Result<Code, Failure> {
+    let error_of = |region: &str| refused.iter().find_map(|text| text.strip_prefix(region)?.strip_prefix(": "));
+    let line = |region: &str, doc: Option<&str>| match (doc, error_of(region)) {
+        (Some(doc), _) => format!(r#"{{"region":{},"doc":{}}}"#, json!(region), one_line(doc)),
+        (None, None) => format!(r#"{{"region":{},"doc":null}}"#, json!(region)),
+        (None, Some(error)) => format!(r#"{{"region":{},"doc":null,"error":{}}}"#, json!(region), json!(error)),
+    };
+    if regions.is_empty() {
+        return print_json(found.iter().map(|snapshot| line(&snapshot.region, Some(&snapshot.doc))));
+    }
+    let of_region: HashMap<&str, &str> =
+        found.iter().map(|snapshot| (snapshot.region.as_str(), snapshot.doc.as_str())).collect();
+    print_json(regions.iter().map(|region| line(region, of_region.get(region.as_str()).copied())))
 }
 
 pub(super) fn history(args: &History) -> Result<Code, Failure> {

@@ -66,6 +66,8 @@ mod publish_input;
 mod publish_isolation;
 /// Keys in Redis: what is there stays, and no two regions share one.
 mod publish_keys;
+/// Redis as others run it: no scripts, odd certificates, replicas, a full memory.
+mod publish_managed;
 /// Two stores under one name, and documents by hand beside a store.
 mod publish_owner;
 /// Snapshots read back from Redis.

@@ -196,3 +196,26 @@ fn a_server_that_stops_in_the_middle_of_an_answer_is_told_in_time() {
     project.forebay_with_input(&args, &docs(1)).fails(3, &["r0"]);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn latest_in_a_stream_says_which_regions_have_none() {
+    let (server, project) = (Redis::start(&[]), Project::new());
+    let url = server.url();
+    let place = ["--pipeline", "p", "--snapshots", &url];
+    let docs: String = ["c", "a", "b"].map(|region| format!("{{\"region\":\"{region}\"}}\n")).concat();
+    project.forebay_with_input(&[&["publish", "-"], &place[..]].concat(), &docs).ok();
+    let read = |regions: &[&str]| project.forebay(&[&["latest", "--stream"], &place[..], regions].concat());
+    let line = |region: &str| format!("{{\"region\":\"{region}\",\"doc\":{{\"region\":\"{region}\"}}}}\n");
+    let none = "{\"region\":\"z\",\"doc\":null}\n";
+    assert_eq!(read(&["c", "z", "a"]).ok().stdout(), line("c") + none + &line("a"));
+    assert_eq!(read(&["z"]).ok().stdout(), none);
+    assert_eq!(read(&[]).ok().stdout(), line("a") + &line("b") + &line("c"));
+    // One that cannot be read is not one that has none.
+    let _: u64 = server.ask(&["DEL", "forebay:{p:b}:latest"]);
+    let _: u64 = server.ask(&["LPUSH", "forebay:{p:b}:latest", "x"]);
+    let failed = read(&["b", "a"]).fails(1, &["b: WRONGTYPE"]);
+    let lines = failed.json_lines();
+    assert!(lines[0]["error"].as_str().is_some_and(|error| error.contains("WRONGTYPE")), "{failed}");
+    assert_eq!((lines[0]["doc"].is_null(), lines[1]["region"].as_str()), (true, Some("a")));
+    project.forebay(&[&["latest", "--stream", "--meta"], &place[..]].concat()).fails(2, &["--meta"]);
+}

@@ -18,7 +18,7 @@ use super::owners::Owners;
 use super::plan::PublishPlan;
 use super::summary::{Owner, SummaryEntry, around, entry_text};
 use super::topology::{Host, PART_OF_CLUSTER, redirection};
-use super::wire::{Break, server_text};
+use super::wire::{Break, NO_EVAL, code_of, server_text};
 use crate::model::limits::{
     DOCUMENT_ALONE_BYTES, DOCUMENT_BYTES_MAX, PUBLISH_BREAKS_MAX, PUBLISH_REQUEST_BYTES_MAX, PUBLISH_RETRY_WAIT_MAX,
     PUBLISH_RETRY_WAIT_MIN, PUBLISH_VOTERS_MAX, SEQ_AHEAD_MAX,
@@ -520,21 +520,16 @@ impl<'p> Exchange<'p> {
         let text = server_text(&error);
         let details = error.details().unwrap_or_default();
         let refused = PublishError::Refused(text.clone());
-        let later = || End::Again {
-            error: PublishError::Away { target: node.name().into(), cause: text.clone() },
-            redirect: Redirect::Wait,
-        };
+        let away = |cause: String| PublishError::Away { target: node.name().into(), cause };
+        let later = || End::Again { error: away(text.clone()), redirect: Redirect::Wait };
         let is_cluster = self.to.topology.is_cluster();
-        Some(match error.code() {
+        Some(match code_of(&error) {
             "NOSCRIPT" => return None,
             "SIGNED" => End::Failed(self.to.other_store(details)),
             "UNLOCKED" => End::Failed(PublishError::Unlocked),
             "TAKEN" => End::Failed(self.taken(item)),
             "AHEAD" => End::Failed(ahead_of_redis(self.items[item].seq, details)),
-            "MOVED" | "ASK" | "CROSSSLOT" if !is_cluster => End::Failed(PublishError::Away {
-                target: node.name().into(),
-                cause: format!("{text}: {PART_OF_CLUSTER}"),
-            }),
+            "MOVED" | "ASK" | "CROSSSLOT" if !is_cluster => End::Failed(away(format!("{text}: {PART_OF_CLUSTER}"))),
             code @ ("MOVED" | "ASK") => match redirection(details, node.host.as_ref()) {
                 Some((slot, host)) if code == "MOVED" => {
                     End::Again { error: refused, redirect: Redirect::Moved(slot, host) }
@@ -545,7 +540,7 @@ impl<'p> Exchange<'p> {
             "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY" => later(),
             "READONLY" if is_cluster => later(),
             "NOPERM" if self.votes.is_some() => End::Again { error: refused, redirect: Redirect::Unvoted },
-            "READONLY" | "NOAUTH" => End::Failed(PublishError::Away { target: node.name().into(), cause: text }),
+            "READONLY" | "NOAUTH" | NO_EVAL => End::Failed(away(text)),
             _ => End::Failed(refused),
         })
     }

@@ -12,7 +12,7 @@ use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::Summary;
 use super::topology::{PART_OF_CLUSTER, Topology, redirection};
-use super::wire::{Break, Replies, server_text};
+use super::wire::{Break, NO_EVAL, Replies, code_of, server_text};
 use crate::model::limits::REGIONS_READ_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::publish::PublishError;
@@ -132,7 +132,11 @@ impl RedisSnapshots {
             _ => Vec::new(),
         };
         let summary = Summary::parse(&text).ok_or_else(|| {
-            PublishError::Refused(format!("{} holds no summary of forebay; name the regions", keys.summary(pipeline)))
+            PublishError::Refused(format!(
+                "{} holds no summary of forebay: give the summary another key ([snapshots.keys] summary), delete this one \
+                 if nobody needs it, or name the regions (latest)",
+                keys.summary(pipeline)
+            ))
         })?;
         let names: Vec<String> = summary.regions.keys().cloned().collect();
         let mut latest = match self.topology.is_cluster() || (documents.is_empty() && names.len() > REGIONS_READ_MAX) {
@@ -333,11 +337,11 @@ impl RedisSnapshots {
 
     fn refused(&self, node: &Node, error: &redis::ServerError) -> PublishError {
         let text = server_text(error);
-        match error.code() {
+        match code_of(error) {
             "MOVED" | "ASK" | "CROSSSLOT" if !self.topology.is_cluster() => {
                 away(node, format!("{text}: {PART_OF_CLUSTER}"))
             }
-            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "NOAUTH" => away(node, text),
+            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "NOAUTH" | NO_EVAL => away(node, text),
             _ => PublishError::Refused(text),
         }
     }

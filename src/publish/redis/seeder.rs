@@ -228,7 +228,7 @@ impl Seeder {
             let is_ours = holder.as_ref().is_none_or(|holder| holder.text() == lock.value);
             let latest = latest.inspect_err(|_| {
                 if is_ours {
-                    self.unlock(lock);
+                    self.untake(lock);
                 }
             })?;
             return Ok(First { holder, health: health.and_then(text_of), latest, trips });
@@ -238,6 +238,14 @@ impl Seeder {
             health.zip(health_key).and_then(|(command, key)| self.publisher.to.ask_aside(&key, &command, &mut aside));
         let latest = self.reader.latest(&[]).inspect_err(|_| self.unlock(lock))?;
         Ok(First { holder, health: health.and_then(text_of), latest, trips: trips + aside.round_trips + 2 })
+    }
+
+    /// Gives back a lock that was taken just now, also where scripts are not allowed.
+    fn untake(&self, lock: &HeldLock) {
+        let Publisher { to, settling, .. } = &self.publisher;
+        if let Err(PublishError::Refused(_)) = settling.give_back(to, lock) {
+            let _ = to.ask(&lock.key, &redis::cmd("DEL").arg(&lock.key).take(), &mut 0);
+        }
     }
 
     fn unlock(&self, lock: &HeldLock) {

@@ -208,9 +208,25 @@ fn no_tls(error: &RedisError) -> Break {
         Some(rustls::Error::InvalidMessage(_)) => {
             Break::NoEntry("it does not answer in TLS: write redis:// and not rediss://".into())
         }
-        Some(refused) => Break::NoEntry(format!("no TLS connection: {refused}")),
+        Some(refused) => Break::NoEntry(format!("no TLS connection: {refused}{}", certificate_advice(refused))),
         None if error.is_timeout() => Break::NoEntry(format!("it does not begin to speak TLS in time; {ADVICE}")),
         None => Break::Dropped(format!("the connection broke before TLS was spoken: {error}; {ADVICE}")),
+    }
+}
+
+/// What to do about a certificate that is refused.
+fn certificate_advice(refused: &rustls::Error) -> &'static str {
+    match refused {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            "; give the certificate of the authority that has signed it: ?sslrootcert=FILE in the address"
+        }
+        // The error behind it is of a crate that is not ours to name.
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(inner))
+            if inner.0.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "; it is the certificate of an authority: give the server one of its own that this authority has signed"
+        }
+        _ => "",
     }
 }
 
@@ -263,10 +279,37 @@ fn door_text(error: &redis::ServerError) -> Option<Break> {
     (error.code() == "DENIED").then_some(Break::NoEntry(text))
 }
 
-/// What a server says, as it says it.
+/// Stands for the code of an error that refuses to run any script.
+pub(super) const NO_EVAL: &str = "NOEVAL";
+
+/// How far into a message its subject stands at most; behind it may be a script's text, or data.
+const SUBJECT_BYTES: usize = 100;
+
+/// The code of an error; [`NO_EVAL`] if it refuses to run any script.
+pub(super) fn code_of(error: &redis::ServerError) -> &str {
+    let subject: String = error.details().unwrap_or_default().chars().take(SUBJECT_BYTES).collect();
+    let subject = subject.to_lowercase();
+    let has = |words: &[&str]| subject.split(|byte: char| !byte.is_alphanumeric()).any(|word| words.contains(&word));
+    match has(&["command", "commands"]) && has(&["eval", "evalsha"]) && matches!(error.code(), "ERR" | "NOPERM") {
+        true => NO_EVAL,
+        false => error.code(),
+    }
+}
+
+/// What a server says, as it says it; and what to do, where that is the same for everybody.
 pub(super) fn server_text(error: &redis::ServerError) -> String {
-    match error.details() {
+    let text = match error.details() {
         Some(details) => format!("{} {details}", error.code()),
         None => error.code().to_owned(),
+    };
+    // Behind it the script names the key, which is not at fault.
+    let all = || text.split(".: ").next().unwrap_or_default().trim_end_matches('.');
+    match code_of(error) {
+        NO_EVAL => "it does not allow the command EVAL, and all that forebay does there is done by scripts: allow it \
+                    (ACL SETUSER … +eval +evalsha), or give an address that leads past the proxy which forbids it"
+            .to_owned(),
+        "READONLY" => format!("{}; give the address of the primary: this server is its replica", all()),
+        "OOM" => format!("{}; raise it, or let a maxmemory-policy other than noeviction make room", all()),
+        _ => text,
     }
 }
