@@ -89,6 +89,16 @@ impl Node {
         Answer { replies, trips }
     }
 
+    /// Makes one more connection, if there may be more, for somebody who will want it. Blocks.
+    pub(super) fn warm(&self) {
+        if let Some(mut taken) = self.pool.take_new(self.wait) {
+            // What is wrong with the server another one says.
+            taken.wire.exchange(&mut [redis::cmd("PING")].into_iter());
+            taken.wire.take_connect_trips();
+            taken.give_back();
+        }
+    }
+
     /// A connection that was made after the last break.
     fn take(&self) -> Result<Taken, Break> {
         // Each one that is too old is dropped. There are not more of them than connections: the one after them is new, and

@@ -86,6 +86,22 @@ impl Pool {
                 None => break slot,
             }
         };
+        Self::make(slot, wait.saturating_sub(begun.elapsed())).map_err(|broke| broke.unwrap_or_else(late))
+    }
+
+    /// A new connection, beside those that there are; none if there may not be more. Blocks for `wait` at most.
+    pub(super) fn take_new(&self, wait: Duration) -> Option<Taken> {
+        let mut state = self.0.state();
+        if state.taken + state.idle.len() >= self.0.max {
+            return None;
+        }
+        state.taken += 1;
+        drop(state);
+        Self::make(Slot(Arc::clone(&self.0)), wait).ok()
+    }
+
+    /// Makes a connection in a slot; none as the error is that it takes too long.
+    fn make(slot: Slot, wait: Duration) -> Result<Taken, Option<Break>> {
         let (give, made) = bounded(1);
         // Contract of the thread. In: a slot. Out: a connection in it; if nobody waits any more, it is kept for the next one.
         // Ends: when it is made or has failed, each within the time-out, or when the system says what the host's name means.
@@ -98,11 +114,13 @@ impl Pool {
         std::thread::Builder::new()
             .name("forebay-redis".into())
             .spawn(connect)
-            .map_err(|error| Break::NoEntry(format!("cannot start a thread: {error}")))?;
-        match made.recv_timeout(wait.saturating_sub(begun.elapsed())) {
+            .map_err(|error| Some(Break::NoEntry(format!("cannot start a thread: {error}"))))?;
+        match made.recv_timeout(wait) {
             Ok(taken) => Ok(taken),
-            Err(RecvTimeoutError::Timeout) => Err(late()),
-            Err(RecvTimeoutError::Disconnected) => Err(Break::NoEntry("the thread that connects has ended".into())),
+            Err(RecvTimeoutError::Timeout) => Err(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Some(Break::NoEntry("the thread that connects has ended".into())))
+            }
         }
     }
 }

@@ -176,14 +176,13 @@ impl Seeder {
         plan.keys.lock(&plan.pipeline)
     }
 
-    /// Has the other connections made beside the first one.
+    /// Has the other connections made beside the first one. Each thread that publishes makes one, before it publishes.
     fn warm(&self) {
         let Ok(node) = self.publisher.to.topology.node_of(&self.key()) else { return };
         if !self.publisher.to.topology.is_cluster() {
             self.publisher.to.threads.spawn_broadcast(move |thread| {
                 if thread.index() > 0 {
-                    // What is wrong with the server the first one says.
-                    drop(node.ask([redis::cmd("PING")]));
+                    node.warm();
                 }
             });
         }
