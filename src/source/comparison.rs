@@ -311,22 +311,28 @@ impl Comparison {
         let (earlier, held): (Vec<&ReadBlock>, Vec<&ReadBlock>) =
             self.blocks.iter().partition(|read| read.block < oldest);
         let before = held.iter().map(|read| read.sum).fold(self.total, Sum::minus);
-        let is_gone = |file: &&SourceFile| file.last_block.is_some_and(|last| last < oldest.get());
-        let gone = files.gone_files().into_iter().filter(is_gone).map(Sum::of_file).fold(Sum::default(), Sum::plus);
-        let is_same_before = is_same(before, expected) || is_same(before.plus(gone), expected);
+        let now = |block: BlockNo| held.iter().find(|read| read.block == block).map_or(Sum::default(), |read| read.sum);
+        let gone = files.gone_files();
+        // A file may have gone that held blocks before the oldest one and from it on: those that are not there were its.
+        let is_before = |file: &&&SourceFile| file.last_block.is_some_and(|last| last < oldest.get());
+        let gone_before = gone.iter().filter(is_before).map(|file| Sum::of_file(file)).fold(Sum::default(), Sum::plus);
+        let is_of_gone =
+            |mark: &&BlockMark| now(mark.block).events == 0 && gone.iter().any(|file| holds(file, mark.block));
+        let gone_all = gone.iter().map(|file| Sum::of_file(file)).fold(Sum::default(), Sum::plus);
+        let gone_to_oldest = marks.iter().filter(is_of_gone).map(of_mark).fold(gone_all, Sum::minus);
+        let is_same_before =
+            [Sum::default(), gone_before, gone_to_oldest].into_iter().any(|gone| is_same(before.plus(gone), expected));
         // If nothing is committed before the blocks that are held, what is there now is all new.
         let is_all_new =
             expected.events == 0 && earlier.iter().map(|read| read.sum).fold(before, Sum::minus).events == 0;
         if !is_same_before && !is_all_new {
             return Err(BEYOND);
         }
-        let now = |block: BlockNo| held.iter().find(|read| read.block == block).map_or(Sum::default(), |read| read.sum);
         let committed = |block: BlockNo| marks.iter().find(|mark| mark.block == block).map_or(Sum::default(), of_mark);
         let new = earlier.into_iter().filter(|_| !is_same_before);
         let differs = held.iter().copied().filter(|read| !is_same(read.sum, committed(read.block)));
         let from = new.chain(differs).map(|read| read.block).min().ok_or(BEYOND)?;
         // Blocks that went with a file before that are in the state, and stay there.
-        let gone = files.gone_files();
         let is_kept = |block: BlockNo| block < from && gone.iter().any(|file| holds(file, block));
         let mut fewer = marks.iter().filter(|mark| now(mark.block).events < mark.events);
         match fewer.any(|mark| now(mark.block).events > 0 || !is_kept(mark.block)) || files.loses_from(from, true) {

@@ -23,6 +23,8 @@ pub(super) struct Contents {
     stored: Vec<Stored>,
     /// The names of those that are there.
     held: HashSet<String>,
+    /// The contents of files that are there as they were stored: another row may have the same.
+    held_contents: HashSet<SourceDigest>,
     /// The stored files that are longer than what was read so far of the file that is being read begin here.
     longer: usize,
     lines: u64,
@@ -70,8 +72,12 @@ impl Contents {
     }
 
     /// A file that is left out is there as it was stored.
-    pub(super) fn hold(&mut self, name: &str) {
-        self.held.insert(name.to_owned());
+    pub(super) fn hold(&mut self, file: &SourceFile) {
+        self.held.insert(file.stamp.name.clone());
+        // What has no lines is there, and says nothing of others.
+        if file.events + file.late > 0 {
+            self.held_contents.insert(file.content);
+        }
     }
 
     /// The hash over the lines of the file that is being read.
@@ -86,7 +92,7 @@ impl Contents {
 
     /// Whether a stored file is there.
     pub(super) fn is_held(&self, file: &SourceFile) -> bool {
-        self.held.contains(&file.stamp.name)
+        self.held.contains(&file.stamp.name) || self.held_contents.contains(&file.content)
     }
 }
 
@@ -105,7 +111,7 @@ mod tests {
     fn a_stored_file_is_there_if_another_begins_with_its_lines() {
         let stored = [file("a", &[1, 2]), file("b", &[1, 2, 3]), file("c", &[2, 3]), file("d", &[]), file("e", &[9])];
         let mut contents = Contents::new(&stored);
-        contents.hold("e");
+        contents.hold(&stored[4]);
         for (lines, known) in
             [(&[5, 1, 2][..], None), (&[1, 2], Some("a")), (&[1, 2, 3], Some("b")), (&[1, 2, 3, 4], None)]
         {
@@ -115,6 +121,8 @@ mod tests {
             assert_eq!(contents.content(), file("", lines).content);
         }
         assert_eq!(stored.each_ref().map(|file| contents.is_held(file)), [true, true, false, false, true]);
+        // A row that was stored when the file had another name.
+        assert!(contents.is_held(&file("e.1", &[9])));
         assert!(!contents.anew().is_held(&stored[0]));
     }
 }

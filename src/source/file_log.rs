@@ -123,7 +123,7 @@ impl FileLog {
         let mut log = Self { stamps, known, is_left_out, tip, contents, is_replay, ..Self::default() };
         let left_out: Vec<SourceFile> = log.left_out_files().map(|(_, file)| file.clone()).collect();
         for file in left_out {
-            log.contents.hold(&file.stamp.name);
+            log.contents.hold(&file);
             log.whole.insert(file.content, file.stamp.name);
         }
         log
@@ -357,12 +357,14 @@ impl FileLog {
     pub(super) fn accept(&mut self, late: &[&str]) {
         for ReadFile { file, known, .. } in self.ended.iter_mut().chain(self.current.iter_mut().map(|(_, read)| read)) {
             let counted = match known {
-                Some(known) if known.is_whole => Some((known.events, known.digest)),
+                Some(known) if known.is_whole => {
+                    self.contents.hold(known);
+                    Some((known.events, known.digest))
+                }
                 None if late.contains(&&*file.stamp.name) => Some((0, SourceDigest::default())),
                 _ => None,
             };
             if let Some((events, digest)) = counted {
-                self.contents.hold(&file.stamp.name);
                 // At least one line of it does not count, or nothing would have been found.
                 let counted = events.min(file.events.saturating_sub(1));
                 file.late += file.events - counted;

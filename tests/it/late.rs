@@ -390,8 +390,8 @@ crate::both_stores! {
             assert_eq!(handled(&project), "1 2 3 4 5", "{is_by_hand}");
             run(&project);
             assert_eq!(handled(&project), "1 2 3 4 5 6a 6 7 8a 8 9", "{is_by_hand}");
-            let gone = project.query("p.db", "SELECT events FROM forebay_source_files WHERE name = '(gone)'");
-            assert!(gone.iter().all(|row| row[0] == "0"), "{is_by_hand}: {gone:?}");
+            let gone = project.query("p.db", "SELECT events FROM forebay_source_files WHERE name = '(gone)' AND events > 0");
+            assert!(gone.is_empty(), "{is_by_hand}: {gone:?}");
             project.forebay(&["rollback", "pipeline.toml", "--to", "7"]).ok();
             project.write("in/z.ndjson", line(4, "4z", 0));
             run(&project);
@@ -399,6 +399,19 @@ crate::both_stores! {
             run(&project);
             assert_eq!(run(&project)["events"], 0, "{is_by_hand}");
         }
+    }
+
+    fn a_replay_is_right_where_the_history_begins_within_a_file_that_is_gone() {
+        let project = project("replay", "complete");
+        project.write("pipeline.toml", std::fs::read_to_string(project.path("pipeline.toml")).expect("a file").replace("depth = 1000", "depth = 2"));
+        project.write("in/a.ndjson", lines(&[1, 2, 3, 4]));
+        project.write("in/c.ndjson", lines(&[5]));
+        run(&project);
+        std::fs::remove_file(project.path("in/a.ndjson")).expect("removed");
+        project.write("in/c.ndjson", lines(&[5]) + &line(5, "5b", 0));
+        run(&project);
+        assert_eq!(handled(&project), "1 2 3 4 5 5b");
+        assert_eq!(run(&project)["events"], 0);
     }
 
     fn what_came_too_late_is_in_its_place_after_a_rollback() {
@@ -441,9 +454,7 @@ crate::both_stores! {
             let project = project(late, "complete");
             project.write("in/1.ndjson", lines(&[1, 2, 3]));
             run(&project);
-            for to in ["2", "2", "0"] {
-                assert_eq!(warnings(&project, &["rollback", "pipeline.toml", "--to", to]), [""; 0], "{late}");
-            }
+            assert!(["2", "2", "0"].iter().all(|to| warnings(&project, &["rollback", "pipeline.toml", "--to", to]).is_empty()));
             assert_eq!(run(&project)["events"], 3, "{late}");
         }
     }
