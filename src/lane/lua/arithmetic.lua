@@ -5,9 +5,9 @@
 -- what stands below. Exact numbers have their own metatable, and come here only as the second operand.
 
 local inner = ...
-local raise, describe, numeric_meta, metatable_of = inner.raise, inner.describe, inner.numbers.meta, inner.metatable_of
+local raise, describe, numeric_meta = inner.raise, inner.describe, inner.numbers.meta
 local host, hidden = inner.host, inner.hidden
-local mtype, rawmeta, type, next, tonumber = math.type, getmetatable, type, next, tonumber
+local mtype, rawmeta, rawget, type, next, tonumber = math.type, getmetatable, rawget, type, next, tonumber
 local match, gmatch = string.match, string.gmatch
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
@@ -47,6 +47,12 @@ local function overflow(a, sign, b)
   )
 end
 
+-- The method of a table of the script, as Lua itself finds it: whatever the table lets be seen of its metatable.
+local function method_of(value, event)
+  local meta = type(value) == "table" and rawmeta(value) ~= nil and host.metatable(value)
+  return meta and rawget(meta, event)
+end
+
 -- An operation on a value that is no plain number.
 local function foreign(event, a, b)
   if rawmeta(a) == numeric_meta or rawmeta(b) == numeric_meta then
@@ -54,8 +60,7 @@ local function foreign(event, a, b)
     if method then return method(a, b) end
   end
   for _, value in next, { a, b } do
-    local meta = type(value) == "table" and metatable_of(value)
-    local method = meta and meta[event]
+    local method = method_of(value, event)
     if method then return method(a, b) end
   end
   local sign = SIGNS[event]

@@ -29,7 +29,7 @@ enum Change {
     Never,
 }
 
-/// Has the arithmetic of a function and of those within it checked; none if a function becomes too large.
+/// Has the arithmetic of a function and of those within it checked.
 pub(super) fn check(function: &mut Function) -> Option<()> {
     let spare = u32::from(function.registers);
     let registers = function.registers.checked_add(SPARE).filter(|registers| *registers <= REGISTERS_MAX);
@@ -58,8 +58,10 @@ pub(super) fn check(function: &mut Function) -> Option<()> {
         let register = op::register(word);
         function.code[at] = abc(op::MOVE, register, register, 0);
     }
-    function.registers = needed;
-    insertions.put_in(function)?;
+    // Where a loop becomes longer than a jump may be, the metamethod is called too.
+    if insertions.put_in(function).is_some() {
+        function.registers = needed;
+    }
     function.functions.iter_mut().try_for_each(check)
 }
 

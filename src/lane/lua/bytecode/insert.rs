@@ -23,7 +23,7 @@ impl Insertions {
         self.behind.entry(at).or_default().extend(words);
     }
 
-    /// Puts all of it in; none if a jump becomes too long.
+    /// Puts all of it in; none, and nothing is changed, if a jump becomes too long.
     pub(super) fn put_in(&self, function: &mut Function) -> Option<()> {
         if self.before.is_empty() && self.behind.is_empty() {
             return Some(());
@@ -49,8 +49,11 @@ impl Insertions {
                 *code.get_mut(place)? = jump_to(place, *word, target)?;
             }
         }
-        for local in &mut function.locals {
-            (local.first, local.last) = (*starts.get(local.first)?, *starts.get(local.last)?);
+        let place = |place: usize| starts.get(place).copied();
+        let places = function.locals.iter().map(|local| Some((place(local.first)?, place(local.last)?)));
+        let places = places.collect::<Option<Vec<_>>>()?;
+        for (local, place) in function.locals.iter_mut().zip(places) {
+            (local.first, local.last) = place;
         }
         (function.code, function.lines) = (code, lines);
         Some(())

@@ -126,6 +126,13 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_that_would_be_too_long_is_checked_by_calls() {
+        let body = "a = a + b ".repeat(12_000);
+        assert_eq!(result(&format!("for i = 1, 1 do {body} end return a"), "1", "1"), "add");
+        assert_eq!(result(&format!("while true do {body} return a end"), "1", "1"), "12001");
+    }
+
+    #[test]
     fn a_function_without_room_is_checked_by_calls() {
         let locals: Vec<String> = (0..197).map(|at| format!("l{at}")).collect();
         let sums = (0..50).map(|at| format!("l{at}")).collect::<Vec<_>>().join(", ");

@@ -92,6 +92,7 @@ pub(super) fn reads(word: u32, of: u32) -> bool {
         SETUPVAL => register(word) == of,
         SETTABUP | SETI | SETFIELD => is_value,
         SETTABLE => is_b || is_value,
+        MMBIN..=MMBINK => is_b || register(word) == of,
         _ => is_b || is_c,
     }
 }

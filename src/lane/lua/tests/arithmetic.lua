@@ -56,6 +56,31 @@ function tests.an_exact_number_behind_a_plain_one_is_computed_exactly()
   equal(tostring("7" + new(1)), "8")
 end
 
+function tests.a_table_of_the_script_has_its_own_methods()
+  local function add()
+    return "own"
+  end
+  local metatables = {}
+  local inner = open({
+    metatable = function(value)
+      return metatables[value]
+    end,
+  })
+  local meta = inner.number_meta
+  for _, shown in next, { "locked", {}, false, { __add = error } } do
+    local own = {}
+    metatables[own] = { __add = add, __metatable = shown }
+    setmetatable(own, metatables[own])
+    equal(meta.__add(1, own), "own")
+    equal("x" + own, "own")
+  end
+  -- What a metatable inherits is no method of it.
+  local heir = {}
+  metatables[heir] = setmetatable({}, { __index = { __add = add } })
+  setmetatable(heir, metatables[heir])
+  fails("attempt to perform arithmetic on a table value", meta.__add, 1, heir)
+end
+
 function tests.a_mistake_names_the_kind_and_the_line()
   local inner = open()
   inner.set_script_text("1\n2\n3\n4\n5\n6\n  local x = row.none + 1\n8")

@@ -282,6 +282,13 @@ function tests.metatables_neither_finalise_nor_weaken()
   fails("", "setmetatable({}, { __gc = false })", "__gc, __mode and __close")
   fails("", "local m = {} setmetatable({}, m) m.__mode = 'k'", "a metatable is read-only once it is in use")
   fails("", "local m = setmetatable({}, {}) setmetatable({}, m) m.__gc = print", "read-only once it is in use")
+  -- A metamethod of an operation may have passed the table on.
+  for _, sign in next, { "*", "+", "-", "%", "..", "//" } do
+    local other = "local o = setmetatable({}, { __mul = f, __add = f, __sub = f, __mod = f, __concat = f, __idiv = f })"
+    local head = "local function f(a) setmetatable({}, a) return 1 end "
+    local body = " local n = { x = 1 } local r = n " .. sign .. " o n.__gc = f"
+    fails("", head .. other .. body, "read-only once it is in use")
+  end
   fails("", "setmetatable({}, numeric(1))", "setmetatable")
 end
 
