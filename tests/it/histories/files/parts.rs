@@ -32,8 +32,7 @@ pub enum Part {
     Headless,
 }
 
-const LEFT_OUT: &[Part] =
-    &[Part::Unsettled, Part::HashesOutOfOrder, Part::LateCounts, Part::Headless, Part::RenamedLate, Part::Names];
+const LEFT_OUT: &[Part] = &[Part::Unsettled, Part::LateCounts, Part::Headless, Part::RenamedLate, Part::Names];
 
 impl Part {
     pub fn is_lived(self) -> bool {
