@@ -96,7 +96,7 @@ fn print(found: &[StoredSnapshot], form: &Form) -> Result<Code, Failure> {
 }
 
 /// A document in one line. Within a JSON text a line break is never part of a string.
-fn one_line(doc: &str) -> String {
+pub(super) fn one_line(doc: &str) -> String {
     if doc.contains(['\n', '\r']) { doc.replace(['\n', '\r'], " ") } else { doc.to_owned() }
 }
 

@@ -8,19 +8,18 @@ use std::time::{Duration, Instant};
 
 use forebay::config::{PublishConfig, SeedConfig};
 use forebay::limits::SEED_LOCK_MIN;
-use forebay::publish::{
-    Begun, Document, Documents, LatestInRedis, LockHolder, PublishError, Published, SeedTurn, Seeder,
-};
+use forebay::publish::{Begun, Document, Documents, LatestInRedis, LockHolder, PublishError, SeedTurn, Seeder};
 use forebay::store::StoredSnapshot;
 use serde_json::json;
 
 use super::args::{Global, Seed};
 use super::exit::{Code, Failure};
-use super::out::{counted, plain, print_json, print_text};
+use super::out::{plain, print_json, print_text};
 use super::publishing::{Settings, not_ready, positive};
+use super::read::one_line;
 use super::run::stop_on_signals;
 use super::subprocess::{self, Halt};
-use super::tally::Tally;
+use super::tally::{Tally, what_is_there};
 use super::usage;
 
 /// How often is looked whether a wait is to end.
@@ -151,8 +150,7 @@ fn tell_refused(refused: &[(String, PublishError)]) {
 fn lines(documents: &[StoredSnapshot]) -> Vec<u8> {
     let mut text = String::new();
     for snapshot in documents {
-        // Within a JSON text a line break is never part of a string.
-        let _ = writeln!(text, "{}", snapshot.doc.replace(['\n', '\r'], " "));
+        let _ = writeln!(text, "{}", one_line(&snapshot.doc));
     }
     text.into_bytes()
 }
@@ -175,18 +173,16 @@ fn read(text: &[u8], settings: &Settings) -> Result<Documents, String> {
 
 /// Publishes nothing, and says what lives on.
 fn give_up(turn: SeedTurn<'_>, cause: &str) -> Failure {
-    let Published { kept, unkept, warning, is_unlocked, is_unreachable, .. } = turn.give_up();
-    if let Some(warning) = warning {
+    let published = turn.give_up();
+    if let Some(warning) = &published.warning {
         tracing::warn!("{warning}");
     }
-    for (region, cause) in &unkept {
+    for (region, cause) in &published.unkept {
         tracing::error!("{}: it was not kept: {}", plain(region), plain(cause));
     }
-    let rest = match kept.len() + unkept.len() {
-        _ if is_unlocked => "the lock was lost besides".to_owned(),
-        _ if is_unreachable => "what Redis has is not known".to_owned(),
-        0 => "Redis has nothing of this pipeline".to_owned(),
-        regions => format!("what Redis has of {} lives on", counted(regions as u64, "region", "regions")),
+    let rest = match published.is_unlocked {
+        true => "the lock was lost besides".to_owned(),
+        false => what_is_there(&published),
     };
     Failure::new(Code::Failed, format!("{}: nothing was published, and {rest}", plain(cause)))
 }

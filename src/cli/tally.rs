@@ -179,12 +179,7 @@ impl Tally {
 
     /// Notes that there was no document: somebody may have died before he wrote any.
     pub(super) fn note_nothing(&mut self, name: &str, published: &Published, allows_empty: bool) {
-        let there = match published.kept.len() + published.unkept.len() {
-            _ if published.is_unreachable => "what Redis has is not known".to_owned(),
-            _ if published.warning.is_some() => "what Redis has was left alone".to_owned(),
-            0 => "Redis has nothing of this pipeline".to_owned(),
-            kept => format!("what Redis has of {} lives on", counted(kept as u64, "region", "regions")),
-        };
+        let there = what_is_there(published);
         self.nothing = match (allows_empty, published.is_unreachable) {
             (true, false) => None,
             (true, true) => Some(format!("{name} holds no document, and {there}")),
@@ -308,5 +303,15 @@ impl Tally {
             self.wall.as_secs_f64() * 1e3,
             self.round_trips
         )
+    }
+}
+
+/// What Redis has after a publish of nothing.
+pub(super) fn what_is_there(published: &Published) -> String {
+    match published.kept.len() + published.unkept.len() {
+        _ if published.is_unreachable => "what Redis has is not known".to_owned(),
+        _ if published.warning.is_some() => "what Redis has was left alone".to_owned(),
+        0 => "Redis has nothing of this pipeline".to_owned(),
+        kept => format!("what Redis has of {} lives on", counted(kept as u64, "region", "regions")),
     }
 }

@@ -1,8 +1,8 @@
 -- Arithmetic with plain numbers that is exact or an error.
 --
 -- Lua's own sums and products of integers wrap around at 64 bits, and it takes texts for numbers. Here a text is an
--- error, and an operation of the script that `bytecode.rs` marked calls what the metatable of all numbers says: that is
--- what stands below. Exact numbers have their own metatable, and come here only as the second operand.
+-- error, and an operation that `bytecode/` leaves to it calls what the metatable of all numbers says, which stands
+-- below. Exact numbers have their own metatable, and come here only as the second operand.
 
 local inner = ...
 local raise, describe, numeric_meta = inner.raise, inner.describe, inner.numbers.meta

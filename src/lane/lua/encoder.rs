@@ -270,7 +270,7 @@ impl EventEncoder {
             Err(_) => b'x',
             Ok(None) if raw.starts_with(['{', '[']) => {
                 put_text(packed, raw);
-                b'J'
+                b'j'
             }
             Ok(None) => self.push_scalar(at, raw, packed),
         }

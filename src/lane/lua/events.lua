@@ -112,10 +112,9 @@ function spoiled_meta.__index(event, key)
 end
 local spoiled -- fields of the event that is being made which cannot be read
 
--- A nested value of an event; its field is given twice if types are known below it. One that cannot be read spoils the
--- event.
-local function decode_field(json, name, field)
-  local value, problem = host.decode(json, field)
+-- A nested value of an event, with the types that are known below its field. One that cannot be read spoils the event.
+local function decode_field(json, name)
+  local value, problem = host.decode(json, name)
   if problem then
     spoiled = spoiled or {}
     spoiled[name] = true
@@ -133,11 +132,12 @@ end
 -- An event that is made; `names` are the fields that did not come along, if there are any.
 local function finish_event(event, names)
   if not spoiled and not names then return event end
-  for name in next, names or {} do
-    spoiled = spoiled or {}
-    spoiled[name] = true
+  if spoiled then
+    for name in next, names or {} do
+      spoiled[name] = true
+    end
   end
-  absent[event], spoiled = spoiled, nil
+  absent[event], spoiled = spoiled or names, nil
   return setmeta(event, spoiled_meta)
 end
 
@@ -190,7 +190,6 @@ local FIELD_FORMATS <const> = {
   q = "i8i8",
   Q = "s4",
   j = "s4",
-  J = "s4",
   t = "",
   f = "",
   n = "",
@@ -206,7 +205,6 @@ local FIELD_VALUES <const> = {
   q = "setmeta({ %s }, numeric_meta)",
   Q = "canonical(%s)",
   j = "decode(%s, %q)",
-  J = "decode(%s, %q, %q)",
   t = "true",
   f = "false",
 }
@@ -257,7 +255,7 @@ local function define_shape(number, names, field_kinds)
       missing = missing or {}
       missing[name] = true
     elseif kind ~= "n" then
-      fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value, name, name)
+      fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value, name)
       clear[#clear + 1] = format("last[%q] = nil", name)
     end
   end
@@ -268,7 +266,7 @@ local function define_shape(number, names, field_kinds)
     hints = concat(hints, " "),
     clear = concat(clear, " "),
     event = format(
-      find(field_kinds, "[jJx]") and "finish(setmeta({%s}, meta), missing)" or "setmeta({%s}, meta)",
+      find(field_kinds, "[jx]") and "finish(setmeta({%s}, meta), missing)" or "setmeta({%s}, meta)",
       concat(fields, ", ")
     ),
   })
@@ -313,8 +311,6 @@ shapes[0] = function(packed, at, last)
         value = numbers.canonical(value)
       elseif kind == "j" then
         value = decode_field(value, projected_names[place])
-      elseif kind == "J" then
-        value = decode_field(value, projected_names[place], projected_names[place])
       end
     end
     event[projected_names[place]] = value

@@ -1,7 +1,6 @@
 //! What every exchange of a publisher goes over: the servers, the threads, the script.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
@@ -12,7 +11,6 @@ use super::plan::PublishPlan;
 use super::script::Script;
 use super::topology::{Topology, redirection};
 use super::wire::{Break, server_text};
-use crate::model::timestamp::Timestamp;
 use crate::publish::{OtherStore, PublishError};
 
 /// A lock that is held: its key, and what it holds while it is ours.
@@ -103,11 +101,4 @@ impl Connections {
 /// A span as Redis takes it; Redis refuses 0.
 pub(super) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1)
-}
-
-/// A text that no other publish has.
-pub(super) fn token() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{:x}.{:x}.{count:x}", std::process::id(), Timestamp::now().as_micros())
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
-use super::connections::{Connections, millis, token};
+use super::connections::{Connections, millis};
 use super::keys::Key;
 use super::node::{Answer, Node};
 use super::outcome::Extent;
@@ -19,6 +19,7 @@ use super::plan::PublishPlan;
 use super::summary::{Owner, SummaryEntry, around, entry_text};
 use super::topology::{Host, PART_OF_CLUSTER, redirection};
 use super::wire::{Break, NO_EVAL, code_of, server_text};
+use crate::model::chance::token;
 use crate::model::limits::{
     DOCUMENT_ALONE_BYTES, DOCUMENT_BYTES_MAX, PUBLISH_BREAKS_MAX, PUBLISH_REQUEST_BYTES_MAX, PUBLISH_RETRY_WAIT_MAX,
     PUBLISH_RETRY_WAIT_MIN, PUBLISH_VOTERS_MAX, SEQ_AHEAD_MAX,

@@ -19,6 +19,7 @@ use super::reader::RedisSnapshots;
 use super::script::Script;
 use super::topology::Topology;
 use super::wire::{Break, server_text};
+use crate::model::chance::token;
 use crate::model::limits::SEED_LOCK_MIN;
 use crate::model::setting::SettingError;
 use crate::model::timestamp::Timestamp;
@@ -76,10 +77,9 @@ pub struct LockHolder {
 
 impl LockHolder {
     fn new() -> Self {
-        let token = format!("{:x}{:x}", crate::model::chance::number(), crate::model::chance::number());
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let by = format!("{host}, process {}", std::process::id());
-        Self { by, since: Timestamp::now().to_millis_text(), token }
+        Self { by, since: Timestamp::now().to_millis_text(), token: token() }
     }
 
     fn text(&self) -> String {
@@ -235,7 +235,7 @@ impl Seeder {
         let mut aside = Published::default();
         let health =
             health.zip(health_key).and_then(|(command, key)| self.publisher.to.ask_aside(&key, &command, &mut aside));
-        let latest = self.reader.latest(&[]).inspect_err(|_| self.unlock(lock))?;
+        let latest = self.reader.latest(&[]).inspect_err(|_| self.untake(lock))?;
         Ok(First { holder, health: health.and_then(text_of), latest, trips: trips + aside.round_trips + 2 })
     }
 
@@ -247,14 +247,11 @@ impl Seeder {
         }
     }
 
-    fn unlock(&self, lock: &HeldLock) {
-        // If Redis does not answer, the lock ends by itself.
-        let _ = self.publisher.settling.give_back(&self.publisher.to, lock);
-    }
-
     fn give_back(&mut self) {
-        if let Some(lock) = self.publisher.to.lock.take() {
-            self.unlock(&lock);
+        let Publisher { to, settling, .. } = &mut self.publisher;
+        if let Some(lock) = to.lock.take() {
+            // If Redis does not answer, the lock ends by itself.
+            let _ = settling.give_back(to, &lock);
         }
     }
 }
