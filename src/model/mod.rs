@@ -13,6 +13,7 @@ pub(crate) mod column_type;
 pub(crate) mod event;
 pub(crate) mod field_type;
 pub mod ids;
+pub(crate) mod json_scan;
 pub(crate) mod json_text;
 pub mod limits;
 pub(crate) mod numeric;

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use crate::model::field_type::Given;
+use crate::model::json_scan::members;
 use crate::model::limits::REGION_BYTES_MAX;
 
 /// What the fields say.
@@ -98,9 +99,39 @@ impl HeadReader {
         }
     }
 
+    /// The fields of an event, if nothing in it is unusual.
+    fn scan<'j>(&self, json: &'j str) -> Option<RawFields<'j>> {
+        let mut found = RawFields { nested: vec![None; self.paths.len()], ..RawFields::default() };
+        let is_read = members(json, |key, value| {
+            let slots = self.slots(key);
+            if slots != Slots::default() {
+                found.put(slots, value);
+            }
+        });
+        is_read.then_some(found)
+    }
+
+    /// Which of the fields a key is.
+    fn slots(&self, key: &str) -> Slots {
+        let fields = &self.fields;
+        Slots {
+            block: key == fields.block,
+            region: key == fields.region,
+            seq: fields.seq.as_deref() == Some(key),
+            hash: fields.hash.as_deref() == Some(key),
+            parent: fields.parent.as_deref() == Some(key),
+            paths: self.paths.iter().enumerate().fold(0, |bits, (at, path)| bits | u8::from(path.first == key) << at),
+        }
+    }
+
     fn raw_fields<'j>(&self, json: &'j str) -> serde_json::Result<RawFields<'j>> {
-        let mut parser = serde_json::Deserializer::from_str(json);
-        let mut raw = RawHead { reader: self }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw))?;
+        let mut raw = match self.scan(json) {
+            Some(raw) => raw,
+            None => {
+                let mut parser = serde_json::Deserializer::from_str(json);
+                RawHead { reader: self }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw))?
+            }
+        };
         for (path, at) in self.paths.iter().zip(std::mem::take(&mut raw.nested)) {
             // A key that holds the dots itself comes first.
             let slot = raw.slot(path.field);
@@ -255,6 +286,27 @@ struct RawFields<'j> {
 }
 
 impl<'j> RawFields<'j> {
+    fn put(&mut self, slots: Slots, raw: &'j str) {
+        for (is_here, slot) in [
+            (slots.block, &mut self.block),
+            (slots.region, &mut self.region),
+            (slots.seq, &mut self.seq),
+            (slots.hash, &mut self.hash),
+            (slots.parent, &mut self.parent),
+        ] {
+            if is_here {
+                *slot = Some(raw);
+            }
+        }
+        if slots.paths != 0 {
+            for (at, slot) in self.nested.iter_mut().enumerate() {
+                if slots.paths & (1 << at) != 0 {
+                    *slot = Some(raw);
+                }
+            }
+        }
+    }
+
     fn slot(&mut self, field: Field) -> &mut Option<&'j str> {
         match field {
             Field::Block => &mut self.block,
@@ -294,25 +346,7 @@ impl<'j> Visitor<'j> for RawHead<'_> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let raw = map.next_value::<&'j RawValue>()?.get();
-            for (is_here, slot) in [
-                (slots.block, &mut found.block),
-                (slots.region, &mut found.region),
-                (slots.seq, &mut found.seq),
-                (slots.hash, &mut found.hash),
-                (slots.parent, &mut found.parent),
-            ] {
-                if is_here {
-                    *slot = Some(raw);
-                }
-            }
-            if slots.paths != 0 {
-                for (at, slot) in found.nested.iter_mut().enumerate() {
-                    if slots.paths & (1 << at) != 0 {
-                        *slot = Some(raw);
-                    }
-                }
-            }
+            found.put(slots, map.next_value::<&'j RawValue>()?.get());
         }
         Ok(found)
     }
@@ -349,15 +383,7 @@ impl Visitor<'_> for KeySlots<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Slots, E> {
-        let HeadReader { fields, paths } = self.reader;
-        Ok(Slots {
-            block: key == fields.block,
-            region: key == fields.region,
-            seq: fields.seq.as_deref() == Some(key),
-            hash: fields.hash.as_deref() == Some(key),
-            parent: fields.parent.as_deref() == Some(key),
-            paths: paths.iter().enumerate().fold(0, |bits, (at, path)| bits | u8::from(path.first == key) << at),
-        })
+        Ok(self.reader.slots(key))
     }
 }
 

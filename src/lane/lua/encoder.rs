@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::json::{Scalar, scalar, typed};
 use crate::model::field_type::{FieldTree, FieldTypes, TypedValue};
+use crate::model::json_scan::members;
 use crate::model::json_text::whole_characters;
 use crate::model::numeric::Numeric;
 use crate::rows::codec::{NUMERIC_LIMB, Writer};
@@ -166,9 +167,7 @@ impl EventEncoder {
     fn push_whole(&mut self, json: &str, block: i64, writer: Writer, packed: &mut Vec<u8>) -> Result<(), String> {
         self.spans.clear();
         self.spans.resize(self.projected.len(), None);
-        let mut parser = serde_json::Deserializer::from_str(json);
-        let values = ProjectedValues { projected: &self.projected, json, spans: &mut self.spans };
-        values.deserialize(&mut parser).map_err(|error| error.to_string())?;
+        find_values(&self.projected, json, &mut self.spans)?;
         let start = packed.len();
         packed.extend(block.to_le_bytes());
         packed.extend(writer.0.to_le_bytes());
@@ -376,6 +375,25 @@ fn put_text(packed: &mut Vec<u8>, text: &str) {
 }
 
 /// Finds where the raw values of the projected fields lie in an object.
+///
+/// # Errors
+/// The text is no JSON object.
+fn find_values(projected: &[ProjectedField], json: &str, spans: &mut [Option<Range<usize>>]) -> Result<(), String> {
+    let is_read = members(json, |key, value| {
+        if let Some(at) = projected.iter().position(|field| field.name == key) {
+            let start = value.as_ptr().addr() - json.as_ptr().addr();
+            spans[at] = Some(start..start + value.len());
+        }
+    });
+    if is_read {
+        return Ok(());
+    }
+    spans.fill(None);
+    let mut parser = serde_json::Deserializer::from_str(json);
+    ProjectedValues { projected, json, spans }.deserialize(&mut parser).map_err(|error| error.to_string())
+}
+
+/// The same for what is seldom: keys with escapes, values that are nested deeply; and what is no JSON.
 struct ProjectedValues<'h, 's, 'j> {
     projected: &'h [ProjectedField],
     json: &'j str,
@@ -440,9 +458,7 @@ impl Visitor<'_> for KeyPlace<'_> {
 pub(super) fn raw_field<'j>(json: &'j str, name: &str) -> Result<Option<&'j str>, String> {
     let projected = [ProjectedField { name: name.to_owned(), tree: None, seen: 0, recurred: 0 }];
     let mut spans = [None];
-    let mut parser = serde_json::Deserializer::from_str(json);
-    let values = ProjectedValues { projected: &projected, json, spans: &mut spans };
-    values.deserialize(&mut parser).map_err(|error| error.to_string())?;
+    find_values(&projected, json, &mut spans)?;
     let [span] = spans;
     Ok(span.and_then(|span| json.get(span)))
 }
