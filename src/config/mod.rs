@@ -9,6 +9,7 @@ mod memory;
 mod publishing;
 mod reading;
 mod snapshots;
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,12 +18,13 @@ pub use crate::model::field_type::{FieldType, FieldTypes, TimeUnit};
 pub use crate::model::quarantine::{ErrorsConfig, OnEvent};
 pub use crate::model::units::{parse_bytes, parse_duration};
 use entities::read_entities;
-use field_types::read_field_types;
 pub use publishing::{PublishConfig, SeedConfig};
 use publishing::{SEED_KEYS, read_seed};
 pub use reading::{ConfigError, folder_of};
 use reading::{Item, PipelineText, Section};
 use snapshots::read_snapshots;
+pub use source::SourceConfig;
+use source::{SOURCE_KEYS, read_source};
 
 use crate::model::limits::{
     BATCH_EVENTS, FILE_BYTES_MAX, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
@@ -34,32 +36,7 @@ use crate::model::text::shown_path;
 use crate::model::whole_text::read_text;
 use crate::publish::{DedupRule, FieldPath, HealthFields, Keys, PublishPlan, RedisUrl};
 use crate::snapshot::{Every, Integers};
-use crate::source::{End, Late};
 use crate::store::{Readers, StoreUrl};
-
-/// Where events come from and which of their fields say where they belong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SourceConfig {
-    /// A file, a glob, a folder, or `-`; none if it comes from elsewhere.
-    pub path: Option<String>,
-    /// The field of the block. Defaults to `block`.
-    pub block: String,
-    /// The field of the region. Defaults to `region`.
-    pub region: String,
-    /// The field of the place within the block. Defaults to none.
-    pub seq: Option<String>,
-    /// What to do with an event whose place has passed. Defaults to an error.
-    pub late: Late,
-    /// Whether the last block of the source is whole, or may go on in the next run. Defaults to whole.
-    pub end: End,
-    /// The field of the block's hash: forks are then found and rolled back. Defaults to none.
-    pub hash: Option<String>,
-    /// The field of the hash of the block before. Defaults to none.
-    pub parent: Option<String>,
-    /// `[source.fields]`: the types of fields. Defaults to none.
-    pub fields: FieldTypes,
-}
 
 /// Which regions there are.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -374,11 +351,7 @@ impl Config {
         let store = read_store(root.section("store", &["url", "readers"])?, &name)?;
         let config = Self {
             file: file.to_owned(),
-            source: read_source(
-                root.section("source", &["path", "block", "region", "seq", "late", "end", "hash", "parent", "fields"])?,
-                document.folder(),
-                rollback_depth,
-            )?,
+            source: read_source(root.section("source", &SOURCE_KEYS)?, document.folder(), rollback_depth)?,
             regions: read_regions(root.section("regions", &["ids", "all"])?)?,
             schema: read_entities(&mut root)?,
             handlers: read_handlers(root.required_section("handlers", &["script", "timeout"])?, document.folder())?,
@@ -415,73 +388,6 @@ fn cannot_read(error: &std::io::Error) -> String {
         std::io::ErrorKind::FileTooLarge => format!("{error}; expected a pipeline file in TOML"),
         _ => format!("it cannot be read: {error}"),
     }
-}
-
-fn read_source(mut section: Section<'_, '_>, folder: &Path, rollback_depth: u64) -> Result<SourceConfig, ConfigError> {
-    let path = section.optional("path").map(|value| value.non_empty()).transpose()?;
-    let late = match section.optional("late") {
-        None => Late::Error,
-        Some(value) => match value.text()?.as_str() {
-            "error" => Late::Error,
-            "skip" => Late::Skip,
-            "replay" if rollback_depth == 0 => {
-                return Err(value.error("late: \"replay\" goes back to before a late event: it needs [rollback] depth"));
-            }
-            "replay" => Late::Replay,
-            other => {
-                return Err(value.error(format!("late: expected \"error\", \"skip\" or \"replay\", got {other:?}")));
-            }
-        },
-    };
-    let end = match section.optional("end") {
-        None => End::Complete,
-        Some(value) => match value.text()?.as_str() {
-            "complete" => End::Complete,
-            "open" => End::Open,
-            other => return Err(value.error(format!("end: expected \"complete\" or \"open\", got {other:?}"))),
-        },
-    };
-    let has_hash = section.has("hash");
-    let config = SourceConfig {
-        path: path.map(|path| from_folder(folder, path)),
-        block: section.optional("block").map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
-        region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
-        seq: section.optional("seq").map(|value| value.non_empty()).transpose()?,
-        late,
-        end,
-        hash: match section.optional("hash") {
-            Some(value) if late == Late::Replay => {
-                return Err(value.error(
-                    "hash: with hashes a block that differs is a fork; late = \"replay\" is for sources without",
-                ));
-            }
-            value => value.map(|value| value.non_empty()).transpose()?,
-        },
-        parent: match section.optional("parent") {
-            Some(value) if !has_hash => {
-                return Err(value.error("parent: it needs hash, the field of the block's own hash"));
-            }
-            value => value.map(|value| value.non_empty()).transpose()?,
-        },
-        fields: section
-            .optional("fields")
-            .map_or_else(|| Ok(FieldTypes::default()), |value| read_field_types(&value))?,
-    };
-    section.finish()?;
-    Ok(config)
-}
-
-fn from_folder(folder: &Path, path: String) -> String {
-    if path == "-" || folder == Path::new(".") || Path::new(&path).is_absolute() {
-        return path;
-    }
-    // A glob in the name of the folder is not the user's.
-    let folder = if path.contains(['*', '?', '[']) {
-        glob::Pattern::escape(&folder.to_string_lossy())
-    } else {
-        folder.to_string_lossy().into_owned()
-    };
-    Path::new(&folder).join(path).to_string_lossy().into_owned()
 }
 
 fn read_regions(mut section: Section<'_, '_>) -> Result<RegionsConfig, ConfigError> {

@@ -266,6 +266,13 @@ impl<'d, 't> Item<'d, 't> {
         }
     }
 
+    pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
+        match &self.entry.value {
+            DeValue::Boolean(value) => Ok(*value),
+            other => Err(self.expected("true or false", other)),
+        }
+    }
+
     pub(super) fn integer(&self) -> Result<i64, ConfigError> {
         match &self.entry.value {
             DeValue::Integer(number) => i64::from_str_radix(&number.as_str().replace('_', ""), number.radix())

@@ -1,0 +1,117 @@
+//! `[source]`: where events come from, and which of their fields say where they belong.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::ConfigError;
+use super::field_types::read_field_types;
+use super::reading::Section;
+use crate::model::field_type::FieldTypes;
+use crate::source::{End, Late};
+
+/// Where events come from and which of their fields say where they belong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SourceConfig {
+    /// A file, a glob, a folder, or `-`; none if it comes from elsewhere.
+    pub path: Option<String>,
+    /// The field of the block. Defaults to `block`.
+    pub block: String,
+    /// The field of the region. Defaults to `region`.
+    pub region: String,
+    /// The field of the place within the block. Defaults to none.
+    pub seq: Option<String>,
+    /// What to do with an event whose place has passed. Defaults to an error.
+    pub late: Late,
+    /// Whether the last block of the source is whole, or may go on in the next run. Defaults to whole.
+    pub end: End,
+    /// Whether the run goes on when the source is at its end, and waits for more. Defaults to no.
+    pub follow: bool,
+    /// For how long no event may have come until the last block counts as whole, while the source is followed. Defaults
+    /// to none: a block is whole when the next one begins, or when a line says so.
+    pub settle: Option<Duration>,
+    /// The field of the block's hash: forks are then found and rolled back. Defaults to none.
+    pub hash: Option<String>,
+    /// The field of the hash of the block before. Defaults to none.
+    pub parent: Option<String>,
+    /// `[source.fields]`: the types of fields. Defaults to none.
+    pub fields: FieldTypes,
+}
+
+/// The keys of `[source]`.
+pub(super) const SOURCE_KEYS: [&str; 11] =
+    ["path", "block", "region", "seq", "late", "end", "hash", "parent", "fields", "follow", "settle"];
+
+pub(super) fn read_source(
+    mut section: Section<'_, '_>,
+    folder: &Path,
+    rollback_depth: u64,
+) -> Result<SourceConfig, ConfigError> {
+    let path = section.optional("path").map(|value| value.non_empty()).transpose()?;
+    let late = read_late(&mut section, rollback_depth)?;
+    let has_hash = section.has("hash");
+    let config = SourceConfig {
+        path: path.map(|path| from_folder(folder, path)),
+        block: section.optional("block").map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
+        region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
+        seq: section.optional("seq").map(|value| value.non_empty()).transpose()?,
+        late,
+        end: read_end(&mut section)?,
+        follow: section.optional("follow").map_or(Ok(false), |value| value.boolean())?,
+        settle: section.optional("settle").map(|value| value.duration()).transpose()?,
+        hash: match section.optional("hash") {
+            Some(value) if late == Late::Replay => {
+                return Err(value.error(
+                    "hash: with hashes a block that differs is a fork; late = \"replay\" is for sources without",
+                ));
+            }
+            value => value.map(|value| value.non_empty()).transpose()?,
+        },
+        parent: match section.optional("parent") {
+            Some(value) if !has_hash => {
+                return Err(value.error("parent: it needs hash, the field of the block's own hash"));
+            }
+            value => value.map(|value| value.non_empty()).transpose()?,
+        },
+        fields: section
+            .optional("fields")
+            .map_or_else(|| Ok(FieldTypes::default()), |value| read_field_types(&value))?,
+    };
+    section.finish()?;
+    Ok(config)
+}
+
+fn read_late(section: &mut Section<'_, '_>, rollback_depth: u64) -> Result<Late, ConfigError> {
+    let Some(value) = section.optional("late") else { return Ok(Late::Error) };
+    match value.text()?.as_str() {
+        "error" => Ok(Late::Error),
+        "skip" => Ok(Late::Skip),
+        "replay" if rollback_depth == 0 => {
+            Err(value.error("late: \"replay\" goes back to before a late event: it needs [rollback] depth"))
+        }
+        "replay" => Ok(Late::Replay),
+        other => Err(value.error(format!("late: expected \"error\", \"skip\" or \"replay\", got {other:?}"))),
+    }
+}
+
+fn read_end(section: &mut Section<'_, '_>) -> Result<End, ConfigError> {
+    let Some(value) = section.optional("end") else { return Ok(End::Complete) };
+    match value.text()?.as_str() {
+        "complete" => Ok(End::Complete),
+        "open" => Ok(End::Open),
+        other => Err(value.error(format!("end: expected \"complete\" or \"open\", got {other:?}"))),
+    }
+}
+
+fn from_folder(folder: &Path, path: String) -> String {
+    if path == "-" || folder == Path::new(".") || Path::new(&path).is_absolute() {
+        return path;
+    }
+    // A glob in the name of the folder is not the user's.
+    let folder = if path.contains(['*', '?', '[']) {
+        glob::Pattern::escape(&folder.to_string_lossy())
+    } else {
+        folder.to_string_lossy().into_owned()
+    };
+    Path::new(&folder).join(path).to_string_lossy().into_owned()
+}
