@@ -263,6 +263,14 @@ impl Coordinator<'_> {
                 self.open.note_source(progress, files);
                 Ok(())
             }
+            FromReader::Whole { block } => {
+                self.queue.note_whole(block);
+                Ok(())
+            }
+            FromReader::Idle => {
+                self.queue.note_idle();
+                Ok(())
+            }
             FromReader::End { is_open } => {
                 self.queue.end(is_open);
                 Ok(())
@@ -279,7 +287,12 @@ impl Coordinator<'_> {
         let _waiting = self.meter.time_if_began(Phase::WaitingForSource, self.open.number());
         let since = Instant::now();
         while !self.in_flight.is_stopped() {
-            let step = if self.queue.has_events() { PART_STEP } else { WAIT_STEP };
+            if (self.queue.is_idle() || since.elapsed() >= LINGER) && self.has_work_to_seal() {
+                self.seal()?;
+            }
+            // Where the reader waits for room, only the block that is here in part can give it.
+            let may_be_waited_for = self.queue.has_events() && !self.queue.is_idle();
+            let step = if may_be_waited_for { PART_STEP } else { WAIT_STEP };
             match self.incoming.pages.recv_timeout(step) {
                 Ok(message) => return self.take_message(message),
                 Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),
@@ -291,15 +304,15 @@ impl Coordinator<'_> {
             }
             self.in_flight.poll()?;
             self.hooks.tell_progress(&self.meter);
-            if since.elapsed() >= LINGER
-                && self.queue.is_at_boundary()
-                && self.in_flight.state() != CommitState::Full
-                && (self.open.has_events() || self.duty.is_due_by_time())
-            {
-                self.seal()?;
-            }
         }
         Ok(())
+    }
+
+    /// Whether a batch can end here although nothing follows yet, and holds something.
+    fn has_work_to_seal(&mut self) -> bool {
+        self.queue.is_at_boundary()
+            && self.in_flight.state() != CommitState::Full
+            && (self.open.has_events() || self.queue.is_idle() && self.open.has_news() || self.duty.is_due_by_time())
     }
 
     /// Runs one round of lanes.

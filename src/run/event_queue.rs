@@ -110,6 +110,10 @@ pub(super) struct EventQueue {
     /// The block that the last round left incomplete.
     partial: Option<BlockNo>,
     is_ended: bool,
+    /// This block and all before it are whole.
+    whole: Option<BlockNo>,
+    /// The source has nothing for now.
+    is_idle: bool,
     /// What is here is complete, and then comes a rollback to this block.
     rollback: Option<BlockNo>,
     /// The last committed block, until an event is taken: the first one may go on within it.
@@ -126,6 +130,7 @@ impl EventQueue {
 
     pub(super) fn push(&mut self, mut page: Page) {
         self.events += page.events.len();
+        self.is_idle = false;
         let lease = page.lease.take();
         self.pages.push_back(Queued { next: 0, end: page.events.len(), page: Arc::new(page), lease });
     }
@@ -162,6 +167,7 @@ impl EventQueue {
     /// A rollback follows what is queued. Events that it would undo are dropped from the queue.
     pub(super) fn push_rollback(&mut self, to: BlockNo) {
         self.rollback = Some(to);
+        self.whole = None;
         self.committed = self.committed.filter(|committed| *committed <= to);
         self.is_cut = self.partial.is_some_and(|partial| partial > to);
         self.drop_events(|block| block <= to);
@@ -198,7 +204,31 @@ impl EventQueue {
 
     /// Whether nothing more comes that belongs to what is queued.
     fn is_complete(&self) -> bool {
-        self.is_ended || self.rollback.is_some()
+        let last = || self.last_block();
+        self.is_ended
+            || self.rollback.is_some()
+            || self.whole.is_some_and(|whole| last().is_none_or(|last| last <= whole))
+    }
+
+    /// The last block that is queued, or the one that was taken in part.
+    fn last_block(&self) -> Option<BlockNo> {
+        let last = self.pages.back().and_then(|queued| queued.events().last());
+        last.map(|event| event.block).or(self.partial)
+    }
+
+    /// This block and all before it are whole.
+    pub(super) fn note_whole(&mut self, block: BlockNo) {
+        self.whole = self.whole.max(Some(block));
+    }
+
+    /// The source has nothing for now.
+    pub(super) fn note_idle(&mut self) {
+        self.is_idle = true;
+    }
+
+    /// Whether the source has nothing for now.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_idle
     }
 
     pub(super) fn has_events(&self) -> bool {
@@ -212,8 +242,7 @@ impl EventQueue {
         if !is_open {
             return;
         }
-        let last = self.upcoming().last().map(|event| event.block).or(self.partial);
-        let Some(last) = last else { return };
+        let Some(last) = self.last_block().filter(|last| self.whole.is_none_or(|whole| whole < *last)) else { return };
         self.is_cut = self.partial == Some(last);
         self.drop_events(|block| block < last);
     }
@@ -224,7 +253,7 @@ impl EventQueue {
 
     /// Whether more pages would make the next round larger.
     pub(super) fn wants_more(&self) -> bool {
-        !self.is_complete() && self.events <= ROUND_EVENTS_MAX
+        !(self.is_ended || self.rollback.is_some()) && self.events <= ROUND_EVENTS_MAX
     }
 
     /// Whether the last block that was taken is known to be complete.

@@ -98,6 +98,8 @@ pub struct Pipeline {
     field_types: Arc<FieldTypes>,
     late: Late,
     end: End,
+    follow: bool,
+    settle: Option<Duration>,
     regions: RegionsConfig,
     batch: BatchConfig,
     errors: ErrorsConfig,
@@ -147,6 +149,7 @@ impl Pipeline {
         pipeline.rollback_depth = config.rollback_depth;
         pipeline.late = config.source.late;
         pipeline.end = config.source.end;
+        (pipeline.follow, pipeline.settle) = (config.source.follow, config.source.settle);
         pipeline.regions = config.regions.clone();
         pipeline.batch = config.batch;
         pipeline.errors = config.errors;
@@ -178,6 +181,8 @@ impl Pipeline {
             field_types: Arc::default(),
             late: Late::default(),
             end: End::default(),
+            follow: false,
+            settle: None,
             regions: RegionsConfig::default(),
             batch: BatchConfig::default(),
             errors: ErrorsConfig::default(),
@@ -306,6 +311,24 @@ impl Pipeline {
     pub fn end(mut self, end: End) -> Self {
         self.end = end;
         self
+    }
+
+    /// Whether the run goes on when the files of its source are at their end, and waits for more of them. Defaults to no.
+    /// Then [`Pipeline::run`] returns when it is stopped, or behind the block of [`Pipeline::until`].
+    #[must_use]
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
+        self
+    }
+
+    /// For how long a source may have had nothing until its last block counts as whole. Defaults to none: it is whole when
+    /// the next one begins, or when the source says so.
+    ///
+    /// # Errors
+    /// It is zero.
+    pub fn settle(mut self, settle: Duration) -> Result<Self, PipelineError> {
+        self.settle = Some(SettingError::unless_instant("settle", settle)?);
+        Ok(self)
     }
 
     /// Which regions there are. Defaults to any.

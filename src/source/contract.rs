@@ -78,6 +78,14 @@ pub enum Next {
         /// The block. It need not be one of the data.
         to: i64,
     },
+    /// This block and all before it are whole: no event of them comes any more. It need not be one of the data.
+    Whole {
+        /// The block.
+        block: i64,
+    },
+    /// Nothing for now. The source has waited for a moment, and is asked again. What has come so far is committed, as far
+    /// as its blocks are whole.
+    Pending,
     /// Nothing any more.
     End,
 }

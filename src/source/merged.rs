@@ -121,7 +121,7 @@ impl Merged {
                     }
                     self.keep(&event);
                 }
-                Next::Event => {}
+                Next::Event | Next::Whole { .. } | Next::Pending => {}
                 Next::Rollback { .. } => {
                     return Err(SourceError::of_event(
                         &event,
@@ -180,7 +180,7 @@ impl Merged {
                 }
                 // What no event follows has no block.
                 Next::End if self.followed.is_waiting() => self.read = self.followed.take_back().into(),
-                Next::Rollback { .. } | Next::End => return Ok(next),
+                Next::Rollback { .. } | Next::Whole { .. } | Next::Pending | Next::End => return Ok(next),
             }
         }
     }
@@ -250,6 +250,8 @@ impl Merged {
                     self.drop_again(event)?;
                     return Ok(true);
                 }
+                // Late events of a whole block are handed out later than that is said.
+                Next::Whole { .. } | Next::Pending => {}
                 Next::Rollback { .. } | Next::End => self.is_ended = true,
             }
         }

@@ -50,11 +50,13 @@ pub(super) struct Order {
     has_stepped_back: bool,
     /// The source itself has rolled back to this block: its next events must lie after it.
     closed: Option<BlockNo>,
+    /// This block and all before it are whole.
+    whole: Option<BlockNo>,
 }
 
 impl Order {
     pub(super) fn new(late: Late, stats: Arc<ReadStats>) -> Self {
-        Self { late, stats, last: None, last_origin: None, has_stepped_back: false, closed: None }
+        Self { late, stats, last: None, last_origin: None, has_stepped_back: false, closed: None, whole: None }
     }
 
     /// Whether events whose place has passed are left out.
@@ -102,7 +104,33 @@ impl Order {
     /// Starts afresh after a rollback.
     pub(super) fn start_afresh(&mut self) {
         self.forget_last();
-        self.closed = None;
+        (self.closed, self.whole) = (None, None);
+    }
+
+    /// This block and all before it are whole: their events come late from now on. False if that was known.
+    pub(super) fn note_whole(&mut self, block: BlockNo) -> bool {
+        let is_new = self.whole.is_none_or(|whole| whole < block);
+        self.whole = self.whole.max(Some(block));
+        is_new
+    }
+
+    /// The block that is whole, if the event is of it or of one before it.
+    pub(super) fn whole_to(&self, event: &SourceEvent) -> Option<BlockNo> {
+        self.whole.filter(|whole| event.block <= whole.get())
+    }
+
+    /// Leaves out an event of a block that was taken for whole.
+    ///
+    /// # Errors
+    /// That is not allowed.
+    pub(super) fn late_after_whole(&self, event: &SourceEvent, whole: BlockNo) -> Result<(), Stop> {
+        self.late(event, || {
+            format!(
+                "an event of block {} comes after block {whole} was whole: the source has said so, or nothing came for as \
+                 long as [source] settle says ({CHOICES})",
+                event.block
+            )
+        })
     }
 
     /// The source itself has rolled back to block `to`.

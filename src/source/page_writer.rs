@@ -33,6 +33,12 @@ pub(crate) enum FromReader {
         progress: Option<SourceProgress>,
         files: Vec<SourceFile>,
     },
+    /// This block and all before it are whole: no event of them comes any more.
+    Whole {
+        block: BlockNo,
+    },
+    /// The source has nothing for now.
+    Idle,
     End {
         /// The last block may go on in another run.
         is_open: bool,
@@ -247,6 +253,12 @@ impl PageWriter {
             self.sink.recorder.span(Stage::Read, Activity::WaitingForRoom, 0, waiting, self.working_since);
         }
         sent
+    }
+
+    /// # Errors
+    /// Nobody takes pages any more.
+    pub(super) fn check_wanted(&self) -> Result<(), Stop> {
+        if self.sink.stats.stop.load(Ordering::Relaxed) { Err(Stop::Gone) } else { Ok(()) }
     }
 
     /// Sends a message after the pages. Waits for room in the channel.

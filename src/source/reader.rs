@@ -4,10 +4,12 @@
 //! committed, `comparison` compares it with what was committed, `forks` judges how a block stands to the chain, `order`
 //! keeps the rule of late events, `merged` puts them in their place, `page_writer` hands pages over.
 
+mod quiet;
 mod replay;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -33,12 +35,15 @@ use crate::model::quarantine::PUT_ASIDE_HINT;
 use crate::model::source_progress::{SourceDigest, SourceFile, SourceProgress};
 use crate::timeline::Recorder;
 use crate::undo::Window;
+use quiet::Quiet;
 
 /// What the reader lets through.
 pub(crate) struct ReadPlan {
     pub(crate) late: Late,
     /// Whether the last block of the source is whole.
     pub(crate) end: End,
+    /// For how long nothing may have come until the last block is whole.
+    pub(crate) settle: Option<Duration>,
     /// The closed list of regions, if there is one.
     pub(crate) region_ids: Option<Vec<String>>,
     /// Blocks up to this one are committed already, the last one with this many events.
@@ -69,6 +74,8 @@ pub(crate) struct Reader {
     /// The last block to let through.
     until: Option<BlockNo>,
     end: End,
+    /// When the last block is whole although nothing follows it.
+    quiet: Quiet,
     regions: AllowedRegions,
     order: Order,
     /// Blocks that are handed on or committed.
@@ -123,6 +130,7 @@ impl Reader {
             after: plan.after,
             until: plan.until,
             end: plan.end,
+            quiet: Quiet::new(plan.settle),
             regions: AllowedRegions::new(plan.region_ids),
             order: Order::new(plan.late, Arc::clone(&stats)),
             chain,
@@ -197,6 +205,10 @@ impl Reader {
                 self.flush()?;
             }
             match self.source.next(&mut event)? {
+                Next::Pending if self.wait()? => return self.end(true).map(|()| false),
+                Next::Pending => {}
+                Next::Whole { block } if self.take_whole(block.into())? => return self.end(true).map(|()| false),
+                Next::Whole { .. } => {}
                 Next::End => {
                     self.end(false)?;
                     self.tell_remainder()?;
@@ -294,6 +306,7 @@ impl Reader {
 
     /// Takes one event of the file of that place: leaves it out if it is committed already, else hands it on.
     fn take(&mut self, event: &SourceEvent, file: Option<usize>) -> Result<(), Stop> {
+        self.quiet.end();
         if self.files.is_other(event) {
             self.begin_file(event, file)?;
         }
@@ -478,7 +491,10 @@ impl Reader {
         if let Some(closed) = self.order.closed_to(event) {
             return self.order.late_after_rollback(event, closed);
         }
-        if !(self.follow(event)? && self.order.is_in_place(event, || self.tally.holds(event))?) {
+        if !(self.follow(event)?
+            && self.is_open(event)?
+            && self.order.is_in_place(event, || self.tally.holds(event))?)
+        {
             self.leave_out_line(event);
             self.take_known();
             return Ok(());
@@ -776,6 +792,7 @@ mod tests {
         ReadPlan {
             late,
             end: End::Complete,
+            settle: None,
             region_ids: None,
             done,
             committed: CommittedSource::default(),
@@ -804,6 +821,8 @@ mod tests {
             }
             FromReader::Rollback { to } => Some(format!("back to {to}")),
             FromReader::Source { .. } => None,
+            FromReader::Whole { block } => Some(format!("{block} is whole")),
+            FromReader::Idle => Some("idle".into()),
             FromReader::End { .. } => Some("end".into()),
             FromReader::Failed { error, .. } => Some(error.to_string()),
         });

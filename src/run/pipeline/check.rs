@@ -66,7 +66,10 @@ impl Pipeline {
                     queue.push(page);
                 }
                 // What is tried is no state, so it cannot go back either.
-                Ok(FromReader::Rollback { .. } | FromReader::Source { .. }) => {}
+                Ok(FromReader::Rollback { .. } | FromReader::Source { .. } | FromReader::Whole { .. }) => {}
+                // What is there so far is the sample.
+                Ok(FromReader::Idle) if seen > 0 => break,
+                Ok(FromReader::Idle) => {}
                 Ok(FromReader::End { .. }) => break,
                 Ok(FromReader::Failed { error, .. }) => return Err(error.into()),
                 Err(RecvTimeoutError::Timeout) => {}

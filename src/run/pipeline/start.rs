@@ -207,6 +207,7 @@ impl Pipeline {
         let plan = ReadPlan {
             late: self.late,
             end: self.end,
+            settle: self.settle,
             region_ids: self.regions.ids.clone(),
             done: checkpoint.block.map(|block| (block.into(), checkpoint.block_events)),
             committed,

@@ -1,0 +1,80 @@
+//! When nothing comes: what has come so far is handed on, and after a while the last block is whole.
+
+use std::time::{Duration, Instant};
+
+use super::super::SourceEvent;
+use super::super::page_writer::{FromReader, Stop};
+use super::Reader;
+use crate::model::ids::BlockNo;
+
+/// Since when nothing comes.
+#[derive(Debug)]
+pub(super) struct Quiet {
+    settle: Option<Duration>,
+    since: Option<Instant>,
+}
+
+impl Quiet {
+    pub(super) fn new(settle: Option<Duration>) -> Self {
+        Self { settle, since: None }
+    }
+
+    /// Something has come.
+    pub(super) fn end(&mut self) {
+        self.since = None;
+    }
+
+    /// Nothing has come; whether it is so since this call.
+    fn begin(&mut self) -> bool {
+        let begins = self.since.is_none();
+        self.since.get_or_insert_with(Instant::now);
+        begins
+    }
+
+    /// Whether nothing has come for so long that the last block is whole.
+    fn is_settled(&self) -> bool {
+        self.settle.zip(self.since).is_some_and(|(settle, since)| since.elapsed() >= settle)
+    }
+}
+
+impl Reader {
+    /// The source has nothing for now: hands on what has come. True if nothing more is wanted.
+    pub(super) fn wait(&mut self) -> Result<bool, Stop> {
+        self.pages.check_wanted()?;
+        let begins = self.quiet.begin();
+        if begins {
+            self.settle(false)?;
+            if !self.resume.is_past() && self.resume.has_reached_end() {
+                self.finish_skipping(None)?;
+                if let Some(tip) = self.chain.tip() {
+                    self.order.note_whole(tip.block);
+                }
+            }
+            self.pages.note_busy();
+            self.flush()?;
+        }
+        let last = self.order.last_block().filter(|_| self.resume.is_past() && self.quiet.is_settled());
+        let is_last = last.map_or(Ok(false), |last| self.take_whole(last.into()))?;
+        if begins {
+            self.pages.send(FromReader::Idle)?;
+        }
+        Ok(is_last)
+    }
+
+    /// This block and all before it are whole. True if nothing more is wanted then.
+    pub(super) fn take_whole(&mut self, block: BlockNo) -> Result<bool, Stop> {
+        if self.resume.is_past() && self.order.note_whole(block) {
+            self.flush()?;
+            self.pages.send(FromReader::Whole { block })?;
+        }
+        Ok(self.until.is_some_and(|until| until <= block))
+    }
+
+    /// Whether the block of an event is not whole yet.
+    pub(super) fn is_open(&self, event: &SourceEvent) -> Result<bool, Stop> {
+        match self.order.whole_to(event) {
+            Some(whole) => self.order.late_after_whole(event, whole).map(|()| false),
+            None => Ok(true),
+        }
+    }
+}
