@@ -1,6 +1,6 @@
 //! What a source path names: files in order, standard input, plain or compressed.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,19 @@ impl SourcePath {
         if path == "-" {
             return Ok(Self { path: path.to_owned(), is_stdin: true, files: Vec::new(), left_out: LeftOut::default() });
         }
-        let Found { files, left_out } = walk::find(path)?;
+        Self::of(path, walk::find(path)?)
+    }
+
+    /// The same for a path that is followed: a folder or a pattern may have no file yet. Blocks while it looks.
+    ///
+    /// # Errors
+    /// As [`SourcePath::resolve`].
+    pub(super) fn resolve_followed(path: &str) -> Result<Self, SourceError> {
+        let may_be_empty = walk::is_pattern(path) || Path::new(path).is_dir();
+        if path == "-" || !may_be_empty { Self::resolve(path) } else { Self::of(path, walk::find_now(path)?) }
+    }
+
+    fn of(path: &str, Found { files, left_out }: Found) -> Result<Self, SourceError> {
         let this = Self { path: path.to_owned(), is_stdin: false, files, left_out };
         if let Some(empty) = this.files.iter().find(|file| file.is_regular && names::is_cut_off(&file.path, file.size))
         {
@@ -67,6 +79,52 @@ impl SourcePath {
     pub fn bytes_total(&self) -> Option<u64> {
         let is_known = !self.is_stdin && self.files.iter().all(|file| file.is_regular);
         is_known.then(|| self.files.iter().map(|file| file.size).sum())
+    }
+
+    /// The files that are there now.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub(super) fn look(&self) -> Result<Vec<InputFile>, SourceError> {
+        Ok(walk::find_now(&self.path)?.files)
+    }
+
+    /// A file has this name now; unless it was begun, it has grown to this.
+    pub(super) fn rename(&mut self, at: usize, now: InputFile) {
+        self.files[at].path = now.path;
+    }
+
+    /// Appends a file.
+    pub(super) fn push(&mut self, file: InputFile) {
+        self.files.push(file);
+    }
+
+    /// Appends the file of that place once more: it holds something else now.
+    pub(super) fn push_anew(&mut self, at: usize, found: &Metadata) {
+        let file = InputFile::new(self.files[at].path.clone(), found);
+        self.files.push(file);
+    }
+
+    /// The file of that place was read up to `bytes`.
+    pub(super) fn note_end(&mut self, at: usize, bytes: u64, found: &Metadata) {
+        let path = self.files[at].path.clone();
+        self.files[at] = InputFile { size: bytes, ..InputFile::new(path, found) };
+    }
+
+    /// A file that was read has changed since, and that was told.
+    pub(super) fn note_change(&mut self, at: usize, now: &InputFile) {
+        (self.files[at].size, self.files[at].mtime_ns) = (now.size, now.mtime_ns);
+    }
+
+    /// Whether one of the first files is not where it was.
+    pub(super) fn has_lost(&self, first: usize) -> bool {
+        self.files.iter().take(first).any(|file| !file.path.exists())
+    }
+
+    /// An error of reading the file of that place.
+    pub(super) fn read_error(&self, at: usize, cause: std::io::Error) -> SourceError {
+        let origin = self.files.get(at).map_or_else(|| "stdin".to_owned(), |file| names::shown(&file.path));
+        SourceError::Read { origin: Arc::from(origin), cause }
     }
 
     /// What the system says of each file, in order; none if one of them is a pipe or a device.

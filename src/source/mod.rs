@@ -16,6 +16,7 @@ mod event_head;
 mod fields;
 mod file_log;
 mod files;
+mod follow;
 mod foreign;
 mod forks;
 mod merged;

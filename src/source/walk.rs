@@ -41,7 +41,7 @@ pub struct InputFile {
 }
 
 impl InputFile {
-    fn new(path: PathBuf, found: &Metadata) -> Self {
+    pub(super) fn new(path: PathBuf, found: &Metadata) -> Self {
         Self {
             path,
             size: if found.is_file() { found.len() } else { 0 },
@@ -92,9 +92,33 @@ impl LeftOut {
 /// # Errors
 /// Nothing is there, a folder cannot be read, or the pattern is not understood.
 pub(super) fn find(path: &str) -> Result<Found, SourceError> {
+    let walk = walk(path)?;
+    if !walk.found.files.is_empty() {
+        return Ok(walk.found);
+    }
+    match Path::new(path).is_dir() || is_pattern(path) {
+        true => Err(walk.nothing()),
+        false => Err(walk.error("there is no such file; expected a file, a folder, a pattern or -")),
+    }
+}
+
+/// The same, where there may be none for now.
+///
+/// # Errors
+/// A folder cannot be read, or the pattern is not understood.
+pub(super) fn find_now(path: &str) -> Result<Found, SourceError> {
+    Ok(walk(path)?.found)
+}
+
+/// Whether a path is a pattern, unless a file has that very name.
+pub(super) fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '['])
+}
+
+fn walk(path: &str) -> Result<Walk<'_>, SourceError> {
     let mut walk = Walk { source: path, found: Found::default() };
     let here = Path::new(path);
-    let is_pattern = path.contains(['*', '?', '[']);
+    let is_pattern = is_pattern(path);
     match std::fs::metadata(here) {
         Ok(found) => {
             if is_pattern {
@@ -102,21 +126,16 @@ pub(super) fn find(path: &str) -> Result<Found, SourceError> {
             }
             if !found.is_dir() {
                 walk.found.files.push(InputFile::new(here.to_owned(), &found));
-                return Ok(walk.found);
+                return Ok(walk);
             }
             walk.folder(here, false)?;
         }
         Err(_) if is_pattern => walk.pattern()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(walk.error("there is no such file; expected a file, a folder, a pattern or -"));
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(walk.error(error)),
     }
     names::sort(&mut walk.found.files, |file| &file.path);
-    if walk.found.files.is_empty() {
-        return Err(walk.nothing());
-    }
-    Ok(walk.found)
+    Ok(walk)
 }
 
 /// A part of a pattern, between slashes.
