@@ -229,6 +229,31 @@ fn write_canonical(value: &RawValue, without: &[&str], depth: usize, into: &mut 
     Some(())
 }
 
+/// Appends a text as JSON.
+pub(crate) fn put_text(text: &str, into: &mut String) {
+    into.push('"');
+    put_within_text(text, into);
+    into.push('"');
+}
+
+/// Appends what stands between the quotes of a text in JSON.
+pub(crate) fn put_within_text(text: &str, into: &mut String) {
+    let mut copied = 0;
+    for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| matches!(byte, b'"' | b'\\' | 0..=0x1f)) {
+        into.push_str(&text[copied..at]);
+        copied = at + 1;
+        match byte {
+            b'"' => into.push_str("\\\""),
+            b'\\' => into.push_str("\\\\"),
+            b'\n' => into.push_str("\\n"),
+            b'\r' => into.push_str("\\r"),
+            b'\t' => into.push_str("\\t"),
+            _ => into.push_str(&format!("\\u{byte:04x}")),
+        }
+    }
+    into.push_str(&text[copied..]);
+}
+
 /// Whether a number is no larger than the largest float, and not so small that a float makes nothing of it.
 fn is_float_range(number: &str) -> bool {
     !number.contains(['e', 'E']) || float_of(number).is_some()

@@ -26,7 +26,7 @@ use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
-use crate::source::{End, Fields, Late, NdjsonSource, Next, Source, SourceError, SourceEvent};
+use crate::source::{End, Fields, InputSource, Late, Next, Source, SourceError, SourceEvent};
 use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
@@ -474,7 +474,7 @@ impl Pipeline {
         let path = self.source_path.as_deref().ok_or_else(|| {
             PipelineError::Incomplete("no source: give [source] path in the pipeline file, or --source".into())
         })?;
-        Ok(Box::new(NdjsonSource::open(path, self.fields.clone())?))
+        Ok(Box::new(InputSource::open(path, self.fields.clone())?))
     }
 
     fn take_store(&mut self) -> Result<Box<dyn Store>, PipelineError> {

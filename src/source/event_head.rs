@@ -21,9 +21,24 @@ pub(super) struct Head<'j> {
     pub(super) parent: Option<Cow<'j, str>>,
 }
 
+/// What holds one event, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// What it is.
+    pub(super) name: &'static str,
+    /// What is expected: the rest of a sentence.
+    pub(super) rule: &'static str,
+}
+
+impl Piece {
+    /// A line of a file.
+    pub(super) const LINE: Self = Self { name: "line", rule: "one event a line" };
+}
+
 /// Takes the fields out of events.
 pub(super) struct HeadReader {
     fields: Fields,
+    piece: Piece,
     /// Those of them that may lie deeper, in the order of [`Field`].
     paths: Vec<FieldPath>,
 }
@@ -46,7 +61,7 @@ enum Field {
 }
 
 impl HeadReader {
-    pub(super) fn new(fields: Fields) -> Self {
+    pub(super) fn new(fields: Fields, piece: Piece) -> Self {
         let named = [
             (Field::Block, Some(&fields.block)),
             (Field::Region, Some(&fields.region)),
@@ -62,7 +77,7 @@ impl HeadReader {
             leads_on.then_some(FieldPath { field, first, rest })
         };
         let paths = named.into_iter().filter_map(path).collect();
-        Self { fields, paths }
+        Self { fields, piece, paths }
     }
 
     /// Reads the head of an event.
@@ -73,7 +88,7 @@ impl HeadReader {
         if let Some(kind) = kind_of_other(json) {
             return Err(format!("expected a JSON object, got {kind}"));
         }
-        let raw = self.raw_fields(json).map_err(explain)?;
+        let raw = self.raw_fields(json).map_err(|error| explain(self.piece, &error))?;
         let fields = &self.fields;
         Ok(Head {
             block: integer(&fields.block, raw.block)?,
@@ -121,6 +136,55 @@ impl HeadReader {
             hash: fields.hash.as_deref() == Some(key),
             parent: fields.parent.as_deref() == Some(key),
             paths: self.paths.iter().enumerate().fold(0, |bits, (at, path)| bits | u8::from(path.first == key) << at),
+        }
+    }
+
+    /// The texts of an event of which none is known yet.
+    pub(super) fn no_texts<'t>(&self) -> HeadTexts<'t> {
+        HeadTexts::default()
+    }
+
+    /// Reads the head of an event whose fields are texts. A dotted name is the name of one field here.
+    ///
+    /// # Errors
+    /// As [`HeadReader::read`].
+    pub(super) fn of_texts<'t>(&self, texts: &HeadTexts<'t>) -> Result<Head<'t>, String> {
+        let fields = &self.fields;
+        Ok(Head {
+            block: integer_text(&fields.block, texts.block)?,
+            region: region_text(&fields.region, texts.region)?,
+            seq: fields.seq.as_deref().map(|seq| integer_text(seq, texts.seq)).transpose()?,
+            hash: fields.hash.as_deref().map_or(Ok(None), |field| hash_text(field, texts.hash))?,
+            parent: fields.parent.as_deref().map_or(Ok(None), |field| hash_text(field, texts.parent))?,
+        })
+    }
+
+    /// Reads as much of that as is as it should be.
+    pub(super) fn part_of_texts<'t>(&self, texts: &HeadTexts<'t>) -> PartOfHead<'t> {
+        let fields = &self.fields;
+        PartOfHead {
+            block: integer_text(&fields.block, texts.block).ok(),
+            region: region_text(&fields.region, texts.region).ok(),
+            seq: fields.seq.as_deref().and_then(|seq| integer_text(seq, texts.seq).ok()),
+            hash: fields.hash.as_deref().and_then(|field| hash_text(field, texts.hash).ok().flatten()),
+            parent: fields.parent.as_deref().and_then(|field| hash_text(field, texts.parent).ok().flatten()),
+        }
+    }
+
+    /// Notes a text, if its field is one of the head.
+    pub(super) fn note_text<'t>(&self, name: &str, text: &'t str, texts: &mut HeadTexts<'t>) {
+        let fields = &self.fields;
+        let HeadTexts { block, region, seq, hash, parent } = texts;
+        for (field, slot) in [
+            (Some(&fields.block), block),
+            (Some(&fields.region), region),
+            (fields.seq.as_ref(), seq),
+            (fields.hash.as_ref(), hash),
+            (fields.parent.as_ref(), parent),
+        ] {
+            if field.is_some_and(|field| field == name) {
+                *slot = Some(text);
+            }
         }
     }
 
@@ -198,11 +262,11 @@ fn kind_of_other(json: &str) -> Option<&'static str> {
     }
 }
 
-fn explain(error: serde_json::Error) -> String {
-    let column = error.column();
+fn explain(piece: Piece, error: &serde_json::Error) -> String {
+    let (name, column) = (piece.name, error.column());
     if error.is_eof() {
         return format!(
-            "expected a JSON object; the line breaks off at column {column}: was the file cut off, or is it still being \
+            "expected a JSON object; the {name} breaks off at column {column}: was the file cut off, or is it still being \
              written?"
         );
     }
@@ -211,8 +275,29 @@ fn explain(error: serde_json::Error) -> String {
     format!("expected a JSON object; at column {column}: {text}")
 }
 
+fn missing_integer(field: &str) -> String {
+    format!("field {field:?} is missing; expected an integer of 64 bits")
+}
+
+fn missing_hash(field: &str) -> String {
+    format!("field {field:?} is missing; expected the hash of a block, or null")
+}
+
+fn missing_region(field: &str) -> String {
+    format!("field {field:?} is missing; expected the name of a region")
+}
+
+fn no_region(field: &str, raw: &str) -> String {
+    format!("field {field:?}: expected the name of a region, a text that is not empty, got {}", shown(raw))
+}
+
+/// What a field has, for a message.
+fn shown(raw: &str) -> String {
+    if raw.is_empty() { "an empty text".to_owned() } else { shorten(raw) }
+}
+
 fn integer(field: &str, raw: Option<&str>) -> Result<i64, String> {
-    let raw = raw.ok_or_else(|| format!("field {field:?} is missing; expected an integer of 64 bits"))?;
+    let raw = raw.ok_or_else(|| missing_integer(field))?;
     if let Ok(number) = raw.parse() {
         return Ok(number);
     }
@@ -231,7 +316,7 @@ fn integer(field: &str, raw: Option<&str>) -> Result<i64, String> {
 
 /// The hash of a block; none where it is null.
 fn hash<'j>(field: &str, raw: Option<&'j str>) -> Result<Option<Cow<'j, str>>, String> {
-    let raw = raw.ok_or_else(|| format!("field {field:?} is missing; expected the hash of a block, or null"))?;
+    let raw = raw.ok_or_else(|| missing_hash(field))?;
     let refused =
         || format!("field {field:?}: expected the hash of a block, a text that is not empty, got {}", shorten(raw));
     match raw.as_bytes().first() {
@@ -250,9 +335,8 @@ fn text(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 fn region<'j>(field: &str, raw: Option<&'j str>) -> Result<Cow<'j, str>, String> {
-    let raw = raw.ok_or_else(|| format!("field {field:?} is missing; expected the name of a region"))?;
-    let refused =
-        || format!("field {field:?}: expected the name of a region, a text that is not empty, got {}", shorten(raw));
+    let raw = raw.ok_or_else(|| missing_region(field))?;
+    let refused = || no_region(field, raw);
     let name = match raw.as_bytes().first() {
         Some(b'"') => text(raw).ok_or_else(refused)?,
         // A number names a region by its digits: a chain's id, for example. 17.0 is 17.
@@ -260,6 +344,11 @@ fn region<'j>(field: &str, raw: Option<&'j str>) -> Result<Cow<'j, str>, String>
         Some(b'-' | b'0'..=b'9') => Given::Number(raw).integer().map(|id| id.to_string().into()).ok_or_else(refused)?,
         _ => return Err(refused()),
     };
+    check_region(field, &name, raw)?;
+    Ok(name)
+}
+
+fn check_region(field: &str, name: &str, raw: &str) -> Result<(), String> {
     if name.len() > REGION_BYTES_MAX {
         return Err(format!(
             "field {field:?}: a region's name of {} bytes; expected at most {REGION_BYTES_MAX}: {}",
@@ -267,7 +356,48 @@ fn region<'j>(field: &str, raw: Option<&'j str>) -> Result<Cow<'j, str>, String>
             shorten(raw)
         ));
     }
-    if name.is_empty() || name.contains('\0') { Err(refused()) } else { Ok(name) }
+    if name.is_empty() || name.contains('\0') { Err(no_region(field, raw)) } else { Ok(()) }
+}
+
+/// The fields of a head as texts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct HeadTexts<'t> {
+    pub(super) block: Option<&'t str>,
+    pub(super) region: Option<&'t str>,
+    pub(super) seq: Option<&'t str>,
+    pub(super) hash: Option<&'t str>,
+    pub(super) parent: Option<&'t str>,
+}
+
+/// An integer in a text. Whoever has only texts writes numbers so too: `17.0` is 17.
+fn integer_text(field: &str, text: Option<&str>) -> Result<i64, String> {
+    let text = text.ok_or_else(|| missing_integer(field))?;
+    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = match is_digits {
+        true => text.parse().ok(),
+        false => Given::Text(text).integer().or_else(|| Given::Number(json_number(text)?).integer()),
+    };
+    number.ok_or_else(|| {
+        format!("field {field:?}: expected an integer of 64 bits such as 17 or 0x1f, got {}", shown(text))
+    })
+}
+
+/// A text that JSON has as a number.
+fn json_number(text: &str) -> Option<&str> {
+    let begins = text.bytes().next().is_some_and(|byte| byte == b'-' || byte.is_ascii_digit());
+    begins.then(|| serde_json::from_str::<&RawValue>(text).ok()).flatten().map(RawValue::get)
+}
+
+/// The hash of a block in a text; none where it is empty.
+fn hash_text<'t>(field: &str, text: Option<&'t str>) -> Result<Option<Cow<'t, str>>, String> {
+    let text = text.ok_or_else(|| missing_hash(field))?;
+    Ok(Some(text).filter(|text| !text.is_empty()).map(Cow::Borrowed))
+}
+
+fn region_text<'t>(field: &str, text: Option<&'t str>) -> Result<Cow<'t, str>, String> {
+    let name = text.ok_or_else(|| missing_region(field))?;
+    check_region(field, name, name)?;
+    Ok(Cow::Borrowed(name))
 }
 
 fn shorten(raw: &str) -> String {
@@ -392,12 +522,8 @@ mod tests {
     use super::*;
 
     fn reader(block: &str, region: &str, seq: Option<&str>) -> HeadReader {
-        HeadReader::new(Fields {
-            block: block.into(),
-            region: region.into(),
-            seq: seq.map(str::to_owned),
-            ..Fields::default()
-        })
+        let fields = Fields { block: block.into(), region: region.into(), ..Fields::default() };
+        HeadReader::new(Fields { seq: seq.map(str::to_owned), ..fields }, Piece::LINE)
     }
 
     #[test]

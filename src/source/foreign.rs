@@ -70,12 +70,12 @@ pub(super) fn named(line_no: u64, line: &[u8]) -> Option<String> {
     None
 }
 
-/// What a line of text is told that holds NUL bytes; none if it holds none.
-pub(super) fn zeros(line: &[u8]) -> Option<String> {
+/// What a line or another piece of text is told that holds NUL bytes; none if it holds none.
+pub(super) fn zeros(piece: &str, line: &[u8]) -> Option<String> {
     let zeros = line.iter().filter(|byte| **byte == 0).count();
     (zeros > 0 && std::str::from_utf8(line).is_ok()).then(|| {
         format!(
-            "the line holds {zeros} NUL bytes, as in a file that was being written when its machine stopped; take them \
+            "the {piece} holds {zeros} NUL bytes, as in a file that was being written when its machine stopped; take them \
              out, or get the file again"
         )
     })

@@ -116,7 +116,9 @@ impl Follow {
         } else {
             String::new()
         };
-        tracing::warn!("{name} was cut or written over; what was read of it counts{without}, and it is read again from its beginning");
+        tracing::warn!(
+            "{name} was cut or written over; what was read of it counts{without}, and it is read again from its beginning"
+        );
         self.rotated_at = None;
         let found = end.metadata().map_err(|cause| path.read_error(at, cause))?;
         path.push_anew(at, &found);

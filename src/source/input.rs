@@ -1,0 +1,139 @@
+//! Events from files or standard input: where bytes come from. A [`Cutter`] makes events of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::fields::Fields;
+use super::files::{OpenInput, SourcePath};
+use super::format::{CutError, Cutter};
+use super::{FileStamp, Next, Source, SourceError, SourceEvent};
+
+/// Events from files or standard input, one input after the other.
+pub struct InputSource {
+    path: SourcePath,
+    cutter: Cutter,
+    next_input: usize,
+    /// Files that are left out.
+    is_left_out: Vec<bool>,
+    input: Option<OpenInput>,
+    bytes_read: Arc<AtomicU64>,
+}
+
+impl InputSource {
+    /// A source over a file, a folder, a pattern, or `-`: see [`SourcePath::resolve`]. Warns of what is left out.
+    ///
+    /// # Errors
+    /// As [`SourcePath::resolve`].
+    pub fn open(path: &str, fields: Fields) -> Result<Self, SourceError> {
+        let from = path;
+        let path = SourcePath::resolve(path)?;
+        if let Some(left_out) = path.left_out() {
+            tracing::warn!("source {from} leaves out {left_out}");
+        }
+        Ok(Self {
+            path,
+            cutter: Cutter::new(fields),
+            next_input: 0,
+            is_left_out: Vec::new(),
+            input: None,
+            bytes_read: Arc::default(),
+        })
+    }
+
+    /// Opens the next input; false if there is none.
+    fn open_next(&mut self) -> Result<bool, SourceError> {
+        while self.is_left_out.get(self.next_input) == Some(&true) {
+            self.next_input += 1;
+        }
+        if self.next_input == self.path.len() {
+            return Ok(false);
+        }
+        self.input = Some(self.path.open(self.next_input, &self.bytes_read)?);
+        self.next_input += 1;
+        self.cutter.begin();
+        Ok(true)
+    }
+}
+
+/// The error of an input.
+fn error_of(input: &OpenInput, error: CutError) -> SourceError {
+    let origin = Arc::clone(&input.origin);
+    match error {
+        CutError::Read { line, cause } => read_error(input, line, cause),
+        CutError::Input { line, message } => SourceError::Input { origin, line, message },
+    }
+}
+
+/// What a compressed file that breaks off, or is none, says is about the input; the rest is about the machine.
+fn read_error(input: &OpenInput, line: u64, cause: std::io::Error) -> SourceError {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    let origin = &input.origin;
+    match cause.kind() {
+        UnexpectedEof | InvalidData | InvalidInput | Other if input.is_packed => SourceError::Input {
+            origin: Arc::clone(origin),
+            line,
+            message: format!("the compressed file is damaged or breaks off: {cause}"),
+        },
+        _ => SourceError::Read { origin: Arc::clone(origin), cause },
+    }
+}
+
+impl Source for InputSource {
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        if self.input.is_none() && self.next_input == 0 {
+            // What is left out has not changed: it was compared when it was read.
+            let is_left_out = |at: usize| self.is_left_out.get(at) == Some(&true);
+            let read = self.path.files().iter().enumerate().filter(|(at, _)| !is_left_out(*at));
+            self.path.check_copies(read.map(|(_, file)| file))?;
+        }
+        loop {
+            if let Some(input) = &mut self.input {
+                match self.cutter.next(&mut input.lines, event) {
+                    Ok(true) => {
+                        if !Arc::ptr_eq(&event.origin, &input.origin) {
+                            event.origin = Arc::clone(&input.origin);
+                        }
+                        return Ok(Next::Event);
+                    }
+                    Ok(false) => {}
+                    Err(error) => return Err(error_of(input, error)),
+                }
+            }
+            if !self.open_next()? {
+                return Ok(Next::End);
+            }
+        }
+    }
+
+    fn files(&self) -> Vec<FileStamp> {
+        self.path.stamps()
+    }
+
+    fn leave_out(&mut self, is_left_out: &[bool]) {
+        self.is_left_out = is_left_out.to_vec();
+    }
+
+    fn file(&self) -> Option<usize> {
+        self.next_input.checked_sub(1)
+    }
+
+    fn rewind(&mut self) -> Result<bool, SourceError> {
+        let can_rewind = !self.path.stamps().is_empty();
+        if can_rewind {
+            (self.next_input, self.input) = (0, None);
+        }
+        Ok(can_rewind)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.input.as_ref().is_none_or(|input| !input.is_stream || self.cutter.is_ready(input.lines.buffer()))
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    fn bytes_total(&self) -> Option<u64> {
+        self.path.bytes_total()
+    }
+}
