@@ -100,6 +100,9 @@ pub(super) struct Run {
     /// Stop after this block
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true)]
     pub(super) until: Option<i64>,
+    /// Go on when the source is at its end: wait for more of its files
+    #[arg(long)]
+    pub(super) follow: bool,
     /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,

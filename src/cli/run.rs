@@ -26,6 +26,9 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     if let Some(source) = &args.source {
         pipeline = pipeline.source_path(source);
     }
+    if args.follow {
+        pipeline = pipeline.follow(true);
+    }
     if let Some(until) = args.until {
         pipeline = pipeline.until(until);
     }

@@ -7,10 +7,56 @@
 /// Levels of nesting; what lies deeper is refused.
 const DEPTH_MAX: u32 = 64;
 
+/// Keys that are remembered.
+const KEYS_MAX: usize = 64;
+
 /// Calls `take` with each member of a JSON object: its key, without quotes, and its value as it is written. False if the
 /// text is no JSON object, is nested deeper than 64 levels, or if a key holds an escape: then what was given says nothing.
 pub(crate) fn members<'j>(json: &'j str, mut take: impl FnMut(&'j str, &'j str)) -> bool {
-    Scan { json, at: 0 }.object(&mut take).is_some()
+    let mut scan = Scan { json, at: 0 };
+    scan.object(|scan, _| scan.key(), |key, value| take(key, value)).is_some()
+}
+
+/// The keys of the last object, and what they are: the next one mostly has the same in the same order.
+#[derive(Debug)]
+pub(crate) struct Layout<K>(Vec<(Box<str>, K)>);
+
+impl<K> Default for Layout<K> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K: Copy> Layout<K> {
+    /// As [`members`], with what each key is, as `classify` says, in place of the key.
+    pub(crate) fn members<'j>(
+        &mut self,
+        json: &'j str,
+        classify: impl Fn(&str) -> K,
+        take: impl FnMut(K, &'j str),
+    ) -> bool {
+        let key = |scan: &mut Scan<'j>, nth| self.key(scan, nth, &classify);
+        Scan { json, at: 0 }.object(key, take).is_some()
+    }
+
+    /// What the key is that comes next.
+    fn key(&mut self, scan: &mut Scan<'_>, nth: usize, classify: impl Fn(&str) -> K) -> Option<K> {
+        scan.next()?;
+        let rest = scan.json.as_bytes().get(scan.at..)?;
+        if let Some((known, kind)) = self.0.get(nth)
+            && rest.starts_with(known.as_bytes())
+        {
+            scan.at += known.len();
+            return Some(*kind);
+        }
+        let start = scan.at;
+        let kind = classify(scan.key()?);
+        if nth < KEYS_MAX {
+            self.0.truncate(nth);
+            self.0.push((scan.json.get(start..scan.at)?.into(), kind));
+        }
+        Some(kind)
+    }
 }
 
 /// A text, and how far it is read.
@@ -20,13 +66,18 @@ struct Scan<'j> {
 }
 
 impl<'j> Scan<'j> {
-    fn object(&mut self, take: &mut impl FnMut(&'j str, &'j str)) -> Option<()> {
+    /// Passes by an object. `key` passes by a key, quotes and all.
+    fn object<K>(
+        &mut self,
+        mut key: impl FnMut(&mut Self, usize) -> Option<K>,
+        mut take: impl FnMut(K, &'j str),
+    ) -> Option<()> {
         self.expect(b'{')?;
         if self.next()? == b'}' {
             self.at += 1;
         } else {
-            loop {
-                let key = self.key()?;
+            for nth in 0.. {
+                let key = key(self, nth)?;
                 self.expect(b':')?;
                 self.next()?;
                 let start = self.at;
@@ -78,17 +129,10 @@ impl<'j> Scan<'j> {
 
     /// Passes by the rest of a text and its quote; says whether it holds no escape.
     fn text(&mut self) -> Option<bool> {
-        let bytes = self.json.as_bytes();
         let mut is_plain = true;
         loop {
-            while let Some(word) = bytes.get(self.at..)?.first_chunk::<8>() {
-                let found = special(u64::from_le_bytes(*word));
-                self.at += (found.trailing_zeros() / 8) as usize;
-                if found != 0 {
-                    break;
-                }
-            }
-            let byte = *bytes.get(self.at)?;
+            self.at += plain(self.json.as_bytes().get(self.at..)?);
+            let byte = self.peek()?;
             self.at += 1;
             match byte {
                 b'"' => return Some(is_plain),
@@ -221,6 +265,29 @@ impl<'j> Scan<'j> {
     }
 }
 
+/// How many bytes at the beginning of a text are plain, at least: those behind them may be too.
+fn plain(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(words) = bytes.get(at..at + 16) {
+        let (first, second) = words.split_at(8);
+        let (first, second) = (special(word(first)), special(word(second)));
+        if first | second != 0 {
+            let found = if first == 0 { 64 + second.trailing_zeros() } else { first.trailing_zeros() };
+            return at + (found / 8) as usize;
+        }
+        at += 16;
+    }
+    match bytes.get(at..at + 8) {
+        Some(bytes) => at + (special(word(bytes)).trailing_zeros() / 8) as usize,
+        None => at,
+    }
+}
+
+/// Eight bytes as one number.
+fn word(bytes: &[u8]) -> u64 {
+    bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
 /// Marks the bytes that end a text or are not plain: a quote, a backslash, a control character. The lowest mark is right;
 /// one above it may be of a byte that is plain.
 fn special(word: u64) -> u64 {
@@ -299,7 +366,7 @@ mod tests {
             "1234567",
         ];
         let mut dice = Dice(7);
-        let (mut taken, mut refused) = (0, 0);
+        let (mut taken, mut refused, mut layout) = (0, 0, Layout::default());
         for round in 0..200_000 {
             let mut json = String::from("{\"k\":");
             for _ in 0..dice.below(1 + round % 9) {
@@ -309,8 +376,13 @@ mod tests {
                 json.push('}');
             }
             let is_json = serde_json::from_str::<IgnoredAny>(&json).is_ok();
+            let mut again = Vec::new();
+            let is_taken = layout.members(&json, |key| key.len(), |key, value| again.push((key, value)));
+            assert_eq!(is_taken, scanned(&json).is_some(), "{json}");
             match scanned(&json) {
                 Some(found) => {
+                    let lengths: Vec<_> = found.iter().map(|(key, value)| (key.len(), *value)).collect();
+                    assert_eq!(again, lengths, "{json}");
                     taken += 1;
                     assert!(is_json, "{json}");
                     for (_, value) in found {
@@ -324,6 +396,23 @@ mod tests {
             }
         }
         assert!(taken > 1000 && refused > 1000, "{taken} {refused}");
+    }
+
+    #[test]
+    fn keys_are_known_again_where_they_stand() {
+        let mut layout = Layout::default();
+        for (json, found) in [
+            (r#"{"a":1,"bc":2}"#, vec![(1, "1"), (2, "2")]),
+            (r#"{"a":3,"bc":4}"#, vec![(1, "3"), (2, "4")]),
+            (r#"{ "a" :3, "b":4, "c":5}"#, vec![(1, "3"), (1, "4"), (1, "5")]),
+            (r#"{"ab":3,"b":4}"#, vec![(2, "3"), (1, "4")]),
+            (r#"{}"#, vec![]),
+            (r#"{"a":1}"#, vec![(1, "1")]),
+        ] {
+            let mut given = Vec::new();
+            assert!(layout.members(json, |key| key.len(), |key, value| given.push((key, value))));
+            assert_eq!(given, found, "{json}");
+        }
     }
 
     #[test]

@@ -474,7 +474,11 @@ impl Pipeline {
         let path = self.source_path.as_deref().ok_or_else(|| {
             PipelineError::Incomplete("no source: give [source] path in the pipeline file, or --source".into())
         })?;
-        Ok(Box::new(InputSource::open(path, self.fields.clone())?))
+        let fields = self.fields.clone();
+        Ok(Box::new(match self.follow {
+            true => InputSource::follow(path, fields, self.late)?,
+            false => InputSource::open(path, fields)?,
+        }))
     }
 
     fn take_store(&mut self) -> Result<Box<dyn Store>, PipelineError> {

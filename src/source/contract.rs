@@ -172,7 +172,8 @@ pub trait Source: Send {
         Ok(Resumed::FromStart)
     }
 
-    /// The files that it reads, in order. Asked once, before the first event. What is committed of a file that has not
+    /// The files that it reads, in order. Asked before the first event, and of a source that follows its files also whenever
+    /// one begins or ends: then others may have come behind those that were there. What is committed of a file that has not
     /// changed is not read again. Defaults to none: it reads no files.
     fn files(&self) -> Vec<FileStamp> {
         Vec::new()
@@ -186,6 +187,12 @@ pub trait Source: Send {
     /// The place of the file of the last event in [`Source::files`]. Defaults to none.
     fn file(&self) -> Option<usize> {
         None
+    }
+
+    /// Whether the file of the last event may hold again what was given before: it was written anew. Events of blocks that
+    /// were handled are left out then. Defaults to no.
+    fn repeats(&self) -> bool {
+        false
     }
 
     /// Starts again from the beginning; false if it cannot, which is the default. Asked where events came late and are to

@@ -1,6 +1,7 @@
 //! The fields that say where an event belongs, taken from its JSON without reading the rest.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -8,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use crate::model::field_type::Given;
-use crate::model::json_scan::members;
+use crate::model::json_scan::{Layout, members};
 use crate::model::limits::REGION_BYTES_MAX;
 
 /// What the fields say.
@@ -41,6 +42,8 @@ pub(super) struct HeadReader {
     piece: Piece,
     /// Those of them that may lie deeper, in the order of [`Field`].
     paths: Vec<FieldPath>,
+    /// Which of the fields the keys of the last event were.
+    layout: RefCell<Layout<Option<Slots>>>,
 }
 
 /// A field that a dotted name leads to.
@@ -77,7 +80,7 @@ impl HeadReader {
             leads_on.then_some(FieldPath { field, first, rest })
         };
         let paths = named.into_iter().filter_map(path).collect();
-        Self { fields, piece, paths }
+        Self { fields, piece, paths, layout: RefCell::default() }
     }
 
     /// Reads the head of an event.
@@ -99,6 +102,13 @@ impl HeadReader {
         })
     }
 
+    /// The block of what has a block and nothing else.
+    pub(super) fn only_block(&self, json: &str) -> Option<i64> {
+        let name = &self.fields.block;
+        let nested = || name.split('.').try_fold(json, sole);
+        integer(name, sole(json, name).or_else(nested)).ok()
+    }
+
     /// Reads as much of the head of an event as is as it should be; nothing, if the line is no JSON object.
     pub(super) fn read_part<'j>(&self, json: &'j str) -> PartOfHead<'j> {
         let fields = &self.fields;
@@ -117,12 +127,16 @@ impl HeadReader {
     /// The fields of an event, if nothing in it is unusual.
     fn scan<'j>(&self, json: &'j str) -> Option<RawFields<'j>> {
         let mut found = RawFields { nested: vec![None; self.paths.len()], ..RawFields::default() };
-        let is_read = members(json, |key, value| {
-            let slots = self.slots(key);
-            if slots != Slots::default() {
-                found.put(slots, value);
-            }
-        });
+        let mut layout = self.layout.try_borrow_mut().ok()?;
+        let is_read = layout.members(
+            json,
+            |key| Some(self.slots(key)).filter(|slots| *slots != Slots::default()),
+            |slots, value| {
+                if let Some(slots) = slots {
+                    found.put(slots, value);
+                }
+            },
+        );
         is_read.then_some(found)
     }
 
@@ -205,6 +219,16 @@ impl HeadReader {
         }
         Ok(raw)
     }
+}
+
+/// The value of the only member of an object, if it has that key.
+fn sole<'j>(json: &'j str, key: &str) -> Option<&'j str> {
+    let (mut count, mut found) = (0, None);
+    let is_object = members(json, |name, value| {
+        count += 1;
+        found = (name == key).then_some(value);
+    });
+    found.filter(|_| is_object && count == 1)
 }
 
 /// The value that the steps lead to, from an object on.
@@ -483,7 +507,7 @@ impl<'j> Visitor<'j> for RawHead<'_> {
 }
 
 /// Which of the fields a key is: more than one, if the configuration says so.
-#[derive(Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Slots {
     block: bool,
     region: bool,
@@ -571,6 +595,25 @@ mod tests {
                 (Err(problem), Err(says)) => assert!(problem.contains(says), "{json}: {problem}"),
                 (got, _) => panic!("{json}: {got:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_has_only_a_block_says_so() {
+        let (plain, dotted) = (reader("block", "region", None), reader("a.n", "region", None));
+        for (reader, json, block) in [
+            (&plain, r#"{"block":18}"#, Some(18)),
+            (&plain, r#" { "block" : "0x12" } "#, Some(18)),
+            (&plain, r#"{"block":18,"region":null}"#, None),
+            (&plain, r#"{"block":"x"}"#, None),
+            (&plain, r#"{"blocks":18}"#, None),
+            (&plain, "18", None),
+            (&dotted, r#"{"a":{"n":18}}"#, Some(18)),
+            (&dotted, r#"{"a.n":18}"#, Some(18)),
+            (&dotted, r#"{"a":{"n":18,"m":1}}"#, None),
+            (&dotted, r#"{"a":18}"#, None),
+        ] {
+            assert_eq!(reader.only_block(json), block, "{json}");
         }
     }
 

@@ -79,6 +79,9 @@ pub(super) struct FileLog {
     ended: Vec<ReadFile>,
     /// Which stored files are there.
     contents: Contents,
+    /// Files that were read to their end, by name, if the source follows its files: one may get the name of another.
+    told: HashMap<String, SourceFile>,
+    follows: bool,
     /// The content of every file of this run, so that no file is read under two names.
     whole: HashMap<SourceDigest, String>,
 }
@@ -103,7 +106,7 @@ impl FileLog {
         stored: Vec<SourceFile>,
         tip: Option<BlockNo>,
         has_forks: bool,
-        late: Late,
+        (late, follows): (Late, bool),
     ) -> Self {
         let known: HashMap<String, SourceFile> =
             stored.into_iter().map(|file| (file.stamp.name.clone(), file)).collect();
@@ -118,15 +121,27 @@ impl FileLog {
         if has_forks && let Some(first) = is_left_out.iter().position(|is_left_out| !is_left_out) {
             is_left_out[first..].fill(false);
         }
+        if let Some(last) = is_left_out.last_mut().filter(|_| follows) {
+            // It is read on.
+            *last = false;
+        }
         let contents = Contents::new(known.values());
         let is_replay = late == Late::Replay;
-        let mut log = Self { stamps, known, is_left_out, tip, contents, is_replay, ..Self::default() };
+        let mut log = Self { stamps, known, is_left_out, tip, contents, is_replay, follows, ..Self::default() };
         let left_out: Vec<SourceFile> = log.left_out_files().map(|(_, file)| file.clone()).collect();
         for file in left_out {
             log.contents.hold(&file);
             log.whole.insert(file.content, file.stamp.name);
         }
         log
+    }
+
+    /// Takes in which files there are now, if the source follows its files.
+    pub(super) fn learn(&mut self, stamps: impl FnOnce() -> Vec<FileStamp>) {
+        if self.follows {
+            self.stamps = stamps();
+            self.is_left_out.resize(self.stamps.len(), false);
+        }
     }
 
     /// Which files need not be read.
@@ -258,10 +273,15 @@ impl FileLog {
         self.current = Some((at, read));
     }
 
-    /// What is stored of the file before it is read to its end: its name.
-    pub(super) fn begun(&self) -> Option<SourceFile> {
-        let (_, read) = self.current.as_ref().filter(|(_, read)| read.known.is_none())?;
-        Some(read.file.clone())
+    /// What is stored of the file before it is read to its end: its name. Another file that had the name before gets
+    /// another one.
+    pub(super) fn begun(&mut self) -> Vec<SourceFile> {
+        let Some((_, read)) = &self.current else { return Vec::new() };
+        let name = &read.file.stamp.name;
+        let displaced = self.told.remove(name).map(displaced);
+        let is_new = read.known.is_none() || displaced.is_some();
+        let begun = Some(SourceFile { stamp: read.file.stamp.clone(), ..SourceFile::default() }).filter(|_| is_new);
+        displaced.into_iter().chain(begun).collect()
     }
 
     /// Notes an event that counts.
@@ -323,8 +343,11 @@ impl FileLog {
     /// Another file has the same lines.
     pub(super) fn end(&mut self, last_events: u64, is_clear: bool) -> Result<Option<ReadFile>, SourceError> {
         self.origin = None;
-        let Some((_, mut read)) = self.current.take() else { return Ok(None) };
+        let Some((at, mut read)) = self.current.take() else { return Ok(None) };
         let file = &mut read.file;
+        if let Some(stamp) = self.stamps.get(at).filter(|_| self.follows) {
+            file.stamp.clone_from(stamp);
+        }
         file.content = self.contents.content();
         file.last_events = if is_clear { last_events } else { 0 };
         file.is_whole = !read.is_undone;
@@ -339,7 +362,12 @@ impl FileLog {
             Some(other) if other != file.stamp.name && file.events + file.late > 0 => {
                 Err(same_lines(&file.stamp.name, &other))
             }
-            _ => Ok(Some(read)),
+            _ => {
+                if self.follows {
+                    self.told.insert(read.file.stamp.name.clone(), read.file.clone());
+                }
+                Ok(Some(read))
+            }
         }
     }
 
@@ -381,11 +409,7 @@ impl FileLog {
         for file in &gone_files {
             match gone {
                 Gone::Unknown => {}
-                Gone::Counts if self.has_name_of(file) => {
-                    let mut file = (*file).clone();
-                    file.stamp.name = format!("{} ({})", file.stamp.name, file.content);
-                    kept.push(file);
-                }
+                Gone::Counts if self.has_name_of(file) => kept.push(displaced((*file).clone())),
                 Gone::Counts => {}
                 Gone::CountsElsewhere if self.has_name_of(file) => {}
                 Gone::CountsElsewhere => kept.push(forgotten(file)),
@@ -411,6 +435,12 @@ pub(super) fn same_lines(name: &str, other: &str) -> SourceError {
         path: name.to_owned(),
         cause: format!("it holds the same lines as {other}: remove one of the two, or each event would count twice"),
     }
+}
+
+/// A file whose name another one has now.
+fn displaced(mut file: SourceFile) -> SourceFile {
+    file.stamp.name = format!("{} ({})", file.stamp.name, file.content);
+    file
 }
 
 /// Of that file only the name is known any more.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::follow::FileEnd;
 use super::unpack::{Form, Unpacked, unpack};
 use super::walk::{self, Found, InputFile, LeftOut};
 use super::{FileStamp, SourceError};
@@ -143,8 +144,10 @@ impl SourcePath {
         if self.is_stdin { 1 } else { self.files.len() }
     }
 
-    /// Opens the input of that number. `read` counts its bytes, as they lie on disk.
-    pub(super) fn open(&self, at: usize, read: &Arc<AtomicU64>) -> Result<OpenInput, SourceError> {
+    /// Opens the input of that number. Of a file that `may_grow` only whole lines are read, unless it is compressed. `read`
+    /// counts its bytes, as they lie on disk.
+    pub(super) fn open(&self, at: usize, may_grow: bool, read: &Arc<AtomicU64>) -> Result<OpenInput, SourceError> {
+        let mut end = None;
         let (name, raw, is_stream) = match self.files.get(at) {
             None => ("stdin".to_owned(), Box::new(std::io::stdin()) as Box<dyn Read + Send>, true),
             Some(file) => {
@@ -152,14 +155,21 @@ impl SourcePath {
                 let opened = open_file(&file.path);
                 let (open, is_regular) =
                     opened.map_err(|cause| SourceError::Open { path: name.clone(), cause: cause.to_string() })?;
-                (name, Box::new(open) as Box<dyn Read + Send>, !is_regular)
+                let raw: Box<dyn Read + Send> = if may_grow && is_regular && names::unpacked(&file.path) == file.path {
+                    let (lines, its_end) = FileEnd::open(open, 0).map_err(|cause| self.read_error(at, cause))?;
+                    end = Some(its_end);
+                    Box::new(lines)
+                } else {
+                    Box::new(open)
+                };
+                (name, raw, !is_regular)
             }
         };
         let origin: Arc<str> = Arc::from(name);
         let counted = Counted { inner: raw, read: Arc::clone(read) };
         let unpacked = unpack(counted).map_err(|cause| SourceError::Read { origin: Arc::clone(&origin), cause })?;
         let (form, lines) = unpacked;
-        Ok(OpenInput { origin, lines, is_stream, is_packed: form != Form::Plain })
+        Ok(OpenInput { origin, lines, end, is_stream, is_packed: form != Form::Plain })
     }
 
     fn error(&self, cause: String) -> SourceError {
@@ -171,6 +181,8 @@ impl SourcePath {
 pub(super) struct OpenInput {
     pub(super) origin: Arc<str>,
     pub(super) lines: Unpacked,
+    /// Where it ends for now, if it may grow.
+    pub(super) end: Option<Arc<FileEnd>>,
     /// Whether a read may wait for someone to write.
     pub(super) is_stream: bool,
     /// Whether its bytes are unpacked.
@@ -218,7 +230,7 @@ mod tests {
 
         let read = Arc::new(AtomicU64::new(0));
         let mut text = String::new();
-        let mut input = path.open(1, &read).expect("the file");
+        let mut input = path.open(1, false, &read).expect("the file");
         input.lines.read_to_string(&mut text).expect("its end");
         assert_eq!((text.as_str(), input.is_packed, input.is_stream), ("one\ntwo\n", false, false));
         assert_eq!(read.load(Ordering::Relaxed), 8);

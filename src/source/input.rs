@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
+use super::follow::{AtEnd, Follow};
 use super::format::{CutError, Cutter};
-use super::{FileStamp, Next, Source, SourceError, SourceEvent};
+use super::{FileStamp, Late, Next, Source, SourceError, SourceEvent};
 
 /// Events from files or standard input, one input after the other.
 pub struct InputSource {
@@ -16,6 +17,7 @@ pub struct InputSource {
     /// Files that are left out.
     is_left_out: Vec<bool>,
     input: Option<OpenInput>,
+    follow: Option<Follow>,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -30,14 +32,42 @@ impl InputSource {
         if let Some(left_out) = path.left_out() {
             tracing::warn!("source {from} leaves out {left_out}");
         }
-        Ok(Self {
+        Ok(Self::over(path, fields, None))
+    }
+
+    /// The same for files that are followed: the source does not end, but waits for more of them. A folder or a pattern may
+    /// have no file yet. Standard input ends when nobody writes to it any more.
+    ///
+    /// # Errors
+    /// As [`SourcePath::resolve`].
+    pub fn follow(path: &str, fields: Fields, late: Late) -> Result<Self, SourceError> {
+        if path == "-" {
+            return Self::open(path, fields);
+        }
+        let path = SourcePath::resolve_followed(path)?;
+        Ok(Self::over(path, fields, Some(Follow::new(late))))
+    }
+
+    fn over(path: SourcePath, fields: Fields, follow: Option<Follow>) -> Self {
+        Self {
             path,
             cutter: Cutter::new(fields),
             next_input: 0,
             is_left_out: Vec::new(),
             input: None,
+            follow,
             bytes_read: Arc::default(),
-        })
+        }
+    }
+
+    /// What is next at the end of the input, or before the first one.
+    fn at_end(&mut self) -> Result<AtEnd, SourceError> {
+        let Some(follow) = &mut self.follow else { return Ok(AtEnd::Next) };
+        if self.input.is_none() && self.next_input < self.path.len() {
+            return Ok(AtEnd::Next);
+        }
+        let end = self.input.as_ref().and_then(|input| input.end.as_deref());
+        follow.at_end(&mut self.path, self.next_input.checked_sub(1), end)
     }
 
     /// Opens the next input; false if there is none.
@@ -48,7 +78,7 @@ impl InputSource {
         if self.next_input == self.path.len() {
             return Ok(false);
         }
-        self.input = Some(self.path.open(self.next_input, &self.bytes_read)?);
+        self.input = Some(self.path.open(self.next_input, self.follow.is_some(), &self.bytes_read)?);
         self.next_input += 1;
         self.cutter.begin();
         Ok(true)
@@ -99,8 +129,13 @@ impl Source for InputSource {
                     Err(error) => return Err(error_of(input, error)),
                 }
             }
-            if !self.open_next()? {
-                return Ok(Next::End);
+            match self.at_end()? {
+                AtEnd::More => {}
+                AtEnd::Wait => return Ok(Next::Pending),
+                AtEnd::Next if self.open_next()? => {}
+                // All files that are there are left out.
+                AtEnd::Next if self.follow.is_some() => self.input = None,
+                AtEnd::Next => return Ok(Next::End),
             }
         }
     }
@@ -115,6 +150,11 @@ impl Source for InputSource {
 
     fn file(&self) -> Option<usize> {
         self.next_input.checked_sub(1)
+    }
+
+    fn repeats(&self) -> bool {
+        let at = self.next_input.checked_sub(1);
+        at.is_some_and(|at| self.follow.as_ref().is_some_and(|follow| follow.is_anew(at)))
     }
 
     fn rewind(&mut self) -> Result<bool, SourceError> {

@@ -11,7 +11,7 @@ use super::contents::Contents;
 use super::digest::EventDigest;
 use super::file_log::same_lines;
 use super::order::Order;
-use super::refused::{Followed, Waiting, is_headless};
+use super::refused::{Followed, Waiting, is_headless, whole_block};
 use super::stats::ReadStats;
 use super::{FileStamp, Late, Next, Source, SourceError, SourceEvent};
 use crate::model::ids::BlockNo;
@@ -167,6 +167,7 @@ impl Merged {
             let next = self.inner.next(event)?;
             self.file = self.inner.file();
             match next {
+                Next::Event if whole_block(event).is_some() => {}
                 Next::Event if !self.followed.place(event) => self.followed.wait(event, self.file)?,
                 Next::Event => {
                     if let Some(refused) = &mut event.refused {

@@ -84,6 +84,11 @@ impl Order {
         (self.last, self.has_stepped_back) = (Some((block, place)), false);
     }
 
+    /// Block and place of the last event.
+    pub(super) fn last(&self) -> Option<(i64, Option<i64>)> {
+        self.last
+    }
+
     /// The block of the last event.
     pub(super) fn last_block(&self) -> Option<i64> {
         self.last.map(|(block, _)| block)

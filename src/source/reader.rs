@@ -4,6 +4,7 @@
 //! committed, `comparison` compares it with what was committed, `forks` judges how a block stands to the chain, `order`
 //! keeps the rule of late events, `merged` puts them in their place, `page_writer` hands pages over.
 
+mod again;
 mod quiet;
 mod replay;
 
@@ -23,7 +24,7 @@ use super::forks::{Named, Verdict, branches_in_order, judge, may_be_late, too_de
 use super::order::{End, Late, Order};
 pub(crate) use super::page_writer::FromReader;
 use super::page_writer::{PageSink, PageWriter, Replay, Stop};
-use super::refused::{Followed, is_headless};
+use super::refused::{Followed, is_headless, whole_block};
 use super::skip_committed::{HeldBranch, Resume, Step};
 pub(crate) use super::stats::ReadStats;
 use super::{Next, Resumed, Source, SourceError, SourceEvent};
@@ -40,6 +41,8 @@ use quiet::Quiet;
 /// What the reader lets through.
 pub(crate) struct ReadPlan {
     pub(crate) late: Late,
+    /// Whether the source goes on at the end of its files.
+    pub(crate) follow: bool,
     /// Whether the last block of the source is whole.
     pub(crate) end: End,
     /// For how long nothing may have come until the last block is whole.
@@ -98,6 +101,10 @@ pub(crate) struct Reader {
     replayed_to: Option<BlockNo>,
     pages: PageWriter,
     stats: Arc<ReadStats>,
+    /// The file that is being read was written anew: events up to this one may come again.
+    again_to: Option<(BlockNo, Option<i64>)>,
+    /// The file of which that was told.
+    warned_again: Option<Arc<str>>,
     has_warned: bool,
     has_doubted: bool,
     has_warned_twice: bool,
@@ -125,7 +132,7 @@ impl Reader {
         let mut committed = plan.committed;
         let (stored, tip) = (std::mem::take(&mut committed.files), committed.block);
         Self {
-            files: FileLog::new(source.files(), stored, tip, has_hashes, plan.late),
+            files: FileLog::new(source.files(), stored, tip, has_hashes, (plan.late, plan.follow)),
             source,
             after: plan.after,
             until: plan.until,
@@ -149,6 +156,8 @@ impl Reader {
                 plan.puts_aside,
             ),
             stats,
+            again_to: None,
+            warned_again: None,
             has_warned: false,
             has_doubted: false,
             has_warned_twice: false,
@@ -204,7 +213,11 @@ impl Reader {
                 self.pages.note_busy();
                 self.flush()?;
             }
-            match self.source.next(&mut event)? {
+            let mut next = self.source.next(&mut event)?;
+            if let (Next::Event, Some(block)) = (next, whole_block(&event)) {
+                next = Next::Whole { block: block.get() };
+            }
+            match next {
                 Next::Pending if self.wait()? => return self.end(true).map(|()| false),
                 Next::Pending => {}
                 Next::Whole { block } if self.take_whole(block.into())? => return self.end(true).map(|()| false),
@@ -347,16 +360,16 @@ impl Reader {
         if !self.files.left_out().is_empty() {
             self.go_on_behind(at);
         }
+        self.begin_again();
         self.files.begin(at, event);
-        match self.files.begun() {
-            Some(file) => self.tell(None, vec![file]),
-            None => Ok(()),
-        }
+        let begun = self.files.begun();
+        if begun.is_empty() { Ok(()) } else { self.tell(None, begun) }
     }
 
     /// Ends the file that was read last.
     fn end_file(&mut self) -> Result<(), Stop> {
         let is_clear = !self.order.has_stepped_back();
+        self.files.learn(|| self.source.files());
         let Some(read) = self.files.end(self.tally.events(), is_clear)? else { return Ok(()) };
         if !self.resume.is_past() {
             self.files.keep(read);
@@ -490,6 +503,10 @@ impl Reader {
     fn go_on(&mut self, event: &SourceEvent) -> Result<(), Stop> {
         if let Some(closed) = self.order.closed_to(event) {
             return self.order.late_after_rollback(event, closed);
+        }
+        if self.came_again(event) {
+            self.leave_out_line(event);
+            return Ok(());
         }
         if !(self.follow(event)?
             && self.is_open(event)?
@@ -791,6 +808,7 @@ mod tests {
         let (late, depth) = (Late::Error, depth.into());
         ReadPlan {
             late,
+            follow: false,
             end: End::Complete,
             settle: None,
             region_ids: None,

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use super::{SourceError, SourceEvent};
+use crate::model::ids::BlockNo;
 use crate::model::limits::ASIDE_BYTES_MAX;
 
 /// Why no lane can get an event.
@@ -24,6 +25,8 @@ pub(crate) struct Refused {
     pub(crate) has_block: bool,
     /// Whether its region could be read.
     pub(crate) has_region: bool,
+    /// Whether it holds its block and nothing else. Then it is no event: it says that the block is whole.
+    pub(crate) is_only_block: bool,
 }
 
 /// Tells events without a block of their own where they belong.
@@ -146,6 +149,11 @@ pub(super) fn is_headless(event: &SourceEvent) -> bool {
     event.refused.as_ref().is_some_and(|refused| !refused.has_block)
 }
 
+/// The block that an event says to be whole; none if it is an event.
+pub(super) fn whole_block(event: &SourceEvent) -> Option<BlockNo> {
+    event.refused.as_ref().filter(|refused| refused.is_only_block).map(|_| event.block.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +163,7 @@ mod tests {
     }
 
     fn headless() -> SourceEvent {
-        let refused = Refused { error: "no".into(), has_block: false, has_region: false };
+        let refused = Refused { error: "no".into(), has_block: false, has_region: false, is_only_block: false };
         SourceEvent { refused: Some(Box::new(refused)), ..SourceEvent::default() }
     }
 

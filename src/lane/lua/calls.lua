@@ -25,6 +25,7 @@ local ctx_left = 0 -- calls that may be given the same `ctx` as those before
 local function handle_events()
   local region = S[REGION]
   local fields, next_renewal = region.fields, event_no + ctx_left + 1
+  local on_event, ctx = handlers.on_event, region.ctx
   local event, close = nil, close_event
   local block, writer
   while event_no < count do
@@ -40,8 +41,12 @@ local function handle_events()
     event, block, writer, position = read_event(packed, position, event)
     S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
     fields.block = block
-    if event_no >= next_renewal then next_renewal = event_no + next_ctx(region) end
-    handlers.on_event(event, region.ctx)
+    if event_no >= next_renewal then
+      local calls
+      calls, ctx = next_ctx(region)
+      next_renewal = event_no + calls
+    end
+    on_event(event, ctx)
   end
   if event then close(event) end
   S[EVENT], ctx_left = nil, next_renewal - event_no - 1

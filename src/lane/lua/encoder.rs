@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::json::{Scalar, scalar, typed};
 use crate::model::field_type::{FieldTree, FieldTypes, TypedValue};
-use crate::model::json_scan::members;
+use crate::model::json_scan::Layout;
 use crate::model::json_text::whole_characters;
 use crate::model::numeric::Numeric;
 use crate::rows::codec::{NUMERIC_LIMB, Writer};
@@ -69,6 +69,8 @@ pub(super) struct News {
 pub(super) struct EventEncoder {
     types: Arc<FieldTypes>,
     projected: Vec<ProjectedField>,
+    /// Which of them the keys of the last event were.
+    layout: Layout<Option<usize>>,
     /// Where the raw JSON of each projected field lies, of the event that is being packed.
     spans: Vec<Option<Range<usize>>>,
     run: Option<Run>,
@@ -118,6 +120,7 @@ impl EventEncoder {
         }
         let tree = self.types.of(name).cloned().map(Box::new);
         self.projected.push(ProjectedField { name: name.to_owned(), tree, seen: 0, recurred: 0 });
+        self.layout = Layout::default();
         self.shapes.clear();
         true
     }
@@ -167,7 +170,7 @@ impl EventEncoder {
     fn push_whole(&mut self, json: &str, block: i64, writer: Writer, packed: &mut Vec<u8>) -> Result<(), String> {
         self.spans.clear();
         self.spans.resize(self.projected.len(), None);
-        find_values(&self.projected, json, &mut self.spans)?;
+        find_values(&self.projected, json, &mut self.layout, &mut self.spans)?;
         let start = packed.len();
         packed.extend(block.to_le_bytes());
         packed.extend(writer.0.to_le_bytes());
@@ -378,13 +381,22 @@ fn put_text(packed: &mut Vec<u8>, text: &str) {
 ///
 /// # Errors
 /// The text is no JSON object.
-fn find_values(projected: &[ProjectedField], json: &str, spans: &mut [Option<Range<usize>>]) -> Result<(), String> {
-    let is_read = members(json, |key, value| {
-        if let Some(at) = projected.iter().position(|field| field.name == key) {
-            let start = value.as_ptr().addr() - json.as_ptr().addr();
-            spans[at] = Some(start..start + value.len());
-        }
-    });
+fn find_values(
+    projected: &[ProjectedField],
+    json: &str,
+    layout: &mut Layout<Option<usize>>,
+    spans: &mut [Option<Range<usize>>],
+) -> Result<(), String> {
+    let is_read = layout.members(
+        json,
+        |key| projected.iter().position(|field| field.name == key),
+        |place, value| {
+            if let Some(at) = place {
+                let start = value.as_ptr().addr() - json.as_ptr().addr();
+                spans[at] = Some(start..start + value.len());
+            }
+        },
+    );
     if is_read {
         return Ok(());
     }
@@ -458,7 +470,7 @@ impl Visitor<'_> for KeyPlace<'_> {
 pub(super) fn raw_field<'j>(json: &'j str, name: &str) -> Result<Option<&'j str>, String> {
     let projected = [ProjectedField { name: name.to_owned(), tree: None, seen: 0, recurred: 0 }];
     let mut spans = [None];
-    find_values(&projected, json, &mut spans)?;
+    find_values(&projected, json, &mut Layout::default(), &mut spans)?;
     let [span] = spans;
     Ok(span.and_then(|span| json.get(span)))
 }

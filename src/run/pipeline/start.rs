@@ -206,6 +206,7 @@ impl Pipeline {
     ) -> Result<Receiver<FromReader>, PipelineError> {
         let plan = ReadPlan {
             late: self.late,
+            follow: self.follow,
             end: self.end,
             settle: self.settle,
             region_ids: self.regions.ids.clone(),

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::whole_lines::{Unfinished, WholeLines};
@@ -19,6 +19,8 @@ pub(in crate::source) struct FileEnd {
     at: AtomicU64,
     /// The bytes before that.
     last: Mutex<Vec<u8>>,
+    /// The end was reached, and nothing is known of what became of the file since: nothing is read of it.
+    is_at_end: AtomicBool,
     unfinished: Arc<Unfinished>,
 }
 
@@ -44,7 +46,13 @@ impl FileEnd {
     ) -> io::Result<(WholeLines<impl Read + Send + 'static>, Arc<Self>)> {
         (&file).seek(SeekFrom::Start(from))?;
         let unfinished: Arc<Unfinished> = Arc::default();
-        let end = Self { file, at: from.into(), last: Mutex::default(), unfinished: Arc::clone(&unfinished) };
+        let end = Self {
+            file,
+            at: from.into(),
+            last: Mutex::default(),
+            is_at_end: false.into(),
+            unfinished: Arc::clone(&unfinished),
+        };
         let end = Arc::new(end);
         Ok((WholeLines::new(Reading(Arc::clone(&end)), unfinished), end))
     }
@@ -69,7 +77,7 @@ impl FileEnd {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What became of it.
+    /// What became of it since its end was reached. If it is longer, reading goes on.
     pub(super) fn growth(&self) -> io::Result<Growth> {
         let len = self.metadata()?.len();
         if len == self.at() {
@@ -84,6 +92,7 @@ impl FileEnd {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
                 Err(error) => return Err(error),
             };
+        self.is_at_end.store(!is_same, Ordering::Relaxed);
         Ok(if is_same { Growth::Longer } else { Growth::WrittenAnew })
     }
 }
@@ -93,7 +102,11 @@ struct Reading(Arc<FileEnd>);
 
 impl Read for Reading {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.0.is_at_end.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
         let read = (&self.0.file).read(into)?;
+        self.0.is_at_end.store(read == 0, Ordering::Relaxed);
         let mut last = self.0.last();
         let new = &into[read - read.min(LAST_BYTES)..read];
         let kept = last.len().min(LAST_BYTES - new.len());
@@ -127,6 +140,7 @@ mod tests {
         assert_eq!((text(&mut lines).as_str(), end.at(), end.unfinished().bytes()), ("second\n", 15, 2));
         assert_eq!(end.growth().expect("a file"), Growth::None);
         writer.write_all(b"ird\n").expect("written");
+        assert_eq!(text(&mut lines), "", "before it was looked at");
         assert_eq!(end.growth().expect("a file"), Growth::Longer);
         assert_eq!(text(&mut lines), "third\n");
         writer.set_len(7).expect("cut");

@@ -8,7 +8,6 @@ mod file_end;
 mod whole_lines;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use file_end::FileEnd;
@@ -47,6 +46,8 @@ pub(super) struct Follow {
     looked_at: Instant,
     /// Since when the file that is being read has lost its name.
     rotated_at: Option<Instant>,
+    /// The place of the file that was written anew last.
+    anew: Option<usize>,
     /// Files that come too late and are left out.
     ignored: HashSet<(u64, u64)>,
 }
@@ -54,7 +55,7 @@ pub(super) struct Follow {
 impl Follow {
     pub(super) fn new(late: Late) -> Self {
         let looked_at = Instant::now();
-        Self { late, look_every: LOOK_EVERY, looked_at, rotated_at: None, ignored: HashSet::new() }
+        Self { late, look_every: LOOK_EVERY, looked_at, rotated_at: None, anew: None, ignored: HashSet::new() }
     }
 
     /// What is next at the end of the file of that place; none has that place before the first file. Waits for a moment if
@@ -103,6 +104,11 @@ impl Follow {
         Ok(AtEnd::Next)
     }
 
+    /// Whether the file of that place is one that was written anew.
+    pub(super) fn is_anew(&self, at: usize) -> bool {
+        self.anew == Some(at)
+    }
+
     /// The file of that place was cut or written over: it is another one.
     fn begin_anew(&mut self, path: &mut SourcePath, at: usize, end: &FileEnd) -> Result<AtEnd, SourceError> {
         let name = names::shown(&path.files()[at].path);
@@ -122,6 +128,7 @@ impl Follow {
         self.rotated_at = None;
         let found = end.metadata().map_err(|cause| path.read_error(at, cause))?;
         path.push_anew(at, &found);
+        self.anew = Some(at + 1);
         Ok(AtEnd::Next)
     }
 
@@ -133,7 +140,8 @@ impl Follow {
         let mut is_behind = at.is_none_or(|at| !found.iter().any(|file| is_same(file, &path.files()[at])));
         let mut has_current = is_behind && at.is_none();
         for file in found {
-            match path.files().iter().position(|known| is_same(&file, known)) {
+            // One that was written anew stands there twice.
+            match path.files().iter().rposition(|known| is_same(&file, known)) {
                 Some(known) if Some(known) == at => {
                     (is_behind, has_current) = (true, path.files()[known].path == file.path);
                     path.rename(known, file);

@@ -62,7 +62,10 @@ impl EventReader {
             Ok(json) if is_whole => self.head.read_part(json),
             _ => PartOfHead::default(),
         };
+        let only_block =
+            std::str::from_utf8(text).ok().filter(|_| is_whole).and_then(|json| self.head.only_block(json));
         refuse(event, zeros.unwrap_or(error), part);
+        note_only_block(event, only_block.is_some());
         put_bounded(event, text);
     }
 
@@ -77,8 +80,9 @@ impl EventReader {
         event.refused = None;
         event.json.clear();
         event.json.push('{');
-        let mut found = self.head.no_texts();
+        let (mut found, mut given) = (self.head.no_texts(), 0);
         for (name, text) in texts {
+            given += usize::from(!text.is_empty());
             if event.json.len() > 1 {
                 event.json.push(',');
             }
@@ -96,6 +100,8 @@ impl EventReader {
             Ok(head) => fill(event, &head),
             Err(error) => {
                 refuse(event, error, self.head.part_of_texts(&found));
+                let has_block = event.refused.as_ref().is_some_and(|refused| refused.has_block);
+                note_only_block(event, given == 1 && has_block);
                 let text = std::mem::take(&mut event.json);
                 put_bounded(event, text.as_bytes());
             }
@@ -121,13 +127,21 @@ pub(super) fn fill(event: &mut SourceEvent, head: &Head<'_>) {
 
 /// Marks an event that cannot be read, with what can be read of where it belongs.
 pub(super) fn refuse(event: &mut SourceEvent, error: String, part: PartOfHead<'_>) {
-    let refused = Refused { error, has_block: part.block.is_some(), has_region: part.region.is_some() };
+    let (has_block, has_region) = (part.block.is_some(), part.region.is_some());
+    let refused = Refused { error, has_block, has_region, is_only_block: false };
     event.refused = Some(Box::new(refused));
     event.block = part.block.unwrap_or(0);
     event.seq = part.seq;
     event.region = part.region.map_or_else(String::new, Cow::into_owned);
     event.hash = part.hash.map(Cow::into_owned);
     event.parent = part.parent.map(Cow::into_owned);
+}
+
+/// Says whether what cannot be read holds a block and nothing else.
+fn note_only_block(event: &mut SourceEvent, is_only_block: bool) {
+    if let Some(refused) = &mut event.refused {
+        refused.is_only_block = is_only_block;
+    }
 }
 
 /// Puts in the text of an event that cannot be read: a little more than is kept, so that it is seen to be cut.

@@ -56,6 +56,8 @@ impl LineCutter {
             let read = input.take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut self.line);
             let read = read.map_err(|cause| CutError::Read { line, cause })?;
             if read == 0 {
+                // More may come later.
+                self.line_no -= 1;
                 return Ok(false);
             }
             if read > LINE_BYTES_MAX {
