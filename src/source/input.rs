@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
-use super::format::{CutError, Cutter};
+use super::format::{CutError, Cutter, Format};
 use super::{FileStamp, Next, Source, SourceError, SourceEvent};
 
 /// Events from files or standard input, one input after the other.
@@ -24,15 +24,15 @@ impl InputSource {
     ///
     /// # Errors
     /// As [`SourcePath::resolve`].
-    pub fn open(path: &str, fields: Fields) -> Result<Self, SourceError> {
+    pub fn open(path: &str, format: Format, fields: Fields) -> Result<Self, SourceError> {
         let from = path;
-        let path = SourcePath::resolve(path)?;
+        let path = SourcePath::resolve(path, format)?;
         if let Some(left_out) = path.left_out() {
             tracing::warn!("source {from} leaves out {left_out}");
         }
         Ok(Self {
             path,
-            cutter: Cutter::new(fields),
+            cutter: Cutter::new(format, fields),
             next_input: 0,
             is_left_out: Vec::new(),
             input: None,
@@ -60,7 +60,7 @@ fn error_of(input: &OpenInput, error: CutError) -> SourceError {
     let origin = Arc::clone(&input.origin);
     match error {
         CutError::Read { line, cause } => read_error(input, line, cause),
-        CutError::Input { line, message } => SourceError::Input { origin, line, message },
+        CutError::Input { line, message } => SourceError::Broken { origin, line, message },
     }
 }
 
@@ -84,7 +84,7 @@ impl Source for InputSource {
             // What is left out has not changed: it was compared when it was read.
             let is_left_out = |at: usize| self.is_left_out.get(at) == Some(&true);
             let read = self.path.files().iter().enumerate().filter(|(at, _)| !is_left_out(*at));
-            self.path.check_copies(read.map(|(_, file)| file))?;
+            self.path.check_copies(read.map(|(_, file)| file), &mut self.cutter)?;
         }
         loop {
             if let Some(input) = &mut self.input {

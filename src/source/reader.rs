@@ -204,7 +204,7 @@ impl Reader {
                 self.pages.note_busy();
                 self.flush()?;
             }
-            match self.source.next(&mut event)? {
+            match self.source.next(&mut event).map_err(|error| Stop::at(self.chain.tip(), error))? {
                 Next::Pending if self.wait()? => return self.end(true).map(|()| false),
                 Next::Pending => {}
                 Next::Whole { block } if self.take_whole(block.into())? => return self.end(true).map(|()| false),

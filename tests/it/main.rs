@@ -32,6 +32,8 @@ mod exact_numbers;
 mod expected;
 /// Faults at each round trip of a commit to Postgres.
 mod faults;
+/// CSV and JSON beside NDJSON.
+mod formats;
 /// The hand-off to the commit thread on its own.
 mod handoff;
 /// A SQLite file that another program holds, and one that may only be read.
