@@ -55,6 +55,7 @@ soak: setup-test
 
 bench: setup-test
 	$(CARGO) bench --quiet --bench erc20
+	$(CARGO) bench --quiet --bench formats
 	$(CARGO) bench --quiet --bench instructions
 	$(CARGO) bench --quiet --bench lua_sqlite
 	$(CARGO) bench --quiet --bench postgres_commit

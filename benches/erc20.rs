@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use chain::Chain;
 use forebay::Pipeline;
-use forebay::source::{Fields, InputSource};
+use forebay::source::{Fields, Format, InputSource};
 use handlers::Erc20;
 use serde_json::Value as Json;
 use server::Server;
@@ -102,7 +102,7 @@ fn child() {
     let fields = Fields::default().with_region("token").unwrap().with_seq("log_index").unwrap();
     let report = Pipeline::new("erc20", Erc20 { keeps_transfers: arguments[2] == "true" })
         .unwrap()
-        .source(InputSource::open(&arguments[0], fields).unwrap())
+        .source(InputSource::open(&arguments[0], Format::Ndjson, fields).unwrap())
         .store_url(&arguments[1])
         .unwrap()
         .run()

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use chain::Chain;
 use clap::{Parser, Subcommand};
 use forebay::Pipeline;
-use forebay::source::{Fields, InputSource};
+use forebay::source::{Fields, Format, InputSource};
 use handlers::Erc20;
 
 #[global_allocator]
@@ -97,7 +97,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Command::Run { file, store, rows, timeline } => {
             let fields = Fields::default().with_region("token")?.with_seq("log_index")?;
             let report = Pipeline::new("erc20", Erc20 { keeps_transfers: rows })?
-                .source(InputSource::open(&file, fields)?)
+                .source(InputSource::open(&file, Format::Ndjson, fields)?)
                 .store_url(&store)?
                 .run()?;
             println!(

@@ -11,7 +11,8 @@ local function add(row, event)
 end
 
 function on_event(event, ctx)
-  local code = event.country or "none" -- far out at sea
+  local code = event.country
+  if code == nil or code == "" then code = "none" end -- far out at sea
   local country = ctx.country:get(code) or { quakes = 0, sum_mag = numeric(0) }
   add(country, event)
   ctx.country:set(code, country)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use forebay::source::Format;
 
 /// Index a stream of events into SQL tables, with a snapshot per region.
 #[derive(Debug, Parser)]
@@ -87,6 +88,9 @@ pub(super) struct Run {
     /// Read from here instead: a file, a folder, a pattern, or - for standard input
     #[arg(long, value_name = "PATH")]
     pub(super) source: Option<String>,
+    /// How the source is read instead: ndjson, csv or json
+    #[arg(long, value_name = "FORMAT", value_parser = Format::from_name)]
+    pub(super) format: Option<Format>,
     /// Store here instead: sqlite:PATH or postgres://USER@HOST/DATABASE [env: DATABASE_URL]
     #[arg(long, value_name = "URL")]
     pub(super) store: Option<String>,
@@ -271,6 +275,9 @@ pub(super) struct Check {
     /// Read from here instead: a file, a folder, a pattern, or - for standard input
     #[arg(long, value_name = "PATH")]
     pub(super) source: Option<String>,
+    /// How the source is read instead: ndjson, csv or json
+    #[arg(long, value_name = "FORMAT", value_parser = Format::from_name)]
+    pub(super) format: Option<Format>,
 }
 
 /// `forebay init`

@@ -7,6 +7,7 @@ use forebay::{Config, Pipeline};
 use super::args::{Check, Global};
 use super::exit::{Code, Failure};
 use super::out::{count, plain, print_text};
+use super::run::with_format;
 
 pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
     let config = Config::read(&args.pipeline)?;
@@ -14,6 +15,7 @@ pub(super) fn check(args: &Check, global: &Global) -> Result<Code, Failure> {
     if let Some(source) = &args.source {
         pipeline = pipeline.source_path(source);
     }
+    pipeline = with_format(pipeline, args.format);
     // A handler that fails on the sample is what a check is there to find: it is input that is at fault.
     let checked = pipeline.check().map_err(super::usage)?;
     for event in &checked.quarantined {

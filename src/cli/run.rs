@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use forebay::publish::UnpublishedRegion;
+use forebay::source::Format;
 use forebay::{Config, Pipeline, Report};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
@@ -29,6 +30,7 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     if args.follow {
         pipeline = pipeline.follow(true);
     }
+    pipeline = with_format(pipeline, args.format);
     if let Some(until) = args.until {
         pipeline = pipeline.until(until);
     }
@@ -167,6 +169,14 @@ pub(super) fn prepare(file: &Path, store: Option<&String>, snapshots: Option<&St
         Some(url) => pipeline.snapshots_url(url),
         None => pipeline,
     })
+}
+
+/// The pipeline with another format. CSV that is asked for once more keeps the delimiter of the file.
+pub(super) fn with_format(pipeline: Pipeline, format: Option<Format>) -> Pipeline {
+    match format.filter(|format| format.name() != pipeline.source_format().name()) {
+        Some(format) => pipeline.format(format),
+        None => pipeline,
+    }
 }
 
 /// Tells what was not published; the exit code of a run that came to its end.

@@ -7,7 +7,7 @@ use super::ConfigError;
 use super::field_types::read_field_types;
 use super::reading::Section;
 use crate::model::field_type::FieldTypes;
-use crate::source::{End, Late};
+use crate::source::{Delimiter, End, Format, Late};
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ use crate::source::{End, Late};
 pub struct SourceConfig {
     /// A file, a glob, a folder, or `-`; none if it comes from elsewhere.
     pub path: Option<String>,
+    /// How bytes are cut into events. Defaults to one JSON object a line.
+    pub format: Format,
     /// The field of the block. Defaults to `block`.
     pub block: String,
     /// The field of the region. Defaults to `region`.
@@ -39,8 +41,21 @@ pub struct SourceConfig {
 }
 
 /// The keys of `[source]`.
-pub(super) const SOURCE_KEYS: [&str; 11] =
-    ["path", "block", "region", "seq", "late", "end", "hash", "parent", "fields", "follow", "settle"];
+pub(super) const SOURCE_KEYS: [&str; 13] = [
+    "path",
+    "format",
+    "delimiter",
+    "block",
+    "region",
+    "seq",
+    "late",
+    "end",
+    "hash",
+    "parent",
+    "fields",
+    "follow",
+    "settle",
+];
 
 pub(super) fn read_source(
     mut section: Section<'_, '_>,
@@ -48,10 +63,12 @@ pub(super) fn read_source(
     rollback_depth: u64,
 ) -> Result<SourceConfig, ConfigError> {
     let path = section.optional("path").map(|value| value.non_empty()).transpose()?;
+    let format = read_format(&mut section)?;
     let late = read_late(&mut section, rollback_depth)?;
     let has_hash = section.has("hash");
     let config = SourceConfig {
         path: path.map(|path| from_folder(folder, path)),
+        format,
         block: section.optional("block").map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
         region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
         seq: section.optional("seq").map(|value| value.non_empty()).transpose()?,
@@ -79,6 +96,20 @@ pub(super) fn read_source(
     };
     section.finish()?;
     Ok(config)
+}
+
+fn read_format(section: &mut Section<'_, '_>) -> Result<Format, ConfigError> {
+    let format = match section.optional("format") {
+        None => Format::default(),
+        Some(value) => Format::from_name(&value.text()?).map_err(|error| value.error(error))?,
+    };
+    match (section.optional("delimiter"), format) {
+        (None, format) => Ok(format),
+        (Some(value), Format::Csv(_)) => {
+            Delimiter::new(&value.text()?).map(Format::Csv).map_err(|error| value.error(error))
+        }
+        (Some(value), _) => Err(value.key_error("delimiter: only format = \"csv\" has one")),
+    }
 }
 
 fn read_late(section: &mut Section<'_, '_>, rollback_depth: u64) -> Result<Late, ConfigError> {

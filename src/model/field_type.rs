@@ -255,6 +255,8 @@ pub(crate) struct FieldTree {
     pub(crate) own: Option<FieldType>,
     /// The whole name of a field that has a type.
     pub(crate) path: String,
+    /// An empty text is null, unless the type is a text.
+    pub(crate) empty_is_null: bool,
     /// If it is an object, or a list of objects: the types of their fields.
     pub(crate) below: FieldTypes,
 }
@@ -275,6 +277,16 @@ impl FieldTypes {
         {
             self.fields.entry(first.to_owned()).or_default().below.put(rest, path, kind);
         }
+    }
+
+    /// The same types, where an empty text is null: in a format that has no other null. A text stays what it is.
+    #[must_use]
+    pub(crate) fn with_empty_as_null(mut self) -> Self {
+        for tree in self.fields.values_mut() {
+            tree.empty_is_null = tree.own != Some(FieldType::Text);
+            tree.below = std::mem::take(&mut tree.below).with_empty_as_null();
+        }
+        self
     }
 
     /// Whether no field has a type.

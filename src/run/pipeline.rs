@@ -26,7 +26,7 @@ use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
-use crate::source::{End, Fields, InputSource, Late, Next, Source, SourceError, SourceEvent};
+use crate::source::{End, Fields, Format, InputSource, Late, Next, Source, SourceError, SourceEvent};
 use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
@@ -94,6 +94,7 @@ pub struct Pipeline {
     name: String,
     schema: Arc<Schema>,
     factory: Arc<dyn EngineFactory>,
+    format: Format,
     fields: Fields,
     field_types: Arc<FieldTypes>,
     late: Late,
@@ -145,6 +146,7 @@ impl Pipeline {
             hash: config.source.hash.clone(),
             parent: config.source.parent.clone(),
         };
+        pipeline.format = config.source.format;
         pipeline.field_types = Arc::new(config.source.fields.clone());
         pipeline.rollback_depth = config.rollback_depth;
         pipeline.late = config.source.late;
@@ -177,6 +179,7 @@ impl Pipeline {
             name,
             schema: Arc::new(schema),
             factory,
+            format: Format::default(),
             fields: Fields::default(),
             field_types: Arc::default(),
             late: Late::default(),
@@ -206,11 +209,18 @@ impl Pipeline {
         }
     }
 
-    /// Reads NDJSON from a file, a folder, a pattern or `-`, instead of what the pipeline file says.
+    /// Reads from a file, a folder, a pattern or `-`, instead of what the pipeline file says.
     #[must_use]
     pub fn source_path(mut self, path: &str) -> Self {
         self.source_path = Some(path.to_owned());
         self.source = None;
+        self
+    }
+
+    /// How bytes are cut into events, instead of what the pipeline file says. Defaults to one JSON object a line.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
         self
     }
 
@@ -221,7 +231,7 @@ impl Pipeline {
         self
     }
 
-    /// The fields of an NDJSON event that say where it belongs. Defaults to `block` and `region`.
+    /// The fields of an event that say where it belongs. Defaults to `block` and `region`.
     #[must_use]
     pub fn fields(mut self, fields: Fields) -> Self {
         self.fields = fields;
@@ -423,6 +433,11 @@ impl Pipeline {
         self.meter.clone()
     }
 
+    /// How bytes of the source are cut into events.
+    pub fn source_format(&self) -> Format {
+        self.format
+    }
+
     /// The tables.
     pub fn schema(&self) -> &Schema {
         &self.schema
@@ -474,10 +489,10 @@ impl Pipeline {
         let path = self.source_path.as_deref().ok_or_else(|| {
             PipelineError::Incomplete("no source: give [source] path in the pipeline file, or --source".into())
         })?;
-        let fields = self.fields.clone();
+        let (format, fields) = (self.format, self.fields.clone());
         Ok(Box::new(match self.follow {
-            true => InputSource::follow(path, fields, self.late)?,
-            false => InputSource::open(path, fields)?,
+            true => InputSource::follow(path, format, fields, self.late)?,
+            false => InputSource::open(path, format, fields)?,
         }))
     }
 

@@ -252,6 +252,17 @@ pub enum SourceError {
         /// What is wrong, and what was expected.
         message: String,
     },
+    /// What comes next cannot be told apart: an end of the input where there should be none, brackets or quotes that are
+    /// broken. What came before is whole.
+    #[error("{}: {message}", place(origin, *line))]
+    Broken {
+        /// The file.
+        origin: Arc<str>,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
     /// A fork that left the blocks that are held before the oldest one that can be rolled back to.
     #[error("{}: {message}", place(origin, *line))]
     Fork {
@@ -286,12 +297,15 @@ impl SourceError {
             Self::Input { origin, line, message } => {
                 Self::Input { origin, line, message: format!("{message}. {note}") }
             }
+            Self::Broken { origin, line, message } => {
+                Self::Broken { origin, line, message: format!("{message}. {note}") }
+            }
             other => Self::Other(format!("{other}. {note}")),
         }
     }
 
     /// Whether the input is at fault, and not the machine.
     pub fn is_input(&self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Input { .. })
+        matches!(self, Self::Open { .. } | Self::Input { .. } | Self::Broken { .. })
     }
 }

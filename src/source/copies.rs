@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+use super::SourceEvent;
+use super::format::Cutter;
 use super::names;
 use super::unpack::unpack;
 use super::walk::InputFile;
@@ -41,24 +43,27 @@ pub(super) fn check_names(files: &[InputFile]) -> Result<(), String> {
 ///
 /// # Errors
 /// There are two, or one cannot be read: the message names them.
-pub(super) fn check_contents<'f>(files: impl IntoIterator<Item = &'f InputFile>) -> Result<(), String> {
+pub(super) fn check_contents<'f>(
+    files: impl IntoIterator<Item = &'f InputFile>,
+    cutter: &mut Cutter,
+) -> Result<(), String> {
     let mut sizes: HashMap<u64, Vec<&InputFile>> = HashMap::new();
     for file in files.into_iter().filter(|file| file.is_regular && file.size > 0) {
         sizes.entry(file.size).or_default().push(file);
     }
     let mut groups: Vec<Vec<&InputFile>> = sizes.into_values().filter(|group| group.len() > 1).collect();
     groups.sort_by(|a, b| a[0].path.cmp(&b[0].path));
-    groups.into_iter().try_for_each(check_group)
+    groups.into_iter().try_for_each(|group| check_group(group, cutter))
 }
 
 /// Compares files of one size, piece by piece, as long as there are several that were equal so far.
-fn check_group(files: Vec<&InputFile>) -> Result<(), String> {
+fn check_group(files: Vec<&InputFile>, cutter: &mut Cutter) -> Result<(), String> {
     let mut open: Vec<(Vec<&InputFile>, u64)> = vec![(files, 0)];
     while let Some((files, from)) = open.pop() {
         let size = files[0].size;
         if from >= size {
-            // Of a file without a line nothing counts at all.
-            if holds_a_line(files[0])? {
+            // Of a file without an event nothing counts at all.
+            if holds_an_event(files[0], cutter)? {
                 return Err(twice(files[0], files[1], "hold the same"));
             }
             continue;
@@ -75,21 +80,12 @@ fn check_group(files: Vec<&InputFile>) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a file, unpacked, holds anything but blanks. Of one that cannot be unpacked the reading says so.
-fn holds_a_line(file: &InputFile) -> Result<bool, String> {
+/// Whether a file, unpacked, holds an event. Of one that cannot be read the reading says so.
+fn holds_an_event(file: &InputFile, cutter: &mut Cutter) -> Result<bool, String> {
     let open = File::open(&file.path).map_err(|error| format!("{}: {error}", names::shown(&file.path)))?;
-    let Ok((_, mut lines)) = unpack(open) else { return Ok(true) };
-    loop {
-        match lines.fill_buf() {
-            Ok([]) => return Ok(false),
-            Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {
-                let blank = bytes.len();
-                lines.consume(blank);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Ok(_) | Err(_) => return Ok(true),
-        }
-    }
+    let Ok((_, mut input)) = unpack(open) else { return Ok(true) };
+    cutter.begin(false);
+    Ok(cutter.next(&mut input, &mut SourceEvent::default()).unwrap_or(true))
 }
 
 /// The digest of a piece of a file; none if it is gone or shorter now.
@@ -120,15 +116,22 @@ fn twice(one: &InputFile, other: &InputFile, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::fields::Fields;
+    use crate::source::format::{Delimiter, Format};
     use crate::source::walk;
 
     fn check(files: &[(&str, &[u8])]) -> Result<(), String> {
+        check_as(Format::Ndjson, files)
+    }
+
+    fn check_as(format: Format, files: &[(&str, &[u8])]) -> Result<(), String> {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, bytes) in files {
             std::fs::write(folder.path().join(name), bytes).expect("a file");
         }
-        let found = walk::find(&folder.path().to_string_lossy()).expect("files");
-        check_names(&found.files).and_then(|()| check_contents(&found.files))
+        let found = walk::find(&folder.path().to_string_lossy(), format).expect("files");
+        let mut cutter = Cutter::new(format, Fields::default());
+        check_names(&found.files).and_then(|()| check_contents(&found.files, &mut cutter))
     }
 
     #[test]
@@ -146,6 +149,22 @@ mod tests {
         }
         check(&[("a.json", b""), ("b.json", b"")]).expect("empty files hold no events");
         check(&[("a.json", b"1"), ("b.json", b"12")]).expect("they differ");
+    }
+
+    #[test]
+    fn files_without_events_are_no_copies() {
+        let csv = Format::Csv(Delimiter::default());
+        for (format, name, empty, full) in [
+            (Format::Ndjson, ".json", " \n\n", "{\"block\":1,\"region\":\"r\"}"),
+            (csv, ".csv", "block,region\n", "block,region\n1,r\n"),
+            (Format::Json, ".json", "[\n]\n", "[{\"block\":1,\"region\":\"r\"}]"),
+        ] {
+            let names = ["a", "b"].map(|stem| format!("{stem}{name}"));
+            let both =
+                |text: &'static str| [(names[0].as_str(), text.as_bytes()), (names[1].as_str(), text.as_bytes())];
+            check_as(format, &both(empty)).expect("no event counts twice");
+            check_as(format, &both(full)).expect_err("an event would count twice");
+        }
     }
 
     #[test]

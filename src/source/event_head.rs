@@ -34,12 +34,15 @@ pub(super) struct Piece {
 impl Piece {
     /// A line of a file.
     pub(super) const LINE: Self = Self { name: "line", rule: "one event a line" };
+    /// A record of CSV.
+    pub(super) const RECORD: Self = Self { name: "record", rule: "one event a record" };
+    /// A document, which may be spread over lines.
+    pub(super) const DOCUMENT: Self = Self { name: "document", rule: "one event a document" };
 }
 
 /// Takes the fields out of events.
 pub(super) struct HeadReader {
     fields: Fields,
-    piece: Piece,
     /// Those of them that may lie deeper, in the order of [`Field`].
     paths: Vec<FieldPath>,
     /// Which of the fields the keys of the last event were.
@@ -53,9 +56,9 @@ struct FieldPath {
     rest: Vec<String>,
 }
 
-/// The places of the fields in [`RawFields`].
-#[derive(Clone, Copy)]
-enum Field {
+/// A field of the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
     Block,
     Region,
     Seq,
@@ -63,15 +66,22 @@ enum Field {
     Parent,
 }
 
+/// How many of them there are.
+const FIELDS: usize = 5;
+
+/// Each with its name, if it is wanted.
+fn named(fields: &Fields) -> [(Field, Option<&String>); FIELDS] {
+    [
+        (Field::Block, Some(&fields.block)),
+        (Field::Region, Some(&fields.region)),
+        (Field::Seq, fields.seq.as_ref()),
+        (Field::Hash, fields.hash.as_ref()),
+        (Field::Parent, fields.parent.as_ref()),
+    ]
+}
+
 impl HeadReader {
-    pub(super) fn new(fields: Fields, piece: Piece) -> Self {
-        let named = [
-            (Field::Block, Some(&fields.block)),
-            (Field::Region, Some(&fields.region)),
-            (Field::Seq, fields.seq.as_ref()),
-            (Field::Hash, fields.hash.as_ref()),
-            (Field::Parent, fields.parent.as_ref()),
-        ];
+    pub(super) fn new(fields: Fields) -> Self {
         let path = |(field, name): (Field, Option<&String>)| {
             let mut steps = name?.split('.').map(str::to_owned);
             let (first, rest): (_, Vec<String>) = (steps.next()?, steps.collect());
@@ -79,19 +89,23 @@ impl HeadReader {
             let leads_on = !rest.is_empty() && !first.is_empty() && !rest.iter().any(String::is_empty);
             leads_on.then_some(FieldPath { field, first, rest })
         };
-        let paths = named.into_iter().filter_map(path).collect();
-        Self { fields, piece, paths, layout: RefCell::default() }
+        let paths = named(&fields).into_iter().filter_map(path).collect();
+        Self { fields, paths, layout: RefCell::default() }
     }
 
     /// Reads the head of an event.
     ///
     /// # Errors
     /// The line is no JSON object, or a field is missing or of another type. The message names the field.
-    pub(super) fn read<'j>(&self, json: &'j str) -> Result<Head<'j>, String> {
+    pub(super) fn read<'j>(&self, json: &'j str) -> Result<Head<'j>, HeadError> {
         if let Some(kind) = kind_of_other(json) {
-            return Err(format!("expected a JSON object, got {kind}"));
+            return Err(HeadError::Other(kind));
         }
-        let raw = self.raw_fields(json).map_err(|error| explain(self.piece, &error))?;
+        let raw = self.raw_fields(json).map_err(HeadError::Json)?;
+        Ok(self.head_of(&raw)?)
+    }
+
+    fn head_of<'j>(&self, raw: &RawFields<'j>) -> Result<Head<'j>, String> {
         let fields = &self.fields;
         Ok(Head {
             block: integer(&fields.block, raw.block)?,
@@ -153,53 +167,38 @@ impl HeadReader {
         }
     }
 
-    /// The texts of an event of which none is known yet.
-    pub(super) fn no_texts<'t>(&self) -> HeadTexts<'t> {
-        HeadTexts::default()
-    }
-
     /// Reads the head of an event whose fields are texts. A dotted name is the name of one field here.
     ///
     /// # Errors
     /// As [`HeadReader::read`].
-    pub(super) fn of_texts<'t>(&self, texts: &HeadTexts<'t>) -> Result<Head<'t>, String> {
+    pub(super) fn of_texts<'t>(&self, texts: &'t HeadTexts<'_>) -> Result<Head<'t>, String> {
         let fields = &self.fields;
+        let text = |field| texts.get(field);
         Ok(Head {
-            block: integer_text(&fields.block, texts.block)?,
-            region: region_text(&fields.region, texts.region)?,
-            seq: fields.seq.as_deref().map(|seq| integer_text(seq, texts.seq)).transpose()?,
-            hash: fields.hash.as_deref().map_or(Ok(None), |field| hash_text(field, texts.hash))?,
-            parent: fields.parent.as_deref().map_or(Ok(None), |field| hash_text(field, texts.parent))?,
+            block: integer_text(&fields.block, text(Field::Block))?,
+            region: region_text(&fields.region, text(Field::Region))?,
+            seq: fields.seq.as_deref().map(|seq| integer_text(seq, text(Field::Seq))).transpose()?,
+            hash: fields.hash.as_deref().map_or(Ok(None), |field| hash_text(field, text(Field::Hash)))?,
+            parent: fields.parent.as_deref().map_or(Ok(None), |field| hash_text(field, text(Field::Parent)))?,
         })
     }
 
     /// Reads as much of that as is as it should be.
-    pub(super) fn part_of_texts<'t>(&self, texts: &HeadTexts<'t>) -> PartOfHead<'t> {
+    pub(super) fn part_of_texts<'t>(&self, texts: &'t HeadTexts<'_>) -> PartOfHead<'t> {
         let fields = &self.fields;
+        let text = |field| texts.get(field);
         PartOfHead {
-            block: integer_text(&fields.block, texts.block).ok(),
-            region: region_text(&fields.region, texts.region).ok(),
-            seq: fields.seq.as_deref().and_then(|seq| integer_text(seq, texts.seq).ok()),
-            hash: fields.hash.as_deref().and_then(|field| hash_text(field, texts.hash).ok().flatten()),
-            parent: fields.parent.as_deref().and_then(|field| hash_text(field, texts.parent).ok().flatten()),
+            block: integer_text(&fields.block, text(Field::Block)).ok(),
+            region: region_text(&fields.region, text(Field::Region)).ok(),
+            seq: fields.seq.as_deref().and_then(|seq| integer_text(seq, text(Field::Seq)).ok()),
+            hash: fields.hash.as_deref().and_then(|field| hash_text(field, text(Field::Hash)).ok().flatten()),
+            parent: fields.parent.as_deref().and_then(|field| hash_text(field, text(Field::Parent)).ok().flatten()),
         }
     }
 
-    /// Notes a text, if its field is one of the head.
-    pub(super) fn note_text<'t>(&self, name: &str, text: &'t str, texts: &mut HeadTexts<'t>) {
-        let fields = &self.fields;
-        let HeadTexts { block, region, seq, hash, parent } = texts;
-        for (field, slot) in [
-            (Some(&fields.block), block),
-            (Some(&fields.region), region),
-            (fields.seq.as_ref(), seq),
-            (fields.hash.as_ref(), hash),
-            (fields.parent.as_ref(), parent),
-        ] {
-            if field.is_some_and(|field| field == name) {
-                *slot = Some(text);
-            }
-        }
+    /// The fields of the head that are wanted, with their names.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = (Field, &str)> {
+        named(&self.fields).into_iter().filter_map(|(field, name)| Some((field, name?.as_str())))
     }
 
     fn raw_fields<'j>(&self, json: &'j str) -> serde_json::Result<RawFields<'j>> {
@@ -277,7 +276,7 @@ pub(super) struct PartOfHead<'j> {
 /// What a line is that is JSON of another kind.
 fn kind_of_other(json: &str) -> Option<&'static str> {
     match json.bytes().next()? {
-        b'[' => Some("a list; events are one object a line"),
+        b'[' => Some("a list"),
         b'"' => Some("a text"),
         b'-' | b'0'..=b'9' => Some("a number"),
         b't' | b'f' if matches!(json, "true" | "false") => Some("a boolean"),
@@ -286,17 +285,48 @@ fn kind_of_other(json: &str) -> Option<&'static str> {
     }
 }
 
-fn explain(piece: Piece, error: &serde_json::Error) -> String {
-    let (name, column) = (piece.name, error.column());
-    if error.is_eof() {
-        return format!(
-            "expected a JSON object; the {name} breaks off at column {column}: was the file cut off, or is it still being \
-             written?"
-        );
+/// Why the head of an event cannot be read.
+#[derive(Debug)]
+pub(super) enum HeadError {
+    /// It is JSON of another kind.
+    Other(&'static str),
+    /// It is no JSON.
+    Json(serde_json::Error),
+    /// A field is missing, or is not what it should be.
+    Field(String),
+}
+
+impl From<String> for HeadError {
+    fn from(message: String) -> Self {
+        Self::Field(message)
     }
-    let text = error.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    format!("expected a JSON object; at column {column}: {text}")
+}
+
+impl HeadError {
+    /// What is told of a piece. `place` names a line and a column of it, both from 1.
+    pub(super) fn explain(self, piece: Piece, place: impl FnOnce(usize, usize) -> String) -> String {
+        match self {
+            Self::Other("a list") if piece == Piece::LINE => {
+                "expected a JSON object, got a list; events are one object a line, and [source] format = \"json\" reads \
+                 lists of them"
+                    .to_owned()
+            }
+            Self::Other(kind) => format!("expected a JSON object, got {kind}"),
+            Self::Json(error) => {
+                let (name, place) = (piece.name, place(error.line(), error.column()));
+                if error.is_eof() {
+                    return format!(
+                        "expected a JSON object; the {name} breaks off at {place}: was the file cut off, or is it still \
+                         being written?"
+                    );
+                }
+                let text = error.to_string();
+                let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+                format!("expected a JSON object; at {place}: {text}")
+            }
+            Self::Field(message) => message,
+        }
+    }
 }
 
 fn missing_integer(field: &str) -> String {
@@ -384,13 +414,18 @@ fn check_region(field: &str, name: &str, raw: &str) -> Result<(), String> {
 }
 
 /// The fields of a head as texts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct HeadTexts<'t> {
-    pub(super) block: Option<&'t str>,
-    pub(super) region: Option<&'t str>,
-    pub(super) seq: Option<&'t str>,
-    pub(super) hash: Option<&'t str>,
-    pub(super) parent: Option<&'t str>,
+#[derive(Debug, Default)]
+pub(super) struct HeadTexts<'t>([Option<Cow<'t, str>>; FIELDS]);
+
+impl<'t> HeadTexts<'t> {
+    /// Sets the text of a field: of several the last one counts.
+    pub(super) fn set(&mut self, field: Field, text: Cow<'t, str>) {
+        self.0[field as usize] = Some(text);
+    }
+
+    fn get(&self, field: Field) -> Option<&str> {
+        self.0[field as usize].as_deref()
+    }
 }
 
 /// An integer in a text. Whoever has only texts writes numbers so too: `17.0` is 17.
@@ -547,7 +582,11 @@ mod tests {
 
     fn reader(block: &str, region: &str, seq: Option<&str>) -> HeadReader {
         let fields = Fields { block: block.into(), region: region.into(), ..Fields::default() };
-        HeadReader::new(Fields { seq: seq.map(str::to_owned), ..fields }, Piece::LINE)
+        HeadReader::new(Fields { seq: seq.map(str::to_owned), ..fields })
+    }
+
+    fn explained(problem: HeadError) -> String {
+        problem.explain(Piece::LINE, |_, column| format!("column {column}"))
     }
 
     #[test]
@@ -568,7 +607,7 @@ mod tests {
         }
         for block in ["1.5", "\"1.5\"", "\"\"", "\"0x\"", "9223372036854775808", "null", "true", "[1]", "{\"a\":1}"] {
             let json = format!(r#"{{"block":{block},"region":"r","seq":1}}"#);
-            let problem = reader.read(&json).expect_err(&json);
+            let problem = explained(reader.read(&json).expect_err(&json));
             assert!(problem.contains("\"block\": expected an integer of 64 bits"), "{json}: {problem}");
             assert!(problem.ends_with(block), "{json}: {problem}");
         }
@@ -592,7 +631,10 @@ mod tests {
                 (Ok(head), Ok((block, region, seq))) => {
                     assert_eq!((head.block, &*head.region, head.seq), (block, region, Some(seq)), "{json}");
                 }
-                (Err(problem), Err(says)) => assert!(problem.contains(says), "{json}: {problem}"),
+                (Err(problem), Err(says)) => {
+                    let problem = explained(problem);
+                    assert!(problem.contains(says), "{json}: {problem}");
+                }
                 (got, _) => panic!("{json}: {got:?}"),
             }
         }
@@ -620,6 +662,6 @@ mod tests {
     #[test]
     fn a_name_with_dots_at_its_ends_is_one_field() {
         let head = reader(".n", "r.", None).read(r#"{".n":1,"r.":"x","":{"n":2},"r":{"":"y"}}"#).map(|head| head.block);
-        assert_eq!(head, Ok(1));
+        assert_eq!(head.ok(), Some(1));
     }
 }

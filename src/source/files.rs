@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::follow::FileEnd;
+use super::format::{Cutter, Format};
 use super::unpack::{Form, Unpacked, unpack};
 use super::walk::{self, Found, InputFile, LeftOut};
 use super::{FileStamp, SourceError};
@@ -16,36 +17,43 @@ use super::{copies, names};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourcePath {
     path: String,
+    format: Format,
     is_stdin: bool,
     files: Vec<InputFile>,
     left_out: LeftOut,
 }
 
 impl SourcePath {
-    /// Finds the files of a path. `-` is standard input; a folder is the files in it that hold events, by name; a
+    /// Finds the files of a path. `-` is standard input; a folder is the files in it that hold events of that format by
+    /// their names; a
     /// pattern with `*`, `?`, `[…]` or `**` is the files that match it, by name. Rotated files come before the one that
     /// they were rotated from, oldest first. Blocks while it looks.
     ///
     /// # Errors
     /// Nothing is there, a folder cannot be read, a compressed file is empty, or two names are of one file.
-    pub fn resolve(path: &str) -> Result<Self, SourceError> {
+    pub fn resolve(path: &str, format: Format) -> Result<Self, SourceError> {
         if path == "-" {
-            return Ok(Self { path: path.to_owned(), is_stdin: true, files: Vec::new(), left_out: LeftOut::default() });
+            let (path, left_out) = (path.to_owned(), LeftOut::default());
+            return Ok(Self { path, format, is_stdin: true, files: Vec::new(), left_out });
         }
-        Self::of(path, walk::find(path)?)
+        Self::of(path, format, walk::find(path, format)?)
     }
 
     /// The same for a path that is followed: a folder or a pattern may have no file yet. Blocks while it looks.
     ///
     /// # Errors
     /// As [`SourcePath::resolve`].
-    pub(super) fn resolve_followed(path: &str) -> Result<Self, SourceError> {
+    pub(super) fn resolve_followed(path: &str, format: Format) -> Result<Self, SourceError> {
         let may_be_empty = walk::is_pattern(path) || Path::new(path).is_dir();
-        if path == "-" || !may_be_empty { Self::resolve(path) } else { Self::of(path, walk::find_now(path)?) }
+        if path == "-" || !may_be_empty {
+            Self::resolve(path, format)
+        } else {
+            Self::of(path, format, walk::find_now(path, format)?)
+        }
     }
 
-    fn of(path: &str, Found { files, left_out }: Found) -> Result<Self, SourceError> {
-        let this = Self { path: path.to_owned(), is_stdin: false, files, left_out };
+    fn of(path: &str, format: Format, Found { files, left_out }: Found) -> Result<Self, SourceError> {
+        let this = Self { path: path.to_owned(), format, is_stdin: false, files, left_out };
         if let Some(empty) = this.files.iter().find(|file| file.is_regular && names::is_cut_off(&file.path, file.size))
         {
             return Err(this.error(format!(
@@ -67,8 +75,12 @@ impl SourcePath {
     ///
     /// # Errors
     /// Two of them hold the same bytes, or one cannot be read.
-    pub fn check_copies<'f>(&self, files: impl IntoIterator<Item = &'f InputFile>) -> Result<(), SourceError> {
-        copies::check_contents(files).map_err(|cause| self.error(cause))
+    pub(super) fn check_copies<'f>(
+        &self,
+        files: impl IntoIterator<Item = &'f InputFile>,
+        cutter: &mut Cutter,
+    ) -> Result<(), SourceError> {
+        copies::check_contents(files, cutter).map_err(|cause| self.error(cause))
     }
 
     /// What the folder or the pattern leaves out, by name and with the reasons; none if there is nothing.
@@ -87,7 +99,7 @@ impl SourcePath {
     /// # Errors
     /// A folder cannot be read.
     pub(super) fn look(&self) -> Result<Vec<InputFile>, SourceError> {
-        Ok(walk::find_now(&self.path)?.files)
+        Ok(walk::find_now(&self.path, self.format)?.files)
     }
 
     /// A file has this name now; unless it was begun, it has grown to this.
@@ -221,7 +233,7 @@ mod tests {
         for (name, bytes) in [("a.json", &b"one\ntwo\n"[..]), ("a.json.1", b"old\n"), ("b.json", &gzip)] {
             std::fs::write(folder.path().join(name), bytes).expect("a file");
         }
-        let path = SourcePath::resolve(&folder.path().to_string_lossy()).expect("files");
+        let path = SourcePath::resolve(&folder.path().to_string_lossy(), Format::Ndjson).expect("files");
         let sizes: Vec<u64> = path.files().iter().map(|file| file.size).collect();
         assert_eq!((sizes, path.bytes_total(), path.len()), (vec![4, 8, 8], Some(20), 3));
         let found = std::fs::metadata(&path.files()[1].path).expect("the file");

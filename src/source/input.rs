@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
 use super::follow::{AtEnd, Follow};
-use super::format::{CutError, Cutter};
+use super::format::{CutError, Cutter, Format};
 use super::{FileStamp, Late, Next, Source, SourceError, SourceEvent};
 
 /// Events from files or standard input, one input after the other.
@@ -26,32 +26,41 @@ impl InputSource {
     ///
     /// # Errors
     /// As [`SourcePath::resolve`].
-    pub fn open(path: &str, fields: Fields) -> Result<Self, SourceError> {
+    pub fn open(path: &str, format: Format, fields: Fields) -> Result<Self, SourceError> {
         let from = path;
-        let path = SourcePath::resolve(path)?;
+        let path = SourcePath::resolve(path, format)?;
         if let Some(left_out) = path.left_out() {
             tracing::warn!("source {from} leaves out {left_out}");
         }
-        Ok(Self::over(path, fields, None))
+        Ok(Self::over(path, format, fields, None))
     }
 
     /// The same for files that are followed: the source does not end, but waits for more of them. A folder or a pattern may
     /// have no file yet. Standard input ends when nobody writes to it any more.
     ///
     /// # Errors
-    /// As [`SourcePath::resolve`].
-    pub fn follow(path: &str, fields: Fields, late: Late) -> Result<Self, SourceError> {
-        if path == "-" {
-            return Self::open(path, fields);
+    /// As [`SourcePath::resolve`]; or the format is JSON, of which a part is no event.
+    pub fn follow(path: &str, format: Format, fields: Fields, late: Late) -> Result<Self, SourceError> {
+        if format == Format::Json {
+            return Err(SourceError::Open {
+                path: path.to_owned(),
+                cause:
+                    "files of format = \"json\" cannot be followed, since they are whole at their end only; expected \
+                        \"ndjson\" or \"csv\""
+                        .to_owned(),
+            });
         }
-        let path = SourcePath::resolve_followed(path)?;
-        Ok(Self::over(path, fields, Some(Follow::new(late))))
+        if path == "-" {
+            return Self::open(path, format, fields);
+        }
+        let path = SourcePath::resolve_followed(path, format)?;
+        Ok(Self::over(path, format, fields, Some(Follow::new(late))))
     }
 
-    fn over(path: SourcePath, fields: Fields, follow: Option<Follow>) -> Self {
+    fn over(path: SourcePath, format: Format, fields: Fields, follow: Option<Follow>) -> Self {
         Self {
             path,
-            cutter: Cutter::new(fields),
+            cutter: Cutter::new(format, fields),
             next_input: 0,
             is_left_out: Vec::new(),
             input: None,
@@ -80,7 +89,7 @@ impl InputSource {
         }
         self.input = Some(self.path.open(self.next_input, self.follow.is_some(), &self.bytes_read)?);
         self.next_input += 1;
-        self.cutter.begin();
+        self.cutter.begin(self.input.as_ref().is_some_and(|input| input.end.is_some()));
         Ok(true)
     }
 }
@@ -90,7 +99,7 @@ fn error_of(input: &OpenInput, error: CutError) -> SourceError {
     let origin = Arc::clone(&input.origin);
     match error {
         CutError::Read { line, cause } => read_error(input, line, cause),
-        CutError::Input { line, message } => SourceError::Input { origin, line, message },
+        CutError::Input { line, message } => SourceError::Broken { origin, line, message },
     }
 }
 
@@ -114,7 +123,7 @@ impl Source for InputSource {
             // What is left out has not changed: it was compared when it was read.
             let is_left_out = |at: usize| self.is_left_out.get(at) == Some(&true);
             let read = self.path.files().iter().enumerate().filter(|(at, _)| !is_left_out(*at));
-            self.path.check_copies(read.map(|(_, file)| file))?;
+            self.path.check_copies(read.map(|(_, file)| file), &mut self.cutter)?;
         }
         loop {
             if let Some(input) = &mut self.input {
@@ -132,6 +141,7 @@ impl Source for InputSource {
             match self.at_end()? {
                 AtEnd::More => {}
                 AtEnd::Wait => return Ok(Next::Pending),
+                AtEnd::Next if self.cutter.finish() => {}
                 AtEnd::Next if self.open_next()? => {}
                 // All files that are there are left out.
                 AtEnd::Next if self.follow.is_some() => self.input = None,

@@ -37,6 +37,7 @@ pub use crate::model::source_progress::FileStamp;
 pub use contract::{Next, Resumed, Source, SourceError, SourceEvent};
 pub use fields::Fields;
 pub use files::SourcePath;
+pub use format::{Delimiter, Format};
 pub use input::InputSource;
 pub use order::{End, Late};
 pub use walk::InputFile;

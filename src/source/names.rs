@@ -6,8 +6,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Endings of files that hold events.
-const ENDINGS: [&str; 3] = [".ndjson", ".jsonl", ".json"];
+use super::format::Format;
+
+/// Endings of files that hold events, of whatever format: by them it is told what a rotated file was rotated from.
+const ENDINGS: [&str; 5] = [".ndjson", ".jsonl", ".json", ".csv", ".tsv"];
 /// Endings behind those, of the compressed forms that are read.
 const PACKED: [&str; 5] = [".gz", ".zst", ".gzip", ".bgz", ".zstd"];
 /// Compressed forms that are not read.
@@ -20,15 +22,15 @@ const SEPARATORS: &[u8] = b".-_";
 /// Digits of the number of a rotation at most; more are a date or a time.
 const ROTATION_DIGITS_MAX: usize = 5;
 
-/// The endings, for messages.
-pub(super) fn endings() -> String {
-    format!("{} (also with .gz or .zst)", ENDINGS.join(", "))
+/// The endings of a format, for messages.
+pub(super) fn endings(format: Format) -> String {
+    format!("{} (also with .gz or .zst)", format.endings().join(", "))
 }
 
-/// Whether a file of that name holds events.
-pub(super) fn holds_events(path: &Path) -> bool {
+/// Whether a file of that name holds events of that format.
+pub(super) fn holds_events(path: &Path, format: Format) -> bool {
     let name = without_ending(name_of(path), &PACKED);
-    has_ending(name, &ENDINGS) || rotated(name).is_some()
+    has_ending(name, format.endings()) || rotated(name, format.endings()).is_some()
 }
 
 /// Whether a name is hidden: it begins with a dot.
@@ -37,14 +39,14 @@ pub(super) fn is_hidden(name: &OsStr) -> bool {
 }
 
 /// Why a file of that name is taken for none that holds events.
-pub(super) fn why_not(path: &Path) -> String {
+pub(super) fn why_not(path: &Path, format: Format) -> String {
     let name = name_of(path);
     if has_ending(without_ending(name, &PACKED), &ARCHIVES) {
         return "an archive is not read: unpack it".to_owned();
     }
     match PACKED_OTHERWISE.iter().find(|ending| has_ending(name, &[ending])) {
         Some(ending) => format!("{ending} is not read: unpack it, or pack it with gzip or zstd"),
-        None => format!("only names that end in {} hold events", ENDINGS.join(", ")),
+        None => format!("only names that end in {} hold events", format.endings().join(", ")),
     }
 }
 
@@ -126,7 +128,7 @@ impl Age {
 impl Place {
     fn of(path: &Path) -> Self {
         let name = without_ending(name_of(path), &PACKED);
-        let (base, age) = match rotated(name) {
+        let (base, age) = match rotated(name, &ENDINGS) {
             Some((base, age)) if !has_ending(name, &ENDINGS) => (without_ending(base, &PACKED), age),
             _ => (name, Age::Newest),
         };
@@ -152,9 +154,9 @@ fn without_ending<'n>(name: &'n [u8], endings: &[&str]) -> &'n [u8] {
 }
 
 /// The name that a file was rotated from, and its age: `x.ndjson.2`, `x.ndjson-20260101`, `x.ndjson.gz.1`.
-fn rotated(name: &[u8]) -> Option<(&[u8], Age)> {
+fn rotated<'n>(name: &'n [u8], endings: &[&str]) -> Option<(&'n [u8], Age)> {
     let cuts = name.iter().enumerate().filter(|(_, byte)| SEPARATORS.contains(byte));
-    let bases = cuts.filter(|(at, _)| has_ending(without_ending(&name[..*at], &PACKED), &ENDINGS));
+    let bases = cuts.filter(|(at, _)| has_ending(without_ending(&name[..*at], &PACKED), endings));
     bases.into_iter().find_map(|(at, separator)| Some((&name[..at], age(*separator, &name[at + 1..])?)))
 }
 
@@ -225,6 +227,7 @@ fn time(stamp: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::format::Delimiter;
 
     fn sorted(names: &str) -> String {
         let mut names: Vec<&str> = names.split(' ').collect();
@@ -281,7 +284,7 @@ mod tests {
 
     #[test]
     fn names_that_hold_events_and_names_that_do_not() {
-        let is = |name: &str| holds_events(Path::new(name));
+        let is = |name: &str| holds_events(Path::new(name), Format::Ndjson);
         for name in [
             "a.ndjson",
             "A.JSONL",
@@ -321,6 +324,29 @@ mod tests {
     }
 
     #[test]
+    fn each_format_has_its_endings() {
+        let csv = Format::Csv(Delimiter::default());
+        for (name, formats) in [
+            ("a.ndjson", vec![Format::Ndjson]),
+            ("a.jsonl.1.gz", vec![Format::Ndjson]),
+            ("a.JSON.zst", vec![Format::Ndjson, Format::Json]),
+            ("a.json.2", vec![Format::Ndjson, Format::Json]),
+            ("a.csv", vec![csv]),
+            ("a.CSV.gz", vec![csv]),
+            ("a.csv.1.zst", vec![csv]),
+            ("a.tsv-20260101", vec![csv]),
+            ("a.txt", vec![]),
+        ] {
+            let holding = [Format::Ndjson, csv, Format::Json].into_iter();
+            let holding: Vec<Format> = holding.filter(|format| holds_events(Path::new(name), *format)).collect();
+            assert_eq!(holding, formats, "{name}");
+        }
+        let why = why_not(Path::new("a.ndjson"), csv);
+        assert_eq!(why, "only names that end in .csv, .tsv hold events");
+        assert_eq!(sorted("x.csv.2.gz x.csv.1 x.csv x.tsv.1 x.tsv"), "x.csv.2.gz x.csv.1 x.csv x.tsv.1 x.tsv");
+    }
+
+    #[test]
     fn a_name_that_is_not_read_is_told_why() {
         for (name, said) in [
             ("a.ndjson.xz", ".xz is not read"),
@@ -329,7 +355,7 @@ mod tests {
             ("a.zip", "an archive"),
             ("a.log", "only names that end in .ndjson, .jsonl, .json"),
         ] {
-            let why = why_not(Path::new(name));
+            let why = why_not(Path::new(name), Format::Ndjson);
             assert!(why.starts_with(said), "{name}: {why}");
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender};
 use foldhash::fast::RandomState;
 
+use super::block_chain::Header;
 use super::stats::ReadStats;
 use super::{Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
@@ -70,6 +71,16 @@ pub(super) struct Replay {
     pub(super) from: BlockNo,
     /// The error that it would be without a replay.
     pub(super) why: SourceError,
+}
+
+impl Stop {
+    /// The source fails where that is the last block. Where an input breaks off or is broken, the blocks before are whole.
+    pub(super) fn at(tip: Option<&Header>, error: SourceError) -> Self {
+        match (tip, &error) {
+            (Some(tip), SourceError::Broken { .. }) => Self::Refused(error, tip.block),
+            _ => Self::Failed(error),
+        }
+    }
 }
 
 impl From<SourceError> for Stop {

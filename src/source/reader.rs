@@ -213,7 +213,8 @@ impl Reader {
                 self.pages.note_busy();
                 self.flush()?;
             }
-            let mut next = self.source.next(&mut event)?;
+            let next = self.source.next(&mut event);
+            let mut next = next.map_err(|error| Stop::at(self.chain.tip(), error))?;
             if let (Next::Event, Some(block)) = (next, whole_block(&event)) {
                 next = Next::Whole { block: block.get() };
             }

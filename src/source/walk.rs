@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 
 use super::SourceError;
+use super::format::Format;
 use super::names;
 use crate::model::text::plain;
 
@@ -87,12 +88,12 @@ impl LeftOut {
     }
 }
 
-/// The files that a path names, in order.
+/// The files that a path names, in order: of a folder those that hold events of that format.
 ///
 /// # Errors
 /// Nothing is there, a folder cannot be read, or the pattern is not understood.
-pub(super) fn find(path: &str) -> Result<Found, SourceError> {
-    let walk = walk(path)?;
+pub(super) fn find(path: &str, format: Format) -> Result<Found, SourceError> {
+    let walk = walk(path, format)?;
     if !walk.found.files.is_empty() {
         return Ok(walk.found);
     }
@@ -106,8 +107,8 @@ pub(super) fn find(path: &str) -> Result<Found, SourceError> {
 ///
 /// # Errors
 /// A folder cannot be read, or the pattern is not understood.
-pub(super) fn find_now(path: &str) -> Result<Found, SourceError> {
-    Ok(walk(path)?.found)
+pub(super) fn find_now(path: &str, format: Format) -> Result<Found, SourceError> {
+    Ok(walk(path, format)?.found)
 }
 
 /// Whether a path is a pattern, unless a file has that very name.
@@ -115,8 +116,8 @@ pub(super) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
-fn walk(path: &str) -> Result<Walk<'_>, SourceError> {
-    let mut walk = Walk { source: path, found: Found::default() };
+fn walk(path: &str, format: Format) -> Result<Walk<'_>, SourceError> {
+    let mut walk = Walk { source: path, format, found: Found::default() };
     let here = Path::new(path);
     let is_pattern = is_pattern(path);
     match std::fs::metadata(here) {
@@ -148,6 +149,7 @@ enum Part {
 
 struct Walk<'p> {
     source: &'p str,
+    format: Format,
     found: Found,
 }
 
@@ -164,7 +166,7 @@ impl Walk<'_> {
     fn nothing(&self) -> SourceError {
         let what = if Path::new(self.source).is_dir() { "the folder holds no" } else { "the pattern matches no" };
         let there = self.found.left_out.named().map(|named| format!("; left out: {named}")).unwrap_or_default();
-        self.error(format!("{what} file that ends in {}{there}", names::endings()))
+        self.error(format!("{what} file that ends in {}{there}", names::endings(self.format)))
     }
 
     /// The files of a folder that hold events; with `is_deep` also those of the folders below it.
@@ -174,12 +176,12 @@ impl Walk<'_> {
             let Some(found) = self.look_at(&path)? else { continue };
             if found.is_dir() && is_deep && !is_link(&entry) {
                 self.folder(&path, true)?;
-            } else if found.is_file() && names::holds_events(&path) {
+            } else if found.is_file() && names::holds_events(&path, self.format) {
                 self.found.files.push(InputFile::new(path, &found));
             } else if found.is_dir() {
                 self.leave_out_folder(path);
             } else if found.is_file() && found.len() > 0 {
-                let why = names::why_not(&path);
+                let why = names::why_not(&path, self.format);
                 self.found.left_out.add(path, why);
             } else if !found.is_file() {
                 self.found.left_out.add(path, kind_of(&found));
@@ -222,12 +224,13 @@ impl Walk<'_> {
         if self.entries(&path, false).is_ok_and(|entries| entries.is_empty()) {
             return;
         }
+        let all = self.format.endings().first().map_or_else(String::new, |ending| format!("*{ending}"));
         let is_linked = std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
         let why = if is_linked {
-            let files = path.join("*.ndjson");
+            let files = path.join(&all);
             format!("a link to a folder, which ** does not follow: {} reads it", names::shown(&files))
         } else {
-            let all = path.with_file_name("**").join("*.ndjson");
+            let all = path.with_file_name("**").join(&all);
             format!("a folder: {} reads the folders below too", names::shown(&all))
         };
         self.found.left_out.add(path, why);

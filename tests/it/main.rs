@@ -34,6 +34,8 @@ mod expected;
 mod faults;
 /// Runs that go on at the end of their files.
 mod follow;
+/// CSV and JSON beside NDJSON.
+mod formats;
 /// The hand-off to the commit thread on its own.
 mod handoff;
 /// A SQLite file that another program holds, and one that may only be read.

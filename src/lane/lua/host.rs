@@ -128,7 +128,11 @@ impl Host {
         let json = whole_characters(json);
         Ok(match raw_field(&json, name) {
             Ok(None | Some("null")) => (LuaValue::Nil, None),
-            Ok(Some(raw)) => answer(to_lua(lua, self.inner()?, raw, self.field_types.of(name)), LuaValue::Nil)?,
+            Ok(Some(raw)) => match answer(to_lua(lua, self.inner()?, raw, self.field_types.of(name)), LuaValue::Nil)? {
+                // A text that its type reads as null.
+                (value, problem) if value == LuaValue::NULL => (LuaValue::Nil, problem),
+                read => read,
+            },
             Err(problem) => (LuaValue::Nil, Some(problem)),
         })
     }

@@ -83,6 +83,7 @@ pub(super) fn typed<R>(
         Some(b'-' | b'0'..=b'9') => Given::Number(raw),
         _ => Given::Null,
     };
+    let given = if tree.empty_is_null && given == Given::Text("") { Given::Null } else { given };
     let value = kind.read(given).map_err(|problem| format!("field {:?}: {problem}", tree.path))?;
     Ok(Some(take(value)))
 }

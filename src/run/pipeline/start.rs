@@ -16,6 +16,7 @@ use crate::commit::StoreCommitter;
 use crate::commit::handoff::CommitThread;
 use crate::lane::{Assignment, LoadStats};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
 use crate::publish::{PublishThread, UnpublishedRegion};
@@ -33,8 +34,8 @@ use crate::run::sealing::Sealer;
 use crate::run::shared::SharedParts;
 use crate::run::snapshot_duty::SnapshotDuty;
 use crate::snapshot::Schedule;
-use crate::source::Source;
 use crate::source::reader::{CommittedSource, FromReader, ReadPlan, Reader};
+use crate::source::{Format, Source};
 use crate::store::{OpenReader, Store, StoreError};
 use crate::undo::{UndoBase, Window};
 
@@ -188,12 +189,20 @@ impl Pipeline {
             schema: Arc::clone(&self.schema),
             is_empty,
             readers,
-            field_types: Arc::clone(&self.field_types),
+            field_types: self.field_types_of_format(),
             undo_depth: Depth::new(self.rollback_depth),
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::clone(loads),
             puts_aside: self.errors.puts_aside(),
+        }
+    }
+
+    /// The types of fields. What CSV has no value for is an empty text.
+    fn field_types_of_format(&self) -> Arc<FieldTypes> {
+        match self.format {
+            Format::Csv(_) => Arc::new(FieldTypes::clone(&self.field_types).with_empty_as_null()),
+            _ => Arc::clone(&self.field_types),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::model::json_text::{put_text, whole_characters};
 use crate::model::limits::LINE_BYTES_MAX;
 use crate::model::quarantine::EVENT_TEXT_BYTES_MAX;
 use crate::source::SourceEvent;
-use crate::source::event_head::{Head, HeadReader, PartOfHead, Piece};
+use crate::source::event_head::{Head, HeadReader, HeadTexts, PartOfHead, Piece};
 use crate::source::fields::Fields;
 use crate::source::foreign;
 use crate::source::refused::Refused;
@@ -20,18 +20,36 @@ pub(in crate::source) struct EventReader {
 impl EventReader {
     /// A reader of events that come in such pieces.
     pub(in crate::source) fn new(fields: Fields, piece: Piece) -> Self {
-        Self { head: HeadReader::new(fields, piece), piece }
+        Self { head: HeadReader::new(fields), piece }
     }
 
     /// Reads an event from its JSON text. The caller sets origin and line.
     pub(in crate::source) fn read_json(&self, text: &[u8], event: &mut SourceEvent) {
         event.refused = None;
-        if let Err(error) = self.try_json(text, event) {
+        if let Err(error) = self.try_json(text, event, |_, column| format!("column {column}")) {
             self.refuse_json(text, error, event);
         }
     }
 
-    fn try_json(&self, text: &[u8], event: &mut SourceEvent) -> Result<(), String> {
+    /// Reads an event from its JSON text, which may be spread over lines and begins on that line behind so many bytes.
+    /// The caller sets the origin.
+    pub(super) fn read_document(&self, text: &[u8], (begin, before): (u64, u64), event: &mut SourceEvent) {
+        event.refused = None;
+        let place = |line: usize, byte: usize| {
+            let before = if line == 1 { before } else { 0 };
+            format!("line {}, byte {}", begin + line as u64 - 1, before + byte as u64)
+        };
+        if let Err(error) = self.try_json(text, event, place) {
+            self.refuse_json(text, error, event);
+        }
+    }
+
+    fn try_json(
+        &self,
+        text: &[u8],
+        event: &mut SourceEvent,
+        place: impl FnOnce(usize, usize) -> String,
+    ) -> Result<(), String> {
         if text.len() > LINE_BYTES_MAX {
             return Err(too_long(self.piece));
         }
@@ -45,7 +63,7 @@ impl EventReader {
                 // A key, or a field of the head, with half a character.
                 whole = whole_characters(json);
                 let head = if matches!(whole, Cow::Owned(_)) { self.head.read(&whole) } else { Err(problem) };
-                (&*whole, head?)
+                (&*whole, head.map_err(|problem| problem.explain(self.piece, place))?)
             }
         };
         event.json.clear();
@@ -80,7 +98,7 @@ impl EventReader {
         event.refused = None;
         event.json.clear();
         event.json.push('{');
-        let (mut found, mut given) = (self.head.no_texts(), 0);
+        let (mut found, mut given) = (HeadTexts::default(), 0);
         for (name, text) in texts {
             given += usize::from(!text.is_empty());
             if event.json.len() > 1 {
@@ -89,7 +107,8 @@ impl EventReader {
             put_text(name, &mut event.json);
             event.json.push(':');
             put_text(text, &mut event.json);
-            self.head.note_text(name, text, &mut found);
+            let fields = self.head.wanted().filter(|(_, wanted)| *wanted == name);
+            fields.for_each(|(field, _)| found.set(field, Cow::Borrowed(text)));
         }
         event.json.push('}');
         let head = match event.json.len() > LINE_BYTES_MAX {

@@ -1,30 +1,49 @@
 //! How bytes are cut into events, apart from where the bytes come from.
 //!
-//! [`Cutter`] takes the bytes of one input after another and gives one event at a time. A source that has its events in
-//! pieces already (the entries of a stream, the records of a log) needs no cutter: it hands each piece to an
-//! [`EventReader`].
+//! A [`Cutter`] takes the bytes of one input after another and gives one event at a time. A source that has its events in
+//! pieces already (the entries of a stream, the records of a log) needs none: it hands each piece to an
+//! [`event::EventReader`].
 
+mod csv;
 pub(super) mod event;
+mod json;
+mod named;
 mod ndjson;
+mod split;
 
 use std::io::BufRead;
 
+use csv::RecordCutter;
+use json::DocumentCutter;
+pub use named::{Delimiter, Format};
 use ndjson::LineCutter;
 
 use super::SourceEvent;
 use super::fields::Fields;
 
 /// Cuts the bytes of inputs into events.
-pub(super) struct Cutter(LineCutter);
+pub(super) enum Cutter {
+    Lines(LineCutter),
+    Records(Box<RecordCutter>),
+    Documents(DocumentCutter),
+}
 
 impl Cutter {
-    pub(super) fn new(fields: Fields) -> Self {
-        Self(LineCutter::new(fields))
+    pub(super) fn new(format: Format, fields: Fields) -> Self {
+        match format {
+            Format::Ndjson => Self::Lines(LineCutter::new(fields)),
+            Format::Csv(delimiter) => Self::Records(Box::new(RecordCutter::new(fields, delimiter))),
+            Format::Json => Self::Documents(DocumentCutter::new(fields)),
+        }
     }
 
-    /// Begins another input.
-    pub(super) fn begin(&mut self) {
-        self.0.begin();
+    /// Begins another input. `may_go_on`: where it ends now, it may go on later.
+    pub(super) fn begin(&mut self, may_go_on: bool) {
+        match self {
+            Self::Lines(lines) => lines.begin(),
+            Self::Records(records) => records.begin(may_go_on),
+            Self::Documents(documents) => documents.begin(),
+        }
     }
 
     /// Reads the next event of an input, with its line; false if the input has no more. An event that cannot be read is
@@ -33,12 +52,28 @@ impl Cutter {
     /// # Errors
     /// Reading failed, or what is read holds no events of this format.
     pub(super) fn next(&mut self, input: &mut impl BufRead, event: &mut SourceEvent) -> Result<bool, CutError> {
-        self.0.next(input, event)
+        match self {
+            Self::Lines(lines) => lines.next(input, event),
+            Self::Records(records) => records.next(input, event),
+            Self::Documents(documents) => documents.next(input, event),
+        }
+    }
+
+    /// The input does not go on. Whether an event waited for its rest.
+    pub(super) fn finish(&mut self) -> bool {
+        match self {
+            Self::Records(records) => records.finish(),
+            Self::Lines(_) | Self::Documents(_) => false,
+        }
     }
 
     /// Whether bytes that were read ahead hold the whole next event.
     pub(super) fn is_ready(&self, ahead: &[u8]) -> bool {
-        self.0.is_ready(ahead)
+        match self {
+            Self::Lines(lines) => lines.is_ready(ahead),
+            Self::Records(records) => records.is_ready(ahead),
+            Self::Documents(documents) => documents.is_ready(ahead),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::source::foreign;
 const LINE_SKIPPED_MAX: usize = 256 * 1024 * 1024;
 
 /// Cuts an input into lines. Blank ones are no events.
-pub(super) struct LineCutter {
+pub(in crate::source) struct LineCutter {
     reader: EventReader,
     line: Vec<u8>,
     line_no: u64,
@@ -38,6 +38,12 @@ impl LineCutter {
             && let Some(error) = self.foreign()
         {
             return Err(error);
+        }
+        if let Some(refused) = &mut event.refused
+            && self.line_no == 1
+            && is_like_a_header(&self.line)
+        {
+            refused.error.push_str("; is this the header of CSV? [source] format = \"csv\" reads it");
         }
         Ok(true)
     }
@@ -83,6 +89,17 @@ impl LineCutter {
     fn endless(&self) -> CutError {
         CutError::Input { line: self.line_no, message: too_long(Piece::LINE) }
     }
+}
+
+/// Whether a line may be the header of CSV: several names with something between them.
+fn is_like_a_header(line: &[u8]) -> bool {
+    let is_name = |name: &[u8]| name.iter().any(u8::is_ascii_alphabetic);
+    let text = line.trim_ascii();
+    !text.starts_with(b"{")
+        && !text.starts_with(b"[")
+        && b",;\t|"
+            .iter()
+            .any(|delimiter| text.contains(delimiter) && text.split(|byte| byte == delimiter).all(is_name))
 }
 
 /// Reads on to the end of a line; false if it does not end within [`LINE_SKIPPED_MAX`] bytes.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
-use forebay::source::{Fields, FileStamp, InputSource, Next, Source, SourceError, SourceEvent};
+use forebay::source::{Fields, FileStamp, Format, InputSource, Next, Source, SourceError, SourceEvent};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -95,7 +95,7 @@ impl Watched {
         }
         let stamp = |file: &Held| (file.name(), (file.modified, file.inode));
         Ok(Self {
-            inner: InputSource::open(&path.to_string_lossy(), fields)?,
+            inner: InputSource::open(&path.to_string_lossy(), Format::Ndjson, fields)?,
             stamps: folder.files.iter().map(stamp).collect(),
             said: Arc::clone(said),
             read: Arc::clone(read),

@@ -1,0 +1,244 @@
+//! Splits a record of CSV into its fields.
+
+use std::borrow::Cow;
+
+/// What each byte is, outside of quotes.
+pub(super) struct Kinds {
+    kinds: [Kind; 256],
+    delimiter: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Delimiter,
+    /// In JSON it is escaped.
+    Escaped,
+    Return,
+    Nul,
+}
+
+impl Kinds {
+    pub(super) fn new(delimiter: u8) -> Self {
+        let mut kinds = [Kind::Plain; 256];
+        kinds[..0x20].fill(Kind::Escaped);
+        let others = [(b'"', Kind::Escaped), (b'\\', Kind::Escaped), (b'\r', Kind::Return), (0, Kind::Nul)];
+        for (byte, kind) in others.into_iter().chain([(delimiter, Kind::Delimiter)]) {
+            kinds[usize::from(byte)] = kind;
+        }
+        Self { kinds, delimiter }
+    }
+
+    fn of(&self, byte: u8) -> Kind {
+        self.kinds[usize::from(byte)]
+    }
+
+    /// Where a quote opens that is not closed at the end of a line. `open` is one that is open where the line begins.
+    pub(super) fn open_quote(&self, line: &[u8], open: Option<usize>) -> Option<usize> {
+        let (mut open, mut begins) = (open, open.is_none());
+        let mut at = 0;
+        while let Some(byte) = line.get(at) {
+            match open {
+                Some(_) if *byte == b'"' && line.get(at + 1) == Some(&b'"') => at += 1,
+                Some(_) if *byte == b'"' => (open, begins) = (None, false),
+                Some(_) => {}
+                None if *byte == b'"' && begins => open = Some(at),
+                None => begins = *byte == self.delimiter,
+            }
+            at += 1;
+        }
+        open
+    }
+}
+
+/// What is wrong with a record, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Text behind a closing quote.
+    Behind(usize),
+    /// A quote that does not end.
+    Open(usize),
+    /// A carriage return outside of quotes.
+    Return(usize),
+    Nul(usize),
+}
+
+impl Fault {
+    pub(super) fn at(self) -> usize {
+        match self {
+            Self::Behind(at) | Self::Open(at) | Self::Return(at) | Self::Nul(at) => at,
+        }
+    }
+
+    /// Whether it leaves open where the record ends.
+    pub(super) fn is_unsure(self) -> bool {
+        matches!(self, Self::Behind(_) | Self::Open(_))
+    }
+}
+
+/// A field of a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'r> {
+    /// As it stands, without quotes around it.
+    text: &'r str,
+    /// It holds quotes that are written twice.
+    is_doubled: bool,
+    /// It is the same in JSON.
+    is_plain: bool,
+}
+
+impl<'r> Part<'r> {
+    /// Its text.
+    pub(super) fn decoded(self) -> Cow<'r, str> {
+        if self.is_doubled { self.text.replace("\"\"", "\"").into() } else { self.text.into() }
+    }
+
+    /// Its text, if that is the same in JSON.
+    pub(super) fn plain(self) -> Option<&'r str> {
+        self.is_plain.then_some(self.text)
+    }
+}
+
+/// Gives the fields of a record one after another.
+pub(super) struct Splitter<'r> {
+    record: &'r str,
+    kinds: &'r Kinds,
+    at: usize,
+    is_done: bool,
+}
+
+impl<'r> Splitter<'r> {
+    /// Splits a record, which is without the end of its line.
+    pub(super) fn new(record: &'r str, kinds: &'r Kinds) -> Self {
+        Self { record, kinds, at: 0, is_done: false }
+    }
+
+    /// The next field; none behind the last one.
+    ///
+    /// # Errors
+    /// The record is not as it should be from here on.
+    pub(super) fn next(&mut self) -> Result<Option<Part<'r>>, Fault> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let (bytes, start) = (self.record.as_bytes(), self.at);
+        if bytes.get(start) == Some(&b'"') {
+            return self.quoted().map(Some);
+        }
+        let (mut at, mut is_plain) = (start, true);
+        self.is_done = loop {
+            let Some(byte) = bytes.get(at) else { break true };
+            match self.kinds.of(*byte) {
+                Kind::Plain => {}
+                Kind::Delimiter => break false,
+                Kind::Escaped => is_plain = false,
+                Kind::Return => return Err(Fault::Return(at)),
+                Kind::Nul => return Err(Fault::Nul(at)),
+            }
+            at += 1;
+        };
+        self.at = at + 1;
+        Ok(Some(Part { text: &self.record[start..at], is_doubled: false, is_plain }))
+    }
+
+    fn quoted(&mut self) -> Result<Part<'r>, Fault> {
+        let (bytes, start) = (self.record.as_bytes(), self.at + 1);
+        let (mut at, mut is_doubled, mut is_plain) = (start, false, true);
+        loop {
+            match bytes.get(at) {
+                None => return Err(Fault::Open(self.at)),
+                Some(b'"') if bytes.get(at + 1) == Some(&b'"') => {
+                    (is_doubled, is_plain) = (true, false);
+                    at += 1;
+                }
+                Some(b'"') => break,
+                Some(0) => return Err(Fault::Nul(at)),
+                Some(byte) => is_plain &= *byte >= 0x20 && *byte != b'\\',
+            }
+            at += 1;
+        }
+        match bytes.get(at + 1) {
+            None => self.is_done = true,
+            Some(byte) if *byte == self.kinds.delimiter => self.at = at + 2,
+            Some(_) => return Err(Fault::Behind(at + 1)),
+        }
+        Ok(Part { text: &self.record[start..at], is_doubled, is_plain })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(record: &str) -> Result<Vec<String>, Fault> {
+        let kinds = Kinds::new(b';');
+        let mut splitter = Splitter::new(record, &kinds);
+        let mut fields = Vec::new();
+        while let Some(part) = splitter.next()? {
+            if let Some(plain) = part.plain() {
+                assert_eq!(serde_json::to_string(plain).expect("JSON"), format!("\"{plain}\""), "{record}");
+            }
+            fields.push(part.decoded().into_owned());
+        }
+        Ok(fields)
+    }
+
+    #[test]
+    fn a_record_has_its_fields() {
+        for (record, expected) in [
+            ("", vec![""]),
+            ("a", vec!["a"]),
+            ("a;b", vec!["a", "b"]),
+            (";", vec!["", ""]),
+            ("a;;b;", vec!["a", "", "b", ""]),
+            ("\"a\";b", vec!["a", "b"]),
+            ("\"\"", vec![""]),
+            ("\"\";\"\"", vec!["", ""]),
+            ("\"a;b\";c", vec!["a;b", "c"]),
+            ("\"a\nb\r\nc\";d", vec!["a\nb\r\nc", "d"]),
+            ("\"say \"\"no\"\"\";\"\"\"\"", vec!["say \"no\"", "\""]),
+            // A quote that opens no field is itself.
+            ("5\" pipe; \"x\";a\"b", vec!["5\" pipe", " \"x\"", "a\"b"]),
+            ("a\tb\\;é\u{1}", vec!["a\tb\\", "é\u{1}"]),
+        ] {
+            assert_eq!(split(record).expect(record), expected, "{record}");
+        }
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_a_fault() {
+        for (record, fault) in [
+            ("a;\"b\"c", Fault::Behind(5)),
+            ("\"b\" ;c", Fault::Behind(3)),
+            ("a;\"b", Fault::Open(2)),
+            ("a;\"b\"\"", Fault::Open(2)),
+            ("a\rb", Fault::Return(1)),
+            ("a;\0", Fault::Nul(2)),
+            ("\"\0\"", Fault::Nul(1)),
+        ] {
+            assert_eq!(split(record), Err(fault), "{record}");
+        }
+    }
+
+    #[test]
+    fn a_quote_that_is_open_goes_on_in_the_next_line() {
+        let kinds = Kinds::new(b';');
+        for (line, before, open) in [
+            ("a;b\n", None, None),
+            ("a;\"b\n", None, Some(2)),
+            ("\"a\n", None, Some(0)),
+            ("\"a\";\"b\"\"\n", None, Some(4)),
+            ("5\";\"a\n", None, Some(3)),
+            ("5\";x\n", None, None),
+            ("b\n", Some(0), Some(0)),
+            ("b\"\n", Some(0), None),
+            ("b\"\";c\n", Some(0), Some(0)),
+            ("b\";\"c\n", Some(0), Some(3)),
+            // Behind a closing quote nothing opens before the next delimiter.
+            ("b\"\"\"c\"\n", Some(0), None),
+            ("\"a\"\"\n", None, Some(0)),
+        ] {
+            assert_eq!(kinds.open_quote(line.as_bytes(), before), open, "{line:?} {before:?}");
+        }
+    }
+}
