@@ -144,6 +144,7 @@ impl Pipeline {
             seq: config.source.seq.clone(),
             hash: config.source.hash.clone(),
             parent: config.source.parent.clone(),
+            position: config.source.position.clone(),
         };
         pipeline.field_types = Arc::new(config.source.fields.clone());
         pipeline.rollback_depth = config.rollback_depth;

@@ -50,6 +50,7 @@ impl EventReader {
         };
         event.json.clear();
         event.json.push_str(json);
+        self.set_position(head.position.as_deref(), event);
         fill(event, &head);
         Ok(())
     }
@@ -62,8 +63,18 @@ impl EventReader {
             Ok(json) if is_whole => self.head.read_part(json),
             _ => PartOfHead::default(),
         };
+        self.set_position(part.position.as_deref(), event);
         refuse(event, zeros.unwrap_or(error), part);
         put_bounded(event, text);
+    }
+
+    /// Sets the position after the event, if events say it; else it is the caller's to set.
+    fn set_position(&self, position: Option<&str>, event: &mut SourceEvent) {
+        if self.head.has_positions() {
+            // It is one: it was checked when it was read.
+            let is_set = position.is_some_and(|position| event.set_position(position).is_ok());
+            event.position.take_if(|_| !is_set);
+        }
     }
 
     /// Reads an event from names and texts: its JSON is the object of the texts, in their order. The caller sets origin
@@ -93,9 +104,14 @@ impl EventReader {
             false => self.head.of_texts(&found),
         };
         match head {
-            Ok(head) => fill(event, &head),
+            Ok(head) => {
+                self.set_position(head.position.as_deref(), event);
+                fill(event, &head);
+            }
             Err(error) => {
-                refuse(event, error, self.head.part_of_texts(&found));
+                let part = self.head.part_of_texts(&found);
+                self.set_position(part.position.as_deref(), event);
+                refuse(event, error, part);
                 let text = std::mem::take(&mut event.json);
                 put_bounded(event, text.as_bytes());
             }
