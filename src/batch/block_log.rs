@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::round::{LaneBlocks, RoundSummary};
+use crate::model::event::position_bytes;
 use crate::model::ids::{BlockNo, Depth};
+use crate::model::position::Position;
 use crate::model::source_progress::{BlockSum, SourceProgress};
 use crate::undo::{BlockMark, BlockTouch, RegionUndo, UndoBase, UndoHead};
 
@@ -17,6 +19,10 @@ pub(crate) struct BlockLog {
     hashes: BTreeMap<BlockNo, Arc<str>>,
     /// Sums over their events.
     sums: BTreeMap<BlockNo, BlockSum>,
+    /// The position of the source after each of them.
+    positions: BTreeMap<BlockNo, Option<Position>>,
+    /// Bytes of memory that the positions of the blocks below take.
+    position_bytes: usize,
     /// The last block of the batches that are sealed.
     sealed: UndoBase,
     /// The last block that is too old, or in an earlier batch.
@@ -35,6 +41,8 @@ impl BlockLog {
             depth,
             hashes: BTreeMap::new(),
             sums: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            position_bytes: 0,
             base: sealed.clone(),
             sealed,
             blocks: VecDeque::new(),
@@ -55,6 +63,26 @@ impl BlockLog {
         }
     }
 
+    /// Takes the positions of the source after blocks that come.
+    pub(super) fn note_positions(&mut self, positions: Vec<(BlockNo, Option<Position>)>) {
+        self.positions.extend(positions);
+    }
+
+    /// Bytes of memory that the positions of the open batch's blocks take.
+    pub(super) fn position_bytes(&self) -> usize {
+        self.position_bytes
+    }
+
+    /// Takes the position of the source after what is committed. Returns whether it was another one, or not known.
+    pub(super) fn learn_position(&mut self, position: Position) -> bool {
+        let is_new = self.blocks.is_empty() && self.sealed.position.as_ref() != Some(&position);
+        if is_new {
+            self.sealed.position = Some(position.clone());
+            self.base.position = Some(position);
+        }
+        is_new
+    }
+
     /// Takes what is committed of the source, if that is not known. Returns whether it was not.
     pub(super) fn learn(&mut self, source: SourceProgress) -> bool {
         let is_new = self.sealed.source.digest.is_none() && self.blocks.is_empty();
@@ -68,12 +96,14 @@ impl BlockLog {
     pub(super) fn pass(&mut self, round: &RoundSummary, lanes: &impl LaneBlocks) {
         for &(block, events) in &round.blocks {
             let sum = self.sums.remove(&block);
+            let position = self.positions.remove(&block);
+            self.position_bytes += position.as_ref().map_or(0, |position| position_bytes(position.as_ref()));
             match self.blocks.back_mut() {
-                Some(last) if last.block == block => last.append(events, sum),
+                Some(last) if last.block == block => last.append(events, sum, position),
                 _ => {
                     let hash = self.hashes.remove(&block);
                     let (sum, place) = (sum.map(|sum| sum.digest), sum.and_then(|sum| sum.place));
-                    self.blocks.push_back(BlockMark { block, events, hash, sum, place });
+                    self.blocks.push_back(BlockMark { block, events, hash, sum, place, position: position.flatten() });
                 }
             }
         }
@@ -82,11 +112,16 @@ impl BlockLog {
         while self.blocks.len() > 1
             && let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest)
         {
+            self.forget_bytes(&mark);
             self.base.pass(&mark);
         }
         if !self.depth.is_none() {
             self.touch(lanes, oldest);
         }
+    }
+
+    fn forget_bytes(&mut self, mark: &BlockMark) {
+        self.position_bytes = self.position_bytes.saturating_sub(position_bytes(mark.position.as_ref()));
     }
 
     fn touch(&mut self, lanes: &impl LaneBlocks, oldest: BlockNo) {
@@ -114,8 +149,8 @@ impl BlockLog {
     }
 
     /// The head of the undo record of the batch being sealed, none if nothing is to be kept, and what of the source is
-    /// committed with it. Starts the next batch.
-    pub(super) fn seal(&mut self, last_block: Option<BlockNo>) -> (Option<UndoHead>, SourceProgress) {
+    /// committed with it, and the position after that. Starts the next batch.
+    pub(super) fn seal(&mut self, last_block: Option<BlockNo>) -> (Option<UndoHead>, SourceProgress, Option<Position>) {
         let oldest = last_block.map_or(i64::MIN.into(), |last| self.depth.oldest(last));
         while let Some(mark) = self.blocks.pop_front_if(|mark| mark.block <= oldest) {
             self.base.pass(&mark);
@@ -125,20 +160,24 @@ impl BlockLog {
         let touches = std::mem::take(&mut self.touches).into_iter().filter(|touch| touch.block > oldest).collect();
         blocks.iter().for_each(|mark| self.base.pass(mark));
         self.sealed = self.base.clone();
+        self.position_bytes = 0;
         let is_kept = !self.depth.is_none() || self.base.hash.is_some();
-        (is_kept.then_some(UndoHead { base, blocks, touches }), self.base.source)
+        (is_kept.then_some(UndoHead { base, blocks, touches }), self.base.source, self.base.position.clone())
     }
 
     /// Drops what came of blocks that will not be handled.
     pub(super) fn drop_after(&mut self, to: BlockNo) {
         self.hashes.retain(|block, _| *block <= to);
         self.sums.retain(|block, _| *block <= to);
+        self.positions.retain(|block, _| *block <= to);
     }
 
     /// Forgets the open batch, which is not to be committed.
     pub(super) fn discard(&mut self) {
         self.hashes.clear();
         self.sums.clear();
+        self.positions.clear();
+        self.position_bytes = 0;
         self.blocks.clear();
         self.base = self.sealed.clone();
         while let Some(touch) = self.touches.pop_back() {
@@ -154,6 +193,8 @@ impl BlockLog {
     pub(super) fn set_back(&mut self, to: UndoBase, regions: &[RegionUndo]) {
         self.hashes.clear();
         self.sums.clear();
+        self.positions.clear();
+        self.position_bytes = 0;
         self.blocks.clear();
         self.touches.clear();
         self.base = to;

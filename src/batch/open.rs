@@ -9,6 +9,7 @@ use super::round::{LaneBlocks, RoundSummary};
 use super::sealed::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BatchNo, BlockNo, Depth, RegionNo};
+use crate::model::position::Position;
 use crate::model::quarantine::Quarantined;
 use crate::model::source_progress::{BlockSum, SourceFile, SourceProgress};
 use crate::rows::changes::RegionChanges;
@@ -154,15 +155,28 @@ impl OpenBatch {
         Growth { events: self.events - last.events.min(self.events), rows: rows.saturating_sub(last.rows) }
     }
 
-    /// Takes the hashes of blocks and the sums over events that are still to be handled.
-    pub(crate) fn note_blocks(&mut self, hashes: Vec<(BlockNo, Arc<str>)>, sums: Vec<(BlockNo, BlockSum)>) {
+    /// Takes the hashes of blocks, the sums over events and the positions of the source, of what is still to be handled.
+    pub(crate) fn note_blocks(
+        &mut self,
+        hashes: Vec<(BlockNo, Arc<str>)>,
+        sums: Vec<(BlockNo, BlockSum)>,
+        positions: Vec<(BlockNo, Option<Position>)>,
+    ) {
         self.log.note_hashes(hashes);
         self.log.note_sums(sums);
+        self.log.note_positions(positions);
     }
 
-    /// Takes what the reader found out about the source: what of it is committed, and files that it has read.
-    pub(crate) fn note_source(&mut self, progress: Option<SourceProgress>, files: Vec<SourceFile>) {
+    /// Takes what the reader found out about the source: what of it is committed, the position after that, and files that it
+    /// has read.
+    pub(crate) fn note_source(
+        &mut self,
+        progress: Option<SourceProgress>,
+        position: Option<Position>,
+        files: Vec<SourceFile>,
+    ) {
         self.has_news |= progress.is_some_and(|progress| self.log.learn(progress)) || !files.is_empty();
+        self.has_news |= position.is_some_and(|position| self.log.learn_position(position));
         for file in files {
             // A file that was begun is read to its end.
             self.files.retain(|before| before.stamp.name != file.stamp.name || before.is_whole);
@@ -212,9 +226,9 @@ impl OpenBatch {
         self.aside.len() as u64
     }
 
-    /// Bytes of memory that those take.
-    pub(crate) fn quarantined_bytes(&self) -> usize {
-        self.aside_bytes
+    /// Bytes of memory that those take, and the positions of its blocks.
+    pub(crate) fn noted_bytes(&self) -> usize {
+        self.aside_bytes + self.log.position_bytes()
     }
 
     /// Seals it: nothing in it changes any more. Also returns the next batch, which is empty.
@@ -234,7 +248,7 @@ impl OpenBatch {
             blocks: self.blocks_total(),
             events: before.events + self.events,
         };
-        let (head, source) = self.log.seal(tip);
+        let (head, source, position) = self.log.seal(tip);
         let is_within = |file: &SourceFile| file.last_block.is_none_or(|last| tip.is_some_and(|tip| last <= tip.get()));
         let (mut files, later): (Vec<SourceFile>, Vec<SourceFile>) =
             std::mem::take(&mut self.files).into_iter().partition(is_within);
@@ -255,6 +269,7 @@ impl OpenBatch {
             quarantined: self.aside,
             snapshots,
             source,
+            position,
             files,
             undo_floor: undo.as_ref().and(floor),
             undo,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::checkpoint::Checkpoint;
+use crate::model::position::Position;
 use crate::model::quarantine::Quarantined;
 use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::model::timestamp::Timestamp;
@@ -74,6 +75,9 @@ pub struct SealedBatch {
     pub snapshots: Vec<SnapshotDraft>,
     /// What of its source is committed with it.
     pub source: SourceProgress,
+    /// The position of the source after the last block that is committed with it; none if it is not known. It is stored with
+    /// the checkpoint.
+    pub position: Option<Position>,
     /// Files of the source that are read to their end, or begun.
     pub files: Vec<SourceFile>,
     /// Its record in the undo log.
@@ -97,6 +101,7 @@ impl SealedBatch {
             quarantined: Vec::new(),
             snapshots: Vec::new(),
             source: SourceProgress::default(),
+            position: None,
             files: Vec::new(),
             undo: None,
             undo_floor: None,
@@ -106,7 +111,7 @@ impl SealedBatch {
 
     /// The batch that carries out a rollback.
     pub fn of_rollback(plan: RollbackPlan) -> Self {
-        let RollbackPlan { before, after, hash: _, source, changes, record, undone } = plan;
+        let RollbackPlan { before, after, hash: _, source, position, changes, record, undone } = plan;
         Self {
             before,
             after,
@@ -117,6 +122,7 @@ impl SealedBatch {
             quarantined: Vec::new(),
             snapshots: Vec::new(),
             source,
+            position,
             files: Vec::new(),
             undo: Some(record),
             undo_floor: None,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forebay::Config;
 use forebay::publish::{LatestInRedis, PublishError, RedisSnapshots, RedisUrl};
+use forebay::source::Position;
 use forebay::store::{PipelineStatus, RegionStatus, StoreError, StoredSnapshot, open_snapshots};
 use serde_json::{Value as Json, json};
 
@@ -350,6 +351,7 @@ fn as_json(
         "signature": status.signature,
         "checkpoint": {
             "block": status.checkpoint.block,
+            "position": status.position.as_ref().map(Position::as_str),
             "blocks": status.checkpoint.blocks,
             "events": status.checkpoint.events,
             "committed_at": status.committed_at,

@@ -7,6 +7,7 @@ use super::handoff::Committer;
 use crate::batch::SealedBatch;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth};
+use crate::model::position::Position;
 use crate::model::schema::Schema;
 use crate::model::source_progress::SourceProgress;
 use crate::store::{Committed, Store, StoreError};
@@ -60,6 +61,8 @@ pub(crate) struct RolledBack {
     pub(crate) hash: Option<Arc<str>>,
     /// What of the source is committed up to it.
     pub(crate) source: SourceProgress,
+    /// The position of the source after it, if it is known.
+    pub(crate) position: Option<Position>,
     /// The regions that had events since.
     pub(crate) regions: Vec<RegionUndo>,
     /// Rows that were restored or removed.
@@ -121,6 +124,7 @@ impl StoreCommitter {
             checkpoint: batch.after,
             hash,
             source,
+            position: batch.position.clone(),
             regions,
             rows: batch.rows(),
             retries: committed.retries,

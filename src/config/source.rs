@@ -36,12 +36,14 @@ pub struct SourceConfig {
     pub hash: Option<String>,
     /// The field of the hash of the block before. Defaults to none.
     pub parent: Option<String>,
+    /// The field of the position of the source after the event. Defaults to none.
+    pub position: Option<String>,
     /// `[source.fields]`: the types of fields. Defaults to none.
     pub fields: FieldTypes,
 }
 
 /// The keys of `[source]`.
-pub(super) const SOURCE_KEYS: [&str; 13] = [
+pub(super) const SOURCE_KEYS: [&str; 14] = [
     "path",
     "format",
     "delimiter",
@@ -52,6 +54,7 @@ pub(super) const SOURCE_KEYS: [&str; 13] = [
     "end",
     "hash",
     "parent",
+    "position",
     "fields",
     "follow",
     "settle",
@@ -90,6 +93,7 @@ pub(super) fn read_source(
             }
             value => value.map(|value| value.non_empty()).transpose()?,
         },
+        position: section.optional("position").map(|value| value.non_empty()).transpose()?,
         fields: section
             .optional("fields")
             .map_or_else(|| Ok(FieldTypes::default()), |value| read_field_types(&value))?,

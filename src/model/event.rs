@@ -53,9 +53,9 @@ pub struct Page {
     pub hashes: Vec<(BlockNo, Arc<str>)>,
     /// For each block in this page, the sum over its events here.
     pub sums: Vec<(BlockNo, BlockSum)>,
-    /// If the source has positions: for each block in this page, the position after its last event here. Batches end with
-    /// a block, so one of these is where a run resumes.
-    pub positions: Vec<(BlockNo, Position)>,
+    /// If the source has positions: for each block in this page, the position after its last event here; none if the
+    /// source gave none with it. Batches end with a block, so one of these is where a run resumes.
+    pub positions: Vec<(BlockNo, Option<Position>)>,
     /// Events of this page that no lane gets, by their place in `events` and in its order.
     pub refused: Vec<(u32, Refusal)>,
     /// The place of each event within its block, where the source has places and events may be put aside; else empty.
@@ -75,7 +75,8 @@ impl Page {
 
     /// Bytes of memory that it takes, about.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.text.len() + self.events.len() * size_of::<EventRef>()
+        let positions: usize = self.positions.iter().map(|(_, position)| position_bytes(position.as_ref())).sum();
+        size_of::<Self>() + self.text.len() + self.events.len() * size_of::<EventRef>() + positions
     }
 
     /// The event at that place, as it is put aside.
@@ -93,6 +94,11 @@ impl Page {
             time: Timestamp::now(),
         })
     }
+}
+
+/// Bytes of memory that the position of a block takes, about.
+pub fn position_bytes(position: Option<&Position>) -> usize {
+    size_of::<(BlockNo, Option<Position>)>() + position.map_or(0, |position| position.as_str().len())
 }
 
 /// Where an event stands, for a message.

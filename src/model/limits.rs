@@ -35,7 +35,7 @@ pub const ASIDE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of late events that are held to be put in their place (`late = "replay"`).
 pub const LATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Bytes of a position in a source: it is meant to be stored with every checkpoint.
+/// Bytes of a position in a source: it is stored with every checkpoint, and for each block that can be rolled back.
 pub const POSITION_BYTES_MAX: usize = 1024;
 
 /// Events that are spread over the lanes at a time. A round ends when its slowest lane ends, so a round should be

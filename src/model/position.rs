@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::limits::POSITION_BYTES_MAX;
 
 /// A place in a source, after one of its events: an offset, a cursor, the id of an entry. A text that only its source reads.
@@ -15,7 +17,7 @@ impl Position {
     /// It is longer than [`POSITION_BYTES_MAX`] bytes, or holds a NUL, which a database does not take.
     pub fn new(text: impl Into<String>) -> Result<Self, PositionError> {
         let text = text.into();
-        check(&text)?;
+        check_position(&text)?;
         Ok(Self(text))
     }
 
@@ -24,7 +26,7 @@ impl Position {
     /// # Errors
     /// As [`Position::new`]; then it is what it was.
     pub fn set(&mut self, text: &str) -> Result<(), PositionError> {
-        check(text)?;
+        check_position(text)?;
         self.0.clear();
         self.0.push_str(text);
         Ok(())
@@ -36,7 +38,11 @@ impl Position {
     }
 }
 
-fn check(text: &str) -> Result<(), PositionError> {
+/// Whether a text is a position.
+///
+/// # Errors
+/// As [`Position::new`].
+pub(crate) fn check_position(text: &str) -> Result<(), PositionError> {
     if text.len() > POSITION_BYTES_MAX {
         return Err(PositionError::TooLong { bytes: text.len() });
     }
@@ -50,6 +56,18 @@ impl Clone for Position {
 
     fn clone_from(&mut self, other: &Self) {
         self.0.clone_from(&other.0);
+    }
+}
+
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

@@ -161,7 +161,7 @@ impl Coordinator<'_> {
             self.queue.rewind(kept, self.open.committed_block());
             let open = std::mem::take(&mut self.open).discard();
             self.begin_batch(open);
-            self.open.note_blocks(self.queue.hashes(), self.queue.sums());
+            self.open.note_blocks(self.queue.hashes(), self.queue.sums(), self.queue.positions());
         }
         self.queue.end_before(block);
         self.handle_all()?;
@@ -196,7 +196,7 @@ impl Coordinator<'_> {
 
     /// Blocks that the open batch may still take.
     fn blocks_left(&self) -> u64 {
-        if self.kept.is_full() || self.open.quarantined_bytes() > self.kept.bytes_max() {
+        if self.kept.is_full() || self.open.noted_bytes() > self.kept.bytes_max() {
             return 0;
         }
         self.duty.blocks_left(self.open.blocks_before(), self.open.blocks())
@@ -247,7 +247,7 @@ impl Coordinator<'_> {
         match message {
             FromReader::Page(mut page) => {
                 self.incoming.regions.append(&mut page.new_regions);
-                self.open.note_blocks(page.hashes.clone(), page.sums.clone());
+                self.open.note_blocks(page.hashes.clone(), page.sums.clone(), page.positions.clone());
                 while self.origins.len() <= usize::from(page.origin_no) {
                     Arc::make_mut(&mut self.origins).push(Arc::clone(&page.origin));
                 }
@@ -259,8 +259,8 @@ impl Coordinator<'_> {
                 self.queue.push_rollback(to);
                 Ok(())
             }
-            FromReader::Source { progress, files } => {
-                self.open.note_source(progress, files);
+            FromReader::Source { progress, position, files } => {
+                self.open.note_source(progress, position, files);
                 Ok(())
             }
             FromReader::Whole { block } => {
@@ -536,7 +536,7 @@ impl Coordinator<'_> {
     fn begin_anew(&mut self, to: BlockNo, done: RolledBack) -> Result<(), PipelineError> {
         self.forget()?;
         self.quarantined = done.quarantined;
-        let base = UndoBase::at(&done.checkpoint, done.hash.clone(), done.source);
+        let base = UndoBase::at(&done.checkpoint, done.hash.clone(), done.source).with_position(done.position.clone());
         let open = std::mem::take(&mut self.open).set_back(done.checkpoint, base, &done.regions);
         self.begin_batch(open);
         let rollback = Rollback {

@@ -11,6 +11,7 @@ use crate::model::byte_budget::Lease;
 use crate::model::event::{EventRef, Page};
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::limits::ROUND_EVENTS_MAX;
+use crate::model::position::Position;
 use crate::model::quarantine::{QuarantineStage, Quarantined};
 use crate::model::source_progress::BlockSum;
 
@@ -162,6 +163,11 @@ impl EventQueue {
     /// The sums over the events that are queued, by block.
     pub(super) fn sums(&self) -> Vec<(BlockNo, BlockSum)> {
         self.pages.iter().flat_map(|queued| queued.page.sums.iter().copied()).collect()
+    }
+
+    /// The positions of the source after the blocks that are queued.
+    pub(super) fn positions(&self) -> Vec<(BlockNo, Option<Position>)> {
+        self.pages.iter().flat_map(|queued| queued.page.positions.iter().cloned()).collect()
     }
 
     /// A rollback follows what is queued. Events that it would undo are dropped from the queue.

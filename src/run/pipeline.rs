@@ -145,6 +145,7 @@ impl Pipeline {
             seq: config.source.seq.clone(),
             hash: config.source.hash.clone(),
             parent: config.source.parent.clone(),
+            position: config.source.position.clone(),
         };
         pipeline.format = config.source.format;
         pipeline.field_types = Arc::new(config.source.fields.clone());

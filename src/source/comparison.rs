@@ -43,7 +43,7 @@ impl CommittedSource {
         let mut marks = window.blocks();
         if let Some(tip) = block.filter(|tip| marks.last().is_none_or(|last| last.block != *tip)) {
             let (events, sum) = (checkpoint.block_events, progress.block_digest);
-            marks = vec![BlockMark { block: tip, events, hash: None, sum, place: progress.place }];
+            marks = vec![BlockMark { block: tip, events, hash: None, sum, place: progress.place, position: None }];
         }
         Self { block, events: checkpoint.events, progress, marks, files }
     }

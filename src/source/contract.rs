@@ -103,7 +103,8 @@ pub enum Resumed {
 /// Yields events in the order of their blocks.
 ///
 /// One thread reads a source, from its beginning: events that are committed come again, and the reader skips them by block
-/// and hash. A source that can do better gives a [`Position`] with each event, and resumes after one when asked to.
+/// and hash. A source that can do better gives a [`Position`] with each event. The one after the last committed block is
+/// stored with the checkpoint, and the next run asks the source to resume after it.
 ///
 /// # Examples
 ///

@@ -11,6 +11,7 @@ use super::fields::Fields;
 use crate::model::field_type::Given;
 use crate::model::json_scan::{Layout, members};
 use crate::model::limits::REGION_BYTES_MAX;
+use crate::model::position::check_position;
 
 /// What the fields say.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub(super) struct Head<'j> {
     pub(super) seq: Option<i64>,
     pub(super) hash: Option<Cow<'j, str>>,
     pub(super) parent: Option<Cow<'j, str>>,
+    pub(super) position: Option<Cow<'j, str>>,
 }
 
 /// What holds one event, for messages.
@@ -64,10 +66,11 @@ pub(super) enum Field {
     Seq,
     Hash,
     Parent,
+    Position,
 }
 
 /// How many of them there are.
-const FIELDS: usize = 5;
+const FIELDS: usize = 6;
 
 /// Each with its name, if it is wanted.
 fn named(fields: &Fields) -> [(Field, Option<&String>); FIELDS] {
@@ -77,6 +80,7 @@ fn named(fields: &Fields) -> [(Field, Option<&String>); FIELDS] {
         (Field::Seq, fields.seq.as_ref()),
         (Field::Hash, fields.hash.as_ref()),
         (Field::Parent, fields.parent.as_ref()),
+        (Field::Position, fields.position.as_ref()),
     ]
 }
 
@@ -91,6 +95,11 @@ impl HeadReader {
         };
         let paths = named(&fields).into_iter().filter_map(path).collect();
         Self { fields, paths, layout: RefCell::default() }
+    }
+
+    /// Whether events say the position of the source after them.
+    pub(super) fn has_positions(&self) -> bool {
+        self.fields.position.is_some()
     }
 
     /// Reads the head of an event.
@@ -113,6 +122,7 @@ impl HeadReader {
             seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
             parent: fields.parent.as_deref().map_or(Ok(None), |field| hash(field, raw.parent))?,
+            position: fields.position.as_deref().map_or(Ok(None), |field| position(field, raw.position))?,
         })
     }
 
@@ -135,6 +145,7 @@ impl HeadReader {
             seq: fields.seq.as_deref().and_then(|seq| integer(seq, raw.seq).ok()),
             hash: fields.hash.as_deref().and_then(|field| hash(field, raw.hash).ok().flatten()),
             parent: fields.parent.as_deref().and_then(|field| hash(field, raw.parent).ok().flatten()),
+            position: fields.position.as_deref().and_then(|field| position(field, raw.position).ok().flatten()),
         }
     }
 
@@ -163,6 +174,7 @@ impl HeadReader {
             seq: fields.seq.as_deref() == Some(key),
             hash: fields.hash.as_deref() == Some(key),
             parent: fields.parent.as_deref() == Some(key),
+            position: fields.position.as_deref() == Some(key),
             paths: self.paths.iter().enumerate().fold(0, |bits, (at, path)| bits | u8::from(path.first == key) << at),
         }
     }
@@ -180,6 +192,10 @@ impl HeadReader {
             seq: fields.seq.as_deref().map(|seq| integer_text(seq, text(Field::Seq))).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash_text(field, text(Field::Hash)))?,
             parent: fields.parent.as_deref().map_or(Ok(None), |field| hash_text(field, text(Field::Parent)))?,
+            position: fields
+                .position
+                .as_deref()
+                .map_or(Ok(None), |field| position_text(field, text(Field::Position)))?,
         })
     }
 
@@ -193,6 +209,10 @@ impl HeadReader {
             seq: fields.seq.as_deref().and_then(|seq| integer_text(seq, text(Field::Seq)).ok()),
             hash: fields.hash.as_deref().and_then(|field| hash_text(field, text(Field::Hash)).ok().flatten()),
             parent: fields.parent.as_deref().and_then(|field| hash_text(field, text(Field::Parent)).ok().flatten()),
+            position: fields
+                .position
+                .as_deref()
+                .and_then(|field| position_text(field, text(Field::Position)).ok().flatten()),
         }
     }
 
@@ -271,6 +291,7 @@ pub(super) struct PartOfHead<'j> {
     pub(super) seq: Option<i64>,
     pub(super) hash: Option<Cow<'j, str>>,
     pub(super) parent: Option<Cow<'j, str>>,
+    pub(super) position: Option<Cow<'j, str>>,
 }
 
 /// What a line is that is JSON of another kind.
@@ -380,6 +401,34 @@ fn hash<'j>(field: &str, raw: Option<&'j str>) -> Result<Option<Cow<'j, str>>, S
     }
 }
 
+const POSITION: &str = "the position of the source after the event, a text or an integer, or null";
+
+fn missing_position(field: &str) -> String {
+    format!("field {field:?} is missing; expected {POSITION}")
+}
+
+/// The position of the source after an event; none where it is null.
+fn position<'j>(field: &str, raw: Option<&'j str>) -> Result<Option<Cow<'j, str>>, String> {
+    let raw = raw.ok_or_else(|| missing_position(field))?;
+    let position = match raw.as_bytes().first() {
+        Some(b'n') => return Ok(None),
+        Some(b'"') => text(raw),
+        Some(b'-' | b'0'..=b'9') if !raw.contains(['.', 'e', 'E']) => Some(Cow::Borrowed(raw)),
+        Some(b'-' | b'0'..=b'9') => Given::Number(raw).integer().map(|number| number.to_string().into()),
+        _ => None,
+    };
+    let position = position.ok_or_else(|| format!("field {field:?}: expected {POSITION}, got {}", shorten(raw)))?;
+    check_position(&position).map_err(|error| format!("field {field:?}: {error}"))?;
+    Ok(Some(position))
+}
+
+/// The same of a text; none where it is empty.
+fn position_text<'t>(field: &str, text: Option<&'t str>) -> Result<Option<Cow<'t, str>>, String> {
+    let text = text.ok_or_else(|| missing_position(field))?;
+    check_position(text).map_err(|error| format!("field {field:?}: {error}"))?;
+    Ok(Some(text).filter(|text| !text.is_empty()).map(Cow::Borrowed))
+}
+
 /// A JSON text without its quotes.
 fn text(raw: &str) -> Option<Cow<'_, str>> {
     match raw.contains('\\') {
@@ -470,6 +519,7 @@ struct RawFields<'j> {
     seq: Option<&'j str>,
     hash: Option<&'j str>,
     parent: Option<&'j str>,
+    position: Option<&'j str>,
     /// For each path, the value of its first step.
     nested: Vec<Option<&'j str>>,
 }
@@ -482,6 +532,7 @@ impl<'j> RawFields<'j> {
             (slots.seq, &mut self.seq),
             (slots.hash, &mut self.hash),
             (slots.parent, &mut self.parent),
+            (slots.position, &mut self.position),
         ] {
             if is_here {
                 *slot = Some(raw);
@@ -503,6 +554,7 @@ impl<'j> RawFields<'j> {
             Field::Seq => &mut self.seq,
             Field::Hash => &mut self.hash,
             Field::Parent => &mut self.parent,
+            Field::Position => &mut self.position,
         }
     }
 }
@@ -549,6 +601,7 @@ struct Slots {
     seq: bool,
     hash: bool,
     parent: bool,
+    position: bool,
     /// A bit for each path that begins with it.
     paths: u8,
 }
@@ -657,6 +710,45 @@ mod tests {
         ] {
             assert_eq!(reader.only_block(json), block, "{json}");
         }
+    }
+
+    #[test]
+    fn a_position_is_a_text_an_integer_or_null() {
+        let fields = Fields { position: Some("at.cursor".into()), ..Fields::default() };
+        let reader = HeadReader::new(fields);
+        let long = format!("\"{}\"", "p".repeat(1025));
+        for (value, expected) in [
+            ("\"0/16B3748\"", Ok(Some("0/16B3748"))),
+            ("\"\"", Ok(Some(""))),
+            ("\"a\\tb\"", Ok(Some("a\tb"))),
+            ("17", Ok(Some("17"))),
+            ("123456789012345678901234567890", Ok(Some("123456789012345678901234567890"))),
+            ("1.7e1", Ok(Some("17"))),
+            ("null", Ok(None)),
+            ("1.5", Err("or an integer, or null, got 1.5")),
+            ("[1]", Err("or an integer, or null, got [1]")),
+            ("\"a\\u0000\"", Err("a position with a NUL in it")),
+            (long.as_str(), Err("a position of 1025 bytes; expected at most 1024")),
+        ] {
+            let json = format!(r#"{{"block":1,"region":"r","at":{{"cursor":{value}}}}}"#);
+            let part = reader.read_part(&json).position;
+            match (reader.read(&json), expected) {
+                (Ok(head), Ok(position)) => {
+                    assert_eq!((head.position.as_deref(), part.as_deref()), (position, position));
+                }
+                (Err(problem), Err(says)) => {
+                    let problem = explained(problem);
+                    assert!(
+                        problem.starts_with("field \"at.cursor\": ") && problem.contains(says),
+                        "{json}: {problem}"
+                    );
+                    assert_eq!(part, None);
+                }
+                (got, _) => panic!("{json}: {got:?}"),
+            }
+        }
+        let missing = explained(reader.read(r#"{"block":1,"region":"r"}"#).expect_err("it is missing"));
+        assert!(missing.starts_with("field \"at.cursor\" is missing; expected the position"), "{missing}");
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct Fields {
     pub hash: Option<String>,
     /// The hash of the block before: a text, or null where it is not known.
     pub parent: Option<String>,
+    /// The position of the source after the event, if it is to be stored with the checkpoint: a text, an integer that stands
+    /// for its digits, or null where it is not known.
+    pub position: Option<String>,
 }
 
 impl Fields {
@@ -61,10 +64,18 @@ impl Fields {
         }
         Ok(Self { parent: Some(SettingError::unless_empty("parent", field)?), ..self })
     }
+
+    /// The field of the position of the source after the event.
+    ///
+    /// # Errors
+    /// The name is empty.
+    pub fn with_position(self, field: impl Into<String>) -> Result<Self, SettingError> {
+        Ok(Self { position: Some(SettingError::unless_empty("position", field)?), ..self })
+    }
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Self { block: "block".into(), region: "region".into(), seq: None, hash: None, parent: None }
+        Self { block: "block".into(), region: "region".into(), seq: None, hash: None, parent: None, position: None }
     }
 }

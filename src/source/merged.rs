@@ -258,6 +258,24 @@ impl Merged {
         }
         Ok(false)
     }
+
+    /// The next event in its place.
+    fn next_event(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        if !self.next_in_order(event)? {
+            let is_event = self.pop(event);
+            if !is_event && self.again > 0 {
+                let again = std::mem::take(&mut self.again);
+                self.stats.late.fetch_add(again, std::sync::atomic::Ordering::Relaxed);
+                tracing::warn!("{again} events came a second time and were left out");
+            }
+            return Ok(if is_event { Next::Event } else { Next::End });
+        }
+        if self.is_before(event) {
+            self.waiting = Some(event.clone());
+            self.pop(event);
+        }
+        Ok(Next::Event)
+    }
 }
 
 fn with_block((mut event, file): Waiting) -> Waiting {
@@ -296,20 +314,10 @@ fn is_again(late: &SourceEvent, event: &SourceEvent) -> bool {
 
 impl Source for Merged {
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
-        if !self.next_in_order(event)? {
-            let is_event = self.pop(event);
-            if !is_event && self.again > 0 {
-                let again = std::mem::take(&mut self.again);
-                self.stats.late.fetch_add(again, std::sync::atomic::Ordering::Relaxed);
-                tracing::warn!("{again} events came a second time and were left out");
-            }
-            return Ok(if is_event { Next::Event } else { Next::End });
-        }
-        if self.is_before(event) {
-            self.waiting = Some(event.clone());
-            self.pop(event);
-        }
-        Ok(Next::Event)
+        let next = self.next_event(event)?;
+        // What follows an event here does not follow its position in the source.
+        event.position = None;
+        Ok(next)
     }
 
     fn files(&self) -> Vec<FileStamp> {

@@ -12,7 +12,7 @@ use super::block_chain::Header;
 use super::stats::ReadStats;
 use super::{Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
-use crate::model::event::{EventRef, Page, Refusal};
+use crate::model::event::{EventRef, Page, Refusal, position_bytes};
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::model::limits::{PAGE_BYTES, WAIT_STEP};
 use crate::model::position::Position;
@@ -29,9 +29,11 @@ pub(crate) enum FromReader {
     Rollback {
         to: BlockNo,
     },
-    /// What was found out about the source: what of it is committed, if that was not known, and files that were read.
+    /// What was found out about the source: what of it is committed, if that was not known, the position after that, and
+    /// files that were read.
     Source {
         progress: Option<SourceProgress>,
+        position: Option<Position>,
         files: Vec<SourceFile>,
     },
     /// This block and all before it are whole: no event of them comes any more.
@@ -103,6 +105,8 @@ pub(super) struct PageWriter {
     page: Page,
     /// Bytes of the page's positions.
     position_bytes: usize,
+    /// Whether the source has given a position.
+    has_positions: bool,
     regions: HashMap<Arc<str>, RegionNo, RandomState>,
     /// Whether pages carry the places of their events.
     keeps_places: bool,
@@ -121,6 +125,7 @@ impl PageWriter {
             sink,
             page: empty_page(&Arc::from("source"), 0),
             position_bytes: 0,
+            has_positions: false,
             regions: known_regions
                 .iter()
                 .zip(RegionNo::in_order())
@@ -195,8 +200,9 @@ impl PageWriter {
             Some((last, before)) if *last == block => before.append(sum),
             _ => self.page.sums.push((block, sum)),
         }
-        if let Some(position) = &event.position {
-            self.note_position(event.block.into(), position);
+        self.has_positions |= event.position.is_some();
+        if self.has_positions {
+            self.note_position(event.block.into(), event.position.as_ref());
         }
         if self.keeps_places {
             self.page.places.push(event.seq);
@@ -206,19 +212,19 @@ impl PageWriter {
         Ok(())
     }
 
-    /// Of each block the last position counts: its buffer is used again.
-    fn note_position(&mut self, block: BlockNo, position: &Position) {
+    /// Of each block the last position counts: its buffer is used again. Behind an event without one it is not known.
+    fn note_position(&mut self, block: BlockNo, position: Option<&Position>) {
         match self.page.positions.last_mut() {
             Some((last, noted)) if *last == block => {
-                self.position_bytes -= noted.as_str().len();
-                noted.clone_from(position);
+                self.position_bytes -= position_bytes(noted.as_ref());
+                match (noted, position) {
+                    (Some(noted), Some(position)) => noted.clone_from(position),
+                    (noted, position) => *noted = position.cloned(),
+                }
             }
-            _ => {
-                self.position_bytes += size_of::<(BlockNo, Position)>();
-                self.page.positions.push((block, position.clone()));
-            }
+            _ => self.page.positions.push((block, position.cloned())),
         }
-        self.position_bytes += position.as_str().len();
+        self.position_bytes += position_bytes(position);
     }
 
     fn region_no(&mut self, region: &str) -> RegionNo {

@@ -7,6 +7,7 @@
 mod again;
 mod quiet;
 mod replay;
+mod resumed;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +28,7 @@ use super::page_writer::{PageSink, PageWriter, Replay, Stop};
 use super::refused::{Followed, is_headless, whole_block};
 use super::skip_committed::{HeldBranch, Resume, Step};
 pub(crate) use super::stats::ReadStats;
-use super::{Next, Resumed, Source, SourceError, SourceEvent};
+use super::{Next, Source, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::event::Refusal;
 use crate::model::ids::{BlockNo, Depth};
@@ -37,6 +38,7 @@ use crate::model::source_progress::{SourceDigest, SourceFile, SourceProgress};
 use crate::timeline::Recorder;
 use crate::undo::Window;
 use quiet::Quiet;
+use resumed::AfterCommitted;
 
 /// What the reader lets through.
 pub(crate) struct ReadPlan {
@@ -73,7 +75,7 @@ pub(crate) struct ReadPlan {
 pub(crate) struct Reader {
     source: Box<dyn Source>,
     /// The position that the source is to resume after.
-    after: Option<Position>,
+    after: AfterCommitted,
     /// The last block to let through.
     until: Option<BlockNo>,
     end: End,
@@ -95,8 +97,6 @@ pub(crate) struct Reader {
     merged_since: Option<SourceError>,
     /// What was skipped is compared.
     is_compared: bool,
-    /// The source resumed after its position: it repeats nothing that could be compared.
-    has_resumed: bool,
     /// Everything up to this block was handled before a replay.
     replayed_to: Option<BlockNo>,
     pages: PageWriter,
@@ -134,7 +134,7 @@ impl Reader {
         Self {
             files: FileLog::new(source.files(), stored, tip, has_hashes, (plan.late, plan.follow)),
             source,
-            after: plan.after,
+            after: AfterCommitted::new(plan.after),
             until: plan.until,
             end: plan.end,
             quiet: Quiet::new(plan.settle),
@@ -148,7 +148,6 @@ impl Reader {
             is_merged: false,
             merged_since: None,
             is_compared: false,
-            has_resumed: false,
             replayed_to: None,
             pages: PageWriter::new(
                 PageSink { pages, budget, stats: Arc::clone(&stats), recorder },
@@ -267,20 +266,6 @@ impl Reader {
         events.iter().try_for_each(|(event, file)| self.take(event, *file))
     }
 
-    /// Lets the source resume after what is committed, if the position is known and the source can. Otherwise it starts from
-    /// its beginning, and what is committed is skipped by comparison.
-    fn resume_source(&mut self) -> Result<(), SourceError> {
-        let Some(after) = self.after.take() else { return Ok(()) };
-        match self.source.resume(&after)? {
-            Resumed::After => {
-                self.has_resumed = true;
-                self.resume.start_after(&self.chain);
-            }
-            Resumed::FromStart => {}
-        }
-        Ok(())
-    }
-
     /// Has the source leave out files that have not changed since they were committed.
     fn leave_out_files(&mut self) {
         if !self.files.left_out().contains(&true) {
@@ -341,6 +326,7 @@ impl Reader {
                     let digest = self.tally.pass(event);
                     self.files.add(event, digest);
                     self.comparison.pass(event, digest);
+                    self.note_committed(event);
                     self.take_known();
                     let branch = self.resume.take_decided(event.block.into());
                     return branch.map_or(Ok(()), |branch| self.switch_to(branch));
@@ -385,7 +371,8 @@ impl Reader {
     /// Tells what was found out about the source.
     fn tell(&mut self, progress: Option<SourceProgress>, files: Vec<SourceFile>) -> Result<(), Stop> {
         self.flush()?;
-        self.pages.send(FromReader::Source { progress, files })
+        let position = self.after.take_new();
+        self.pages.send(FromReader::Source { progress, position, files })
     }
 
     /// Takes in that the source has abandoned blocks that it had given.
@@ -423,7 +410,7 @@ impl Reader {
         let has_seen = self.comparison.has_seen();
         let is_linked = self.resume.finish();
         self.chain.learn(is_linked);
-        if self.has_resumed {
+        if self.after.has_resumed() {
             return Ok(());
         }
         if let Some(event) = event.filter(|_| !has_seen) {
@@ -465,6 +452,9 @@ impl Reader {
         };
         if found.is_empty() {
             let learned = self.comparison.learned();
+            if is_all {
+                self.after.learn();
+            }
             return self.tell_ended(learned, self.comparison.gone(), is_all);
         }
         match self.order.rule() {
@@ -489,7 +479,7 @@ impl Reader {
         let gone = if left.is_some() { Gone::Counts } else { gone };
         let files = self.files.take_ended(gone);
         self.remainder = left.and_then(|left| self.files.remainder(left, self.comparison.blocks_before()));
-        if files.is_empty() && learned.is_none() {
+        if files.is_empty() && learned.is_none() && !self.after.is_new() {
             return Ok(());
         }
         self.tell(learned, files)
@@ -653,7 +643,7 @@ impl Reader {
 
     /// The source has ended before what is committed does.
     fn end_before_committed(&mut self, is_until: bool) -> Result<(), Stop> {
-        let Some(tip) = self.comparison.committed().block.filter(|_| !is_until && !self.has_resumed) else {
+        let Some(tip) = self.comparison.committed().block.filter(|_| !is_until && !self.after.has_resumed()) else {
             return Ok(());
         };
         if self.comparison.is_complete_without(&self.files) {
@@ -730,6 +720,7 @@ fn refusal_of(event: &SourceEvent, error: String) -> SourceError {
 mod tests {
     use crossbeam_channel::bounded;
 
+    use super::super::Resumed;
     use super::*;
     use crate::model::checkpoint::Checkpoint;
     use crate::undo::{BlockMark, UndoBase, UndoHead, record};
@@ -741,8 +732,10 @@ mod tests {
         Back(i64),
         /// Nothing is there for now.
         Pause,
+        /// An event without a position.
+        Blind(i64),
     }
-    use Given::{Back, Event, Pause};
+    use Given::{Back, Blind, Event, Pause};
 
     /// A source of these steps. A position is the number of steps before it.
     struct Script {
@@ -763,6 +756,10 @@ mod tests {
                         event.region.replace_range(.., "r");
                         event.json.replace_range(.., "{}");
                         event.set_position(&self.at.to_string())?;
+                        return Ok(Next::Event);
+                    }
+                    Blind(block) => {
+                        (event.block, event.hash, event.parent, event.position) = (block, None, None, None);
                         return Ok(Next::Event);
                     }
                     Back(to) => return Ok(Next::Rollback { to }),
@@ -794,6 +791,7 @@ mod tests {
             hash: Some(Arc::from(*hash)),
             sum: None,
             place: None,
+            position: None,
         };
         let blocks: Vec<BlockMark> = blocks.iter().map(mark).collect();
         let Some(last) = blocks.last().map(|last| last.block.get()) else { return (Window::default(), None) };
@@ -958,14 +956,55 @@ mod tests {
 
     #[test]
     fn a_page_has_the_last_position_of_each_of_its_blocks() {
-        let sent = messages(plan(&[], 10), script(&[A, B, B, Pause, B, C, C2]));
+        let steps = [A, B, B, Pause, B, C, C2, Pause, Blind(3), Blind(4), Event(4, "", ""), Blind(4)];
+        let sent = messages(plan(&[], 10), script(&steps));
+        let at = |position: &Option<Position>| position.as_ref().map_or("?", Position::as_str).to_owned();
         let positions = sent.iter().filter_map(|message| match message {
-            FromReader::Page(page) => {
-                Some(page.positions.iter().map(|(block, at)| format!("{block}@{at}")).collect::<Vec<_>>().join(" "))
-            }
+            FromReader::Page(page) => Some(
+                page.positions
+                    .iter()
+                    .map(|(block, after)| format!("{block}@{}", at(after)))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            ),
             _ => None,
         });
-        assert_eq!(positions.collect::<Vec<_>>(), ["1@1 2@3", "2@5 3@6", "3@7"]);
+        assert_eq!(positions.collect::<Vec<_>>(), ["1@1 2@3", "2@5 3@6", "3@7", "3@? 4@?"]);
+    }
+
+    #[test]
+    fn where_all_is_the_same_the_position_after_it_is_told_unless_it_is_stored() {
+        let committed = || CommittedSource { block: Some(BlockNo::new(3)), events: 3, ..CommittedSource::default() };
+        for (stored, steps, told) in [
+            (None, &[A, B, C, D][..], Some("3")),
+            (Some("9"), &[A, B, C], Some("3")),
+            (Some("3"), &[A, B, C, D], None),
+            // What is committed was left again meanwhile.
+            (None, &[A, B, C2, C, D], Some("4")),
+            (None, &[Blind(1), Blind(2), Blind(3), Blind(4)], None),
+        ] {
+            let after = stored.map(|stored| Position::new(stored).expect("a position"));
+            let plan = ReadPlan { after, committed: committed(), ..plan(BLOCKS, 10) };
+            let positions = messages(plan, script(steps)).into_iter().filter_map(|message| match message {
+                FromReader::Source { position, .. } => position,
+                _ => None,
+            });
+            assert_eq!(positions.map(|position| position.to_string()).next().as_deref(), told, "{stored:?}");
+        }
+    }
+
+    #[test]
+    fn more_of_the_last_block_behind_its_position_is_no_part_of_what_is_committed() {
+        let after = || Some(Position::new("3").expect("a position"));
+        for (late, said) in [
+            (Late::Error, "source: block 3 was committed with 1 of its events, and the source now has more of it"),
+            (Late::Skip, "4, end"),
+            (Late::Replay, "late = \"replay\" cannot handle it: the source cannot be read again"),
+        ] {
+            let plan = ReadPlan { late, after: after(), ..plan(BLOCKS, 10) };
+            let read = read(plan, Script { is_log: true, ..script(&[A, B, C, C, D]) });
+            assert!(read.contains(said), "{late:?}: {read}");
+        }
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub(super) struct Resume {
     /// The source has abandoned the blocks after this one; the inner none: all that it gave.
     went_back: Option<Option<BlockNo>>,
     reading: Reading,
+    /// The source has resumed after the last committed block: nothing of it is compared.
+    has_resumed: bool,
 }
 
 /// Events of a branch other than the committed one. A source that is read from its beginning again still contains the
@@ -133,6 +135,7 @@ impl Resume {
             place,
             went_back: None,
             reading: if done.is_some() { Reading::Before } else { Reading::Past },
+            has_resumed: false,
         }
     }
 
@@ -160,8 +163,13 @@ impl Resume {
             self.seen.clear();
             self.seen.push(tip.block, tip.hash.as_deref(), tip.parent.as_deref());
             self.events = self.done.events;
-            self.reading = Reading::At;
+            (self.reading, self.has_resumed) = (Reading::At, true);
         }
+    }
+
+    /// Events of the last committed block.
+    pub(super) fn done_events(&self) -> u64 {
+        self.done.events
     }
 
     /// Goes on behind files that are left out, which end with so many events of a block.
@@ -302,8 +310,8 @@ impl Resume {
     fn count(&mut self, event: &SourceEvent, is_first: bool, order: &Order) -> Result<bool, Stop> {
         self.events = if is_first { 1 } else { self.events + 1 };
         self.reading = Reading::At;
-        // What is to be handled again the comparison finds, together with what is late before it.
-        if self.events <= self.done.events || order.rule() == Late::Replay {
+        // What is to be handled again the comparison finds, together with what is late before it, if it compares.
+        if self.events <= self.done.events || order.rule() == Late::Replay && !self.has_resumed {
             return Ok(true);
         }
         let Done { block, events } = self.done;

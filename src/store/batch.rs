@@ -8,6 +8,7 @@
 pub use crate::batch::{
     Checkpoint, QuarantineStage, Quarantined, RegionChanges, RegionTouch, RowAt, SealedBatch, SnapshotDraft,
 };
+pub use crate::model::position::Position;
 pub use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile, SourceProgress};
 pub use crate::undo::{RegionUndo, UndoError, UndoRecord, Undone};
 

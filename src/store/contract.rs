@@ -12,6 +12,7 @@ use crate::batch::{Quarantined, RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::EntityNo;
 use crate::model::limits::{SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
+use crate::model::position::Position;
 use crate::model::query::Query;
 use crate::model::schema::{Schema, SchemaError, check_pipeline_name};
 use crate::model::setting::SettingError;
@@ -280,6 +281,16 @@ pub trait Store: Send {
         Ok(SourceProgress::default())
     }
 
+    /// The position of the source after the last block that is committed: that of the batch committed last
+    /// ([`SealedBatch::position`]). Defaults to not known: then the next run reads the source from its start and leaves out
+    /// what is committed. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn position(&mut self) -> Result<Option<Position>, StoreError> {
+        Ok(None)
+    }
+
     /// The files of the source that are read. Defaults to none: then each of them is read again by the next run. May
     /// block.
     ///
@@ -302,7 +313,7 @@ pub trait Store: Send {
     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError>;
 
     /// Writes one batch in one transaction: its rows, its undo record, its events that were put aside, its snapshots, and
-    /// its checkpoint, which is compared and set. A batch may be a rollback ([`SealedBatch::undone`]): then delete the undo records that it
+    /// its checkpoint, which is compared and set, with its position. A batch may be a rollback ([`SealedBatch::undone`]): then delete the undo records that it
     /// names first, take the events of later blocks out of the quarantine, and set the regions that it names back; they
     /// lack a snapshot afterwards. Blocks until the batch is durable.
     ///
@@ -572,6 +583,8 @@ pub struct RegionStatus {
 pub struct PipelineStatus {
     /// Its checkpoint.
     pub checkpoint: Checkpoint,
+    /// The position of the source after the checkpoint's block; none if it gave none.
+    pub position: Option<Position>,
     /// When the last batch was committed, RFC 3339; none before the first.
     pub committed_at: Option<String>,
     /// Whether its handlers make snapshots.

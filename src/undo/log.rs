@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::error::UndoError;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, EntityNo};
+use crate::model::position::Position;
 use crate::model::schema::{Column, Entity, Schema, parse_columns};
 use crate::model::source_progress::{BlockSum, SourceDigest, SourceProgress};
 use crate::model::value::ColumnType;
@@ -42,12 +43,18 @@ pub struct BlockMark {
     /// The place of its last event, where the source has places.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<i64>,
+    /// The position of the source after its last event, if it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
 }
 
 impl BlockMark {
-    /// Goes on by later events of the block.
-    pub fn append(&mut self, events: u64, sum: Option<BlockSum>) {
+    /// Goes on by later events of the block; `position` is that after the last of them, if it is known by now.
+    pub fn append(&mut self, events: u64, sum: Option<BlockSum>, position: Option<Option<Position>>) {
         self.events += events;
+        if let Some(position) = position {
+            self.position = position;
+        }
         if let Some(sum) = sum {
             self.sum = Some(self.sum.unwrap_or_default().plus(sum.digest));
             self.place = sum.place.or(self.place);
@@ -62,6 +69,7 @@ impl BlockMark {
         self.hash = self.hash.take().or_else(|| later.hash.clone());
         self.sum = self.sum.zip(later.sum).map(|(sum, later)| sum.plus(later));
         self.place = later.place.or(self.place);
+        self.position.clone_from(&later.position);
     }
 }
 
@@ -92,6 +100,9 @@ pub struct UndoBase {
     /// Its hash, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<Arc<str>>,
+    /// The position of the source after its last event, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
     /// What of the source is committed up to it.
     #[serde(default, skip_serializing_if = "SourceProgress::is_unknown")]
     pub source: SourceProgress,
@@ -101,7 +112,13 @@ impl UndoBase {
     /// The end of what a checkpoint covers.
     pub fn at(checkpoint: &Checkpoint, hash: Option<Arc<str>>, source: SourceProgress) -> Self {
         let Checkpoint { block, block_events, blocks, events, .. } = *checkpoint;
-        Self { block: block.map(BlockNo::new), block_events, blocks, events, hash, source }
+        Self { block: block.map(BlockNo::new), block_events, blocks, events, hash, position: None, source }
+    }
+
+    /// The same, with the position of the source after its last event.
+    #[must_use]
+    pub fn with_position(self, position: Option<Position>) -> Self {
+        Self { position, ..self }
     }
 
     /// Goes on by one block, or by a part of the last one that an earlier batch left.
@@ -118,6 +135,7 @@ impl UndoBase {
         if !is_part || mark.hash.is_some() {
             self.hash.clone_from(&mark.hash);
         }
+        self.position.clone_from(&mark.position);
         self.source.digest = plus(self.source.digest);
         self.source.block_digest = if is_part { plus(self.source.block_digest) } else { sum };
         self.source.place = mark.place.or(self.source.place.filter(|_| is_part));
@@ -336,7 +354,7 @@ mod tests {
         let stored = record(4, 3, Some(10), &head, Vec::new());
         assert_eq!(
             stored.head,
-            r#"{"base":{"block":-5,"block_events":1,"blocks":3,"events":7},"blocks":[{"block":10,"events":2,"hash":"h10"}],"touches":[{"block":10,"region":"r","events":2,"before":null}]}"#
+            r#"{"base":{"block":-5,"block_events":1,"blocks":3,"events":7},"blocks":[{"block":10,"events":2,"hash":"h10","position":"p10"}],"touches":[{"block":10,"region":"r","events":2,"before":null}]}"#
         );
         assert_eq!(Logged::read(&stored).expect("a head").head, head);
     }

@@ -12,6 +12,7 @@ use super::log::{
 use super::window::Window;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth, EntityNo};
+use crate::model::position::Position;
 use crate::model::schema::{Column, Entity, Schema};
 use crate::model::source_progress::SourceProgress;
 use crate::rows::changes::RegionChanges;
@@ -50,6 +51,8 @@ pub struct RollbackPlan {
     pub hash: Option<Arc<str>>,
     /// What of the source is committed up to the block.
     pub source: SourceProgress,
+    /// The position of the source after it, if it is known.
+    pub position: Option<Position>,
     /// For each entity of the schema, the rows as they were, ordered by region.
     pub changes: Vec<Vec<RegionChanges>>,
     /// What is left of the undo log, as the record of this batch.
@@ -195,6 +198,7 @@ impl Undo {
             after,
             hash: base.hash,
             source: base.source,
+            position: base.position,
             changes,
             record: record(number, before, after.block, &head, self.kept),
             undone: Undone { to: self.to.get(), records_from, regions },
@@ -256,6 +260,7 @@ mod tests {
         assert_eq!(restored(&schema, &back), [("a".into(), None), ("b".into(), one(1))]);
         assert_eq!(back.after, Checkpoint { batch: 6, block: Some(15), block_events: 2, blocks: 6, events: 13 });
         assert_eq!(back.hash.as_deref(), Some("h15"));
+        assert_eq!(back.position.as_ref().map(Position::as_str), Some("p15"));
         let undone = back.undone;
         assert_eq!((undone.records_from, undone.regions[0].events, undone.regions[0].block), (5, 2, Some(19)));
         // What is left of the record goes on from the one before.
@@ -270,6 +275,8 @@ mod tests {
         let back = planned(&schema, 9);
         assert_eq!(restored(&schema, &back), [("a".into(), one(100)), ("b".into(), one(1))]);
         assert_eq!((back.after.block, back.after.events), (Some(5), 7));
+        // Of that block an earlier version left none.
+        assert_eq!(back.position, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::log::{
 };
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::BlockNo;
+use crate::model::position::Position;
 use crate::model::schema::{Column, Entity};
 use crate::model::value::{ColumnType, Value};
 use crate::rows::codec::{Change, RowHead, Writer, encode_values};
@@ -30,6 +31,7 @@ pub(super) fn mark(block: i64) -> BlockMark {
         hash: Some(Arc::from(format!("h{block}"))),
         sum: None,
         place: None,
+        position: Some(Position::new(format!("p{block}")).expect("a position")),
     }
 }
 

@@ -54,7 +54,7 @@ impl Window {
     pub fn blocks(&self) -> Vec<BlockMark> {
         let mut blocks = Vec::new();
         if let Some(first) = self.logged.last() {
-            let UndoBase { block, block_events, hash, source, .. } = &first.head.base;
+            let UndoBase { block, block_events, hash, position, source, .. } = &first.head.base;
             let (sum, place) = (source.block_digest, source.place);
             blocks.extend(block.map(|block| BlockMark {
                 block,
@@ -62,6 +62,7 @@ impl Window {
                 hash: hash.clone(),
                 sum,
                 place,
+                position: position.clone(),
             }));
         }
         for mark in self.logged.iter().rev().flat_map(|logged| &logged.head.blocks) {

@@ -87,6 +87,7 @@ const TYPES: &[Case] = &[
         &["pipeline.toml:2:10:", "expected a table [source], got a string"],
     ),
     ("path", "\"events.ndjson\"", "1", &["pipeline.toml:3:8:", "source.path: expected a string, got an integer"]),
+    ("position", "path =", "position = \"\"\npath =", &["pipeline.toml:3:12:", "source.position: "]),
     ("seq", "path =", "seq = true\npath =", &["pipeline.toml:3:7:", "source.seq: expected a string, got a boolean"]),
     (
         "ids",

@@ -19,6 +19,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
+use crate::model::position::Position;
 use crate::publish::{PublishThread, UnpublishedRegion};
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
 use crate::run::engines::{EnginePlan, EnginePool};
@@ -42,6 +43,8 @@ use crate::undo::{UndoBase, Window};
 /// What the store says before the first event.
 struct Stored {
     checkpoint: Checkpoint,
+    /// The position of the source after it.
+    position: Option<Position>,
     window: Window,
     source: CommittedSource,
     regions: StartRegions,
@@ -51,6 +54,21 @@ struct Stored {
     is_empty: Arc<[bool]>,
     /// Events that are in quarantine.
     quarantined: u64,
+}
+
+impl Stored {
+    /// What the reader has to know of it.
+    fn reading(&mut self) -> StartReading {
+        let (checkpoint, window) = (self.checkpoint, std::mem::take(&mut self.window));
+        StartReading {
+            checkpoint,
+            position: self.position.take(),
+            window,
+            committed: std::mem::take(&mut self.source),
+            // If nothing else is committed, there is no event that has a block.
+            has_only_refused: checkpoint.blocks == 1 && checkpoint.events == self.quarantined,
+        }
+    }
 }
 
 impl Pipeline {
@@ -63,7 +81,7 @@ impl Pipeline {
         self.try_handlers()?;
         let target = self.take_target()?;
         let mut store = self.take_store()?;
-        let stored = self.read_store(store.as_mut())?;
+        let mut stored = self.read_store(store.as_mut())?;
         let checkpoint = stored.checkpoint;
         let shared = SharedParts::new(self.batch.memory_bytes, checkpoint.batch);
         let engines = EnginePool::new(self.engine_plan(Arc::clone(&stored.is_empty), store.readers(), &shared.loads))?;
@@ -75,7 +93,8 @@ impl Pipeline {
         };
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
-        let reading = StartReading::new(rollback, checkpoint, stored.window, stored.source, stored.quarantined);
+        // A rollback reads nothing that could be compared.
+        let reading = if rollback.is_none() { stored.reading() } else { StartReading::default() };
         let pages = self.start_reader(source, reading, &stored.regions, &shared)?;
         // A rollback is finished all the same.
         let stop = rollback.is_none().then(|| self.stop.flag());
@@ -156,7 +175,7 @@ impl Pipeline {
 
     /// Reads what the store says before the first event.
     fn read_store(&self, store: &mut dyn Store) -> Result<Stored, PipelineError> {
-        let (checkpoint, progress) = (store.checkpoint()?, store.source_progress()?);
+        let (checkpoint, progress, position) = (store.checkpoint()?, store.source_progress()?, store.position()?);
         let window = Window::new(checkpoint, self.rollback_depth.into(), &store.undo_log(u64::MAX)?)
             .map_err(StoreError::from)?;
         let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
@@ -170,11 +189,11 @@ impl Pipeline {
             .collect();
         let hash =
             window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
-        let log =
-            BlockLog::new(Depth::new(self.rollback_depth), UndoBase::at(&checkpoint, hash, progress), last_blocks);
+        let base = UndoBase::at(&checkpoint, hash, progress).with_position(position.clone());
+        let log = BlockLog::new(Depth::new(self.rollback_depth), base, last_blocks);
         let source = CommittedSource::new(&checkpoint, progress, &window, store.source_files()?);
         let (is_empty, quarantined) = (store.empty_entities()?.into(), store.quarantined()?);
-        Ok(Stored { checkpoint, window, source, regions, set_back, log, is_empty, quarantined })
+        Ok(Stored { checkpoint, position, window, source, regions, set_back, log, is_empty, quarantined })
     }
 
     /// What engines over those rows are made with.
@@ -209,7 +228,7 @@ impl Pipeline {
     pub(super) fn start_reader(
         &self,
         source: Box<dyn Source>,
-        StartReading { checkpoint, window, committed, has_only_refused }: StartReading,
+        StartReading { checkpoint, position, window, committed, has_only_refused }: StartReading,
         regions: &StartRegions,
         shared: &SharedParts,
     ) -> Result<Receiver<FromReader>, PipelineError> {
@@ -222,7 +241,7 @@ impl Pipeline {
             done: checkpoint.block.map(|block| (block.into(), checkpoint.block_events)),
             committed,
             window,
-            after: None,
+            after: position,
             depth: self.rollback_depth.into(),
             until: self.until.map(BlockNo::new),
             known_regions: regions.names.clone(),
@@ -275,29 +294,13 @@ impl Pipeline {
 #[derive(Default)]
 pub(super) struct StartReading {
     pub(super) checkpoint: Checkpoint,
+    /// The position of the source after it.
+    pub(super) position: Option<Position>,
     pub(super) window: Window,
     /// What of the source is committed.
     pub(super) committed: CommittedSource,
     /// Whether every event that is committed was put aside.
     pub(super) has_only_refused: bool,
-}
-
-impl StartReading {
-    fn new(
-        rollback: Option<i64>,
-        checkpoint: Checkpoint,
-        window: Window,
-        committed: CommittedSource,
-        quarantined: u64,
-    ) -> Self {
-        if rollback.is_some() {
-            // It reads nothing that could be compared.
-            return Self::default();
-        }
-        // If nothing else is committed, there is no event that has a block.
-        let has_only_refused = checkpoint.blocks == 1 && checkpoint.events == quarantined;
-        Self { checkpoint, window, committed, has_only_refused }
-    }
 }
 
 /// Regions that have their numbers before the first event.

@@ -68,6 +68,7 @@ impl EventReader {
         };
         event.json.clear();
         event.json.push_str(json);
+        self.set_position(head.position.as_deref(), event);
         fill(event, &head);
         Ok(())
     }
@@ -82,9 +83,19 @@ impl EventReader {
         };
         let only_block =
             std::str::from_utf8(text).ok().filter(|_| is_whole).and_then(|json| self.head.only_block(json));
+        self.set_position(part.position.as_deref(), event);
         refuse(event, zeros.unwrap_or(error), part);
         note_only_block(event, only_block.is_some());
         put_bounded(event, text);
+    }
+
+    /// Sets the position after the event, if events say it; else it is the caller's to set.
+    fn set_position(&self, position: Option<&str>, event: &mut SourceEvent) {
+        if self.head.has_positions() {
+            // It is one: it was checked when it was read.
+            let is_set = position.is_some_and(|position| event.set_position(position).is_ok());
+            event.position.take_if(|_| !is_set);
+        }
     }
 
     /// Reads an event from names and texts: its JSON is the object of the texts, in their order. The caller sets origin
@@ -116,9 +127,14 @@ impl EventReader {
             false => self.head.of_texts(&found),
         };
         match head {
-            Ok(head) => fill(event, &head),
+            Ok(head) => {
+                self.set_position(head.position.as_deref(), event);
+                fill(event, &head);
+            }
             Err(error) => {
-                refuse(event, error, self.head.part_of_texts(&found));
+                let part = self.head.part_of_texts(&found);
+                self.set_position(part.position.as_deref(), event);
+                refuse(event, error, part);
                 let has_block = event.refused.as_ref().is_some_and(|refused| refused.has_block);
                 note_only_block(event, given == 1 && has_block);
                 let text = std::mem::take(&mut event.json);

@@ -59,7 +59,7 @@ impl Reader {
         // Of a block that was gone on within, what was handed on cannot be taken back apart.
         let is_beyond = |tip: BlockNo| self.chain.tip().is_some_and(|last| last.block > tip);
         let is_comparing = !self.is_compared
-            && !self.has_resumed
+            && !self.after.has_resumed()
             && committed.is_some_and(|tip| !self.resume.is_past() || is_beyond(tip));
         if is_comparing && was_merged {
             // All is in its order, and one event is late all the same.

@@ -52,6 +52,7 @@ use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, 
 use super::{SnapshotReader, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
+use crate::model::position::Position;
 use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
 use database::{Database, advice, error_of, warn_exposed};
@@ -348,6 +349,10 @@ impl Store for PostgresStore {
 
     fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
         self.ask("reading what of the source is committed", |link, plan| source::progress(link, &plan.pipeline))
+    }
+
+    fn position(&mut self) -> Result<Option<Position>, StoreError> {
+        self.ask("reading the position", |link, plan| source::position(link, &plan.pipeline))
     }
 
     fn source_files(&mut self) -> Result<Vec<SourceFile>, StoreError> {

@@ -11,7 +11,7 @@ use postgres::types::Type;
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
 use super::session::{Link, Purpose, Session, Stop};
-use super::{PostgresAddress, StoreError, advice, quarantine, tables};
+use super::{PostgresAddress, StoreError, advice, quarantine, source, tables};
 use crate::batch::Quarantined;
 use crate::model::timestamp::Timestamp;
 use crate::store::sql::unsigned;
@@ -203,6 +203,7 @@ impl SnapshotReader for PostgresSnapshots {
 
 fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fault> {
     let Some(checkpoint) = tables::checkpoint(link, pipeline)? else { return Ok(None) };
+    let position = source::position(link, pipeline)?;
     let name = (&pipeline as _, Type::TEXT);
     let sql = "SELECT committed_at, has_snapshots FROM forebay.pipelines WHERE pipeline = $1";
     let rows = link.query(sql, std::slice::from_ref(&name))?;
@@ -227,5 +228,5 @@ fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fau
     }
     let committed_at = committed_at.map(|Moment(time)| time.to_millis_text());
     let (signature, quarantined) = (tables::signature(link, pipeline)?, quarantine::count(link, pipeline)?);
-    Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, signature, quarantined }))
+    Ok(Some(PipelineStatus { checkpoint, position, committed_at, has_snapshots, regions, signature, quarantined }))
 }

@@ -4,12 +4,14 @@ use postgres::types::Type;
 
 use super::fault::Fault;
 use super::session::Link;
+use crate::model::position::Position;
 use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile, SourceProgress};
 use crate::store::sql::{signed, unsigned};
 
 pub(super) const TABLE: &str = r#"
 ALTER TABLE forebay.pipelines ADD COLUMN IF NOT EXISTS source_digest text, ADD COLUMN IF NOT EXISTS block_digest text,
-    ADD COLUMN IF NOT EXISTS place bigint, ADD COLUMN IF NOT EXISTS first_block bigint;
+    ADD COLUMN IF NOT EXISTS place bigint, ADD COLUMN IF NOT EXISTS first_block bigint,
+    ADD COLUMN IF NOT EXISTS position text;
 CREATE TABLE IF NOT EXISTS forebay.source_files (
     pipeline text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, bytes bigint NOT NULL, modified bigint NOT NULL,
     inode bigint NOT NULL, is_whole boolean NOT NULL, first_block bigint, last_block bigint, last_events bigint NOT NULL,
@@ -53,6 +55,15 @@ pub(super) fn progress(link: &mut Link, pipeline: &str) -> Result<SourceProgress
         return Ok(SourceProgress::START);
     }
     Ok(SourceProgress::new(digest(row.try_get(1)?), digest(row.try_get(2)?), row.try_get(3)?, row.try_get(4)?))
+}
+
+/// The position of the source after the last committed block. A database of an earlier version has none.
+pub(super) fn position(link: &mut Link, pipeline: &str) -> Result<Option<Position>, Fault> {
+    let sql = "SELECT to_jsonb(p) ->> 'position' FROM forebay.pipelines p WHERE p.pipeline = $1";
+    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let found: Option<String> = rows.first().map_or(Ok(None), |row| row.try_get(0))?;
+    // What is no position is not known.
+    Ok(found.and_then(|text| Position::new(text).ok()))
 }
 
 /// The files that are read.

@@ -22,7 +22,7 @@ use crate::store::sql::{differences_of, new_signature, quoted, signed, unsigned}
 use crate::undo::UndoRecord;
 
 /// The version of our own tables. A database with a later one was written by a later forebay.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// The number of the lock under which tables are made.
 const MAKING: i64 = 0x666f_7265_6261_7900;
@@ -148,7 +148,7 @@ fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
     let sql = "WITH signed AS (INSERT INTO forebay.signatures VALUES ($1, $4) ON CONFLICT DO NOTHING)
                INSERT INTO forebay.pipelines (pipeline, format, batch, block, block_events, blocks, events, has_snapshots)
                VALUES ($1, $2, 0, NULL, 0, 0, 0, $3)
-               ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots";
+               ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots, format = excluded.format";
     let params = [
         (&plan.pipeline as _, Type::TEXT),
         (&FORMAT as _, Type::INT8),
@@ -191,7 +191,8 @@ impl Survey {
     fn take(link: &mut Link, plan: &StorePlan) -> Result<Self, Fault> {
         let pipeline = (&plan.pipeline as _, Type::TEXT);
         let sql = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL AND to_regclass('forebay.history') IS NOT NULL,
-                     to_regclass('forebay.source_files') IS NOT NULL AND to_regclass('forebay.quarantine') IS NOT NULL,
+                     to_regclass('forebay.source_files') IS NOT NULL AND to_regclass('forebay.quarantine') IS NOT NULL
+                       AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('forebay.pipelines') AND attname = 'position'),
                      EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
                      ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
                      ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)

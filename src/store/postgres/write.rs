@@ -314,10 +314,13 @@ impl Statement {
         let block_digest = self.param(source.block_digest.map(|digest| digest.to_string()), Type::TEXT);
         let place = self.param(source.place, Type::INT8);
         let first_block = self.param(source.first_block, Type::INT8);
+        let position = batch.position.as_ref().map(|position| position.as_str().to_owned());
+        let position = self.param(position, Type::TEXT);
         self.add(&format!(
             "moved AS (UPDATE forebay.pipelines SET batch = {number}, block = {block}, block_events = {block_events},
                blocks = {blocks}, events = {events}, committed_at = {now}, source_digest = {digest},
-               block_digest = {block_digest}, place = {place}, first_block = {first_block}
+               block_digest = {block_digest}, place = {place}, first_block = {first_block},
+               position = {position}
              WHERE pipeline = {pipeline} AND batch = {before} AND block IS NOT DISTINCT FROM {before_block}
                AND pg_backend_pid() = {backend} RETURNING 1)"
         ));

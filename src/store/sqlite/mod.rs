@@ -41,6 +41,7 @@ use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::cause::Reason;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::limits::STORE_OUTAGE_MAX;
+use crate::model::position::Position;
 use crate::model::schema::Schema;
 use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
@@ -234,6 +235,10 @@ impl Store for SqliteStore {
     fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
         let doing = self.name.sql("reading what of the source is committed");
         source::progress(&self.connection, &self.plan.pipeline).map_err(doing)
+    }
+
+    fn position(&mut self) -> Result<Option<Position>, StoreError> {
+        self.ask("reading the position", |open, plan| source::position(open, &plan.pipeline))
     }
 
     fn source_files(&mut self) -> Result<Vec<SourceFile>, StoreError> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::read_only::{self, Still};
-use super::{BUSY_TIMEOUT, StoreError, StoreName, quarantine, tables};
+use super::{BUSY_TIMEOUT, StoreError, StoreName, quarantine, source, tables};
 use crate::batch::Quarantined;
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
@@ -147,6 +147,7 @@ impl SqliteSnapshots {
     fn read_status(&self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError> {
         let doing = self.name.sql("reading the status");
         let Some(checkpoint) = tables::checkpoint(&self.connection, pipeline).map_err(&doing)? else { return Ok(None) };
+        let position = source::position(&self.connection, pipeline).map_err(&doing)?;
         let sql = "SELECT committed_at, has_snapshots FROM forebay_pipelines WHERE pipeline = ?1";
         let (committed_at, has_snapshots) =
             self.connection.query_row(sql, [pipeline], |row| Ok((row.get(0)?, row.get(1)?))).map_err(&doing)?;
@@ -172,7 +173,7 @@ impl SqliteSnapshots {
         let regions = regions.map_err(&doing)?;
         let signature = tables::signature(&self.connection, pipeline).map_err(&doing)?;
         let quarantined = quarantine::count(&self.connection, pipeline).map_err(doing)?;
-        Ok(Some(PipelineStatus { checkpoint, committed_at, has_snapshots, regions, signature, quarantined }))
+        Ok(Some(PipelineStatus { checkpoint, position, committed_at, has_snapshots, regions, signature, quarantined }))
     }
 
     fn read_quarantine(&self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {

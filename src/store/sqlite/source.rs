@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
 use crate::batch::SealedBatch;
+use crate::model::position::Position;
 use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile, SourceProgress};
 use crate::store::sql::{signed, unsigned};
 
@@ -17,18 +18,38 @@ CREATE TABLE IF NOT EXISTS forebay_source_files (
 ";
 
 /// Columns that the table of pipelines did not have at first.
-const COLUMNS: [(&str, &str); 4] =
-    [("source_digest", "TEXT"), ("block_digest", "TEXT"), ("place", "INTEGER"), ("first_block", "INTEGER")];
+const COLUMNS: [(&str, &str); 5] = [
+    ("source_digest", "TEXT"),
+    ("block_digest", "TEXT"),
+    ("place", "INTEGER"),
+    ("first_block", "INTEGER"),
+    ("position", "TEXT"),
+];
 
 /// Adds the columns that a file of an earlier version lacks.
 pub(super) fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     for (name, kind) in COLUMNS {
-        let sql = "SELECT 1 FROM pragma_table_info('forebay_pipelines') WHERE name = ?1";
-        if transaction.query_row(sql, [name], |_| Ok(())).optional()?.is_none() {
+        if !has_column(transaction, name)? {
             transaction.execute_batch(&format!("ALTER TABLE forebay_pipelines ADD COLUMN {name} {kind}"))?;
         }
     }
     Ok(())
+}
+
+fn has_column(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM pragma_table_info('forebay_pipelines') WHERE name = ?1";
+    connection.query_row(sql, [name], |_| Ok(())).optional().map(|row| row.is_some())
+}
+
+/// The position of the source after the last committed block. A file of an earlier version has none.
+pub(super) fn position(connection: &Connection, pipeline: &str) -> rusqlite::Result<Option<Position>> {
+    if !has_column(connection, "position")? {
+        return Ok(None);
+    }
+    let sql = "SELECT position FROM forebay_pipelines WHERE pipeline = ?1";
+    let found: Option<Option<String>> = connection.query_row(sql, [pipeline], |row| row.get(0)).optional()?;
+    // What is no position is not known.
+    Ok(found.flatten().and_then(|text| Position::new(text).ok()))
 }
 
 fn digest(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<SourceDigest>> {

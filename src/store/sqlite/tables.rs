@@ -12,7 +12,7 @@ use crate::model::value::ColumnType;
 use crate::store::sql::{differences_of, new_signature, quoted, unsigned};
 
 /// The version of our own tables. A file with a later one was written by a later forebay.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 const OWN_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS forebay_pipelines (
@@ -60,8 +60,8 @@ pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &Stor
         .execute(
             "INSERT INTO forebay_pipelines (pipeline, format, batch, block, block_events, blocks, events, has_snapshots)
              VALUES (?1, ?2, 0, NULL, 0, 0, 0, ?3)
-             ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots
-             WHERE has_snapshots <> excluded.has_snapshots",
+             ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots, format = excluded.format
+             WHERE has_snapshots <> excluded.has_snapshots OR format <> excluded.format",
             (&plan.pipeline, FORMAT, plan.has_snapshots),
         )
         .map_err(&sql)?;

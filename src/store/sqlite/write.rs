@@ -10,6 +10,7 @@ use super::{StoreError, StoreName, StorePlan, quarantine, source, undo_log};
 use crate::batch::{RegionTouch, SealedBatch, SnapshotDraft};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::limits::SNAPSHOT_PRUNE_ROWS_MAX;
+use crate::model::position::Position;
 use crate::model::schema::{Entity, Schema};
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
@@ -93,7 +94,7 @@ fn move_checkpoint(
     let source = batch.source;
     let sql = "UPDATE forebay_pipelines
                SET batch = ?2, block = ?3, block_events = ?4, blocks = ?5, events = ?6, committed_at = ?7,
-                 source_digest = ?10, block_digest = ?11, place = ?12, first_block = ?13
+                 source_digest = ?10, block_digest = ?11, place = ?12, first_block = ?13, position = ?14
                WHERE pipeline = ?1 AND batch = ?8 AND block IS ?9";
     let moved = transaction
         .prepare_cached(sql)
@@ -112,6 +113,7 @@ fn move_checkpoint(
                 source.block_digest.map(|digest| digest.to_string()),
                 source.place,
                 source.first_block,
+                batch.position.as_ref().map(Position::as_str),
             ))
         })
         .map_err(name.sql("moving the checkpoint"))?;

@@ -1,12 +1,14 @@
 //! Histories of a source that delivers late, twice, and in part.
 //!
+//! The source may have positions; then it goes on after the one that is stored.
+//!
 //! What counts is decided by the rule alone: with `late = "skip"` what comes in its place, with `late = "replay"` all
 //! events in the order of their blocks and places, each once. However the source is cut into runs, and whatever fails
 //! between them, the store must hold that, and no other.
 
 use std::collections::BTreeSet;
 
-use forebay::source::{Late, Next, Source, SourceError, SourceEvent};
+use forebay::source::{Late, Next, Position, Resumed, Source, SourceError, SourceEvent};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
@@ -44,11 +46,14 @@ enum Step {
     Run(u8),
     /// The same, of which a commit fails; before it is durable, or after.
     Fail(u8, bool),
+    /// The same, of which the source loses its connection after so many deliveries.
+    Lose(u8),
 }
 
 #[derive(Debug, Clone)]
 struct LatePlan {
     has_places: bool,
+    has_positions: bool,
     replays: bool,
     depth: u64,
     batch_events: u64,
@@ -64,13 +69,16 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..6u8).prop_map(Step::Again),
         3 => (0..3u8).prop_map(Step::Run),
         1 => (1..4u8, any::<bool>()).prop_map(|(at, is_after)| Step::Fail(at, is_after)),
+        1 => (1..8u8).prop_map(Step::Lose),
     ]
 }
 
 fn late_plan() -> impl Strategy<Value = LatePlan> {
-    (any::<bool>(), any::<bool>(), 0..2u64, 1..6u64, any::<bool>(), prop::collection::vec(step(), 3..14)).prop_map(
-        |(has_places, replays, depth, batch_events, evicts, steps)| LatePlan {
+    let source = (any::<bool>(), any::<bool>());
+    (source, any::<bool>(), 0..2u64, 1..6u64, any::<bool>(), prop::collection::vec(step(), 3..14)).prop_map(
+        |((has_places, has_positions), replays, depth, batch_events, evicts, steps)| LatePlan {
             has_places,
+            has_positions,
             replays,
             // A replay goes back as far as it must.
             depth: if replays { 1_000 } else { depth * 4 },
@@ -86,10 +94,16 @@ struct Deliveries {
     all: Vec<Delivery>,
     next: usize,
     has_places: bool,
+    has_positions: bool,
+    /// How many deliveries it gives before its connection is lost.
+    loses_after: Option<u8>,
 }
 
 impl Source for Deliveries {
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        if let Some(left) = &mut self.loses_after {
+            *left = left.checked_sub(1).ok_or_else(|| SourceError::Other("the connection is lost".into()))?;
+        }
         let Some(delivery) = self.all.get(self.next) else { return Ok(Next::End) };
         self.next += 1;
         event.block = delivery.block;
@@ -97,7 +111,17 @@ impl Source for Deliveries {
         event.region.clone_from(&delivery.region);
         event.json.clone_from(&delivery.json);
         event.line = self.next as u64;
+        if self.has_positions {
+            event.set_position(&format!("delivery {}", self.next))?;
+        }
         Ok(Next::Event)
+    }
+
+    fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
+        assert!(self.has_positions, "it gave none: {after}");
+        let next = after.as_str().strip_prefix("delivery ").and_then(|next| next.parse().ok());
+        self.next = next.expect("a position of this source");
+        Ok(Resumed::After)
     }
 
     fn rewind(&mut self) -> Result<bool, SourceError> {
@@ -170,6 +194,8 @@ fn live(plan: &LatePlan, place: &Place) -> Result<(), TestCaseError> {
         evicts: plan.evicts,
         every_batch: false,
         names_parents: false,
+        has_positions: plan.has_positions,
+        says_back: false,
         steps: Vec::new(),
     };
     let mut deliver = |deliveries: &mut Vec<Delivery>, block: i64, region: u8, op: &Op| {
@@ -180,9 +206,10 @@ fn live(plan: &LatePlan, place: &Place) -> Result<(), TestCaseError> {
         *place += 2;
         deliveries.push(Delivery { block, place: *place, region: format!("r{region}"), json: json.to_string() });
     };
-    let run = |deliveries: &[Delivery], fails: Option<(u8, bool)>| {
+    let run = |deliveries: &[Delivery], fails: Option<(u8, bool)>, loses_after: Option<u8>| {
         let late = if plan.replays { Late::Replay } else { Late::Skip };
-        let source = Deliveries { all: deliveries.to_vec(), next: 0, has_places: plan.has_places };
+        let LatePlan { has_places, has_positions, .. } = *plan;
+        let source = Deliveries { all: deliveries.to_vec(), next: 0, has_places, has_positions, loses_after };
         place.pipeline(&settings, fails).late(late).source(source).run()
     };
     let check = |deliveries: &[Delivery], when: &str| {
@@ -216,17 +243,19 @@ fn live(plan: &LatePlan, place: &Place) -> Result<(), TestCaseError> {
                     deliveries.push(again.clone());
                 }
             }
-            Step::Run(_) | Step::Fail(..) => {
+            Step::Run(_) | Step::Fail(..) | Step::Lose(_) => {
                 let short = if let Step::Run(short) = step { usize::from(*short) } else { 0 };
                 let end = deliveries.len().saturating_sub(short).max(ran_to);
                 if !may_end_at(plan, &deliveries, end) || !may_end_at(plan, &deliveries, ran_to) {
                     continue;
                 }
-                if let Step::Fail(at, is_after) = step {
-                    // What it leaves does not matter here: the next run goes on from it.
-                    let _ = run(&deliveries[..end], Some((*at, *is_after)));
+                // What it leaves does not matter here: the next run goes on from it.
+                match step {
+                    Step::Fail(at, is_after) => drop(run(&deliveries[..end], Some((*at, *is_after)), None)),
+                    Step::Lose(after) => drop(run(&deliveries[..end], None, Some(*after))),
+                    _ => {}
                 }
-                let ended = run(&deliveries[..end], None);
+                let ended = run(&deliveries[..end], None, None);
                 prop_assert!(ended.is_ok(), "a run failed: {}", ended.err().map(|e| e.to_string()).unwrap_or_default());
                 check(&deliveries[..end], "after a run")?;
                 ran_to = end;

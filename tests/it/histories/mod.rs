@@ -1,7 +1,8 @@
 //! Whole histories against a model that keeps the state as of every block.
 //!
 //! A history is a stream of blocks over several regions, with forks, run in pieces: with restarts over a source that is
-//! read from its beginning again or goes on, commits that fail before or after they are durable, rollbacks that are asked
+//! read from its beginning again or goes on (where it was told to, or after the position that is stored), connections of
+//! the source that are lost, commits that fail before or after they are durable, rollbacks that are asked
 //! for, memory so short that all that is committed is let go, events that fail and are put aside. Handlers write down what they read, so that a wrong read is
 //! a wrong state. After each run the store must hold what the model says: rows, regions, counts, snapshots.
 //!
@@ -31,8 +32,8 @@ use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, Tes
 
 use self::items::Op;
 use self::lua::{PIPELINE, SCRIPT};
-use self::model::{Block, Model};
-use self::place::{Delivered, Place, check, check_some};
+use self::model::Model;
+use self::place::{Delivered, Place, check, check_position, check_some};
 use self::plan::{Plan, Step, plan};
 use crate::support::folder_in_memory;
 use crate::support::postgres_server::Server;
@@ -49,9 +50,13 @@ fn live(plan: &Plan, place: &Place) -> Result<(), TestCaseError> {
     // The first block has a number before which nothing is.
     let mut delivered_before = 0;
     let run = |model: &Model, from: usize, fails: Option<(u8, bool)>| {
-        let blocks: Vec<Block> = model.delivered[from..].to_vec();
-        let source = Delivered { blocks: blocks.into_iter(), current: None, names_parents: plan.names_parents };
-        place.pipeline(plan, fails).source(source).run()
+        // A source with positions goes on by itself.
+        let from = if plan.has_positions { 0 } else { from };
+        place.pipeline(plan, fails).source(Delivered::new(&model.delivered[from..], plan)).run()
+    };
+    let check = |model: &Model, tip: &Model, when: &str| {
+        check(place, tip, when)?;
+        check_position(place, plan, &model.delivered, tip.chain.last())
     };
     for step in plan.steps.iter().chain([&Step::Restart(true)]) {
         match step {
@@ -79,7 +84,7 @@ fn live(plan: &Plan, place: &Place) -> Result<(), TestCaseError> {
                 let from = if *is_anew { 0 } else { delivered_before };
                 let ended = run(&model, from, None);
                 prop_assert!(ended.is_ok(), "a run failed: {}", ended.err().map(|e| e.to_string()).unwrap_or_default());
-                check(place, &model, "after a run")?;
+                check(&model, &model, "after a run")?;
                 delivered_before = model.delivered.len();
             }
             Step::Fail(at, is_after) => {
@@ -89,7 +94,18 @@ fn live(plan: &Plan, place: &Place) -> Result<(), TestCaseError> {
                     let text = ended.err().map(|error| error.to_string());
                     prop_assert!(text.is_none(), "the run after a failed one: {:?}", text);
                 }
-                check(place, &model, "after a failed commit")?;
+                check(&model, &model, "after a failed commit")?;
+                delivered_before = model.delivered.len();
+            }
+            Step::Lose(entries) => {
+                let source = Delivered::new(&model.delivered, plan).that_loses_after(usize::from(*entries));
+                if place.pipeline(plan, None).source(source).run().is_err() {
+                    check_some(place, &model)?;
+                }
+                let ended = run(&model, 0, None);
+                let text = ended.err().map(|error| error.to_string());
+                prop_assert!(text.is_none(), "the run after a lost connection: {:?}", text);
+                check(&model, &model, "after a lost connection")?;
                 delivered_before = model.delivered.len();
             }
             Step::Rollback(blocks) => {
@@ -106,12 +122,12 @@ fn live(plan: &Plan, place: &Place) -> Result<(), TestCaseError> {
                 prop_assert_eq!(report.rollbacks.len(), usize::from(to < tip));
                 let mut then = Model { depth: plan.depth, ..Model::default() };
                 then.chain.extend(model.chain.iter().filter(|block| block.number <= to).cloned());
-                check(place, &then, "after a rollback")?;
+                check(&model, &then, "after a rollback")?;
                 // A second one changes nothing.
                 let again = place.pipeline(plan, None).rollback(to);
                 prop_assert!(again.is_ok_and(|again| again.rollbacks.is_empty()));
                 run(&model, 0, None).map_err(|error| TestCaseError::fail(error.to_string()))?;
-                check(place, &model, "after going on from a rollback")?;
+                check(&model, &model, "after going on from a rollback")?;
                 delivered_before = model.delivered.len();
             }
         }

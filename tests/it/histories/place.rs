@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forebay::config::{BatchConfig, ErrorsConfig, SnapshotsConfig};
 use forebay::snapshot::Every;
-use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::source::{Next, Position, Resumed, Source, SourceError, SourceEvent};
 use forebay::store::batch::UndoRecord;
 use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch, SourceFile, SourceProgress};
 use forebay::store::{self, Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan, StoreUrl};
@@ -22,32 +22,87 @@ use super::plan::Plan;
 use crate::support::postgres_server::{self, Server};
 use crate::support::project;
 
+/// What a source has next.
+enum Entry {
+    Event(Block, usize),
+    /// It says itself that it goes back.
+    Back(i64),
+}
+
 /// A source over delivered blocks.
 pub struct Delivered {
-    pub blocks: std::vec::IntoIter<Block>,
-    pub current: Option<(Block, usize)>,
-    pub names_parents: bool,
+    entries: Vec<Entry>,
+    next: usize,
+    names_parents: bool,
+    has_positions: bool,
+    /// How many entries it gives before its connection is lost.
+    loses_after: Option<usize>,
+}
+
+impl Delivered {
+    pub fn new(blocks: &[Block], plan: &Plan) -> Self {
+        let mut entries = Vec::new();
+        let mut last: Option<&Block> = None;
+        for block in blocks {
+            let is_next = last.is_none_or(|last| block.parent.as_ref() == Some(&last.hash));
+            let parent = blocks.iter().find(|parent| Some(&parent.hash) == block.parent.as_ref());
+            if let Some(parent) = parent.filter(|_| !is_next && plan.says_back) {
+                entries.push(Entry::Back(parent.number));
+            }
+            entries.extend((0..block.events.len()).map(|at| Entry::Event(block.clone(), at)));
+            last = Some(block);
+        }
+        let (names_parents, has_positions) = (plan.names_parents, plan.has_positions);
+        Self { entries, next: 0, names_parents, has_positions, loses_after: None }
+    }
+
+    /// A source that names parents, and has no positions.
+    pub fn named(blocks: &[Block]) -> Self {
+        let event = |block: &Block, at: usize| Entry::Event(block.clone(), at);
+        let entries = blocks.iter().flat_map(|block| (0..block.events.len()).map(move |at| event(block, at)));
+        Self { entries: entries.collect(), next: 0, names_parents: true, has_positions: false, loses_after: None }
+    }
+
+    pub fn that_loses_after(self, entries: usize) -> Self {
+        Self { loses_after: Some(entries), ..self }
+    }
+
+    /// The hash of the block that ends at a position.
+    pub fn ends_at(&self, position: &str) -> Option<&str> {
+        match self.entries.get(position.parse::<usize>().ok()?.checked_sub(1)?)? {
+            Entry::Event(block, at) if at + 1 == block.events.len() => Some(&block.hash),
+            _ => None,
+        }
+    }
 }
 
 impl Source for Delivered {
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
-        loop {
-            if let Some((block, at)) = &mut self.current
-                && let Some((region, json)) = block.events.get(*at)
-            {
-                event.block = block.number;
-                event.region.clone_from(region);
-                event.json.clone_from(json);
-                event.hash = Some(block.hash.clone());
-                event.parent = block.parent.clone().filter(|_| self.names_parents);
-                *at += 1;
-                return Ok(Next::Event);
-            }
-            match self.blocks.next() {
-                Some(block) => self.current = Some((block, 0)),
-                None => return Ok(Next::End),
-            }
+        if let Some(left) = &mut self.loses_after {
+            *left = left.checked_sub(1).ok_or_else(|| SourceError::Other("the connection is lost".into()))?;
         }
+        let Some(entry) = self.entries.get(self.next) else { return Ok(Next::End) };
+        self.next += 1;
+        let (block, at) = match entry {
+            Entry::Back(to) => return Ok(Next::Rollback { to: *to }),
+            Entry::Event(block, at) => (block, *at),
+        };
+        let (region, json) = &block.events[at];
+        event.block = block.number;
+        event.region.clone_from(region);
+        event.json.clone_from(json);
+        event.hash = Some(block.hash.clone());
+        event.parent = block.parent.clone().filter(|_| self.names_parents);
+        if self.has_positions {
+            event.set_position(&self.next.to_string())?;
+        }
+        Ok(Next::Event)
+    }
+
+    fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
+        assert!(self.has_positions, "it gave none: {after}");
+        self.next = after.as_str().parse().expect("a position of this source");
+        Ok(Resumed::After)
     }
 }
 
@@ -63,6 +118,9 @@ impl Store for Failing {
     }
     fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
         self.inner.source_progress()
+    }
+    fn position(&mut self) -> Result<Option<Position>, StoreError> {
+        self.inner.position()
     }
     fn source_files(&mut self) -> Result<Vec<SourceFile>, StoreError> {
         self.inner.source_files()
@@ -196,6 +254,21 @@ pub fn check(place: &Place, model: &Model, when: &str) -> Result<(), TestCaseErr
         let expected = state.get(&row[0]).map_or_else(|| Region::default().doc(), Region::doc);
         prop_assert_eq!(doc, expected, "the snapshot of {}, {}", row[0], when);
     }
+    Ok(())
+}
+
+/// The stored position is one after the last block of the branch that counts.
+pub fn check_position(
+    place: &Place,
+    plan: &Plan,
+    delivered: &[Block],
+    tip: Option<&Block>,
+) -> Result<(), TestCaseError> {
+    let stored = place.query("SELECT position FROM forebay_pipelines");
+    let stored = stored.first().map_or("NULL", |row| row[0].as_str());
+    let source = Delivered::new(delivered, plan);
+    let expected = tip.filter(|_| plan.has_positions).map(|tip| tip.hash.as_str());
+    prop_assert_eq!(source.ends_at(stored), expected, "the position {}", stored);
     Ok(())
 }
 

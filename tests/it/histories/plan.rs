@@ -16,6 +16,8 @@ pub enum Step {
     Return,
     /// The run ends here, and another goes on; its source begins anew, or goes on where the last one ended.
     Restart(bool),
+    /// The source of the run that ends here gives so many entries, and loses its connection.
+    Lose(u8),
     /// Of the run that ends here, that commit fails; before it is durable, or after.
     Fail(u8, bool),
     /// The run ends here, and a rollback goes back so many block numbers.
@@ -29,6 +31,10 @@ pub struct Plan {
     pub evicts: bool,
     pub every_batch: bool,
     pub names_parents: bool,
+    /// The source gives positions, and goes on after the one that is stored.
+    pub has_positions: bool,
+    /// It says itself where it goes back.
+    pub says_back: bool,
     pub steps: Vec<Step>,
 }
 
@@ -53,18 +59,22 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Return),
         1 => any::<bool>().prop_map(Step::Restart),
         1 => (1..4u8, any::<bool>()).prop_map(|(at, after)| Step::Fail(at, after)),
+        1 => (1..12u8).prop_map(Step::Lose),
         1 => (0..6u8).prop_map(Step::Rollback),
     ]
 }
 
 pub fn plan() -> impl Strategy<Value = Plan> {
-    (1..9u64, 1..6u64, any::<bool>(), any::<bool>(), any::<bool>(), prop::collection::vec(step(), 3..13)).prop_map(
-        |(depth, batch_events, evicts, every_batch, names_parents, steps)| Plan {
+    let source = (any::<bool>(), any::<bool>(), any::<bool>());
+    (1..9u64, 1..6u64, any::<bool>(), any::<bool>(), source, prop::collection::vec(step(), 3..13)).prop_map(
+        |(depth, batch_events, evicts, every_batch, (names_parents, has_positions, says_back), steps)| Plan {
             depth,
             batch_events,
             evicts,
             every_batch,
             names_parents,
+            has_positions,
+            says_back: says_back && has_positions,
             steps,
         },
     )

@@ -8,7 +8,16 @@ use super::plan::Plan;
 use super::plan::Step::{self, Block, Fail, Fork, Restart, Return, Rollback};
 
 fn check(depth: u64, names_parents: bool, steps: Vec<Step>) {
-    let plan = Plan { depth, batch_events: 1, evicts: false, every_batch: false, names_parents, steps };
+    let plan = Plan {
+        depth,
+        batch_events: 1,
+        evicts: false,
+        every_batch: false,
+        names_parents,
+        has_positions: false,
+        says_back: false,
+        steps,
+    };
     live_on_sqlite(&plan).unwrap_or_else(|error| panic!("{error}\n{plan:?}"));
 }
 
@@ -43,6 +52,8 @@ fn snapshots_follow_a_branch_that_is_gone_back_to() {
         evicts: false,
         every_batch: false,
         names_parents: false,
+        has_positions: false,
+        says_back: false,
         steps: vec![
             Block(2, vec![(0, Set(1, Some(3))), (0, Delete(0)), (1, Find(Some((Greater, -4)), 1, None))]),
             Block(1, vec![(1, Add(3, -2))]),

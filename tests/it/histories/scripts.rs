@@ -147,7 +147,7 @@ impl<'a> History<'a> {
 
     /// Runs until so many blocks have been handled.
     fn run(&self, until: usize, pace: Pace, fails: Option<(u8, bool)>) -> Result<(), PipelineError> {
-        let source = Delivered { blocks: self.blocks.clone().into_iter(), current: None, names_parents: true };
+        let source = Delivered::named(&self.blocks);
         let report: Report = self.pipeline(pace, fails).source(source).until(self.blocks[until - 1].number).run()?;
         LOADS.fetch_add(report.loads, Ordering::Relaxed);
         Ok(())
