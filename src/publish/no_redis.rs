@@ -194,6 +194,9 @@ impl Target for RedisTarget {
     }
 }
 
+/// Is told of regions.
+type TellRegion<'a> = dyn FnMut(&str, Result<Option<StoredSnapshot>, PublishError>) + Send + 'a;
+
 /// Reads the snapshots of one pipeline. This build has no Redis, so there is no value of it.
 pub struct RedisSnapshots(Infallible);
 
@@ -219,6 +222,14 @@ impl RedisSnapshots {
     /// # Errors
     /// Never.
     pub fn latest(&self, _: &[String]) -> Result<LatestInRedis, PublishError> {
+        match self.0 {}
+    }
+
+    /// The newest snapshots of those regions, each as soon as it is there.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn latest_in_order(&self, _: &[String], _: &mut TellRegion<'_>) -> Result<(), PublishError> {
         match self.0 {}
     }
 

@@ -411,7 +411,7 @@ fn errors_of_the_library_name_the_scripts_line() {
             "local x = e.none + e.gone",
             "attempt to perform arithmetic on a nil value in: local x = e.none + e.gone",
         ),
-        ("two nils, one of which is named", "local n, m local x = n + m", "arithmetic on a nil value (local 'm')"),
+        ("two nils, one of which is named", "local n, m local x = n + m", "arithmetic on a nil value (local 'n')"),
         ("JSON", "ctx.t:set(e.id, { j = { a = { print } } })", "t.j: a[1]: a function has no form in JSON"),
     ];
     assert_none(cases.iter().map(|(name, body, says)| {

@@ -69,12 +69,21 @@ impl Node {
 
     /// Sends commands over a connection of the pool and reads the replies. Blocks.
     pub(super) fn ask(&self, commands: impl IntoIterator<Item = redis::Cmd>) -> Answer {
+        self.ask_and_hear(commands, &mut |_| {})
+    }
+
+    /// The same; `heard` is told each reply as it comes.
+    pub(super) fn ask_and_hear(
+        &self,
+        commands: impl IntoIterator<Item = redis::Cmd>,
+        heard: &mut dyn FnMut(&redis::Value),
+    ) -> Answer {
         let mut taken = match self.take() {
             Ok(taken) => taken,
             Err(broke) => return Answer { replies: Replies { values: Vec::new(), broke: Some(broke) }, trips: 1 },
         };
         let wire = &mut taken.wire;
-        let replies = wire.exchange(&mut commands.into_iter());
+        let replies = wire.exchange(&mut commands.into_iter(), heard);
         // One that could not be made says nothing of the others.
         if replies.broke.as_ref().is_some_and(Break::was_connected) {
             let _ = self.generation.compare_exchange(
@@ -93,7 +102,7 @@ impl Node {
     pub(super) fn warm(&self) {
         if let Some(mut taken) = self.pool.take_new(self.wait) {
             // What is wrong with the server another one says.
-            taken.wire.exchange(&mut [redis::cmd("PING")].into_iter());
+            taken.wire.exchange(&mut [redis::cmd("PING")].into_iter(), &mut |_| {});
             taken.wire.take_connect_trips();
             taken.give_back();
         }

@@ -109,9 +109,14 @@ impl Wire {
         std::mem::take(&mut self.connect_trips)
     }
 
-    /// Sends the commands at once and reads their replies. Blocks no longer than the time-out while nothing comes.
-    pub(super) fn exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Replies {
-        match self.try_exchange(commands) {
+    /// Sends the commands at once and reads their replies; `heard` is told each as it comes. Blocks no longer than the
+    /// time-out while nothing comes.
+    pub(super) fn exchange(
+        &mut self,
+        commands: &mut dyn Iterator<Item = Cmd>,
+        heard: &mut dyn FnMut(&Value),
+    ) -> Replies {
+        match self.try_exchange(commands, heard) {
             Ok(replies) => {
                 self.is_spoiled |= replies.broke.is_some();
                 replies
@@ -123,7 +128,11 @@ impl Wire {
         }
     }
 
-    fn try_exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Result<Replies, Break> {
+    fn try_exchange(
+        &mut self,
+        commands: &mut dyn Iterator<Item = Cmd>,
+        heard: &mut dyn FnMut(&Value),
+    ) -> Result<Replies, Break> {
         let connection = self.connection.as_mut().map_err(|broke| broke.clone())?;
         let greetings = self.greeting.len();
         let mut all = self.greeting.drain(..).chain(commands);
@@ -153,6 +162,7 @@ impl Wire {
                         }
                     }
                     if read >= greetings {
+                        heard(&reply);
                         values.push(reply);
                     }
                 }
