@@ -16,7 +16,7 @@ harness.ACCOUNT = {
 
 -- A host that knows nothing. `told` is all that it was told, in order: the function's name and what it was given.
 function harness.host(own)
-  local host = { told = {}, undo_depth = 0, puts_aside = false }
+  local host = { told = {}, undo_depth = 0, memory_bytes = math.maxinteger, puts_aside = false }
   for name, value in next, real do
     host[name] = value
   end
