@@ -92,6 +92,8 @@ mod script_guards;
 mod scripts;
 /// A cron job that computes one document a region, whole.
 mod seed;
+/// The wall clock jumps while a seeder is at work.
+mod seed_clock;
 /// The example of such a job, read as its readers read.
 mod seed_example;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.
