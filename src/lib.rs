@@ -48,6 +48,7 @@ pub mod config;
 mod lane;
 mod model;
 pub mod publish;
+mod redis;
 mod rows;
 mod run;
 pub mod snapshot;

@@ -1,7 +1,5 @@
 //! Stands for Redis in a build without the cargo feature `redis`: there is no address, so there is nothing to publish to.
 
-#[path = "no_redis_address.rs"]
-mod address;
 #[allow(dead_code, reason = "templates are read and checked, and no key is made of them")]
 #[path = "redis/keys.rs"]
 mod keys;
@@ -18,7 +16,6 @@ use super::{Delivery, Known, Patience, Publication, PublishError, Target};
 use crate::model::timestamp::Timestamp;
 use crate::store::StoredSnapshot;
 
-pub use address::{RedisUrl, RedisUrlError};
 pub use keys::{Keys, KeysError};
 pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
 pub use plan::PublishPlan;

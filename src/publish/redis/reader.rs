@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redis::{Cmd, Value};
 
 use super::keys::Key;
-use super::node::Node;
 use super::outcome::LatestInRedis;
 use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::Summary;
-use super::topology::{PART_OF_CLUSTER, Topology, redirection};
-use super::wire::{Break, NO_EVAL, Replies, code_of, server_text};
 use crate::model::limits::REGIONS_READ_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::publish::PublishError;
+use crate::redis::node::Node;
+use crate::redis::topology::{PART_OF_CLUSTER, Topology, redirection};
+use crate::redis::wire::{Break, NO_EVAL, Replies, code_of, server_text};
 use crate::snapshot::seq_of;
 use crate::store::StoredSnapshot;
 
@@ -83,7 +83,7 @@ impl RedisSnapshots {
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
         // What is read is one pipeline over one connection to each server.
         let plan = PublishPlan { pool: 1, ..plan };
-        let topology = Arc::new(Topology::new(&plan)?);
+        let topology = Arc::new(Topology::new(&plan.url, plan.pool, plan.timeout)?);
         Ok(Self::over(plan, topology))
     }
 
@@ -178,7 +178,7 @@ impl RedisSnapshots {
             (Some(text @ Value::BulkString(_)), _) => vec![text],
             (Some(Value::Nil), _) => Vec::new(),
             (Some(Value::ServerError(error)), _) => return Err(away(node, server_text(&error))),
-            (_, Some(broke)) => return Err(node.error(broke)),
+            (_, Some(broke)) => return Err(node.error(broke).into()),
             _ => return Err(away(node, "an answer that is not understood".into())),
         };
         if parts.is_empty() {
@@ -221,7 +221,7 @@ impl RedisSnapshots {
         let answer = node.ask([redis::cmd("GET").arg(&key).take()]).replies;
         match (answer.values.into_iter().next(), answer.broke) {
             (Some(Value::BulkString(text)), _) => Ok(Summary::parse(&text).and_then(|summary| summary.owner.store)),
-            (None, Some(broke)) => Err(node.error(&broke)),
+            (None, Some(broke)) => Err(node.error(&broke).into()),
             // A key that holds something else has no signature.
             _ => Ok(None),
         }
@@ -290,7 +290,7 @@ impl RedisSnapshots {
             let score = redis::cmd("ZSCORE").arg(keys.of_region(Key::Index, pipeline, region)).arg(id).take();
             let answer = node.ask([redis::cmd("GET").arg(&key).take(), score]).replies;
             if let Some(broke) = &answer.broke {
-                return Err(node.error(broke));
+                return Err(node.error(broke).into());
             }
             if let Some(doc) = answer.values.first().and_then(text_of) {
                 return Ok(Some(StoredSnapshot {
@@ -356,7 +356,7 @@ impl RedisSnapshots {
             Some(reply) => (Ok(reply), false),
             None => {
                 let broke = broke.cloned().unwrap_or(Break::Dropped("no answer came".into()));
-                (Err(node.error(&broke)), broke.was_connected())
+                (Err(node.error(&broke).into()), broke.was_connected())
             }
         }
     }
