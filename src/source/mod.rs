@@ -34,7 +34,7 @@ mod walk;
 
 pub use crate::model::position::{Position, PositionError};
 pub use crate::model::source_progress::FileStamp;
-pub use contract::{Next, Resumed, Source, SourceError, SourceEvent};
+pub use contract::{Acknowledge, Next, Resumed, Source, SourceError, SourceEvent};
 pub use fields::Fields;
 pub use files::SourcePath;
 pub use input::InputSource;
