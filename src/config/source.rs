@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::ConfigError;
 use super::field_types::read_field_types;
 use super::reading::Section;
+use super::stream::{Beside, read_stream};
 use crate::model::field_type::FieldTypes;
-use crate::source::{End, Late};
+use crate::source::{End, Late, RedisStreamPlan};
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ use crate::source::{End, Late};
 pub struct SourceConfig {
     /// A file, a glob, a folder, or `-`; none if it comes from elsewhere.
     pub path: Option<String>,
+    /// A Redis stream. Defaults to none.
+    pub redis: Option<RedisStreamPlan>,
     /// The field of the block. Defaults to `block`.
     pub block: String,
     /// The field of the region. Defaults to `region`.
@@ -41,8 +44,10 @@ pub struct SourceConfig {
 }
 
 /// The keys of `[source]`.
-pub(super) const SOURCE_KEYS: [&str; 12] =
-    ["path", "block", "region", "seq", "late", "end", "hash", "parent", "position", "fields", "follow", "settle"];
+pub(super) const SOURCE_KEYS: [&str; 16] = [
+    "path", "redis", "stream", "field", "trim", "block", "region", "seq", "late", "end", "hash", "parent", "position",
+    "fields", "follow", "settle",
+];
 
 pub(super) fn read_source(
     mut section: Section<'_, '_>,
@@ -52,14 +57,20 @@ pub(super) fn read_source(
     let path = section.optional("path").map(|value| value.non_empty()).transpose()?;
     let late = read_late(&mut section, rollback_depth)?;
     let has_hash = section.has("hash");
+    let follow = section.optional("follow").map_or(Ok(false), |value| value.boolean())?;
+    let (block, seq) = (section.optional("block"), section.optional("seq"));
+    let beside =
+        Beside { folder, has_path: path.is_some(), block: block.as_ref(), seq: seq.as_ref(), late, follows: follow };
+    let redis = read_stream(&mut section, &beside)?;
     let config = SourceConfig {
+        redis,
         path: path.map(|path| from_folder(folder, path)),
-        block: section.optional("block").map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
+        block: block.map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
         region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
-        seq: section.optional("seq").map(|value| value.non_empty()).transpose()?,
+        seq: seq.map(|value| value.non_empty()).transpose()?,
         late,
         end: read_end(&mut section)?,
-        follow: section.optional("follow").map_or(Ok(false), |value| value.boolean())?,
+        follow,
         settle: section.optional("settle").map(|value| value.duration()).transpose()?,
         hash: match section.optional("hash") {
             Some(value) if late == Late::Replay => {

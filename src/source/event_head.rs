@@ -89,7 +89,7 @@ impl HeadReader {
         self.fields.position.is_some()
     }
 
-    /// Reads the head of an event.
+    /// Reads the head of an event. Its block is 0 where there is no field of it.
     ///
     /// # Errors
     /// The line is no JSON object, or a field is missing or of another type. The message names the field.
@@ -100,7 +100,7 @@ impl HeadReader {
         let raw = self.raw_fields(json).map_err(|error| explain(self.piece, &error))?;
         let fields = &self.fields;
         Ok(Head {
-            block: integer(&fields.block, raw.block)?,
+            block: if fields.block.is_empty() { 0 } else { integer(&fields.block, raw.block)? },
             region: region(&fields.region, raw.region)?,
             seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
@@ -163,7 +163,7 @@ impl HeadReader {
     pub(super) fn of_texts<'t>(&self, texts: &HeadTexts<'t>) -> Result<Head<'t>, String> {
         let fields = &self.fields;
         Ok(Head {
-            block: integer_text(&fields.block, texts.block)?,
+            block: if fields.block.is_empty() { 0 } else { integer_text(&fields.block, texts.block)? },
             region: region_text(&fields.region, texts.region)?,
             seq: fields.seq.as_deref().map(|seq| integer_text(seq, texts.seq)).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash_text(field, texts.hash))?,

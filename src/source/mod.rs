@@ -26,6 +26,11 @@ mod names;
 mod order;
 mod page_writer;
 pub(crate) mod reader;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "no_redis.rs"]
+mod redis;
 mod refused;
 mod skip_committed;
 mod stats;
@@ -39,4 +44,5 @@ pub use fields::Fields;
 pub use files::SourcePath;
 pub use input::InputSource;
 pub use order::{End, Late};
+pub use redis::{EntryBlock, RedisStream, RedisStreamPlan};
 pub use walk::InputFile;

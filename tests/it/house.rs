@@ -9,7 +9,7 @@ const ROOMS: &str = "
     undo        model rows
     snapshot    model
     redis       model
-    source      model undo timeline
+    source      model undo timeline redis
     batch       model rows undo
     store       model rows undo snapshot batch
     lane        model rows undo store

@@ -79,6 +79,8 @@ mod publish_to;
 /// Reads by column before, during and after a commit.
 mod quarantine;
 mod reads;
+/// A Redis stream as a source.
+mod redis_stream;
 /// Runs that are killed, stopped or have nothing to do, and the next one.
 mod resume;
 /// Rollbacks and forks.
