@@ -33,7 +33,7 @@
 //! | `lua` | handlers in Lua, which a pipeline file needs |
 //! | `sqlite` | the store in a SQLite file |
 //! | `postgres` | the store in a Postgres database |
-//! | `redis` | publishing to Redis |
+//! | `redis` | publishing to Redis, and its streams as a source |
 //!
 //! # Rust
 //!
@@ -48,6 +48,7 @@ pub mod config;
 mod lane;
 mod model;
 pub mod publish;
+mod redis;
 mod rows;
 mod run;
 pub mod snapshot;

@@ -1,5 +1,6 @@
 //! Where snapshots are: Redis or a store, from options, the environment and a pipeline file, in this order.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use forebay::Timestamp;
@@ -21,6 +22,9 @@ pub(super) enum SnapshotStore {
     Redis(Box<RedisSnapshots>),
     Store(Box<dyn SnapshotReader>),
 }
+
+/// Is told of a region: its newest snapshot, none if it has none, or why it could not be read.
+pub(super) type TellRegion<'a> = dyn FnMut(&str, Result<Option<StoredSnapshot>, String>) + Send + 'a;
 
 /// Why snapshots could not be read.
 pub(super) enum ReadError {
@@ -63,6 +67,30 @@ impl SnapshotStore {
             }
             Self::Store(reader) => (reader.latest(pipeline, regions)?, Vec::new()),
         })
+    }
+
+    /// The newest snapshots of those regions, in their order, each handed on as soon as it is there: or what is said of one
+    /// that could not be read.
+    pub(super) fn latest_in_order(
+        &mut self,
+        pipeline: &str,
+        regions: &[String],
+        tell: &mut TellRegion<'_>,
+    ) -> Result<(), ReadError> {
+        match self {
+            Self::Redis(reader) => reader.latest_in_order(regions, &mut |region, outcome| {
+                tell(region, outcome.map_err(|error| error.to_string()));
+            })?,
+            Self::Store(reader) => {
+                let found = reader.latest(pipeline, regions)?;
+                let of_region: HashMap<&str, &StoredSnapshot> =
+                    found.iter().map(|snapshot| (snapshot.region.as_str(), snapshot)).collect();
+                for region in regions {
+                    tell(region, Ok(of_region.get(region.as_str()).copied().cloned()));
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn history(

@@ -1,7 +1,5 @@
 //! `forebay latest`, `history` and `show`: snapshots, read back.
 
-use std::collections::HashMap;
-
 use forebay::store::StoredSnapshot;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
@@ -9,14 +7,17 @@ use serde_json::{Value as Json, json};
 use super::args::{Form, History, Latest, Show};
 use super::exit::{Code, Failure};
 use super::out::{is_terminal, plain, plain_json, print_json, print_lines, print_text};
-use super::place::{open, since};
+use super::place::{SnapshotStore, open, since};
 use super::table;
 
 pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
     let (mut reader, pipeline) = open(&args.place)?;
+    if args.stream && !args.regions.is_empty() {
+        return stream(&mut reader, &pipeline, &args.regions);
+    }
     let (found, refused) = reader.latest(&pipeline, &args.regions)?;
     match args.stream {
-        true => stream(&found, &refused, &args.regions)?,
+        true => print_json(found.iter().map(|snapshot| line(&snapshot.region, Some(&snapshot.doc), None)))?,
         false => print(&found, &args.form)?,
     };
     if !refused.is_empty() {
@@ -24,7 +25,7 @@ pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
     }
     let is_found = |region: &&String| found.iter().any(|snapshot| snapshot.region == **region);
     let missing: Vec<&str> = args.regions.iter().filter(|region| !is_found(region)).map(String::as_str).collect();
-    if !missing.is_empty() && !args.stream {
+    if !missing.is_empty() {
         return Err(Failure::new(
             Code::Failed,
             format!("no snapshot of {} in pipeline {pipeline}", plain(&missing.join(", "))),
@@ -36,20 +37,35 @@ pub(super) fn latest(args: &Latest) -> Result<Code, Failure> {
     Ok(Code::Done)
 }
 
-/// One line a region: of those given, in their order, or of all that there are. `refused`: what could not be read.
-fn stream(found: &[StoredSnapshot], refused: &[String], regions: &[String]) -> Result<Code, Failure> {
-    let error_of = |region: &str| refused.iter().find_map(|text| text.strip_prefix(region)?.strip_prefix(": "));
-    let line = |region: &str, doc: Option<&str>| match (doc, error_of(region)) {
-        (Some(doc), _) => format!(r#"{{"region":{},"doc":{}}}"#, json!(region), one_line(doc)),
-        (None, None) => format!(r#"{{"region":{},"doc":null}}"#, json!(region)),
-        (None, Some(error)) => format!(r#"{{"region":{},"doc":null,"error":{}}}"#, json!(region), json!(error)),
-    };
-    if regions.is_empty() {
-        return print_json(found.iter().map(|snapshot| line(&snapshot.region, Some(&snapshot.doc))));
+/// What `--stream` says of a region.
+fn line(region: &str, doc: Option<&str>, error: Option<&str>) -> String {
+    let (region, doc) = (json!(region), doc.map_or_else(|| "null".to_owned(), one_line));
+    match error {
+        Some(error) => format!(r#"{{"region":{region},"doc":{doc},"error":{}}}"#, json!(error)),
+        None => format!(r#"{{"region":{region},"doc":{doc}}}"#),
     }
-    let of_region: HashMap<&str, &str> =
-        found.iter().map(|snapshot| (snapshot.region.as_str(), snapshot.doc.as_str())).collect();
-    print_json(regions.iter().map(|region| line(region, of_region.get(region.as_str()).copied())))
+}
+
+/// One line for each of the regions, in their order, as soon as it and those before it are known.
+fn stream(reader: &mut SnapshotStore, pipeline: &str, regions: &[String]) -> Result<Code, Failure> {
+    let (mut printed, mut refused, mut has_found) = (Ok(Code::Done), Vec::new(), false);
+    reader.latest_in_order(pipeline, regions, &mut |region, outcome| {
+        let error = outcome.as_ref().err().map(String::as_str);
+        let doc = outcome.as_ref().ok().and_then(Option::as_ref).map(|snapshot| snapshot.doc.as_str());
+        has_found |= doc.is_some();
+        if printed.is_ok() {
+            printed = print_json([line(region, doc, error)]);
+        }
+        refused.extend(error.map(|error| format!("{}: {error}", plain(region))));
+    })?;
+    printed?;
+    if !refused.is_empty() {
+        return Err(Failure::new(Code::Failed, refused.join("\n  ")));
+    }
+    if !has_found {
+        tracing::warn!("pipeline {pipeline} has no snapshots of these regions yet");
+    }
+    Ok(Code::Done)
 }
 
 pub(super) fn history(args: &History) -> Result<Code, Failure> {

@@ -75,7 +75,7 @@ pub(crate) struct RolledBack {
 /// Commits sealed batches to a store, and tells what has committed.
 pub(crate) struct StoreCommitter {
     store: Box<dyn Store>,
-    listener: Option<Arc<dyn CommitListener>>,
+    listeners: Vec<Arc<dyn CommitListener>>,
     schema: Arc<Schema>,
     /// `rollback.depth`.
     depth: Depth,
@@ -86,12 +86,12 @@ impl StoreCommitter {
     /// A committer that owns the store's writing half.
     pub(crate) fn new(
         store: Box<dyn Store>,
-        listener: Option<Arc<dyn CommitListener>>,
+        listeners: Vec<Arc<dyn CommitListener>>,
         schema: Arc<Schema>,
         depth: Depth,
         recorder: Arc<Recorder>,
     ) -> Self {
-        Self { store, listener, schema, depth, recorder }
+        Self { store, listeners, schema, depth, recorder }
     }
 
     /// Nothing is committed any more.
@@ -101,9 +101,7 @@ impl StoreCommitter {
 
     fn commit_batch(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, BatchError> {
         let committed = self.store.commit(batch).map_err(|error| BatchError { span: batch.span(), error })?;
-        if let Some(listener) = &self.listener {
-            listener.committed(batch, &committed);
-        }
+        self.listeners.iter().for_each(|listener| listener.committed(batch, &committed));
         Ok(committed)
     }
 
@@ -134,10 +132,9 @@ impl StoreCommitter {
 
     /// Numbers snapshots above what readers have. A failure is found again later, and no batch depends on it.
     fn renumber(&mut self, above: &[(Arc<str>, u64)]) {
-        match (self.store.renumber(above), &self.listener) {
-            (Ok(()), Some(listener)) => listener.renumbered(),
-            (Ok(()), None) => {}
-            (Err(error), _) => tracing::warn!("{error}"),
+        match self.store.renumber(above) {
+            Ok(()) => self.listeners.iter().for_each(|listener| listener.renumbered()),
+            Err(error) => tracing::warn!("{error}"),
         }
     }
 }
@@ -243,7 +240,7 @@ mod tests {
     fn an_order_to_number_anew_that_fails_is_not_told_and_stops_nothing() {
         for (is_well, expected) in [(true, 1), (false, 0)] {
             let heard = Arc::new(Heard::default());
-            let listener = Some(Arc::clone(&heard) as Arc<dyn CommitListener>);
+            let listener = vec![Arc::clone(&heard) as Arc<dyn CommitListener>];
             let schema = Arc::new(Schema::new([]).expect("a schema"));
             let store = Box::new(Fake { is_well });
             let mut committer = StoreCommitter::new(store, listener, schema, Depth::default(), Recorder::new(0));

@@ -10,6 +10,7 @@ mod publishing;
 mod reading;
 mod snapshots;
 mod source;
+mod stream;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

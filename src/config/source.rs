@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::ConfigError;
 use super::field_types::read_field_types;
 use super::reading::Section;
+use super::stream::{Beside, read_stream};
 use crate::model::field_type::FieldTypes;
-use crate::source::{Delimiter, End, Format, Late};
+use crate::source::{Delimiter, End, Format, Late, RedisStreamPlan};
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct SourceConfig {
     pub path: Option<String>,
     /// How bytes are cut into events. Defaults to one JSON object a line.
     pub format: Format,
+    /// A Redis stream. Defaults to none.
+    pub redis: Option<RedisStreamPlan>,
     /// The field of the block. Defaults to `block`.
     pub block: String,
     /// The field of the region. Defaults to `region`.
@@ -43,10 +46,14 @@ pub struct SourceConfig {
 }
 
 /// The keys of `[source]`.
-pub(super) const SOURCE_KEYS: [&str; 14] = [
+pub(super) const SOURCE_KEYS: [&str; 18] = [
     "path",
     "format",
     "delimiter",
+    "redis",
+    "stream",
+    "field",
+    "trim",
     "block",
     "region",
     "seq",
@@ -69,15 +76,21 @@ pub(super) fn read_source(
     let format = read_format(&mut section)?;
     let late = read_late(&mut section, rollback_depth)?;
     let has_hash = section.has("hash");
+    let follow = section.optional("follow").map_or(Ok(false), |value| value.boolean())?;
+    let (block, seq) = (section.optional("block"), section.optional("seq"));
+    let beside =
+        Beside { folder, has_path: path.is_some(), block: block.as_ref(), seq: seq.as_ref(), late, follows: follow };
+    let redis = read_stream(&mut section, &beside)?;
     let config = SourceConfig {
+        redis,
         path: path.map(|path| from_folder(folder, path)),
         format,
-        block: section.optional("block").map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
+        block: block.map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
         region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
-        seq: section.optional("seq").map(|value| value.non_empty()).transpose()?,
+        seq: seq.map(|value| value.non_empty()).transpose()?,
         late,
         end: read_end(&mut section)?,
-        follow: section.optional("follow").map_or(Ok(false), |value| value.boolean())?,
+        follow,
         settle: section.optional("settle").map(|value| value.duration()).transpose()?,
         hash: match section.optional("hash") {
             Some(value) if late == Late::Replay => {

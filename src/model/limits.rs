@@ -166,6 +166,12 @@ pub const SNAPSHOTS_DEDUP: Duration = Duration::from_secs(15 * 60);
 /// seconds, and what is wrong by more would close its region until then.
 pub const SEQ_AHEAD_MAX: Duration = Duration::from_secs(3600);
 
+/// How long a Redis that is read may take to connect, and how long it may be silent.
+pub const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a server that is read may be away while a run is under way: as long as a database may.
+pub const SOURCE_OUTAGE_MAX: Duration = STORE_OUTAGE_MAX;
+
 /// The default of `snapshots.pool`: connections to Redis, and threads that publish.
 pub const PUBLISH_POOL: usize = 8;
 /// Connections to Redis at most: each has a thread, and a server takes 10,000 clients by default.

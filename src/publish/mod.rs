@@ -34,7 +34,7 @@ pub use fields::{DocumentFields, FieldPath};
 pub use health::HealthFields;
 pub use redis::{
     Begun, Extent, KeptRegion, Keys, KeysError, LatestInRedis, LockHolder, PublishPlan, Published, Publisher,
-    RedisSnapshots, RedisTarget, RedisUrl, RedisUrlError, SeedTurn, Seeder,
+    RedisSnapshots, RedisTarget, SeedTurn, Seeder,
 };
 pub use region_states::UnpublishedRegion;
 pub use target::{Delivery, Known, OtherStore, Patience, PublishError, PublishReceipt, PublishStatus, Target};
@@ -44,4 +44,5 @@ pub(crate) use redis::check_summary_field;
 pub(crate) use stats::PublishStats;
 pub(crate) use worker::{MinSeqs, PublishThread, WorkerPlan};
 
+pub use crate::redis::{RedisUrl, RedisUrlError};
 pub use crate::snapshot::Publication;

@@ -1,7 +1,5 @@
 //! Stands for Redis in a build without the cargo feature `redis`: there is no address, so there is nothing to publish to.
 
-#[path = "no_redis_address.rs"]
-mod address;
 #[allow(dead_code, reason = "templates are read and checked, and no key is made of them")]
 #[path = "redis/keys.rs"]
 mod keys;
@@ -18,7 +16,6 @@ use super::{Delivery, Known, Patience, Publication, PublishError, Target};
 use crate::model::timestamp::Timestamp;
 use crate::store::StoredSnapshot;
 
-pub use address::{RedisUrl, RedisUrlError};
 pub use keys::{Keys, KeysError};
 pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
 pub use plan::PublishPlan;
@@ -194,6 +191,9 @@ impl Target for RedisTarget {
     }
 }
 
+/// Is told of regions.
+type TellRegion<'a> = dyn FnMut(&str, Result<Option<StoredSnapshot>, PublishError>) + Send + 'a;
+
 /// Reads the snapshots of one pipeline. This build has no Redis, so there is no value of it.
 pub struct RedisSnapshots(Infallible);
 
@@ -219,6 +219,14 @@ impl RedisSnapshots {
     /// # Errors
     /// Never.
     pub fn latest(&self, _: &[String]) -> Result<LatestInRedis, PublishError> {
+        match self.0 {}
+    }
+
+    /// The newest snapshots of those regions, each as soon as it is there.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn latest_in_order(&self, _: &[String], _: &mut TellRegion<'_>) -> Result<(), PublishError> {
         match self.0 {}
     }
 

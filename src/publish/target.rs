@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Publication;
+#[cfg(feature = "redis")]
+use crate::redis::Unreached;
 
 /// A place where readers look for snapshots.
 ///
@@ -240,6 +242,13 @@ impl PublishError {
     /// Whether the server is at fault and not the snapshot.
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Away { .. })
+    }
+}
+
+#[cfg(feature = "redis")]
+impl From<Unreached> for PublishError {
+    fn from(Unreached { target, cause }: Unreached) -> Self {
+        Self::Away { target, cause }
     }
 }
 

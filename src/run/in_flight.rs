@@ -265,7 +265,7 @@ mod tests {
 
     fn in_flight(is_serial: bool) -> InFlight {
         let schema = Arc::new(Schema::new([]).expect("a schema"));
-        let committer = StoreCommitter::new(Box::new(Willing), None, schema, Depth::default(), Recorder::new(0));
+        let committer = StoreCommitter::new(Box::new(Willing), Vec::new(), schema, Depth::default(), Recorder::new(0));
         let commits = CommitThread::spawn("commit", committer).expect("a thread");
         let stopping = Stopping::new(Arc::default(), Duration::from_secs(60));
         InFlight::new(commits, Checkpoint::default(), is_serial, stopping, Meter::default())

@@ -6,6 +6,7 @@
 //! | `forebay-read` | reads the source |
 //! | `forebay-lane-N` | run handlers |
 //! | `forebay-commit` | commits |
+//! | `forebay-acknowledge` | tells the source what of it is committed, if it wants to know |
 //! | `forebay-publish`, `forebay-publish-N` | publish what has committed, if there is a Redis |
 //!
 //! | file | holds |
@@ -17,9 +18,11 @@
 //! | `engines`, `sealing` | the engine pool; collecting what a batch changed |
 //! | `kept` | the events of the open batch, to be handled again if one of them ends the run |
 //! | `in_flight` | what was handed over to be committed |
+//! | `acknowledge` | telling the source what of it is committed |
 //! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what to evict, when a batch ends, which snapshots it carries |
 //! | `meter`, `shared`, `hooks`, `report` | the live numbers, what threads share, who is told, what is left at the end |
 
+mod acknowledge;
 mod coordinator;
 mod engines;
 mod error;

@@ -26,7 +26,9 @@ use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
-use crate::source::{End, Fields, Format, InputSource, Late, Next, Source, SourceError, SourceEvent};
+use crate::source::{
+    End, Fields, Format, InputSource, Late, Next, RedisStream, RedisStreamPlan, Source, SourceError, SourceEvent,
+};
 use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
@@ -99,6 +101,8 @@ pub struct Pipeline {
     field_types: Arc<FieldTypes>,
     late: Late,
     end: End,
+    /// The stream that is read where there is no path.
+    redis_stream: Option<RedisStreamPlan>,
     follow: bool,
     settle: Option<Duration>,
     regions: RegionsConfig,
@@ -159,6 +163,7 @@ impl Pipeline {
         pipeline.snapshots = config.snapshots.clone();
         pipeline.handler_timeout = config.handlers.timeout;
         pipeline.source_path = config.source.path.clone();
+        pipeline.redis_stream = config.source.redis.clone();
         pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
         pipeline.store_readers = config.store_readers.clone();
         Ok(pipeline)
@@ -185,6 +190,7 @@ impl Pipeline {
             field_types: Arc::default(),
             late: Late::default(),
             end: End::default(),
+            redis_stream: None,
             follow: false,
             settle: None,
             regions: RegionsConfig::default(),
@@ -486,6 +492,10 @@ impl Pipeline {
     fn take_source(&mut self) -> Result<Box<dyn Source>, PipelineError> {
         if let Some(source) = self.source.take() {
             return Ok(source);
+        }
+        if let Some(plan) = self.redis_stream.take().filter(|_| self.source_path.is_none()) {
+            let plan = plan.with_follow(self.follow);
+            return Ok(Box::new(RedisStream::new(plan, self.fields.clone())));
         }
         let path = self.source_path.as_deref().ok_or_else(|| {
             PipelineError::Incomplete("no source: give [source] path in the pipeline file, or --source".into())

@@ -173,6 +173,14 @@ pub trait Source: Send {
         Ok(Resumed::FromStart)
     }
 
+    /// Who is told what of it is committed. Asked once, before the first event. Defaults to nobody.
+    ///
+    /// # Errors
+    /// It cannot be told. It ends the run.
+    fn acknowledger(&mut self) -> Result<Option<Box<dyn Acknowledge>>, SourceError> {
+        Ok(None)
+    }
+
     /// The files that it reads, in order. Asked before the first event, and of a source that follows its files also whenever
     /// one begins or ends: then others may have come behind those that were there. What is committed of a file that has not
     /// changed is not read again. Defaults to none: it reads no files.
@@ -220,6 +228,13 @@ pub trait Source: Send {
     fn bytes_total(&self) -> Option<u64> {
         None
     }
+}
+
+/// Is told what of a source is committed, such as to take it out of a queue.
+pub trait Acknowledge: Send {
+    /// All up to this position is committed, for good: a rollback may go behind it, but finds it in no source then that took
+    /// it away. Positions between two calls are left out. Called on a thread of its own; may block for a while.
+    fn committed(&mut self, position: &Position);
 }
 
 /// Why a source gives no more events.

@@ -102,7 +102,7 @@ impl HeadReader {
         self.fields.position.is_some()
     }
 
-    /// Reads the head of an event.
+    /// Reads the head of an event. Its block is 0 where there is no field of it.
     ///
     /// # Errors
     /// The line is no JSON object, or a field is missing or of another type. The message names the field.
@@ -117,7 +117,7 @@ impl HeadReader {
     fn head_of<'j>(&self, raw: &RawFields<'j>) -> Result<Head<'j>, String> {
         let fields = &self.fields;
         Ok(Head {
-            block: integer(&fields.block, raw.block)?,
+            block: if fields.block.is_empty() { 0 } else { integer(&fields.block, raw.block)? },
             region: region(&fields.region, raw.region)?,
             seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
@@ -187,7 +187,7 @@ impl HeadReader {
         let fields = &self.fields;
         let text = |field| texts.get(field);
         Ok(Head {
-            block: integer_text(&fields.block, text(Field::Block))?,
+            block: if fields.block.is_empty() { 0 } else { integer_text(&fields.block, text(Field::Block))? },
             region: region_text(&fields.region, text(Field::Region))?,
             seq: fields.seq.as_deref().map(|seq| integer_text(seq, text(Field::Seq))).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash_text(field, text(Field::Hash)))?,

@@ -30,6 +30,12 @@ impl Fields {
         Ok(Self { block: SettingError::unless_empty("block", field)?, ..self })
     }
 
+    /// Without a field of the block: the source itself says which it is.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only streams do"))]
+    pub(crate) fn without_block(self) -> Self {
+        Self { block: String::new(), ..self }
+    }
+
     /// The field of the region.
     ///
     /// # Errors

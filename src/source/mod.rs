@@ -26,6 +26,11 @@ mod names;
 mod order;
 mod page_writer;
 pub(crate) mod reader;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "no_redis.rs"]
+mod redis;
 mod refused;
 mod skip_committed;
 mod stats;
@@ -34,10 +39,11 @@ mod walk;
 
 pub use crate::model::position::{Position, PositionError};
 pub use crate::model::source_progress::FileStamp;
-pub use contract::{Next, Resumed, Source, SourceError, SourceEvent};
+pub use contract::{Acknowledge, Next, Resumed, Source, SourceError, SourceEvent};
 pub use fields::Fields;
 pub use files::SourcePath;
 pub use format::{Delimiter, Format};
 pub use input::InputSource;
 pub use order::{End, Late};
+pub use redis::{EntryBlock, RedisStream, RedisStreamPlan};
 pub use walk::InputFile;

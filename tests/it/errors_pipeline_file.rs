@@ -303,6 +303,55 @@ const VALUES: &[Case] = &[
         "dedup = \"-1s\"",
         &["pipeline.toml:18:9:", "snapshots.dedup: expected a duration", "\"-1s\""],
     ),
+    (
+        "stream without redis",
+        "path =",
+        "stream = \"s\"\npath =",
+        &["pipeline.toml:3:1:", "stream belongs to a Redis stream: expected redis = \"redis://…\" too"],
+    ),
+    (
+        "a path and redis",
+        "path =",
+        "redis = \"redis://h\"\nstream = \"s\"\npath =",
+        &["pipeline.toml:3:1:", "redis: there is a path too"],
+    ),
+    ("redis without stream", "path = \"events.ndjson\"", "redis = \"redis://h\"", &["stream", "the key of the stream"]),
+    (
+        "no address of Redis",
+        "path = \"events.ndjson\"",
+        "stream = \"s\"\nredis = \"http://u:secret@h\"",
+        &["pipeline.toml:4:9:", "expected redis://user:password@host"],
+    ),
+    (
+        "block of an id",
+        "path = \"events.ndjson\"",
+        "redis = \"redis://h\"\nstream = \"s\"\nblock = \"@id\"",
+        &["pipeline.toml:5:9:", "block: expected \"@time\", \"@offset\" or the name of a field, got \"@id\""],
+    ),
+    (
+        "two places",
+        "path = \"events.ndjson\"",
+        "redis = \"redis://h\"\nstream = \"s\"\nblock = \"@time\"\nseq = \"n\"",
+        &["pipeline.toml:6:1:", "the number in an entry's id is its place"],
+    ),
+    (
+        "trim",
+        "path = \"events.ndjson\"",
+        "redis = \"redis://h\"\nstream = \"s\"\ntrim = true",
+        &["pipeline.toml:5:8:", "source.trim: expected a string"],
+    ),
+    (
+        "trim what",
+        "path = \"events.ndjson\"",
+        "redis = \"redis://h\"\nstream = \"s\"\ntrim = \"all\"",
+        &["pipeline.toml:5:8:", "trim: expected \"committed\", got \"all\""],
+    ),
+    (
+        "two positions",
+        "path = \"events.ndjson\"",
+        "redis = \"redis://h\"\nstream = \"s\"\nposition = \"at\"",
+        &["pipeline.toml:5:1:", "the position in a Redis stream is the id of an entry"],
+    ),
     ("pool", "every = \"end\"", "pool = 0", &["pipeline.toml:18:8:", "pool: expected at least 1, got 0"]),
 ];
 

@@ -8,12 +8,13 @@ const ROOMS: &str = "
     rows        model
     undo        model rows
     snapshot    model
-    source      model undo timeline
+    redis       model
+    source      model undo timeline redis
     batch       model rows undo
     store       model rows undo snapshot batch
     lane        model rows undo store
     commit      model timeline undo batch store
-    publish     model timeline snapshot batch store commit
+    publish     model timeline snapshot redis batch store commit
     config      model snapshot source store publish
     run         model timeline rows undo snapshot source batch store lane commit publish config
     cli

@@ -83,6 +83,8 @@ mod publish_to;
 /// Reads by column before, during and after a commit.
 mod quarantine;
 mod reads;
+/// A Redis stream as a source.
+mod redis_stream;
 /// Runs that are killed, stopped or have nothing to do, and the next one.
 mod resume;
 /// Rollbacks and forks.
@@ -96,6 +98,8 @@ mod script_guards;
 mod scripts;
 /// A cron job that computes one document a region, whole.
 mod seed;
+/// The wall clock jumps while a seeder is at work.
+mod seed_clock;
 /// The example of such a job, read as its readers read.
 mod seed_example;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.

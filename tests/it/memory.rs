@@ -61,6 +61,30 @@ crate::both_stores! {
 }
 
 crate::both_stores! {
+    /// What rows were is taken out in parts, so that it needs little room beside the rows.
+    fn large_rows_with_an_undo_log_fit() {
+        let script = r#"function on_event(e, ctx)
+          local t = ctx.thing:get(e.id) or { i = 0 }
+          ctx.thing:set(e.id, { i = t.i + 1, t = ("x"):rep(e.size) .. t.i })
+        end"#;
+        let memory = "[rollback]\ndepth = 1000\n[batch]\nmemory = \"16MiB\"";
+        for (events, ids, per_block, size) in [(1000, 50, 1, 20_000), (300, 20, 1, 100_000), (240, 60, 60, 100_000)] {
+            let event = |n: u32| {
+                let (block, id) = (n / per_block, n % ids);
+                format!("{{\"block\":{block},\"region\":\"r\",\"id\":\"{id}\",\"size\":{size}}}\n")
+            };
+            let project = Project::with(&pipeline(memory), script, &(0..events).map(event).collect::<String>());
+            project.run_json();
+            let counted = project.query("p.db", "SELECT count(*), sum(i) FROM thing");
+            assert_eq!(counted, [[ids.to_string(), events.to_string()]]);
+            project.forebay(&["rollback", "pipeline.toml", "--to", "0"]).ok();
+            let counted = project.query("p.db", "SELECT count(*), sum(i) FROM thing");
+            assert_eq!(counted, [[per_block.to_string(), per_block.to_string()]]);
+        }
+    }
+}
+
+crate::both_stores! {
     /// Counted in the store and in what is staged, while batches commit.
     fn a_count_is_right_at_every_event_without_the_rows() {
         let script = r#"function on_event(e, ctx)

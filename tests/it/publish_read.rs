@@ -1,6 +1,8 @@
 //! Snapshots read back from Redis, and readers that were there before.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -218,4 +220,38 @@ fn latest_in_a_stream_says_which_regions_have_none() {
     assert!(lines[0]["error"].as_str().is_some_and(|error| error.contains("WRONGTYPE")), "{failed}");
     assert_eq!((lines[0]["doc"].is_null(), lines[1]["region"].as_str()), (true, Some("a")));
     project.forebay(&[&["latest", "--stream", "--meta"], &place[..]].concat()).fails(2, &["--meta"]);
+}
+
+/// A server that answers about one region at a time, each when it is let.
+#[test]
+fn latest_in_a_stream_shows_a_region_before_the_next_has_come() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("an address"));
+    let (let_go, may) = mpsc::channel::<&str>();
+    let server = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        let (mut asked, mut buffer) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&asked).contains("{p:c}:index") {
+            let read = client.read(&mut buffer).expect("a request");
+            asked.extend(&buffer[..read]);
+        }
+        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+        for region in may {
+            let parts = [&format!("{region}.1.x"), "1", "0", &format!("{{\"of\":\"{region}\"}}"), ""].map(bulk);
+            client.write_all(format!("*5\r\n{}", parts.concat()).as_bytes()).expect("it listens");
+        }
+    });
+    let project = Project::new();
+    let args = ["latest", "--stream", "--pipeline", "p", "--snapshots", &url, "b", "a", "c"];
+    let mut child = project.command(&args).spawn().expect("the binary starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+    for region in ["b", "a", "c"] {
+        let_go.send(region).expect("the server");
+        let line = lines.next().expect("a line").expect("a text");
+        assert_eq!(line, format!("{{\"region\":\"{region}\",\"doc\":{{\"of\":\"{region}\"}}}}"));
+    }
+    drop(let_go);
+    assert!(lines.next().is_none());
+    server.join().expect("the server");
+    assert!(child.wait().expect("it ends").success());
 }

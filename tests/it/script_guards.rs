@@ -394,8 +394,8 @@ handlers.lua:11: invalid conversion specification: '%.99999f'";
 #[test]
 fn errors_of_the_library_name_the_scripts_line() {
     let cases = [
-        ("math.floor", "math.floor(\"x\")", "bad argument #1"),
-        ("math.max", "local m = math.max(1, {})", "attempt to compare number with table"),
+        ("math.floor", "math.floor(\"x\")", "math.floor: expected a number, got the text \"x\""),
+        ("math.max", "local m = math.max(1, {})", "math.max: expected a number, got a table"),
         ("string.format", "local s = string.format(\"%d\", \"x\")", "number expected, got string"),
         ("table.concat", "table.concat({ {} })", "invalid value"),
         ("ipairs", "for _ in ipairs() do end", "attempt to index a nil value"),
@@ -404,8 +404,14 @@ fn errors_of_the_library_name_the_scripts_line() {
         (
             "within xpcall",
             "local seen xpcall(math.ceil, function(failure) seen = failure end, {}) error(seen, 0)",
-            "bad argument #1",
+            "math.ceil: expected a number, got a table",
         ),
+        (
+            "two nils",
+            "local x = e.none + e.gone",
+            "attempt to perform arithmetic on a nil value in: local x = e.none + e.gone",
+        ),
+        ("two nils, one of which is named", "local n, m local x = n + m", "arithmetic on a nil value (local 'n')"),
         ("JSON", "ctx.t:set(e.id, { j = { a = { print } } })", "t.j: a[1]: a function has no form in JSON"),
     ];
     assert_none(cases.iter().map(|(name, body, says)| {

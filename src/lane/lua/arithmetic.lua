@@ -7,8 +7,8 @@
 local inner = ...
 local raise, describe, numeric_meta = inner.raise, inner.describe, inner.numbers.meta
 local host, hidden = inner.host, inner.hidden
-local mtype, rawmeta, rawget, type, next, tonumber = math.type, getmetatable, rawget, type, next, tonumber
-local match, gmatch = string.match, string.gmatch
+local script_line = inner.script_line
+local mtype, rawmeta, rawget, type, next = math.type, getmetatable, rawget, type, next
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
 local SIGNS <const> = {
@@ -21,19 +21,6 @@ local SIGNS <const> = {
   __pow = "^",
   __unm = "-",
 }
-
-local script_text = ""
-
--- The line of the script that is being run, for a message: Lua names the operand of other operations.
-local function script_line()
-  local wanted = tonumber(match(host.place(), ":(%d+): $"))
-  local number = 0
-  for line in gmatch(script_text, "([^\n]*)\n?") do
-    number = number + 1
-    if number == wanted then return " in: " .. match(line, "^%s*(.-)%s*$") end
-  end
-  return ""
-end
 
 local function overflow(a, sign, b)
   raise(
@@ -133,10 +120,4 @@ end
 
 hidden[number_meta] = true
 
-return {
-  number_meta = number_meta,
-  script_line = script_line,
-  set_script_text = function(text)
-    script_text = text
-  end,
-}
+return { number_meta = number_meta }

@@ -105,6 +105,8 @@ pub(super) struct Host {
     pub(super) undo_depth: Depth,
     /// Whether a call that fails is taken back, and its event put aside.
     pub(super) puts_aside: bool,
+    /// What the VM may use at most.
+    pub(super) memory_bytes: usize,
 }
 
 impl Host {
@@ -143,6 +145,7 @@ impl Host {
         table.raw_set("column_types", ColumnType::ALL.map(ColumnType::name))?;
         table.raw_set("undo_depth", i64::try_from(self.undo_depth.get()).unwrap_or(i64::MAX))?;
         table.raw_set("puts_aside", self.puts_aside)?;
+        table.raw_set("memory_bytes", i64::try_from(self.memory_bytes).unwrap_or(i64::MAX))?;
         let watch = Arc::clone(&self.watch);
         table.raw_set(
             "tick",

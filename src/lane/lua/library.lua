@@ -2,7 +2,7 @@
 
 local inner = ...
 local host, raise, numbers, numeric_meta = inner.host, inner.raise, inner.numbers, inner.numbers.meta
-local metatable_of = inner.metatable_of
+local metatable_of, describe = inner.metatable_of, inner.describe
 local rawmeta, type, tostring, tonumber, select = getmetatable, type, tostring, tonumber, select
 local mtype, tointeger, abs, ceil, floor = math.type, math.tointeger, math.abs, math.ceil, math.floor
 local format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
@@ -138,15 +138,22 @@ string.format = script_format
 
 ------------------------------------------------------------------------------------------------------------ math
 
+-- Lua would name the function by what it is called here.
+local function check_number(value, name)
+  if mtype(value) or tonumber(value) then return end
+  raise("math.%s: expected a number, got %s", name, describe(value))
+end
+
 -- A float that stands for an integer is one only as far as a float holds them all.
-local function rounded(round, is_up)
+local function rounded(name, round, is_up)
   return function(value, ...)
     if rawmeta(value) == numeric_meta then return numbers.rounded(value, is_up) end
     if mtype(value) == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) then return value end
+    check_number(value, name)
     return round(value, ...)
   end
 end
-math.floor, math.ceil = rounded(floor, false), rounded(ceil, true)
+math.floor, math.ceil = rounded("floor", floor, false), rounded("ceil", ceil, true)
 
 function math.abs(value, ...)
   if rawmeta(value) == numeric_meta then return value < 0 and -value or value end
@@ -164,12 +171,18 @@ function math.tointeger(value, ...)
 end
 
 -- The largest or smallest, where one is exact; the first of equal ones.
-local function extreme(plain, is_before)
+local function extreme(name, plain, is_before)
   return function(...)
     local count = select("#", ...)
+    if count == 0 then raise("math.%s: expected numbers, got none", name) end
     local has_numeric = false
     for at = 1, count do
-      if rawmeta((select(at, ...))) == numeric_meta then has_numeric = true end
+      local value = (select(at, ...))
+      if rawmeta(value) == numeric_meta then
+        has_numeric = true
+      else
+        check_number(value, name)
+      end
     end
     if not has_numeric then return plain(...) end
     local found = ...
@@ -180,10 +193,10 @@ local function extreme(plain, is_before)
     return found
   end
 end
-math.max = extreme(math.max, function(a, b)
+math.max = extreme("max", math.max, function(a, b)
   return b < a
 end)
-math.min = extreme(math.min, function(a, b)
+math.min = extreme("min", math.min, function(a, b)
   return a < b
 end)
 

@@ -190,6 +190,7 @@ impl ScriptEngine {
             field_types: Arc::clone(&context.field_types),
             undo_depth: context.undo_depth,
             puts_aside: context.puts_aside,
+            memory_bytes: context.memory_bytes,
         };
         let mut engine = Self {
             name: factory.name.clone(),

@@ -4,8 +4,8 @@
 
 local inner = ...
 local S, raise, host, null = inner.run_state, inner.raise, inner.host, inner.host.null
-local xpcall, error, type, select = xpcall, error, type, select
-local sub, find, match = string.sub, string.find, string.match
+local xpcall, error, type, select, tonumber = xpcall, error, type, select, tonumber
+local sub, find, match, gmatch = string.sub, string.find, string.match, string.gmatch
 
 local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
 
@@ -36,8 +36,25 @@ local PLACELESS <const> = {
   "^()invalid key to 'next'",
 }
 
+local script_text = ""
+
+-- The line of the script that is being run, for a message that does not name the operand.
+local function script_line()
+  local wanted = tonumber(match(host.place(), ":(%d+): $"))
+  local number = 0
+  for line in gmatch(script_text, "([^\n]*)\n?") do
+    number = number + 1
+    if number == wanted then return " in: " .. match(line, "^%s*(.-)%s*$") end
+  end
+  return ""
+end
+
+-- Of two operands that are no numbers Lua does not always know the name.
+local NAMELESS <const> = "attempt to perform arithmetic on a [%a ]+ value$"
+
 local function placed(failure)
   if type(failure) ~= "string" then return failure end
+  if find(failure, NAMELESS) then failure = failure .. script_line() end
   for at = 1, #PLACELESS do
     local first = match(failure, PLACELESS[at])
     if first then return host.place() .. sub(failure, first) end
@@ -80,6 +97,10 @@ end
 return {
   is_broken = is_broken,
   is_final = is_final,
+  script_line = script_line,
+  set_script_text = function(text)
+    script_text = text
+  end,
   placed = placed,
   call_handler = call_handler,
   script_pcall = script_pcall,

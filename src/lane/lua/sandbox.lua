@@ -9,7 +9,7 @@ local frozen_meta, frozen_array_meta = inner.frozen_meta, inner.frozen_array_met
 local script_name <const> = inner.script_name
 local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 local whole_event, refuse_number, script_tostring = inner.whole_event, inner.refuse_number, inner.script_tostring
-local key_text, keys_in_order, placed = inner.key_text, inner.keys_in_order, inner.placed
+local key_text, keys_in_order, is_before, placed = inner.key_text, inner.keys_in_order, inner.is_before, inner.placed
 
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
 local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
@@ -24,15 +24,96 @@ local function refuse_write(_, key)
   raise("globals are read-only once the script is loaded (" .. key_text(key) .. "); keep state in entities")
 end
 
-local function script_next(tab, key)
-  if is_event(rawmeta(tab)) then open_event(tab) end
-  refuse_number(tab, "next")
-  return next(worlds[tab] or tab, key)
+-- Several tables, or functions, have no order among themselves but that of their addresses.
+local function check_order(key, other, what)
+  local kind = type(key)
+  if (kind == "table" or kind == "function") and type(other) == kind then
+    raise("%s: several keys of the table are %ss, which have no order; take texts or numbers as keys", what, kind)
+  end
 end
 
--- The order of `next` differs from process to process; that of `pairs` does not.
-local function in_order(tab, is_of_event)
+-- The keys of a table in the order in which scripts see them.
+local function keys_of(tab, what)
   local keys, count = keys_in_order(tab)
+  for at = 2, count do
+    check_order(keys[at], keys[at - 1], what)
+  end
+  return keys, count
+end
+
+-- The first of them, without putting all in order; nil if the table is empty.
+local function first_key(tab)
+  local first, equal
+  for key in next, tab do
+    if first == nil or is_before(key, first) then
+      first, equal = key, nil
+    elseif not is_before(first, key) then
+      equal = key
+    end
+  end
+  check_order(first, equal, "next")
+  return first
+end
+
+-- Where `next` stands in tables that are being gone through: their keys, and the place of the last one.
+local passes = setmeta({}, { __mode = "k" })
+
+-- The place of a key among keys in order, or of the last one before it.
+local function place_of(keys, key)
+  local low, high = 0, #keys
+  while low < high do
+    local middle = (low + high + 1) // 2
+    if rawequal(keys[middle], key) then return middle end
+    if is_before(keys[middle], key) then
+      low = middle
+    else
+      high = middle - 1
+    end
+  end
+  return low
+end
+
+-- Like Lua's own, whose order differs from process to process, but in the order of `pairs`.
+local function next_in_order(tab, key)
+  if key == nil then
+    passes[tab] = nil
+    local first = first_key(tab)
+    if first == nil then return nil end
+    return first, rawget(tab, first)
+  end
+  local pass = passes[tab]
+  if not pass then
+    local keys = keys_of(tab, "next")
+    pass = { keys, place_of(keys, key) }
+    passes[tab] = pass
+  elseif not rawequal(pass[1][pass[2]], key) then
+    pass[2] = place_of(pass[1], key)
+  end
+  local keys, at = pass[1], pass[2]
+  while at < #keys do
+    at = at + 1
+    local value = rawget(tab, keys[at])
+    -- What was removed meanwhile is passed by.
+    if value ~= nil then
+      pass[2] = at
+      return keys[at], value
+    end
+  end
+  passes[tab] = nil
+  return nil
+end
+
+local function script_next(tab, ...)
+  local meta = rawmeta(tab)
+  if is_event(meta) then open_event(tab) end
+  refuse_number(tab, "next")
+  if type(tab) ~= "table" then raise("next: expected a table, got a " .. type(tab)) end
+  return next_in_order(worlds[tab] or tab, (...))
+end
+
+-- The iterator of `pairs`.
+local function in_order(tab, is_of_event)
+  local keys, count = keys_of(tab, "pairs")
   local at = 0
   return function()
     while at < count do

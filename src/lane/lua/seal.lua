@@ -4,9 +4,8 @@ local inner = ...
 local host, S, take_touched, take_undo, pass =
   inner.host, inner.run_state, inner.take_touched, inner.take_undo, inner.pass
 local lookup, release = inner.lookup, inner.release
+local make_room, PART_BYTES <const> = inner.make_room, inner.PART_BYTES
 local next, spack, concat = next, string.pack, table.concat
-
-local SEAL_BYTES <const> = 256 * 1024 -- handed out at a time, so that sealing needs little memory beside the rows
 
 -- Hands out what the batch changed in one table.
 local function seal_table(state)
@@ -18,7 +17,8 @@ local function seal_table(state)
     count = count + 1
     out[count] = sealed
     bytes = bytes + #sealed
-    if bytes > SEAL_BYTES then
+    if bytes > PART_BYTES then
+      make_room(bytes)
       host.sealed(kind.number, state[REGION_NUMBER], state[WHOLE], concat(out))
       out, count, bytes = {}, 0, 0
     end

@@ -2,7 +2,8 @@
 
 local inner = ...
 local host, S = inner.host, inner.run_state
-local undo_depth <const> = host.undo_depth
+local undo_depth <const>, memory_bytes <const> = host.undo_depth, host.memory_bytes
+local collectgarbage = collectgarbage
 local next, ipairs, spack, concat, move = next, ipairs, string.pack, table.concat, table.move
 
 -- Keeps what rows were before the current block: see `seal_undo`. Entries lie one behind the other: block, state, id,
@@ -54,35 +55,68 @@ local function prune_undo(block)
   region.undo_count = kept
 end
 
--- Hands out what rows of a region were before the blocks behind `after`.
+-- Handed out at a time, so that sealing needs little memory beside the rows.
+local PART_BYTES <const> = 256 * 1024
+
+-- Collects what is let go of, where little room is left to put a part together: Lua does not by itself where a buffer
+-- does not fit.
+local function make_room(bytes)
+  if collectgarbage("count") * 1024 + 4 * (bytes + PART_BYTES) > memory_bytes then collectgarbage() end
+end
+
+-- A list of packed entries for one of the host's functions, handed out in parts, in order.
+local function new_out(hand_out, kind, region)
+  return { hand_out = hand_out, kind = kind.number, region = region.number, count = 0, bytes = 0 }
+end
+
+local function flush(out)
+  make_room(out.bytes)
+  out.hand_out(out.kind, out.region, concat(out, "", 1, out.count))
+  for at = 1, out.count do
+    out[at] = nil
+  end
+  out.count, out.bytes = 0, 0
+end
+
+local function put(out, entry)
+  out.count, out.bytes = out.count + 1, out.bytes + #entry
+  out[out.count] = entry
+  if out.bytes > PART_BYTES then flush(out) end
+end
+
+-- Hands out what rows of a region were before the blocks behind `after`. What is handed out is let go of.
 local function seal_undo(region, after)
   local undo, outs, unseen = region.undo, {}, {}
   local at, count = 1, region.undo_count
   while at <= count do
     local block, state, id, what = undo[at], undo[at + 1], undo[at + 2], undo[at + 3]
+    local behind = next_undo(undo, at)
     if block > after then
       local kind = state[KIND]
-      local out_of = what == UNKNOWN and unseen or outs
+      local is_unseen = what == UNKNOWN
+      local out_of = is_unseen and unseen or outs
       local out = out_of[kind.number]
       if not out then
-        out = {}
+        out = new_out(is_unseen and host.unseen or host.before, kind, region)
         out_of[kind.number] = out
       end
-      if what == UNKNOWN then
-        out[#out + 1] = spack("<i8s4", block, id)
+      if is_unseen then
+        put(out, spack("<i8s4", block, id))
       elseif what == ROW then
-        out[#out + 1] = spack("<i8", block) .. kind.pack(id, WRITTEN, 0, undo, at + UNDO_HEAD)
+        put(out, spack("<i8", block) .. kind.pack(id, WRITTEN, 0, undo, at + UNDO_HEAD))
       else
-        out[#out + 1] = spack("<i8s4Bi8", block, id, DELETED, 0)
+        put(out, spack("<i8s4Bi8", block, id, DELETED, 0))
       end
     end
-    at = next_undo(undo, at)
+    for place = at, behind - 1 do
+      undo[place] = nil
+    end
+    at = behind
   end
-  for number, out in next, outs do
-    host.before(number, region.number, concat(out))
-  end
-  for number, out in next, unseen do
-    host.unseen(number, region.number, concat(out))
+  for _, list in ipairs({ outs, unseen }) do
+    for _, out in next, list do
+      if out.count > 0 then flush(out) end
+    end
   end
 end
 
@@ -96,6 +130,8 @@ local function take_undo(after)
 end
 
 return {
+  PART_BYTES = PART_BYTES,
+  make_room = make_room,
   note_before = note_before,
   note_new = note_new,
   note_row = note_row,

@@ -30,8 +30,8 @@ local function key_text(key)
   return type(key) == "string" and shortened(key) or "a " .. type(key)
 end
 
--- The order in which messages and `pairs` name keys: 1 to n, other numbers, texts in order, the rest. That of `next`
--- differs from process to process.
+-- The order in which messages, `pairs` and `next` of scripts name keys: false, true, numbers, texts, the rest. That of
+-- Lua's own `next` differs from process to process.
 local function before(a, b)
   local kind_a, kind_b = type(a), type(b)
   if kind_a ~= kind_b then return kind_a < kind_b end
@@ -112,6 +112,7 @@ return {
   metatable_of = metatable_of,
   name_text = name_text,
   key_text = key_text,
+  is_before = before,
   keys_in_order = keys_in_order,
   first_odd = first_odd,
   describe = describe,

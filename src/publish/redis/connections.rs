@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::node::Node;
 use super::outcome::Published;
 use super::plan::PublishPlan;
 use super::script::Script;
-use super::topology::{Topology, redirection};
-use super::wire::{Break, server_text};
 use crate::publish::{OtherStore, PublishError};
+use crate::redis::node::Node;
+use crate::redis::topology::{Topology, redirection};
+use crate::redis::wire::{Break, server_text};
 
 /// A lock that is held: its key, and what it holds while it is ours.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ impl Connections {
                 (Some(reply), _) => return Ok(reply),
                 (None, broke) => {
                     let broke = broke.unwrap_or(Break::Dropped("no answer came".into()));
-                    failure = node.error(&broke);
+                    failure = node.error(&broke).into();
                     if !broke.was_connected() {
                         break;
                     }

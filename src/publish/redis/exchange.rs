@@ -12,13 +12,10 @@ use redis::{Cmd, Value};
 
 use super::connections::{Connections, millis};
 use super::keys::Key;
-use super::node::{Answer, Node};
 use super::outcome::Extent;
 use super::owners::Owners;
 use super::plan::PublishPlan;
 use super::summary::{Owner, SummaryEntry, around, entry_text};
-use super::topology::{Host, PART_OF_CLUSTER, redirection};
-use super::wire::{Break, NO_EVAL, code_of, server_text};
 use crate::model::chance::token;
 use crate::model::limits::{
     DOCUMENT_ALONE_BYTES, DOCUMENT_BYTES_MAX, PUBLISH_BREAKS_MAX, PUBLISH_REQUEST_BYTES_MAX, PUBLISH_RETRY_WAIT_MAX,
@@ -27,6 +24,9 @@ use crate::model::limits::{
 use crate::model::timestamp::Timestamp;
 use crate::model::wait::pause;
 use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
+use crate::redis::node::{Answer, Node};
+use crate::redis::topology::{Host, PART_OF_CLUSTER, redirection};
+use crate::redis::wire::{Break, NO_EVAL, code_of, server_text};
 
 /// How often a script may be forgotten within one request before its regions fail.
 const SCRIPT_LOSSES_MAX: u32 = 2;
@@ -162,6 +162,7 @@ impl<'p> Exchange<'p> {
         match self.to.topology.discover() {
             Ok(trips) => self.trips += trips,
             Err(error) => {
+                let error = PublishError::from(error);
                 self.is_unreachable = true;
                 self.fail(&todo, &error);
                 self.no_prior = Some(error);
@@ -356,7 +357,7 @@ impl<'p> Exchange<'p> {
                     let key = (node.name().to_owned(), asked.is_some());
                     of_node.entry(key).or_insert((node, Vec::new())).1.push(*at);
                 }
-                Err(error) => again.push((*at, error, Redirect::Wait)),
+                Err(error) => again.push((*at, error.into(), Redirect::Wait)),
             }
         }
         let mut requests = Vec::new();
@@ -433,7 +434,7 @@ impl<'p> Exchange<'p> {
 
     /// A region whose server does not answer: another one may have taken its place in a cluster.
     fn lost(&self, node: &Node, broke: &Break) -> End {
-        let error = node.error(broke);
+        let error = PublishError::from(node.error(broke));
         // Where no more connections are to be had, one that there is will be free.
         match self.to.topology.is_cluster() || matches!(broke, Break::Crowded(_)) {
             true => End::Again { error, redirect: Redirect::Wait },
@@ -677,7 +678,7 @@ impl<'s> Sending<'s> {
     /// Ends what is pending: its server does not answer.
     fn give_up(&mut self, broke: &Break) {
         let lost = |item| (item, self.exchange.lost(&self.node, broke));
-        self.end.no_summary = self.reads_summary.then(|| self.node.error(broke));
+        self.end.no_summary = self.reads_summary.then(|| self.node.error(broke).into());
         self.end.ends.extend(std::mem::take(&mut self.pending).into_iter().map(lost));
     }
 }

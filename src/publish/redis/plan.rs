@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address::RedisUrl;
 use super::keys::{Key, Keys};
 use crate::model::limits::{PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::setting::SettingError;
 use crate::publish::{DocumentFields, FieldPath, HealthFields, Publication, PublishError};
+use crate::redis::RedisUrl;
 
 /// Where and how snapshots are published to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,16 +12,16 @@ use redis::Value;
 use super::connections::{Connections, millis};
 use super::exchange::Exchange;
 use super::keys::Key;
-use super::node::Node;
 use super::outcome::{Extent, KeptRegion, Published};
 use super::plan::PublishPlan;
 use super::script::Script;
 use super::settling::{Settling, outcome_of};
 use super::summary::{Owner, Summary, SummaryEntry};
-use super::topology::Topology;
-use super::wire::{Break, server_text};
 use crate::publish::health::Outcome;
 use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
+use crate::redis::node::Node;
+use crate::redis::topology::Topology;
+use crate::redis::wire::{Break, server_text};
 
 /// How often regions that were not handed over are asked for at most, and how often a summary is written that others
 /// write too.
@@ -99,7 +99,7 @@ impl Publisher {
             .thread_name(|at| format!("forebay-publish-{at}"))
             .build()
             .map_err(|error| PublishError::Threads(error.to_string()))?;
-        let topology = Arc::new(Topology::new(&plan)?);
+        let topology = Arc::new(Topology::new(&plan.url, plan.pool, plan.timeout)?);
         let (script, predecessor, lock) = (Script::publish(), None, None);
         Ok(Self {
             to: Connections { topology, script, predecessor, threads, lock, is_patient: true, plan },

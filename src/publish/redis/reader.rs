@@ -1,21 +1,21 @@
 //! Reading snapshots back from Redis: what its readers see.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::{Cmd, Value};
 
 use super::keys::Key;
-use super::node::Node;
 use super::outcome::LatestInRedis;
 use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::Summary;
-use super::topology::{PART_OF_CLUSTER, Topology, redirection};
-use super::wire::{Break, NO_EVAL, Replies, code_of, server_text};
 use crate::model::limits::REGIONS_READ_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::publish::PublishError;
+use crate::redis::node::Node;
+use crate::redis::topology::{PART_OF_CLUSTER, Topology, redirection};
+use crate::redis::wire::{Break, NO_EVAL, Replies, code_of, server_text};
 use crate::snapshot::seq_of;
 use crate::store::StoredSnapshot;
 
@@ -40,6 +40,38 @@ struct Call {
 /// Calls that a server was asked, and what came of it.
 type Asked = (Arc<Node>, Vec<usize>, Replies);
 
+/// A region's newest snapshot, none if it has none, or why it could not be read.
+type RegionRead = Result<Option<StoredSnapshot>, PublishError>;
+
+/// Is told of regions.
+type TellRegion<'a> = dyn FnMut(&str, RegionRead) + Send + 'a;
+
+/// Is told the replies as they come, with the place of their call.
+type Heard<'a> = dyn Fn(usize, &Value) + Sync + 'a;
+
+/// What is told in the order of the regions, however it comes.
+struct InOrder<'a> {
+    regions: &'a [String],
+    /// How many are told.
+    told: usize,
+    /// What has come before its turn.
+    come: BTreeMap<usize, RegionRead>,
+    tell: &'a mut TellRegion<'a>,
+}
+
+impl InOrder<'_> {
+    fn take(&mut self, at: usize, outcome: RegionRead) {
+        if at < self.told {
+            return;
+        }
+        self.come.entry(at).or_insert(outcome);
+        while let Some(outcome) = self.come.remove(&self.told) {
+            (self.tell)(&self.regions[self.told], outcome);
+            self.told += 1;
+        }
+    }
+}
+
 /// What each call answered; or that it was refused.
 type Answers = Vec<Result<Value, PublishError>>;
 
@@ -51,7 +83,7 @@ impl RedisSnapshots {
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
         // What is read is one pipeline over one connection to each server.
         let plan = PublishPlan { pool: 1, ..plan };
-        let topology = Arc::new(Topology::new(&plan)?);
+        let topology = Arc::new(Topology::new(&plan.url, plan.pool, plan.timeout)?);
         Ok(Self::over(plan, topology))
     }
 
@@ -70,15 +102,41 @@ impl RedisSnapshots {
         if regions.is_empty() { self.latest_of_all() } else { self.latest_of(regions) }
     }
 
-    fn latest_of(&self, regions: &[String]) -> Result<LatestInRedis, PublishError> {
+    /// The newest snapshots of those regions, each handed to `tell` in their order, as soon as its reply and all before it
+    /// are there: the snapshot, none if there is none, or why it could not be read. One request to each server.
+    ///
+    /// # Errors
+    /// Redis does not answer; then nothing was told.
+    pub fn latest_in_order(&self, regions: &[String], tell: &mut TellRegion<'_>) -> Result<(), PublishError> {
+        self.topology.discover()?;
+        let in_order = Mutex::new(InOrder { regions, told: 0, come: BTreeMap::new(), tell });
+        let take = |at: usize, outcome| in_order.lock().unwrap_or_else(PoisonError::into_inner).take(at, outcome);
+        let heard = |at: usize, reply: &Value| {
+            if !matches!(reply, Value::ServerError(_)) {
+                take(at, Ok(snapshot_in(&regions[at], reply)));
+            }
+        };
+        for (at, answer) in self.ask_all(&self.latest, &self.calls_of(regions), &heard)?.into_iter().enumerate() {
+            take(at, answer.map(|reply| snapshot_in(&regions[at], &reply)));
+        }
+        Ok(())
+    }
+
+    /// What asks for the newest of each region.
+    fn calls_of(&self, regions: &[String]) -> Vec<Call> {
         let PublishPlan { keys, pipeline, .. } = &self.plan;
         let calls = regions.iter().map(|region| {
             let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, region));
             let arguments = [region, keys.template(Key::Doc), pipeline].map(str::to_owned);
             Call { keys: names.to_vec(), arguments: arguments.to_vec() }
         });
+        calls.collect()
+    }
+
+    fn latest_of(&self, regions: &[String]) -> Result<LatestInRedis, PublishError> {
         let mut latest = LatestInRedis::default();
-        for (answer, region) in self.ask_all(&self.latest, &calls.collect::<Vec<_>>())?.into_iter().zip(regions) {
+        let answers = self.ask_all(&self.latest, &self.calls_of(regions), &|_, _| {})?;
+        for (answer, region) in answers.into_iter().zip(regions) {
             match answer {
                 Ok(Value::Array(parts)) => latest.take(region, &parts),
                 Ok(_) => {}
@@ -120,7 +178,7 @@ impl RedisSnapshots {
             (Some(text @ Value::BulkString(_)), _) => vec![text],
             (Some(Value::Nil), _) => Vec::new(),
             (Some(Value::ServerError(error)), _) => return Err(away(node, server_text(&error))),
-            (_, Some(broke)) => return Err(node.error(broke)),
+            (_, Some(broke)) => return Err(node.error(broke).into()),
             _ => return Err(away(node, "an answer that is not understood".into())),
         };
         if parts.is_empty() {
@@ -163,7 +221,7 @@ impl RedisSnapshots {
         let answer = node.ask([redis::cmd("GET").arg(&key).take()]).replies;
         match (answer.values.into_iter().next(), answer.broke) {
             (Some(Value::BulkString(text)), _) => Ok(Summary::parse(&text).and_then(|summary| summary.owner.store)),
-            (None, Some(broke)) => Err(node.error(&broke)),
+            (None, Some(broke)) => Err(node.error(&broke).into()),
             // A key that holds something else has no signature.
             _ => Ok(None),
         }
@@ -186,7 +244,7 @@ impl RedisSnapshots {
         let limit = limit.min(i32::MAX as usize).to_string();
         let arguments = [region, keys.template(Key::Doc), pipeline, &since, &limit];
         let arguments = arguments.map(str::to_owned).to_vec();
-        let answer = self.ask_all(&self.history, &[Call { keys: names, arguments }])?.pop();
+        let answer = self.ask_all(&self.history, &[Call { keys: names, arguments }], &|_, _| {})?.pop();
         let Some(Value::Array(parts)) = answer.transpose()? else { return Ok(Vec::new()) };
         let snapshots = parts.as_chunks::<3>().0.iter().filter_map(|[id, time, doc]| {
             let (id, doc) = (text_of(id)?, text_of(doc)?);
@@ -232,7 +290,7 @@ impl RedisSnapshots {
             let score = redis::cmd("ZSCORE").arg(keys.of_region(Key::Index, pipeline, region)).arg(id).take();
             let answer = node.ask([redis::cmd("GET").arg(&key).take(), score]).replies;
             if let Some(broke) = &answer.broke {
-                return Err(node.error(broke));
+                return Err(node.error(broke).into());
             }
             if let Some(doc) = answer.values.first().and_then(text_of) {
                 return Ok(Some(StoredSnapshot {
@@ -251,12 +309,13 @@ impl RedisSnapshots {
 
     /// Calls a script for each of the given keys and arguments: one request to each server, and once more for what did not
     /// get through: a connection that was closed, a slot that has moved, a script that was not known yet.
-    fn ask_all(&self, script: &Script, calls: &[Call]) -> Result<Answers, PublishError> {
+    /// `heard` is told each reply as it comes.
+    fn ask_all(&self, script: &Script, calls: &[Call], heard: &Heard<'_>) -> Result<Answers, PublishError> {
         let mut answers: Answers = calls.iter().map(|_| Ok(Value::Nil)).collect();
         let mut todo: Vec<usize> = (0..calls.len()).collect();
         for pass in 0..READ_PASSES {
             let mut again = Vec::new();
-            for (node, places, replies) in self.ask_once(script, calls, &todo)? {
+            for (node, places, replies) in self.ask_once(script, calls, &todo, heard)? {
                 let mut values = replies.values.into_iter();
                 for at in places {
                     let (answer, may_pass) = self.answer(&node, values.next(), replies.broke.as_ref());
@@ -297,13 +356,19 @@ impl RedisSnapshots {
             Some(reply) => (Ok(reply), false),
             None => {
                 let broke = broke.cloned().unwrap_or(Break::Dropped("no answer came".into()));
-                (Err(node.error(&broke)), broke.was_connected())
+                (Err(node.error(&broke).into()), broke.was_connected())
             }
         }
     }
 
     /// Makes calls over one connection to each server, all servers at once.
-    fn ask_once(&self, script: &Script, calls: &[Call], todo: &[usize]) -> Result<Vec<Asked>, PublishError> {
+    fn ask_once(
+        &self,
+        script: &Script,
+        calls: &[Call],
+        todo: &[usize],
+        heard: &Heard<'_>,
+    ) -> Result<Vec<Asked>, PublishError> {
         let mut of_node: BTreeMap<String, (Arc<Node>, Vec<usize>)> = BTreeMap::new();
         for at in todo {
             let node = self.topology.node_of(calls[*at].keys.first().map_or("", String::as_str))?;
@@ -314,7 +379,9 @@ impl RedisSnapshots {
                 let Call { keys, arguments } = &calls[*at];
                 script.call(nth > 0, keys.iter().map(String::as_str), arguments.iter().map(String::as_bytes))
             };
-            let replies = node.ask(places.iter().enumerate().map(call)).replies;
+            let mut come = places.iter();
+            let mut heard = |reply: &Value| come.next().into_iter().for_each(|at| heard(*at, reply));
+            let replies = node.ask_and_hear(places.iter().enumerate().map(call), &mut heard).replies;
             (node, places, replies)
         };
         let mut nodes: Vec<_> = of_node.into_values().collect();
@@ -374,6 +441,14 @@ impl LatestInRedis {
             self.signatures.insert(region.to_owned(), signature);
         }
         self.found.extend(newest(region, parts));
+    }
+}
+
+/// The snapshot that a reply of the script holds, if there is one.
+fn snapshot_in(region: &str, reply: &Value) -> Option<StoredSnapshot> {
+    match reply {
+        Value::Array(parts) => newest(region, parts),
+        _ => None,
     }
 }
 

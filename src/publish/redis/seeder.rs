@@ -11,19 +11,19 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use super::connections::{HeldLock, millis};
-use super::node::Answer;
 use super::outcome::{Extent, LatestInRedis, Published};
 use super::plan::PublishPlan;
 use super::publisher::Publisher;
 use super::reader::RedisSnapshots;
 use super::script::Script;
-use super::topology::Topology;
-use super::wire::{Break, server_text};
 use crate::model::chance::token;
 use crate::model::limits::SEED_LOCK_MIN;
 use crate::model::setting::SettingError;
 use crate::model::timestamp::Timestamp;
 use crate::publish::{Publication, PublishError, PublishReceipt};
+use crate::redis::node::Answer;
+use crate::redis::topology::Topology;
+use crate::redis::wire::{Break, server_text};
 use crate::store::StoredSnapshot;
 
 /// Takes the place of a cron job that computes one document a region: one at a time, under a lock in Redis.
@@ -219,7 +219,12 @@ impl Seeder {
             (Some(_), Some(Value::BulkString(text))) => Some(LockHolder::of_text(&text)),
             (Some(Value::Okay), Some(_)) => None,
             (Some(_), Some(_)) => Some(LockHolder::of_text(b"another one, just now")),
-            _ => return Err(replies.broke.as_ref().map_or_else(|| refused_text(&lock.key), |broke| node.error(broke))),
+            _ => {
+                return Err(replies
+                    .broke
+                    .as_ref()
+                    .map_or_else(|| refused_text(&lock.key), |broke| node.error(broke).into()));
+            }
         };
         if !is_apart {
             let health = health.and_then(|_| values.next());

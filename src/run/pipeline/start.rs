@@ -12,8 +12,8 @@ use super::publish::PublishStart;
 use crate::batch::RegionTouch;
 use crate::batch::block_log::BlockLog;
 use crate::batch::open::OpenBatch;
-use crate::commit::StoreCommitter;
 use crate::commit::handoff::CommitThread;
+use crate::commit::{CommitListener, StoreCommitter};
 use crate::lane::{Assignment, LoadStats};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::field_type::FieldTypes;
@@ -21,6 +21,7 @@ use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
 use crate::model::position::Position;
 use crate::publish::{PublishThread, UnpublishedRegion};
+use crate::run::acknowledge::Acknowledging;
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
 use crate::run::engines::{EnginePlan, EnginePool};
 use crate::run::error::PipelineError;
@@ -75,7 +76,7 @@ impl Pipeline {
     /// Runs over a source, or goes back to a block.
     pub(super) fn coordinate(
         mut self,
-        source: Box<dyn Source>,
+        mut source: Box<dyn Source>,
         rollback: Option<i64>,
     ) -> Result<Report, PipelineError> {
         self.try_handlers()?;
@@ -95,21 +96,19 @@ impl Pipeline {
         self.meter.start(checkpoint, source.bytes_total());
         // A rollback reads nothing that could be compared.
         let reading = if rollback.is_none() { stored.reading() } else { StartReading::default() };
+        let acknowledging = source.acknowledger()?.map(Acknowledging::start).transpose()?;
         let pages = self.start_reader(source, reading, &stored.regions, &shared)?;
         // A rollback is finished all the same.
         let stop = rollback.is_none().then(|| self.stop.flag());
         let publish = self.prepare_publish(target, store.as_ref(), &shared, stop)?;
-        let listener = publish.as_ref().map(PublishStart::listener);
-        let recorder = Arc::clone(&shared.recorder);
+        let listeners = listeners(acknowledging.as_ref(), publish.as_ref());
         let (depth, tip) = (Depth::new(self.rollback_depth), checkpoint.block.map(BlockNo::new));
-        let commits = CommitThread::spawn(
-            "forebay-commit",
-            StoreCommitter::new(store, listener, Arc::clone(&self.schema), depth, recorder),
-        )?;
+        let recorder = Arc::clone(&shared.recorder);
+        let committer = StoreCommitter::new(store, listeners, Arc::clone(&self.schema), depth, recorder);
+        let commits = CommitThread::spawn("forebay-commit", committer)?;
         let publish = publish.map(|publish| publish.start(commits.door())).transpose()?;
         let StartRegions { names, all, pending } = stored.regions;
-        let schedule = Schedule::new(self.snapshots.every);
-        let has_snapshots = self.factory.has_snapshots();
+        let (schedule, has_snapshots) = (Schedule::new(self.snapshots.every), self.factory.has_snapshots());
         let stopping = Stopping::new(self.stop.flag(), self.drain_timeout);
         let coordinator = Coordinator {
             plan: CoordinatorPlan {
@@ -141,6 +140,7 @@ impl Pipeline {
         };
         let ended = coordinator.run();
         shared.read.stop.store(true, Ordering::Relaxed);
+        acknowledging.into_iter().for_each(Acknowledging::finish);
         self.conclude(&checkpoint, ended, publish, rollback.is_some(), &shared)
     }
 
@@ -288,6 +288,12 @@ impl Pipeline {
             was_stopped: was_stopped || self.stop.0.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Who hears of commits.
+fn listeners(acknowledging: Option<&Acknowledging>, publish: Option<&PublishStart>) -> Vec<Arc<dyn CommitListener>> {
+    let listeners = acknowledging.map(Acknowledging::listener).into_iter();
+    listeners.chain(publish.map(PublishStart::listener)).collect()
 }
 
 /// What the reader has to know of what is committed.

@@ -98,9 +98,16 @@ impl EventReader {
         }
     }
 
+    /// Refuses an event of which nothing is known but a text.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only streams do"))]
+    pub(in crate::source) fn refuse(&self, text: &[u8], error: String, event: &mut SourceEvent) {
+        refuse(event, error, PartOfHead::default());
+        put_bounded(event, text);
+    }
+
     /// Reads an event from names and texts: its JSON is the object of the texts, in their order. The caller sets origin
     /// and line.
-    #[allow(dead_code, reason = "sources whose events are maps of texts")]
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only streams do"))]
     pub(in crate::source) fn read_texts<'t>(
         &self,
         texts: impl IntoIterator<Item = (&'t str, &'t str)>,

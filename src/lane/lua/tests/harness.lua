@@ -16,7 +16,7 @@ harness.ACCOUNT = {
 
 -- A host that knows nothing. `told` is all that it was told, in order: the function's name and what it was given.
 function harness.host(own)
-  local host = { told = {}, undo_depth = 0, puts_aside = false }
+  local host = { told = {}, undo_depth = 0, memory_bytes = math.maxinteger, puts_aside = false }
   for name, value in next, real do
     host[name] = value
   end
@@ -100,6 +100,38 @@ function harness.fails(says, call, ...)
   if not string.find(tostring(message), says, 1, true) then
     error("expected it to say " .. says .. ", got " .. tostring(message), 2)
   end
+end
+
+-- Loads a script whose on_snapshot is `body`, behind `head`. Returns the inner side, or what is wrong with the script.
+function harness.load_script(head, body)
+  local inner = harness.open({ host = { print = print, puts_aside = false }, last = "sandbox" })
+  inner.define_region(1, "north", { true })
+  inner.begin_batch(1, 0)
+  inner.run_state[constants.REGION] = inner.regions[1]
+  local text = head .. "\nfunction on_event() end\nfunction on_snapshot(ctx)\n" .. (body or "") .. "\nend\n"
+  local ok, problem = inner.load_script(text)
+  return ok ~= nil and inner or nil, problem
+end
+
+-- What the body of such a script returns.
+function harness.result(head, body)
+  local inner, problem = harness.load_script(head, body)
+  if not inner then error("refused: " .. problem, 2) end
+  local status, answer = inner.snapshot(1, 7)
+  if status ~= constants.DONE then error(body .. ": " .. tostring(answer), 2) end
+  return answer
+end
+
+-- Its body fails, and says all of that.
+function harness.fails_in_script(head, body, ...)
+  local inner, problem = harness.load_script(head, body)
+  if not inner then error("refused: " .. problem, 2) end
+  local status, answer = inner.snapshot(1, 7)
+  if status ~= constants.FAILED then error("expected it to fail: " .. head .. " " .. body, 2) end
+  for _, says in ipairs({ ... }) do
+    if not answer:find(says, 1, true) then error("expected " .. says .. " of " .. body .. ", got " .. answer, 2) end
+  end
+  if #answer > 400 then error("too long: " .. answer, 2) end
 end
 
 -- The row of an id in packed form, as the host supplies it.

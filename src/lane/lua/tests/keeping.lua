@@ -1,19 +1,7 @@
 -- What a script keeps from one call to the next: it is refused, or read-only.
 local harness = ...
-local equal = harness.equal
+local equal, load_script = harness.equal, harness.load_script
 local tests = {}
-
--- Loads a script whose on_snapshot is `body`, behind `head`. Returns the inner side, or what is wrong with the script.
-local function load_script(head, body)
-  local host = { print = print, puts_aside = false }
-  local inner = harness.open({ host = host, last = "sandbox" })
-  inner.define_region(1, "north", { true })
-  inner.begin_batch(1, 0)
-  inner.run_state[REGION] = inner.regions[1]
-  local text = head .. "\nfunction on_event() end\nfunction on_snapshot(ctx)\n" .. (body or "") .. "\nend\n"
-  local ok, problem = inner.load_script(text)
-  return ok ~= nil and inner or nil, problem
-end
 
 local function refused(head, ...)
   local inner, problem = load_script(head)
@@ -24,25 +12,7 @@ local function refused(head, ...)
   if #problem > 400 then error("too long: " .. problem, 2) end
 end
 
--- What the body returns.
-local function result(head, body)
-  local inner, problem = load_script(head, body)
-  if not inner then error("refused: " .. problem, 2) end
-  local status, answer = inner.snapshot(1, 7)
-  if status ~= DONE then error(body .. ": " .. tostring(answer), 2) end
-  return answer
-end
-
-local function fails(head, body, ...)
-  local inner, problem = load_script(head, body)
-  if not inner then error("refused: " .. problem, 2) end
-  local status, answer = inner.snapshot(1, 7)
-  if status ~= FAILED then error("expected it to fail: " .. head .. " " .. body, 2) end
-  for _, says in ipairs({ ... }) do
-    if not answer:find(says, 1, true) then error("expected " .. says .. " of " .. body .. ", got " .. answer, 2) end
-  end
-  if #answer > 400 then error("too long: " .. answer, 2) end
-end
+local result, fails = harness.result, harness.fails_in_script
 
 local COUNTER <const> = [[local function counter()
   local n = 0

@@ -35,6 +35,26 @@ function tests.the_first_write_in_a_block_keeps_what_was()
   equal(at, #told[1][4] + 1)
 end
 
+function tests.much_is_handed_out_in_parts()
+  local inner, state, account, host = open({ is_empty = true })
+  for block = 1, 9 do
+    at_block(inner, block)
+    account:set("a", { note = string.rep("x", 100000) .. block })
+  end
+  inner.take_undo(0)
+  local told, seen, _ = harness.told(host, "before"), {}, nil
+  for _, one in ipairs(told) do
+    local packed, at, cells = one[4], 1, {}
+    while at <= #packed do
+      seen[#seen + 1], at = string.unpack("<i8", packed, at)
+      _, at = state[KIND].unpack(packed, at, cells, 1)
+    end
+    if #packed > 400000 then error("a part of " .. #packed .. " bytes") end
+  end
+  equal(table.concat(seen, " "), "1 2 3 4 5 6 7 8 9")
+  equal(#told, 3)
+end
+
 function tests.what_is_written_unseen_is_for_the_store_to_say()
   local inner, _, account, host = open()
   at_block(inner, 3)

@@ -12,7 +12,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use super::wire::{Break, Wire};
 
 /// Connections that are kept, and made when they are wanted.
-pub(super) struct Pool(Arc<Shared>);
+pub(crate) struct Pool(Arc<Shared>);
 
 struct Shared {
     connect: Box<dyn Fn() -> Wire + Send + Sync>,
@@ -29,8 +29,8 @@ struct State {
 }
 
 /// A connection in somebody's hands.
-pub(super) struct Taken {
-    pub(super) wire: Wire,
+pub(crate) struct Taken {
+    pub(crate) wire: Wire,
     slot: Slot,
 }
 
@@ -52,7 +52,7 @@ impl Drop for Slot {
 
 impl Taken {
     /// Gives it back, for the next one.
-    pub(super) fn give_back(self) {
+    pub(crate) fn give_back(self) {
         if !self.wire.is_spoiled() {
             self.slot.0.state().idle.push_back(self.wire);
         }
@@ -61,13 +61,13 @@ impl Taken {
 
 impl Pool {
     /// At most `max` connections. Connects to nothing yet.
-    pub(super) fn new(max: usize, connect: impl Fn() -> Wire + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(max: usize, connect: impl Fn() -> Wire + Send + Sync + 'static) -> Self {
         let (state, freed) = (Mutex::default(), Condvar::new());
         Self(Arc::new(Shared { connect: Box::new(connect), max: max.max(1), state, freed }))
     }
 
     /// A connection that is free, or a new one. Blocks for `wait` at most.
-    pub(super) fn take(&self, wait: Duration) -> Result<Taken, Break> {
+    pub(crate) fn take(&self, wait: Duration) -> Result<Taken, Break> {
         let begun = Instant::now();
         let late = || Break::NoEntry(format!("no connection was free or could be made within {} s", wait.as_secs()));
         let mut state = self.0.state();
@@ -90,7 +90,7 @@ impl Pool {
     }
 
     /// A new connection, beside those that there are; none if there may not be more. Blocks for `wait` at most.
-    pub(super) fn take_new(&self, wait: Duration) -> Option<Taken> {
+    pub(crate) fn take_new(&self, wait: Duration) -> Option<Taken> {
         let mut state = self.0.state();
         if state.taken + state.idle.len() >= self.0.max {
             return None;

@@ -3,48 +3,51 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use redis::Value;
 
-use super::keys::slot_of;
+use super::Unreached;
+use super::address::RedisUrl;
 use super::node::Node;
-use super::plan::PublishPlan;
+use super::slots::slot_of;
 use super::wire::server_text;
-use crate::publish::PublishError;
 
-pub(super) type Host = (String, u16);
+pub(crate) type Host = (String, u16);
 
 /// What is said where a cluster's server was given as if it were the only one.
-pub(super) const PART_OF_CLUSTER: &str = "it is part of a cluster; expected redis+cluster://host,host";
+pub(crate) const PART_OF_CLUSTER: &str = "it is part of a cluster; expected redis+cluster://host,host";
 
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
 
 /// The servers.
-pub(super) enum Topology {
+pub(crate) enum Topology {
     One(Arc<Node>),
     Cluster(Box<Cluster>),
 }
 
 impl Topology {
-    /// Connects to nothing yet.
-    pub(super) fn new(plan: &PublishPlan) -> Result<Self, PublishError> {
-        if plan.url.is_cluster() {
+    /// At most `pool` connections to each server. Connects to nothing yet.
+    pub(crate) fn new(url: &RedisUrl, pool: usize, timeout: Duration) -> Result<Self, Unreached> {
+        if url.is_cluster() {
             return Ok(Self::Cluster(Box::new(Cluster {
-                plan: plan.clone(),
+                url: url.clone(),
+                pool,
+                timeout,
                 state: Mutex::default(),
                 asked: AtomicUsize::new(0),
             })));
         }
-        Ok(Self::One(Arc::new(Node::new(&plan.url, None, plan.pool, plan.timeout)?)))
+        Ok(Self::One(Arc::new(Node::new(url, None, pool, timeout)?)))
     }
 
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
 
     /// Makes sure that it is known whose the slots are; returns the round trips it took. May block.
-    pub(super) fn discover(&self) -> Result<u32, PublishError> {
+    pub(crate) fn discover(&self) -> Result<u32, Unreached> {
         match self {
             Self::Cluster(cluster) if !cluster.is_known() => cluster.refresh(),
             _ => Ok(0),
@@ -52,7 +55,7 @@ impl Topology {
     }
 
     /// Looks again whose the slots are. May block.
-    pub(super) fn refresh(&self) -> Result<u32, PublishError> {
+    pub(crate) fn refresh(&self) -> Result<u32, Unreached> {
         match self {
             Self::Cluster(cluster) => cluster.refresh(),
             Self::One(_) => Ok(0),
@@ -60,7 +63,7 @@ impl Topology {
     }
 
     /// The server that holds a key.
-    pub(super) fn node_of(&self, key: &str) -> Result<Arc<Node>, PublishError> {
+    pub(crate) fn node_of(&self, key: &str) -> Result<Arc<Node>, Unreached> {
         match self {
             Self::One(node) => Ok(Arc::clone(node)),
             Self::Cluster(cluster) => cluster.node_of(key),
@@ -68,7 +71,7 @@ impl Topology {
     }
 
     /// A server by its address: one that another has named.
-    pub(super) fn node_at(&self, host: &Host) -> Result<Arc<Node>, PublishError> {
+    pub(crate) fn node_at(&self, host: &Host) -> Result<Arc<Node>, Unreached> {
         match self {
             Self::One(node) => Ok(Arc::clone(node)),
             Self::Cluster(cluster) => cluster.node_at(host),
@@ -76,7 +79,7 @@ impl Topology {
     }
 
     /// Notes that a slot is another server's now.
-    pub(super) fn note_moved(&self, slot: u16, host: Host) {
+    pub(crate) fn note_moved(&self, slot: u16, host: Host) {
         if let Self::Cluster(cluster) = self
             && let Some(owner) = cluster.state().owners.get_mut(usize::from(slot))
         {
@@ -92,8 +95,11 @@ struct State {
     owners: Vec<Option<Host>>,
 }
 
-pub(super) struct Cluster {
-    plan: PublishPlan,
+pub(crate) struct Cluster {
+    url: RedisUrl,
+    /// Connections to each server at most.
+    pool: usize,
+    timeout: Duration,
     state: Mutex<State>,
     /// How often anybody was asked.
     asked: AtomicUsize,
@@ -108,20 +114,19 @@ impl Cluster {
         !self.state().owners.is_empty()
     }
 
-    fn away(&self, cause: impl Into<String>) -> PublishError {
-        PublishError::Away { target: self.plan.url.to_string(), cause: cause.into() }
+    fn away(&self, cause: impl Into<String>) -> Unreached {
+        Unreached { target: self.url.to_string(), cause: cause.into() }
     }
 
-    fn node_at(&self, host: &Host) -> Result<Arc<Node>, PublishError> {
+    fn node_at(&self, host: &Host) -> Result<Arc<Node>, Unreached> {
         if let Some(node) = self.state().nodes.get(host) {
             return Ok(Arc::clone(node));
         }
-        let PublishPlan { url, pool, timeout, .. } = &self.plan;
-        let node = Arc::new(Node::new(url, Some(host.clone()), *pool, *timeout)?);
+        let node = Arc::new(Node::new(&self.url, Some(host.clone()), self.pool, self.timeout)?);
         Ok(Arc::clone(self.state().nodes.entry(host.clone()).or_insert(node)))
     }
 
-    fn node_of(&self, key: &str) -> Result<Arc<Node>, PublishError> {
+    fn node_of(&self, key: &str) -> Result<Arc<Node>, Unreached> {
         let slot = slot_of(key);
         let owner = self.state().owners.get(usize::from(slot)).cloned().flatten();
         let owner = owner.ok_or_else(|| self.away(format!("slot {slot} is nobody's; is the cluster whole?")))?;
@@ -129,9 +134,9 @@ impl Cluster {
     }
 
     /// Asks the servers that are known, one after another, until one answers.
-    fn refresh(&self) -> Result<u32, PublishError> {
+    fn refresh(&self) -> Result<u32, Unreached> {
         let mut hosts: Vec<Host> = self.state().nodes.keys().cloned().collect();
-        hosts.extend(self.plan.url.named());
+        hosts.extend(self.url.named());
         // Not always the same one first: it may be cut off from the others and not know.
         let first = self.asked.fetch_add(1, Ordering::Relaxed) % hosts.len().max(1);
         hosts.rotate_left(first);
@@ -166,10 +171,10 @@ impl Cluster {
         Err(failure)
     }
 
-    fn refused(&self, node: &Node, text: &str) -> PublishError {
+    fn refused(&self, node: &Node, text: &str) -> Unreached {
         let advice =
             if text.contains("cluster support disabled") { "; it is no cluster, expected redis://host" } else { "" };
-        PublishError::Away { target: node.name().to_owned(), cause: format!("{text}{advice}") }
+        Unreached { target: node.name().to_owned(), cause: format!("{text}{advice}") }
     }
 }
 
@@ -199,7 +204,7 @@ fn owners(ranges: &[Value], asked: &Host) -> Vec<Option<Host>> {
 
 /// Slot and server that a redirection names: `MOVED 3999 127.0.0.1:6381`. A server without a name is the one that
 /// answered.
-pub(super) fn redirection(details: &str, asked: Option<&Host>) -> Option<(u16, Host)> {
+pub(crate) fn redirection(details: &str, asked: Option<&Host>) -> Option<(u16, Host)> {
     let (slot, place) = details.split_once(' ')?;
     let (host, port) = place.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');

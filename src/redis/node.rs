@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::Unreached;
 use super::address::RedisUrl;
 use super::pool::{Pool, Taken};
 use super::wire::{Break, Replies, Wire};
-use crate::publish::PublishError;
 
 /// A server and the connections to it.
-pub(super) struct Node {
+pub(crate) struct Node {
     name: String,
     /// Host and port; none for a socket.
-    pub(super) host: Option<(String, u16)>,
+    pub(crate) host: Option<(String, u16)>,
     pool: Pool,
     connections: usize,
     generation: Arc<AtomicU64>,
@@ -31,22 +31,22 @@ impl fmt::Debug for Node {
 }
 
 /// What came of a request to a server.
-pub(super) struct Answer {
-    pub(super) replies: Replies,
+pub(crate) struct Answer {
+    pub(crate) replies: Replies,
     /// Round trips it took, connecting included.
-    pub(super) trips: u32,
+    pub(crate) trips: u32,
 }
 
 impl Node {
     /// A server with at most that many connections. Connects to nothing yet.
-    pub(super) fn new(
+    pub(crate) fn new(
         url: &RedisUrl,
         host: Option<(String, u16)>,
         connections: usize,
         timeout: Duration,
-    ) -> Result<Self, PublishError> {
+    ) -> Result<Self, Unreached> {
         let name = url.name_of(host.as_ref().or(url.named().first()));
-        let away = |cause: String| PublishError::Away { target: name.clone(), cause };
+        let away = |cause: String| Unreached { target: name.clone(), cause };
         let client = url.client(host.as_ref()).map_err(away)?;
         let generation = Arc::new(AtomicU64::new(0));
         let (url, age) = (url.clone(), Arc::clone(&generation));
@@ -63,18 +63,27 @@ impl Node {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Sends commands over a connection of the pool and reads the replies. Blocks.
-    pub(super) fn ask(&self, commands: impl IntoIterator<Item = redis::Cmd>) -> Answer {
+    pub(crate) fn ask(&self, commands: impl IntoIterator<Item = redis::Cmd>) -> Answer {
+        self.ask_and_hear(commands, &mut |_| {})
+    }
+
+    /// The same; `heard` is told each reply as it comes.
+    pub(crate) fn ask_and_hear(
+        &self,
+        commands: impl IntoIterator<Item = redis::Cmd>,
+        heard: &mut dyn FnMut(&redis::Value),
+    ) -> Answer {
         let mut taken = match self.take() {
             Ok(taken) => taken,
             Err(broke) => return Answer { replies: Replies { values: Vec::new(), broke: Some(broke) }, trips: 1 },
         };
         let wire = &mut taken.wire;
-        let replies = wire.exchange(&mut commands.into_iter());
+        let replies = wire.exchange(&mut commands.into_iter(), heard);
         // One that could not be made says nothing of the others.
         if replies.broke.as_ref().is_some_and(Break::was_connected) {
             let _ = self.generation.compare_exchange(
@@ -90,10 +99,10 @@ impl Node {
     }
 
     /// Makes one more connection, if there may be more, for somebody who will want it. Blocks.
-    pub(super) fn warm(&self) {
+    pub(crate) fn warm(&self) {
         if let Some(mut taken) = self.pool.take_new(self.wait) {
             // What is wrong with the server another one says.
-            taken.wire.exchange(&mut [redis::cmd("PING")].into_iter());
+            taken.wire.exchange(&mut [redis::cmd("PING")].into_iter(), &mut |_| {});
             taken.wire.take_connect_trips();
             taken.give_back();
         }
@@ -112,7 +121,7 @@ impl Node {
         self.pool.take(self.wait)
     }
 
-    pub(super) fn error(&self, broke: &Break) -> PublishError {
-        PublishError::Away { target: self.name.clone(), cause: broke.cause().to_owned() }
+    pub(crate) fn error(&self, broke: &Break) -> Unreached {
+        Unreached { target: self.name.clone(), cause: broke.cause().to_owned() }
     }
 }

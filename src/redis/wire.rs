@@ -17,7 +17,7 @@ const SEND_BYTES: usize = 64 * 1024;
 
 /// Why the replies of a request end early.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Break {
+pub(crate) enum Break {
     /// There is no connection, or the server lets nobody in.
     NoEntry(String),
     /// No answer came in time.
@@ -29,35 +29,35 @@ pub(super) enum Break {
 }
 
 impl Break {
-    pub(super) fn cause(&self) -> &str {
+    pub(crate) fn cause(&self) -> &str {
         match self {
             Self::NoEntry(cause) | Self::Stalled(cause) | Self::Dropped(cause) | Self::Crowded(cause) => cause,
         }
     }
 
     /// Whether there was a connection that ended.
-    pub(super) fn was_connected(&self) -> bool {
+    pub(crate) fn was_connected(&self) -> bool {
         matches!(self, Self::Stalled(_) | Self::Dropped(_))
     }
 }
 
 /// What came of a request.
-pub(super) struct Replies {
+pub(crate) struct Replies {
     /// Those that came, in order.
-    pub(super) values: Vec<Value>,
+    pub(crate) values: Vec<Value>,
     /// Why some did not.
-    pub(super) broke: Option<Break>,
+    pub(crate) broke: Option<Break>,
 }
 
 /// A connection, or why there is none: a pool would try again and say nothing.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     connection: Result<Connection, Break>,
     /// Login and database; they go with the first request and cost no round trip of their own.
     greeting: Vec<Cmd>,
     /// Round trips that connecting took and nobody has counted yet.
     connect_trips: u32,
     /// Of which age of its server's pool it is.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
     is_spoiled: bool,
     is_tls: bool,
     /// No reply has come yet: the first may be about the connection, and not about a command.
@@ -66,7 +66,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Connects. Blocks for `timeout` at most, for each address that the host's name has.
-    pub(super) fn connect(url: &RedisUrl, client: &redis::Client, timeout: Duration, generation: u64) -> Self {
+    pub(crate) fn connect(url: &RedisUrl, client: &redis::Client, timeout: Duration, generation: u64) -> Self {
         let connected = client.get_connection_with_timeout(timeout).and_then(|connection| {
             connection.set_read_timeout(Some(timeout))?;
             connection.set_write_timeout(Some(timeout))?;
@@ -95,23 +95,28 @@ impl Wire {
     }
 
     /// Whether it must not be used again: it broke, or a late reply could still come.
-    pub(super) fn is_spoiled(&self) -> bool {
+    pub(crate) fn is_spoiled(&self) -> bool {
         self.is_spoiled || self.connection.is_err()
     }
 
     /// Whether there never was a connection.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.connection.is_err()
     }
 
     /// Round trips that connecting took; 0 from the second time on.
-    pub(super) fn take_connect_trips(&mut self) -> u32 {
+    pub(crate) fn take_connect_trips(&mut self) -> u32 {
         std::mem::take(&mut self.connect_trips)
     }
 
-    /// Sends the commands at once and reads their replies. Blocks no longer than the time-out while nothing comes.
-    pub(super) fn exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Replies {
-        match self.try_exchange(commands) {
+    /// Sends the commands at once and reads their replies; `heard` is told each as it comes. Blocks no longer than the
+    /// time-out while nothing comes.
+    pub(crate) fn exchange(
+        &mut self,
+        commands: &mut dyn Iterator<Item = Cmd>,
+        heard: &mut dyn FnMut(&Value),
+    ) -> Replies {
+        match self.try_exchange(commands, heard) {
             Ok(replies) => {
                 self.is_spoiled |= replies.broke.is_some();
                 replies
@@ -123,7 +128,11 @@ impl Wire {
         }
     }
 
-    fn try_exchange(&mut self, commands: &mut dyn Iterator<Item = Cmd>) -> Result<Replies, Break> {
+    fn try_exchange(
+        &mut self,
+        commands: &mut dyn Iterator<Item = Cmd>,
+        heard: &mut dyn FnMut(&Value),
+    ) -> Result<Replies, Break> {
         let connection = self.connection.as_mut().map_err(|broke| broke.clone())?;
         let greetings = self.greeting.len();
         let mut all = self.greeting.drain(..).chain(commands);
@@ -153,6 +162,7 @@ impl Wire {
                         }
                     }
                     if read >= greetings {
+                        heard(&reply);
                         values.push(reply);
                     }
                 }
@@ -280,13 +290,13 @@ fn door_text(error: &redis::ServerError) -> Option<Break> {
 }
 
 /// Stands for the code of an error that refuses to run any script.
-pub(super) const NO_EVAL: &str = "NOEVAL";
+pub(crate) const NO_EVAL: &str = "NOEVAL";
 
 /// How far into a message its subject stands at most; behind it may be a script's text, or data.
 const SUBJECT_BYTES: usize = 100;
 
 /// The code of an error; [`NO_EVAL`] if it refuses to run any script.
-pub(super) fn code_of(error: &redis::ServerError) -> &str {
+pub(crate) fn code_of(error: &redis::ServerError) -> &str {
     let subject: String = error.details().unwrap_or_default().chars().take(SUBJECT_BYTES).collect();
     let subject = subject.to_lowercase();
     let has = |words: &[&str]| subject.split(|byte: char| !byte.is_alphanumeric()).any(|word| words.contains(&word));
@@ -297,7 +307,7 @@ pub(super) fn code_of(error: &redis::ServerError) -> &str {
 }
 
 /// What a server says, as it says it; and what to do, where that is the same for everybody.
-pub(super) fn server_text(error: &redis::ServerError) -> String {
+pub(crate) fn server_text(error: &redis::ServerError) -> String {
     let text = match error.details() {
         Some(details) => format!("{} {details}", error.code()),
         None => error.code().to_owned(),

@@ -158,28 +158,28 @@ impl RedisUrl {
         self.is_cluster
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.is_tls
     }
 
     /// The servers that are named: of a cluster, those to ask for the others.
-    pub(super) fn named(&self) -> Vec<(String, u16)> {
+    pub(crate) fn named(&self) -> Vec<(String, u16)> {
         match &self.place {
             Endpoint::Hosts(hosts) => hosts.clone(),
             Endpoint::Socket(_) => Vec::new(),
         }
     }
 
-    pub(super) fn credentials(&self) -> Option<(Option<&str>, &str)> {
+    pub(crate) fn credentials(&self) -> Option<(Option<&str>, &str)> {
         self.password.as_deref().map(|password| (self.user.as_deref(), password))
     }
 
-    pub(super) fn database(&self) -> i64 {
+    pub(crate) fn database(&self) -> i64 {
         self.database
     }
 
     /// How one server of it is called in messages: without a password.
-    pub(super) fn name_of(&self, host: Option<&(String, u16)>) -> String {
+    pub(crate) fn name_of(&self, host: Option<&(String, u16)>) -> String {
         let scheme = if self.is_tls { "rediss" } else { "redis" };
         match (host, &self.place) {
             (Some((host, port)), _) if host.contains(':') => format!("{scheme}://[{host}]:{port}"),
@@ -194,7 +194,7 @@ impl RedisUrl {
     ///
     /// # Errors
     /// A file of a certificate cannot be read or is none.
-    pub(super) fn client(&self, host: Option<&(String, u16)>) -> Result<redis::Client, String> {
+    pub(crate) fn client(&self, host: Option<&(String, u16)>) -> Result<redis::Client, String> {
         let named = self.named();
         let address = match (host.or(named.first()), &self.place) {
             (_, Endpoint::Socket(path)) => ConnectionAddr::Unix(path.clone()),

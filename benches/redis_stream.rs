@@ -1,0 +1,106 @@
+//! Reading a Redis stream: 100,000 events of 200 bytes from a server on this machine, with a handler that counts, into
+//! SQLite; beside it the same events from a file. All kinds of blocks.
+//!
+//! `cargo bench --bench redis_stream`, or `make bench`. Starts a private server, and removes it.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]
+
+#[path = "../tests/it/support/postgres_server.rs"]
+mod postgres_server;
+#[path = "../tests/it/support/redis_server.rs"]
+mod redis_server;
+mod table;
+
+use std::path::Path;
+use std::time::Instant;
+
+use forebay::publish::RedisUrl;
+use forebay::source::{EntryBlock, Fields, RedisStream, RedisStreamPlan};
+use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
+use redis_server::Redis;
+use table::{Row, Table, median};
+
+const EVENTS: u64 = 100_000;
+const EVENT_BYTES: usize = 200;
+const REPEATS: usize = 7;
+/// Events a second that are asked for.
+const WANTED: f64 = 300_000.0;
+
+forebay::entity! {
+    /// A counter.
+    struct Count in "counter" {
+        events: i64,
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Event {}
+
+struct Counting;
+
+impl Handler for Counting {
+    type Event<'e> = Event;
+
+    fn entities(&self) -> Vec<EntityTable> {
+        vec![Count::table()]
+    }
+
+    fn on_event(&self, _: Event, ctx: &mut Context<'_>) -> Result<(), HandlerError> {
+        let events = ctx.get::<Count>("all")?.map_or(0, |count| count.events);
+        ctx.set("all", Count { events: events + 1 })
+    }
+}
+
+fn event(n: u64) -> String {
+    let head = format!("{{\"block\":{},\"region\":\"r{}\",\"id\":\"k{}\",\"v\":{n},\"pad\":\"", n / 3, n % 4, n % 1000);
+    format!("{head}{}\"}}", "x".repeat(EVENT_BYTES - head.len() - 2))
+}
+
+/// Runs a pipeline over a source; how many events a second, all in all.
+fn rate(dir: &Path, source: impl FnOnce(Pipeline) -> Pipeline) -> f64 {
+    let store = dir.join("bench.db");
+    for end in ["", "-wal", "-shm", ".lock"] {
+        let _ = std::fs::remove_file(format!("{}{end}", store.display()));
+    }
+    let pipeline = Pipeline::new("bench", Counting).unwrap().store_url(&format!("sqlite:{}", store.display())).unwrap();
+    let pipeline = source(pipeline);
+    let begun = Instant::now();
+    let report = pipeline.run().unwrap();
+    assert_eq!(report.events, EVENTS);
+    EVENTS as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Redis::start(&[]);
+    let mut connection = server.connection();
+    for first in (0..EVENTS).step_by(1000) {
+        let mut pipe = redis::pipe();
+        for n in first..first + 1000 {
+            let id = format!("{}-{}", 1_700_000_000_000 + n / 3, n % 3);
+            pipe.cmd("XADD").arg("events").arg(id).arg("data").arg(event(n)).ignore();
+        }
+        pipe.query::<()>(&mut connection).unwrap();
+    }
+    let file = dir.path().join("events.ndjson");
+    std::fs::write(&file, (0..EVENTS).map(|n| event(n) + "\n").collect::<String>()).unwrap();
+    let url: RedisUrl = server.url().parse().unwrap();
+    let plan = RedisStreamPlan::new(url, "events").unwrap().with_field("data").unwrap();
+    let kinds = [("a field", EntryBlock::Field), ("@time", EntryBlock::Time), ("@offset", EntryBlock::Offset)];
+    let (mut of_file, mut of_kinds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
+    for _ in 0..REPEATS {
+        of_file.push(rate(dir.path(), |pipeline| pipeline.source_path(file.to_str().unwrap())));
+        for ((_, block), rates) in kinds.iter().zip(&mut of_kinds) {
+            let stream = RedisStream::new(plan.clone().with_block(*block), Fields::default());
+            rates.push(rate(dir.path(), |pipeline| pipeline.source(stream)));
+        }
+    }
+    let of_file = median(of_file);
+    let mut table = Table::new("redis_stream");
+    table.add(Row::new("the same events from a file", of_file, "events/s"));
+    for ((name, _), rates) in kinds.iter().zip(of_kinds) {
+        let job = format!("100,000 events from a Redis stream, blocks of {name}");
+        table.add(Row::new(job, median(rates), "events/s").against("asked for", WANTED));
+    }
+    table.save();
+}
