@@ -3,6 +3,7 @@
 //! Every error names the file, the line and the column, and says what was expected; a misspelt key names the nearest
 //! known one. Paths in the file are taken from the file's folder.
 
+mod command;
 mod entities;
 mod field_types;
 mod memory;

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::ConfigError;
+use super::command::read_command;
 use super::field_types::read_field_types;
 use super::reading::Section;
 use super::stream::{Beside, read_stream};
 use crate::model::field_type::FieldTypes;
-use crate::source::{Delimiter, End, Format, Late, RedisStreamPlan};
+use crate::source::{CommandPlan, Delimiter, End, Format, Late, RedisStreamPlan};
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct SourceConfig {
     pub path: Option<String>,
     /// How bytes are cut into events. Defaults to one JSON object a line.
     pub format: Format,
+    /// A program whose output is read. Defaults to none.
+    pub command: Option<CommandPlan>,
     /// A Redis stream. Defaults to none.
     pub redis: Option<RedisStreamPlan>,
     /// The field of the block. Defaults to `block`.
@@ -46,8 +49,11 @@ pub struct SourceConfig {
 }
 
 /// The keys of `[source]`.
-pub(super) const SOURCE_KEYS: [&str; 18] = [
+pub(super) const SOURCE_KEYS: [&str; 21] = [
     "path",
+    "command",
+    "start",
+    "restart",
     "format",
     "delimiter",
     "redis",
@@ -81,8 +87,16 @@ pub(super) fn read_source(
     let beside =
         Beside { folder, has_path: path.is_some(), block: block.as_ref(), seq: seq.as_ref(), late, follows: follow };
     let redis = read_stream(&mut section, &beside)?;
+    let other = path.as_ref().map(|_| "a path").or(redis.as_ref().map(|_| "a Redis stream"));
+    let command = read_command(&mut section, other, late)?;
+    if let Some(block) = block.as_ref().filter(|_| redis.is_none())
+        && block.text()?.starts_with('@')
+    {
+        return Err(block.error("block: \"@time\" and \"@offset\" are of a Redis stream; expected the name of a field"));
+    }
     let config = SourceConfig {
         redis,
+        command,
         path: path.map(|path| from_folder(folder, path)),
         format,
         block: block.map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,

@@ -27,7 +27,8 @@ use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
 use crate::source::{
-    End, Fields, Format, InputSource, Late, Next, RedisStream, RedisStreamPlan, Source, SourceError, SourceEvent,
+    CommandPlan, CommandSource, End, Fields, Format, InputSource, Late, Next, RedisStream, RedisStreamPlan, Source,
+    SourceError, SourceEvent,
 };
 use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
 
@@ -111,6 +112,7 @@ pub struct Pipeline {
     snapshots: SnapshotsConfig,
     handler_timeout: Duration,
     source_path: Option<String>,
+    command: Option<CommandPlan>,
     source: Option<Box<dyn Source>>,
     store_url: Option<StoreUrl>,
     store_readers: Readers,
@@ -163,6 +165,7 @@ impl Pipeline {
         pipeline.snapshots = config.snapshots.clone();
         pipeline.handler_timeout = config.handlers.timeout;
         pipeline.source_path = config.source.path.clone();
+        pipeline.command = config.source.command.clone();
         pipeline.redis_stream = config.source.redis.clone();
         pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
         pipeline.store_readers = config.store_readers.clone();
@@ -199,6 +202,7 @@ impl Pipeline {
             snapshots: SnapshotsConfig::default(),
             handler_timeout: HANDLER_TIMEOUT,
             source_path: None,
+            command: None,
             source: None,
             store_url: None,
             store_readers: Readers::default(),
@@ -492,6 +496,9 @@ impl Pipeline {
     fn take_source(&mut self) -> Result<Box<dyn Source>, PipelineError> {
         if let Some(source) = self.source.take() {
             return Ok(source);
+        }
+        if let Some(plan) = self.command.take().filter(|_| self.source_path.is_none()) {
+            return Ok(Box::new(CommandSource::new(plan, self.format, self.fields.clone(), self.follow)));
         }
         if let Some(plan) = self.redis_stream.take().filter(|_| self.source_path.is_none()) {
             let plan = plan.with_follow(self.follow);

@@ -7,6 +7,7 @@
 
 mod allowed_regions;
 mod block_chain;
+mod command;
 mod comparison;
 mod contents;
 mod contract;
@@ -39,6 +40,7 @@ mod walk;
 
 pub use crate::model::position::{Position, PositionError};
 pub use crate::model::source_progress::FileStamp;
+pub use command::{CommandPlan, CommandSource};
 pub use contract::{Acknowledge, Next, Resumed, Source, SourceError, SourceEvent};
 pub use fields::Fields;
 pub use files::SourcePath;

@@ -10,6 +10,8 @@ mod support;
 mod addresses;
 /// What a run says limited it: each limit is made true, and must be the one that is named.
 mod bottleneck;
+/// A program whose output is the stream.
+mod command;
 /// Databases that an earlier version made.
 mod earlier;
 /// Values that a column cannot hold.

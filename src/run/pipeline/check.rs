@@ -46,7 +46,8 @@ impl Pipeline {
         self.check_names()?;
         self.try_handlers()?;
         let has_snapshots = self.factory.has_snapshots();
-        if self.source.is_none() && self.source_path.is_none() && self.redis_stream.is_none() {
+        if self.source.is_none() && self.source_path.is_none() && self.redis_stream.is_none() && self.command.is_none()
+        {
             return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots, quarantined: Vec::new() });
         }
         let source = self.take_source()?;

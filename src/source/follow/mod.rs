@@ -5,6 +5,7 @@
 //! written over is read anew. We ask the system again and again, which also works on network file systems.
 
 mod file_end;
+mod piped;
 mod whole_lines;
 
 use std::collections::HashSet;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use file_end::FileEnd;
 use file_end::Growth;
+pub(super) use piped::Piped;
 pub(super) use whole_lines::{Unfinished, WholeLines};
 
 use super::files::SourcePath;

@@ -46,6 +46,11 @@ impl<R: Read> WholeLines<R> {
         Self { inner, unfinished, buffer: Vec::new(), given: 0, whole: 0 }
     }
 
+    /// Where the bytes come from.
+    pub(in crate::source) fn inner(&self) -> &R {
+        &self.inner
+    }
+
     /// Reads on until a line is whole, or there is nothing for now.
     fn fill(&mut self) -> io::Result<()> {
         self.buffer.drain(..self.given);
