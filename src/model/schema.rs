@@ -218,8 +218,15 @@ pub fn check_comment(comment: &str) -> Result<(), SchemaError> {
 /// The name, and what is expected of one.
 pub fn check_entity_name(name: &str) -> Result<(), SchemaError> {
     check_name("entity", name)?;
-    if name.starts_with("forebay") || name.starts_with("sqlite") || name.starts_with("pg_") {
-        return Err(SchemaError(format!("entity {name:?}: names that begin with forebay, sqlite or pg_ are reserved")));
+    if ["forebay", "_forebay", "sqlite", "pg_"].iter().any(|begin| name.starts_with(begin)) {
+        return Err(SchemaError(format!(
+            "entity {name:?}: names that begin with forebay, _forebay, sqlite or pg_ are reserved"
+        )));
+    }
+    if name == "_progress" {
+        return Err(SchemaError(format!(
+            "entity {name:?}: a view of that name says how far a pipeline has come; choose another name"
+        )));
     }
     if name == "region" || name == "block" {
         return Err(SchemaError(format!("entity {name:?}: ctx.{name} has a meaning of its own; choose another name")));

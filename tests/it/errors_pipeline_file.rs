@@ -207,6 +207,13 @@ const NAMES: &[Case] = &[
         &["pipeline.toml:6:11:", "entity \"Thing\"", "lower-case"],
     ),
     ("entity reserved", "entities.thing", "entities.forebay_x", &["pipeline.toml:6:11:", "\"forebay_x\"", "reserved"]),
+    ("entity ours", "entities.thing", "entities._forebay_x", &["pipeline.toml:6:11:", "\"_forebay_x\"", "reserved"]),
+    (
+        "entity a view",
+        "entities.thing",
+        "entities._progress",
+        &["pipeline.toml:6:11:", "\"_progress\"", "a view of that"],
+    ),
     ("entity of SQLite", "entities.thing", "entities.sqlite_x", &["pipeline.toml:6:11:", "\"sqlite_x\"", "reserved"]),
     (
         "entity region",

@@ -113,7 +113,7 @@ crate::both_stores! {
         run(&first, &[]).ends_with(2);
     }
 
-    /// What an earlier version left: no signature in Redis, no table of signatures in the store.
+    /// What an earlier version left: no signature in Redis, and none in the store.
     fn keys_without_a_signature_are_signed_by_the_first_store_that_comes() {
         let server = Redis::start(&[]);
         let (first, second) = (project(&server, 4, 0), project(&server, 6, 100));
@@ -122,7 +122,7 @@ crate::both_stores! {
         old.as_object_mut().expect("an object").remove("store");
         let _: String = server.ask(&["SET", "forebay:p:summary", &old.to_string()]);
         let _: i64 = server.ask(&["DEL", "forebay:{p:a}:seq:store", "forebay:{p:b}:seq:store"]);
-        first.execute("p.db", "DROP TABLE forebay_signatures");
+        first.execute("p.db", "DELETE FROM forebay_signatures");
         assert_eq!(signature(&first), Json::Null);
         status(&first).ok();
         // There is nothing to publish, and it signs all the same.

@@ -145,7 +145,7 @@ fn unpublished(report: &Report) -> Vec<(&str, &str)> {
 /// Regions whose newest snapshot is not marked as published.
 fn unmarked(project: &Project) -> Vec<Vec<String>> {
     let sql = "SELECT s.region FROM forebay_snapshots s JOIN forebay_regions r
-               ON r.pipeline = s.pipeline AND r.region = s.region AND r.seq = s.seq
+               ON r.region = s.region AND r.seq = s.seq
                WHERE s.published_at IS NULL ORDER BY s.region";
     project.query("p.db", sql)
 }

@@ -273,18 +273,6 @@ crate::both_stores! {
         }
     }
 
-    fn a_database_without_the_table_gets_it() {
-        let project = project(&Events::mixed(5).good());
-        project.run_json();
-        project.execute("p.db", "DROP TABLE forebay_quarantine");
-        assert_eq!(listed(&project), Vec::<Json>::new());
-        assert_eq!(project.forebay(&["status", "pipeline.toml", "--json"]).ok().json()["quarantined"], 0);
-        let bad = r#"{"block":6,"region":"a","n":1,"fail":"raise"}"#;
-        project.write("events.ndjson", format!("{}{bad}\n", Events::mixed(5).good()));
-        assert_eq!(project.run_json()["quarantined"], 1);
-        assert_eq!(listed(&project).len(), 1);
-    }
-
     fn an_event_fails_once_for_each_region_that_refuses_it() {
         let pipeline = replaced(PIPELINE, "ids = [\"a\", \"b\"]", "all = \"everywhere\"");
         let script = "function on_event(event, ctx)\n  ctx.total:set(event.block, { sum = 1 })\n  if ctx.region == event.bad or event.bad == \"each\" then error(\"no\") end\nend\n";
@@ -383,4 +371,17 @@ fn the_keys_are_checked() {
     // Nothing is put aside, and the first bad event says so.
     let none = replaced(PIPELINE, "\"quarantine\"\n", "\"quarantine\"\nmax = 0\n");
     Project::with(&none, SCRIPT, &format!("{}\njunk\n", good(1, 1, "a"))).forebay(&RUN).fails(2, &["max = 0"]);
+}
+
+#[test]
+fn a_file_without_the_table_gets_it() {
+    let project = project(&Events::mixed(5).good());
+    project.run_json();
+    project.execute("p.db", "DROP TABLE forebay_quarantine");
+    assert_eq!(listed(&project), Vec::<Json>::new());
+    assert_eq!(project.forebay(&["status", "pipeline.toml", "--json"]).ok().json()["quarantined"], 0);
+    let bad = r#"{"block":6,"region":"a","n":1,"fail":"raise"}"#;
+    project.write("events.ndjson", format!("{}{bad}\n", Events::mixed(5).good()));
+    assert_eq!(project.run_json()["quarantined"], 1);
+    assert_eq!(listed(&project).len(), 1);
 }

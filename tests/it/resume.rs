@@ -95,7 +95,7 @@ fn of_checkpoint(project: &Project, what: &str) -> i64 {
 /// Whether the store has been made.
 fn has_checkpoint(project: &Project) -> bool {
     if project.url().is_some() {
-        let known = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL";
+        let known = "SELECT count(*) > 0 FROM pg_class WHERE relname = '_progress'";
         return project.client().query_one(known, &[]).is_ok_and(|row| row.get(0));
     }
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;

@@ -119,8 +119,8 @@ crate::both_stores! {
         let doc = project.forebay(&["show", "a.b.1.1544195ba57bfa1a", "--config", "pipeline.toml"]).ok().stdout();
         assert_eq!(doc, "{\"block\":1,\"region\":\"a.b\",\"value\":1}\n");
         let stored =
-            project.query("things.db", "SELECT pipeline, region, id, seq, block, doc, published_at FROM forebay_snapshots");
-        assert_eq!(stored, [["things", "a.b", "a.b.1.1544195ba57bfa1a", "1", "1", doc.trim(), "NULL"]]);
+            project.query("things.db", "SELECT region, id, seq, block, doc, published_at FROM forebay_snapshots");
+        assert_eq!(stored, [["a.b", "a.b.1.1544195ba57bfa1a", "1", "1", doc.trim(), "NULL"]]);
     }
 }
 

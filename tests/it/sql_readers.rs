@@ -106,7 +106,7 @@ fn columns(project: &Project) -> Vec<String> {
     let sql = match project.url() {
         None => "SELECT name FROM pragma_table_info('product') ORDER BY cid",
         Some(_) => {
-            "SELECT column_name::text FROM information_schema.columns WHERE table_schema = 'shop' ORDER BY ordinal_position"
+            "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'product' ORDER BY ordinal_position"
         }
     };
     project.query("shop.db", sql).into_iter().flatten().collect()

@@ -255,10 +255,12 @@ crate::both_stores! {
             for (child, args) in both {
                 project.finish(child, &args).ok();
             }
-            assert_eq!(
-                project.query("things.db", "SELECT count(*), sum(events) FROM forebay_pipelines"),
-                [["2", "100"]]
-            );
+            let both = match project.url() {
+                None => "forebay_pipelines",
+                Some(_) => "(TABLE things._forebay_checkpoint UNION ALL TABLE others._forebay_checkpoint) c",
+            };
+            let sql = format!("SELECT count(*), sum(events) FROM {both}");
+            assert_eq!(project.query("things.db", &sql), [["2", "100"]]);
         }
     }
 }

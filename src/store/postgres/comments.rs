@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use postgres::types::Type;
 
 use super::fault::Fault;
+use super::own::literal;
 use super::session::Link;
 use super::tables::table_name;
 use crate::model::schema::Entity;
@@ -64,9 +65,4 @@ fn statements(plan: &StorePlan, entity: &Entity, there: &Comments) -> Vec<String
         }
     }
     statements
-}
-
-/// A text as SQL, whatever the settings of the server say of backslashes.
-fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -53,7 +53,8 @@ pub(super) fn advice(fault: &Fault) -> &'static str {
     let code = fault.code().map_or("", |code| code.code());
     match (code, code.get(..2)) {
         ("42501", _) => {
-            "; give the role the right (also TEMPORARY on the database), or let its owner make the schemas and tables once"
+            "; give the role the right (also TEMPORARY on the database; a schema of the pipeline's name that is its own will \
+             do), or let its owner make the schema and its tables once"
         }
         (_, Some("28")) => "; look at user and password: in the address, PGPASSWORD or ~/.pgpass",
         (_, Some("3D")) => "; make the database first: createdb NAME",

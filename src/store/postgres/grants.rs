@@ -3,6 +3,7 @@
 use postgres::types::Type;
 
 use super::fault::{Fault, Remedy};
+use super::own::PROGRESS;
 use super::session::Link;
 use super::tables::table_name;
 use crate::store::StorePlan;
@@ -74,7 +75,7 @@ fn run(link: &mut Link, statements: &[String]) -> Result<(), Fault> {
 fn lacking(link: &mut Link, plan: &StorePlan, role: &str) -> Result<Option<Lacking>, Fault> {
     let sql = "SELECT has_schema_privilege(r.oid, n.oid, 'USAGE'),
                  ARRAY(SELECT c.relname::text FROM pg_class c
-                       WHERE c.relnamespace = n.oid AND c.relname::text = ANY($3) AND c.relkind IN ('r', 'p')
+                       WHERE c.relnamespace = n.oid AND c.relname::text = ANY($3) AND c.relkind IN ('r', 'p', 'v')
                          AND NOT has_table_privilege(r.oid, c.oid, 'SELECT') ORDER BY 1),
                  NOT has_schema_privilege(n.oid, 'CREATE')
                    OR EXISTS (SELECT FROM pg_default_acl d, aclexplode(d.defaclacl) a
@@ -82,7 +83,8 @@ fn lacking(link: &mut Link, plan: &StorePlan, role: &str) -> Result<Option<Lacki
                                 AND d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
                                 AND a.grantee = r.oid AND a.privilege_type = 'SELECT')
                FROM pg_roles r, pg_namespace n WHERE r.rolname = $1 AND n.nspname = $2";
-    let tables: Vec<&str> = plan.schema.entities().iter().map(|entity| entity.name.as_str()).collect();
+    let entities = plan.schema.entities().iter().map(|entity| entity.name.as_str());
+    let tables: Vec<&str> = entities.chain([PROGRESS]).collect();
     let params = [(&role as _, Type::TEXT), (&plan.pipeline as _, Type::TEXT), (&tables as _, Type::TEXT_ARRAY)];
     let rows = link.query(sql, &params)?;
     let Some(row) = rows.first() else { return Ok(None) };

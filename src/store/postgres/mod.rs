@@ -9,6 +9,7 @@
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
+//! | `own`, `earlier`, `home` | our own tables, beside those of a pipeline; where format 1 had them, and bringing them over; where they are |
 //! | `comments`, `grants` | what people who read with SQL are told of the tables, and may do with them |
 //! | `binary` | values in the form of Postgres |
 //! | `write`, `refused_row` | one batch, one transaction; which row of one is refused |
@@ -21,14 +22,17 @@ mod binary;
 mod comments;
 mod connect;
 mod database;
+mod earlier;
 mod environment;
 mod fault;
 mod find;
 mod grants;
 mod guard;
+mod home;
 mod lock;
 mod outage;
 mod outbox;
+mod own;
 mod pooler;
 mod quarantine;
 mod refused_row;
@@ -57,6 +61,7 @@ use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
 use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
+use home::Home;
 use outage::Outage;
 use outbox::PostgresOutbox;
 use rows::{Readers, ReadersOf};
@@ -74,8 +79,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// How long making indexes on tables that are there already may take.
-const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+/// How long making indexes on tables that are there already may take, and bringing our own tables over.
+const MAKING_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
 const READERS_MAX: usize = 4;
@@ -194,7 +199,8 @@ impl PostgresStore {
         let given = Arc::clone(batch);
         let written = session.call(move |link| {
             if was_lost {
-                let found = tables::checkpoint(link, &database.plan.pipeline)?.unwrap_or_default();
+                let home = Home::Beside(database.plan.pipeline.clone());
+                let found = tables::checkpoint(link, &home)?.unwrap_or_default();
                 if is_same(&found, &given.after) {
                     let snapshots = write::find_receipts(link, &database.plan.pipeline, &given)?;
                     return Ok(write::Written { has_moved: true, snapshots, times: CommitTimes::default() });
@@ -284,12 +290,17 @@ fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Sessio
     let mut session = reserve(database, ours, stop)?;
     ask_of_readers(database, &mut session, grants::check)?;
     let planned = Arc::clone(database);
-    match session.call_until(stop, move |link| tables::prepare(link, &planned.plan))? {
-        tables::Prepared::Ready(late) if late.is_empty() => {}
-        tables::Prepared::Ready(late) => {
-            tracing::info!("{}: making indexes on tables that are there already ({})", database.name, late.len());
-            session.call_within(INDEXES_MAX, stop, move |link| tables::make_indexes(link, &late))?;
-        }
+    let mut prepared = session.call_until(stop, move |link| tables::prepare(link, &planned.plan))?;
+    if matches!(prepared, tables::Prepared::Earlier) {
+        let pipeline = &database.plan.pipeline;
+        tracing::info!("{}: bringing what forebay keeps of {pipeline} over to the schema {pipeline}", database.name);
+        let planned = Arc::clone(database);
+        prepared = session.call_within(MAKING_MAX, stop, move |link| tables::bring_over(link, &planned.plan))?;
+    }
+    let late = match prepared {
+        tables::Prepared::Ready(late) => late,
+        // It was brought over, or refused.
+        tables::Prepared::Earlier => Vec::new(),
         tables::Prepared::Later(format) => {
             let later = database.cannot_open(format!("it was written by a later forebay (format {format})"));
             return Err(Unopened::Refused(later));
@@ -298,6 +309,10 @@ fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Sessio
             let (store, differences) = (database.name.clone(), differences.join("; "));
             return Err(Unopened::Refused(StoreError::SchemaChanged { store, differences }));
         }
+    };
+    if !late.is_empty() {
+        tracing::info!("{}: making indexes on tables that are there already ({})", database.name, late.len());
+        session.call_within(MAKING_MAX, stop, move |link| tables::make_indexes(link, &late))?;
     }
     serve_readers(database, &mut session)?;
     Ok(session)
@@ -343,7 +358,9 @@ fn is_same(a: &Checkpoint, b: &Checkpoint) -> bool {
 
 impl Store for PostgresStore {
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        let found = self.ask("reading the checkpoint", |link, plan| tables::checkpoint(link, &plan.pipeline))?;
+        let found = self.ask("reading the checkpoint", |link, plan| {
+            tables::checkpoint(link, &Home::Beside(plan.pipeline.clone()))
+        })?;
         Ok(found.unwrap_or_default())
     }
 
@@ -352,7 +369,7 @@ impl Store for PostgresStore {
     }
 
     fn position(&mut self) -> Result<Option<Position>, StoreError> {
-        self.ask("reading the position", |link, plan| source::position(link, &plan.pipeline))
+        self.ask("reading the position", |link, plan| source::position(link, &Home::Beside(plan.pipeline.clone())))
     }
 
     fn source_files(&mut self) -> Result<Vec<SourceFile>, StoreError> {
@@ -404,7 +421,7 @@ impl Store for PostgresStore {
     }
 
     fn quarantined(&mut self) -> Result<u64, StoreError> {
-        self.ask("counting the quarantine", |link, plan| quarantine::count(link, &plan.pipeline))
+        self.ask("counting the quarantine", |link, plan| quarantine::count(link, &Home::Beside(plan.pipeline.clone())))
     }
 
     fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {

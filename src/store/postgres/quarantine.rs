@@ -4,6 +4,7 @@ use postgres::types::Type;
 
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
+use super::home::Home;
 use super::session::Link;
 use crate::batch::{QuarantineStage, Quarantined};
 use crate::store::sql::{signed, unsigned};
@@ -38,22 +39,23 @@ pub(super) fn arrays(events: &[Quarantined]) -> [(RawArray, Type); 10] {
 }
 
 /// How many events of a pipeline were put aside. A database of an earlier version has none.
-pub(super) fn count(link: &mut Link, pipeline: &str) -> Result<u64, Fault> {
-    if !has_table(link)? {
+pub(super) fn count(link: &mut Link, home: &Home) -> Result<u64, Fault> {
+    if !home.has("quarantine") {
         return Ok(0);
     }
-    let sql = "SELECT count(*) FROM forebay.quarantine WHERE pipeline = $1";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let rows = link.query(&format!("SELECT count(*) FROM {} q", home.table("quarantine")), &[])?;
     rows.first().map_or(Ok(0), |row| Ok(unsigned(row.try_get(0)?)))
 }
 
 /// The events of a pipeline that were put aside, in their order.
-pub(super) fn read(link: &mut Link, pipeline: &str) -> Result<Vec<Quarantined>, Fault> {
-    if !has_table(link)? {
+pub(super) fn read(link: &mut Link, home: &Home) -> Result<Vec<Quarantined>, Fault> {
+    if !home.has("quarantine") {
         return Ok(Vec::new());
     }
-    let sql = "SELECT file, line, block, place, region, stage, error, event, time FROM forebay.quarantine
-               WHERE pipeline = $1 ORDER BY batch, number";
+    let sql = format!(
+        "SELECT file, line, block, place, region, stage, error, event, time FROM {} q ORDER BY batch, number",
+        home.table("quarantine")
+    );
     let event = |row: &postgres::Row| {
         let Moment(time) = row.try_get(8)?;
         Ok(Quarantined {
@@ -68,9 +70,5 @@ pub(super) fn read(link: &mut Link, pipeline: &str) -> Result<Vec<Quarantined>, 
             time,
         })
     };
-    link.query(sql, &[(&pipeline, Type::TEXT)])?.iter().map(event).collect()
-}
-
-fn has_table(link: &mut Link) -> Result<bool, Fault> {
-    Ok(link.text("SELECT to_regclass('forebay.quarantine') IS NOT NULL")?.as_deref() == Some("t"))
+    link.query(&sql, &[])?.iter().map(event).collect()
 }

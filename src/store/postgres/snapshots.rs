@@ -10,7 +10,9 @@ use postgres::types::Type;
 
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
-use super::session::{Link, Purpose, Session, Stop};
+use super::home::{self, Home};
+use super::own::SHARD;
+use super::session::{Link, Param, Purpose, Session, Stop};
 use super::{PostgresAddress, StoreError, advice, quarantine, source, tables};
 use crate::batch::Quarantined;
 use crate::model::timestamp::Timestamp;
@@ -25,19 +27,12 @@ pub(in crate::store) struct PostgresSnapshots {
     name: String,
     /// Set when whoever asks is to stop.
     stop: Arc<AtomicBool>,
-    /// Whether any run has used the database yet.
-    has_tables: bool,
 }
 
 impl PostgresSnapshots {
     pub(in crate::store) fn open(address: &PostgresAddress, stop: &Arc<AtomicBool>) -> Result<Self, StoreError> {
         let name = address.to_string();
-        let opened = connect(address, Some(stop)).and_then(|mut session| {
-            let look = |link: &mut Link| link.text("SELECT to_regclass('forebay.snapshots_age') IS NOT NULL");
-            let found = session.call_within(reading_limit(session.limit()), Some(stop), look)?;
-            Ok((session, found.as_deref() == Some("t")))
-        });
-        let (session, has_tables) = opened.map_err(|fault| match fault {
+        let session = connect(address, Some(stop)).map_err(|fault| match fault {
             Fault::Stopped => StoreError::Stopped { store: name.clone(), doing: "connecting", cause: fault.told() },
             fault => {
                 let cause = format!("{fault}{}", reading_advice(&fault));
@@ -47,18 +42,28 @@ impl PostgresSnapshots {
         if session.is_exposed(address) {
             super::database::warn_exposed(&name);
         }
-        Ok(Self { session, name, stop: Arc::clone(stop), has_tables })
+        Ok(Self { session, name, stop: Arc::clone(stop) })
     }
 
-    /// Asks, if there is anything to ask.
+    /// Asks of a pipeline, if there is anything to ask: it is told where our tables are.
     fn ask<T: Default + Send + 'static>(
+        &mut self,
+        doing: &'static str,
+        pipeline: &str,
+        work: impl FnOnce(&mut Link, &Home) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let pipeline = pipeline.to_owned();
+        self.ask_all(doing, move |link| {
+            Home::find(link, &pipeline)?.map_or_else(|| Ok(T::default()), |home| work(link, &home))
+        })
+    }
+
+    /// Asks of all pipelines.
+    fn ask_all<T: Send + 'static>(
         &mut self,
         doing: &'static str,
         work: impl FnOnce(&mut Link) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        if !self.has_tables {
-            return Ok(T::default());
-        }
         let limit = reading_limit(self.session.limit());
         self.session.call_within(limit, Some(&self.stop), work).map_err(|fault| {
             let cause = format!("{fault}{}", reading_advice(&fault));
@@ -89,7 +94,9 @@ fn connect(address: &PostgresAddress, stop: Stop<'_>) -> Result<Session, Fault> 
 /// The next step of whoever only reads, where there is one.
 fn reading_advice(fault: &Fault) -> &'static str {
     match fault.code().map_or("", |code| code.code()) {
-        "42501" => "; give the role USAGE on the schema forebay and SELECT on its tables",
+        "42501" => {
+            "; give the role USAGE on the schema of the pipeline and SELECT on the tables there that begin with _forebay_"
+        }
         _ => advice(fault),
     }
 }
@@ -113,15 +120,19 @@ fn snapshot(row: &Row) -> Result<StoredSnapshot, Fault> {
 
 /// The newest snapshot `s` of each region `r`. It is looked up by its key: a join could be planned from statistics that
 /// know nothing of the pipeline yet, and then compares all with all.
-pub(super) const NEWEST: &str = "forebay.regions r CROSS JOIN LATERAL (
-    SELECT * FROM forebay.snapshots n WHERE n.pipeline = r.pipeline AND n.region = r.region AND n.seq = r.seq LIMIT 1) s";
+pub(super) fn newest(home: &Home) -> String {
+    format!(
+        "{} r CROSS JOIN LATERAL (SELECT * FROM {} n WHERE n.region = r.region AND n.seq = r.seq LIMIT 1) s",
+        home.table("regions"),
+        home.table("snapshots")
+    )
+}
 
 /// The newest snapshot of each region, or of those that are given, in one round trip.
-fn latest(link: &mut Link, pipeline: &str, regions: Option<&RawArray>) -> Result<Vec<StoredSnapshot>, Fault> {
-    let of_regions = if regions.is_some() { "AND r.region = ANY ($2)" } else { "" };
-    let sql = format!("SELECT {COLUMNS} FROM {NEWEST} WHERE r.pipeline = $1 {of_regions} ORDER BY r.region");
-    let mut params = vec![(&pipeline as _, Type::TEXT)];
-    params.extend(regions.map(|regions| (regions as _, Type::TEXT_ARRAY)));
+fn latest(link: &mut Link, home: &Home, regions: Option<&RawArray>) -> Result<Vec<StoredSnapshot>, Fault> {
+    let of_regions = if regions.is_some() { "WHERE r.region = ANY ($1)" } else { "" };
+    let sql = format!("SELECT {COLUMNS} FROM {} {of_regions} ORDER BY r.region", newest(home));
+    let params: Vec<Param<'_>> = regions.into_iter().map(|regions| (regions as _, Type::TEXT_ARRAY)).collect();
     let mut found = Vec::new();
     // Row by row, so that many of them are no standstill.
     link.each(&sql, &params, |row| {
@@ -133,16 +144,13 @@ fn latest(link: &mut Link, pipeline: &str, regions: Option<&RawArray>) -> Result
 
 impl SnapshotReader for PostgresSnapshots {
     fn pipelines(&mut self) -> Result<Vec<String>, StoreError> {
-        self.ask("reading the pipelines", |link| {
-            let rows = link.query("SELECT pipeline FROM forebay.pipelines ORDER BY pipeline", &[])?;
-            rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
-        })
+        self.ask_all("reading the pipelines", home::pipelines)
     }
 
     fn latest(&mut self, pipeline: &str, regions: &[String]) -> Result<Vec<StoredSnapshot>, StoreError> {
-        let pipeline = pipeline.to_owned();
         let wanted = (!regions.is_empty()).then(|| RawArray::of_texts(regions.iter().map(String::as_str)));
-        let mut found = self.ask("reading snapshots", move |link| latest(link, &pipeline, wanted.as_ref()))?;
+        let mut found =
+            self.ask("reading snapshots", pipeline, move |link, home| latest(link, home, wanted.as_ref()))?;
         // In the order in which they were asked for.
         let place = |snapshot: &StoredSnapshot| regions.iter().position(|region| *region == snapshot.region);
         if !regions.is_empty() {
@@ -158,64 +166,61 @@ impl SnapshotReader for PostgresSnapshots {
         limit: usize,
         since: Option<&str>,
     ) -> Result<Vec<StoredSnapshot>, StoreError> {
-        let (pipeline, region) = (pipeline.to_owned(), region.to_owned());
+        let region = region.to_owned();
         let since = since.and_then(|since| since.parse().ok()).unwrap_or(Timestamp::MIN);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.ask("reading snapshots", move |link| {
+        self.ask("reading snapshots", pipeline, move |link, home| {
             let sql = format!(
-                "SELECT {COLUMNS} FROM forebay.snapshots s
-                 WHERE s.pipeline = $1 AND s.region = $2 AND s.generated_at >= $3 ORDER BY s.seq DESC LIMIT $4"
+                "SELECT {COLUMNS} FROM {} s WHERE s.region = $1 AND s.generated_at >= $2 ORDER BY s.seq DESC LIMIT $3",
+                home.table("snapshots")
             );
-            let params = [
-                (&pipeline as _, Type::TEXT),
-                (&region as _, Type::TEXT),
-                (&Moment(since) as _, Type::TIMESTAMPTZ),
-                (&limit as _, Type::INT8),
-            ];
+            let params =
+                [(&region as _, Type::TEXT), (&Moment(since) as _, Type::TIMESTAMPTZ), (&limit as _, Type::INT8)];
             snapshots(&link.query(&sql, &params)?)
         })
     }
 
     fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, StoreError> {
-        let (pipeline, id) = (pipeline.to_owned(), id.to_owned());
-        self.ask("reading a snapshot", move |link| {
-            let sql = format!("SELECT {COLUMNS} FROM forebay.snapshots s WHERE s.pipeline = $1 AND s.id = $2");
-            Ok(snapshots(&link.query(&sql, &[(&pipeline, Type::TEXT), (&id, Type::TEXT)])?)?.pop())
+        let id = id.to_owned();
+        self.ask("reading a snapshot", pipeline, move |link, home| {
+            let sql = format!("SELECT {COLUMNS} FROM {} s WHERE s.id = $1", home.table("snapshots"));
+            Ok(snapshots(&link.query(&sql, &[(&id, Type::TEXT)])?)?.pop())
         })
     }
 
     fn status(&mut self, pipeline: &str) -> Result<Option<PipelineStatus>, StoreError> {
-        let pipeline = pipeline.to_owned();
-        self.ask("reading the status", move |link| {
+        self.ask("reading the status", pipeline, move |link, home| {
             // One state of the database for all of it.
             link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-            let status = status(link, &pipeline);
+            let status = status(link, home);
             link.run("ROLLBACK")?;
             status
         })
     }
 
     fn quarantined(&mut self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {
-        let pipeline = pipeline.to_owned();
-        self.ask("reading the quarantine", move |link| quarantine::read(link, &pipeline))
+        self.ask("reading the quarantine", pipeline, quarantine::read)
     }
 }
 
-fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fault> {
-    let Some(checkpoint) = tables::checkpoint(link, pipeline)? else { return Ok(None) };
-    let position = source::position(link, pipeline)?;
-    let name = (&pipeline as _, Type::TEXT);
-    let sql = "SELECT committed_at, has_snapshots FROM forebay.pipelines WHERE pipeline = $1";
-    let rows = link.query(sql, std::slice::from_ref(&name))?;
+fn status(link: &mut Link, home: &Home) -> Result<Option<PipelineStatus>, Fault> {
+    let Some(checkpoint) = tables::checkpoint(link, home)? else { return Ok(None) };
+    let position = source::position(link, home)?;
+    let sql = format!(
+        "SELECT c.committed_at, coalesce(p.has_snapshots, false) FROM {} c LEFT JOIN {} p ON true WHERE c.shard = $1",
+        home.table("checkpoint"),
+        home.table("pipeline")
+    );
+    let rows = link.query(&sql, &[(&SHARD, Type::INT4)])?;
     let Some(row) = rows.first() else { return Ok(None) };
     let committed_at: Option<Moment> = row.try_get(0)?;
     let has_snapshots = row.try_get(1)?;
-    let newest = latest(link, pipeline, None)?;
+    let newest = latest(link, home, None)?;
     let mut newest: HashMap<String, StoredSnapshot> =
         newest.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
-    let sql = "SELECT region, block, events, snapshot_block FROM forebay.regions WHERE pipeline = $1 ORDER BY region";
+    let sql = format!("SELECT region, block, events, snapshot_block FROM {} r ORDER BY region", home.table("regions"));
     let mut regions = Vec::new();
-    for row in link.query(sql, &[name])? {
+    for row in link.query(&sql, &[])? {
         let region: String = row.try_get(0)?;
         let snapshot = newest.remove(&region);
         regions.push(RegionStatus {
@@ -227,6 +232,6 @@ fn status(link: &mut Link, pipeline: &str) -> Result<Option<PipelineStatus>, Fau
         });
     }
     let committed_at = committed_at.map(|Moment(time)| time.to_millis_text());
-    let (signature, quarantined) = (tables::signature(link, pipeline)?, quarantine::count(link, pipeline)?);
+    let (signature, quarantined) = (tables::signature(link, home)?, quarantine::count(link, home)?);
     Ok(Some(PipelineStatus { checkpoint, position, committed_at, has_snapshots, regions, signature, quarantined }))
 }

@@ -3,22 +3,12 @@
 use postgres::types::Type;
 
 use super::fault::Fault;
+use super::home::Home;
+use super::own::{SHARD, own};
 use super::session::Link;
 use crate::model::position::Position;
 use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile, SourceProgress};
 use crate::store::sql::{signed, unsigned};
-
-pub(super) const TABLE: &str = r#"
-ALTER TABLE forebay.pipelines ADD COLUMN IF NOT EXISTS source_digest text, ADD COLUMN IF NOT EXISTS block_digest text,
-    ADD COLUMN IF NOT EXISTS place bigint, ADD COLUMN IF NOT EXISTS first_block bigint,
-    ADD COLUMN IF NOT EXISTS position text;
-CREATE TABLE IF NOT EXISTS forebay.source_files (
-    pipeline text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, bytes bigint NOT NULL, modified bigint NOT NULL,
-    inode bigint NOT NULL, is_whole boolean NOT NULL, first_block bigint, last_block bigint, last_events bigint NOT NULL,
-    last_place bigint, events bigint NOT NULL, late bigint NOT NULL, digest text NOT NULL, content text NOT NULL,
-    PRIMARY KEY (pipeline, name)
-);
-"#;
 
 /// The columns of a file, as a record of JSON has them.
 pub(super) const COLUMNS: &str = "name text, bytes bigint, modified bigint, inode bigint, is_whole boolean, \
@@ -47,9 +37,11 @@ fn digest(text: Option<String>) -> Option<SourceDigest> {
 
 /// What is committed of the source.
 pub(super) fn progress(link: &mut Link, pipeline: &str) -> Result<SourceProgress, Fault> {
-    let sql =
-        "SELECT block, source_digest, block_digest, place, first_block FROM forebay.pipelines WHERE pipeline = $1";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let sql = format!(
+        "SELECT block, source_digest, block_digest, place, first_block FROM {} WHERE shard = $1",
+        own(pipeline, "checkpoint")
+    );
+    let rows = link.query(&sql, &[(&SHARD, Type::INT4)])?;
     let Some(row) = rows.first() else { return Ok(SourceProgress::START) };
     if row.try_get::<_, Option<i64>>(0)?.is_none() {
         return Ok(SourceProgress::START);
@@ -58,9 +50,9 @@ pub(super) fn progress(link: &mut Link, pipeline: &str) -> Result<SourceProgress
 }
 
 /// The position of the source after the last committed block. A database of an earlier version has none.
-pub(super) fn position(link: &mut Link, pipeline: &str) -> Result<Option<Position>, Fault> {
-    let sql = "SELECT to_jsonb(p) ->> 'position' FROM forebay.pipelines p WHERE p.pipeline = $1";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+pub(super) fn position(link: &mut Link, home: &Home) -> Result<Option<Position>, Fault> {
+    let sql = format!("SELECT c.position FROM {} c WHERE c.shard = $1", home.table("checkpoint"));
+    let rows = link.query(&sql, &[(&SHARD, Type::INT4)])?;
     let found: Option<String> = rows.first().map_or(Ok(None), |row| row.try_get(0))?;
     // What is no position is not known.
     Ok(found.and_then(|text| Position::new(text).ok()))
@@ -68,10 +60,13 @@ pub(super) fn position(link: &mut Link, pipeline: &str) -> Result<Option<Positio
 
 /// The files that are read.
 pub(super) fn files(link: &mut Link, pipeline: &str) -> Result<Vec<SourceFile>, Fault> {
-    let sql = "SELECT name, bytes, modified, inode, is_whole, first_block, last_block, last_events, last_place, events,
-                 late, digest, content
-               FROM forebay.source_files WHERE pipeline = $1 ORDER BY name";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let sql = format!(
+        "SELECT name, bytes, modified, inode, is_whole, first_block, last_block, last_events, last_place, events, late,
+           digest, content
+         FROM {} WHERE shard = $1 ORDER BY name",
+        own(pipeline, "source_files")
+    );
+    let rows = link.query(&sql, &[(&SHARD, Type::INT4)])?;
     let file = |row: &postgres::Row| {
         Ok(SourceFile {
             stamp: FileStamp::new(

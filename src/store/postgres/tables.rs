@@ -1,6 +1,6 @@
 //! The tables of the Postgres store, and what may change about them.
 //!
-//! Ours are in the schema `forebay`; a pipeline's are in a schema of its name. Keys compare byte by byte (`COLLATE "C"`),
+//! A pipeline's are in a schema of its name, and ours beside them. Keys compare byte by byte (`COLLATE "C"`),
 //! as sealed rows are sorted, so that a batch goes through an index from left to right.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,9 +9,11 @@ use std::sync::Arc;
 use postgres::types::Type;
 
 use super::binary::types_of;
+use super::earlier::Earlier;
 use super::fault::Fault;
+use super::home::Home;
+use super::own::{self, FORMAT, SHARD, own};
 use super::session::Link;
-use super::source;
 use crate::batch::RegionTouch;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::limits::NAME_BYTES_MAX;
@@ -20,53 +22,6 @@ use crate::model::value::ColumnType;
 use crate::store::StorePlan;
 use crate::store::sql::{differences_of, new_signature, quoted, signed, unsigned};
 use crate::undo::UndoRecord;
-
-/// The version of our own tables. A database with a later one was written by a later forebay.
-const FORMAT: i64 = 2;
-
-/// The number of the lock under which tables are made.
-const MAKING: i64 = 0x666f_7265_6261_7900;
-
-const OWN_TABLES: &str = r#"
-CREATE TABLE IF NOT EXISTS forebay.pipelines (
-    pipeline text COLLATE "C" PRIMARY KEY, format bigint NOT NULL, batch bigint NOT NULL, block bigint,
-    block_events bigint NOT NULL, blocks bigint NOT NULL, events bigint NOT NULL,
-    has_snapshots boolean NOT NULL, committed_at timestamptz
-);
-CREATE TABLE IF NOT EXISTS forebay.entities (
-    pipeline text COLLATE "C" NOT NULL, entity text COLLATE "C" NOT NULL, columns text NOT NULL,
-    PRIMARY KEY (pipeline, entity)
-);
-CREATE TABLE IF NOT EXISTS forebay.regions (
-    pipeline text COLLATE "C" NOT NULL, region text COLLATE "C" NOT NULL, block bigint NOT NULL,
-    events bigint NOT NULL, seq bigint NOT NULL, snapshot_block bigint,
-    PRIMARY KEY (pipeline, region)
-);
-CREATE TABLE IF NOT EXISTS forebay.snapshots (
-    pipeline text COLLATE "C" NOT NULL, region text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
-    seq bigint NOT NULL, block bigint NOT NULL, generated_at timestamptz NOT NULL, hash text NOT NULL,
-    doc json NOT NULL, published_at timestamptz,
-    PRIMARY KEY (pipeline, region, seq)
-);
-CREATE TABLE IF NOT EXISTS forebay.history (
-    pipeline text COLLATE "C" NOT NULL, batch bigint NOT NULL, before bigint NOT NULL, last_block bigint,
-    head text NOT NULL, rows bytea NOT NULL,
-    PRIMARY KEY (pipeline, batch)
-);
-CREATE TABLE IF NOT EXISTS forebay.quarantine (
-    pipeline text COLLATE "C" NOT NULL, batch bigint NOT NULL, number bigint NOT NULL, file text NOT NULL,
-    line bigint NOT NULL, block bigint NOT NULL, place bigint, region text COLLATE "C", stage text NOT NULL,
-    error text NOT NULL, event text NOT NULL, time timestamptz NOT NULL,
-    PRIMARY KEY (pipeline, batch, number)
-);
--- It is written once and read rarely: packing it would cost each commit.
-ALTER TABLE forebay.history ALTER COLUMN rows SET STORAGE EXTERNAL;
-CREATE UNIQUE INDEX IF NOT EXISTS snapshots_id ON forebay.snapshots (pipeline, id);
-CREATE INDEX IF NOT EXISTS snapshots_age ON forebay.snapshots (pipeline, generated_at);
-CREATE TABLE IF NOT EXISTS forebay.signatures (
-    pipeline text COLLATE "C" PRIMARY KEY, signature text NOT NULL
-);
-"#;
 
 /// Names that a table of Postgres has already (<https://www.postgresql.org/docs/current/ddl-system-columns.html>).
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"];
@@ -96,6 +51,8 @@ pub(in crate::store) fn check_names(pipeline: &str, entities: &[Entity]) -> Resu
 pub(super) enum Prepared {
     /// What is needed is there, but for indexes on tables that may be large: what makes them.
     Ready(Vec<String>),
+    /// An earlier version has made our tables: they are to be brought over.
+    Earlier,
     /// It holds other tables.
     Differs(Vec<String>),
     /// A later forebay has made them.
@@ -109,15 +66,35 @@ pub(super) fn prepare(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fau
     if let Some(refused) = survey.refusal(plan) {
         return Ok(refused);
     }
-    if survey.is_complete(plan) {
-        return Ok(Prepared::Ready(survey.late_indexes(plan)));
+    if survey.earlier().is_some() {
+        return Ok(Prepared::Earlier);
     }
-    link.run("BEGIN")?;
-    let made = make(link, plan);
-    let ended = link.run(if matches!(made, Ok(Prepared::Ready(_))) { "COMMIT" } else { "ROLLBACK" });
-    let made = made?;
-    ended?;
-    Ok(made)
+    if !survey.is_complete(plan) {
+        in_transaction(link, "BEGIN", |link| make(link, plan, &survey))?;
+    }
+    Ok(Prepared::Ready(survey.late_indexes(plan)))
+}
+
+/// The same, and brings over what an earlier version has made, in the same transaction; the server sets no time limit for
+/// it.
+pub(super) fn bring_over(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
+    let survey = Survey::take(link, plan)?;
+    if let Some(refused) = survey.refusal(plan) {
+        return Ok(refused);
+    }
+    in_transaction(link, "BEGIN; SET LOCAL statement_timeout = 0", |link| make(link, plan, &survey))?;
+    Ok(Prepared::Ready(survey.late_indexes(plan)))
+}
+
+fn in_transaction(
+    link: &mut Link,
+    begin: &str,
+    work: impl FnOnce(&mut Link) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    link.run(begin)?;
+    let done = work(link);
+    let ended = link.run(if done.is_ok() { "COMMIT" } else { "ROLLBACK" });
+    done.and(ended)
 }
 
 /// Makes indexes on tables that may be large; the server sets no time limit for it.
@@ -127,51 +104,47 @@ pub(super) fn make_indexes(link: &mut Link, indexes: &[String]) -> Result<(), Fa
     link.run("COMMIT")
 }
 
-fn make(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fault> {
-    // Runs of other pipelines may be making tables too.
-    link.run(&format!("SELECT pg_advisory_xact_lock({MAKING})"))?;
-    if link.text("SELECT to_regnamespace('forebay') IS NULL")?.as_deref() == Some("t") {
-        link.run("CREATE SCHEMA forebay")?;
-    }
-    link.run(OWN_TABLES)?;
-    link.run(source::TABLE)?;
-    let survey = Survey::take(link, plan)?;
-    if let Some(refused) = survey.refusal(plan) {
-        return Ok(refused);
-    }
+fn make(link: &mut Link, plan: &StorePlan, survey: &Survey) -> Result<(), Fault> {
+    let pipeline = &plan.pipeline;
     if !survey.has_schema {
-        link.run(&format!("CREATE SCHEMA {}", quoted(&plan.pipeline)))?;
+        link.run(&format!("CREATE SCHEMA {}", quoted(pipeline)))?;
+    }
+    if !survey.has_own {
+        own::make(link, pipeline)?;
+    }
+    if let Some(earlier) = survey.earlier() {
+        earlier.bring_over(link, pipeline)?;
     }
     for entity in plan.schema.entities() {
         make_entity(link, plan, entity, survey.stored(&entity.name))?;
     }
-    let sql = "WITH signed AS (INSERT INTO forebay.signatures VALUES ($1, $4) ON CONFLICT DO NOTHING)
-               INSERT INTO forebay.pipelines (pipeline, format, batch, block, block_events, blocks, events, has_snapshots)
-               VALUES ($1, $2, 0, NULL, 0, 0, 0, $3)
-               ON CONFLICT (pipeline) DO UPDATE SET has_snapshots = excluded.has_snapshots, format = excluded.format";
-    let params = [
-        (&plan.pipeline as _, Type::TEXT),
-        (&FORMAT as _, Type::INT8),
-        (&plan.has_snapshots as _, Type::BOOL),
-        (&new_signature() as _, Type::TEXT),
-    ];
-    link.query(sql, &params)?;
-    Ok(Prepared::Ready(survey.late_indexes(plan)))
+    let (row, checkpoint) = (own(pipeline, "pipeline"), own(pipeline, "checkpoint"));
+    let sql = format!(
+        "INSERT INTO {checkpoint} (shard, batch, block_events, blocks, events) VALUES ($1, 0, 0, 0, 0) ON CONFLICT DO NOTHING"
+    );
+    link.query(&sql, &[(&SHARD, Type::INT4)])?;
+    let sql = format!(
+        "INSERT INTO {row} (format, has_snapshots, signature) SELECT $1, $2, $3 WHERE NOT EXISTS (SELECT 1 FROM {row})"
+    );
+    let (has_snapshots, signature) = (plan.has_snapshots, new_signature());
+    link.query(&sql, &[(&FORMAT, Type::INT8), (&has_snapshots, Type::BOOL), (&signature, Type::TEXT)])?;
+    let sql = format!("UPDATE {row} SET has_snapshots = $1 WHERE has_snapshots <> $1");
+    link.query(&sql, &[(&has_snapshots, Type::BOOL)]).map(drop)
 }
 
 /// What there is.
 struct Survey {
+    /// Where our tables are; none if there are none.
+    home: Option<Home>,
+    /// Whether all of ours are beside the pipeline's.
     has_own: bool,
-    /// Whether our tables that came later are there too.
-    has_later: bool,
     has_schema: bool,
-    /// Whether the pipeline has its signature.
-    is_signed: bool,
     /// Format and whether there are snapshots, if the pipeline is known.
     known: Option<(i64, bool)>,
+    has_checkpoint: bool,
     /// Entities and their columns, as they were noted down.
     entities: Vec<(String, String)>,
-    /// Tables and indexes in the pipeline's schema.
+    /// Tables, views and indexes in the pipeline's schema.
     relations: BTreeSet<String>,
     /// The columns of its tables as they are now, by `table.column`: people change tables.
     columns: BTreeMap<String, TypeNow>,
@@ -190,55 +163,71 @@ struct TypeNow {
 impl Survey {
     fn take(link: &mut Link, plan: &StorePlan) -> Result<Self, Fault> {
         let pipeline = (&plan.pipeline as _, Type::TEXT);
-        let sql = "SELECT to_regclass('forebay.snapshots_age') IS NOT NULL AND to_regclass('forebay.history') IS NOT NULL,
-                     to_regclass('forebay.source_files') IS NOT NULL AND to_regclass('forebay.quarantine') IS NOT NULL
-                       AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('forebay.pipelines') AND attname = 'position'),
-                     EXISTS (SELECT FROM pg_namespace WHERE nspname = $1),
+        let sql = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1),
                      ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
                      ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)
                                 FROM unnest(i.indkey) WITH ORDINALITY k (num, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num)
                            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indrelid = c.oid
-                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL),
-                     to_regclass('forebay.signatures') IS NOT NULL";
+                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL)";
         let row = link.query(sql, std::slice::from_ref(&pipeline))?;
         let row = row.first().ok_or_else(no_answer)?;
-        let relations: Vec<String> = row.try_get(3)?;
-        let keys: Vec<String> = row.try_get(4)?;
+        let (relations, keys): (Vec<String>, Vec<String>) = (row.try_get(1)?, row.try_get(2)?);
+        let relations: BTreeSet<String> = relations.into_iter().collect();
         let mut survey = Self {
-            has_own: row.try_get(0)?,
-            has_later: row.try_get(1)?,
-            has_schema: row.try_get(2)?,
-            is_signed: row.try_get(5)?,
+            home: Home::find(link, &plan.pipeline)?,
+            has_own: own::names().all(|name| relations.contains(&name)),
+            has_schema: row.try_get(0)?,
             known: None,
+            has_checkpoint: false,
             entities: Vec::new(),
-            relations: relations.into_iter().collect(),
+            relations,
             columns: BTreeMap::new(),
             keys: keys.into_iter().collect(),
         };
         let sql = "SELECT c.relname || '.' || a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod)
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
                    WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped";
-        for row in link.query(sql, std::slice::from_ref(&pipeline))? {
+        for row in link.query(sql, &[pipeline])? {
             let now = TypeNow { number: row.try_get(1)?, bound: row.try_get(2)?, name: row.try_get(3)? };
             survey.columns.insert(row.try_get(0)?, now);
         }
-        if survey.has_own {
-            let has_signature = match survey.is_signed {
-                true => "EXISTS (SELECT FROM forebay.signatures WHERE pipeline = $1)",
-                false => "false",
-            };
-            let sql =
-                format!("SELECT format, has_snapshots, {has_signature} FROM forebay.pipelines WHERE pipeline = $1");
-            if let Some(row) = link.query(&sql, std::slice::from_ref(&pipeline))?.first() {
-                survey.known = Some((row.try_get(0)?, row.try_get(1)?));
-                survey.is_signed = row.try_get(2)?;
-            }
-            let sql = "SELECT entity, columns FROM forebay.entities WHERE pipeline = $1 ORDER BY entity";
-            for row in link.query(sql, &[pipeline])? {
-                survey.entities.push((row.try_get(0)?, row.try_get(1)?));
-            }
+        if let Some(home) = survey.home.clone() {
+            survey.look_into(link, &home)?;
         }
         Ok(survey)
+    }
+
+    /// Reads what our tables say.
+    fn look_into(&mut self, link: &mut Link, home: &Home) -> Result<(), Fault> {
+        // Somebody may have removed one of them.
+        let has = |name: &str| match home {
+            Home::Beside(_) => self.relations.contains(&format!("_forebay_{name}")),
+            Home::Earlier(_) => true,
+        };
+        let (has_row, has_entities) = (has("pipeline"), has("entities"));
+        if has_row {
+            let sql = format!("SELECT p.format, p.has_snapshots FROM {} p", home.table("pipeline"));
+            let rows = link.query(&sql, &[])?;
+            let known = rows.first().map(|row| Ok::<_, Fault>((row.try_get(0)?, row.try_get(1)?)));
+            self.known = known.transpose()?;
+        }
+        let sql = format!("SELECT 1 FROM {} c WHERE c.shard = $1", home.table("checkpoint"));
+        self.has_checkpoint = !link.query(&sql, &[(&SHARD, Type::INT4)])?.is_empty();
+        if has_entities {
+            let sql = format!("SELECT e.entity, e.columns FROM {} e ORDER BY e.entity", home.table("entities"));
+            for row in link.query(&sql, &[])? {
+                self.entities.push((row.try_get(0)?, row.try_get(1)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be brought over.
+    fn earlier(&self) -> Option<&Earlier> {
+        match &self.home {
+            Some(Home::Earlier(earlier)) => Some(earlier),
+            Some(Home::Beside(_)) | None => None,
+        }
     }
 
     fn stored(&self, entity: &str) -> Option<&str> {
@@ -269,6 +258,13 @@ impl Survey {
                     plan.pipeline, entity.name
                 ));
             }
+        }
+        if !matches!(self.home, Some(Home::Beside(_))) {
+            // Under such names nothing but ours can be.
+            let taken = own::names().filter(|name| self.relations.contains(name));
+            found.extend(
+                taken.map(|name| format!("{}.{name} is there already and was not made by forebay", plan.pipeline)),
+            );
         }
         (!found.is_empty()).then_some(Prepared::Differs(found))
     }
@@ -306,8 +302,8 @@ impl Survey {
     /// Whether all that the plan needs is there, but for indexes.
     fn is_complete(&self, plan: &StorePlan) -> bool {
         let has_entity = |entity: &Entity| self.stored(&entity.name) == Some(&entity.columns_text());
-        self.has_later
-            && self.is_signed
+        self.has_own
+            && self.has_checkpoint
             && self.known == Some((FORMAT, plan.has_snapshots))
             && plan.schema.entities().iter().all(has_entity)
     }
@@ -319,31 +315,32 @@ fn no_answer() -> Fault {
 
 fn make_entity(link: &mut Link, plan: &StorePlan, entity: &Entity, stored: Option<&str>) -> Result<(), Fault> {
     let table = table_name(&plan.pipeline, &entity.name);
-    let mut sql = String::new();
     match stored {
         None => {
             let columns: String = entity.columns_as_given().map(|column| format!(", {}", definition(column))).collect();
-            sql.push_str(&format!(
-                "CREATE TABLE {table} (\"region\" text COLLATE \"C\" NOT NULL, \"id\" text COLLATE \"C\" NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\"));"
-            ));
+            link.run(&format!(
+                "CREATE TABLE {table} (\"region\" text COLLATE \"C\" NOT NULL, \"id\" text COLLATE \"C\" NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\"))"
+            ))?;
+            // One statement a message: Citus takes no index together with another one.
+            entity.indexes.iter().try_for_each(|index| link.run(&create_index(plan, entity, index)))?;
         }
         Some(stored) => {
             let known = parse_columns(stored);
             let is_new = |column: &&Column| !known.iter().any(|(name, _)| *name == column.name);
             for column in entity.columns_as_given().filter(is_new) {
-                sql.push_str(&format!("ALTER TABLE {table} ADD COLUMN {};", definition(column)));
+                link.run(&format!("ALTER TABLE {table} ADD COLUMN {}", definition(column)))?;
             }
         }
     }
-    if stored.is_none() {
-        sql.extend(entity.indexes.iter().map(|index| create_index(plan, entity, index)));
-    }
-    link.run(&sql)?;
-    let sql = "INSERT INTO forebay.entities VALUES ($1, $2, $3)
-               ON CONFLICT (pipeline, entity) DO UPDATE SET columns = excluded.columns";
     let columns = entity.columns_text();
-    link.query(sql, &[(&plan.pipeline, Type::TEXT), (&entity.name, Type::TEXT), (&columns, Type::TEXT)])?;
-    Ok(())
+    if stored == Some(columns.as_str()) {
+        return Ok(());
+    }
+    let sql = format!(
+        "INSERT INTO {} (entity, columns) VALUES ($1, $2) ON CONFLICT (entity) DO UPDATE SET columns = excluded.columns",
+        own(&plan.pipeline, "entities")
+    );
+    link.query(&sql, &[(&entity.name, Type::TEXT), (&columns, Type::TEXT)]).map(drop)
 }
 
 fn create_index(plan: &StorePlan, entity: &Entity, index: &str) -> String {
@@ -351,7 +348,7 @@ fn create_index(plan: &StorePlan, entity: &Entity, index: &str) -> String {
     let is_text = entity.columns.iter().any(|column| column.name == index && column.kind == ColumnType::Text);
     let collation = if is_text { " COLLATE \"C\"" } else { "" };
     format!(
-        "CREATE INDEX IF NOT EXISTS {} ON {} (\"region\", {}{collation}, \"id\");",
+        "CREATE INDEX IF NOT EXISTS {} ON {} (\"region\", {}{collation}, \"id\")",
         quoted(&index_name(entity, index)),
         table_name(&plan.pipeline, &entity.name),
         quoted(index)
@@ -392,9 +389,10 @@ pub(super) fn sql_type(kind: ColumnType) -> &'static str {
 }
 
 /// The stored checkpoint; none if the pipeline never ran.
-pub(super) fn checkpoint(link: &mut Link, pipeline: &str) -> Result<Option<Checkpoint>, Fault> {
-    let sql = "SELECT batch, block, block_events, blocks, events FROM forebay.pipelines WHERE pipeline = $1";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+pub(super) fn checkpoint(link: &mut Link, home: &Home) -> Result<Option<Checkpoint>, Fault> {
+    let from = home.table("checkpoint");
+    let sql = format!("SELECT c.batch, c.block, c.block_events, c.blocks, c.events FROM {from} c WHERE c.shard = $1");
+    let rows = link.query(&sql, &[(&SHARD, Type::INT4)])?;
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(Some(Checkpoint {
         batch: unsigned(row.try_get(0)?),
@@ -406,33 +404,31 @@ pub(super) fn checkpoint(link: &mut Link, pipeline: &str) -> Result<Option<Check
 }
 
 /// The signature under which the pipeline's snapshots are published; none if no run has made it yet.
-pub(super) fn signature(link: &mut Link, pipeline: &str) -> Result<Option<String>, Fault> {
-    // Whoever may read the other tables was perhaps given that right before there was this one.
-    let sql = "SELECT coalesce(has_table_privilege(to_regclass('forebay.signatures')::oid, 'SELECT'), false)";
-    if link.text(sql)?.as_deref() != Some("t") {
-        return Ok(None);
-    }
-    let sql = "SELECT signature FROM forebay.signatures WHERE pipeline = $1";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
-    rows.first().map(|row| Ok(row.try_get(0)?)).transpose()
+pub(super) fn signature(link: &mut Link, home: &Home) -> Result<Option<String>, Fault> {
+    let rows = link.query(&format!("SELECT p.signature FROM {} p", home.table("pipeline")), &[])?;
+    rows.first().map_or(Ok(None), |row| Ok(row.try_get(0)?))
 }
 
 /// Regions with events after their last snapshot.
 pub(super) fn pending_regions(link: &mut Link, pipeline: &str) -> Result<Vec<RegionTouch>, Fault> {
-    let sql = "SELECT region, block FROM forebay.regions
-               WHERE pipeline = $1 AND (snapshot_block IS NULL OR snapshot_block < block) ORDER BY region";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let sql = format!(
+        "SELECT region, block FROM {} WHERE snapshot_block IS NULL OR snapshot_block < block ORDER BY region",
+        own(pipeline, "regions")
+    );
     let touch = |row: &postgres::Row| {
         Ok(RegionTouch { region: row.try_get::<_, String>(0)?.into(), block: row.try_get(1)?, events: 0 })
     };
-    rows.iter().map(touch).collect()
+    link.query(&sql, &[])?.iter().map(touch).collect()
 }
 
 /// The records of the undo log, newest first; the rows only of batches from `rows_from` on.
 pub(super) fn undo_log(link: &mut Link, pipeline: &str, rows_from: u64) -> Result<Vec<UndoRecord>, Fault> {
-    let sql = "SELECT batch, before, last_block, head, CASE WHEN batch >= $2 THEN rows ELSE '' END
-               FROM forebay.history WHERE pipeline = $1 ORDER BY batch DESC";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT), (&signed(rows_from), Type::INT8)])?;
+    let sql = format!(
+        "SELECT batch, before, last_block, head, CASE WHEN batch >= $2 THEN rows ELSE '' END
+         FROM {} WHERE shard = $1 ORDER BY batch DESC",
+        own(pipeline, "history")
+    );
+    let rows = link.query(&sql, &[(&SHARD, Type::INT4), (&signed(rows_from), Type::INT8)])?;
     let record = |row: &postgres::Row| {
         Ok(UndoRecord {
             batch: unsigned(row.try_get(0)?),
@@ -447,15 +443,15 @@ pub(super) fn undo_log(link: &mut Link, pipeline: &str, rows_from: u64) -> Resul
 
 /// Each region and the last block that had an event for it.
 pub(super) fn region_blocks(link: &mut Link, pipeline: &str) -> Result<Vec<(Arc<str>, i64)>, Fault> {
-    let sql = "SELECT region, block FROM forebay.regions WHERE pipeline = $1 AND events > 0";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let sql = format!("SELECT region, block FROM {} WHERE events > 0", own(pipeline, "regions"));
+    let rows = link.query(&sql, &[])?;
     rows.iter().map(|row| Ok((row.try_get::<_, String>(0)?.into(), row.try_get(1)?))).collect()
 }
 
 /// Regions that were set back, had a snapshot before, and none since.
 pub(super) fn set_back_regions(link: &mut Link, pipeline: &str) -> Result<Vec<Arc<str>>, Fault> {
-    let sql = "SELECT region FROM forebay.regions WHERE pipeline = $1 AND snapshot_block IS NULL AND seq > 0";
-    let rows = link.query(sql, &[(&pipeline, Type::TEXT)])?;
+    let sql = format!("SELECT region FROM {} WHERE snapshot_block IS NULL AND seq > 0", own(pipeline, "regions"));
+    let rows = link.query(&sql, &[])?;
     rows.iter().map(|row| Ok(row.try_get::<_, String>(0)?.into())).collect()
 }
 
@@ -465,7 +461,7 @@ pub(super) fn empty_entities(link: &mut Link, plan: &StorePlan) -> Result<Vec<bo
         .schema
         .entities()
         .iter()
-        .map(|entity| format!("NOT EXISTS (SELECT FROM {})", table_name(&plan.pipeline, &entity.name)))
+        .map(|entity| format!("NOT EXISTS (SELECT 1 FROM {})", table_name(&plan.pipeline, &entity.name)))
         .collect();
     if is_empty.is_empty() {
         return Ok(Vec::new());

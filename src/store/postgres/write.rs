@@ -23,9 +23,11 @@ use postgres::types::{ToSql, Type};
 
 use super::binary::{COPY_HEADER, COPY_TRAILER, Moment, RawArray, gather, types_of};
 use super::fault::Fault;
+use super::home::Home;
+use super::own::{SHARD, own};
 use super::quarantine;
 use super::session::{Link, Param};
-use super::snapshots::NEWEST;
+use super::snapshots::newest;
 use super::source;
 use super::tables::{checkpoint_values, table_name};
 use crate::batch::{SealedBatch, SnapshotDraft};
@@ -252,14 +254,17 @@ const GATE: &str = "EXISTS (SELECT FROM moved)";
 /// The one statement of a batch. Its text depends on the shape of the batch alone, so that it is prepared once.
 struct Statement {
     sql: String,
+    /// What comes before the names of our tables.
+    own: String,
     params: Vec<(Box<dyn ToSql + Sync>, Type)>,
     has_snapshots: bool,
 }
 
 impl Statement {
     fn of(plan: &StorePlan, layouts: &[Layout], batch: &SealedBatch, routes: &[Route], backend: i32) -> Self {
-        let mut statement = Self { sql: String::from("WITH "), params: Vec::new(), has_snapshots: false };
-        statement.checkpoint(plan, batch, backend);
+        let own = own(&plan.pipeline, "");
+        let mut statement = Self { sql: String::from("WITH "), own, params: Vec::new(), has_snapshots: false };
+        statement.checkpoint(batch, backend);
         for (at, ((route, layout), regions)) in routes.iter().zip(layouts).zip(&batch.changes).enumerate() {
             statement.rows(at, *route, layout, regions);
         }
@@ -296,10 +301,11 @@ impl Statement {
         self.sql.push_str(text);
     }
 
-    fn checkpoint(&mut self, plan: &StorePlan, batch: &SealedBatch, backend: i32) {
+    fn checkpoint(&mut self, batch: &SealedBatch, backend: i32) {
+        let own = self.own.clone();
         let (number, block, block_events, blocks, events) = checkpoint_values(&batch.after);
-        // The first parameter is the pipeline, wherever it is named.
-        let pipeline = self.param(plan.pipeline.clone(), Type::TEXT);
+        // The first parameter is the shard, wherever it is named.
+        let shard = self.param(SHARD, Type::INT4);
         let number = self.param(number, Type::INT8);
         let block = self.param(block, Type::INT8);
         let block_events = self.param(block_events, Type::INT8);
@@ -317,11 +323,11 @@ impl Statement {
         let position = batch.position.as_ref().map(|position| position.as_str().to_owned());
         let position = self.param(position, Type::TEXT);
         self.add(&format!(
-            "moved AS (UPDATE forebay.pipelines SET batch = {number}, block = {block}, block_events = {block_events},
+            "moved AS (UPDATE {own}checkpoint SET batch = {number}, block = {block}, block_events = {block_events},
                blocks = {blocks}, events = {events}, committed_at = {now}, source_digest = {digest},
                block_digest = {block_digest}, place = {place}, first_block = {first_block},
                position = {position}
-             WHERE pipeline = {pipeline} AND batch = {before} AND block IS NOT DISTINCT FROM {before_block}
+             WHERE shard = {shard} AND batch = {before} AND block IS NOT DISTINCT FROM {before_block}
                AND pg_backend_pid() = {backend} RETURNING 1)"
         ));
     }
@@ -353,6 +359,7 @@ impl Statement {
 
     /// What the batch leaves so that it can be rolled back, and a few records go that no rollback can need any more.
     fn undo_record(&mut self, batch: &SealedBatch) {
+        let own = self.own.clone();
         if let Some(UndoRecord { batch, before, last_block, head, rows }) = &batch.undo {
             let number = self.param(signed(*batch), Type::INT8);
             let before = self.param(signed(*before), Type::INT8);
@@ -360,7 +367,7 @@ impl Statement {
             let head = self.param(head.clone(), Type::TEXT);
             let rows = self.param(rows.clone(), Type::BYTEA);
             self.add(&format!(
-                ", history AS (INSERT INTO forebay.history (pipeline, batch, before, last_block, head, rows)
+                ", history AS (INSERT INTO {own}history (shard, batch, before, last_block, head, rows)
                    SELECT $1, {number}, {before}, {last_block}, {head}, {rows} WHERE {GATE})"
             ));
         }
@@ -368,8 +375,8 @@ impl Statement {
             let number = self.param(signed(batch.after.batch), Type::INT8);
             let floor = self.param(floor, Type::INT8);
             self.add(&format!(
-                ", history_pruned AS (DELETE FROM forebay.history WHERE {GATE} AND pipeline = $1 AND batch IN (
-                   SELECT h.batch FROM forebay.history h WHERE h.pipeline = $1 AND h.batch < {number}
+                ", history_pruned AS (DELETE FROM {own}history WHERE {GATE} AND shard = $1 AND batch IN (
+                   SELECT h.batch FROM {own}history h WHERE h.shard = $1 AND h.batch < {number}
                      AND (h.last_block IS NULL OR h.last_block <= {floor})
                    ORDER BY h.batch LIMIT {HISTORY_PRUNE_RECORDS_MAX}))"
             ));
@@ -387,12 +394,12 @@ impl Statement {
         // A region that no event has any more stays, for its numbers must not begin again. What a snapshot covered behind
         // the block is not covered any more, also where no event was taken back.
         self.add(&format!(
-            ", history_undone AS (DELETE FROM forebay.history WHERE {GATE} AND pipeline = $1 AND batch >= {first}),
-             regions_undone AS (UPDATE forebay.regions r
+            ", history_undone AS (DELETE FROM {own}history WHERE {GATE} AND shard = $1 AND batch >= {first}),
+             regions_undone AS (UPDATE {own}regions r
                SET block = coalesce(u.block, r.block), events = greatest(r.events - coalesce(u.events, 0), 0),
                  snapshot_block = CASE WHEN u.region IS NULL THEN {to} END
-               FROM forebay.regions s LEFT JOIN unnest({names}, {blocks}, {events}) u (region, block, events) ON u.region = s.region
-               WHERE {GATE} AND r.pipeline = $1 AND s.pipeline = $1 AND r.region = s.region
+               FROM {own}regions s LEFT JOIN unnest({names}, {blocks}, {events}) u (region, block, events) ON u.region = s.region
+               WHERE {GATE} AND r.region = s.region
                  AND (u.region IS NOT NULL OR s.snapshot_block > {to}))"
         ));
     }
@@ -400,20 +407,21 @@ impl Statement {
     /// Files of the source; of files that a rollback reaches into nothing is known any more but their names, and those of
     /// which lines were left out are to be read again.
     fn source_files(&mut self, batch: &SealedBatch) {
+        let own = self.own.clone();
         if let Some(undone) = &batch.undone {
             let to = self.param(undone.to, Type::INT8);
             self.add(&format!(
-                ", files_undone AS (UPDATE forebay.source_files SET
+                ", files_undone AS (UPDATE {own}source_files SET
                    is_whole = is_whole AND NOT coalesce(last_block > {to}, false),
                    bytes = CASE WHEN late > 0 THEN 0 ELSE bytes END
-                   WHERE {GATE} AND pipeline = $1 AND (last_block > {to} OR late > 0))"
+                   WHERE {GATE} AND shard = $1 AND (last_block > {to} OR late > 0))"
             ));
         }
         if !batch.files.is_empty() {
             let files = self.param(source::json(&batch.files), Type::TEXT);
             self.add(&format!(
-                ", files AS (INSERT INTO forebay.source_files SELECT $1, f.* FROM json_to_recordset({files}::json)
-                   f ({}) WHERE {GATE} ON CONFLICT (pipeline, name) DO UPDATE SET
+                ", files AS (INSERT INTO {own}source_files SELECT $1, f.* FROM json_to_recordset({files}::json)
+                   f ({}) WHERE {GATE} ON CONFLICT (shard, name) DO UPDATE SET
                    bytes = excluded.bytes, modified = excluded.modified, inode = excluded.inode,
                    is_whole = excluded.is_whole, first_block = excluded.first_block, last_block = excluded.last_block,
                    last_events = excluded.last_events, last_place = excluded.last_place, events = excluded.events,
@@ -425,10 +433,11 @@ impl Statement {
 
     /// Events that the batch puts aside; of a rollback, those of later blocks come out.
     fn quarantine(&mut self, batch: &SealedBatch) {
+        let own = self.own.clone();
         if let Some(undone) = &batch.undone {
             let to = self.param(undone.to, Type::INT8);
             self.add(&format!(
-                ", quarantine_undone AS (DELETE FROM forebay.quarantine WHERE {GATE} AND pipeline = $1 AND block > {to})"
+                ", quarantine_undone AS (DELETE FROM {own}quarantine WHERE {GATE} AND shard = $1 AND block > {to})"
             ));
         }
         if batch.quarantined.is_empty() {
@@ -437,8 +446,8 @@ impl Statement {
         let number = self.param(signed(batch.after.batch), Type::INT8);
         let columns = quarantine::arrays(&batch.quarantined).map(|(array, kind)| self.param(array, kind)).join(", ");
         self.add(&format!(
-            ", quarantine AS (INSERT INTO forebay.quarantine
-                 (pipeline, batch, number, file, line, block, place, region, stage, error, event, time)
+            ", quarantine AS (INSERT INTO {own}quarantine
+                 (shard, batch, number, file, line, block, place, region, stage, error, event, time)
                SELECT $1, {number}, q.* FROM unnest({columns})
                  q (number, file, line, block, place, region, stage, error, event, time) WHERE {GATE})"
         ));
@@ -454,17 +463,19 @@ impl Statement {
     }
 
     fn regions(&mut self, batch: &SealedBatch) {
+        let own = self.own.clone();
         let touched = self.touched(batch);
         self.add(&format!(
-            ", regions AS (INSERT INTO forebay.regions AS r (pipeline, region, block, events, seq)
-               SELECT $1, t.region, t.block, t.events, 0 FROM {touched} WHERE {GATE}
-               ON CONFLICT (pipeline, region) DO UPDATE SET block = excluded.block, events = r.events + excluded.events)"
+            ", regions AS (INSERT INTO {own}regions AS r (region, block, events, seq)
+               SELECT t.region, t.block, t.events, 0 FROM {touched} WHERE {GATE}
+               ON CONFLICT (region) DO UPDATE SET block = excluded.block, events = r.events + excluded.events)"
         ));
     }
 
     /// Snapshots that are no duplicates get the next number of their region; the region is covered either way.
     fn snapshots(&mut self, plan: &StorePlan, batch: &SealedBatch) {
         self.has_snapshots = true;
+        let own = self.own.clone();
         let drafts = &batch.snapshots;
         let regions = self.param(RawArray::of_texts(drafts.iter().map(|draft| &*draft.region)), Type::TEXT_ARRAY);
         let blocks = self.param(RawArray::of_int8s(drafts.iter().map(|draft| draft.block)), Type::INT8_ARRAY);
@@ -484,21 +495,21 @@ impl Statement {
                FROM unnest({regions}, {blocks}, {times}, {since}, {hashes}, {docs})
                  d (region, block, generated_at, since, hash, doc)
                LEFT JOIN LATERAL (
-                 SELECT g.seq FROM forebay.regions g WHERE g.pipeline = $1 AND g.region = d.region LIMIT 1) r ON true
+                 SELECT g.seq FROM {own}regions g WHERE g.region = d.region LIMIT 1) r ON true
                LEFT JOIN LATERAL (
-                 SELECT s.hash, s.generated_at, s.block FROM forebay.snapshots s
-                 WHERE s.pipeline = $1 AND s.region = d.region AND s.seq = r.seq LIMIT 1) n ON true
+                 SELECT s.hash, s.generated_at, s.block FROM {own}snapshots s
+                 WHERE s.region = d.region AND s.seq = r.seq LIMIT 1) n ON true
                WHERE {GATE}),
              stored AS (
-               INSERT INTO forebay.snapshots (pipeline, region, id, seq, block, generated_at, hash, doc)
-               SELECT $1, region, {id}, {next_seq}, block, generated_at, hash, doc::json
+               INSERT INTO {own}snapshots (region, id, seq, block, generated_at, hash, doc)
+               SELECT region, {id}, {next_seq}, block, generated_at, hash, doc::json
                FROM drafts WHERE is_kept RETURNING region, id),
              regions AS (
-               INSERT INTO forebay.regions AS r (pipeline, region, block, events, seq, snapshot_block)
-               SELECT $1, coalesce(t.region, d.region), coalesce(t.block, d.block), coalesce(t.events, 0),
+               INSERT INTO {own}regions AS r (region, block, events, seq, snapshot_block)
+               SELECT coalesce(t.region, d.region), coalesce(t.block, d.block), coalesce(t.events, 0),
                  coalesce(d.seq + d.is_kept::int, 0), d.block
                FROM {touched} FULL JOIN drafts d ON d.region = t.region WHERE {GATE}
-               ON CONFLICT (pipeline, region) DO UPDATE SET
+               ON CONFLICT (region) DO UPDATE SET
                  block = CASE WHEN excluded.events > 0 THEN excluded.block ELSE r.block END,
                  events = r.events + excluded.events,
                  seq = greatest(r.seq, excluded.seq),
@@ -508,15 +519,18 @@ impl Statement {
 
     /// Removes what is older than the ttl, but never a region's newest, and not more than a commit can bear.
     fn prune(&mut self, plan: &StorePlan) {
+        let own = self.own.clone();
         let oldest = self.param(Moment(SnapshotPolicy::of(plan).oldest(Timestamp::now())), Type::TIMESTAMPTZ);
         // What the statement stores itself it does not see yet.
-        let is_older = "(s.seq < (SELECT r.seq FROM forebay.regions r WHERE r.pipeline = $1 AND r.region = s.region)
-                      OR s.region IN (SELECT k.region FROM stored k))";
-        let is_pruned = sql::is_pruned("s.generated_at", &oldest, is_older);
+        let is_older = format!(
+            "(s.seq < (SELECT r.seq FROM {own}regions r WHERE r.region = s.region)
+              OR s.region IN (SELECT k.region FROM stored k))"
+        );
+        let is_pruned = sql::is_pruned("s.generated_at", &oldest, &is_older);
         self.add(&format!(
-            ", pruned AS (DELETE FROM forebay.snapshots WHERE {GATE} AND (pipeline, region, seq) IN (
-               SELECT s.pipeline, s.region, s.seq FROM forebay.snapshots s
-               WHERE s.pipeline = $1 AND {is_pruned}
+            ", pruned AS (DELETE FROM {own}snapshots WHERE {GATE} AND (region, seq) IN (
+               SELECT s.region, s.seq FROM {own}snapshots s
+               WHERE {is_pruned}
                LIMIT {SNAPSHOT_PRUNE_ROWS_MAX}))"
         ));
     }
@@ -542,17 +556,17 @@ pub(super) fn renumber(link: &mut Link, pipeline: &str, above: &[(Arc<str>, u64)
     let regions = RawArray::of_texts(above.iter().map(|(region, _)| &**region));
     let floors = RawArray::of_int8s(above.iter().map(|(_, floor)| signed(*floor)));
     let (is_renumbered, next) = (sql::is_renumbered("r.seq", "g.floor"), sql::renumbered("g.floor"));
-    let id = sql::id("s.region", &next, "s.hash");
+    let (id, own) = (sql::id("s.region", &next, "s.hash"), own(pipeline, ""));
     let sql = format!(
         "WITH given AS (
-           SELECT g.region, g.floor, r.seq FROM unnest($2, $3) g (region, floor)
-           JOIN forebay.regions r ON r.pipeline = $1 AND r.region = g.region AND {is_renumbered}),
+           SELECT g.region, g.floor, r.seq FROM unnest($1, $2) g (region, floor)
+           JOIN {own}regions r ON r.region = g.region AND {is_renumbered}),
          numbered AS (
-           UPDATE forebay.snapshots s SET seq = {next}, published_at = NULL, id = {id}
-           FROM given g WHERE s.pipeline = $1 AND s.region = g.region AND s.seq = g.seq)
-         UPDATE forebay.regions r SET seq = {next} FROM given g WHERE r.pipeline = $1 AND r.region = g.region"
+           UPDATE {own}snapshots s SET seq = {next}, published_at = NULL, id = {id}
+           FROM given g WHERE s.region = g.region AND s.seq = g.seq)
+         UPDATE {own}regions r SET seq = {next} FROM given g WHERE r.region = g.region"
     );
-    let params = [(&pipeline as _, Type::TEXT), (&regions as _, Type::TEXT_ARRAY), (&floors as _, Type::INT8_ARRAY)];
+    let params = [(&regions as _, Type::TEXT_ARRAY), (&floors as _, Type::INT8_ARRAY)];
     link.query(&sql, &params).map(drop)
 }
 
@@ -604,10 +618,11 @@ pub(super) fn find_receipts(
     let drafts: HashMap<&str, &SnapshotDraft> = batch.snapshots.iter().map(|draft| (&*draft.region, draft)).collect();
     let regions = RawArray::of_texts(drafts.keys().copied());
     let sql = format!(
-        "SELECT s.region, s.id, s.generated_at, s.hash FROM {NEWEST} WHERE r.pipeline = $1 AND r.region = ANY ($2)"
+        "SELECT s.region, s.id, s.generated_at, s.hash FROM {} WHERE r.region = ANY ($1)",
+        newest(&Home::Beside(pipeline.to_owned()))
     );
     let mut stored = Stored::new();
-    for row in link.query(&sql, &[(&pipeline, Type::TEXT), (&regions, Type::TEXT_ARRAY)])? {
+    for row in link.query(&sql, &[(&regions, Type::TEXT_ARRAY)])? {
         let (region, id, time, hash): (String, String, Moment, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let is_ours = |draft: &&SnapshotDraft| draft.generated_at == time.0 && draft.hash == hash;

@@ -40,11 +40,15 @@ CREATE TABLE IF NOT EXISTS forebay_signatures (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What people look at to see how far each pipeline has come. A pipeline has one shard.
+const PROGRESS: &str =
+    "CREATE VIEW IF NOT EXISTS _progress AS SELECT pipeline, 0 AS shard, block, committed_at FROM forebay_pipelines";
+
 /// Makes what is missing and compares the rest, in one transaction.
 pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &StorePlan) -> Result<(), StoreError> {
     let sql = name.sql("making the tables");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&sql)?;
-    for tables in [OWN_TABLES, undo_log::TABLE, quarantine::TABLE, source::TABLE] {
+    for tables in [OWN_TABLES, undo_log::TABLE, quarantine::TABLE, source::TABLE, PROGRESS] {
         transaction.execute_batch(tables).map_err(&sql)?;
     }
     source::add_columns(&transaction).map_err(&sql)?;

@@ -10,6 +10,8 @@ mod outages;
 mod readers;
 /// What is not asked for, what is asked for together, and connections that break under reads.
 mod reads;
+/// One schema a pipeline: who may use no other one, a dump and what is made of it, its end.
+mod schema;
 /// People who read the tables with SQL: comments, and roles that may read.
 mod sql_readers;
 /// What only looks like a Postgres, what stands before one, and a stop meanwhile.

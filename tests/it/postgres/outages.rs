@@ -9,7 +9,7 @@ use crate::support::stream::Stream;
 use crate::support::{signal, wait_until};
 
 fn committed(server: &Server, database: &str) -> i64 {
-    let sql = "SELECT coalesce(max(block), 0) FROM forebay.pipelines";
+    let sql = "SELECT coalesce(max(block), 0) FROM things._progress";
     server.client(database).query_one(sql, &[]).map_or(0, |row| row.get(0))
 }
 

@@ -28,10 +28,11 @@ fn a_role_that_may_only_read_can_read() {
     let mut client = project.client();
     client.batch_execute(&format!("CREATE ROLE {role} LOGIN")).expect("a role");
     let latest = ["latest", "--pipeline", "things", "--snapshots", &url];
-    project.forebay(&latest).fails(1, &["42501", "give the role USAGE on the schema forebay and SELECT"]);
-    client.batch_execute(&format!("GRANT USAGE ON SCHEMA forebay TO {role}")).expect("a right");
-    project.forebay(&latest).fails(1, &["42501", "give the role USAGE on the schema forebay and SELECT"]);
-    client.batch_execute(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA forebay TO {role}")).expect("a right");
+    let says = ["42501", "give the role USAGE on the schema of the pipeline and SELECT"];
+    project.forebay(&latest).fails(1, &says);
+    client.batch_execute(&format!("GRANT USAGE ON SCHEMA things TO {role}")).expect("a right");
+    project.forebay(&latest).fails(1, &says);
+    client.batch_execute(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA things TO {role}")).expect("a right");
     check_readable(&project, &url);
     client.batch_execute(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).expect("a setting");
     check_readable(&project, &url);

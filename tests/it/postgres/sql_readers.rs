@@ -45,14 +45,10 @@ fn comments_are_set_changed_and_otherwise_left_alone() {
 /// A role that may write rows, and nothing else.
 fn writer(project: &Project) -> (String, String) {
     let role = format!("writer_{}", project.url().expect("url").rsplit('/').next().expect("name"));
-    let rights: String = ["forebay", "things"]
-        .map(|schema| {
-            format!(
-                "GRANT USAGE ON SCHEMA {schema} TO {role};
-                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"
-            )
-        })
-        .concat();
+    let rights = format!(
+        "GRANT USAGE ON SCHEMA things TO {role};
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA things TO {role};"
+    );
     project.client().batch_execute(&format!("CREATE ROLE {role} LOGIN; {rights}")).expect("a role");
     let url = project.url().expect("url").replace("forebay@", &format!("{role}@"));
     (role, url)
@@ -127,8 +123,11 @@ fn roles_may_read_the_tables_now_and_those_to_come_and_nothing_else() {
     project.run_json();
     for role in [&one, &two] {
         assert_eq!(asks(&project, role, COUNT), Ok("3".into()));
-        let refused = asks(&project, role, "SELECT count(*) FROM forebay.pipelines");
-        assert_eq!(refused, Err("permission denied for schema forebay".into()));
+        assert_eq!(asks(&project, role, "SELECT block FROM things._progress"), Ok("3".into()));
+        for ours in ["checkpoint", "snapshots", "quarantine", "history"] {
+            let refused = asks(&project, role, &format!("SELECT count(*) FROM things._forebay_{ours}"));
+            assert_eq!(refused, Err(format!("permission denied for table _forebay_{ours}")));
+        }
         let refused =
             asks(&project, role, "WITH gone AS (DELETE FROM things.thing RETURNING 1) SELECT count(*) FROM gone");
         assert_eq!(refused, Err("permission denied for table thing".into()));
@@ -160,7 +159,7 @@ fn a_role_that_is_not_there_or_a_user_who_may_not_grant_is_told_with_the_key() {
     let project = on_postgres(&read_by("'nobody of ours'"), SCRIPT, &events(1..=3));
     let says = ["[store] readers: the server has no role \"nobody of ours\"", "CREATE ROLE \"nobody of ours\""];
     project.forebay(&["run", "pipeline.toml"]).fails(2, &says);
-    assert_eq!(project.query("", "SELECT count(*) FROM pg_namespace WHERE nspname = 'forebay'"), [["0"]]);
+    assert_eq!(project.query("", "SELECT count(*) FROM pg_namespace WHERE nspname = 'things'"), [["0"]]);
     project.write("pipeline.toml", PIPELINE);
     project.run_json();
     let [role] = roles(&project);
@@ -171,7 +170,7 @@ fn a_role_that_is_not_there_or_a_user_who_may_not_grant_is_told_with_the_key() {
     let says = [
         "[store] readers: this user may not let",
         "run once as their owner",
-        "GRANT SELECT ON \"things\".\"thing\" TO",
+        "GRANT SELECT ON \"things\".\"_progress\", \"things\".\"thing\" TO",
     ];
     run_at(&project, &url).fails(2, &says);
     assert_eq!(count(&project), "3");

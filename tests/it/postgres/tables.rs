@@ -27,7 +27,7 @@ fn tables_are_typed_and_keyed_as_people_expect() {
     ];
     assert_eq!(columns, expected);
     let indexes =
-        project.query("", "SELECT indexname::text, indexdef FROM pg_indexes WHERE schemaname = 'things' ORDER BY 1");
+        project.query("", "SELECT indexname::text, indexdef FROM pg_indexes WHERE tablename = 'thing' ORDER BY 1");
     assert_eq!(indexes.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["thing.a", "thing.e", "thing_pkey"]);
     assert!(indexes[2][1].ends_with("(region, id)"), "{indexes:?}");
     assert!(indexes[0][1].contains("COLLATE \"C\""), "{indexes:?}");
@@ -44,7 +44,10 @@ fn names_that_postgres_keeps_for_itself_are_refused_before_anything_is_made() {
         project.write("other.toml", PIPELINE.replace(from, to));
         project.forebay(&["run", "other.toml"]).fails(2, &[says, "choose another"]);
     }
-    assert_eq!(project.query("", "SELECT count(*) FROM pg_namespace WHERE nspname = 'forebay'"), [["0"]]);
+    assert_eq!(
+        project.query("", "SELECT count(*) FROM pg_namespace WHERE nspname IN ('forebay', 'pg_things', 'things')"),
+        [["0"]]
+    );
 }
 
 #[test]
@@ -143,7 +146,8 @@ fn an_index_is_added_to_a_table_that_is_there() {
     project.run_json();
     project.write("pipeline.toml", PIPELINE.replace("[handlers]", "indexes = [\"note\"]\n[handlers]"));
     project.forebay(&["run", "pipeline.toml"]).ok();
-    let indexes = project.query("", "SELECT indexname::text FROM pg_indexes WHERE schemaname = 'things' ORDER BY 1");
+    let indexes =
+        project.query("", "SELECT indexname::text FROM pg_indexes WHERE tablename = 'thing' ORDER BY indexname");
     assert_eq!(indexes, [["thing.note"], ["thing_pkey"]]);
 }
 

@@ -40,7 +40,9 @@ fn bin() -> PathBuf {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     found.extend(std::env::split_paths(&path));
-    let has_all = |bin: &PathBuf| ["initdb", "pg_ctl", "pg_basebackup"].iter().all(|name| bin.join(name).exists());
+    let has_all = |bin: &PathBuf| {
+        ["initdb", "pg_ctl", "pg_basebackup", "pg_dump", "psql"].iter().all(|name| bin.join(name).exists())
+    };
     found.into_iter().rev().find(has_all).expect("PostgreSQL's programs initdb and pg_ctl; `make test` installs them")
 }
 
@@ -198,6 +200,25 @@ impl Server {
         name
     }
 
+    /// `pg_dump -n SCHEMA`: a text of SQL.
+    pub fn dump(&self, database: &str, schema: &str) -> Vec<u8> {
+        let mut dump = as_server_user(&self.bin.join("pg_dump"));
+        let dump = dump.args(["-n", schema, "-d", &self.url(database)]).stdout(Stdio::piped()).output();
+        let dump = dump.expect("pg_dump");
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        dump.stdout
+    }
+
+    /// Reads such a text with `psql`.
+    pub fn restore(&self, database: &str, dump: &[u8]) {
+        use std::io::Write;
+        let mut psql = as_server_user(&self.bin.join("psql"));
+        psql.args(["-q", "-X", "-v", "ON_ERROR_STOP=1", "-d", &self.url(database)]).stdin(Stdio::piped());
+        let mut psql = psql.spawn().expect("psql");
+        psql.stdin.take().expect("stdin").write_all(dump).expect("the dump");
+        assert!(psql.wait().expect("psql").success());
+    }
+
     pub fn url(&self, database: &str) -> String {
         format!("postgres://forebay@127.0.0.1:{}/{database}", self.port)
     }
@@ -269,11 +290,19 @@ impl Pooler {
     }
 }
 
+/// A statement on our tables of SQLite as one on those of Postgres.
+pub fn names_in_postgres(sql: &str) -> String {
+    let sql =
+        sql.replace("forebay_pipelines", "_forebay_checkpoint").replace("forebay_signatures", "_forebay_pipeline");
+    // Some are given as they are there.
+    sql.replace("_forebay_", "forebay_").replace("forebay_", "_forebay_")
+}
+
 /// A query on a database; each row as text, in the form that the SQLite store would give: null as `NULL`, a time as
-/// RFC 3339, a boolean as 0 or 1. Tables without a schema are those of `pipeline`; `forebay_x` is `forebay.x`.
+/// RFC 3339, a boolean as 0 or 1. Tables without a schema are those of `pipeline`, and so are ours, by their names in SQLite.
 pub fn query(client: &mut Client, pipeline: &str, sql: &str) -> Vec<Vec<String>> {
     use postgres::types::Type;
-    let sql = sql.replace("forebay_", "forebay.");
+    let sql = names_in_postgres(sql);
     client.batch_execute(&format!("SET search_path = \"{pipeline}\"; SET TimeZone = 'UTC'")).expect("settings");
     let kinds: Vec<Type> =
         client.prepare(&sql).expect(&sql).columns().iter().map(|column| column.type_().clone()).collect();

@@ -177,7 +177,10 @@ impl Project {
     pub fn execute(&self, database: &str, sql: &str) {
         match &self.database {
             None => execute(&self.path(database), sql),
-            Some(name) => Server::shared().execute(name, &sql.replace("forebay_", "forebay.")),
+            Some(name) => {
+                let sql = postgres_server::names_in_postgres(sql);
+                Server::shared().execute(name, &format!("SET search_path = \"{}\"; {sql}", self.pipeline()));
+            }
         }
     }
 
@@ -191,9 +194,14 @@ impl Project {
         if self.database.is_none() {
             return query(&self.path(database), sql);
         }
+        postgres_server::query(&mut self.client(), &self.pipeline(), sql)
+    }
+
+    /// The name of the pipeline.
+    fn pipeline(&self) -> String {
         let file = std::fs::read_to_string(self.path("pipeline.toml")).unwrap_or_default();
-        let name = file.lines().find_map(|line| line.strip_prefix("name = ")).unwrap_or("\"public\"").trim_matches('"');
-        postgres_server::query(&mut self.client(), name, sql)
+        let name = file.lines().find_map(|line| line.strip_prefix("name = ")).unwrap_or("\"public\"");
+        name.trim_matches('"').to_owned()
     }
 }
 
