@@ -169,6 +169,32 @@ pub struct SourceFile {
     pub digest: SourceDigest,
     /// A hash over all lines in order.
     pub content: SourceDigest,
+    /// What is before its end, if it is a file that was followed: it may go on there.
+    pub tail: Option<FileTail>,
+}
+
+/// What is before a place in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileTail {
+    /// Lines before it.
+    pub lines: u64,
+    /// A hash of the last bytes before it.
+    pub hash: SourceDigest,
+}
+
+impl fmt::Display for FileTail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.lines, self.hash)
+    }
+}
+
+impl FromStr for FileTail {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (lines, hash) = text.split_once(':').unwrap_or((text, ""));
+        Ok(Self { lines: lines.parse()?, hash: hash.parse()? })
+    }
 }
 
 impl SourceFile {
@@ -188,6 +214,15 @@ impl SourceFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tail_can_be_written_down() {
+        let tail = FileTail { lines: 17, hash: SourceDigest::new(5) };
+        assert_eq!(tail.to_string().parse(), Ok(tail));
+        for text in ["", "17", "x:5", "17:"] {
+            assert!(text.parse::<FileTail>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sums_add_up_and_can_be_written_down() {

@@ -57,6 +57,13 @@ impl Contents {
         (self.longer, self.lines, self.content, self.at_known) = (0, 0, SourceDigest::default(), None);
     }
 
+    /// Begins a file behind the lines that were stored of it.
+    pub(super) fn begin_behind(&mut self, stored: &SourceFile) {
+        let lines = stored.events + stored.late;
+        let longer = self.stored.partition_point(|other| other.lines <= lines);
+        (self.longer, self.lines, self.content, self.at_known) = (longer, lines, stored.content, None);
+    }
+
     /// Adds a line, given by its hash, of the file that is being read.
     pub(super) fn add(&mut self, line: u128) {
         self.content = chain(self.content, line);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::refused::Refused;
 use crate::model::position::{Position, PositionError};
-use crate::model::source_progress::FileStamp;
+use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile};
 
 /// One event as a source gives it. Its buffers are used again for the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,6 +196,30 @@ pub trait Source: Send {
     /// The place of the file of the last event in [`Source::files`]. Defaults to none.
     fn file(&self) -> Option<usize> {
         None
+    }
+
+    /// Goes on in the file of that place behind what was stored of it, without reading that. False if it cannot, or if
+    /// something else stands before that place now. Asked before the first event, of a source that follows its files.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn go_on_in(&mut self, at: usize, stored: &SourceFile) -> Result<bool, SourceError> {
+        let _ = (at, stored);
+        Ok(false)
+    }
+
+    /// Where the last event ends in its file, if it could go on there: after so many lines and bytes. Defaults to nowhere.
+    fn place(&self) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// A hash of the last bytes before that place in the file of the last event. Defaults to none.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn hash_before(&self, bytes: u64) -> Result<Option<SourceDigest>, SourceError> {
+        let _ = bytes;
+        Ok(None)
     }
 
     /// Whether the file of the last event may hold again what was given before: it was written anew. Events of blocks that

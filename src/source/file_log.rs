@@ -10,7 +10,7 @@ use super::contents::Contents;
 use super::digest::EventDigest;
 use super::{Late, SourceError, SourceEvent};
 use crate::model::ids::BlockNo;
-use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile};
+use crate::model::source_progress::{FileStamp, FileTail, SourceDigest, SourceFile};
 
 /// Events and the sum over them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,6 +79,12 @@ pub(super) struct FileLog {
     ended: Vec<ReadFile>,
     /// Which stored files are there.
     contents: Contents,
+    /// A file that is gone on in, behind what was stored of it.
+    goes_on: Option<(usize, SourceFile)>,
+    /// The file that is being read, up to the end of the last block that has ended in it.
+    at_block_end: Option<SourceFile>,
+    /// Lines and bytes of it up to the last event.
+    place: Option<(u64, u64)>,
     /// Files that were read to their end, by name, if the source follows its files: one may get the name of another.
     told: HashMap<String, SourceFile>,
     follows: bool,
@@ -162,6 +168,7 @@ impl FileLog {
     /// Has all files read again, from their beginning.
     pub(super) fn read_again(&mut self) {
         self.is_left_out.fill(false);
+        (self.goes_on, self.at_block_end, self.place) = (None, None, None);
         (self.origin, self.current, self.last_at) = (None, None, None);
         self.ended.clear();
         self.whole.clear();
@@ -171,7 +178,32 @@ impl FileLog {
     pub(super) fn left_out_files(&self) -> impl Iterator<Item = (usize, &SourceFile)> {
         let places =
             self.stamps.iter().zip(&self.is_left_out).enumerate().filter(|(_, (_, is_left_out))| **is_left_out);
-        places.filter_map(|(at, (stamp, _))| Some((at, self.known.get(&stamp.name)?)))
+        let files = places.filter_map(|(at, (stamp, _))| Some((at, self.known.get(&stamp.name)?)));
+        files.chain(self.goes_on.as_ref().map(|(at, file)| (*at, file)))
+    }
+
+    /// The file that may be gone on in, if the source follows its files: the last one, and what was stored of it.
+    pub(super) fn last_stored(&self) -> Option<(usize, &SourceFile)> {
+        let at = self.stamps.len().checked_sub(1).filter(|_| self.follows)?;
+        let stored = self.known.get(&self.stamps[at].name)?;
+        (stored.is_whole && stored.late == 0 && stored.last_events > 0 && stored.tail.is_some()).then_some((at, stored))
+    }
+
+    /// The file of that place is gone on in.
+    pub(super) fn go_on_in(&mut self, at: usize, stored: SourceFile) {
+        self.contents.hold(&stored);
+        self.goes_on = Some((at, stored));
+    }
+
+    /// The last block before the place in the file of that place that is gone on from, as long as that has not been begun.
+    pub(super) fn block_gone_on_from(&self, at: Option<usize>) -> Option<BlockNo> {
+        let (_, stored) = self.goes_on.as_ref().filter(|(place, _)| Some(*place) == at)?;
+        stored.last_block.map(BlockNo::new)
+    }
+
+    /// Whether the file of that place is gone on in, and has not been begun.
+    pub(super) fn goes_on_in(&self, at: Option<usize>) -> bool {
+        self.goes_on.as_ref().is_some_and(|(place, _)| at.is_none_or(|at| at == *place))
     }
 
     /// Files that are stored and of which nothing that was read so far has the lines, under whatever name.
@@ -266,8 +298,14 @@ impl FileLog {
         let Some((at, stamp)) = at.and_then(|at| Some((at, self.stamps.get(at)?))) else { return };
         self.last_at = Some(at);
         let known = self.known.get(&stamp.name).cloned();
-        let file = SourceFile { stamp: stamp.clone(), ..SourceFile::default() };
+        let mut file = SourceFile { stamp: stamp.clone(), ..SourceFile::default() };
         self.contents.begin();
+        (self.at_block_end, self.place) = (None, None);
+        if let Some((_, stored)) = self.goes_on.take_if(|(place, _)| *place == at) {
+            self.contents.begin_behind(&stored);
+            self.place = stored.tail.map(|tail| (tail.lines, stored.stamp.bytes));
+            file = SourceFile { stamp: file.stamp, is_whole: false, tail: None, ..stored };
+        }
         let first_line = event.line;
         let read = ReadFile { file, first_line, known, begins_known: false, last_line_block: None, is_undone: false };
         self.current = Some((at, read));
@@ -284,6 +322,44 @@ impl FileLog {
         displaced.into_iter().chain(begun).collect()
     }
 
+    /// Notes that a block ends before the next event, with so many events.
+    pub(super) fn end_block(&mut self, events: u64) {
+        if self.follows {
+            self.at_block_end = self.up_to_here(events);
+        }
+    }
+
+    /// What is read so far of the file that is being read, as it is stored if it may be gone on in from here.
+    fn up_to_here(&self, last_events: u64) -> Option<SourceFile> {
+        let ((lines, bytes), (_, read)) = (self.place?, self.current.as_ref()?);
+        if read.is_undone || read.file.late > 0 || read.file.last_block.is_none() {
+            return None;
+        }
+        let stamp = FileStamp { bytes, modified: 0, ..read.file.stamp.clone() };
+        let tail = Some(FileTail { lines, hash: SourceDigest::default() });
+        let content = self.contents.content();
+        Some(SourceFile { stamp, is_whole: true, last_events, content, tail, ..read.file.clone() })
+    }
+
+    /// What is to be stored of the file that is being read before it has ended: up to its last whole block, which is the last
+    /// one if it has so many events and is `is_whole`. Each state is given once.
+    pub(super) fn take_state(&mut self, is_whole: bool, last_events: u64) -> Option<SourceFile> {
+        if !self.follows {
+            return None;
+        }
+        if is_whole {
+            self.at_block_end = self.up_to_here(last_events);
+        }
+        let state = self.at_block_end.clone()?;
+        let is_told = self.told.get(&state.stamp.name).is_some_and(|told| told.stamp.bytes == state.stamp.bytes);
+        (!is_told).then_some(state)
+    }
+
+    /// Notes that it is stored.
+    pub(super) fn note_state(&mut self, state: &SourceFile) {
+        self.told.insert(state.stamp.name.clone(), state.clone());
+    }
+
     /// Notes an event that counts.
     pub(super) fn add(&mut self, event: &SourceEvent, digest: EventDigest) {
         let Some((_, ReadFile { file, begins_known, last_line_block, .. })) = &mut self.current else { return };
@@ -295,6 +371,13 @@ impl FileLog {
         file.last_place = event.seq.or(file.last_place.filter(|_| is_same_block));
         file.events += 1;
         file.digest = file.digest.plus(digest.sum);
+    }
+
+    /// Notes where the last event ends in its file.
+    pub(super) fn note_place(&mut self, place: impl FnOnce() -> Option<(u64, u64)>) {
+        if self.follows {
+            self.place = place();
+        }
     }
 
     /// Notes an event that is left out.
@@ -326,6 +409,7 @@ impl FileLog {
         if let Some((_, read)) = &mut self.current {
             read.is_undone = true;
         }
+        self.at_block_end = None;
         self.ended.iter_mut().for_each(|read| read.file.is_whole = false);
     }
 
@@ -346,6 +430,8 @@ impl FileLog {
         let Some((at, mut read)) = self.current.take() else { return Ok(None) };
         let file = &mut read.file;
         if let Some(stamp) = self.stamps.get(at).filter(|_| self.follows) {
+            // It may have another name by now.
+            self.told.remove(&file.stamp.name);
             file.stamp.clone_from(stamp);
         }
         file.content = self.contents.content();

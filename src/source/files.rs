@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -156,23 +157,41 @@ impl SourcePath {
         if self.is_stdin { 1 } else { self.files.len() }
     }
 
-    /// Opens the input of that number. Of a file that `may_grow` only whole lines are read, unless it is compressed. `read`
-    /// counts its bytes, as they lie on disk.
-    pub(super) fn open(&self, at: usize, may_grow: bool, read: &Arc<AtomicU64>) -> Result<OpenInput, SourceError> {
+    /// Whether the file of that place is there under its name.
+    pub(super) fn has_its_name(&self, at: usize) -> bool {
+        let Some(file) = self.files.get(at) else { return false };
+        std::fs::metadata(&file.path).is_ok_and(|found| (found.dev(), found.ino()) == (file.dev, file.inode))
+    }
+
+    /// Opens the input of that number; `again` is the file itself, if it was open already. Of a file that may grow only whole lines are read, from the byte `grows_from` on,
+    /// unless it is compressed. `read` counts its bytes, as they lie on disk.
+    pub(super) fn open(
+        &self,
+        at: usize,
+        again: Option<File>,
+        grows_from: Option<u64>,
+        read: &Arc<AtomicU64>,
+    ) -> Result<OpenInput, SourceError> {
         let mut end = None;
         let (name, raw, is_stream) = match self.files.get(at) {
             None => ("stdin".to_owned(), Box::new(std::io::stdin()) as Box<dyn Read + Send>, true),
             Some(file) => {
                 let name = names::shown(&file.path);
-                let opened = open_file(&file.path);
-                let (open, is_regular) =
+                let opened = again.map_or_else(|| File::open(&file.path), Ok).and_then(with_metadata);
+                let (open, found) =
                     opened.map_err(|cause| SourceError::Open { path: name.clone(), cause: cause.to_string() })?;
-                let raw: Box<dyn Read + Send> = if may_grow && is_regular && names::unpacked(&file.path) == file.path {
-                    let (lines, its_end) = FileEnd::open(open, 0).map_err(|cause| self.read_error(at, cause))?;
-                    end = Some(its_end);
-                    Box::new(lines)
-                } else {
-                    Box::new(open)
+                let is_regular = found.is_file();
+                if grows_from.is_some() && (found.dev(), found.ino()) != (file.dev, file.inode) {
+                    return Err(SourceError::Open { path: name, cause: OTHER_FILE.to_owned() });
+                }
+                let from = grows_from.filter(|_| is_regular && names::unpacked(&file.path) == file.path);
+                let raw: Box<dyn Read + Send> = match from {
+                    Some(from) => {
+                        let (lines, its_end) = FileEnd::open(open, from).map_err(|cause| self.read_error(at, cause))?;
+                        end = Some(its_end);
+                        Box::new(lines)
+                    }
+                    None => Box::new(open),
                 };
                 (name, raw, !is_regular)
             }
@@ -201,11 +220,14 @@ pub(super) struct OpenInput {
     pub(super) is_packed: bool,
 }
 
-/// Opens a file; says too whether it is a file, and not a pipe or a device.
-fn open_file(path: &Path) -> std::io::Result<(File, bool)> {
-    let file = File::open(path)?;
-    let is_regular = file.metadata()?.is_file();
-    Ok((file, is_regular))
+/// What is told of a followed file whose name another one has.
+const OTHER_FILE: &str = "it went away before it was read, and another file has its name; put it back under a name of its \
+                          own, in its order";
+
+/// A file, and what the system says of it.
+fn with_metadata(file: File) -> std::io::Result<(File, Metadata)> {
+    let found = file.metadata()?;
+    Ok((file, found))
 }
 
 /// Counts what passes.
@@ -242,7 +264,7 @@ mod tests {
 
         let read = Arc::new(AtomicU64::new(0));
         let mut text = String::new();
-        let mut input = path.open(1, false, &read).expect("the file");
+        let mut input = path.open(1, None, None, &read).expect("the file");
         input.lines.read_to_string(&mut text).expect("its end");
         assert_eq!((text.as_str(), input.is_packed, input.is_stream), ("one\ntwo\n", false, false));
         assert_eq!(read.load(Ordering::Relaxed), 8);

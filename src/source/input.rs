@@ -1,13 +1,14 @@
 //! Events from files or standard input: where bytes come from. A [`Cutter`] makes events of them.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
-use super::follow::{AtEnd, Follow};
+use super::follow::{AtEnd, Follow, hash_before};
 use super::format::{CutError, Cutter, Format};
-use super::{FileStamp, Late, Next, Source, SourceError, SourceEvent};
+use super::{FileStamp, Late, Next, Source, SourceDigest, SourceError, SourceEvent, SourceFile};
 
 /// Events from files or standard input, one input after the other.
 pub struct InputSource {
@@ -18,7 +19,17 @@ pub struct InputSource {
     is_left_out: Vec<bool>,
     input: Option<OpenInput>,
     follow: Option<Follow>,
+    /// Where a file is gone on in.
+    goes_on: Option<GoOn>,
     bytes_read: Arc<AtomicU64>,
+}
+
+/// A place in the file of that place among the files.
+#[derive(Debug, Clone, Copy)]
+struct GoOn {
+    at: usize,
+    lines: u64,
+    bytes: u64,
 }
 
 impl InputSource {
@@ -65,6 +76,7 @@ impl InputSource {
             is_left_out: Vec::new(),
             input: None,
             follow,
+            goes_on: None,
             bytes_read: Arc::default(),
         }
     }
@@ -79,6 +91,15 @@ impl InputSource {
         follow.at_end(&mut self.path, self.next_input.checked_sub(1), end)
     }
 
+    /// The file that was read, if the next one is the same, written anew.
+    fn again(&self) -> Result<Option<File>, SourceError> {
+        let is_anew = self.follow.as_ref().is_some_and(|follow| follow.is_anew(self.next_input));
+        let Some(end) = self.input.as_ref().and_then(|input| input.end.as_ref()).filter(|_| is_anew) else {
+            return Ok(None);
+        };
+        end.again().map(Some).map_err(|cause| self.path.read_error(self.next_input, cause))
+    }
+
     /// Opens the next input; false if there is none.
     fn open_next(&mut self) -> Result<bool, SourceError> {
         while self.is_left_out.get(self.next_input) == Some(&true) {
@@ -87,9 +108,23 @@ impl InputSource {
         if self.next_input == self.path.len() {
             return Ok(false);
         }
-        self.input = Some(self.path.open(self.next_input, self.follow.is_some(), &self.bytes_read)?);
+        let begin = self.goes_on.take_if(|goes_on| goes_on.at == self.next_input);
+        let grows_from = self.follow.as_ref().map(|_| begin.map_or(0, |begin| begin.bytes));
+        let again = self.again()?;
+        if let Some(follow) = &mut self.follow
+            && again.is_none()
+            && !self.path.has_its_name(self.next_input)
+        {
+            // It was renamed since we looked.
+            follow.look(&mut self.path, self.next_input.checked_sub(1))?;
+        }
+        let input = self.path.open(self.next_input, again, grows_from, &self.bytes_read)?;
+        self.cutter.begin(input.end.is_some());
+        if let Some(GoOn { lines, bytes, .. }) = begin {
+            self.cutter.go_on(lines, bytes);
+        }
+        self.input = Some(input);
         self.next_input += 1;
-        self.cutter.begin(self.input.as_ref().is_some_and(|input| input.end.is_some()));
         Ok(true)
     }
 }
@@ -162,6 +197,30 @@ impl Source for InputSource {
         self.next_input.checked_sub(1)
     }
 
+    fn go_on_in(&mut self, at: usize, stored: &SourceFile) -> Result<bool, SourceError> {
+        let (Some(file), Some(tail)) = (self.path.files().get(at), stored.tail) else { return Ok(false) };
+        let (lines, bytes) = (tail.lines, stored.stamp.bytes);
+        if self.follow.is_none() || file.inode != stored.stamp.inode || !self.cutter.go_on(lines, bytes) {
+            return Ok(false);
+        }
+        let cannot = |cause: std::io::Error| self.path.read_error(at, cause);
+        let found = hash_before(&File::open(&file.path).map_err(cannot)?, bytes).map_err(cannot)?;
+        let is_same = found == Some(tail.hash);
+        self.goes_on = is_same.then_some(GoOn { at, lines, bytes });
+        Ok(is_same)
+    }
+
+    fn place(&self) -> Option<(u64, u64)> {
+        self.input.as_ref()?.end.as_ref()?;
+        self.cutter.place()
+    }
+
+    fn hash_before(&self, bytes: u64) -> Result<Option<SourceDigest>, SourceError> {
+        let Some(input) = &self.input else { return Ok(None) };
+        let Some(end) = &input.end else { return Ok(None) };
+        end.hash_before(bytes).map_err(|cause| SourceError::Read { origin: Arc::clone(&input.origin), cause })
+    }
+
     fn repeats(&self) -> bool {
         let at = self.next_input.checked_sub(1);
         at.is_some_and(|at| self.follow.as_ref().is_some_and(|follow| follow.is_anew(at)))
@@ -170,7 +229,7 @@ impl Source for InputSource {
     fn rewind(&mut self) -> Result<bool, SourceError> {
         let can_rewind = !self.path.stamps().is_empty();
         if can_rewind {
-            (self.next_input, self.input) = (0, None);
+            (self.next_input, self.input, self.goes_on) = (0, None, None);
         }
         Ok(can_rewind)
     }

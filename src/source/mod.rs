@@ -39,7 +39,7 @@ mod unpack;
 mod walk;
 
 pub use crate::model::position::{Position, PositionError};
-pub use crate::model::source_progress::FileStamp;
+pub use crate::model::source_progress::{FileStamp, FileTail, SourceDigest, SourceFile};
 pub use command::{CommandPlan, CommandSource};
 pub use contract::{Acknowledge, Next, Resumed, Source, SourceError, SourceEvent};
 pub use fields::Fields;

@@ -119,6 +119,11 @@ impl Order {
         is_new
     }
 
+    /// Whether that block is known to be whole.
+    pub(super) fn is_whole(&self, block: i64) -> bool {
+        self.whole.is_some_and(|whole| block <= whole.get())
+    }
+
     /// The block that is whole, if the event is of it or of one before it.
     pub(super) fn whole_to(&self, event: &SourceEvent) -> Option<BlockNo> {
         self.whole.filter(|whole| event.block <= whole.get())

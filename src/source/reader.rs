@@ -5,6 +5,7 @@
 //! keeps the rule of late events, `merged` puts them in their place, `page_writer` hands pages over.
 
 mod again;
+mod go_on;
 mod quiet;
 mod replay;
 mod resumed;
@@ -19,7 +20,7 @@ use super::allowed_regions::AllowedRegions;
 use super::block_chain::Chain;
 pub(crate) use super::comparison::CommittedSource;
 use super::comparison::{Comparison, Difference, Outcome};
-use super::digest::Tally;
+use super::digest::{EventDigest, Tally};
 use super::file_log::{FileLog, Gone};
 use super::forks::{Named, Verdict, branches_in_order, judge, may_be_late, too_deep, warn_before_all, warn_of_doubt};
 use super::order::{End, Late, Order};
@@ -201,7 +202,7 @@ impl Reader {
     /// Reads the source to its end; whether its last block may go on in another run.
     fn read_all(&mut self) -> Result<bool, Stop> {
         self.resume_source()?;
-        self.leave_out_files();
+        self.leave_out_files()?;
         let mut event = SourceEvent::default();
         loop {
             let is_ready = self.source.is_ready();
@@ -227,7 +228,7 @@ impl Reader {
                     self.tell_remainder()?;
                     return Ok(self.end == End::Open);
                 }
-                Next::Event if event.refused.is_some() && !self.has_block(&mut event)? => {}
+                Next::Event if self.goes_on_behind(&event) && !self.has_block(&mut event)? => {}
                 Next::Event if self.until.is_some_and(|until| event.block > until.get()) => {
                     return self.end(true).map(|()| false);
                 }
@@ -237,6 +238,7 @@ impl Reader {
                         self.take_waiting(&event)?;
                     }
                     self.take(&event, self.source.file())?;
+                    self.files.note_place(|| self.source.place());
                 }
                 Next::Rollback { to } => self.rolled_back(to.into())?,
             }
@@ -267,9 +269,10 @@ impl Reader {
     }
 
     /// Has the source leave out files that have not changed since they were committed.
-    fn leave_out_files(&mut self) {
-        if !self.files.left_out().contains(&true) {
-            return;
+    fn leave_out_files(&mut self) -> Result<(), SourceError> {
+        self.go_on_in_last()?;
+        if !self.files.left_out().contains(&true) && !self.files.goes_on_in(None) {
+            return Ok(());
         }
         self.source.leave_out(self.files.left_out());
         let mut late = 0;
@@ -280,15 +283,16 @@ impl Reader {
         if late > 0 && !self.is_compared {
             tracing::warn!("{late} events of files that are committed came too late in earlier runs and were left out");
         }
+        Ok(())
     }
 
     /// Goes on behind the files that are left out before the file of that place.
     fn go_on_behind(&mut self, at: Option<usize>) {
         let begin = self.files.last_at();
-        let between = self
-            .files
-            .left_out_files()
-            .filter(|(file, _)| at.is_none_or(|at| *file < at) && begin.is_none_or(|begin| *file > begin));
+        let between = self.files.left_out_files().filter(|(file, _)| {
+            let is_before = at.is_none_or(|at| *file < at || *file == at && self.files.goes_on_in(Some(at)));
+            is_before && begin.is_none_or(|begin| *file > begin)
+        });
         // A file of which nothing counts says nothing about the order.
         let Some((_, last)) = between.filter(|(_, file)| file.last_block.is_some()).last() else { return };
         let Some(block) = last.last_block else { return };
@@ -312,8 +316,7 @@ impl Reader {
         if let Some(to) = self.replayed_to {
             if event.block <= to.get() {
                 self.order.note(event);
-                let digest = self.tally.pass(event);
-                self.files.add(event, digest);
+                self.count(event);
                 return Ok(());
             }
             self.replayed_to = None;
@@ -323,8 +326,7 @@ impl Reader {
             self.follow_back();
             match step {
                 Step::Kept => {
-                    let digest = self.tally.pass(event);
-                    self.files.add(event, digest);
+                    let digest = self.count(event);
                     self.comparison.pass(event, digest);
                     self.note_committed(event);
                     self.take_known();
@@ -511,9 +513,18 @@ impl Reader {
         if self.tally.ends_before(event) {
             self.warn_twice();
         }
+        let digest = self.count(event);
+        self.hand_on(event, digest.sum)
+    }
+
+    /// Counts an event of its block and its file.
+    fn count(&mut self, event: &SourceEvent) -> EventDigest {
+        if self.tally.ends_before(event) {
+            self.files.end_block(self.tally.events());
+        }
         let digest = self.tally.pass(event);
         self.files.add(event, digest);
-        self.hand_on(event, digest.sum)
+        digest
     }
 
     /// Says that a block was the same twice over: without places we cannot know whether it was delivered twice.

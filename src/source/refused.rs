@@ -84,6 +84,12 @@ impl Followed {
         }
     }
 
+    /// The next event of that file goes on behind that block.
+    pub(super) fn go_on_behind(&mut self, origin: &Arc<str>, block: i64, hash: Option<&str>) {
+        (self.origin, self.last) = (Some(Arc::clone(origin)), Some((block, hash.map(str::to_owned))));
+        self.has_any = true;
+    }
+
     /// Keeps an event without a block of its own until the next event comes.
     ///
     /// # Errors

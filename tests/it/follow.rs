@@ -93,6 +93,13 @@ impl Run {
         project.finish(child, &["run", "--follow"]).ends_with(130)
     }
 
+    /// Stops it, also before it listens.
+    fn asks_to_stop(mut self) {
+        signal::send("TERM", self.child().id());
+        self.child().wait().expect("it ends");
+        self.0 = None;
+    }
+
     fn kill(mut self) {
         self.child().kill().expect("it runs");
         self.child().wait().expect("it ends");
@@ -242,4 +249,190 @@ fn what_comes_late_ends_the_run_or_is_left_out() {
             }
         }
     }
+}
+
+#[test]
+fn what_was_read_of_a_file_is_not_read_again() {
+    let project = project(true);
+    let blocks: String = (1..=1000).map(|block| line(block, 1)).collect();
+    append(&project, "in/0.ndjson", &line(0, 1));
+    append(&project, "in/a.ndjson", &blocks);
+    let expected: Vec<String> = (0..1000).map(|block| format!("{block}:1:1")).collect();
+    let mut run = Run::start(&project, &[]);
+    run.waits_for(&project, &expected.join(" "));
+    run.kill();
+    // The last block was not whole, and is read once more.
+    append(&project, "in/a.ndjson", &(line(1000, 2) + &line(1001, 1) + "no event\n" + "{\"block\":1001}\n"));
+    let wrong = project.forebay(&["run", "pipeline.toml", "--follow", "--until", "1001"]).fails(2, &["a.ndjson:1003"]);
+    assert!(!wrong.stderr().contains("WARN"), "{wrong}");
+    let end = blocks.len() + line(1000, 2).len() + line(1001, 1).len();
+    let text = std::fs::read_to_string(project.path("in/a.ndjson")).expect("it");
+    let mut file = OpenOptions::new().write(true).open(project.path("in/a.ndjson")).expect("it");
+    file.set_len(end as u64).expect("cut");
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).expect("the end");
+    file.write_all(&text.as_bytes()[end + "no event\n".len()..]).expect("written");
+    let args = ["run", "pipeline.toml", "--follow", "--until", "1001", "--json"];
+    let json = project.forebay(&args).ok().json();
+    assert_eq!(json["events"].as_u64(), Some(1), "{json}");
+    let read = json["source_bytes_read"].as_u64().expect("bytes");
+    assert!(read < 500, "{read} bytes of {}", text.len());
+    assert_eq!(seen(&project), [expected.join(" ").as_str(), "1000:2:3", "1001:1:1"].join(" "));
+    // What stands before the place is looked at.
+    let json = project.forebay(&args).ok().json();
+    assert!(json["source_bytes_read"].as_u64().expect("bytes") < 500, "{json}");
+    let text = std::fs::read_to_string(project.path("in/a.ndjson")).expect("it");
+    let mut file = OpenOptions::new().write(true).open(project.path("in/a.ndjson")).expect("it");
+    file.write_all(text.replace("\"block\":999,", "\"block\":998,").as_bytes()).expect("written");
+    project.forebay(&args).fails(2, &["a.ndjson", "999"]);
+}
+
+/// Numbers that look as if drawn by chance.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// A writer, and what it has written.
+struct Writer<'p> {
+    project: &'p Project,
+    dice: Dice,
+    block: i64,
+    place: i64,
+    files: u64,
+    /// What is expected of the blocks that are whole.
+    whole: Vec<String>,
+    /// What was written of a line that has no end yet.
+    rest: String,
+    /// Files were cut or taken away.
+    loses: bool,
+}
+
+impl Writer<'_> {
+    fn name(&self) -> String {
+        format!("in/{}.ndjson", (b'a' + (self.files % 26) as u8) as char)
+    }
+
+    fn append(&mut self, text: &str) {
+        let text = std::mem::take(&mut self.rest) + text;
+        append(self.project, &self.name(), &text);
+    }
+
+    fn end_block(&mut self) {
+        if self.place > 0 {
+            self.whole.push(format!("{}:{}:{}", self.block, self.place, self.place * (self.place + 1) / 2));
+        }
+        (self.block, self.place) = (self.block + 1 + self.dice.below(2) as i64, 0);
+    }
+
+    fn write(&mut self) {
+        for _ in 0..=self.dice.below(5) {
+            if self.dice.below(2) == 0 {
+                self.end_block();
+            }
+            self.place += 1;
+            let line = line(self.block, self.place);
+            let cut = self.dice.below(line.len() as u64) as usize;
+            match self.dice.below(4) {
+                0 if cut > 0 => {
+                    self.append(&line[..cut]);
+                    line[cut..].clone_into(&mut self.rest);
+                }
+                _ => self.append(&line),
+            }
+        }
+    }
+
+    fn heartbeat(&mut self) {
+        if self.place > 0 {
+            self.append(&format!("{{\"block\":{}}}\n", self.block));
+            self.end_block();
+        }
+    }
+
+    fn expected(&self) -> String {
+        self.whole.join(" ")
+    }
+
+    /// Does something else than to write. A file is not cut or moved away before all of it was read.
+    fn act(&mut self, run: Run) -> Run {
+        let (project, mut run) = (self.project, run);
+        match self.dice.below(6) {
+            0 => {
+                self.append("");
+                self.files += 1;
+            }
+            1 => {
+                self.append("");
+                let old = format!("{}-202601{:02}", self.name(), self.files + 1);
+                if project.path(&self.name()).exists() && !project.path(&old).exists() {
+                    rename(project, &self.name(), &old);
+                }
+            }
+            2 => {
+                self.heartbeat();
+                run.waits_for(project, &self.expected());
+                if project.path(&self.name()).exists() {
+                    self.loses = true;
+                    cut(project, &self.name());
+                }
+            }
+            3 => {
+                self.heartbeat();
+                run.waits_for(project, &self.expected());
+            }
+            4 => {
+                run.kill();
+                run = Run::start(project, &[]);
+            }
+            _ => {
+                run.asks_to_stop();
+                run = Run::start(project, &[]);
+            }
+        }
+        run
+    }
+}
+
+/// Writes by chance beside runs that follow, and compares.
+fn live(seed: u64) {
+    let project = project(seed.is_multiple_of(2));
+    let mut writer = Writer {
+        project: &project,
+        dice: Dice(seed),
+        block: 1,
+        place: 0,
+        files: 0,
+        whole: Vec::new(),
+        rest: String::new(),
+        loses: false,
+    };
+    let mut run = Run::start(&project, &[]);
+    for _ in 0..8 {
+        for _ in 0..writer.dice.below(4) {
+            writer.write();
+        }
+        run = writer.act(run);
+    }
+    writer.heartbeat();
+    run.waits_for(&project, &writer.expected());
+    run.asks_to_stop();
+    if !writer.loses {
+        let json = project.run_json();
+        assert_eq!(json["events"].as_u64(), Some(0), "seed {seed}: {json}");
+    }
+}
+
+#[test]
+fn whatever_a_writer_does_each_event_counts_once() {
+    // They mostly wait.
+    std::thread::scope(|scope| {
+        let lives: Vec<_> = (1..=12).map(|seed| (seed, scope.spawn(move || live(seed)))).collect();
+        let failed: Vec<u64> =
+            lives.into_iter().filter_map(|(seed, life)| life.join().is_err().then_some(seed)).collect();
+        assert!(failed.is_empty(), "seeds {failed:?}");
+    });
 }

@@ -6,10 +6,15 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::whole_lines::{Unfinished, WholeLines};
+use crate::model::source_progress::SourceDigest;
 
 /// Bytes before the end that are looked at, to see whether the file was written over.
 const LAST_BYTES: usize = 256;
+/// Bytes before a place in a file that tell whether it is still the same file.
+const HASHED_BYTES: u64 = 4096;
 
 /// How far a file is read. Shared with whoever reads it.
 #[derive(Debug)]
@@ -57,6 +62,16 @@ impl FileEnd {
         Ok((WholeLines::new(Reading(Arc::clone(&end)), unfinished), end))
     }
 
+    /// The same file, to be read once more.
+    pub(in crate::source) fn again(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// A hash of the last bytes before a place.
+    pub(in crate::source) fn hash_before(&self, bytes: u64) -> io::Result<Option<SourceDigest>> {
+        hash_before(&self.file, bytes)
+    }
+
     /// What the system says of the file.
     pub(super) fn metadata(&self) -> io::Result<Metadata> {
         self.file.metadata()
@@ -80,20 +95,38 @@ impl FileEnd {
     /// What became of it since its end was reached. If it is longer, reading goes on.
     pub(super) fn growth(&self) -> io::Result<Growth> {
         let len = self.metadata()?.len();
-        if len == self.at() {
-            return Ok(Growth::None);
-        }
         let last = self.last();
         let mut found = vec![0; last.len()];
-        let is_same = len > self.at()
+        // One that was written over may have the length that it had.
+        let is_same = len >= self.at()
             && match self.file.read_exact_at(&mut found, self.at() - last.len() as u64) {
                 Ok(()) => found == *last,
                 // Cut since we asked for its length.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
                 Err(error) => return Err(error),
             };
-        self.is_at_end.store(!is_same, Ordering::Relaxed);
-        Ok(if is_same { Growth::Longer } else { Growth::WrittenAnew })
+        let growth = match is_same {
+            false => Growth::WrittenAnew,
+            true if len == self.at() => Growth::None,
+            true => Growth::Longer,
+        };
+        self.is_at_end.store(growth != Growth::Longer, Ordering::Relaxed);
+        Ok(growth)
+    }
+}
+
+/// A hash of the last bytes before a place in a file; none if the file is shorter, or if no line ends there.
+///
+/// # Errors
+/// The file cannot be read.
+pub(in crate::source) fn hash_before(file: &File, bytes: u64) -> io::Result<Option<SourceDigest>> {
+    let len = bytes.min(HASHED_BYTES);
+    let mut before = vec![0; usize::try_from(len).unwrap_or_default()];
+    match file.read_exact_at(&mut before, bytes - len) {
+        Ok(()) if before.last() == Some(&b'\n') => Ok(Some(SourceDigest::new(xxh3_128(&before)))),
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -143,6 +176,8 @@ mod tests {
         assert_eq!(text(&mut lines), "", "before it was looked at");
         assert_eq!(end.growth().expect("a file"), Growth::Longer);
         assert_eq!(text(&mut lines), "third\n");
+        writer.write_at(b"?", 20).expect("written");
+        assert_eq!(end.growth().expect("a file"), Growth::WrittenAnew, "of the same length");
         writer.set_len(7).expect("cut");
         assert_eq!(end.growth().expect("a file"), Growth::WrittenAnew);
         std::fs::write(&path, "other lines, and more of them than before\n").expect("written");

@@ -11,8 +11,8 @@ mod whole_lines;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-pub(super) use file_end::FileEnd;
 use file_end::Growth;
+pub(super) use file_end::{FileEnd, hash_before};
 pub(super) use piped::Piped;
 pub(super) use whole_lines::{Unfinished, WholeLines};
 
@@ -135,7 +135,10 @@ impl Follow {
     }
 
     /// Looks which files there are.
-    fn look(&mut self, path: &mut SourcePath, at: Option<usize>) -> Result<(), SourceError> {
+    ///
+    /// # Errors
+    /// One that was read has changed, or another comes too late, and that is not to be left out.
+    pub(super) fn look(&mut self, path: &mut SourcePath, at: Option<usize>) -> Result<(), SourceError> {
         let found = path.look()?;
         let begun = at.map_or(0, |at| at + 1);
         // Behind the file that is being read, or all, if it is gone.

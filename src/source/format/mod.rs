@@ -59,6 +59,25 @@ impl Cutter {
         }
     }
 
+    /// Goes on within an input, behind so many lines and bytes. False if it has to be read from its beginning.
+    pub(super) fn go_on(&mut self, lines: u64, bytes: u64) -> bool {
+        match self {
+            Self::Lines(cutter) => {
+                cutter.go_on(lines, bytes);
+                true
+            }
+            Self::Records(_) | Self::Documents(_) => false,
+        }
+    }
+
+    /// Lines and bytes of the input up to the end of the last event, if it could be gone on there.
+    pub(super) fn place(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Lines(lines) => Some(lines.place()),
+            Self::Records(_) | Self::Documents(_) => None,
+        }
+    }
+
     /// The input does not go on. Whether an event waited for its rest.
     pub(super) fn finish(&mut self) -> bool {
         match self {

@@ -17,15 +17,25 @@ pub(in crate::source) struct LineCutter {
     reader: EventReader,
     line: Vec<u8>,
     line_no: u64,
+    /// Bytes up to the end of the line.
+    bytes: u64,
 }
 
 impl LineCutter {
     pub(super) fn new(fields: Fields) -> Self {
-        Self { reader: EventReader::new(fields, Piece::LINE), line: Vec::new(), line_no: 0 }
+        Self { reader: EventReader::new(fields, Piece::LINE), line: Vec::new(), line_no: 0, bytes: 0 }
     }
 
     pub(super) fn begin(&mut self) {
-        self.line_no = 0;
+        (self.line_no, self.bytes) = (0, 0);
+    }
+
+    pub(super) fn go_on(&mut self, lines: u64, bytes: u64) {
+        (self.line_no, self.bytes) = (lines, bytes);
+    }
+
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.line_no, self.bytes)
     }
 
     pub(super) fn next(&mut self, input: &mut impl BufRead, event: &mut SourceEvent) -> Result<bool, CutError> {
@@ -66,9 +76,11 @@ impl LineCutter {
                 self.line_no -= 1;
                 return Ok(false);
             }
+            self.bytes += read as u64;
             if read > LINE_BYTES_MAX {
                 let skipped = skip_line(input).map_err(|cause| CutError::Read { line, cause })?;
-                return if skipped { Ok(true) } else { Err(self.foreign().unwrap_or_else(|| self.endless())) };
+                self.bytes += skipped.ok_or_else(|| self.foreign().unwrap_or_else(|| self.endless()))?;
+                return Ok(true);
             }
             if self.line_no == 1 && self.line.starts_with(b"\xef\xbb\xbf") {
                 self.line.drain(..3);
@@ -102,12 +114,12 @@ fn is_like_a_header(line: &[u8]) -> bool {
             .any(|delimiter| text.contains(delimiter) && text.split(|byte| byte == delimiter).all(is_name))
 }
 
-/// Reads on to the end of a line; false if it does not end within [`LINE_SKIPPED_MAX`] bytes.
-fn skip_line(lines: &mut impl BufRead) -> std::io::Result<bool> {
+/// Reads on to the end of a line, and says how many bytes that were; none if it does not end within [`LINE_SKIPPED_MAX`].
+fn skip_line(lines: &mut impl BufRead) -> std::io::Result<Option<u64>> {
     let mut skipped = 0;
     while skipped < LINE_SKIPPED_MAX {
         let (some, is_end) = match lines.fill_buf() {
-            Ok([]) => return Ok(true),
+            Ok([]) => return Ok(Some(skipped as u64)),
             Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
                 Some(at) => (at + 1, true),
                 None => (bytes.len(), false),
@@ -118,8 +130,8 @@ fn skip_line(lines: &mut impl BufRead) -> std::io::Result<bool> {
         lines.consume(some);
         skipped += some;
         if is_end {
-            return Ok(true);
+            return Ok(Some(skipped as u64));
         }
     }
-    Ok(false)
+    Ok(None)
 }

@@ -12,16 +12,18 @@ use crate::model::ids::BlockNo;
 pub(super) struct Quiet {
     settle: Option<Duration>,
     since: Option<Instant>,
+    /// The last block was found to be whole since.
+    has_settled: bool,
 }
 
 impl Quiet {
     pub(super) fn new(settle: Option<Duration>) -> Self {
-        Self { settle, since: None }
+        Self { settle, since: None, has_settled: false }
     }
 
     /// Something has come.
     pub(super) fn end(&mut self) {
-        self.since = None;
+        (self.since, self.has_settled) = (None, false);
     }
 
     /// Nothing has come; whether it is so since this call.
@@ -31,9 +33,10 @@ impl Quiet {
         begins
     }
 
-    /// Whether nothing has come for so long that the last block is whole.
-    fn is_settled(&self) -> bool {
-        self.settle.zip(self.since).is_some_and(|(settle, since)| since.elapsed() >= settle)
+    /// Whether nothing has come for so long that the last block is whole; says so once.
+    fn settles(&mut self) -> bool {
+        let is_settled = self.settle.zip(self.since).is_some_and(|(settle, since)| since.elapsed() >= settle);
+        is_settled && !std::mem::replace(&mut self.has_settled, true)
     }
 }
 
@@ -44,6 +47,7 @@ impl Reader {
         let begins = self.quiet.begin();
         if begins {
             self.settle(false)?;
+            self.pass_left_out();
             if !self.resume.is_past() && self.resume.has_reached_end() {
                 self.finish_skipping(None)?;
                 if let Some(tip) = self.chain.tip() {
@@ -53,8 +57,12 @@ impl Reader {
             self.pages.note_busy();
             self.flush()?;
         }
-        let last = self.order.last_block().filter(|_| self.resume.is_past() && self.quiet.is_settled());
-        let is_last = last.map_or(Ok(false), |last| self.take_whole(last.into()))?;
+        let last = self.order.last_block().filter(|_| self.resume.is_past());
+        let settled = last.filter(|_| self.quiet.settles());
+        if begins || settled.is_some() {
+            self.tell_state(settled.is_some() || last.is_some_and(|last| self.order.is_whole(last)))?;
+        }
+        let is_last = settled.map_or(Ok(false), |last| self.take_whole(last.into()))?;
         if begins {
             self.pages.send(FromReader::Idle)?;
         }

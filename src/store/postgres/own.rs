@@ -44,7 +44,7 @@ const TABLES: [(&str, &str); 8] = [
         r#"shard integer NOT NULL, name text COLLATE "C" NOT NULL, bytes bigint NOT NULL, modified bigint NOT NULL,
          inode bigint NOT NULL, is_whole boolean NOT NULL, first_block bigint, last_block bigint,
          last_events bigint NOT NULL, last_place bigint, events bigint NOT NULL, late bigint NOT NULL,
-         digest text NOT NULL, content text NOT NULL, PRIMARY KEY (shard, name)"#,
+         digest text NOT NULL, content text NOT NULL, tail text, PRIMARY KEY (shard, name)"#,
     ),
     (
         "quarantine",

@@ -13,7 +13,7 @@ use crate::store::sql::{signed, unsigned};
 /// The columns of a file, as a record of JSON has them.
 pub(super) const COLUMNS: &str = "name text, bytes bigint, modified bigint, inode bigint, is_whole boolean, \
      first_block bigint, last_block bigint, last_events bigint, last_place bigint, events bigint, late bigint, \
-     digest text, content text";
+     digest text, content text, tail text";
 
 /// Files as a list of records.
 pub(super) fn json(files: &[SourceFile]) -> String {
@@ -23,7 +23,7 @@ pub(super) fn json(files: &[SourceFile]) -> String {
             "inode": signed(file.stamp.inode), "is_whole": file.is_whole, "first_block": file.first_block,
             "last_block": file.last_block, "last_events": signed(file.last_events), "last_place": file.last_place,
             "events": signed(file.events), "late": signed(file.late), "digest": file.digest.to_string(),
-            "content": file.content.to_string(),
+            "content": file.content.to_string(), "tail": file.tail.map(|tail| tail.to_string()),
         })
     };
     // A name with a NUL cannot be: it is the name of a file.
@@ -62,7 +62,7 @@ pub(super) fn position(link: &mut Link, home: &Home) -> Result<Option<Position>,
 pub(super) fn files(link: &mut Link, pipeline: &str) -> Result<Vec<SourceFile>, Fault> {
     let sql = format!(
         "SELECT name, bytes, modified, inode, is_whole, first_block, last_block, last_events, last_place, events, late,
-           digest, content
+           digest, content, tail
          FROM {} WHERE shard = $1 ORDER BY name",
         own(pipeline, "source_files")
     );
@@ -84,6 +84,7 @@ pub(super) fn files(link: &mut Link, pipeline: &str) -> Result<Vec<SourceFile>, 
             late: unsigned(row.try_get(10)?),
             digest: digest(row.try_get(11)?).unwrap_or_default(),
             content: digest(row.try_get(12)?).unwrap_or_default(),
+            tail: row.try_get::<_, Option<String>>(13)?.and_then(|text| text.parse().ok()),
         })
     };
     rows.iter().map(file).collect()

@@ -425,7 +425,8 @@ impl Statement {
                    bytes = excluded.bytes, modified = excluded.modified, inode = excluded.inode,
                    is_whole = excluded.is_whole, first_block = excluded.first_block, last_block = excluded.last_block,
                    last_events = excluded.last_events, last_place = excluded.last_place, events = excluded.events,
-                   late = excluded.late, digest = excluded.digest, content = excluded.content)",
+                   late = excluded.late, digest = excluded.digest, content = excluded.content,
+                   tail = excluded.tail)",
                 source::COLUMNS
             ));
         }

@@ -12,38 +12,39 @@ CREATE TABLE IF NOT EXISTS forebay_source_files (
     pipeline TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, modified INTEGER NOT NULL,
     inode INTEGER NOT NULL, is_whole INTEGER NOT NULL, first_block INTEGER, last_block INTEGER,
     last_events INTEGER NOT NULL, last_place INTEGER, events INTEGER NOT NULL, late INTEGER NOT NULL,
-    digest TEXT NOT NULL, content TEXT NOT NULL,
+    digest TEXT NOT NULL, content TEXT NOT NULL, tail TEXT,
     PRIMARY KEY (pipeline, name)
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Columns that the table of pipelines did not have at first.
-const COLUMNS: [(&str, &str); 5] = [
-    ("source_digest", "TEXT"),
-    ("block_digest", "TEXT"),
-    ("place", "INTEGER"),
-    ("first_block", "INTEGER"),
-    ("position", "TEXT"),
+/// Columns that their tables did not have at first.
+const COLUMNS: [(&str, &str, &str); 6] = [
+    ("forebay_pipelines", "source_digest", "TEXT"),
+    ("forebay_pipelines", "block_digest", "TEXT"),
+    ("forebay_pipelines", "place", "INTEGER"),
+    ("forebay_pipelines", "first_block", "INTEGER"),
+    ("forebay_pipelines", "position", "TEXT"),
+    ("forebay_source_files", "tail", "TEXT"),
 ];
 
 /// Adds the columns that a file of an earlier version lacks.
 pub(super) fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    for (name, kind) in COLUMNS {
-        if !has_column(transaction, name)? {
-            transaction.execute_batch(&format!("ALTER TABLE forebay_pipelines ADD COLUMN {name} {kind}"))?;
+    for (table, name, kind) in COLUMNS {
+        if !has_column(transaction, table, name)? {
+            transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"))?;
         }
     }
     Ok(())
 }
 
-fn has_column(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT 1 FROM pragma_table_info('forebay_pipelines') WHERE name = ?1";
-    connection.query_row(sql, [name], |_| Ok(())).optional().map(|row| row.is_some())
+fn has_column(connection: &Connection, table: &str, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
+    connection.query_row(sql, [table, name], |_| Ok(())).optional().map(|row| row.is_some())
 }
 
 /// The position of the source after the last committed block. A file of an earlier version has none.
 pub(super) fn position(connection: &Connection, pipeline: &str) -> rusqlite::Result<Option<Position>> {
-    if !has_column(connection, "position")? {
+    if !has_column(connection, "forebay_pipelines", "position")? {
         return Ok(None);
     }
     let sql = "SELECT position FROM forebay_pipelines WHERE pipeline = ?1";
@@ -73,7 +74,7 @@ pub(super) fn progress(connection: &Connection, pipeline: &str) -> rusqlite::Res
 pub(super) fn files(connection: &Connection, pipeline: &str) -> rusqlite::Result<Vec<SourceFile>> {
     let sql =
         "SELECT name, bytes, modified, inode, is_whole, first_block, last_block, last_events, last_place, events, late,
-                 digest, content
+                 digest, content, tail
                FROM forebay_source_files WHERE pipeline = ?1 ORDER BY name";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([pipeline], |row| {
@@ -88,6 +89,7 @@ pub(super) fn files(connection: &Connection, pipeline: &str) -> rusqlite::Result
             late: unsigned(row.get(10)?),
             digest: digest(row, 11)?.unwrap_or_default(),
             content: digest(row, 12)?.unwrap_or_default(),
+            tail: row.get::<_, Option<String>>(13)?.and_then(|text| text.parse().ok()),
         })
     })?;
     rows.collect()
@@ -107,8 +109,9 @@ pub(super) fn write_files(transaction: &Transaction<'_>, pipeline: &str, batch: 
     for file in &batch.files {
         let SourceFile { stamp, .. } = file;
         let mut statement = transaction.prepare_cached(
-            "INSERT OR REPLACE INTO forebay_source_files
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            "INSERT OR REPLACE INTO forebay_source_files (pipeline, name, bytes, modified, inode, is_whole, first_block,
+               last_block, last_events, last_place, events, late, digest, content, tail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?;
         statement.execute((
             pipeline,
@@ -125,6 +128,7 @@ pub(super) fn write_files(transaction: &Transaction<'_>, pipeline: &str, batch: 
             signed(file.late),
             file.digest.to_string(),
             file.content.to_string(),
+            file.tail.map(|tail| tail.to_string()),
         ))?;
     }
     Ok(())

@@ -1,0 +1,53 @@
+//! A followed file is gone on in where the last run has left it, and the next run is told where that is.
+
+use super::super::page_writer::Stop;
+use super::super::{SourceError, SourceEvent};
+use super::Reader;
+
+impl Reader {
+    /// Has the source go on in its last file, if what comes before is left out.
+    pub(super) fn go_on_in_last(&mut self) -> Result<(), SourceError> {
+        let last = self.files.last_stored().map(|(at, stored)| (at, stored.clone()));
+        if let Some((at, stored)) = last.filter(|(at, _)| self.files.left_out()[..*at].iter().all(|is_left| *is_left))
+            && self.source.go_on_in(at, &stored)?
+        {
+            self.files.go_on_in(at, stored);
+        }
+        Ok(())
+    }
+
+    /// Notes where events without a block of their own belong that are the first behind what is gone on from. Returns
+    /// whether the event cannot be read.
+    pub(super) fn goes_on_behind(&mut self, event: &SourceEvent) -> bool {
+        if event.refused.is_none() {
+            return false;
+        }
+        let behind = self.files.block_gone_on_from(self.source.file());
+        let tip = self.chain.tip().filter(|tip| behind == Some(tip.block));
+        if let Some((block, hash)) = tip.map(|tip| (tip.block, tip.hash.clone())) {
+            self.followed.go_on_behind(&event.origin, block.get(), hash.as_deref());
+        }
+        true
+    }
+
+    /// Passes by the files that are left out, if no event of another one came behind them.
+    pub(super) fn pass_left_out(&mut self) {
+        if !self.resume.is_past() && self.files.left_out_files().next().is_some() {
+            self.go_on_behind(None);
+        }
+    }
+
+    /// Tells up to where the file that is being read need not be read again: to the end of its last whole block.
+    pub(super) fn tell_state(&mut self, is_whole: bool) -> Result<(), Stop> {
+        if !self.resume.is_past() || self.followed.is_waiting() || self.order.has_stepped_back() {
+            return Ok(());
+        }
+        let Some(mut state) = self.files.take_state(is_whole, self.tally.events()) else { return Ok(()) };
+        let Some(hash) = self.source.hash_before(state.stamp.bytes)? else { return Ok(()) };
+        if let Some(tail) = &mut state.tail {
+            tail.hash = hash;
+        }
+        self.files.note_state(&state);
+        self.tell(None, vec![state])
+    }
+}
