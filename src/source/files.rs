@@ -10,7 +10,7 @@ use super::follow::FileEnd;
 use super::format::{Cutter, Format};
 use super::unpack::{Form, Unpacked, unpack};
 use super::walk::{self, Found, InputFile, LeftOut};
-use super::{FileStamp, SourceError};
+use super::{FileStamp, SourceError, SourceEvent};
 use super::{copies, names};
 
 /// What a path names, resolved.
@@ -199,6 +199,15 @@ pub(super) struct OpenInput {
     pub(super) is_stream: bool,
     /// Whether its bytes are unpacked.
     pub(super) is_packed: bool,
+}
+
+impl OpenInput {
+    /// Says of an event that it is of this input.
+    pub(super) fn name(&self, event: &mut SourceEvent) {
+        if !Arc::ptr_eq(&event.origin, &self.origin) {
+            event.origin = Arc::clone(&self.origin);
+        }
+    }
 }
 
 /// Opens a file; says too whether it is a file, and not a pipe or a device.
