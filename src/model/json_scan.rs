@@ -266,7 +266,7 @@ impl<'j> Scan<'j> {
 }
 
 /// How many bytes at the beginning of a text are plain, at least: those behind them may be too.
-fn plain(bytes: &[u8]) -> usize {
+pub(crate) fn plain(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(words) = bytes.get(at..at + 16) {
         let (first, second) = words.split_at(8);

@@ -84,8 +84,10 @@ fn check_group(files: Vec<&InputFile>, cutter: &mut Cutter) -> Result<(), String
 fn holds_an_event(file: &InputFile, cutter: &mut Cutter) -> Result<bool, String> {
     let open = File::open(&file.path).map_err(|error| format!("{}: {error}", names::shown(&file.path)))?;
     let Ok((_, mut input)) = unpack(open) else { return Ok(true) };
-    cutter.begin(false);
-    Ok(cutter.next(&mut input, &mut SourceEvent::default()).unwrap_or(true))
+    cutter.begin();
+    let mut event = SourceEvent::default();
+    let read = cutter.next(&mut input, &mut event).and_then(|is_event| Ok(is_event || cutter.end(&mut event)?));
+    Ok(read.unwrap_or(true))
 }
 
 /// The digest of a piece of a file; none if it is gone or shorter now.

@@ -11,7 +11,7 @@ use super::follow::FileEnd;
 use super::format::{Cutter, Format};
 use super::unpack::{Form, Unpacked, unpack};
 use super::walk::{self, Found, InputFile, LeftOut};
-use super::{FileStamp, SourceError};
+use super::{FileStamp, SourceError, SourceEvent};
 use super::{copies, names};
 
 /// What a path names, resolved.
@@ -218,6 +218,15 @@ pub(super) struct OpenInput {
     pub(super) is_stream: bool,
     /// Whether its bytes are unpacked.
     pub(super) is_packed: bool,
+}
+
+impl OpenInput {
+    /// Says of an event that it is of this input.
+    pub(super) fn name(&self, event: &mut SourceEvent) {
+        if !Arc::ptr_eq(&event.origin, &self.origin) {
+            event.origin = Arc::clone(&self.origin);
+        }
+    }
 }
 
 /// What is told of a followed file whose name another one has.

@@ -50,17 +50,8 @@ impl InputSource {
     /// have no file yet. Standard input ends when nobody writes to it any more.
     ///
     /// # Errors
-    /// As [`SourcePath::resolve`]; or the format is JSON, of which a part is no event.
+    /// As [`SourcePath::resolve`].
     pub fn follow(path: &str, format: Format, fields: Fields, late: Late) -> Result<Self, SourceError> {
-        if format == Format::Json {
-            return Err(SourceError::Open {
-                path: path.to_owned(),
-                cause:
-                    "files of format = \"json\" cannot be followed, since they are whole at their end only; expected \
-                        \"ndjson\" or \"csv\""
-                        .to_owned(),
-            });
-        }
         if path == "-" {
             return Self::open(path, format, fields);
         }
@@ -100,6 +91,16 @@ impl InputSource {
         end.again().map(Some).map_err(|cause| self.path.read_error(self.next_input, cause))
     }
 
+    /// Ends the input that was read; whether what is left of it is an event.
+    fn end_input(&mut self, event: &mut SourceEvent) -> Result<bool, SourceError> {
+        let Some(input) = &self.input else { return Ok(false) };
+        let is_event = self.cutter.end(event).map_err(|error| error_of(input, error))?;
+        if is_event {
+            input.name(event);
+        }
+        Ok(is_event)
+    }
+
     /// Opens the next input; false if there is none.
     fn open_next(&mut self) -> Result<bool, SourceError> {
         while self.is_left_out.get(self.next_input) == Some(&true) {
@@ -119,7 +120,7 @@ impl InputSource {
             follow.look(&mut self.path, self.next_input.checked_sub(1))?;
         }
         let input = self.path.open(self.next_input, again, grows_from, &self.bytes_read)?;
-        self.cutter.begin(input.end.is_some());
+        self.cutter.begin();
         if let Some(GoOn { lines, bytes, .. }) = begin {
             self.cutter.go_on(lines, bytes);
         }
@@ -162,21 +163,16 @@ impl Source for InputSource {
         }
         loop {
             if let Some(input) = &mut self.input {
-                match self.cutter.next(&mut input.lines, event) {
-                    Ok(true) => {
-                        if !Arc::ptr_eq(&event.origin, &input.origin) {
-                            event.origin = Arc::clone(&input.origin);
-                        }
-                        return Ok(Next::Event);
-                    }
-                    Ok(false) => {}
-                    Err(error) => return Err(error_of(input, error)),
+                let read = self.cutter.next(&mut input.lines, event);
+                if read.map_err(|error| error_of(input, error))? {
+                    input.name(event);
+                    return Ok(Next::Event);
                 }
             }
             match self.at_end()? {
                 AtEnd::More => {}
                 AtEnd::Wait => return Ok(Next::Pending),
-                AtEnd::Next if self.cutter.finish() => {}
+                AtEnd::Next if self.end_input(event)? => return Ok(Next::Event),
                 AtEnd::Next if self.open_next()? => {}
                 // All files that are there are left out.
                 AtEnd::Next if self.follow.is_some() => self.input = None,

@@ -330,7 +330,7 @@ fn what_is_wrong_is_told_with_its_line_and_what_to_do() {
             ("csv", "{\"block\":1}\n", "events:1: this is JSON; [source] format = \"ndjson\" or \"json\" reads it"),
             (
                 "json",
-                "[\n{\"block\":1,\"region\":\"r\",\"v\":\"a\"},\n\n{\"block\":\n2}]",
+                "[\n{\"block\":1,\"region\":\"r\",\"v\":\"a\"},\n\n{\"block\":\n2,\"v\":\"b\"}]",
                 "events:4: field \"region\" is missing",
             ),
             (
@@ -514,6 +514,51 @@ fn a_stream_that_pauses_is_committed_record_by_record() {
         let (outcome, _) = stream.end(&project);
         outcome.ok();
         assert_eq!(rows(&project), ["r|1a\n|a\n", "r|2b\n|b\n"], "{format}");
+    }
+}
+
+#[test]
+fn an_event_that_is_still_being_written_waits_for_its_rest() {
+    for (format, parts) in [
+        ("csv", ["block,region,v\n1,r,\"a\n", "a\"\n2,r,b\n", "3,r,c\n"]),
+        (
+            "json",
+            [
+                "[{\"block\":1,\n",
+                "\"region\":\"r\",\"v\":\"a\\na\"}\n,{\"block\":2,\"region\":\"r\",",
+                "\"v\":\"b\"},\n{\"block\":3,\"region\":\"r\",\"v\":\"c\"}\n",
+            ],
+        ),
+    ] {
+        let project = project(&replaced(PIPELINE, "\"csv\"", &format!("{format:?}")), parts[0]);
+        let args = ["run", "pipeline.toml", "--follow", "--until", "2"];
+        let child = project.command(&args).spawn().expect("the binary starts");
+        for part in &parts[1..] {
+            let events = std::fs::OpenOptions::new().append(true).open(project.path("events"));
+            events.and_then(|mut events| events.write_all(part.as_bytes())).expect("the events");
+        }
+        project.finish(child, &args).ok();
+        assert_eq!(rows(&project), ["r|1a\na|a\na", "r|2b|b"], "{format}");
+    }
+}
+
+#[test]
+fn a_program_writes_in_each_format() {
+    for (format, events, broken) in [
+        ("csv", "block,region,v\n1,r,\"a\n\"\n2,r,b", "block,region,v\n1,r,\"a\n\"\n2,r,b\n3,r,\"c\n"),
+        (
+            "json",
+            "[{\"block\":1,\n\"region\":\"r\",\"v\":\"a\\n\"},\n{\"block\":2,\"region\":\"r\",\"v\":\"b\"}]",
+            "{\"block\":1,\n\"region\":\"r\",\"v\":\"a\\n\"}{\"block\":2,\"region\":\"r\",\"v\":\"b\"}\n{\"block\":3,",
+        ),
+    ] {
+        let pipeline = replaced(PIPELINE, "path = \"events\"", "command = [\"sh\", \"-c\", \"cat events\"]");
+        let project = project(&replaced(&pipeline, "\"csv\"", &format!("{format:?}")), events);
+        project.run_json();
+        assert_eq!(rows(&project), ["r|1a\n|a\n", "r|2b|b"], "{format}");
+        project.write("events", broken);
+        project.forebay(&RUN).fails(2, &["sh:"]);
+        assert_eq!(rows(&project), ["r|1a\n|a\n", "r|2b|b"], "{format}");
     }
 }
 

@@ -142,7 +142,7 @@ impl CommandSource {
         let piped = Piped::start(stdout).map_err(cannot)?;
         let lines = BufReader::new(WholeLines::new(piped, Arc::clone(&unfinished)));
         self.running = Some(Running { program, lines, unfinished, ended_with: None });
-        self.cutter.begin(true);
+        self.cutter.begin();
         self.again = Given::default();
         Ok(())
     }
@@ -150,34 +150,47 @@ impl CommandSource {
     /// Reads the next event, none for now, or of a program that has written all.
     fn read(&mut self, event: &mut SourceEvent) -> Result<Option<Next>, SourceError> {
         let Some(running) = &mut self.running else { return Ok(None) };
-        match self.cutter.next(&mut running.lines, event) {
-            Ok(true) => {
-                if !Arc::ptr_eq(&event.origin, &self.origin) {
-                    event.origin = Arc::clone(&self.origin);
-                }
-                Ok(Some(Next::Event))
-            }
-            Ok(false) if running.lines.get_ref().inner().is_over() => Ok(None),
-            Ok(false) => Ok(Some(Next::Pending)),
-            Err(CutError::Input { line, message }) => {
-                Err(SourceError::Broken { origin: Arc::clone(&self.origin), line, message })
-            }
-            Err(CutError::Read { cause, .. }) => Err(SourceError::Read { origin: Arc::clone(&self.origin), cause }),
+        let cut = self.cutter.next(&mut running.lines, event);
+        let is_over = running.lines.get_ref().inner().is_over();
+        match self.name(cut, event)? {
+            true => Ok(Some(Next::Event)),
+            false if is_over => Ok(None),
+            false => Ok(Some(Next::Pending)),
         }
     }
 
+    /// Says of an event, or of an error, that it is of the program.
+    fn name(&self, cut: Result<bool, CutError>, event: &mut SourceEvent) -> Result<bool, SourceError> {
+        let origin = Arc::clone(&self.origin);
+        let is_event = cut.map_err(|error| match error {
+            CutError::Input { line, message } => SourceError::Broken { origin, line, message },
+            CutError::Read { cause, .. } => SourceError::Read { origin, cause },
+        })?;
+        if is_event && !Arc::ptr_eq(&event.origin, &self.origin) {
+            event.origin = Arc::clone(&self.origin);
+        }
+        Ok(is_event)
+    }
+
     /// The program has written all: says what comes next.
-    fn ended(&mut self) -> Result<Option<Next>, SourceError> {
+    fn ended(&mut self, event: &mut SourceEvent) -> Result<Option<Next>, SourceError> {
         let Some(running) = &mut self.running else { return Ok(Some(Next::Pending)) };
         let cannot = |cause: std::io::Error| SourceError::Other(format!("waiting for {}: {cause}", self.origin));
         let status = match running.ended_with.take() {
             Some(status) => status,
             None => running.program.wait().map_err(cannot)?,
         };
-        if status.success() && (running.unfinished.finish() || self.cutter.finish()) {
+        if status.success() {
             // What has no line end is a line all the same.
-            running.ended_with = Some(status);
-            return Ok(None);
+            if running.unfinished.finish() {
+                running.ended_with = Some(status);
+                return Ok(None);
+            }
+            let cut = self.cutter.end(event);
+            if self.name(cut, event)? {
+                self.running.iter_mut().for_each(|running| running.ended_with = Some(status));
+                return Ok(Some(Next::Event));
+            }
         }
         self.running = None;
         if status.success() {
@@ -273,26 +286,26 @@ impl Source for CommandSource {
                 }
                 self.start()?;
             }
-            match self.read(event)? {
-                Some(Next::Event) => {
-                    self.pause.end();
-                    if self.came_before(event)? {
-                        continue;
-                    }
-                    if let Some(position) = event.position.as_ref().filter(|_| self.has_positions) {
-                        // It goes on behind this one.
-                        self.position.clone_from(&Some(position.clone()));
-                        (self.given, self.again) = (Given::default(), Given::default());
-                    }
-                    return Ok(Next::Event);
-                }
-                Some(next) => return Ok(next),
-                None => {
-                    if let Some(next) = self.ended()? {
-                        return Ok(next);
-                    }
-                }
+            let next = match self.read(event)? {
+                Some(next) => next,
+                None => match self.ended(event)? {
+                    Some(next) => next,
+                    None => continue,
+                },
+            };
+            if next != Next::Event {
+                return Ok(next);
             }
+            self.pause.end();
+            if self.came_before(event)? {
+                continue;
+            }
+            if let Some(position) = event.position.as_ref().filter(|_| self.has_positions) {
+                // It goes on behind this one.
+                self.position.clone_from(&Some(position.clone()));
+                (self.given, self.again) = (Given::default(), Given::default());
+            }
+            return Ok(Next::Event);
         }
     }
 

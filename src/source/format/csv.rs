@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, Read};
 
-use super::event::{fill, put_bounded, refuse, too_long};
+use super::event::{fill, note_only_block, put_bounded, refuse, set_position, too_long};
 use super::named::Delimiter;
 use super::split::{Fault, Kinds, Splitter};
 use super::{CutError, SourceEvent};
@@ -33,10 +33,6 @@ pub(in crate::source) struct RecordCutter {
     line_no: u64,
     /// Where in the record a quote opens that is not closed.
     open_quote: Option<usize>,
-    /// Whether an input that is at its end may go on later.
-    may_go_on: bool,
-    /// The record is not whole: its input is at its end for now.
-    is_waiting: bool,
     /// Bytes of a record at most.
     bytes_max: usize,
 }
@@ -80,48 +76,43 @@ impl RecordCutter {
             first_line: 0,
             line_no: 0,
             open_quote: None,
-            may_go_on: false,
-            is_waiting: false,
             bytes_max: LINE_BYTES_MAX,
         }
     }
 
-    pub(super) fn begin(&mut self, may_go_on: bool) {
-        (self.header, self.line_no) = (None, 0);
-        (self.may_go_on, self.is_waiting) = (may_go_on, false);
-    }
-
-    /// The input does not go on. Whether a record waited for its rest.
-    pub(super) fn finish(&mut self) -> bool {
-        self.may_go_on = false;
-        self.is_waiting
+    pub(super) fn begin(&mut self) {
+        (self.header, self.line_no, self.open_quote) = (None, 0, None);
     }
 
     pub(super) fn next(&mut self, input: &mut impl BufRead, event: &mut SourceEvent) -> Result<bool, CutError> {
-        let header = match self.header.take() {
-            Some(header) => header,
-            None if self.next_record(input)? => self.read_header().map_err(|message| self.error(message))?,
-            None => return Ok(false),
-        };
-        let read = self.next_event(input, &header, event);
-        self.header = Some(header);
-        read
-    }
-
-    fn next_event(
-        &mut self,
-        input: &mut impl BufRead,
-        header: &Header,
-        event: &mut SourceEvent,
-    ) -> Result<bool, CutError> {
-        if !self.next_record(input)? {
+        if self.header.is_none() && self.next_record(input)? {
+            self.header = Some(self.read_header().map_err(|message| self.error(message))?);
+        }
+        if self.header.is_none() || !self.next_record(input)? {
             return Ok(false);
         }
+        self.take(event).map(|()| true)
+    }
+
+    /// The input is over: whether what is left of it is an event.
+    pub(super) fn end(&mut self, event: &mut SourceEvent) -> Result<bool, CutError> {
+        if self.open_quote.take().is_none() {
+            return Ok(false);
+        }
+        match self.header {
+            Some(_) => self.take(event).map(|()| true),
+            None => self.read_header().map(|_| false).map_err(|message| self.error(message)),
+        }
+    }
+
+    /// Takes the record as an event.
+    fn take(&self, event: &mut SourceEvent) -> Result<(), CutError> {
+        let Some(header) = &self.header else { return Ok(()) };
         event.line = self.first_line;
         event.refused = None;
         let broken = self.read(header, event).err();
         if broken.is_none() && event.refused.is_none() {
-            return Ok(true);
+            return Ok(());
         }
         if let Some(message) = foreign::named(self.first_line, &self.record) {
             return Err(self.error(message));
@@ -130,15 +121,16 @@ impl RecordCutter {
             if is_unsure && self.first_line < self.line_no {
                 return Err(self.error(format!("{error}; nobody can tell where the next record begins")));
             }
+            set_position(&self.head, None, event);
             refuse(event, error, PartOfHead::default());
         }
         put_bounded(event, without_line_end(&self.record));
-        Ok(true)
+        Ok(())
     }
 
     /// Whether bytes hold a whole record.
     pub(super) fn is_ready(&self, ahead: &[u8]) -> bool {
-        let mut quote = None;
+        let mut quote = self.open_quote.map(|_| 0);
         let lines = ahead.split_inclusive(|byte| *byte == b'\n');
         lines.filter(|line| line.ends_with(b"\n") && **line != *b"\n" && **line != *b"\r\n").any(|line| {
             quote = self.kinds.open_quote(line, quote);
@@ -150,11 +142,10 @@ impl RecordCutter {
         CutError::Input { line: self.first_line, message }
     }
 
-    /// Reads the next record into `self.record`; false if the input has no more.
+    /// Reads the next record into `self.record`; false if the input has no more of it for now.
     fn next_record(&mut self, input: &mut impl BufRead) -> Result<bool, CutError> {
-        if !std::mem::take(&mut self.is_waiting) {
+        if self.open_quote.is_none() {
             self.record.clear();
-            self.open_quote = None;
         }
         loop {
             let begin = self.record.len();
@@ -167,8 +158,7 @@ impl RecordCutter {
             let read = read.map_err(|cause| CutError::Read { line: self.line_no, cause })?;
             if read == 0 {
                 self.line_no -= 1;
-                self.is_waiting = begin > 0 && self.may_go_on;
-                return Ok(begin > 0 && !self.is_waiting);
+                return Ok(false);
             }
             if self.line_no == 1 && self.record.starts_with(b"\xef\xbb\xbf") {
                 self.record.drain(..3);
@@ -264,6 +254,7 @@ impl RecordCutter {
         event.json.clear();
         let mut texts = HeadTexts::default();
         let mut split = Splitter::new(text, &self.kinds);
+        let mut given = 0;
         for (at, column) in header.columns.iter().enumerate() {
             let part = match split.next() {
                 Ok(Some(part)) => part,
@@ -271,6 +262,7 @@ impl RecordCutter {
                 Err(fault) => return Err(self.broken(column, &fault)),
             };
             event.json.push_str(&column.before);
+            given += usize::from(!part.is_empty());
             match part.plain() {
                 Some(plain) => event.json.push_str(plain),
                 None => put_within_text(&part.decoded(), &mut event.json),
@@ -289,13 +281,18 @@ impl RecordCutter {
         }
         match self.head.of_texts(&texts) {
             Ok(head) => {
+                set_position(&self.head, head.position.as_deref(), event);
                 fill(event, &head);
                 Ok(())
             }
             Err(error) => {
                 let is_header = record == header.record;
                 let error = if is_header { "this is the header once more".to_owned() } else { error };
-                refuse(event, error, self.head.part_of_texts(&texts));
+                let part = self.head.part_of_texts(&texts);
+                set_position(&self.head, part.position.as_deref(), event);
+                refuse(event, error, part);
+                let has_block = event.refused.as_ref().is_some_and(|refused| refused.has_block);
+                note_only_block(event, has_block && given == 1);
                 Ok(())
             }
         }
@@ -375,6 +372,16 @@ fn lines_in(text: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
+    fn shown(event: &SourceEvent) -> String {
+        match &event.refused {
+            Some(refused) => {
+                let block = if refused.has_block { event.block.to_string() } else { "-".to_owned() };
+                format!("{} ! {block} {}", event.line, refused.error)
+            }
+            None => format!("{} {}/{} {}", event.line, event.block, event.region, event.json),
+        }
+    }
+
     /// The records with their lines, and how the input ends.
     fn cut_as(fields: Fields, delimiter: &str, inputs: &[&[u8]]) -> (Vec<String>, String) {
         cut_with(&mut RecordCutter::new(fields, Delimiter::new(delimiter).expect("a delimiter")), inputs)
@@ -383,17 +390,16 @@ mod tests {
     fn cut_with(cutter: &mut RecordCutter, inputs: &[&[u8]]) -> (Vec<String>, String) {
         let (mut event, mut records) = (SourceEvent::default(), Vec::new());
         for mut input in inputs.iter().copied() {
-            cutter.begin(false);
+            cutter.begin();
             loop {
                 match cutter.next(&mut input, &mut event) {
-                    Ok(true) => records.push(match &event.refused {
-                        Some(refused) => {
-                            let block = if refused.has_block { event.block.to_string() } else { "-".to_owned() };
-                            format!("{} ! {block} {}", event.line, refused.error)
-                        }
-                        None => format!("{} {}/{} {}", event.line, event.block, event.region, event.json),
-                    }),
-                    Ok(false) => break,
+                    Ok(true) => records.push(shown(&event)),
+                    Ok(false) => match cutter.end(&mut event) {
+                        Ok(true) => records.push(shown(&event)),
+                        Ok(false) => break,
+                        Err(CutError::Input { line, message }) => return (records, format!("{line}: {message}")),
+                        Err(error) => panic!("{error:?}"),
+                    },
                     Err(CutError::Input { line, message }) => return (records, format!("{line}: {message}")),
                     Err(error) => panic!("{error:?}"),
                 }
@@ -448,6 +454,20 @@ mod tests {
             r#"2 2/r {"repo.id":"","region":"r","n":"7","block":"2"}"#,
         ];
         assert_eq!((records, end.as_str()), (expected.map(str::to_owned).to_vec(), ""));
+    }
+
+    #[test]
+    fn a_record_says_its_position() {
+        let fields = Fields { position: Some("at".into()), ..Fields::default() };
+        let mut cutter = RecordCutter::new(fields, Delimiter::default());
+        let (mut event, mut positions) = (SourceEvent::default(), Vec::new());
+        let mut input = &b"block,region,at\n1,r,c1\n1,r,\n2,,c3\n2,r\n3,r,c5\n"[..];
+        cutter.begin();
+        while cutter.next(&mut input, &mut event).expect("records") {
+            positions.push(event.position.as_ref().map(|position| position.as_str().to_owned()));
+        }
+        let expected = [Some("c1"), None, Some("c3"), None, Some("c5")];
+        assert_eq!(positions, expected.map(|position| position.map(str::to_owned)));
     }
 
     #[test]
@@ -545,6 +565,31 @@ mod tests {
             assert_eq!(records, Vec::<String>::new(), "{header}");
             assert!(end.starts_with(says), "{header}: {end}");
         }
+    }
+
+    #[test]
+    fn what_is_still_being_written_goes_on_where_it_stopped() {
+        let mut cutter = RecordCutter::new(Fields::default(), Delimiter::default());
+        let mut event = SourceEvent::default();
+        cutter.begin();
+        // Whole lines, as whoever follows a file gives them.
+        for (mut piece, is_ready, expected) in [
+            (&b"block,\"region\n"[..], false, None),
+            (b"", false, None),
+            (b"\",region\n", true, None),
+            (b"1,\"a\n", false, None),
+            (b"\n", false, None),
+            (b"b\",r\n2,x,\"s\n", true, Some("3 {\"block\":\"1\",\"region\\n\":\"a\\n\\nb\",\"region\":\"r\"}")),
+            (b"\"\n", true, Some("6 {\"block\":\"2\",\"region\\n\":\"x\",\"region\":\"s\\n\"}")),
+        ] {
+            assert_eq!(cutter.is_ready(piece), is_ready, "{expected:?}");
+            let is_event = cutter.next(&mut piece, &mut event).expect("no error");
+            let read = is_event.then(|| format!("{} {}", event.line, event.json));
+            assert_eq!(read.as_deref(), expected);
+            let rest = cutter.next(&mut piece, &mut event);
+            assert!(matches!(rest, Ok(false)), "{rest:?}");
+        }
+        assert!(matches!(cutter.end(&mut event), Ok(false)));
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl EventReader {
         };
         event.json.clear();
         event.json.push_str(json);
-        self.set_position(head.position.as_deref(), event);
+        set_position(&self.head, head.position.as_deref(), event);
         fill(event, &head);
         Ok(())
     }
@@ -83,19 +83,10 @@ impl EventReader {
         };
         let only_block =
             std::str::from_utf8(text).ok().filter(|_| is_whole).and_then(|json| self.head.only_block(json));
-        self.set_position(part.position.as_deref(), event);
+        set_position(&self.head, part.position.as_deref(), event);
         refuse(event, zeros.unwrap_or(error), part);
         note_only_block(event, only_block.is_some());
         put_bounded(event, text);
-    }
-
-    /// Sets the position after the event, if events say it; else it is the caller's to set.
-    fn set_position(&self, position: Option<&str>, event: &mut SourceEvent) {
-        if self.head.has_positions() {
-            // It is one: it was checked when it was read.
-            let is_set = position.is_some_and(|position| event.set_position(position).is_ok());
-            event.position.take_if(|_| !is_set);
-        }
     }
 
     /// Refuses an event of which nothing is known but a text.
@@ -135,12 +126,12 @@ impl EventReader {
         };
         match head {
             Ok(head) => {
-                self.set_position(head.position.as_deref(), event);
+                set_position(&self.head, head.position.as_deref(), event);
                 fill(event, &head);
             }
             Err(error) => {
                 let part = self.head.part_of_texts(&found);
-                self.set_position(part.position.as_deref(), event);
+                set_position(&self.head, part.position.as_deref(), event);
                 refuse(event, error, part);
                 let has_block = event.refused.as_ref().is_some_and(|refused| refused.has_block);
                 note_only_block(event, given == 1 && has_block);
@@ -155,6 +146,15 @@ impl EventReader {
 pub(super) fn too_long(piece: Piece) -> String {
     let Piece { name, rule } = piece;
     format!("the {name} is longer than {} MiB; expected {rule}", LINE_BYTES_MAX >> 20)
+}
+
+/// Sets the position after the event, if events say it; else it is the source's to set.
+pub(super) fn set_position(head: &HeadReader, position: Option<&str>, event: &mut SourceEvent) {
+    if head.has_positions() {
+        // It is one: it was checked when it was read.
+        let is_set = position.is_some_and(|position| event.set_position(position).is_ok());
+        event.position.take_if(|_| !is_set);
+    }
 }
 
 /// Puts in where an event belongs.
@@ -180,7 +180,7 @@ pub(super) fn refuse(event: &mut SourceEvent, error: String, part: PartOfHead<'_
 }
 
 /// Says whether what cannot be read holds a block and nothing else.
-fn note_only_block(event: &mut SourceEvent, is_only_block: bool) {
+pub(super) fn note_only_block(event: &mut SourceEvent, is_only_block: bool) {
     if let Some(refused) = &mut event.refused {
         refused.is_only_block = is_only_block;
     }

@@ -7,6 +7,7 @@ use std::io::BufRead;
 
 use super::event::{EventReader, too_long};
 use super::{CutError, SourceEvent};
+use crate::model::json_scan::plain;
 use crate::model::limits::LINE_BYTES_MAX;
 use crate::source::event_head::Piece;
 use crate::source::fields::Fields;
@@ -31,6 +32,18 @@ pub(in crate::source) struct DocumentCutter {
     column: u64,
     /// The line on which the list begins.
     list_line: u64,
+    /// The document that is being read, if it is not whole yet.
+    open: Option<Open>,
+    /// Bytes of a document at most.
+    bytes_max: usize,
+}
+
+/// A document whose end was not found yet.
+struct Open {
+    scan: Scan,
+    /// The line on which it begins, and the bytes before it there.
+    line: u64,
+    column: u64,
 }
 
 /// Where the cutter stands between documents.
@@ -57,19 +70,24 @@ impl DocumentCutter {
             line: 1,
             column: 0,
             list_line: 0,
+            open: None,
+            bytes_max: LINE_BYTES_MAX,
         }
     }
 
     pub(super) fn begin(&mut self) {
-        self.between = Between::Top;
+        (self.between, self.open) = (Between::Top, None);
         (self.count, self.offset, self.line, self.column) = (0, 0, 1, 0);
     }
 
     pub(super) fn next(&mut self, input: &mut impl BufRead, event: &mut SourceEvent) -> Result<bool, CutError> {
         use Between::{Begin, Comma, Document, Top};
         loop {
+            if let Some(open) = self.open.take() {
+                return self.document(open, input, event);
+            }
             let ahead = self.ahead(input)?;
-            let Some(first) = ahead.first().copied() else { return self.end() };
+            let Some(first) = ahead.first().copied() else { return Ok(false) };
             let blanks = ahead.iter().take_while(|byte| is_blank(**byte)).count();
             if blanks > 0 {
                 self.pass(&ahead[..blanks]);
@@ -77,12 +95,18 @@ impl DocumentCutter {
                 continue;
             }
             let after = match (self.between, first) {
-                (Top, b'{') => return self.document(input, event).map(|()| true),
+                (Top, b'{') => {
+                    self.open_document(first);
+                    continue;
+                }
                 (Top, b'[') => Begin,
                 (Begin | Document, b']') => Top,
                 (Document, b',') => Comma,
                 (Begin | Comma, b',' | b':' | b'}' | b']') => return Err(self.unexpected(ahead)),
-                (Begin | Comma, _) => return self.document(input, event).map(|()| true),
+                (Begin | Comma, _) => {
+                    self.open_document(first);
+                    continue;
+                }
                 (Top, byte) if self.offset < 3 && BOM[self.offset as usize] == byte => {
                     (self.offset, self.column) = (self.offset + 1, 0);
                     input.consume(1);
@@ -101,6 +125,9 @@ impl DocumentCutter {
 
     /// Whether bytes hold a whole document.
     pub(super) fn is_ready(&self, ahead: &[u8]) -> bool {
+        if let Some(open) = &self.open {
+            return open.scan.clone().pass(ahead).is_some();
+        }
         let begin = ahead.iter().position(|byte| !is_blank(*byte) && !matches!(byte, b'[' | b']' | b','));
         begin.is_some_and(|begin| Scan::new(ahead[begin]).pass(&ahead[begin..]).is_some())
     }
@@ -122,7 +149,9 @@ impl DocumentCutter {
     fn pass(&mut self, bytes: &[u8]) {
         let len = bytes.len() as u64;
         self.offset += len;
-        match bytes.iter().rposition(|byte| *byte == b'\n') {
+        // Looked for first: that is fast, and most documents stand on one line.
+        let last = bytes.contains(&b'\n').then(|| bytes.iter().rposition(|byte| *byte == b'\n')).flatten();
+        match last {
             None => self.column += len,
             Some(last) => {
                 self.line += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -131,23 +160,30 @@ impl DocumentCutter {
         }
     }
 
-    /// Reads the document that begins here.
-    fn document(&mut self, input: &mut impl BufRead, event: &mut SourceEvent) -> Result<(), CutError> {
-        let (line, column) = (self.line, self.column);
-        event.line = line;
+    /// A document begins here.
+    fn open_document(&mut self, first: u8) {
         self.count += 1;
         self.text.clear();
-        let mut scan = None;
+        self.open = Some(Open { scan: Scan::new(first), line: self.line, column: self.column });
+    }
+
+    /// Reads on in a document; false if the input has no more of it for now.
+    fn document(
+        &mut self,
+        mut open: Open,
+        input: &mut impl BufRead,
+        event: &mut SourceEvent,
+    ) -> Result<bool, CutError> {
         loop {
             let ahead = self.ahead(input)?;
-            let scan: &mut Scan = scan.get_or_insert_with(|| Scan::new(ahead.first().copied().unwrap_or_default()));
-            let end = if ahead.is_empty() { scan.is_token().then_some(0) } else { scan.pass(ahead) };
-            let taken = end.unwrap_or(ahead.len());
-            if ahead.is_empty() && end.is_none() {
-                return Err(self.broken(column, event, "it breaks off at the end of the input"));
+            if ahead.is_empty() {
+                self.open = Some(open);
+                return Ok(false);
             }
-            if self.text.len() + taken > LINE_BYTES_MAX {
-                return Err(self.broken(column, event, &too_long(Piece::DOCUMENT)));
+            let end = open.scan.pass(ahead);
+            let taken = end.unwrap_or(ahead.len());
+            if self.text.len() + taken > self.bytes_max {
+                return Err(self.broken(&open, &too_long(Piece::DOCUMENT)));
             }
             self.text.extend_from_slice(&ahead[..taken]);
             self.pass(&ahead[..taken]);
@@ -159,27 +195,25 @@ impl DocumentCutter {
         if self.between != Between::Top {
             self.between = Between::Document;
         }
-        self.reader.read_document(&self.text, (line, column), event);
-        if event.refused.is_none() {
-            return Ok(());
-        }
-        if !has_whole_brackets(&self.text) {
-            return Err(self.broken(column, event, "its brackets are broken"));
+        event.line = open.line;
+        self.reader.read_document(&self.text, (open.line, open.column), event);
+        if event.refused.is_some() && !has_whole_brackets(&self.text) {
+            return Err(self.broken(&open, "its brackets are broken"));
         }
         if let Some(refused) = &mut event.refused {
             refused.error.push_str(&format!(" (document {})", self.count));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A document that does not end, or nobody can tell where.
-    fn broken(&self, column: u64, event: &mut SourceEvent, what: &str) -> CutError {
-        let line = event.line;
+    fn broken(&self, open: &Open, what: &str) -> CutError {
+        let mut event = SourceEvent::default();
+        self.reader.read_document(&self.text, (open.line, open.column), &mut event);
+        let more = event.refused.map_or_else(String::new, |refused| format!(": {}", refused.error));
         let number = self.count;
-        self.reader.read_document(&self.text, (line, column), event);
-        let more = event.refused.as_ref().map_or_else(String::new, |refused| format!(": {}", refused.error));
         let message = format!("document {number}, which begins here: {what}{more}; nobody can tell what else it holds");
-        CutError::Input { line, message }
+        CutError::Input { line: open.line, message }
     }
 
     /// Something that stands between documents and may not.
@@ -200,10 +234,13 @@ impl DocumentCutter {
         CutError::Input { line, message }
     }
 
-    /// The end of the input.
-    fn end(&self) -> Result<bool, CutError> {
+    /// The input is over.
+    pub(super) fn end(&mut self) -> Result<(), CutError> {
+        if let Some(open) = self.open.take() {
+            return Err(self.broken(&open, "it breaks off at the end of the input"));
+        }
         if self.between == Between::Top {
-            return Ok(false);
+            return Ok(());
         }
         let message = format!(
             "the list that begins on line {} breaks off behind {} documents: was the file cut off, or is it still being \
@@ -219,6 +256,7 @@ fn is_blank(byte: u8) -> bool {
 }
 
 /// Finds the end of a value by its brackets.
+#[derive(Clone)]
 struct Scan {
     depth: u32,
     in_text: bool,
@@ -231,43 +269,49 @@ impl Scan {
         Self { depth: 0, in_text: false, is_escaped: false, is_token: !matches!(first, b'{' | b'[' | b'"') }
     }
 
-    /// Whether it is a number or a word, which ends with the input too.
-    fn is_token(&self) -> bool {
-        self.is_token
-    }
-
     /// Goes on over these bytes; where among them the value ends, if it does.
     fn pass(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.is_token {
             return bytes.iter().position(|byte| is_blank(*byte) || b",[]{}\"".contains(byte));
         }
-        let mut at = 0;
-        while at < bytes.len() {
-            if self.is_escaped {
-                self.is_escaped = false;
-                at += 1;
-            } else if self.in_text {
-                at += bytes[at..].iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
-                self.is_escaped = bytes[at] == b'\\';
-                self.in_text = self.is_escaped;
-                at += 1;
-                if !self.in_text && self.depth == 0 {
-                    return Some(at);
-                }
+        let mut at = usize::from(std::mem::take(&mut self.is_escaped) && !bytes.is_empty());
+        loop {
+            if self.in_text {
+                at = self.pass_text(bytes, at)?;
             } else {
-                match bytes[at] {
-                    b'"' => self.in_text = true,
+                at += bytes.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']'))? + 1;
+                match bytes[at - 1] {
+                    b'"' => {
+                        self.in_text = true;
+                        continue;
+                    }
                     b'{' | b'[' => self.depth += 1,
-                    b'}' | b']' => self.depth -= 1,
-                    _ => {}
-                }
-                at += 1;
-                if self.depth == 0 && !self.in_text {
-                    return Some(at);
+                    _ => self.depth = self.depth.saturating_sub(1),
                 }
             }
+            if self.depth == 0 {
+                return Some(at);
+            }
         }
-        None
+    }
+
+    /// Goes on within a text; where it ends.
+    fn pass_text(&mut self, bytes: &[u8], mut at: usize) -> Option<usize> {
+        loop {
+            at += plain(bytes.get(at..)?);
+            match bytes.get(at)? {
+                b'"' => {
+                    self.in_text = false;
+                    return Some(at + 1);
+                }
+                b'\\' if at + 1 == bytes.len() => {
+                    self.is_escaped = true;
+                    return None;
+                }
+                b'\\' => at += 2,
+                _ => at += 1,
+            }
+        }
     }
 }
 
@@ -363,7 +407,11 @@ mod tests {
                     Some(refused) => format!("{} ! {}", event.line, refused.error),
                     None => format!("{} {}", event.line, event.json),
                 }),
-                Ok(false) => return (documents, String::new()),
+                Ok(false) => match cutter.end() {
+                    Ok(()) => return (documents, String::new()),
+                    Err(CutError::Input { line, message }) => return (documents, format!("{line}: {message}")),
+                    Err(error) => panic!("{error:?}"),
+                },
                 Err(CutError::Input { line, message }) => return (documents, format!("{line}: {message}")),
                 Err(error) => panic!("{error:?}"),
             }
@@ -449,6 +497,48 @@ mod tests {
                 }
                 assert!(!end.is_empty(), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_still_being_written_goes_on_where_it_stopped() {
+        let mut cutter = DocumentCutter::new(Fields::default());
+        let mut event = SourceEvent::default();
+        cutter.begin();
+        for (mut piece, is_ready, expected) in [
+            (&b"[\n"[..], false, None),
+            (b"{\"block\":1,\"v\":\"\\", false, None),
+            (b"\"\",\n\"region\":\"r\"", false, None),
+            (b"}", true, Some("2 {\"block\":1,\"v\":\"\\\"\",\n\"region\":\"r\"}")),
+            (b"\n,", false, None),
+            (b"{\"block\":2,\"region\":\"r\"}]", true, Some("4 {\"block\":2,\"region\":\"r\"}")),
+        ] {
+            assert_eq!(cutter.is_ready(piece), is_ready, "{expected:?}");
+            let is_event = cutter.next(&mut piece, &mut event).expect("no error");
+            let read = is_event.then(|| format!("{} {}", event.line, event.json));
+            assert_eq!(read.as_deref(), expected);
+            let rest = cutter.next(&mut piece, &mut event);
+            assert!(matches!(rest, Ok(false)), "{rest:?}");
+        }
+        assert!(cutter.end().is_ok());
+    }
+
+    #[test]
+    fn a_document_that_is_too_long_ends_the_input() {
+        let mut cutter = DocumentCutter::new(Fields::default());
+        cutter.bytes_max = 100;
+        let text = format!("[{A},{{\"a\":1{}}}]", " ".repeat(100));
+        let (mut input, mut event) = (text.as_bytes(), SourceEvent::default());
+        cutter.begin();
+        assert!(matches!(cutter.next(&mut input, &mut event), Ok(true)));
+        match cutter.next(&mut input, &mut event) {
+            Err(CutError::Input { line: 1, message }) => {
+                assert!(
+                    message.starts_with("document 2, which begins here: the document is longer than 64 MiB"),
+                    "{message}"
+                );
+            }
+            other => panic!("{other:?}"),
         }
     }
 

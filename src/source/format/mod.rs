@@ -37,17 +37,17 @@ impl Cutter {
         }
     }
 
-    /// Begins another input. `may_go_on`: where it ends now, it may go on later.
-    pub(super) fn begin(&mut self, may_go_on: bool) {
+    /// Begins another input.
+    pub(super) fn begin(&mut self) {
         match self {
             Self::Lines(lines) => lines.begin(),
-            Self::Records(records) => records.begin(may_go_on),
+            Self::Records(records) => records.begin(),
             Self::Documents(documents) => documents.begin(),
         }
     }
 
-    /// Reads the next event of an input, with its line; false if the input has no more. An event that cannot be read is
-    /// given as refused. May block.
+    /// Reads the next event of an input, with its line; false if the input has no more, or none for now: then it may be
+    /// asked again when there is more. An event that cannot be read is given as refused. May block.
     ///
     /// # Errors
     /// Reading failed, or what is read holds no events of this format.
@@ -78,11 +78,16 @@ impl Cutter {
         }
     }
 
-    /// The input does not go on. Whether an event waited for its rest.
-    pub(super) fn finish(&mut self) -> bool {
+    /// The input is over. What is left of it may be an event; false if nothing is left.
+    ///
+    /// # Errors
+    /// The input breaks off.
+    pub(super) fn end(&mut self, event: &mut SourceEvent) -> Result<bool, CutError> {
         match self {
-            Self::Records(records) => records.finish(),
-            Self::Lines(_) | Self::Documents(_) => false,
+            // The last line needs no end.
+            Self::Lines(_) => Ok(false),
+            Self::Records(records) => records.end(event),
+            Self::Documents(documents) => documents.end().map(|()| false),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::model::json_scan::plain;
+
 /// What each byte is, outside of quotes.
 pub(super) struct Kinds {
     kinds: [Kind; 256],
@@ -37,7 +39,11 @@ impl Kinds {
     pub(super) fn open_quote(&self, line: &[u8], open: Option<usize>) -> Option<usize> {
         let (mut open, mut begins) = (open, open.is_none());
         let mut at = 0;
-        while let Some(byte) = line.get(at) {
+        loop {
+            if open.is_some() {
+                at += plain(line.get(at..).unwrap_or_default());
+            }
+            let Some(byte) = line.get(at) else { return open };
             match open {
                 Some(_) if *byte == b'"' && line.get(at + 1) == Some(&b'"') => at += 1,
                 Some(_) if *byte == b'"' => (open, begins) = (None, false),
@@ -47,7 +53,6 @@ impl Kinds {
             }
             at += 1;
         }
-        open
     }
 }
 
@@ -88,6 +93,10 @@ pub(super) struct Part<'r> {
 }
 
 impl<'r> Part<'r> {
+    pub(super) fn is_empty(self) -> bool {
+        self.text.is_empty()
+    }
+
     /// Its text.
     pub(super) fn decoded(self) -> Cow<'r, str> {
         if self.is_doubled { self.text.replace("\"\"", "\"").into() } else { self.text.into() }
@@ -145,6 +154,7 @@ impl<'r> Splitter<'r> {
         let (bytes, start) = (self.record.as_bytes(), self.at + 1);
         let (mut at, mut is_doubled, mut is_plain) = (start, false, true);
         loop {
+            at += plain(bytes.get(at..).unwrap_or_default());
             match bytes.get(at) {
                 None => return Err(Fault::Open(self.at)),
                 Some(b'"') if bytes.get(at + 1) == Some(&b'"') => {
