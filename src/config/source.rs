@@ -79,13 +79,14 @@ pub(super) fn read_source(
     rollback_depth: u64,
 ) -> Result<SourceConfig, ConfigError> {
     let path = section.optional("path").map(|value| value.non_empty()).transpose()?;
+    let has_format = section.has("format");
     let format = read_format(&mut section)?;
     let late = read_late(&mut section, rollback_depth)?;
     let has_hash = section.has("hash");
     let follow = section.optional("follow").map_or(Ok(false), |value| value.boolean())?;
     let (block, seq) = (section.optional("block"), section.optional("seq"));
-    let beside =
-        Beside { folder, has_path: path.is_some(), block: block.as_ref(), seq: seq.as_ref(), late, follows: follow };
+    let (has_path, block_at, seq_at) = (path.is_some(), block.as_ref(), seq.as_ref());
+    let beside = Beside { folder, has_path, has_format, block: block_at, seq: seq_at, late, follows: follow };
     let redis = read_stream(&mut section, &beside)?;
     let other = path.as_ref().map(|_| "a path").or(redis.as_ref().map(|_| "a Redis stream"));
     let command = read_command(&mut section, other, late)?;

@@ -14,6 +14,7 @@ const OF_STREAMS: [&str; 3] = ["stream", "field", "trim"];
 pub(super) struct Beside<'s, 'd, 't> {
     pub(super) folder: &'s Path,
     pub(super) has_path: bool,
+    pub(super) has_format: bool,
     pub(super) block: Option<&'s Item<'d, 't>>,
     pub(super) seq: Option<&'s Item<'d, 't>>,
     pub(super) late: Late,
@@ -37,6 +38,9 @@ pub(super) fn read_stream(
     };
     if beside.has_path {
         return Err(at.key_error("redis: there is a path too; expected one of them"));
+    }
+    if beside.has_format {
+        return Err(at.key_error("redis: an entry holds one event, and format is for files; take format out"));
     }
     if beside.late == Late::Replay {
         return Err(at.key_error("redis: late = \"replay\" is for files; expected \"error\" or \"skip\""));

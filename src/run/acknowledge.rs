@@ -9,7 +9,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::batch::SealedBatch;
 use crate::commit::CommitListener;
 use crate::model::position::Position;
-use crate::source::Acknowledge;
+use crate::run::error::PipelineError;
+use crate::source::{Acknowledge, Source};
 use crate::store::Committed;
 
 /// How long the end of a run waits for the source to be told of the last position.
@@ -42,10 +43,20 @@ pub(super) struct Acknowledging {
 }
 
 impl Acknowledging {
-    pub(super) fn start(mut to: Box<dyn Acknowledge>) -> std::io::Result<Self> {
+    /// Starts the thread, if the source wants to know. An earlier run may have ended before it told what it had committed.
+    pub(super) fn of(source: &mut dyn Source, committed: Option<Position>) -> Result<Option<Self>, PipelineError> {
+        let Some(acknowledger) = source.acknowledger()? else { return Ok(None) };
+        Ok(Some(Self::start(acknowledger, committed)?))
+    }
+
+    fn start(mut to: Box<dyn Acknowledge>, committed: Option<Position>) -> std::io::Result<Self> {
         let (wake, woken) = bounded(1);
         let (end, ended) = bounded(1);
-        let newest = Arc::new(Newest { position: Mutex::default(), wake: Mutex::new(Some(wake)) });
+        if committed.is_some() {
+            // There is room for it.
+            let _ = wake.try_send(());
+        }
+        let newest = Arc::new(Newest { position: Mutex::new(committed), wake: Mutex::new(Some(wake)) });
         let taken = Arc::clone(&newest);
         // Contract of the thread. In: the newest position that is committed. Out: nothing. Tells the source, which may
         // write. Ends: when nothing is committed any more and the last position is told.

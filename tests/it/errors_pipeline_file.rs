@@ -354,6 +354,12 @@ const VALUES: &[Case] = &[
         &["pipeline.toml:5:8:", "trim: expected \"committed\", got \"all\""],
     ),
     (
+        "format of a stream",
+        "path = \"events.ndjson\"",
+        "redis = \"redis://h\"\nstream = \"s\"\nformat = \"csv\"",
+        &["pipeline.toml:3:1:", "format is for files"],
+    ),
+    (
         "two positions",
         "path = \"events.ndjson\"",
         "redis = \"redis://h\"\nstream = \"s\"\nposition = \"at\"",

@@ -350,6 +350,24 @@ fn committed_entries_are_trimmed() {
     assert_eq!(ids(&server), ["120-1"]);
 }
 
+/// Whatever moment a run is killed at, what is trimmed is committed.
+#[test]
+fn runs_that_are_killed_while_they_trim_lose_nothing() {
+    let server = Redis::start(&[]);
+    add(&server, (1..=4000).map(|n| (n, 1)));
+    let project = project(&server.url(), "field = \"data\"\ntrim = \"committed\"\n[batch]\nevents = 40");
+    let len = || server.ask::<u64>(&["XLEN", STREAM]);
+    for left in [3900, 3300, 2500, 1200, 300] {
+        let child = project.command(&["run", "pipeline.toml"]).spawn().expect("the binary starts");
+        wait_until(|| len() < left);
+        signal::send("KILL", child.id());
+        let _ = child.wait_with_output();
+    }
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    assert_eq!(rows(&project), rows_of_file(1..=4000));
+    assert_eq!(ids(&server), ["4000-1"]);
+}
+
 /// A user who may only read trims nothing: that is told, and no event is lost.
 #[test]
 fn a_stream_that_may_not_be_trimmed_is_told() {

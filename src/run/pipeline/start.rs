@@ -94,9 +94,9 @@ impl Pipeline {
         };
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total());
+        let acknowledging = Acknowledging::of(source.as_mut(), stored.position.clone())?;
         // A rollback reads nothing that could be compared.
         let reading = if rollback.is_none() { stored.reading() } else { StartReading::default() };
-        let acknowledging = source.acknowledger()?.map(Acknowledging::start).transpose()?;
         let pages = self.start_reader(source, reading, &stored.regions, &shared)?;
         // A rollback is finished all the same.
         let stop = rollback.is_none().then(|| self.stop.flag());

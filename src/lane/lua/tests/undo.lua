@@ -47,7 +47,12 @@ function tests.much_is_handed_out_in_parts()
     local packed, at, cells = one[4], 1, {}
     while at <= #packed do
       seen[#seen + 1], at = string.unpack("<i8", packed, at)
-      _, at = state[KIND].unpack(packed, at, cells, 1)
+      if #seen == 1 then
+        -- The row was not there.
+        _, _, _, at = string.unpack("<s4Bi8", packed, at)
+      else
+        _, at = state[KIND].unpack(packed, at, cells, 1)
+      end
     end
     if #packed > 400000 then error("a part of " .. #packed .. " bytes") end
   end
