@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::follow::FileEnd;
 use super::format::{Cutter, Format};
+use super::growing::FileEnd;
 use super::unpack::{Form, Unpacked, unpack};
 use super::walk::{self, Found, InputFile, LeftOut};
 use super::{FileStamp, SourceError, SourceEvent};

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
-use super::follow::{AtEnd, Follow, hash_before};
+use super::follow::{AtEnd, Follow};
 use super::format::{CutError, Cutter, Format};
+use super::growing::hash_before;
 use super::{FileStamp, Late, Next, Source, SourceDigest, SourceError, SourceEvent, SourceFile};
 
 /// Events from files or standard input, one input after the other.

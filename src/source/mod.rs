@@ -21,6 +21,7 @@ mod follow;
 mod foreign;
 mod forks;
 mod format;
+mod growing;
 mod input;
 mod merged;
 mod names;

@@ -268,45 +268,6 @@ impl Reader {
         events.iter().try_for_each(|(event, file)| self.take(event, *file))
     }
 
-    /// Has the source leave out files that have not changed since they were committed.
-    fn leave_out_files(&mut self) -> Result<(), SourceError> {
-        self.go_on_in_last()?;
-        if !self.files.left_out().contains(&true) && !self.files.goes_on_in(None) {
-            return Ok(());
-        }
-        self.source.leave_out(self.files.left_out());
-        let mut late = 0;
-        for (_, file) in self.files.left_out_files() {
-            self.comparison.add_file(file);
-            late += file.late;
-        }
-        if late > 0 && !self.is_compared {
-            tracing::warn!("{late} events of files that are committed came too late in earlier runs and were left out");
-        }
-        Ok(())
-    }
-
-    /// Goes on behind the files that are left out before the file of that place.
-    fn go_on_behind(&mut self, at: Option<usize>) {
-        let begin = self.files.last_at();
-        let between = self.files.left_out_files().filter(|(file, _)| {
-            let is_before = at.is_none_or(|at| *file < at || *file == at && self.files.goes_on_in(Some(at)));
-            is_before && begin.is_none_or(|begin| *file > begin)
-        });
-        // A file of which nothing counts says nothing about the order.
-        let Some((_, last)) = between.filter(|(_, file)| file.last_block.is_some()).last() else { return };
-        let Some(block) = last.last_block else { return };
-        let (place, events) = (last.last_place, last.last_events);
-        if self.order.is_beyond(block, place) {
-            return;
-        }
-        self.order.go_on_after(block, place);
-        self.tally = Tally::at(block.into(), events);
-        if !self.resume.is_past() {
-            self.resume.start_behind(block.into(), events, &self.chain);
-        }
-    }
-
     /// Takes one event of the file of that place: leaves it out if it is committed already, else hands it on.
     fn take(&mut self, event: &SourceEvent, file: Option<usize>) -> Result<(), Stop> {
         self.quiet.end();

@@ -14,8 +14,8 @@ use program::{Program, told};
 
 use super::digest::{EventDigest, chain};
 use super::fields::Fields;
-use super::follow::{Piped, Unfinished, WholeLines};
 use super::format::{CutError, Cutter, Format};
+use super::growing::{Piped, Unfinished, WholeLines};
 use super::{Next, Position, Resumed, Source, SourceError, SourceEvent};
 use crate::model::setting::SettingError;
 use crate::model::source_progress::SourceDigest;

@@ -1,12 +1,53 @@
-//! A followed file is gone on in where the last run has left it, and the next run is told where that is.
+//! What need not be read: files that have not changed, and of a followed one what comes before the place where the last
+//! run has left it. The next run is told where that is.
 
+use super::super::digest::Tally;
 use super::super::page_writer::Stop;
 use super::super::{SourceError, SourceEvent};
 use super::Reader;
 
 impl Reader {
+    /// Has the source leave out files that have not changed since they were committed.
+    pub(super) fn leave_out_files(&mut self) -> Result<(), SourceError> {
+        self.go_on_in_last()?;
+        if !self.files.left_out().contains(&true) && !self.files.goes_on_in(None) {
+            return Ok(());
+        }
+        self.source.leave_out(self.files.left_out());
+        let mut late = 0;
+        for (_, file) in self.files.left_out_files() {
+            self.comparison.add_file(file);
+            late += file.late;
+        }
+        if late > 0 && !self.is_compared {
+            tracing::warn!("{late} events of files that are committed came too late in earlier runs and were left out");
+        }
+        Ok(())
+    }
+
+    /// Goes on behind the files that are left out before the file of that place.
+    pub(super) fn go_on_behind(&mut self, at: Option<usize>) {
+        let begin = self.files.last_at();
+        let between = self.files.left_out_files().filter(|(file, _)| {
+            let is_before = at.is_none_or(|at| *file < at || *file == at && self.files.goes_on_in(Some(at)));
+            is_before && begin.is_none_or(|begin| *file > begin)
+        });
+        // A file of which nothing counts says nothing about the order.
+        let Some((_, last)) = between.filter(|(_, file)| file.last_block.is_some()).last() else { return };
+        let Some(block) = last.last_block else { return };
+        let (place, events) = (last.last_place, last.last_events);
+        if self.order.is_beyond(block, place) {
+            return;
+        }
+        self.order.go_on_after(block, place);
+        self.tally = Tally::at(block.into(), events);
+        if !self.resume.is_past() {
+            self.resume.start_behind(block.into(), events, &self.chain);
+        }
+    }
+
     /// Has the source go on in its last file, if what comes before is left out.
-    pub(super) fn go_on_in_last(&mut self) -> Result<(), SourceError> {
+    fn go_on_in_last(&mut self) -> Result<(), SourceError> {
         let last = self.files.last_stored().map(|(at, stored)| (at, stored.clone()));
         if let Some((at, stored)) = last.filter(|(at, _)| self.files.left_out()[..*at].iter().all(|is_left| *is_left))
             && self.source.go_on_in(at, &stored)?

@@ -4,19 +4,11 @@
 //! one. A file that was renamed is read on for a while, since its writer may still have it open; one that was cut or
 //! written over is read anew. We ask the system again and again, which also works on network file systems.
 
-mod file_end;
-mod piped;
-mod whole_lines;
-
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use file_end::Growth;
-pub(super) use file_end::{FileEnd, hash_before};
-pub(super) use piped::Piped;
-pub(super) use whole_lines::{Unfinished, WholeLines};
-
 use super::files::SourcePath;
+use super::growing::{FileEnd, Growth};
 use super::walk::InputFile;
 use super::{Late, SourceError, names};
 

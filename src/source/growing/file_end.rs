@@ -31,7 +31,7 @@ pub(in crate::source) struct FileEnd {
 
 /// What became of a file behind what was read of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Growth {
+pub(in crate::source) enum Growth {
     /// Nothing.
     None,
     /// It is longer.
@@ -73,17 +73,17 @@ impl FileEnd {
     }
 
     /// What the system says of the file.
-    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+    pub(in crate::source) fn metadata(&self) -> io::Result<Metadata> {
         self.file.metadata()
     }
 
     /// Bytes that were read, those of the last line too if that has no end.
-    pub(super) fn at(&self) -> u64 {
+    pub(in crate::source) fn at(&self) -> u64 {
         self.at.load(Ordering::Relaxed)
     }
 
     /// The last line, if that has no end.
-    pub(super) fn unfinished(&self) -> &Unfinished {
+    pub(in crate::source) fn unfinished(&self) -> &Unfinished {
         &self.unfinished
     }
 
@@ -93,7 +93,7 @@ impl FileEnd {
     }
 
     /// What became of it since its end was reached. If it is longer, reading goes on.
-    pub(super) fn growth(&self) -> io::Result<Growth> {
+    pub(in crate::source) fn growth(&self) -> io::Result<Growth> {
         let len = self.metadata()?.len();
         let last = self.last();
         let mut found = vec![0; last.len()];

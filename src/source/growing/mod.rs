@@ -1,0 +1,9 @@
+//! Bytes that come while they are read: of files that someone writes to, and of pipes.
+
+mod file_end;
+mod piped;
+mod whole_lines;
+
+pub(super) use file_end::{FileEnd, Growth, hash_before};
+pub(super) use piped::Piped;
+pub(super) use whole_lines::{Unfinished, WholeLines};
