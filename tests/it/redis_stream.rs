@@ -50,6 +50,18 @@ fn read(source: &mut RedisStream, until: impl Fn(Next) -> bool) -> Read {
     }
 }
 
+/// The blocks of the next events, which may be slow to come.
+fn take(source: &mut RedisStream, count: usize) -> Vec<i64> {
+    let (mut blocks, mut event) = (Vec::new(), SourceEvent::default());
+    wait_until(|| {
+        if source.next(&mut event).expect("it goes on") == Next::Event {
+            blocks.push(event.block);
+        }
+        blocks.len() == count
+    });
+    blocks
+}
+
 fn read_all(plan: &RedisStreamPlan, after: Option<&Position>) -> Read {
     let mut source = RedisStream::new(plan.clone(), Fields::default());
     if let Some(after) = after {
@@ -134,8 +146,8 @@ fn an_anchor_that_is_gone_stops_the_run() {
 fn entries_that_are_trimmed_while_it_reads_are_missed() {
     let server = Redis::start(&[]);
     add(&server, (1..=50_000).map(|n| (n, 1)));
-    let (mut source, mut event) = (RedisStream::new(plan(&server.url()), Fields::default()), SourceEvent::default());
-    assert_eq!(source.next(&mut event).expect("an event"), Next::Event);
+    let mut source = RedisStream::new(plan(&server.url()), Fields::default());
+    assert_eq!(take(&mut source, 1), [1]);
     let _: u64 = server.ask(&["XTRIM", STREAM, "MAXLEN", "10"]);
     let read = read(&mut source, |next| next == Next::End);
     fails(&read, "is gone: entries behind it may have been taken out unread");
@@ -148,8 +160,8 @@ fn entries_that_are_trimmed_while_it_reads_are_missed() {
 fn it_ends_where_the_stream_ended_when_it_began() {
     let server = Redis::start(&[]);
     add(&server, (1..=20_000).map(|n| (n, 1)));
-    let (mut source, mut event) = (RedisStream::new(plan(&server.url()), Fields::default()), SourceEvent::default());
-    assert_eq!(source.next(&mut event).expect("an event"), Next::Event);
+    let mut source = RedisStream::new(plan(&server.url()), Fields::default());
+    assert_eq!(take(&mut source, 1), [1]);
     add(&server, (20_001..=20_100).map(|n| (n, 1)));
     let read = read(&mut source, |next| next == Next::End);
     assert_eq!((read.events.len(), read.ended), (19_999, Ok(Next::End)));
@@ -448,21 +460,13 @@ fn a_server_that_restarts_is_waited_for() {
     let mut server = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     add(&server, (1..=10).map(|n| (n, 1)));
     let mut source = RedisStream::new(plan(&server.url()).with_follow(true), Fields::default());
-    let first = read(&mut source, |next| next == Next::Pending);
-    assert_eq!(blocks(&first), (1..=10).collect::<Vec<_>>());
+    assert_eq!(take(&mut source, 10), (1..=10).collect::<Vec<_>>());
     server.kill();
     let mut event = SourceEvent::default();
     assert_eq!(source.next(&mut event).expect("it waits"), Next::Pending);
     server.restart();
     add(&server, (11..=12).map(|n| (n, 1)));
-    let mut blocks = Vec::new();
-    wait_until(|| {
-        if source.next(&mut event).expect("it goes on") == Next::Event {
-            blocks.push(event.block);
-        }
-        blocks.len() == 2
-    });
-    assert_eq!(blocks, [11, 12]);
+    assert_eq!(take(&mut source, 2), [11, 12]);
 }
 
 /// It comes back without what was read: as after a failover to a replica that lagged behind.
@@ -471,7 +475,7 @@ fn a_server_that_has_lost_what_was_read_is_told() {
     let mut server = Redis::start(&[]);
     add(&server, (1..=10).map(|n| (n, 1)));
     let mut source = RedisStream::new(plan(&server.url()).with_follow(true), Fields::default());
-    read(&mut source, |next| next == Next::Pending);
+    take(&mut source, 10);
     server.kill();
     server.restart();
     add(&server, (1..=9).chain([11, 12]).map(|n| (n, 1)));
@@ -489,7 +493,7 @@ fn a_stream_that_moves_within_a_cluster_is_followed() {
     let slot: usize = cluster.nodes[0].ask(&["CLUSTER", "KEYSLOT", STREAM]);
     add(&cluster.nodes[owner], (1..=10).map(|n| (n, 1)));
     let mut source = RedisStream::new(plan(&cluster.url()).with_follow(true), Fields::default());
-    assert_eq!(read(&mut source, |next| next == Next::Pending).events.len(), 10);
+    assert_eq!(take(&mut source, 10).len(), 10);
     cluster.begin_move(slot, owner, other);
     let key = STREAM.to_owned();
     let port = cluster.nodes[other].port.to_string();
@@ -507,21 +511,10 @@ fn a_stream_that_moves_within_a_cluster_is_followed() {
             .query::<()>(&mut asking)
             .expect("an entry");
     }
-    let mut blocks = Vec::new();
-    let mut event = SourceEvent::default();
-    let mut take = |count: usize, blocks: &mut Vec<i64>| {
-        wait_until(|| {
-            if source.next(&mut event).expect("it goes on") == Next::Event {
-                blocks.push(event.block);
-            }
-            blocks.len() == count
-        });
-    };
-    take(2, &mut blocks);
+    assert_eq!(take(&mut source, 2), [11, 12]);
     cluster.end_move(slot, owner, other);
     add(&cluster.nodes[other], [(13, 1), (14, 1)]);
-    take(4, &mut blocks);
-    assert_eq!(blocks, [11, 12, 13, 14]);
+    assert_eq!(take(&mut source, 2), [13, 14]);
 }
 
 /// What a user who may not read it, and an address that is none, are told.
