@@ -12,9 +12,9 @@ const KEYS_MAX: usize = 64;
 
 /// Calls `take` with each member of a JSON object: its key, without quotes, and its value as it is written. False if the
 /// text is no JSON object, is nested deeper than 64 levels, or if a key holds an escape: then what was given says nothing.
-pub(crate) fn members<'j>(json: &'j str, mut take: impl FnMut(&'j str, &'j str)) -> bool {
+pub(crate) fn members<'j>(json: &'j str, take: impl FnMut(&'j str, &'j str)) -> bool {
     let mut scan = Scan { json, at: 0 };
-    scan.object(|scan, _| scan.key(), |key, value| take(key, value)).is_some()
+    scan.object(|scan, _| scan.key(), take).is_some()
 }
 
 /// The keys of the last object, and what they are: the next one mostly has the same in the same order.

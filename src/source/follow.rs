@@ -85,7 +85,7 @@ impl Follow {
             None => true,
         };
         if !(has_next && is_over) {
-            std::thread::sleep(WAIT);
+            std::thread::park_timeout(WAIT);
             return Ok(AtEnd::Wait);
         }
         if end.is_some_and(|end| end.unfinished().finish()) {

@@ -225,19 +225,16 @@ fn a_file_that_was_cut_is_read_anew() {
 
 #[test]
 fn what_comes_late_ends_the_run_or_is_left_out() {
-    let before = |project: &Project| append(project, "in/0.ndjson", &line(1, 1));
-    let grows = |project: &Project| append(project, "in/a.ndjson", &line(2, 2));
-    let cases: [(&dyn Fn(&Project), &str); 2] = [(&before, "0.ndjson"), (&grows, "a.ndjson")];
-    for (happens, name) in cases {
+    for (name, late) in [("0.ndjson", line(1, 1)), ("a.ndjson", line(2, 2))] {
         for is_skipped in [false, true] {
             let project = project(true);
-            let late = if is_skipped { "skip" } else { "error" };
-            project.write("pipeline.toml", PIPELINE.replace("seq = ", &format!("late = \"{late}\"\nseq = ")));
+            let rule = if is_skipped { "skip" } else { "error" };
+            project.write("pipeline.toml", PIPELINE.replace("seq = ", &format!("late = \"{rule}\"\nseq = ")));
             append(&project, "in/a.ndjson", &(line(1, 1) + &line(2, 1)));
             append(&project, "in/b.ndjson", &(line(3, 1) + &line(4, 1)));
             let mut run = Run::start(&project, &[]);
             run.waits_for(&project, "1:1:1 2:1:1 3:1:1");
-            happens(&project);
+            append(&project, &format!("in/{name}"), &late);
             if is_skipped {
                 append(&project, "in/c.ndjson", &line(5, 1));
                 run.waits_for(&project, "1:1:1 2:1:1 3:1:1 4:1:1");

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::sync::mpsc;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -227,7 +227,7 @@ fn latest_in_a_stream_says_which_regions_have_none() {
 fn latest_in_a_stream_shows_a_region_before_the_next_has_come() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("redis://{}", listener.local_addr().expect("an address"));
-    let (let_go, may) = mpsc::channel::<&str>();
+    let (let_go, may) = crossbeam_channel::bounded::<&str>(1);
     let server = std::thread::spawn(move || {
         let (mut client, _) = listener.accept().expect("a client");
         let (mut asked, mut buffer) = (Vec::new(), [0; 4096]);

@@ -280,7 +280,7 @@ impl Source for CommandSource {
                 if let Some(until) = self.pause.until {
                     let left = until.saturating_duration_since(Instant::now());
                     if !left.is_zero() {
-                        std::thread::sleep(left.min(WAIT));
+                        std::thread::park_timeout(left.min(WAIT));
                         return Ok(Next::Pending);
                     }
                 }

@@ -76,7 +76,7 @@ impl Program {
             if status.is_some() || begun.elapsed() > END_WAIT {
                 return Ok(status);
             }
-            std::thread::sleep(LOOK);
+            std::thread::park_timeout(LOOK);
         }
     }
 }

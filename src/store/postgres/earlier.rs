@@ -47,7 +47,7 @@ impl Earlier {
     /// What the pipeline has there; none if it has nothing, or was brought over.
     pub(super) fn find(link: &mut Link, pipeline: &str) -> Result<Option<Self>, Fault> {
         let (tables, has_others) = readable(link)?;
-        if !tables.contains("pipelines") && !(has_others && has_tables(link, pipeline)?) {
+        if !(tables.contains("pipelines") || has_others && has_tables(link, pipeline)?) {
             return Ok(None);
         }
         let sql = "SELECT 1 FROM forebay.pipelines WHERE pipeline = $1 AND format < $2";
