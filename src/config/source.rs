@@ -83,10 +83,17 @@ pub(super) fn read_source(
     let format = read_format(&mut section)?;
     let late = read_late(&mut section, rollback_depth)?;
     let has_hash = section.has("hash");
-    let follow = section.optional("follow").map_or(Ok(false), |value| value.boolean())?;
+    let follow_at = section.optional("follow");
+    let follows = follow_at.as_ref().map_or(Ok(false), |value| value.boolean())?;
+    if let Some(follow) = follow_at.filter(|_| follows && late == Late::Replay) {
+        return Err(follow.key_error(
+            "follow: late = \"replay\" reads a source to its end, and one that is followed has none; expected \"error\" or \
+             \"skip\"",
+        ));
+    }
     let (block, seq) = (section.optional("block"), section.optional("seq"));
     let (has_path, block_at, seq_at) = (path.is_some(), block.as_ref(), seq.as_ref());
-    let beside = Beside { folder, has_path, has_format, block: block_at, seq: seq_at, late, follows: follow };
+    let beside = Beside { folder, has_path, has_format, block: block_at, seq: seq_at, late, follows };
     let redis = read_stream(&mut section, &beside)?;
     let other = path.as_ref().map(|_| "a path").or(redis.as_ref().map(|_| "a Redis stream"));
     let command = read_command(&mut section, other, late)?;
@@ -105,7 +112,7 @@ pub(super) fn read_source(
         seq: seq.map(|value| value.non_empty()).transpose()?,
         late,
         end: read_end(&mut section)?,
-        follow,
+        follow: follows,
         settle: section.optional("settle").map(|value| value.duration()).transpose()?,
         hash: match section.optional("hash") {
             Some(value) if late == Late::Replay => {

@@ -497,6 +497,9 @@ impl Pipeline {
         if let Some(source) = self.source.take() {
             return Ok(source);
         }
+        if self.follow && self.late == Late::Replay {
+            return Err(PipelineError::Incomplete(REPLAY_FOLLOWED.into()));
+        }
         if let Some(plan) = self.command.take().filter(|_| self.source_path.is_none()) {
             return Ok(Box::new(CommandSource::new(plan, self.format, self.fields.clone(), self.follow)));
         }
@@ -510,6 +513,7 @@ impl Pipeline {
         let (format, fields) = (self.format, self.fields.clone());
         Ok(Box::new(match self.follow {
             true => InputSource::follow(path, format, fields, self.late)?,
+            false if path == "-" && self.settle.is_some() => InputSource::follow(path, format, fields, self.late)?,
             false => InputSource::open(path, format, fields)?,
         }))
     }
@@ -548,6 +552,10 @@ impl Pipeline {
         Ok(EnginePool::new(plan)?)
     }
 }
+
+/// What is told where late events of a followed source are to be put in their place.
+const REPLAY_FOLLOWED: &str = "late = \"replay\" reads a source to its end, and one that is followed has none: expected \
+                               \"error\" or \"skip\", or a run without --follow";
 
 /// The source of a rollback: no event.
 struct NoEvents;

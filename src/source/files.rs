@@ -1,14 +1,14 @@
 //! What a source path names: files in order, standard input, plain or compressed.
 
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::format::{Cutter, Format};
-use super::growing::FileEnd;
+use super::growing::{AtEnd, FileEnd, Piped, Unfinished, WholeLines};
 use super::unpack::{Form, Unpacked, unpack};
 use super::walk::{self, Found, InputFile, LeftOut};
 use super::{FileStamp, SourceError, SourceEvent};
@@ -174,6 +174,7 @@ impl SourcePath {
     ) -> Result<OpenInput, SourceError> {
         let mut end = None;
         let (name, raw, is_stream) = match self.files.get(at) {
+            None if grows_from.is_some() => return open_piped(read),
             None => ("stdin".to_owned(), Box::new(std::io::stdin()) as Box<dyn Read + Send>, true),
             Some(file) => {
                 let name = names::shown(&file.path);
@@ -200,7 +201,7 @@ impl SourcePath {
         let counted = Counted { inner: raw, read: Arc::clone(read) };
         let unpacked = unpack(counted).map_err(|cause| SourceError::Read { origin: Arc::clone(&origin), cause })?;
         let (form, lines) = unpacked;
-        Ok(OpenInput { origin, lines, end, is_stream, is_packed: form != Form::Plain })
+        Ok(OpenInput { origin, lines, end, pipe: None, is_stream, is_packed: form != Form::Plain })
     }
 
     fn error(&self, cause: String) -> SourceError {
@@ -214,6 +215,8 @@ pub(super) struct OpenInput {
     pub(super) lines: Unpacked,
     /// Where it ends for now, if it may grow.
     pub(super) end: Option<Arc<FileEnd>>,
+    /// The end of a pipe that is read ahead.
+    pub(super) pipe: Option<PipeEnd>,
     /// Whether a read may wait for someone to write.
     pub(super) is_stream: bool,
     /// Whether its bytes are unpacked.
@@ -227,6 +230,34 @@ impl OpenInput {
             event.origin = Arc::clone(&self.origin);
         }
     }
+}
+
+/// The end of a pipe that is read ahead.
+pub(super) struct PipeEnd {
+    is_over: Arc<AtomicBool>,
+    unfinished: Arc<Unfinished>,
+}
+
+impl PipeEnd {
+    /// What is next where it gives no line.
+    pub(super) fn next(&self) -> AtEnd {
+        match self.is_over.load(Ordering::Relaxed) {
+            false => AtEnd::Wait,
+            true if self.unfinished.finish() => AtEnd::More,
+            true => AtEnd::Next,
+        }
+    }
+}
+
+/// Standard input, read ahead: it says when it has nothing for now.
+fn open_piped(read: &Arc<AtomicU64>) -> Result<OpenInput, SourceError> {
+    let origin: Arc<str> = Arc::from("stdin");
+    let counted = Counted { inner: Box::new(std::io::stdin()), read: Arc::clone(read) };
+    let piped = Piped::start(counted).map_err(|cause| SourceError::Read { origin: Arc::clone(&origin), cause })?;
+    let unfinished: Arc<Unfinished> = Arc::default();
+    let pipe = Some(PipeEnd { is_over: piped.over(), unfinished: Arc::clone(&unfinished) });
+    let lines: Box<dyn Read + Send> = Box::new(WholeLines::new(piped, unfinished));
+    Ok(OpenInput { origin, lines: BufReader::new(lines), end: None, pipe, is_stream: true, is_packed: false })
 }
 
 /// What is told of a followed file whose name another one has.

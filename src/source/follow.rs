@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::files::SourcePath;
-use super::growing::{FileEnd, Growth};
+use super::growing::{AtEnd, FileEnd, Growth};
 use super::walk::InputFile;
 use super::{Late, SourceError, names};
 
@@ -20,17 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_SHARE: u32 = 200;
 /// How long a file is read on that was renamed or removed.
 const ROTATE_WAIT: Duration = Duration::from_secs(5);
-
-/// What is next at the end of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AtEnd {
-    /// It goes on.
-    More,
-    /// Nothing for now.
-    Wait,
-    /// The next file.
-    Next,
-}
 
 /// Follows the files of a source.
 #[derive(Debug)]

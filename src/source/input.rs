@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fields::Fields;
 use super::files::{OpenInput, SourcePath};
-use super::follow::{AtEnd, Follow};
+use super::follow::Follow;
 use super::format::{CutError, Cutter, Format};
-use super::growing::hash_before;
+use super::growing::{AtEnd, hash_before};
 use super::{FileStamp, Late, Next, Source, SourceDigest, SourceError, SourceEvent, SourceFile};
 
 /// Events from files or standard input, one input after the other.
@@ -48,14 +48,11 @@ impl InputSource {
     }
 
     /// The same for files that are followed: the source does not end, but waits for more of them. A folder or a pattern may
-    /// have no file yet. Standard input ends when nobody writes to it any more.
+    /// have no file yet. Standard input is read ahead, and ends when nobody writes to it any more.
     ///
     /// # Errors
     /// As [`SourcePath::resolve`].
     pub fn follow(path: &str, format: Format, fields: Fields, late: Late) -> Result<Self, SourceError> {
-        if path == "-" {
-            return Self::open(path, format, fields);
-        }
         let path = SourcePath::resolve_followed(path, format)?;
         Ok(Self::over(path, format, fields, Some(Follow::new(late))))
     }
@@ -73,11 +70,18 @@ impl InputSource {
         }
     }
 
+    fn is_stdin(&self) -> bool {
+        self.path.files().is_empty() && self.path.len() == 1
+    }
+
     /// What is next at the end of the input, or before the first one.
     fn at_end(&mut self) -> Result<AtEnd, SourceError> {
         let Some(follow) = &mut self.follow else { return Ok(AtEnd::Next) };
         if self.input.is_none() && self.next_input < self.path.len() {
             return Ok(AtEnd::Next);
+        }
+        if let Some(pipe) = self.input.as_ref().and_then(|input| input.pipe.as_ref()) {
+            return Ok(pipe.next());
         }
         let end = self.input.as_ref().and_then(|input| input.end.as_deref());
         follow.at_end(&mut self.path, self.next_input.checked_sub(1), end)
@@ -115,6 +119,7 @@ impl InputSource {
         let again = self.again()?;
         if let Some(follow) = &mut self.follow
             && again.is_none()
+            && !self.path.files().is_empty()
             && !self.path.has_its_name(self.next_input)
         {
             // It was renamed since we looked.
@@ -176,7 +181,7 @@ impl Source for InputSource {
                 AtEnd::Next if self.end_input(event)? => return Ok(Next::Event),
                 AtEnd::Next if self.open_next()? => {}
                 // All files that are there are left out.
-                AtEnd::Next if self.follow.is_some() => self.input = None,
+                AtEnd::Next if self.follow.is_some() && !self.is_stdin() => self.input = None,
                 AtEnd::Next => return Ok(Next::End),
             }
         }

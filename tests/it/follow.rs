@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::process::Child;
+use std::process::{Child, Stdio};
 
 use crate::support::project::{Outcome, Project};
 use crate::support::{signal, wait_until};
@@ -152,6 +152,40 @@ fn nothing_for_a_while_ends_a_block_too() {
     append(&project, "in/a.ndjson", &line(2, 2));
     let child = run.0.take().expect("it runs");
     project.finish(child, &["run"]).fails(2, &["a.ndjson:3", "block 2", "settle", "late = \"skip\""]);
+}
+
+#[test]
+fn standard_input_settles_too() {
+    let project = project(true);
+    project.write("pipeline.toml", PIPELINE.replace("path = \"in\"", "path = \"-\"\nsettle = \"50ms\""));
+    let mut child =
+        project.command(&["run", "pipeline.toml"]).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("stdin");
+    let mut run = Run(Some(child));
+    stdin.write_all((line(1, 1) + &line(2, 1)).as_bytes()).expect("it listens");
+    run.waits_for(&project, "1:1:1 2:1:1");
+    // The last line needs no end.
+    stdin.write_all((line(3, 1) + line(4, 1).trim_end()).as_bytes()).expect("it listens");
+    drop(stdin);
+    let child = run.0.take().expect("it runs");
+    project.finish(child, &["run"]).ok();
+    assert_eq!(seen(&project), "1:1:1 2:1:1 3:1:1 4:1:1");
+}
+
+#[test]
+fn a_followed_source_has_no_end_that_could_be_waited_for() {
+    let project = project(true);
+    project.write("pipeline.toml", PIPELINE.replace("seq = ", "late = \"replay\"\nseq = ") + "[rollback]\ndepth = 9\n");
+    project.forebay(&["run", "pipeline.toml", "--follow"]).fails(2, &["late = \"replay\"", "without --follow"]);
+    let followed = PIPELINE.replace("seq = ", "follow = true\nseq = ");
+    project.write("pipeline.toml", followed.replace("follow", "late = \"replay\"\nfollow") + "[rollback]\ndepth = 9\n");
+    project.forebay(&["check", "pipeline.toml"]).fails(2, &["pipeline.toml:6:", "follow: late = \"replay\""]);
+    // A check looks at what is there.
+    project.write("pipeline.toml", followed);
+    project.forebay(&["check", "pipeline.toml"]).ok();
+    append(&project, "in/a.ndjson", &line(1, 1));
+    let outcome = project.forebay(&["check", "pipeline.toml"]).ok();
+    assert!(outcome.stdout().contains('1'), "{outcome}");
 }
 
 #[test]

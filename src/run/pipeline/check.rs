@@ -50,6 +50,8 @@ impl Pipeline {
         {
             return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots, quarantined: Vec::new() });
         }
+        // Files that are followed, and a stream, may never have more.
+        let waits_for_ever = self.follow && self.command.is_none();
         let source = self.take_source()?;
         let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
         let shared = SharedParts::new(self.batch.memory_bytes, 0);
@@ -69,7 +71,7 @@ impl Pipeline {
                 // What is tried is no state, so it cannot go back either.
                 Ok(FromReader::Rollback { .. } | FromReader::Source { .. } | FromReader::Whole { .. }) => {}
                 // What is there so far is the sample.
-                Ok(FromReader::Idle) if seen > 0 => break,
+                Ok(FromReader::Idle) if seen > 0 || waits_for_ever => break,
                 Ok(FromReader::Idle) => {}
                 Ok(FromReader::End { .. }) => break,
                 Ok(FromReader::Failed { error, .. }) => return Err(error.into()),

@@ -7,3 +7,14 @@ mod whole_lines;
 pub(super) use file_end::{FileEnd, Growth, hash_before};
 pub(super) use piped::Piped;
 pub(super) use whole_lines::{Unfinished, WholeLines};
+
+/// What is next where what is read gives no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtEnd {
+    /// It goes on.
+    More,
+    /// Nothing for now.
+    Wait,
+    /// The next file.
+    Next,
+}

@@ -1,6 +1,8 @@
 //! A pipe that is read without waiting for long: a thread reads it ahead.
 
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -20,8 +22,7 @@ pub(in crate::source) struct Piped {
     piece: Vec<u8>,
     /// Bytes of it that were given.
     given: usize,
-    /// Why reading failed, once that has been told.
-    is_over: bool,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Piped {
@@ -55,24 +56,29 @@ impl Piped {
             }
         };
         std::thread::Builder::new().name("forebay-pipe".into()).spawn(read)?;
-        Ok(Self { pieces, piece: Vec::new(), given: 0, is_over: false })
+        Ok(Self { pieces, piece: Vec::new(), given: 0, is_over: Arc::default() })
+    }
+
+    /// Whether all was given: true from then on.
+    pub(in crate::source) fn over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_over)
     }
 
     /// Whether all was given.
     pub(in crate::source) fn is_over(&self) -> bool {
-        self.is_over
+        self.is_over.load(Ordering::Relaxed)
     }
 }
 
 impl Read for Piped {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.piece.len() && !self.is_over {
+        if self.given == self.piece.len() && !self.is_over() {
             self.given = 0;
             self.piece = match self.pieces.recv_timeout(WAIT) {
                 Ok(piece) => piece?,
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.is_over = true;
+                    self.is_over.store(true, Ordering::Relaxed);
                     Vec::new()
                 }
             };
