@@ -507,6 +507,13 @@ impl Pipeline {
         let path = self.source_path.as_deref().ok_or_else(|| {
             PipelineError::Incomplete("no source: give [source] path in the pipeline file, or --source".into())
         })?;
+        if self.follow && self.late == Late::Replay {
+            return Err(PipelineError::Incomplete(
+                "late = \"replay\" reads the source to its end, and a followed one has none: leave out --follow, or give late = \
+                 \"error\" or \"skip\" in [source]"
+                    .into(),
+            ));
+        }
         let (format, fields) = (self.format, self.fields.clone());
         Ok(Box::new(match self.follow {
             true => InputSource::follow(path, format, fields, self.late)?,
