@@ -1,4 +1,5 @@
 # make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
+# make stream  reads orders from a Redis stream, over a Redis of its own
 # make test    runs all tests, over private PostgreSQL and Redis servers too; installs Debian packages that are missing
 # make check   format, lints, documentation, combinations of features, licences, benches, tests: what CI runs, but for make run
 # make soak    lives 100,000 histories with seeds of their own; SOAK=N for 4 N
@@ -8,7 +9,7 @@ CARGO ?= cargo
 FOREBAY = target/release/forebay
 QUAKES  = --store sqlite:target/quakes.db
 
-.PHONY: run test check format lints lua documentation features licences benches bench soak setup setup-test clean
+.PHONY: run stream test check format lints lua documentation features licences benches bench soak setup setup-test clean
 
 run: setup
 	@$(CARGO) build --release --quiet
@@ -16,6 +17,10 @@ run: setup
 	@$(FOREBAY) run examples/quakes/pipeline.toml $(QUAKES)
 	@echo
 	@$(FOREBAY) latest --config examples/quakes/pipeline.toml --snapshots sqlite:target/quakes.db --table
+
+stream: setup
+	@$(CARGO) build --release --quiet
+	@FOREBAY=$(FOREBAY) examples/stream/run.sh
 
 test: setup-test
 	$(CARGO) test --quiet

@@ -83,14 +83,7 @@ pub(super) fn read_source(
     let format = read_format(&mut section)?;
     let late = read_late(&mut section, rollback_depth)?;
     let has_hash = section.has("hash");
-    let follow_at = section.optional("follow");
-    let follows = follow_at.as_ref().map_or(Ok(false), |value| value.boolean())?;
-    if let Some(follow) = follow_at.filter(|_| follows && late == Late::Replay) {
-        return Err(follow.key_error(
-            "follow: late = \"replay\" reads a source to its end, and one that is followed has none; expected \"error\" or \
-             \"skip\"",
-        ));
-    }
+    let follows = read_follow(&mut section, late)?;
     let (block, seq) = (section.optional("block"), section.optional("seq"));
     let (has_path, block_at, seq_at) = (path.is_some(), block.as_ref(), seq.as_ref());
     let beside = Beside { folder, has_path, has_format, block: block_at, seq: seq_at, late, follows };
@@ -148,6 +141,17 @@ fn read_format(section: &mut Section<'_, '_>) -> Result<Format, ConfigError> {
             Delimiter::new(&value.text()?).map(Format::Csv).map_err(|error| value.error(error))
         }
         (Some(value), _) => Err(value.key_error("delimiter: only format = \"csv\" has one")),
+    }
+}
+
+fn read_follow(section: &mut Section<'_, '_>, late: Late) -> Result<bool, ConfigError> {
+    let Some(value) = section.optional("follow") else { return Ok(false) };
+    match value.boolean()? {
+        true if late == Late::Replay => Err(value.error(
+            "follow: late = \"replay\" reads the source to its end, and a followed one has none; expected late = \"error\" or \
+             \"skip\", or no follow",
+        )),
+        follows => Ok(follows),
     }
 }
 

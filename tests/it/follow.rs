@@ -154,6 +154,21 @@ fn nothing_for_a_while_ends_a_block_too() {
     project.finish(child, &["run"]).fails(2, &["a.ndjson:3", "block 2", "settle", "late = \"skip\""]);
 }
 
+/// It would be read to its end before anything is handled, and it has none.
+#[test]
+fn late_events_are_not_replayed_in_a_source_that_has_no_end() {
+    let project = project(true);
+    append(&project, "in/a.ndjson", &(line(1, 1) + &line(3, 1) + &line(2, 1)));
+    let replays = PIPELINE.replace("seq = ", "late = \"replay\"\nseq = ") + "[rollback]\ndepth = 9\n";
+    project.write("pipeline.toml", &replays);
+    let says = ["late = \"replay\"", "to its end", "--follow"];
+    project.forebay(&["run", "pipeline.toml", "--follow"]).fails(2, &says);
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    assert_eq!(seen(&project), "1:1:1 2:1:1 3:1:1");
+    project.write("pipeline.toml", replays.replace("seq = ", "follow = true\nseq = "));
+    project.forebay(&["run", "pipeline.toml"]).fails(2, &["pipeline.toml:6", "follow: ", "expected late ="]);
+}
+
 #[test]
 fn standard_input_settles_too() {
     let project = project(true);
@@ -173,15 +188,9 @@ fn standard_input_settles_too() {
 }
 
 #[test]
-fn a_followed_source_has_no_end_that_could_be_waited_for() {
+fn a_check_looks_at_what_is_there() {
     let project = project(true);
-    project.write("pipeline.toml", PIPELINE.replace("seq = ", "late = \"replay\"\nseq = ") + "[rollback]\ndepth = 9\n");
-    project.forebay(&["run", "pipeline.toml", "--follow"]).fails(2, &["late = \"replay\"", "without --follow"]);
-    let followed = PIPELINE.replace("seq = ", "follow = true\nseq = ");
-    project.write("pipeline.toml", followed.replace("follow", "late = \"replay\"\nfollow") + "[rollback]\ndepth = 9\n");
-    project.forebay(&["check", "pipeline.toml"]).fails(2, &["pipeline.toml:6:", "follow: late = \"replay\""]);
-    // A check looks at what is there.
-    project.write("pipeline.toml", followed);
+    project.write("pipeline.toml", PIPELINE.replace("seq = ", "follow = true\nseq = "));
     project.forebay(&["check", "pipeline.toml"]).ok();
     append(&project, "in/a.ndjson", &line(1, 1));
     let outcome = project.forebay(&["check", "pipeline.toml"]).ok();

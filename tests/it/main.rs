@@ -118,6 +118,8 @@ mod sources;
 mod sql_readers;
 /// Tables that change, a second writer, a disk that is full.
 mod store_safety;
+/// The example of a Redis stream, run as it is written.
+mod stream_example;
 /// Nothing of the data acts on a terminal.
 mod terminal;
 /// The pictures of a run.

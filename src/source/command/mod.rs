@@ -296,10 +296,10 @@ impl Source for CommandSource {
             if next != Next::Event {
                 return Ok(next);
             }
-            self.pause.end();
             if self.came_before(event)? {
                 continue;
             }
+            self.pause.end();
             if let Some(position) = event.position.as_ref().filter(|_| self.has_positions) {
                 // It goes on behind this one.
                 self.position.clone_from(&Some(position.clone()));
