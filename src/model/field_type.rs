@@ -65,6 +65,10 @@ pub enum FieldType {
     Double,
     /// A time: RFC 3339, or with a unit also a number.
     Timestamptz(Option<TimeUnit>),
+    /// A boolean, also as a text.
+    Boolean,
+    /// Any JSON; a text holds it.
+    Jsonb,
 }
 
 /// What a field of a type holds.
@@ -76,13 +80,17 @@ pub(crate) enum TypedValue<'j> {
     Text(Cow<'j, str>),
     Double(f64),
     Time(Timestamp),
+    Boolean(bool),
+    /// The JSON that a text held.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "serde knows the types of a handler in Rust"))]
+    Json(&'j str),
 }
 
 /// A JSON value, as far as types tell values apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Given<'j> {
     Null,
-    Boolean,
+    Boolean(bool),
     /// By its digits.
     Number(&'j str),
     /// Without its quotes and escapes.
@@ -96,7 +104,7 @@ impl fmt::Display for Given<'_> {
         let cut = |text: &str| text.chars().take(60).collect::<String>();
         match self {
             Self::Null => f.write_str("null"),
-            Self::Boolean => f.write_str("a boolean"),
+            Self::Boolean(_) => f.write_str("a boolean"),
             Self::Number(digits) => write!(f, "{}", cut(digits)),
             Self::Text(text) => write!(f, "the text {:?}", cut(text)),
             Self::Object => f.write_str("an object"),
@@ -141,7 +149,7 @@ fn hex_digits(text: &str) -> Option<&str> {
 
 impl FieldType {
     /// The names of the types.
-    pub const NAMES: [&'static str; 5] = ["numeric", "bigint", "text", "double", "timestamptz"];
+    pub const NAMES: [&'static str; 7] = ["numeric", "bigint", "text", "double", "timestamptz", "boolean", "jsonb"];
 
     /// The type of that name; a time without a unit.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -151,6 +159,8 @@ impl FieldType {
             "text" => Self::Text,
             "double" => Self::Double,
             "timestamptz" => Self::Timestamptz(None),
+            "boolean" => Self::Boolean,
+            "jsonb" => Self::Jsonb,
             _ => return None,
         })
     }
@@ -160,6 +170,8 @@ impl FieldType {
             Self::Numeric => "a numeric: a number, or a text such as \"17.5\" or \"0x1f\"",
             Self::Bigint => "a bigint: an integer of 64 bits, or a text such as \"17\" or \"0x1f\"",
             Self::Text => "a text, or a number that stands for its digits",
+            Self::Boolean => "a boolean, or a text such as \"true\", \"f\" or \"1\"",
+            Self::Jsonb => "a text that holds JSON",
             Self::Double => "a double: a number, or a text such as \"17.5\"",
             Self::Timestamptz(None) => {
                 "a timestamptz such as \"2018-01-31T01:49:59.650Z\"; a number needs a unit (\"s\" or \"ms\")"
@@ -188,6 +200,8 @@ impl FieldType {
             },
             Self::Double => double(given).map(TypedValue::Double),
             Self::Timestamptz(unit) => time(given, unit).map(TypedValue::Time),
+            Self::Boolean => boolean(given).map(TypedValue::Boolean),
+            Self::Jsonb => json(given).map(TypedValue::Json),
         };
         value.ok_or_else(|| format!("expected {}, got {given}", self.expected()))
     }
@@ -206,12 +220,29 @@ impl FieldType {
             }
             Some(b'{') => Given::Object,
             Some(b'[') => Given::List,
-            Some(b't' | b'f') => Given::Boolean,
+            Some(first @ (b't' | b'f')) => Given::Boolean(*first == b't'),
             Some(b'-' | b'0'..=b'9') => Given::Number(json),
             _ => Given::Null,
         };
         self.read(given).map(take)
     }
+}
+
+/// A boolean in the forms that databases write: `true`, `t` and `1`, in small or capital letters.
+fn boolean(given: Given<'_>) -> Option<bool> {
+    let is_one_of = |text: &str, names: [&str; 3]| names.iter().any(|name| text.eq_ignore_ascii_case(name));
+    match given {
+        Given::Boolean(value) => Some(value),
+        Given::Text(text) | Given::Number(text) if is_one_of(text, ["true", "t", "1"]) => Some(true),
+        Given::Text(text) | Given::Number(text) if is_one_of(text, ["false", "f", "0"]) => Some(false),
+        _ => None,
+    }
+}
+
+/// The JSON in a text.
+fn json(given: Given<'_>) -> Option<&str> {
+    let Given::Text(text) = given else { return None };
+    serde_json::from_str::<&serde_json::value::RawValue>(text).ok().map(serde_json::value::RawValue::get)
 }
 
 fn double(given: Given<'_>) -> Option<f64> {
@@ -313,6 +344,8 @@ mod tests {
             Ok(TypedValue::Text(text)) => format!("text {text}"),
             Ok(TypedValue::Double(number)) => format!("double {number:?}"),
             Ok(TypedValue::Time(time)) => format!("time {time}"),
+            Ok(TypedValue::Boolean(value)) => format!("boolean {value}"),
+            Ok(TypedValue::Json(json)) => format!("json {json}"),
             Err(problem) => problem.split_once(", got").map_or("?", |(_, got)| got.trim()).to_owned(),
         }
     }
@@ -340,7 +373,7 @@ mod tests {
             (FieldType::Numeric, T("-0x1"), "the text \"-0x1\""),
             (FieldType::Numeric, T(""), "the text \"\""),
             (FieldType::Numeric, T(" 1"), "the text \" 1\""),
-            (FieldType::Numeric, Given::Boolean, "a boolean"),
+            (FieldType::Numeric, Given::Boolean(true), "a boolean"),
             (FieldType::Numeric, Given::Object, "an object"),
             (FieldType::Numeric, Given::Null, "null"),
             (Bigint, Number("-9223372036854775808"), "bigint -9223372036854775808"),
@@ -349,6 +382,18 @@ mod tests {
             (Bigint, T("0x7fffffffffffffff"), "bigint 9223372036854775807"),
             (Bigint, T("0x8000000000000000"), "the text \"0x8000000000000000\""),
             (Bigint, Number("1.5"), "1.5"),
+            (FieldType::Boolean, Given::Boolean(false), "boolean false"),
+            (FieldType::Boolean, T("True"), "boolean true"),
+            (FieldType::Boolean, T("F"), "boolean false"),
+            (FieldType::Boolean, T("1"), "boolean true"),
+            (FieldType::Boolean, Number("0"), "boolean false"),
+            (FieldType::Boolean, T("yes"), "the text \"yes\""),
+            (FieldType::Boolean, T(""), "the text \"\""),
+            (FieldType::Boolean, Number("2"), "2"),
+            (FieldType::Jsonb, T(" {\"a\": [1.50]} "), "json {\"a\": [1.50]}"),
+            (FieldType::Jsonb, T("7"), "json 7"),
+            (FieldType::Jsonb, T("{"), "the text \"{\""),
+            (FieldType::Jsonb, T(""), "the text \"\""),
             (Text, T("017"), "text 017"),
             (Text, Number("17.0"), "text 17"),
             (Text, Number("12345678901234567890123"), "text 12345678901234567890123"),
@@ -397,7 +442,7 @@ mod tests {
             (Given::Text("-"), None),
             (Given::Text(""), None),
             (Given::Text(" 17"), None),
-            (Given::Boolean, None),
+            (Given::Boolean(true), None),
             (Given::Null, None),
         ] {
             assert_eq!(given.integer(), expected, "{given}");

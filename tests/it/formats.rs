@@ -308,6 +308,56 @@ end
 }
 
 #[test]
+fn booleans_and_json_come_out_of_texts() {
+    let script = r#"
+function on_event(e, ctx)
+  if e.doc ~= nil and type(e.doc) == "table" and e.doc.n then e.doc.n = e.doc.n + 1 end
+  ctx.t:set(ctx.block, { yes = e.yes, doc = e.doc, kind = type(e.doc) })
+end
+"#;
+    let keys = "v = \"text\", n = \"bigint\"";
+    let pipeline = replaced(PIPELINE, keys, "yes = \"boolean\", doc = \"jsonb\", kind = \"text\"");
+    let pipeline = pipeline + "[source.fields]\nyes = \"boolean\"\ndoc = \"jsonb\"\n\"doc.n\" = \"numeric\"\n";
+    let forms = [
+        ("true", r#"{"a":[1.50,null,"1"],"n":"7"}"#),
+        ("F", "[\"x\", 123456789012345678901234567890]"),
+        ("1", "\"{}\""),
+        ("", ""),
+        ("0", "17"),
+        ("t", " null "),
+    ];
+    let expected = [
+        ["1", r#"{"a":[1.5,null,"1"],"n":"8"}"#, "table"],
+        ["0", r#"["x",123456789012345678901234567890]"#, "table"],
+        ["1", "\"{}\"", "string"],
+        ["NULL", "NULL", "nil"],
+        ["0", "17", "number"],
+        ["1", "NULL", "nil"],
+    ];
+    // The first events fetch their fields, later ones bring them along; a long one is asked for.
+    for count in [1, 500] {
+        let project = Project::with(&pipeline, script, "");
+        let mut text = String::from("block,region,yes,doc\n");
+        let all = (0..count).flat_map(|_| forms).enumerate();
+        for (at, (yes, doc)) in all {
+            let long = if at % 3 == 1 { " ".repeat(5000) } else { String::new() };
+            let doc = if doc.is_empty() { String::new() } else { format!("{long}{doc}") };
+            text += &format!("{at},r,{yes},\"{}\"\n", doc.replace('"', "\"\""));
+        }
+        project.write("events", text);
+        project.run_json();
+        let rows = project.query("p.db", "SELECT yes, doc, kind FROM t ORDER BY CAST(id AS INTEGER) DESC LIMIT 6");
+        let rows: Vec<Vec<String>> = rows.into_iter().rev().collect();
+        assert_eq!(rows, expected, "{count}");
+    }
+    let project = Project::with(&pipeline, script, "");
+    project.write("events", "block,region,yes,doc\n1,r,maybe,\n");
+    project.forebay(&RUN).fails(2, &["field \"yes\": expected a boolean, or a text such as", "got the text \"maybe\""]);
+    project.write("events", "block,region,yes,doc\n1,r,,{\n");
+    project.forebay(&RUN).fails(2, &["field \"doc\": expected a text that holds JSON, got the text \"{\""]);
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_line_and_what_to_do() {
     assert_none(
         [

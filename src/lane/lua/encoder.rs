@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{Scalar, scalar, typed};
+use super::json::{Scalar, is_nested, scalar, typed};
 use crate::model::field_type::{FieldTree, FieldTypes, TypedValue};
 use crate::model::json_scan::Layout;
 use crate::model::json_text::whole_characters;
@@ -265,12 +265,19 @@ impl EventEncoder {
             }
             TypedValue::Text(text) => self.push_text(at, &text, packed),
             TypedValue::Time(time) => self.push_text(at, &time.to_string(), packed),
+            TypedValue::Boolean(true) => b't',
+            TypedValue::Boolean(false) => b'f',
+            TypedValue::Json(json) if is_nested(json) => {
+                put_text(packed, json);
+                b'j'
+            }
+            TypedValue::Json(json) => self.push_scalar(at, json, packed),
         });
         match pushed {
             Ok(Some(kind)) => kind,
             // What is not of its type is not sent along; whoever asks for it gets the error.
             Err(_) => b'x',
-            Ok(None) if raw.starts_with(['{', '[']) => {
+            Ok(None) if is_nested(raw) => {
                 put_text(packed, raw);
                 b'j'
             }

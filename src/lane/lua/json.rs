@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use mlua::prelude::*;
 
 use super::inner::Inner;
-use crate::model::field_type::{FieldTree, FieldTypes, Given, TypedValue};
+use crate::model::field_type::{FieldTree, FieldType, FieldTypes, Given, TypedValue};
 use crate::model::json_text::{self, float_of};
 use crate::model::limits::JSON_DEPTH_MAX;
 use crate::model::numeric::Numeric;
@@ -68,6 +68,10 @@ pub(super) fn typed<R>(
     take: impl FnOnce(TypedValue<'_>) -> R,
 ) -> Result<Option<R>, String> {
     let Some(kind) = tree.own else { return Ok(None) };
+    if kind == FieldType::Jsonb && !raw.starts_with('"') {
+        // It is JSON as it stands.
+        return Ok(None);
+    }
     let text;
     let given = match raw.as_bytes().first() {
         Some(b'"') => match scalar(raw)? {
@@ -79,7 +83,7 @@ pub(super) fn typed<R>(
         },
         Some(b'{') => Given::Object,
         Some(b'[') => Given::List,
-        Some(b't' | b'f') => Given::Boolean,
+        Some(first @ (b't' | b'f')) => Given::Boolean(*first == b't'),
         Some(b'-' | b'0'..=b'9') => Given::Number(raw),
         _ => Given::Null,
     };
@@ -161,7 +165,7 @@ impl<'r> Reader<'r> {
         };
         if let Some(tree) = tree
             && let Some(value) =
-                typed(tree, raw, |value| typed_to_lua(self.lua, self.inner, value)).map_err(LuaError::runtime)?
+                typed(tree, raw, |value| typed_to_lua(self.lua, self.inner, tree, value)).map_err(LuaError::runtime)?
         {
             return value;
         }
@@ -179,8 +183,9 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// Of a list, what is said of its field is said of each item.
+    /// Of a list, what is said of its field is said of each item; but its texts hold no JSON of their own.
     fn list(&mut self, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaTable> {
+        let tree = tree.filter(|tree| tree.own != Some(FieldType::Jsonb));
         self.wants(b'[')?;
         let table = self.lua.create_table()?;
         let mut count = 0;
@@ -218,7 +223,12 @@ impl<'r> Reader<'r> {
     }
 }
 
-fn typed_to_lua(lua: &Lua, inner: &Inner, value: TypedValue<'_>) -> LuaResult<LuaValue> {
+/// Whether JSON is an object or a list.
+pub(super) fn is_nested(json: &str) -> bool {
+    json.starts_with(['{', '['])
+}
+
+fn typed_to_lua(lua: &Lua, inner: &Inner, tree: &FieldTree, value: TypedValue<'_>) -> LuaResult<LuaValue> {
     match value {
         TypedValue::Null => Ok(LuaValue::NULL),
         TypedValue::Numeric(number) => inner.canonical.call(number.to_string()),
@@ -226,5 +236,8 @@ fn typed_to_lua(lua: &Lua, inner: &Inner, value: TypedValue<'_>) -> LuaResult<Lu
         TypedValue::Text(text) => lua.create_string(text.as_bytes()).map(LuaValue::String),
         TypedValue::Double(number) => Ok(LuaValue::Number(number)),
         TypedValue::Time(time) => lua.create_string(time.to_string()).map(LuaValue::String),
+        TypedValue::Boolean(value) => Ok(LuaValue::Boolean(value)),
+        // A text within it holds no JSON of its own.
+        TypedValue::Json(json) => to_lua(lua, inner, json, Some(tree).filter(|_| is_nested(json))),
     }
 }

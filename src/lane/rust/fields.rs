@@ -102,6 +102,17 @@ pub fn double<'de, D: Deserializer<'de>, T: FromField<f64>>(deserializer: D) -> 
     })
 }
 
+/// A boolean: also from texts and numbers such as `"true"`, `"f"` and `1`.
+///
+/// # Errors
+/// It is none.
+pub fn boolean<'de, D: Deserializer<'de>, T: FromField<bool>>(deserializer: D) -> Result<T, D::Error> {
+    read(deserializer, FieldType::Boolean, |value| match value {
+        TypedValue::Boolean(value) => Some(value),
+        _ => None,
+    })
+}
+
 fn time<'de, D: Deserializer<'de>, T: FromField<Timestamp>>(
     deserializer: D,
     unit: Option<TimeUnit>,

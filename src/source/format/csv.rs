@@ -8,7 +8,7 @@ use std::io::{BufRead, Read};
 
 use super::event::{fill, note_only_block, put_bounded, refuse, set_position, too_long};
 use super::named::Delimiter;
-use super::split::{Fault, Kinds, Splitter};
+use super::split::{Fault, Kinds, Part};
 use super::{CutError, SourceEvent};
 use crate::model::json_text::{put_text, put_within_text};
 use crate::model::limits::LINE_BYTES_MAX;
@@ -27,6 +27,9 @@ pub(in crate::source) struct RecordCutter {
     header: Option<Header>,
     /// The bytes of the record, with its line end.
     record: Vec<u8>,
+    /// Its fields, as far as it is as it should be.
+    parts: Vec<Part>,
+    fault: Option<Fault>,
     /// The line on which it begins.
     first_line: u64,
     /// The last line that was read.
@@ -73,6 +76,8 @@ impl RecordCutter {
             kinds: Kinds::new(delimiter.byte()),
             header: None,
             record: Vec::new(),
+            parts: Vec::new(),
+            fault: None,
             first_line: 0,
             line_no: 0,
             open_quote: None,
@@ -96,9 +101,11 @@ impl RecordCutter {
 
     /// The input is over: whether what is left of it is an event.
     pub(super) fn end(&mut self, event: &mut SourceEvent) -> Result<bool, CutError> {
-        if self.open_quote.take().is_none() {
+        if self.open_quote.is_none() {
             return Ok(false);
         }
+        self.split();
+        self.open_quote = None;
         match self.header {
             Some(_) => self.take(event).map(|()| true),
             None => self.read_header().map(|_| false).map_err(|message| self.error(message)),
@@ -167,15 +174,13 @@ impl RecordCutter {
                 self.record.clear();
                 continue;
             }
-            let line = &self.record[begin..];
-            if self.open_quote.is_some() || line.contains(&b'"') {
-                let open = self.kinds.open_quote(line, self.open_quote.map(|_| 0));
-                // One that was open before the line is the same one, unless it was closed there.
-                self.open_quote = match (open, self.open_quote) {
-                    (Some(0), Some(before)) => Some(before),
-                    (Some(at), _) => Some(begin + at),
-                    (None, _) => None,
-                };
+            if self.open_quote.is_some() {
+                // A quote that was open before the line is the same one, unless it was closed there.
+                let open = self.kinds.open_quote(&self.record[begin..], Some(0));
+                self.open_quote = open.map(|at| if at == 0 { self.open_quote.unwrap_or(begin) } else { begin + at });
+            }
+            if self.open_quote.is_none() {
+                self.split();
             }
             if self.record.len() > self.bytes_max {
                 return Err(self.endless());
@@ -184,6 +189,17 @@ impl RecordCutter {
                 return Ok(true);
             }
         }
+    }
+
+    /// Splits the record, unless a quote is open at its end.
+    fn split(&mut self) {
+        self.fault = self.kinds.split(without_line_end(&self.record), &mut self.parts).err();
+        self.open_quote = match self.fault {
+            Some(Fault::Open(at)) => Some(at),
+            // Behind what is wrong a quote may open all the same.
+            Some(_) => self.kinds.open_quote(&self.record, None),
+            None => None,
+        };
     }
 
     /// A record that is longer than one may be.
@@ -213,14 +229,9 @@ impl RecordCutter {
         if text.starts_with(['{', '[']) {
             return Err("this is JSON; [source] format = \"ndjson\" or \"json\" reads it".to_owned());
         }
-        let (mut columns, mut split): (Vec<Column>, _) = (Vec::new(), Splitter::new(text, &self.kinds));
-        loop {
-            let at = columns.len() + 1;
-            let name = match split.next() {
-                Ok(Some(part)) => part.decoded().into_owned(),
-                Ok(None) => break,
-                Err(fault) => return Err(format!("the header, column {at}: {}", self.explain(&fault))),
-            };
+        let mut columns: Vec<Column> = Vec::with_capacity(self.parts.len());
+        for (at, part) in self.parts.iter().enumerate() {
+            let (at, name) = (at + 1, part.decoded(text).into_owned());
             if name.is_empty() {
                 return Err(format!("column {at} of the header has no name; expected one for each column"));
             }
@@ -228,6 +239,9 @@ impl RecordCutter {
                 return Err(format!("columns {} and {at} of the header have one name, {name:?}", before + 1));
             }
             columns.push(self.column(name, at == 1));
+        }
+        if let Some(fault) = &self.fault {
+            return Err(format!("the header, column {}: {}", columns.len() + 1, self.explain(fault)));
         }
         for (field, name) in self.head.wanted() {
             if !columns.iter().any(|column| column.fields.contains(&field)) {
@@ -251,34 +265,25 @@ impl RecordCutter {
         let record = without_line_end(&self.record);
         let text = std::str::from_utf8(record)
             .map_err(|error| Broken::sure(format!("the record is not UTF-8 ({})", self.place(error.valid_up_to()))))?;
+        if let Some(fault) = &self.fault {
+            return Err(self.broken(header.columns.get(self.parts.len()), fault));
+        }
+        if self.parts.len() != header.columns.len() {
+            return Err(self.wrong_count(header));
+        }
         event.json.clear();
         let mut texts = HeadTexts::default();
-        let mut split = Splitter::new(text, &self.kinds);
-        let mut given = 0;
-        for (at, column) in header.columns.iter().enumerate() {
-            let part = match split.next() {
-                Ok(Some(part)) => part,
-                Ok(None) => return Err(self.wrong_count(at, header)),
-                Err(fault) => return Err(self.broken(column, &fault)),
-            };
+        for (column, part) in header.columns.iter().zip(&self.parts) {
             event.json.push_str(&column.before);
-            given += usize::from(!part.is_empty());
-            match part.plain() {
+            match part.plain(text) {
                 Some(plain) => event.json.push_str(plain),
-                None => put_within_text(&part.decoded(), &mut event.json),
+                None => put_within_text(&part.decoded(text), &mut event.json),
             }
             for field in &column.fields {
-                texts.set(*field, part.decoded());
+                texts.set(*field, part.decoded(text));
             }
         }
         event.json.push_str("\"}");
-        let mut more = 0;
-        while let Ok(Some(_)) = split.next() {
-            more += 1;
-        }
-        if more > 0 {
-            return Err(self.wrong_count(header.columns.len() + more, header));
-        }
         match self.head.of_texts(&texts) {
             Ok(head) => {
                 set_position(&self.head, head.position.as_deref(), event);
@@ -292,24 +297,29 @@ impl RecordCutter {
                 set_position(&self.head, part.position.as_deref(), event);
                 refuse(event, error, part);
                 let has_block = event.refused.as_ref().is_some_and(|refused| refused.has_block);
+                let given = self.parts.iter().filter(|part| !part.is_empty()).count();
                 note_only_block(event, has_block && given == 1);
                 Ok(())
             }
         }
     }
 
-    fn wrong_count(&self, count: usize, header: &Header) -> Broken {
-        let (columns, line) = (header.columns.len(), header.line);
+    fn wrong_count(&self, header: &Header) -> Broken {
+        let (count, columns, line) = (self.parts.len(), header.columns.len(), header.line);
         let fields = if count == 1 { "field" } else { "fields" };
         let error = format!("the record has {count} {fields}; expected {columns}, as many as the header (line {line})");
         Broken { error, is_unsure: true }
     }
 
-    fn broken(&self, column: &Column, fault: &Fault) -> Broken {
+    fn broken(&self, column: Option<&Column>, fault: &Fault) -> Broken {
         if let Some(zeros) = foreign::zeros(Piece::RECORD.name, &self.record) {
             return Broken::sure(zeros);
         }
-        let error = format!("column {:?}: {}", column.name, self.explain(fault));
+        let explained = self.explain(fault);
+        let error = match column {
+            Some(column) => format!("column {:?}: {explained}", column.name),
+            None => format!("behind the last column: {explained}"),
+        };
         Broken { error, is_unsure: fault.is_unsure() }
     }
 
@@ -511,6 +521,8 @@ mod tests {
         for (text, whole, says) in [
             ("block,region\n1,r\n2,\"r\n3,r\n4,r\n", 1, "3: column \"region\": the quote that opens at line 3, byte 3"),
             ("block,region\n1,\"r\n2,\"r\n", 0, "2: column \"region\": line 3, byte 4: text stands behind the closing"),
+            ("block,region,v\n1,\"r\"x,\"a\n2,r,b\n", 0, "2: column \"region\": line 2, byte 6: text stands behind"),
+            ("block,region,v\n1,\"r\"x,\"a\n2\",r,b\n3,r,c\n", 0, "2: column \"region\": line 2, byte 6: text stands"),
             ("block,region,v\n1,r,v\n2,\"r\n3,r\"\n", 1, "3: the record has 2 fields; expected 3"),
             ("block,region\n1,r\nPK\u{3}\u{4},x,y\n", 2, ""),
             ("PK\u{3}\u{4}\n", 0, "1: this is zip"),

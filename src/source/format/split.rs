@@ -81,98 +81,93 @@ impl Fault {
     }
 }
 
-/// A field of a record.
+/// A field of a record: where it lies, without quotes around it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part<'r> {
-    /// As it stands, without quotes around it.
-    text: &'r str,
+pub(super) struct Part {
+    start: usize,
+    end: usize,
     /// It holds quotes that are written twice.
     is_doubled: bool,
     /// It is the same in JSON.
     is_plain: bool,
 }
 
-impl<'r> Part<'r> {
+impl Part {
     pub(super) fn is_empty(self) -> bool {
-        self.text.is_empty()
+        self.start == self.end
     }
 
     /// Its text.
-    pub(super) fn decoded(self) -> Cow<'r, str> {
-        if self.is_doubled { self.text.replace("\"\"", "\"").into() } else { self.text.into() }
+    pub(super) fn decoded(self, record: &str) -> Cow<'_, str> {
+        let text = record.get(self.start..self.end).unwrap_or_default();
+        if self.is_doubled { text.replace("\"\"", "\"").into() } else { text.into() }
     }
 
     /// Its text, if that is the same in JSON.
-    pub(super) fn plain(self) -> Option<&'r str> {
-        self.is_plain.then_some(self.text)
+    pub(super) fn plain(self, record: &str) -> Option<&str> {
+        record.get(self.start..self.end).filter(|_| self.is_plain)
     }
 }
 
-/// Gives the fields of a record one after another.
-pub(super) struct Splitter<'r> {
-    record: &'r str,
-    kinds: &'r Kinds,
-    at: usize,
-    is_done: bool,
-}
-
-impl<'r> Splitter<'r> {
-    /// Splits a record, which is without the end of its line.
-    pub(super) fn new(record: &'r str, kinds: &'r Kinds) -> Self {
-        Self { record, kinds, at: 0, is_done: false }
-    }
-
-    /// The next field; none behind the last one.
+impl Kinds {
+    /// Splits a record, which is without the end of its line, into its fields.
     ///
     /// # Errors
-    /// The record is not as it should be from here on.
-    pub(super) fn next(&mut self) -> Result<Option<Part<'r>>, Fault> {
-        if self.is_done {
-            return Ok(None);
+    /// It is not as it should be. `parts` has the fields before.
+    pub(super) fn split(&self, record: &[u8], parts: &mut Vec<Part>) -> Result<(), Fault> {
+        parts.clear();
+        let mut at = 0;
+        loop {
+            let part = match record.get(at) {
+                Some(b'"') => self.quoted(record, at)?,
+                _ => self.unquoted(record, at)?,
+            };
+            parts.push(part);
+            // Behind the field, and behind the quote that closes it.
+            at = part.end + usize::from(part.start > at);
+            match record.get(at) {
+                None => return Ok(()),
+                Some(byte) if *byte == self.delimiter => at += 1,
+                Some(_) => {
+                    parts.pop();
+                    return Err(Fault::Behind(at));
+                }
+            }
         }
-        let (bytes, start) = (self.record.as_bytes(), self.at);
-        if bytes.get(start) == Some(&b'"') {
-            return self.quoted().map(Some);
-        }
+    }
+
+    fn unquoted(&self, record: &[u8], start: usize) -> Result<Part, Fault> {
         let (mut at, mut is_plain) = (start, true);
-        self.is_done = loop {
-            let Some(byte) = bytes.get(at) else { break true };
-            match self.kinds.of(*byte) {
+        for byte in record.get(start..).unwrap_or_default() {
+            match self.of(*byte) {
                 Kind::Plain => {}
-                Kind::Delimiter => break false,
+                Kind::Delimiter => break,
                 Kind::Escaped => is_plain = false,
                 Kind::Return => return Err(Fault::Return(at)),
                 Kind::Nul => return Err(Fault::Nul(at)),
             }
             at += 1;
-        };
-        self.at = at + 1;
-        Ok(Some(Part { text: &self.record[start..at], is_doubled: false, is_plain }))
+        }
+        Ok(Part { start, end: at, is_doubled: false, is_plain })
     }
 
-    fn quoted(&mut self) -> Result<Part<'r>, Fault> {
-        let (bytes, start) = (self.record.as_bytes(), self.at + 1);
+    fn quoted(&self, record: &[u8], quote: usize) -> Result<Part, Fault> {
+        let start = quote + 1;
         let (mut at, mut is_doubled, mut is_plain) = (start, false, true);
         loop {
-            at += plain(bytes.get(at..).unwrap_or_default());
-            match bytes.get(at) {
-                None => return Err(Fault::Open(self.at)),
-                Some(b'"') if bytes.get(at + 1) == Some(&b'"') => {
+            at += plain(record.get(at..).unwrap_or_default());
+            match record.get(at) {
+                None => return Err(Fault::Open(quote)),
+                Some(b'"') if record.get(at + 1) == Some(&b'"') => {
                     (is_doubled, is_plain) = (true, false);
                     at += 1;
                 }
-                Some(b'"') => break,
+                Some(b'"') => return Ok(Part { start, end: at, is_doubled, is_plain }),
                 Some(0) => return Err(Fault::Nul(at)),
                 Some(byte) => is_plain &= *byte >= 0x20 && *byte != b'\\',
             }
             at += 1;
         }
-        match bytes.get(at + 1) {
-            None => self.is_done = true,
-            Some(byte) if *byte == self.kinds.delimiter => self.at = at + 2,
-            Some(_) => return Err(Fault::Behind(at + 1)),
-        }
-        Ok(Part { text: &self.record[start..at], is_doubled, is_plain })
     }
 }
 
@@ -181,16 +176,15 @@ mod tests {
     use super::*;
 
     fn split(record: &str) -> Result<Vec<String>, Fault> {
-        let kinds = Kinds::new(b';');
-        let mut splitter = Splitter::new(record, &kinds);
-        let mut fields = Vec::new();
-        while let Some(part) = splitter.next()? {
-            if let Some(plain) = part.plain() {
+        let mut parts = Vec::new();
+        Kinds::new(b';').split(record.as_bytes(), &mut parts)?;
+        let field = |part: Part| {
+            if let Some(plain) = part.plain(record) {
                 assert_eq!(serde_json::to_string(plain).expect("JSON"), format!("\"{plain}\""), "{record}");
             }
-            fields.push(part.decoded().into_owned());
-        }
-        Ok(fields)
+            part.decoded(record).into_owned()
+        };
+        Ok(parts.into_iter().map(field).collect())
     }
 
     #[test]
