@@ -313,6 +313,7 @@ fn rights_on_format_1_are_kept() {
     let at = |role: &str| url.replace("forebay@", &format!("{role}@"));
     let latest = |role: &str| project.forebay(&["latest", "--config", "pipeline.toml", "--snapshots", &at(role)]);
     latest(&keeper).ok();
+    project.write("pipeline.toml", SHOP.replace("url = \"sqlite:old.db\"", &format!("readers = \"{reader}\"")));
     // Whoever may not make tables cannot bring them over, and hears who can.
     let args = ["run", "pipeline.toml", "--store", &at(&writer)];
     project.forebay(&args).fails(1, &["42501", "let its owner make the schema and its tables once"]);
@@ -322,6 +323,9 @@ fn rights_on_format_1_are_kept() {
     project.write("shop/events.ndjson", SHOP_EVENTS.to_owned() + SHOP_NEXT);
     project.forebay(&args).ok();
     assert_eq!(shop_rows(&project).len(), 4);
+    let sql = "SELECT block FROM shop._progress";
+    let progress = postgres::Client::connect(&at(&reader), postgres::NoTls).expect("a connection").query_one(sql, &[]);
+    assert_eq!(progress.expect("a row").get::<_, i64>(0), 5);
     for role in [&keeper, &reader, &writer] {
         project.client().batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).expect("it goes");
     }
