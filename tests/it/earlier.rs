@@ -261,6 +261,22 @@ crate::both_stores! {
     }
 }
 
+/// An earlier version names no columns where it writes rows of ours: those of a pipeline that was not brought over still
+/// fit.
+#[test]
+fn an_earlier_version_goes_on_with_another_pipeline_of_the_file() {
+    let project = format_1();
+    project.run_json();
+    let connection = rusqlite::Connection::open(project.path("old.db")).expect("a database");
+    for (table, columns) in
+        [("history", 6), ("regions", 6), ("snapshots", 9), ("source_files", 14), ("quarantine", 12), ("entities", 3)]
+    {
+        let row = vec!["NULL"; columns].join(", ");
+        let error = connection.execute(&format!("INSERT INTO forebay_{table} VALUES ({row})"), []).expect_err("nulls");
+        assert!(error.to_string().contains("NOT NULL constraint failed"), "{table}: {error}");
+    }
+}
+
 /// Killed in the midst of it, a run leaves what was there.
 #[test]
 fn a_run_that_is_killed_while_it_brings_format_1_over_changes_nothing() {
