@@ -261,6 +261,22 @@ crate::both_stores! {
     }
 }
 
+/// An earlier version names no columns where it writes rows of ours: those of a pipeline that was not brought over still
+/// fit.
+#[test]
+fn an_earlier_version_goes_on_with_another_pipeline_of_the_file() {
+    let project = format_1();
+    project.run_json();
+    let connection = rusqlite::Connection::open(project.path("old.db")).expect("a database");
+    for (table, columns) in
+        [("history", 6), ("regions", 6), ("snapshots", 9), ("source_files", 14), ("quarantine", 12), ("entities", 3)]
+    {
+        let row = vec!["NULL"; columns].join(", ");
+        let error = connection.execute(&format!("INSERT INTO forebay_{table} VALUES ({row})"), []).expect_err("nulls");
+        assert!(error.to_string().contains("NOT NULL constraint failed"), "{table}: {error}");
+    }
+}
+
 /// Killed in the midst of it, a run leaves what was there.
 #[test]
 fn a_run_that_is_killed_while_it_brings_format_1_over_changes_nothing() {
@@ -313,6 +329,7 @@ fn rights_on_format_1_are_kept() {
     let at = |role: &str| url.replace("forebay@", &format!("{role}@"));
     let latest = |role: &str| project.forebay(&["latest", "--config", "pipeline.toml", "--snapshots", &at(role)]);
     latest(&keeper).ok();
+    project.write("pipeline.toml", SHOP.replace("url = \"sqlite:old.db\"", &format!("readers = \"{reader}\"")));
     // Whoever may not make tables cannot bring them over, and hears who can.
     let args = ["run", "pipeline.toml", "--store", &at(&writer)];
     project.forebay(&args).fails(1, &["42501", "let its owner make the schema and its tables once"]);
@@ -322,6 +339,9 @@ fn rights_on_format_1_are_kept() {
     project.write("shop/events.ndjson", SHOP_EVENTS.to_owned() + SHOP_NEXT);
     project.forebay(&args).ok();
     assert_eq!(shop_rows(&project).len(), 4);
+    let sql = "SELECT block FROM shop._progress";
+    let progress = postgres::Client::connect(&at(&reader), postgres::NoTls).expect("a connection").query_one(sql, &[]);
+    assert_eq!(progress.expect("a row").get::<_, i64>(0), 5);
     for role in [&keeper, &reader, &writer] {
         project.client().batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).expect("it goes");
     }

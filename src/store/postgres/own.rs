@@ -2,8 +2,11 @@
 //!
 //! So a dump of the schema is a whole copy, and rows and checkpoint lie on one node wherever the schema does.
 
+use postgres::types::Type;
+
 use super::fault::Fault;
 use super::session::Link;
+use crate::store::StorePlan;
 use crate::store::sql::quoted;
 
 /// The version of our own tables. A database with a later one was written by a later forebay.
@@ -74,8 +77,9 @@ pub(super) fn names() -> impl Iterator<Item = String> {
     tables.chain(indexes).chain([PROGRESS.to_owned()])
 }
 
-/// Makes what is missing of our tables, for nobody but their owner.
-pub(super) fn make(link: &mut Link, pipeline: &str) -> Result<(), Fault> {
+/// Makes what is missing of our tables. Nobody gets a right on them from us.
+pub(super) fn make(link: &mut Link, plan: &StorePlan) -> Result<(), Fault> {
+    let pipeline = &plan.pipeline;
     for (name, columns) in TABLES {
         link.run(&format!("CREATE TABLE IF NOT EXISTS {} ({columns})", own(pipeline, name)))?;
     }
@@ -90,28 +94,29 @@ pub(super) fn make(link: &mut Link, pipeline: &str) -> Result<(), Fault> {
         Err(fault) if fault.is_refusal() => link.run("ROLLBACK TO packing; RELEASE packing")?,
         Err(fault) => return Err(fault),
     }
-    revoke(link, pipeline)?;
+    revoke(link, pipeline, plan.readers.roles())?;
     let (schema, checkpoint) = (quoted(pipeline), own(pipeline, "checkpoint"));
     link.run(&format!(
         "CREATE OR REPLACE VIEW {schema}.{PROGRESS} AS SELECT shard, block, committed_at FROM {checkpoint}"
     ))
 }
 
-/// Takes back the rights that others have got by what the schema gives them on every table to come.
-fn revoke(link: &mut Link, pipeline: &str) -> Result<(), Fault> {
-    let sql = format!(
-        "SELECT DISTINCT c.relname::text, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a
-         LEFT JOIN pg_roles r ON r.oid = a.grantee
-         WHERE n.nspname = {} AND c.relname LIKE '\\_forebay\\_%' AND a.grantee <> c.relowner ORDER BY 1, 2",
-        literal(pipeline)
-    );
+/// Takes back what `[store] readers` have got by the schema's default rights: those are meant for the pipeline's tables.
+fn revoke(link: &mut Link, pipeline: &str, readers: &[String]) -> Result<(), Fault> {
+    if readers.is_empty() {
+        return Ok(());
+    }
+    let sql = "SELECT DISTINCT c.relname::text, r.rolname::text
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a
+               JOIN pg_roles r ON r.oid = a.grantee
+               WHERE n.nspname = $1 AND left(c.relname::text, 9) = '_forebay_' AND a.grantee <> c.relowner
+                 AND r.rolname::text = ANY ($2) ORDER BY 1, 2";
     let mut found: Vec<(String, String)> = Vec::new();
-    for row in link.query(&sql, &[])? {
+    for row in link.query(sql, &[(&pipeline, Type::TEXT), (&readers, Type::TEXT_ARRAY)])? {
         found.push((row.try_get(0)?, row.try_get(1)?));
     }
     for (table, role) in found {
-        link.run(&format!("REVOKE ALL ON {}.{} FROM {role}", quoted(pipeline), quoted(&table)))?;
+        link.run(&format!("REVOKE ALL ON {}.{} FROM {}", quoted(pipeline), quoted(&table), quoted(&role)))?;
     }
     Ok(())
 }

@@ -110,7 +110,7 @@ fn make(link: &mut Link, plan: &StorePlan, survey: &Survey) -> Result<(), Fault>
         link.run(&format!("CREATE SCHEMA {}", quoted(pipeline)))?;
     }
     if !survey.has_own {
-        own::make(link, pipeline)?;
+        own::make(link, plan)?;
     }
     if let Some(earlier) = survey.earlier() {
         earlier.bring_over(link, pipeline)?;

@@ -12,39 +12,43 @@ CREATE TABLE IF NOT EXISTS forebay_source_files (
     pipeline TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, modified INTEGER NOT NULL,
     inode INTEGER NOT NULL, is_whole INTEGER NOT NULL, first_block INTEGER, last_block INTEGER,
     last_events INTEGER NOT NULL, last_place INTEGER, events INTEGER NOT NULL, late INTEGER NOT NULL,
-    digest TEXT NOT NULL, content TEXT NOT NULL, tail TEXT,
+    digest TEXT NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (pipeline, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forebay_source_tails (
+    pipeline TEXT NOT NULL, name TEXT NOT NULL, tail TEXT NOT NULL,
     PRIMARY KEY (pipeline, name)
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Columns that their tables did not have at first.
-const COLUMNS: [(&str, &str, &str); 6] = [
-    ("forebay_pipelines", "source_digest", "TEXT"),
-    ("forebay_pipelines", "block_digest", "TEXT"),
-    ("forebay_pipelines", "place", "INTEGER"),
-    ("forebay_pipelines", "first_block", "INTEGER"),
-    ("forebay_pipelines", "position", "TEXT"),
-    ("forebay_source_files", "tail", "TEXT"),
+/// Columns that the table of pipelines did not have at first. Other tables have kept theirs: where a file holds several
+/// pipelines, an earlier version may go on with one that was not brought over, and counts the columns.
+const COLUMNS: [(&str, &str); 5] = [
+    ("source_digest", "TEXT"),
+    ("block_digest", "TEXT"),
+    ("place", "INTEGER"),
+    ("first_block", "INTEGER"),
+    ("position", "TEXT"),
 ];
 
 /// Adds the columns that a file of an earlier version lacks.
 pub(super) fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    for (table, name, kind) in COLUMNS {
-        if !has_column(transaction, table, name)? {
-            transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"))?;
+    for (name, kind) in COLUMNS {
+        if !has_column(transaction, name)? {
+            transaction.execute_batch(&format!("ALTER TABLE forebay_pipelines ADD COLUMN {name} {kind}"))?;
         }
     }
     Ok(())
 }
 
-fn has_column(connection: &Connection, table: &str, name: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
-    connection.query_row(sql, [table, name], |_| Ok(())).optional().map(|row| row.is_some())
+fn has_column(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM pragma_table_info('forebay_pipelines') WHERE name = ?1";
+    connection.query_row(sql, [name], |_| Ok(())).optional().map(|row| row.is_some())
 }
 
 /// The position of the source after the last committed block. A file of an earlier version has none.
 pub(super) fn position(connection: &Connection, pipeline: &str) -> rusqlite::Result<Option<Position>> {
-    if !has_column(connection, "forebay_pipelines", "position")? {
+    if !has_column(connection, "position")? {
         return Ok(None);
     }
     let sql = "SELECT position FROM forebay_pipelines WHERE pipeline = ?1";
@@ -73,9 +77,10 @@ pub(super) fn progress(connection: &Connection, pipeline: &str) -> rusqlite::Res
 /// The files that are read.
 pub(super) fn files(connection: &Connection, pipeline: &str) -> rusqlite::Result<Vec<SourceFile>> {
     let sql =
-        "SELECT name, bytes, modified, inode, is_whole, first_block, last_block, last_events, last_place, events, late,
+        "SELECT f.name, bytes, modified, inode, is_whole, first_block, last_block, last_events, last_place, events, late,
                  digest, content, tail
-               FROM forebay_source_files WHERE pipeline = ?1 ORDER BY name";
+               FROM forebay_source_files f LEFT JOIN forebay_source_tails t ON t.pipeline = f.pipeline AND t.name = f.name
+               WHERE f.pipeline = ?1 ORDER BY f.name";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([pipeline], |row| {
         Ok(SourceFile {
@@ -110,8 +115,8 @@ pub(super) fn write_files(transaction: &Transaction<'_>, pipeline: &str, batch: 
         let SourceFile { stamp, .. } = file;
         let mut statement = transaction.prepare_cached(
             "INSERT OR REPLACE INTO forebay_source_files (pipeline, name, bytes, modified, inode, is_whole, first_block,
-               last_block, last_events, last_place, events, late, digest, content, tail)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+               last_block, last_events, last_place, events, late, digest, content)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?;
         statement.execute((
             pipeline,
@@ -128,8 +133,12 @@ pub(super) fn write_files(transaction: &Transaction<'_>, pipeline: &str, batch: 
             signed(file.late),
             file.digest.to_string(),
             file.content.to_string(),
-            file.tail.map(|tail| tail.to_string()),
         ))?;
+        let (sql, tail) = match file.tail {
+            Some(tail) => ("INSERT OR REPLACE INTO forebay_source_tails VALUES (?1, ?2, ?3)", Some(tail.to_string())),
+            None => ("DELETE FROM forebay_source_tails WHERE pipeline = ?1 AND name = ?2 AND ?3 IS NULL", None),
+        };
+        transaction.prepare_cached(sql)?.execute((pipeline, &stamp.name, tail))?;
     }
     Ok(())
 }

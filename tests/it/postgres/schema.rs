@@ -36,7 +36,7 @@ fn a_role_that_may_use_its_own_schema_alone_can_do_all() {
     let url = project.url().expect("url").replace("forebay@", &format!("{role}@"));
     assert_eq!(run_at(&project, &url).ok().json()["events"], 3);
     let mut more = events(1..=3000);
-    more.push_str("{\"block\":3001}\n");
+    more.push_str("{\"block\":3001,\"region\":5.5}\n");
     project.write("events.ndjson", more);
     let report = run_at(&project, &url).ok().json();
     assert_eq!((&report["events"], &report["quarantined"]), (&2998.into(), &1.into()));
