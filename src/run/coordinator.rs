@@ -36,6 +36,9 @@ use crate::undo::{UndoBase, UndoError};
 /// How long a part of a block waits for the rest before we check whether the reader is waiting for room.
 const PART_STEP: Duration = Duration::from_millis(2);
 
+/// How long a source that has nothing for now is waited for until we look whether the run is to stop.
+const IDLE_STEP: Duration = Duration::from_millis(200);
+
 /// What stays the same for the whole run.
 pub(super) struct CoordinatorPlan {
     pub(super) depth: Depth,
@@ -292,7 +295,11 @@ impl Coordinator<'_> {
             }
             // Where the reader waits for room, only the block that is here in part can give it.
             let may_be_waited_for = self.queue.has_events() && !self.queue.is_idle();
-            let step = if may_be_waited_for { PART_STEP } else { WAIT_STEP };
+            let step = match self.in_flight.state() {
+                _ if may_be_waited_for => PART_STEP,
+                CommitState::Idle if self.queue.is_idle() => IDLE_STEP,
+                _ => WAIT_STEP,
+            };
             match self.incoming.pages.recv_timeout(step) {
                 Ok(message) => return self.take_message(message),
                 Err(RecvTimeoutError::Disconnected) => return Err(PipelineError::ReaderGone),

@@ -13,7 +13,7 @@ use super::walk::InputFile;
 use super::{Late, SourceError, names};
 
 /// How long nothing is looked at.
-const WAIT: Duration = Duration::from_millis(20);
+const WAIT: Duration = Duration::from_millis(35);
 /// How often we look for other files, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A look takes at most this part of the time: there may be many files.

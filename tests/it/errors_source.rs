@@ -42,7 +42,7 @@ const LINES: &[(&str, &str, &[&str])] = &[
     ("block null", r#"{"block":null,"region":"r"}"#, &["field \"block\"", "got null"]),
     ("block a boolean", r#"{"block":true,"region":"r"}"#, &["field \"block\"", "got true"]),
     ("block a list", r#"{"block":[3],"region":"r"}"#, &["field \"block\"", "got [3]"]),
-    ("no region", r#"{"block":3}"#, &["field \"region\" is missing", "name of a region"]),
+    ("no region", r#"{"block":3,"n":1}"#, &["field \"region\" is missing", "name of a region"]),
     ("region null", r#"{"block":3,"region":null}"#, &["field \"region\"", "name of a region", "got null"]),
     ("region empty", r#"{"block":3,"region":""}"#, &["field \"region\"", "not empty"]),
     ("region a boolean", r#"{"block":3,"region":false}"#, &["field \"region\"", "got false"]),

@@ -96,11 +96,12 @@ impl FileEnd {
     pub(in crate::source) fn growth(&self) -> io::Result<Growth> {
         let len = self.metadata()?.len();
         let last = self.last();
-        let mut found = vec![0; last.len()];
+        let mut found = [0; LAST_BYTES];
+        let found = &mut found[..last.len()];
         // One that was written over may have the length that it had.
         let is_same = len >= self.at()
-            && match self.file.read_exact_at(&mut found, self.at() - last.len() as u64) {
-                Ok(()) => found == *last,
+            && match self.file.read_exact_at(found, self.at() - last.len() as u64) {
+                Ok(()) => *found == **last,
                 // Cut since we asked for its length.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
                 Err(error) => return Err(error),
