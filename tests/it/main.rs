@@ -48,6 +48,8 @@ mod histories;
 mod house;
 /// What a script keeps between calls: refused, or read-only.
 mod keeping;
+/// Runs over each kind of source that are killed again and again.
+mod killed_sources;
 /// What comes late, was changed or is gone is told, left out, or handled in its place.
 mod late;
 /// The memory budget: rows are let go and come back, and the state is the same.
