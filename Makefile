@@ -66,7 +66,7 @@ bench: setup-test
 	$(CARGO) bench --quiet --bench postgres_commit
 	$(CARGO) bench --quiet --bench redis_publish
 	$(CARGO) bench --quiet --bench redis_seed
-	$(CARGO) bench --quiet --bench redis_stream
+	$(CARGO) bench --quiet --bench sources
 	$(CARGO) bench --quiet --bench history
 	$(CARGO) bench --quiet --bench report
 

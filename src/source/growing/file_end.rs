@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(text(&mut lines), "", "before it was looked at");
         assert_eq!(end.growth().expect("a file"), Growth::Longer);
         assert_eq!(text(&mut lines), "third\n");
-        writer.write_at(b"?", 20).expect("written");
+        writer.write_at(b"?", 15).expect("written");
         assert_eq!(end.growth().expect("a file"), Growth::WrittenAnew, "of the same length");
         writer.set_len(7).expect("cut");
         assert_eq!(end.growth().expect("a file"), Growth::WrittenAnew);

@@ -1,7 +1,7 @@
-//! Reading a Redis stream: 100,000 events of 200 bytes from a server on this machine, with a handler that counts, into
-//! SQLite; beside it the same events from a file. All kinds of blocks.
+//! The same 100,000 events of 200 bytes from each kind of source, with a handler that counts, into SQLite: a file, a pipe, a
+//! program, a CSV file, and a Redis stream on this machine with all kinds of blocks.
 //!
-//! `cargo bench --bench redis_stream`, or `make bench`. Starts a private server, and removes it.
+//! `cargo bench --bench sources`, or `make bench`. Starts a private server, and removes it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]
 
@@ -11,11 +11,13 @@ mod postgres_server;
 mod redis_server;
 mod table;
 
+use std::fs::File;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use forebay::publish::RedisUrl;
-use forebay::source::{EntryBlock, Fields, RedisStream, RedisStreamPlan};
+use forebay::source::{CommandPlan, CommandSource, EntryBlock, Fields, Format, RedisStream, RedisStreamPlan};
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 use redis_server::Redis;
 use table::{Row, Table, median};
@@ -49,6 +51,27 @@ impl Handler for Counting {
         let events = ctx.get::<Count>("all")?.map_or(0, |count| count.events);
         ctx.set("all", Count { events: events + 1 })
     }
+}
+
+fn record(n: u64) -> String {
+    let head = format!("{},r{},k{},{n},", n / 3, n % 4, n % 1000);
+    format!("{head}{}\n", "x".repeat(EVENT_BYTES - head.len()))
+}
+
+/// The file through a pipe that has a name.
+fn through_a_pipe(pipeline: Pipeline, file: &Path) -> Pipeline {
+    let pipe = file.with_extension("pipe");
+    if !pipe.exists() {
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    }
+    let (from, to) = (file.to_owned(), pipe.clone());
+    std::thread::spawn(move || std::io::copy(&mut File::open(from).unwrap(), &mut File::create(to).unwrap()).unwrap());
+    pipeline.source_path(pipe.to_str().unwrap())
+}
+
+fn through_a_program(pipeline: Pipeline, file: &Path) -> Pipeline {
+    let plan = CommandPlan::new(vec!["cat".into(), file.to_str().unwrap().into()]).unwrap();
+    pipeline.source(CommandSource::new(plan, Format::Ndjson, Fields::default(), false))
 }
 
 fn event(n: u64) -> String {
@@ -87,19 +110,31 @@ fn main() {
     let url: RedisUrl = server.url().parse().unwrap();
     let plan = RedisStreamPlan::new(url, "events").unwrap().with_field("data").unwrap();
     let kinds = [("a field", EntryBlock::Field), ("@time", EntryBlock::Time), ("@offset", EntryBlock::Offset)];
+    let csv = dir.path().join("events.csv");
+    std::fs::write(&csv, "block,region,id,v,pad\n".to_owned() + &(0..EVENTS).map(record).collect::<String>()).unwrap();
+    let of_csv = |pipeline: Pipeline| {
+        pipeline.source_path(csv.to_str().unwrap()).format(Format::Csv(forebay::source::Delimiter::default()))
+    };
     let (mut of_file, mut of_kinds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
+    let (mut of_pipe, mut of_program, mut of_records) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..REPEATS {
         of_file.push(rate(dir.path(), |pipeline| pipeline.source_path(file.to_str().unwrap())));
+        of_pipe.push(rate(dir.path(), |pipeline| through_a_pipe(pipeline, &file)));
+        of_program.push(rate(dir.path(), |pipeline| through_a_program(pipeline, &file)));
+        of_records.push(rate(dir.path(), of_csv));
         for ((_, block), rates) in kinds.iter().zip(&mut of_kinds) {
             let stream = RedisStream::new(plan.clone().with_block(*block), Fields::default());
             rates.push(rate(dir.path(), |pipeline| pipeline.source(stream)));
         }
     }
     let of_file = median(of_file);
-    let mut table = Table::new("redis_stream");
-    table.add(Row::new("the same events from a file", of_file, "events/s"));
+    let mut table = Table::new("sources");
+    table.add(Row::new("a file", of_file, "events/s"));
+    for (name, rates) in [("a pipe", of_pipe), ("a program", of_program), ("CSV", of_records)] {
+        table.add(Row::new(name, median(rates), "events/s").against("a file", of_file));
+    }
     for ((name, _), rates) in kinds.iter().zip(of_kinds) {
-        let job = format!("100,000 events from a Redis stream, blocks of {name}");
+        let job = format!("a Redis stream, blocks of {name}");
         table.add(Row::new(job, median(rates), "events/s").against("asked for", WANTED));
     }
     table.save();
