@@ -519,6 +519,34 @@ fn what_is_committed_is_compared_in_each_format() {
 }
 
 #[test]
+fn what_comes_late_is_put_in_its_place_in_each_format() {
+    let record = |block: i64| format!("block,region,v\n{block},r,\"x\n\"\n{},r,y\n", block + 1);
+    let document = |block: i64| {
+        format!(
+            "[{{\"block\":{block},\n\"region\":\"r\",\"v\":\"x\\n\"}},{{\"block\":{},\"region\":\"r\",\"v\":\"y\"}}]",
+            block + 1
+        )
+    };
+    let script = "function on_event(e, ctx) ctx.t:add('n', { n = 1 }) ctx.t:set(ctx.block, { v = e.v, n = ctx.t:get('n').n }) end";
+    let forms: [(&str, &dyn Fn(i64) -> String); 2] = [("csv", &record), ("json", &document)];
+    for (format, text) in forms {
+        let keys = format!("{format:?}\nlate = \"replay\"");
+        let pipeline = replaced(&replaced(PIPELINE, "\"events\"", "\"in\""), "\"csv\"", &keys);
+        let project = Project::with(&pipeline, script, "");
+        std::fs::create_dir(project.path("in")).expect("a folder");
+        project.write(&format!("in/1.{format}"), text(1));
+        project.write(&format!("in/2.{format}"), text(7));
+        project.run_json();
+        // It lies before what is committed, and comes behind it.
+        project.write(&format!("in/3.{format}"), text(4));
+        project.run_json();
+        let order = project.query("p.db", "SELECT id FROM t WHERE id <> 'n' ORDER BY n");
+        assert_eq!(order.concat(), ["1", "2", "4", "5", "7", "8"], "{format}");
+        assert_eq!(project.query("p.db", "SELECT n FROM t WHERE id = 'n'"), [["6"]], "{format}");
+    }
+}
+
+#[test]
 fn a_list_that_breaks_off_loses_nothing_that_is_whole_before() {
     let event = |block: i64| format!("{{\"block\":{block},\"region\":\"r\",\"v\":\"a\"}}");
     let project =
