@@ -1,6 +1,7 @@
 # make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
 # make stream  reads orders from a Redis stream, over a Redis of its own
 # make test    runs all tests, over private PostgreSQL and Redis servers too; installs Debian packages that are missing
+# make test-kafka runs the tests of the cargo feature kafka, which builds librdkafka; make test leaves them out
 # make check   format, lints, documentation, combinations of features, licences, benches, tests: what CI runs, but for make run
 # make soak    lives 100,000 histories with seeds of their own; SOAK=N for 4 N
 # make bench   measures, side by side
@@ -9,7 +10,7 @@ CARGO ?= cargo
 FOREBAY = target/release/forebay
 QUAKES  = --store sqlite:target/quakes.db
 
-.PHONY: run stream test check format lints lua documentation features licences benches bench soak setup setup-test clean
+.PHONY: run stream test test-kafka check format lints lua documentation features licences benches bench soak setup setup-test clean
 
 run: setup
 	@$(CARGO) build --release --quiet
@@ -24,6 +25,11 @@ stream: setup
 
 test: setup-test
 	$(CARGO) test --quiet
+
+# Apart from the others: librdkafka takes minutes to build.
+test-kafka: setup-test
+	@tests/setup.sh kafka
+	tests/kafka.sh
 
 check: format lints lua documentation features licences benches test
 

@@ -21,6 +21,15 @@ for features in cli cli,lua,sqlite; do
     combination "--bin forebay" "$features"
 done
 
+# It needs what tests/setup.sh installs if it is asked for Kafka.
+if pkg-config --exists openssl 2>/dev/null && command -v c++ >/dev/null 2>&1; then
+    for features in kafka cli,lua,sqlite,postgres,redis,kafka; do
+        combination --lib "$features"
+    done
+else
+    echo "features: kafka is not checked: it needs a C++ compiler and OpenSSL, tests/setup.sh kafka" >&2
+fi
+
 # What takes the terminal crates in without the feature "cli" would be noticed by nobody.
 if ${CARGO:-cargo} tree --quiet --edges normal --no-default-features --features lua,sqlite,postgres,redis --prefix none |
     grep -E '^(clap|clap_complete|comfy-table|indicatif|signal-hook|terminal_size|tracing-subscriber|tikv-jemallocator) '; then

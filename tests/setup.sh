@@ -3,7 +3,9 @@
 # SQLite, Lua and zstd, and for the cryptography of TLS; and make, for the allocator. No C++ compiler. With the argument
 # "test" also what the tests need: the programs of a PostgreSQL server (postgresql), of PgBouncer (pgbouncer) and of
 # Redis (redis-server), a shell, and Python for one example (python3-minimal). The tests run servers of their own; the
-# system's are neither started nor touched. With "check" what the lints of Lua need (lua-check).
+# system's are neither started nor touched. With "check" what the lints of Lua need (lua-check). With "kafka" what the
+# cargo feature kafka needs: a C++ compiler, for librdkafka, and OpenSSL (g++, libssl-dev, pkg-config); and Python with pip
+# (python3-pip) for a broker that its tests fetch.
 set -eu
 
 if command -v cargo >/dev/null 2>&1; then :; else
@@ -28,6 +30,12 @@ if [ "${1:-}" = test ]; then
 fi
 if [ "${1:-}" = check ]; then
     command -v luacheck >/dev/null 2>&1 || missing="$missing lua-check"
+fi
+if [ "${1:-}" = kafka ]; then
+    command -v c++ >/dev/null 2>&1 || missing="$missing g++"
+    command -v pkg-config >/dev/null 2>&1 || missing="$missing pkg-config"
+    pkg-config --exists openssl 2>/dev/null || missing="$missing libssl-dev"
+    python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 fi
 [ -n "$missing" ] || exit 0
 

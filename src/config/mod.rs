@@ -6,6 +6,7 @@
 mod command;
 mod entities;
 mod field_types;
+mod kafka;
 mod memory;
 mod publishing;
 mod reading;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::ConfigError;
 use super::command::read_command;
 use super::field_types::read_field_types;
+use super::kafka::read_kafka;
 use super::reading::Section;
 use super::stream::{Beside, read_stream};
 use crate::model::field_type::FieldTypes;
-use crate::source::{CommandPlan, Delimiter, End, Format, Late, RedisStreamPlan};
+use crate::source::{CommandPlan, Delimiter, End, Format, KafkaPlan, Late, RedisStreamPlan};
 
 /// Where events come from and which of their fields say where they belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct SourceConfig {
     pub command: Option<CommandPlan>,
     /// A Redis stream. Defaults to none.
     pub redis: Option<RedisStreamPlan>,
+    /// A topic of Kafka. Defaults to none.
+    pub kafka: Option<KafkaPlan>,
     /// The field of the block. Defaults to `block`.
     pub block: String,
     /// The field of the region. Defaults to `region`.
@@ -49,7 +52,7 @@ pub struct SourceConfig {
 }
 
 /// The keys of `[source]`.
-pub(super) const SOURCE_KEYS: [&str; 21] = [
+pub(super) const SOURCE_KEYS: [&str; 24] = [
     "path",
     "command",
     "start",
@@ -60,6 +63,9 @@ pub(super) const SOURCE_KEYS: [&str; 21] = [
     "stream",
     "field",
     "trim",
+    "kafka",
+    "topic",
+    "partition",
     "block",
     "region",
     "seq",
@@ -87,16 +93,10 @@ pub(super) fn read_source(
     let (block, seq) = (section.optional("block"), section.optional("seq"));
     let (has_path, block_at, seq_at) = (path.is_some(), block.as_ref(), seq.as_ref());
     let beside = Beside { folder, has_path, has_format, block: block_at, seq: seq_at, late, follows };
-    let redis = read_stream(&mut section, &beside)?;
-    let other = path.as_ref().map(|_| "a path").or(redis.as_ref().map(|_| "a Redis stream"));
-    let command = read_command(&mut section, other, late)?;
-    if let Some(block) = block.as_ref().filter(|_| redis.is_none())
-        && block.text()?.starts_with('@')
-    {
-        return Err(block.error("block: \"@time\" and \"@offset\" are of a Redis stream; expected the name of a field"));
-    }
+    let (redis, kafka, command) = read_other(&mut section, &beside)?;
     let config = SourceConfig {
         redis,
+        kafka,
         command,
         path: path.map(|path| from_folder(folder, path)),
         format,
@@ -128,6 +128,25 @@ pub(super) fn read_source(
     };
     section.finish()?;
     Ok(config)
+}
+
+/// Where events come from, if they are in no files.
+type Other = (Option<RedisStreamPlan>, Option<KafkaPlan>, Option<CommandPlan>);
+
+fn read_other(section: &mut Section<'_, '_>, beside: &Beside<'_, '_, '_>) -> Result<Other, ConfigError> {
+    let kafka = read_kafka(section, beside)?;
+    let redis = read_stream(section, beside)?;
+    let other = beside.has_path.then_some("a path");
+    let other = other.or(redis.as_ref().map(|_| "a Redis stream")).or(kafka.as_ref().map(|_| "a topic of Kafka"));
+    let command = read_command(section, other, beside.late)?;
+    if let Some(block) = beside.block.filter(|_| redis.is_none() && kafka.is_none())
+        && block.text()?.starts_with('@')
+    {
+        return Err(block.error(
+            "block: \"@time\" and \"@offset\" are of a Redis stream or a topic of Kafka; expected the name of a field",
+        ));
+    }
+    Ok((redis, kafka, command))
 }
 
 fn read_format(section: &mut Section<'_, '_>) -> Result<Format, ConfigError> {

@@ -62,7 +62,8 @@ pub(super) fn read_stream(
     Ok(Some(RedisStreamPlan { field, block, trims, follows: beside.follows, ..plan }))
 }
 
-fn read_block(value: &Item<'_, '_>) -> Result<EntryBlock, ConfigError> {
+/// What the block of an entry or a record is.
+pub(super) fn read_block(value: &Item<'_, '_>) -> Result<EntryBlock, ConfigError> {
     match value.non_empty()?.as_str() {
         "@time" => Ok(EntryBlock::Time),
         "@offset" => Ok(EntryBlock::Offset),

@@ -27,6 +27,6 @@ pub mod text;
 pub(crate) mod timestamp;
 pub(crate) mod units;
 pub(crate) mod value;
-#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+#[cfg(any(feature = "kafka", feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) mod wait;
 pub(crate) mod whole_text;

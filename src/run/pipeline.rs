@@ -27,8 +27,8 @@ use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
 use crate::source::{
-    CommandPlan, CommandSource, End, Fields, Format, InputSource, Late, Next, RedisStream, RedisStreamPlan, Source,
-    SourceError, SourceEvent,
+    CommandPlan, CommandSource, End, Fields, Format, InputSource, KafkaPlan, KafkaTopic, Late, Next, RedisStream,
+    RedisStreamPlan, Source, SourceError, SourceEvent,
 };
 use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
 
@@ -104,6 +104,8 @@ pub struct Pipeline {
     end: End,
     /// The stream that is read where there is no path.
     redis_stream: Option<RedisStreamPlan>,
+    /// The topic that is read where there is no path.
+    kafka: Option<KafkaPlan>,
     follow: bool,
     settle: Option<Duration>,
     regions: RegionsConfig,
@@ -167,6 +169,7 @@ impl Pipeline {
         pipeline.source_path = config.source.path.clone();
         pipeline.command = config.source.command.clone();
         pipeline.redis_stream = config.source.redis.clone();
+        pipeline.kafka = config.source.kafka.clone();
         pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
         pipeline.store_readers = config.store_readers.clone();
         Ok(pipeline)
@@ -194,6 +197,7 @@ impl Pipeline {
             late: Late::default(),
             end: End::default(),
             redis_stream: None,
+            kafka: None,
             follow: false,
             settle: None,
             regions: RegionsConfig::default(),
@@ -506,6 +510,9 @@ impl Pipeline {
         if let Some(plan) = self.redis_stream.take().filter(|_| self.source_path.is_none()) {
             let plan = plan.with_follow(self.follow);
             return Ok(Box::new(RedisStream::new(plan, self.fields.clone())));
+        }
+        if let Some(plan) = self.kafka.take().filter(|_| self.source_path.is_none()) {
+            return Ok(Box::new(KafkaTopic::new(plan.with_follow(self.follow), self.fields.clone())));
         }
         let path = self.source_path.as_deref().ok_or_else(|| {
             PipelineError::Incomplete("no source: give [source] path in the pipeline file, or --source".into())

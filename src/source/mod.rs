@@ -23,6 +23,11 @@ mod forks;
 mod format;
 mod growing;
 mod input;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(not(feature = "kafka"))]
+#[path = "no_kafka.rs"]
+mod kafka;
 mod merged;
 mod names;
 mod order;
@@ -47,6 +52,7 @@ pub use fields::Fields;
 pub use files::SourcePath;
 pub use format::{Delimiter, Format};
 pub use input::InputSource;
+pub use kafka::{KafkaPlan, KafkaTopic};
 pub use order::{End, Late};
 pub use redis::{EntryBlock, RedisStream, RedisStreamPlan};
 pub use walk::InputFile;

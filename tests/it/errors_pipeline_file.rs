@@ -372,3 +372,11 @@ const VALUES: &[Case] = &[
 fn a_wrong_value_says_what_was_expected() {
     check(VALUES);
 }
+
+/// What a build without Kafka says.
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn kafka_is_refused_where_it_is_not_built() {
+    let says: &[&str] = &["pipeline.toml:3:9:", "this build has no Kafka; build with --features kafka"];
+    check(&[("kafka", "path = \"events.ndjson\"", "kafka = \"h:9092\"\ntopic = \"t\"", says)]);
+}

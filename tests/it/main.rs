@@ -46,6 +46,12 @@ mod held_file;
 mod histories;
 /// The house itself: which room imports which, and how long files and functions are.
 mod house;
+/// A topic of Kafka as a source.
+#[cfg(feature = "kafka")]
+mod kafka;
+/// What stands in a partition of Kafka between records.
+#[cfg(feature = "kafka")]
+mod kafka_log;
 /// What a script keeps between calls: refused, or read-only.
 mod keeping;
 /// Runs over each kind of source that are killed again and again.

@@ -46,8 +46,8 @@ impl Pipeline {
         self.check_names()?;
         self.try_handlers()?;
         let has_snapshots = self.factory.has_snapshots();
-        if self.source.is_none() && self.source_path.is_none() && self.redis_stream.is_none() && self.command.is_none()
-        {
+        let has_plan = self.redis_stream.is_some() || self.kafka.is_some() || self.command.is_some();
+        if self.source.is_none() && self.source_path.is_none() && !has_plan {
             return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots, quarantined: Vec::new() });
         }
         // Files that are followed, and a stream, may never have more.

@@ -90,7 +90,7 @@ impl EventReader {
     }
 
     /// Refuses an event of which nothing is known but a text.
-    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only streams do"))]
+    #[cfg_attr(not(any(feature = "redis", feature = "kafka")), allow(dead_code, reason = "only streams do"))]
     pub(in crate::source) fn refuse(&self, text: &[u8], error: String, event: &mut SourceEvent) {
         refuse(event, error, PartOfHead::default());
         put_bounded(event, text);

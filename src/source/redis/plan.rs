@@ -6,16 +6,17 @@ use crate::model::limits::REDIS_TIMEOUT;
 use crate::model::setting::SettingError;
 use crate::redis::RedisUrl;
 
-/// What the block of an entry is.
+/// What the block of an entry of a Redis stream, or of a record of Kafka, is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EntryBlock {
     /// The field of the event that says so.
     #[default]
     Field,
-    /// The milliseconds of the entry's id. The number behind them is its place within the block.
+    /// The milliseconds of the entry's id, and the number behind them is its place within the block; the milliseconds of
+    /// the record's time, and its offset is the place.
     Time,
-    /// The entry's id as one number, milliseconds × 1,000,000 + number: each entry is a block of its own.
+    /// The entry's id as one number, milliseconds × 1,000,000 + number; the record's offset. Each is a block of its own.
     Offset,
 }
 

@@ -2,6 +2,12 @@
 
 /// Tables of cases of what is refused, checked together.
 pub mod cases;
+/// Brokers of Kafka.
+#[cfg(feature = "kafka")]
+pub mod kafka;
+/// A broker of Kafka whose one partition holds what a test writes.
+#[cfg(feature = "kafka")]
+pub mod kafka_log;
 /// A proxy before Postgres that counts round trips and breaks them.
 pub mod postgres_proxy;
 /// Private PostgreSQL servers, and PgBouncer before them.
