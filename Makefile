@@ -29,6 +29,7 @@ test: setup-test
 # Apart from the others: librdkafka takes minutes to build.
 test-kafka: setup-test
 	@tests/setup.sh kafka
+	tests/features.sh kafka
 	tests/kafka.sh
 
 check: format lints lua documentation features licences benches test

@@ -150,6 +150,11 @@ impl FileLog {
         }
     }
 
+    /// Whether the source has no files.
+    pub(super) fn has_none(&self) -> bool {
+        self.stamps.is_empty()
+    }
+
     /// Which files need not be read.
     pub(super) fn left_out(&self) -> &[bool] {
         &self.is_left_out

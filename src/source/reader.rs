@@ -193,6 +193,7 @@ impl Reader {
             }
         };
         self.pages.note_busy();
+        self.warn_of_late();
         if self.flush().is_ok() {
             // If the other side is gone, nobody wants to know.
             let _ = self.pages.send(last);

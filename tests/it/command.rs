@@ -144,6 +144,15 @@ fn nothing_of_a_program_is_left_behind() {
 }
 
 #[test]
+fn what_comes_late_is_said() {
+    let project = project("late = \"skip\"", "cat log; head -n 1 log");
+    project.write("log", lines(3));
+    let outcome = project.forebay(&["run", "pipeline.toml"]).ok();
+    assert!(outcome.stderr().contains("WARN 1 events came too late and were left out"), "{outcome}");
+    assert_eq!(seen(&project), sum(3));
+}
+
+#[test]
 fn a_program_that_cannot_run_ends_the_run() {
     let project = project("", "");
     project.write(

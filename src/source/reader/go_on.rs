@@ -1,6 +1,8 @@
 //! What need not be read: files that have not changed, and of a followed one what comes before the place where the last
 //! run has left it. The next run is told where that is.
 
+use std::sync::atomic::Ordering;
+
 use super::super::digest::Tally;
 use super::super::page_writer::Stop;
 use super::super::{SourceError, SourceEvent};
@@ -69,6 +71,14 @@ impl Reader {
             self.followed.go_on_behind(&event.origin, block.get(), hash.as_deref());
         }
         true
+    }
+
+    /// Says how many events were left out of a source that has no files: of a file that is said when it has ended.
+    pub(super) fn warn_of_late(&self) {
+        let late = self.stats.late.load(Ordering::Relaxed);
+        if late > 0 && self.files.has_none() {
+            tracing::warn!("{late} events came too late and were left out (late = \"skip\")");
+        }
     }
 
     /// Passes by the files that are left out, if no event of another one came behind them.
