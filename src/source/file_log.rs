@@ -150,9 +150,9 @@ impl FileLog {
         }
     }
 
-    /// Whether the source has no files.
-    pub(super) fn has_none(&self) -> bool {
-        self.stamps.is_empty()
+    /// Events that were left out of the file that is being read; none if the source has no files.
+    pub(super) fn late_so_far(&self) -> Option<u64> {
+        (!self.stamps.is_empty()).then(|| self.current.as_ref().map_or(0, |(_, read)| read.file.late))
     }
 
     /// Which files need not be read.

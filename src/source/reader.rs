@@ -253,7 +253,7 @@ impl Reader {
             return Ok(true);
         }
         let is_placed = self.followed.place(event);
-        if is_placed && !self.resume.is_beyond(event) {
+        if is_placed && !self.resume.is_beyond(event) && self.order.whole_to(event).is_none() {
             return Ok(true);
         }
         if !self.puts_aside && (is_placed || self.resume.is_past()) {

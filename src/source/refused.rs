@@ -84,6 +84,11 @@ impl Followed {
         }
     }
 
+    /// Whether any event had a block.
+    pub(super) fn has_any(&self) -> bool {
+        self.has_any
+    }
+
     /// The next event of that file goes on behind that block.
     pub(super) fn go_on_behind(&mut self, origin: &Arc<str>, block: i64, hash: Option<&str>) {
         (self.origin, self.last) = (Some(Arc::clone(origin)), Some((block, hash.map(str::to_owned))));

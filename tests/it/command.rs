@@ -144,12 +144,46 @@ fn nothing_of_a_program_is_left_behind() {
 }
 
 #[test]
+fn what_cannot_be_read_behind_a_position_waits_for_the_next_event() {
+    let more = "position = \"n\"\nstart = \"0\"\nlate = \"skip\"\n[errors]\non_event = \"quarantine\"";
+    let project = project(more, "tail -n \"+$(($1 + 1))\" log");
+    project.write("log", lines(1));
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    let bad = "{\"block\":\"x\",\"region\":\"r\",\"n\":2}\n";
+    project.write("log", lines(1) + bad);
+    let outcome = project.forebay(&["run", "pipeline.toml"]).ok();
+    assert!(outcome.stderr().contains("put aside with the next event"), "{outcome}");
+    project.write("log", lines(1) + bad + "{\"block\":3,\"region\":\"r\",\"n\":3}\n");
+    let outcome = project.forebay(&["run", "pipeline.toml", "--json"]).ok();
+    assert_eq!((outcome.json()["quarantined"].as_u64(), seen(&project)), (Some(1), vec![vec!["2".into(), "4".into()]]));
+}
+
+#[test]
+fn what_cannot_be_read_behind_a_whole_block_belongs_to_the_next_one() {
+    let project = project("[errors]\non_event = \"quarantine\"", "cat log");
+    let end = "{\"block\":1}\nno event\n";
+    project.write("log", lines(1) + end + &lines(3)[lines(1).len()..]);
+    for _ in 0..2 {
+        project.forebay(&["run", "pipeline.toml"]).ok();
+        let aside = project.forebay(&["quarantine", "pipeline.toml", "--json"]).ok().json_lines();
+        assert_eq!((aside.len(), aside[0]["block"].as_i64()), (1, Some(2)), "{aside:?}");
+        assert_eq!(seen(&project), sum(3));
+    }
+}
+
+#[test]
 fn what_comes_late_is_said() {
     let project = project("late = \"skip\"", "cat log; head -n 1 log");
     project.write("log", lines(3));
     let outcome = project.forebay(&["run", "pipeline.toml"]).ok();
     assert!(outcome.stderr().contains("WARN 1 events came too late and were left out"), "{outcome}");
     assert_eq!(seen(&project), sum(3));
+    // Of a file too that has not ended.
+    let end = "{\"block\":3}\n";
+    project.write("log", lines(3) + &lines(1) + end);
+    let args = ["run", "pipeline.toml", "--source", "log", "--follow", "--until", "3", "--store", "sqlite:other.db"];
+    let outcome = project.forebay(&args).ok();
+    assert!(outcome.stderr().contains("WARN 1 events came too late and were left out"), "{outcome}");
 }
 
 #[test]

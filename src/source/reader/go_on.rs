@@ -65,7 +65,9 @@ impl Reader {
         if event.refused.is_none() {
             return false;
         }
-        let behind = self.files.block_gone_on_from(self.source.file());
+        let resumed =
+            self.chain.tip().map(|tip| tip.block).filter(|_| self.after.has_resumed() && !self.followed.has_any());
+        let behind = self.files.block_gone_on_from(self.source.file()).or(resumed);
         let tip = self.chain.tip().filter(|tip| behind == Some(tip.block));
         if let Some((block, hash)) = tip.map(|tip| (tip.block, tip.hash.clone())) {
             self.followed.go_on_behind(&event.origin, block.get(), hash.as_deref());
@@ -73,10 +75,10 @@ impl Reader {
         true
     }
 
-    /// Says how many events were left out of a source that has no files: of a file that is said when it has ended.
+    /// Says how many events were left out where no file has ended: of a file that is said then.
     pub(super) fn warn_of_late(&self) {
-        let late = self.stats.late.load(Ordering::Relaxed);
-        if late > 0 && self.files.has_none() {
+        let late = self.files.late_so_far().unwrap_or_else(|| self.stats.late.load(Ordering::Relaxed));
+        if late > 0 {
             tracing::warn!("{late} events came too late and were left out (late = \"skip\")");
         }
     }

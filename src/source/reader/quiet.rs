@@ -71,7 +71,7 @@ impl Reader {
 
     /// This block and all before it are whole. True if nothing more is wanted then.
     pub(super) fn take_whole(&mut self, block: BlockNo) -> Result<bool, Stop> {
-        if self.resume.is_past() && self.order.note_whole(block) {
+        if self.order.note_whole(block) && self.resume.is_past() {
             self.flush()?;
             self.pages.send(FromReader::Whole { block })?;
         }
