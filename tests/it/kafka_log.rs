@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use forebay::source::{EntryBlock, Fields, KafkaPlan, KafkaTopic, Next, Position, Source, SourceEvent};
 
+use crate::support::cases::{PIPELINE, SCRIPT, replaced};
 use crate::support::kafka_log::{Batch, KafkaLog, Kind, Log};
+use crate::support::project::Project;
 use crate::support::wait_until;
 
 const EVENT: &str = "{\"region\":\"r\"}";
@@ -155,4 +157,24 @@ fn a_record_that_was_damaged_stops_the_run() {
     let (offsets, _, ended) = read(&kafka, None);
     assert_eq!(offsets, [0]);
     fails(&ended, "log/0");
+}
+
+/// These brokers know no groups.
+#[test]
+fn a_group_that_cannot_be_told_is_a_warning() {
+    let kafka = KafkaLog::start(log(1, vec![batch(Kind::Plain, 0, 0, &[0])]));
+    let source = format!(
+        "topic = \"log\"\nblock = \"@offset\"\n[source.kafka]\nbootstrap.servers = \"127.0.0.1:{}\"\ngroup.id = \"g\"",
+        kafka.port
+    );
+    let project = Project::with(
+        &replaced(PIPELINE, "path = \"events.ndjson\"", &source),
+        &SCRIPT.replace("event.block", "ctx.block"),
+        "",
+    );
+    let begun = Instant::now();
+    let run = project.forebay(&["run", "pipeline.toml"]).ok();
+    assert!(run.stderr().contains("the group g was not told what is committed"), "{run}");
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert_eq!(project.query("p.db", "SELECT count(*) FROM thing"), [["1"]]);
 }

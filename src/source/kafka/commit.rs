@@ -3,11 +3,12 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::partition::{Said, settings_of, shown};
+use super::partition::{CLOSE_MAX, Said, settings_of, shown};
 use super::plan::KafkaPlan;
 use super::record::Anchor;
 use crate::model::limits::WAIT_STEP;
@@ -20,28 +21,47 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 pub(super) struct Group {
     plan: KafkaPlan,
     name: String,
-    consumer: BaseConsumer<Said>,
+    /// None only while it is dropped.
+    consumer: Option<BaseConsumer<Said>>,
     has_failed: bool,
+}
+
+impl Drop for Group {
+    /// A consumer waits for answers to what it was told, for a minute and longer.
+    fn drop(&mut self) {
+        let (closed, is_closed) = bounded::<()>(0);
+        let consumer = self.consumer.take();
+        // Contract of the thread. In: a consumer that is used no more. Out: nothing, but it hangs up when that is closed.
+        // Writes nothing. Ends: with the consumer, or with the program.
+        let close = move || {
+            drop(consumer);
+            drop(closed);
+        };
+        if std::thread::Builder::new().name("forebay-kafka-end".into()).spawn(close).is_ok() {
+            let _ = is_closed.recv_timeout(CLOSE_MAX);
+        }
+    }
 }
 
 impl Group {
     /// Connects to nothing yet.
     pub(super) fn new(plan: &KafkaPlan, name: &str) -> Result<Self, String> {
         let consumer = settings_of(plan).create_with_context(Said::default()).map_err(|error| shown(&error))?;
-        Ok(Self { plan: plan.clone(), name: name.to_owned(), consumer, has_failed: false })
+        Ok(Self { plan: plan.clone(), name: name.to_owned(), consumer: Some(consumer), has_failed: false })
     }
 
     fn tell(&self, next: i64) -> Result<(), String> {
+        let Some(consumer) = &self.consumer else { return Ok(()) };
         let mut list = TopicPartitionList::new();
         let set = list.add_partition_offset(&self.plan.topic, self.plan.number(), Offset::Offset(next));
         set.map_err(|error| shown(&error))?;
-        let committed = || self.consumer.context().committed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let committed = || consumer.context().committed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let begun = Instant::now();
         let mut cause = None;
         while begun.elapsed() < ANSWER_MAX {
             // What came of an older one.
             committed();
-            self.consumer.commit(&list, CommitMode::Async).map_err(|error| shown(&error))?;
+            consumer.commit(&list, CommitMode::Async).map_err(|error| shown(&error))?;
             let answer = loop {
                 if let Some(answer) = committed() {
                     break Some(answer);
@@ -49,7 +69,7 @@ impl Group {
                 if begun.elapsed() >= ANSWER_MAX {
                     break None;
                 }
-                let _ = self.consumer.poll(WAIT_STEP);
+                let _ = consumer.poll(WAIT_STEP);
             };
             let Some(answer) = answer else { break };
             let Err(error) = answer else { return Ok(()) };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 
-use super::partition::{Partition, Polled, Trouble};
+use super::partition::{CLOSE_MAX, Partition, Polled, Trouble};
 use super::plan::KafkaPlan;
 use super::record::{Anchor, Record};
 use crate::model::limits::{SOURCE_OUTAGE_MAX, WAIT_STEP};
@@ -48,7 +48,7 @@ enum Ended {
     Stopped,
 }
 
-/// The thread's other end. It ends when this is dropped.
+/// The thread's other end. It ends when this is dropped, which may block for a moment.
 pub(super) struct Fetch {
     pub(super) fetched: Receiver<Fetched>,
     is_over: Arc<AtomicBool>,
@@ -57,6 +57,9 @@ pub(super) struct Fetch {
 impl Drop for Fetch {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
+        // A program that ends while librdkafka is at work may do so badly.
+        let until = Instant::now() + CLOSE_MAX;
+        while self.fetched.recv_deadline(until).is_ok() {}
     }
 }
 

@@ -19,6 +19,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const ERRORS_MAX: usize = 16;
 /// The group of a consumer that is told of no offsets. librdkafka wants one, and asks nothing of it.
 const NO_GROUP: &str = "forebay";
+/// How long an end is waited for. What librdkafka still waits for then, such as an answer of a group, ends with the program.
+pub(super) const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Settings that count unless others are given. KiB that are fetched ahead, and how long a server waits for records.
 const DEFAULTS: [(&str, &str); 3] =
     [("client.id", "forebay"), ("queued.max.messages.kbytes", "8192"), ("fetch.wait.max.ms", "250")];

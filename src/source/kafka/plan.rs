@@ -107,7 +107,7 @@ impl KafkaPlan {
 
     /// The consumer group that is told what is committed, if one is set.
     pub fn group(&self) -> Option<&str> {
-        self.settings.get("group.id").map(String::as_str)
+        self.settings.get("group.id").map(String::as_str).filter(|group| !group.is_empty())
     }
 
     /// The number of the partition that is read.
