@@ -1,7 +1,7 @@
 //! What a source path names: files in order, standard input, plain or compressed.
 
 use std::fs::{File, Metadata};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -179,12 +179,13 @@ impl SourcePath {
             Some(file) => {
                 let name = names::shown(&file.path);
                 let opened = again.map_or_else(|| File::open(&file.path), Ok).and_then(with_metadata);
-                let (open, found) =
-                    opened.map_err(|cause| SourceError::Open { path: name.clone(), cause: cause.to_string() })?;
+                let cannot = |cause: std::io::Error| SourceError::Open { path: name.clone(), cause: cause.to_string() };
+                let (open, found) = match opened {
+                    Ok((open, found)) if is_listed(file, &found) => (open, found),
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot(error)),
+                    _ => self.find_renamed(file).map_err(cannot)?,
+                };
                 let is_regular = found.is_file();
-                if grows_from.is_some() && (found.dev(), found.ino()) != (file.dev, file.inode) {
-                    return Err(SourceError::Open { path: name, cause: OTHER_FILE.to_owned() });
-                }
                 let from = grows_from.filter(|_| is_regular && names::unpacked(&file.path) == file.path);
                 let raw: Box<dyn Read + Send> = match from {
                     Some(from) => {
@@ -202,6 +203,14 @@ impl SourcePath {
         let unpacked = unpack(counted).map_err(|cause| SourceError::Read { origin: Arc::clone(&origin), cause })?;
         let (form, lines) = unpacked;
         Ok(OpenInput { origin, lines, end, pipe: None, is_stream, is_packed: form != Form::Plain })
+    }
+
+    /// Opens a file that has another name since it was found: files may rotate while they are read.
+    fn find_renamed(&self, file: &InputFile) -> std::io::Result<(File, Metadata)> {
+        let files = walk::find_now(&self.path, self.format).map(|found| found.files).unwrap_or_default();
+        let renamed = files.iter().find(|now| (now.dev, now.inode) == (file.dev, file.inode));
+        let opened = renamed.map(|now| File::open(&now.path).and_then(with_metadata)).transpose()?;
+        opened.filter(|(_, found)| is_listed(file, found)).ok_or_else(|| std::io::Error::other(OTHER_FILE))
     }
 
     fn error(&self, cause: String) -> SourceError {
@@ -260,9 +269,17 @@ fn open_piped(read: &Arc<AtomicU64>) -> Result<OpenInput, SourceError> {
     Ok(OpenInput { origin, lines: BufReader::new(lines), end: None, pipe, is_stream: true, is_packed: false })
 }
 
-/// What is told of a followed file whose name another one has.
-const OTHER_FILE: &str = "it went away before it was read, and another file has its name; put it back under a name of its \
-                          own, in its order";
+/// What is told of a file that cannot be found any more.
+const OTHER_FILE: &str = "it went away before it was read, or another file has its name now; put it back under a name of its \
+                          own, in its order, and run again";
+
+/// Whether that is the file that was found. On some file systems the number of a file may change.
+fn is_listed(file: &InputFile, found: &Metadata) -> bool {
+    let now = InputFile::new(file.path.clone(), found);
+    !file.is_regular
+        || (now.dev, now.inode) == (file.dev, file.inode)
+        || (now.size, now.mtime_ns) == (file.size, file.mtime_ns)
+}
 
 /// A file, and what the system says of it.
 fn with_metadata(file: File) -> std::io::Result<(File, Metadata)> {
@@ -287,6 +304,30 @@ impl Read for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_was_renamed_since_it_was_found_is_read_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for (name, text) in [("x.ndjson.2", "a"), ("x.ndjson.1", "bb"), ("x.ndjson", "ccc")] {
+            std::fs::write(at(name), text).expect("a file");
+        }
+        let path = SourcePath::resolve(&folder.path().to_string_lossy(), Format::Ndjson).expect("files");
+        for (from, to) in [("x.ndjson.2", "x.ndjson.3"), ("x.ndjson.1", "x.ndjson.2"), ("x.ndjson", "x.ndjson.1")] {
+            std::fs::rename(at(from), at(to)).expect("renamed");
+        }
+        std::fs::write(at("x.ndjson"), "dddd").expect("a file");
+        let read = |place: usize| {
+            let mut text = String::new();
+            let opened = path.open(place, None, None, &Arc::default());
+            opened.map(|mut input| input.lines.read_to_string(&mut text)).map(|_| text)
+        };
+        let texts = [0, 1, 2].map(|place| read(place).expect("it is there"));
+        assert_eq!(texts, ["a", "bb", "ccc"]);
+        std::fs::remove_file(at("x.ndjson.3")).expect("removed");
+        let gone = read(0).expect_err("it is gone").to_string();
+        assert!(gone.contains("x.ndjson.2: it went away before it was read"), "{gone}");
+    }
 
     #[test]
     fn files_are_known_before_they_are_read() {
