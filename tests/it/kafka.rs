@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use forebay::source::{EntryBlock, Fields, KafkaPlan, KafkaTopic, Next, Position, Resumed, Source, SourceEvent};
-use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{DefaultProducerContext, Producer};
+use rdkafka::producer::Producer;
 
 use crate::support::kafka::{Kafka, send};
 use crate::support::project::Project;
@@ -23,13 +22,6 @@ fn events(range: impl IntoIterator<Item = u64>) -> Vec<Option<String>> {
 fn topic(name: &str) -> String {
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_nanos();
     format!("forebay.{name}.{time}")
-}
-
-fn mock(kafka: &Kafka) -> &MockCluster<'static, DefaultProducerContext> {
-    match kafka {
-        Kafka::Mock(cluster) => cluster,
-        _ => panic!("a mock cluster"),
-    }
 }
 
 fn plan(kafka: &Kafka, topic: &str) -> KafkaPlan {
@@ -430,26 +422,6 @@ fn transactions_are_read_once_they_are_committed() {
         }
         assert_eq!(rows(&project), rows_of_file((1..=10).chain(21..=30)));
     }
-}
-
-/// Brokers go and come back with what they had: nothing is lost, and nothing read twice.
-#[test]
-fn brokers_that_go_and_come_back_are_waited_for() {
-    let kafka = Kafka::mock();
-    kafka.make_topic("away", 1);
-    kafka.add("away", events(1..=10));
-    let mut source = KafkaTopic::new(plan(&kafka, "away").with_follow(true), Fields::default());
-    assert_eq!(take(&mut source, 10), (1..=10).collect::<Vec<_>>());
-    mock(&kafka).broker_down(-1).expect("it goes");
-    let (mut event, begun) = (SourceEvent::default(), std::time::Instant::now());
-    // Longer than a question may take.
-    wait_until(|| {
-        assert_eq!(source.next(&mut event).expect("it waits"), Next::Pending);
-        begun.elapsed() > Duration::from_secs(7)
-    });
-    mock(&kafka).broker_up(-1).expect("it comes");
-    kafka.add("away", events(11..=12));
-    assert_eq!(take(&mut source, 2), [11, 12]);
 }
 
 #[test]

@@ -125,6 +125,27 @@ fn an_end_that_comes_too_early_is_looked_at_again() {
     assert_eq!(take(&mut source, 6), [4, 5, 6, 7, 8, 9]);
 }
 
+/// Brokers go and come back with what they had: nothing is lost, and nothing read twice.
+#[test]
+fn brokers_that_go_and_come_back_are_waited_for() {
+    let kafka = KafkaLog::start(log(2, vec![batch(Kind::Plain, 0, 1, &[0, 1])]));
+    let mut source = open(&kafka, true);
+    assert_eq!(take(&mut source, 2), [0, 1]);
+    kafka.log().is_away = true;
+    // Longer than a question may take.
+    let (mut event, begun) = (SourceEvent::default(), Instant::now());
+    wait_until(|| {
+        assert!(matches!(source.next(&mut event).expect("it waits"), Next::Pending | Next::Whole { .. }));
+        begun.elapsed() > Duration::from_secs(7)
+    });
+    {
+        let mut log = kafka.log();
+        (log.is_away, log.high, log.stable) = (false, 4, 4);
+        log.batches.push(batch(Kind::Plain, 2, 3, &[2, 3]));
+    }
+    assert_eq!(take(&mut source, 2), [2, 3]);
+}
+
 /// Retention overtakes a run that is under way.
 #[test]
 fn records_that_go_while_it_reads_are_missed() {

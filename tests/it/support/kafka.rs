@@ -23,7 +23,7 @@ pub enum Kafka {
     Tansu {
         program: String,
         port: u16,
-        child: Child,
+        guardian: Child,
     },
     /// Brokers of others.
     There(String),
@@ -31,9 +31,9 @@ pub enum Kafka {
 
 impl Drop for Kafka {
     fn drop(&mut self) {
-        if let Self::Tansu { child, .. } = self {
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Self::Tansu { guardian, .. } = self {
+            drop(guardian.stdin.take());
+            let _ = guardian.wait();
         }
     }
 }
@@ -56,12 +56,15 @@ impl Kafka {
     fn tansu(program: String) -> Self {
         let port = free_port();
         let url = format!("tcp://127.0.0.1:{port}");
-        let mut command = Command::new(&program);
-        command.args(["broker", "--silent", "--storage-engine", "memory://tansu/", "--listener-url", &url]);
-        command.args(["--advertised-listener-url", &url]).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.stderr(Stdio::null()).spawn().expect("tansu starts");
+        // A guardian ends it when the tests end, however they do.
+        let script = "\"$@\" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid; wait";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", &program, "broker", "--silent", "--storage-engine", "memory://tansu/"]);
+        command.args(["--listener-url", &url, "--advertised-listener-url", &url]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let guardian = command.spawn().expect("sh");
         wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self::Tansu { program, port, child }
+        Self::Tansu { program, port, guardian }
     }
 
     pub fn servers(&self) -> String {

@@ -131,6 +131,8 @@ pub struct Log {
     /// Such a leader comes once the end was asked for.
     pub then_lagging: Option<i64>,
     pub batches: Vec<Batch>,
+    /// Whether it hangs up on whoever asks.
+    pub is_away: bool,
     /// Producers whose transactions were taken back, with the first offset of each.
     pub taken_back: Vec<(i64, i64)>,
 }
@@ -168,6 +170,9 @@ fn serve(mut stream: TcpStream, port: u16, log: &Mutex<Log>) {
     while stream.read_exact(&mut size).is_ok() {
         let mut request = vec![0; usize::try_from(u32::from_be_bytes(size)).expect("a size")];
         if stream.read_exact(&mut request).is_err() {
+            return;
+        }
+        if log.lock().unwrap_or_else(PoisonError::into_inner).is_away {
             return;
         }
         let (key, version) = (i16_at(&request, 0), i16_at(&request, 2));
