@@ -302,7 +302,7 @@ impl Source for CommandSource {
             self.pause.end();
             if let Some(position) = event.position.as_ref().filter(|_| self.has_positions) {
                 // It goes on behind this one.
-                self.position.clone_from(&Some(position.clone()));
+                self.position = Some(position.clone());
                 (self.given, self.again) = (Given::default(), Given::default());
             }
             return Ok(Next::Event);
@@ -315,10 +315,6 @@ impl Source for CommandSource {
         }
         self.position = Some(after.clone());
         Ok(Resumed::After)
-    }
-
-    fn rewind(&mut self) -> Result<bool, SourceError> {
-        Ok(false)
     }
 
     fn is_ready(&self) -> bool {

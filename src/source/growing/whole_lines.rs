@@ -34,6 +34,8 @@ impl Unfinished {
 pub(in crate::source) struct WholeLines<R> {
     inner: R,
     unfinished: Arc<Unfinished>,
+    /// What one read fills: kept, so that a look at a file that does not grow prepares no room.
+    piece: Vec<u8>,
     buffer: Vec<u8>,
     /// Bytes of the buffer that were given.
     given: usize,
@@ -43,7 +45,7 @@ pub(in crate::source) struct WholeLines<R> {
 
 impl<R: Read> WholeLines<R> {
     pub(in crate::source) fn new(inner: R, unfinished: Arc<Unfinished>) -> Self {
-        Self { inner, unfinished, buffer: Vec::new(), given: 0, whole: 0 }
+        Self { inner, unfinished, piece: vec![0; READ_BYTES], buffer: Vec::new(), given: 0, whole: 0 }
     }
 
     /// Where the bytes come from.
@@ -79,11 +81,9 @@ impl<R: Read> WholeLines<R> {
     }
 
     fn read_some(&mut self) -> io::Result<usize> {
-        let before = self.buffer.len();
-        self.buffer.resize(before + READ_BYTES, 0);
-        let read = self.inner.read(&mut self.buffer[before..]);
-        self.buffer.truncate(before + *read.as_ref().unwrap_or(&0));
-        read
+        let read = self.inner.read(&mut self.piece)?;
+        self.buffer.extend_from_slice(&self.piece[..read]);
+        Ok(read)
     }
 }
 
