@@ -6,6 +6,7 @@
 //! | `connect`, `tls`, `guard` | how it is connected to; how the way there is kept; no password goes over it in clear |
 //! | `session` | one connection, with a time limit for every call |
 //! | `stranger` | what only looks like a Postgres |
+//! | `fill` | how full the pages of a table are made |
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
@@ -25,6 +26,7 @@ mod database;
 mod earlier;
 mod environment;
 mod fault;
+mod fill;
 mod find;
 mod grants;
 mod guard;
@@ -61,6 +63,7 @@ use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
 use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
+use fill::Fill;
 use home::Home;
 use outage::Outage;
 use outbox::PostgresOutbox;
@@ -114,6 +117,7 @@ struct PostgresStore {
     readers: Arc<Readers>,
     /// Whether rows that are thought to be new are copied in without looking. Not any more after one was there.
     trusts_new: bool,
+    fill: Fill,
 }
 
 impl PostgresStore {
@@ -144,7 +148,8 @@ impl PostgresStore {
         }
         let layouts = Layout::all(&database.plan.pipeline, &database.plan.schema);
         let readers = Arc::new(Readers::new(Arc::clone(&database)));
-        Ok(Self { database, layouts, session: Some(session), backends, readers, trusts_new: true })
+        let fill = Fill::new(layouts.len());
+        Ok(Self { database, layouts, session: Some(session), backends, readers, trusts_new: true, fill })
     }
 
     /// Asks over the connection that holds the lock.
@@ -209,13 +214,16 @@ impl PostgresStore {
             write::write(link, &database.plan, &layouts, &given, backend, trusts_new)
         });
         Ok(match written {
-            Ok(written) if written.has_moved => Ok(Committed {
-                batch: batch.after.batch,
-                rows: batch.rows(),
-                snapshots: written.snapshots,
-                times: written.times,
-                ..Committed::default()
-            }),
+            Ok(written) if written.has_moved => {
+                self.fill_up(batch);
+                Ok(Committed {
+                    batch: batch.after.batch,
+                    rows: batch.rows(),
+                    snapshots: written.snapshots,
+                    times: written.times,
+                    ..Committed::default()
+                })
+            }
             Ok(_) => {
                 return Err(StoreError::CheckpointMoved {
                     store: self.database.name.clone(),
@@ -224,6 +232,19 @@ impl PostgresStore {
             }
             Err(fault) => Err(fault),
         })
+    }
+
+    /// Has the pages of tables filled of which this batch shows that their rows only ever come.
+    fn fill_up(&mut self, batch: &SealedBatch) {
+        let only_new = self.fill.note(batch);
+        let Some(session) = self.session.as_mut().filter(|_| !only_new.is_empty()) else { return };
+        let layouts = Arc::clone(&self.layouts);
+        let filled =
+            session.call(move |link| only_new.iter().try_for_each(|at| fill::fill_up(link, layouts[*at].table())));
+        if filled.is_err() {
+            // The batch has committed. Whatever happened to the connection, the next one makes another.
+            self.session = None;
+        }
     }
 
     /// The error of a batch that the database refuses: it names the row, if there is one to name.

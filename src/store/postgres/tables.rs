@@ -11,6 +11,7 @@ use postgres::types::Type;
 use super::binary::types_of;
 use super::earlier::Earlier;
 use super::fault::Fault;
+use super::fill;
 use super::home::Home;
 use super::own::{self, FORMAT, SHARD, own};
 use super::session::Link;
@@ -71,6 +72,9 @@ pub(super) fn prepare(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fau
     }
     if !survey.is_complete(plan) {
         in_transaction(link, "BEGIN", |link| make(link, plan, &survey))?;
+    }
+    for entity in plan.schema.entities().iter().filter(|entity| survey.only_grown.contains(&entity.name)) {
+        fill::fill_up(link, &table_name(&plan.pipeline, &entity.name))?;
     }
     Ok(Prepared::Ready(survey.late_indexes(plan)))
 }
@@ -150,6 +154,8 @@ struct Survey {
     columns: BTreeMap<String, TypeNow>,
     /// The unique keys of its tables, as `table column,column`.
     keys: BTreeSet<String>,
+    /// Those of its tables that have room in their pages for changes that do not come.
+    only_grown: Vec<String>,
 }
 
 /// The type that a column has now. Settings of the server change how its name is written, and not its number.
@@ -163,13 +169,17 @@ struct TypeNow {
 impl Survey {
     fn take(link: &mut Link, plan: &StorePlan) -> Result<Self, Fault> {
         let pipeline = (&plan.pipeline as _, Type::TEXT);
-        let sql = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1),
+        let only_grown = fill::only_grown();
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1),
                      ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
                      ARRAY(SELECT c.relname || ' ' || (SELECT string_agg(a.attname, ',' ORDER BY k.n)
                                 FROM unnest(i.indkey) WITH ORDINALITY k (num, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num)
                            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indrelid = c.oid
-                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL)";
-        let row = link.query(sql, std::slice::from_ref(&pipeline))?;
+                           WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL),
+                     {only_grown}"
+        );
+        let row = link.query(&sql, std::slice::from_ref(&pipeline))?;
         let row = row.first().ok_or_else(no_answer)?;
         let (relations, keys): (Vec<String>, Vec<String>) = (row.try_get(1)?, row.try_get(2)?);
         let relations: BTreeSet<String> = relations.into_iter().collect();
@@ -183,6 +193,7 @@ impl Survey {
             relations,
             columns: BTreeMap::new(),
             keys: keys.into_iter().collect(),
+            only_grown: row.try_get(3)?,
         };
         let sql = "SELECT c.relname || '.' || a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod)
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
@@ -319,7 +330,8 @@ fn make_entity(link: &mut Link, plan: &StorePlan, entity: &Entity, stored: Optio
         None => {
             let columns: String = entity.columns_as_given().map(|column| format!(", {}", definition(column))).collect();
             link.run(&format!(
-                "CREATE TABLE {table} (\"region\" text COLLATE \"C\" NOT NULL, \"id\" text COLLATE \"C\" NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\"))"
+                "CREATE TABLE {table} (\"region\" text COLLATE \"C\" NOT NULL, \"id\" text COLLATE \"C\" NOT NULL{columns}, PRIMARY KEY (\"region\", \"id\")) WITH (fillfactor = {})",
+                fill::ROOMY
             ))?;
             // One statement a message: Citus takes no index together with another one.
             entity.indexes.iter().try_for_each(|index| link.run(&create_index(plan, entity, index)))?;

@@ -78,6 +78,11 @@ impl Layout {
         }
     }
 
+    /// The table, as SQL names it.
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
     pub(super) fn all(pipeline: &str, schema: &Schema) -> Arc<[Self]> {
         schema.entities().iter().enumerate().map(|(at, entity)| Self::new(pipeline, at, entity)).collect()
     }

@@ -208,3 +208,70 @@ crate::both_stores! {
         assert_eq!(project.query(database, "SELECT id FROM \"end\" ORDER BY id"), [["2"], ["3"]]);
     }
 }
+
+const COUNTED: &str = r#"
+name = "counted"
+source.path = "events.ndjson"
+batch.events = 500
+handlers.script = "handlers.lua"
+[entities.account]
+columns = { n = "bigint" }
+[entities.entry]
+columns = { n = "bigint" }
+[entities.tuned]
+columns = { n = "bigint" }
+"#;
+
+const COUNTING: &str = r#"
+function on_event(event, ctx)
+  ctx.account:add(event.account, { n = 1 })
+  ctx.entry:set(event.id, { n = event.block })
+  ctx.tuned:set(event.id, { n = 1 })
+end
+"#;
+
+/// Rows of accounts that change again and again, and rows that only come.
+fn entries(blocks: std::ops::Range<i64>, events: i64) -> String {
+    let line = |block: i64, at: i64| {
+        let id = block * events + at;
+        format!(r#"{{"block":{block},"region":"r","id":"{id}","account":"{}"}}"#, id * 7919 % 1000)
+    };
+    blocks.flat_map(|block| (0..events).map(move |at| line(block, at) + "\n")).collect()
+}
+
+/// The options of a table, and how many of its updates stayed in their page.
+fn fill(project: &Project, table: &str) -> (Option<Vec<String>>, i64, i64) {
+    let sql = format!(
+        "SELECT c.reloptions, pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_hot_updated(c.oid)
+         FROM pg_class c WHERE c.oid = 'counted.{table}'::regclass"
+    );
+    let row = project.client().query_one(&sql, &[]).expect("a table");
+    (row.get(0), row.get(1), row.get(2))
+}
+
+#[test]
+fn rows_that_change_have_room_in_their_pages_and_rows_that_only_come_have_none() {
+    let project = on_postgres(COUNTED, COUNTING, &entries(1..9, 500));
+    project.forebay(&["run", "pipeline.toml", "--serial"]).ok();
+    assert_eq!(fill(&project, "account").0, roomy());
+    assert_eq!(fill(&project, "entry").0, None);
+    let (_, updates, hot) = fill(&project, "account");
+    assert!(updates > 2000 && hot * 10 > updates * 9, "{hot} of {updates} updates stayed in their page");
+}
+
+#[test]
+fn rows_that_only_come_in_small_runs_have_no_room_in_the_end() {
+    let project = on_postgres(&COUNTED.replace("= 500", "= 5000"), COUNTING, &entries(1..3, 5000));
+    project.forebay(&["run", "pipeline.toml", "--serial"]).ok();
+    assert_eq!(fill(&project, "entry").0, roomy(), "two batches do not show it");
+    let changed = project.client().batch_execute("ALTER TABLE counted.tuned SET (fillfactor = 90)");
+    changed.expect("a table of ours");
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    assert_eq!(fill(&project, "entry").0, None);
+    assert_eq!(fill(&project, "account").0, roomy());
+    assert_eq!(fill(&project, "tuned").0, Some(vec!["fillfactor=90".to_owned()]), "what an owner has set stays");
+}
+
+fn roomy() -> Option<Vec<String>> {
+    Some(vec!["fillfactor=50".to_owned()])
+}
