@@ -18,6 +18,7 @@
 //! | have only the hand-off to a thread that commits | [`handoff`] |
 //! | read a pipeline file | [`config`] |
 //! | see where the time of a run went | [`timeline`] |
+//! | watch a run while it goes on | [`Meter`], [`serve`], [`status`] |
 //! | decide what to do about an error | [`PipelineError::kind`] |
 //!
 //! Everything blocks; there is no async runtime. Unix only: files are told apart by device and inode, and Redis may be
@@ -34,6 +35,7 @@
 //! | `sqlite` | the store in a SQLite file |
 //! | `postgres` | the store in a Postgres database |
 //! | `redis` | publishing to Redis, and its streams as a source |
+//! | `serve` | a server beside a run: probes, metrics, status, snapshots |
 //!
 //! # Rust
 //!
@@ -51,8 +53,11 @@ pub mod publish;
 mod redis;
 mod rows;
 mod run;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod timeline;
 mod undo;
@@ -65,6 +70,7 @@ pub use lane::{LaneError, Place};
 pub use model::built::NotBuilt;
 pub use model::cause::{Cause, Reason};
 pub use model::checkpoint::Checkpoint;
+pub use model::durations::{BUCKET_MILLIS, Durations};
 pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth, EntityNo};
 pub use model::json_text::ExactJson;
@@ -78,6 +84,7 @@ pub use model::value::{ColumnType, Row, Value};
 #[doc(hidden)]
 pub use model::{address, limits, text};
 pub use run::{
-    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, QuarantineFull, Reading, Report,
-    Rollback, RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
+    Checked, ErrorKind, Memory, Meter, Pipeline, PipelineError, Progress, ProgressHook, PulseReading, QuarantineFull,
+    Reading, Report, Rollback, RollbackCauses, RollbackHook, RowChanges, RunPhase, SnapshotCounts, StopHandle, Times,
+    Waits, Watched,
 };

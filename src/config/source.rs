@@ -12,7 +12,7 @@ use crate::model::field_type::FieldTypes;
 use crate::source::{CommandPlan, Delimiter, End, Fields, Format, KafkaPlan, Late, RedisStreamPlan, SourceConfig};
 
 /// The keys of `[source]`.
-pub(super) const SOURCE_KEYS: [&str; 24] = [
+pub(super) const SOURCE_KEYS: [&str; 25] = [
     "path",
     "command",
     "start",
@@ -34,6 +34,7 @@ pub(super) const SOURCE_KEYS: [&str; 24] = [
     "hash",
     "parent",
     "position",
+    "time",
     "fields",
     "follow",
     "settle",
@@ -85,6 +86,7 @@ pub(super) fn read_source(
         end: read_end(&mut section)?,
         follow: follows,
         settle: section.optional("settle").map(|value| value.duration()).transpose()?,
+        time: section.optional("time").map(|value| value.non_empty()).transpose()?,
         fields: section
             .optional("fields")
             .map_or_else(|| Ok(FieldTypes::default()), |value| read_field_types(&value))?

@@ -3,6 +3,7 @@
 mod check;
 mod publish;
 mod start;
+mod watched;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,11 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use check::Checked;
+pub use watched::Watched;
 
 use super::engines::{EnginePool, Job};
 use super::error::{PipelineError, unopened};
 use super::hooks::{ProgressHook, RollbackHook};
-use super::meter::Meter;
+use super::meter::{Meter, RunPhase};
 use super::report::{Progress, Report, Rollback};
 use crate::config::{BatchConfig, Config, ErrorsConfig, SnapshotsConfig};
 use crate::lane::rust::engine::RustFactory;
@@ -282,6 +284,16 @@ impl Pipeline {
         self
     }
 
+    /// The field of an event that holds its time, so that [`Meter::read`] says how old the last committed event is. Defaults
+    /// to none.
+    ///
+    /// # Errors
+    /// The name is empty.
+    pub fn source_time(mut self, field: impl Into<String>) -> Result<Self, PipelineError> {
+        self.source_config.time = Some(SettingError::unless_empty("time", field)?);
+        Ok(self)
+    }
+
     /// What to do with events whose place has passed. Defaults to an error.
     #[must_use]
     pub fn late(mut self, late: Late) -> Self {
@@ -423,8 +435,10 @@ impl Pipeline {
     /// See [`PipelineError`]; what is committed is a prefix of whole batches.
     pub fn run(mut self) -> Result<Report, PipelineError> {
         self.check_names()?;
-        let source = self.take_source()?;
-        self.coordinate(source, None)
+        let (source, meter) = (self.take_source()?, self.meter.clone());
+        let ended = self.coordinate(source, None);
+        meter.enter(RunPhase::Ended);
+        ended
     }
 
     /// Rolls the state back to a block, then computes and publishes the snapshots of the regions that had events since.
@@ -481,6 +495,7 @@ impl Pipeline {
             ttl: self.snapshots.ttl,
             readers: self.store_readers.clone(),
             stop: self.stop.flag(),
+            outages: self.meter.outages(),
         };
         Ok(store::open(url, plan)?)
     }

@@ -42,6 +42,8 @@ mod refused;
 mod settings;
 mod skip_committed;
 mod stats;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod trouble;
 mod unpack;
 mod walk;
 

@@ -39,6 +39,8 @@ pub struct SourceConfig {
     /// For how long no event may have come until the last block counts as whole, while the source is followed. Defaults
     /// to none: a block is whole when the next one begins, or when a line says so.
     pub settle: Option<Duration>,
+    /// The field of the event's time, to show how far the run is behind its source. Defaults to none.
+    pub time: Option<String>,
 }
 
 /// What is told where late events of a followed source are to be put in their place.
@@ -63,6 +65,17 @@ impl SourceConfig {
     /// Whether the source may have no more events and not say so.
     pub(crate) fn may_wait_for_ever(&self) -> bool {
         self.follow && (self.path.is_some() || self.command.is_none())
+    }
+
+    /// The source in a few words; no password is in it.
+    pub(crate) fn name(&self) -> String {
+        if let Some(path) = &self.path {
+            return if path == "-" { "standard input".into() } else { path.clone() };
+        }
+        let command = self.command.as_ref().and_then(|plan| plan.command.first());
+        let redis = self.redis.as_ref().map(|plan| format!("{} {}", plan.url, plan.stream));
+        let kafka = self.kafka.as_ref().map(|plan| format!("kafka {} {}", plan.servers, plan.topic));
+        command.cloned().or(redis).or(kafka).unwrap_or_else(|| "none".into())
     }
 
     /// The source; none if there is none to open. Blocks while files are looked for; connects to nothing yet.
