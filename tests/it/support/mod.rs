@@ -2,6 +2,8 @@
 
 /// Tables of cases of what is refused, checked together.
 pub mod cases;
+/// Numbers by chance.
+pub mod dice;
 /// Brokers of Kafka.
 #[cfg(feature = "kafka")]
 pub mod kafka;
