@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io::{BufReader, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -53,7 +53,7 @@ impl SourcePath {
         }
     }
 
-    fn of(path: &str, format: Format, Found { files, left_out }: Found) -> Result<Self, SourceError> {
+    fn of(path: &str, format: Format, Found { files, left_out, .. }: Found) -> Result<Self, SourceError> {
         let this = Self { path: path.to_owned(), format, is_stdin: false, files, left_out };
         if let Some(empty) = this.files.iter().find(|file| file.is_regular && names::is_cut_off(&file.path, file.size))
         {
@@ -95,12 +95,13 @@ impl SourcePath {
         is_known.then(|| self.files.iter().map(|file| file.size).sum())
     }
 
-    /// The files that are there now.
+    /// The files that are there now, and the folders in which others may come to be.
     ///
     /// # Errors
     /// A folder cannot be read.
-    pub(super) fn look(&self) -> Result<Vec<InputFile>, SourceError> {
-        Ok(walk::find_now(&self.path, self.format)?.files)
+    pub(super) fn look(&self) -> Result<(Vec<InputFile>, Vec<PathBuf>), SourceError> {
+        let found = walk::find_now(&self.path, self.format)?;
+        Ok((found.files, found.folders))
     }
 
     /// A file has this name now; unless it was begun, it has grown to this.

@@ -83,7 +83,7 @@ impl InputSource {
         if let Some(pipe) = self.input.as_ref().and_then(|input| input.pipe.as_ref()) {
             return Ok(pipe.next());
         }
-        let end = self.input.as_ref().and_then(|input| input.end.as_deref());
+        let end = self.input.as_ref().and_then(|input| input.end.as_ref());
         follow.at_end(&mut self.path, self.next_input.checked_sub(1), end)
     }
 

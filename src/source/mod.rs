@@ -5,6 +5,8 @@
 //! blocks), and hands pages of events over a bounded channel, within a budget of bytes (`page_writer`). A source of one's
 //! own implements `contract`.
 
+#[cfg_attr(not(any(feature = "kafka", feature = "redis")), allow(dead_code, reason = "only streams do"))]
+mod ahead;
 mod allowed_regions;
 mod block_chain;
 mod command;
@@ -32,6 +34,7 @@ mod merged;
 mod names;
 mod order;
 mod page_writer;
+mod patience;
 pub(crate) mod reader;
 #[cfg(feature = "redis")]
 mod redis;

@@ -58,6 +58,8 @@ impl InputFile {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) files: Vec<InputFile>,
+    /// Folders in which a file may come to be that the path names.
+    pub(super) folders: Vec<PathBuf>,
     pub(super) left_out: LeftOut,
 }
 
@@ -126,13 +128,14 @@ fn walk(path: &str, format: Format) -> Result<Walk<'_>, SourceError> {
                 walk.note_other_matches_of(here)?;
             }
             if !found.is_dir() {
+                walk.note_folder(here.parent());
                 walk.found.files.push(InputFile::new(here.to_owned(), &found));
                 return Ok(walk);
             }
             walk.folder(here, false)?;
         }
         Err(_) if is_pattern => walk.pattern()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => walk.note_folder(here.parent()),
         Err(error) => return Err(walk.error(error)),
     }
     names::sort(&mut walk.found.files, |file| &file.path);
@@ -169,8 +172,16 @@ impl Walk<'_> {
         self.error(format!("{what} file that ends in {}{there}", names::endings(self.format)))
     }
 
+    /// Files of the source may come to be in this folder.
+    fn note_folder(&mut self, folder: Option<&Path>) {
+        let Some(folder) = folder else { return };
+        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        self.found.folders.push(here.to_owned());
+    }
+
     /// The files of a folder that hold events; with `is_deep` also those of the folders below it.
     fn folder(&mut self, folder: &Path, is_deep: bool) -> Result<(), SourceError> {
+        self.note_folder(Some(folder));
         for entry in self.entries(folder, false)? {
             let path = folder.join(entry.file_name());
             let Some(found) = self.look_at(&path)? else { continue };
@@ -288,6 +299,9 @@ impl Walk<'_> {
             matches.insert(base, is_literal);
             return Ok(());
         };
+        if rest.is_empty() || !matches!(first, Part::Name(_)) {
+            self.note_folder(Some(&base));
+        }
         match first {
             Part::Name(name) if rest.is_empty() && std::fs::symlink_metadata(base.join(name)).is_err() => Ok(()),
             Part::Name(name) => self.expand(base.join(name), is_literal, rest, matches),

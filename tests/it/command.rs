@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::support::project::Project;
 use crate::support::{signal, wait_until};
@@ -141,6 +142,37 @@ fn nothing_of_a_program_is_left_behind() {
             wait_until(|| !is_there(&pid(name)));
         }
     }
+}
+
+#[test]
+fn with_a_program_all_that_it_started_ends_at_once() {
+    // The watcher gives a program two seconds, but only one that goes on.
+    let more = "position = \"n\"\nstart = \"0\"\nrestart = \"1ms\"\nfollow = true";
+    let program = "echo $$ >> groups; sleep 1000 >/dev/null 2>&1 & tail -n \"+$(($1 + 1))\" log";
+    let project = project(more, program);
+    project.write("log", lines(3));
+    let child = project.command(&["run", "pipeline.toml"]).spawn().expect("the binary starts");
+    let groups = || -> Vec<String> {
+        let text = std::fs::read_to_string(project.path("groups")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    wait_until(|| groups().len() > 2);
+    signal::send("TERM", child.id());
+    project.finish(child, &["run"]).ends_with(130);
+    let begun = Instant::now();
+    wait_until(|| !has_members(&groups()));
+    assert!(begun.elapsed() < Duration::from_millis(1500));
+}
+
+/// Whether one of these process groups has a process that has not ended.
+fn has_members(groups: &[String]) -> bool {
+    let stats = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let mut stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    stats.any(|stat| {
+        let behind_name = stat.rsplit(") ").next().unwrap_or_default();
+        let fields: Vec<&str> = behind_name.split(' ').collect();
+        fields[0] != "Z" && fields.get(2).is_some_and(|group| groups.iter().any(|of| of == group))
+    })
 }
 
 #[test]

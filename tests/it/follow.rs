@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 
+use crate::support::dice::Dice;
 use crate::support::project::{Outcome, Project};
 use crate::support::{signal, wait_until};
 
@@ -324,16 +325,6 @@ fn what_was_read_of_a_file_is_not_read_again() {
     let mut file = OpenOptions::new().write(true).open(project.path("in/a.ndjson")).expect("it");
     file.write_all(text.replace("\"block\":999,", "\"block\":998,").as_bytes()).expect("written");
     project.forebay(&args).fails(2, &["a.ndjson", "999"]);
-}
-
-/// Numbers that look as if drawn by chance.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
 }
 
 /// A writer, and what it has written.

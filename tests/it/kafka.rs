@@ -5,6 +5,8 @@ use std::time::Duration;
 use forebay::source::{EntryBlock, Fields, KafkaPlan, KafkaTopic, Next, Position, Resumed, Source, SourceEvent};
 use rdkafka::producer::Producer;
 
+use crate::both_stores;
+use crate::killed_sources::survives_growing;
 use crate::support::kafka::{Kafka, send};
 use crate::support::project::Project;
 use crate::support::{signal, wait_until};
@@ -341,6 +343,17 @@ fn runs_that_are_killed_lose_nothing() {
         project.forebay(&["run", "pipeline.toml"]).ok();
         assert_eq!(rows(&project), rows_of_file(1..=4000));
         assert_eq!(kafka.told(&topic, &topic), Some(4000));
+    }
+}
+
+both_stores! {
+    fn a_topic_survives_kills() {
+        for kafka in Kafka::every() {
+            let topic = topic("kills");
+            kafka.make_topic(&topic, 1);
+            let source = format!("kafka = \"{}\"\ntopic = \"{topic}\"\npartition = 0", kafka.servers());
+            survives_growing("topic of Kafka", &source, |events| kafka.add(&topic, events.iter().cloned().map(Some)));
+        }
     }
 }
 

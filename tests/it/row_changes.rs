@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use forebay::{Context, EntityRow, EntityTable, Handler, HandlerError, Pipeline};
 
+use crate::support::dice::Dice;
 use crate::support::project::Project;
 
 fn pipeline(more: &str) -> String {
@@ -65,16 +66,6 @@ function change(ctx, id, e)
   ctx.t:set(id, row)
 end
 "#;
-
-/// Random numbers, the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 fn events(count: u64, ids: u64, pad: u64, seed: u64) -> String {
     let mut dice = Dice(seed);

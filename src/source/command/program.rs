@@ -1,9 +1,10 @@
 //! A program whose output is read, with a process group of its own.
 //!
 //! A shell starts it, and leaves a watcher beside it that waits at a pipe of ours. When we end, in whatever way, the pipe
-//! closes, and the watcher ends the group: first by SIGTERM, two seconds later by SIGKILL.
+//! closes, and the watcher ends the group: first by SIGTERM, two seconds later by SIGKILL. Once the program has ended, we
+//! say so, and whatever is left of the group ends at once, with the watcher.
 
-use std::io::{BufRead, BufReader, PipeWriter, Read};
+use std::io::{BufRead, BufReader, PipeWriter, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -12,14 +13,27 @@ use crate::model::text::plain;
 
 /// Starts the program that its arguments say, and the watcher.
 const SHELL: &str = "exec 3<&0 </dev/null
-(trap '' TERM; read -r _ <&3; kill -TERM 0; sleep 2; kill -KILL 0) >/dev/null 2>&1 &
+(
+    trap '' TERM
+    read -r said <&3 && [ \"$said\" = ended ] && kill -KILL 0
+    kill -TERM 0
+    (sleep 2; kill -KILL 0) &
+    read -r said <&3 && kill -KILL 0
+    wait
+) >/dev/null 2>&1 &
 exec 3<&-
 exec \"$@\"";
+
+/// What the watcher is told: to end the program, and that it has ended.
+const END: &[u8] = b"end\n";
+const ENDED: &[u8] = b"ended\n";
 
 /// How long a program that was asked to end is waited for: a little longer than the watcher gives it.
 const END_WAIT: Duration = Duration::from_secs(4);
 /// How often is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(10);
+/// The same of its group, which is killed.
+const GROUP_LOOK: Duration = Duration::from_millis(1);
 /// Bytes of a line that are logged at most.
 const LOGGED_BYTES_MAX: u64 = 4096;
 
@@ -27,8 +41,8 @@ const LOGGED_BYTES_MAX: u64 = 4096;
 pub(super) struct Program {
     child: Child,
     name: String,
-    /// What keeps it running.
-    watched: Option<PipeWriter>,
+    /// The pipe at which the watcher waits, until the program has ended.
+    watcher: Option<PipeWriter>,
 }
 
 impl Program {
@@ -38,18 +52,18 @@ impl Program {
     /// There is no shell, or no thread, process or pipe can be made.
     pub(super) fn start(command: &[String], position: &str) -> std::io::Result<(Self, ChildStdout)> {
         let name = command.first().map_or_else(String::new, |name| plain(name).into_owned());
-        let (watched, keeps) = std::io::pipe()?;
+        let (heard, watcher) = std::io::pipe()?;
         let mut child = Command::new("sh")
             .args(["-c", SHELL, "sh"])
             .args(command)
             .env("FOREBAY_POSITION", position)
-            .stdin(watched)
+            .stdin(heard)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let program = Self { child, name, watched: Some(keeps) };
+        let program = Self { child, name, watcher: Some(watcher) };
         if let Some(stderr) = stderr {
             let name = program.name.clone();
             std::thread::Builder::new().name("forebay-stderr".into()).spawn(move || log(stderr, &name))?;
@@ -63,7 +77,7 @@ impl Program {
         match self.wait_for_end()? {
             Some(status) => Ok(status),
             None => {
-                self.watched = None;
+                self.tell(END);
                 self.wait_for_end()?.ok_or_else(|| std::io::Error::other("it does not end"))
             }
         }
@@ -73,19 +87,43 @@ impl Program {
         let begun = Instant::now();
         loop {
             let status = self.child.try_wait()?;
-            if status.is_some() || begun.elapsed() > END_WAIT {
+            if status.is_some() {
+                self.end_group();
                 return Ok(status);
             }
+            if begun.elapsed() > END_WAIT {
+                return Ok(None);
+            }
             std::thread::park_timeout(LOOK);
+        }
+    }
+
+    /// The program has ended: ends what it has left, and the watcher, which closes its end of the pipe so.
+    fn end_group(&mut self) {
+        self.tell(ENDED);
+        let Some(mut watcher) = self.watcher.take() else { return };
+        let begun = Instant::now();
+        while begun.elapsed() < END_WAIT && watcher.write_all(b"\n").is_ok() {
+            std::thread::park_timeout(GROUP_LOOK);
+        }
+    }
+
+    /// Tells the watcher, if it is there.
+    fn tell(&mut self, what: &[u8]) {
+        if let Some(watcher) = &mut self.watcher {
+            // It may have been ended by others.
+            let _ = watcher.write_all(what);
         }
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.watched = None;
-        // It is ended by its watcher, also if we do not see that.
-        let _ = self.wait_for_end();
+        if self.watcher.is_some() {
+            self.tell(END);
+            // It is ended by its watcher, also if we do not see that.
+            let _ = self.wait_for_end();
+        }
     }
 }
 

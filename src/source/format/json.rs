@@ -7,11 +7,14 @@ use std::io::BufRead;
 
 use super::event::{EventReader, too_long};
 use super::{CutError, SourceEvent};
-use crate::model::json_scan::plain;
+use crate::model::json_scan::{members, plain};
 use crate::model::limits::LINE_BYTES_MAX;
 use crate::source::event_head::Piece;
 use crate::source::fields::Fields;
 use crate::source::foreign;
+
+/// How deep a list is looked for in a document that is no event.
+const LIST_DEPTH_MAX: u32 = 3;
 
 /// Bytes that a message shows of what is unexpected.
 const SHOWN_BYTES_MAX: usize = 30;
@@ -202,6 +205,13 @@ impl DocumentCutter {
         }
         if let Some(refused) = &mut event.refused {
             refused.error.push_str(&format!(" (document {})", self.count));
+            let text = std::str::from_utf8(&self.text).ok().filter(|_| !refused.has_block);
+            if let Some(key) = text.and_then(|text| list_in(text, LIST_DEPTH_MAX)) {
+                refused.error.push_str(&format!(
+                    "; a document is one event, and {key:?} of this one holds a list of objects: if those are the events, \
+                     the input must be that list, or its objects one after another"
+                ));
+            }
         }
         Ok(true)
     }
@@ -253,6 +263,16 @@ impl DocumentCutter {
 
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+/// The name of a member of an object, or of an object in it, that is a list of objects; with dots where it lies deeper.
+fn list_in(json: &str, depth: u32) -> Option<String> {
+    let mut found = Vec::new();
+    let is_object = members(json, |key, value| found.push((key, value)));
+    let is_list = |value: &str| value.strip_prefix('[').is_some_and(|list| list.trim_start().starts_with('{'));
+    let list = found.iter().find(|(_, value)| is_list(value)).map(|(key, _)| (*key).to_owned());
+    let deeper = || found.iter().find_map(|(key, value)| Some(format!("{key}.{}", list_in(value, depth - 1)?)));
+    list.or_else(|| if depth > 0 { deeper() } else { None }).filter(|_| is_object)
 }
 
 /// Finds the end of a value by its brackets.
@@ -462,6 +482,21 @@ mod tests {
                 assert_eq!((documents.len(), end.as_str()), (3, ""), "{document}: {documents:?}");
                 assert!(documents[1].starts_with(says), "{document}: {}", documents[1]);
             }
+        }
+    }
+
+    #[test]
+    fn a_document_that_holds_the_events_in_a_list_is_told_so() {
+        for (text, key) in [
+            ("{\"data\": [ {\"block\":1}, {}]}", Some("\"data\"")),
+            ("{\"n\":[1],\"meta\":{\"links\":[]},\"result\":{\"page\":1,\"items\":[{}]}}", Some("\"result.items\"")),
+            ("{\"n\":[1,{}],\"a\":{\"b\":{\"c\":{\"d\":{\"e\":[{}]}}}}}", None),
+            ("{\"block\":1,\"data\":[{}]}", None),
+            ("[[{}]]", None),
+        ] {
+            let (documents, _) = cut(text, 7);
+            let told = documents[0].split("; a document is one event, and ").nth(1).map(|told| told.split(' ').next());
+            assert_eq!(told.flatten(), key, "{documents:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +66,11 @@ impl FileEnd {
     /// The same file, to be read once more.
     pub(in crate::source) fn again(&self) -> io::Result<File> {
         self.file.try_clone()
+    }
+
+    /// The open file, to be watched.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// A hash of the last bytes before a place.

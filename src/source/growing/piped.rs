@@ -3,18 +3,16 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
+use crate::source::patience::Patience;
 use crate::source::unpack::unpack;
 
 /// Bytes that are handed over at a time, at most.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that are read ahead.
 const PIECES_MAX: usize = 4;
-/// How long one read waits.
-const WAIT: Duration = Duration::from_millis(20);
 
 /// Reads a pipe: gives no bytes if none have come for a moment.
 pub(in crate::source) struct Piped {
@@ -23,6 +21,7 @@ pub(in crate::source) struct Piped {
     /// Bytes of it that were given.
     given: usize,
     is_over: Arc<AtomicBool>,
+    patience: Patience,
 }
 
 impl Piped {
@@ -56,7 +55,7 @@ impl Piped {
             }
         };
         std::thread::Builder::new().name("forebay-pipe".into()).spawn(read)?;
-        Ok(Self { pieces, piece: Vec::new(), given: 0, is_over: Arc::default() })
+        Ok(Self { pieces, piece: Vec::new(), given: 0, is_over: Arc::default(), patience: Patience::default() })
     }
 
     /// Whether all was given: true from then on.
@@ -74,8 +73,11 @@ impl Read for Piped {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.given == self.piece.len() && !self.is_over() {
             self.given = 0;
-            self.piece = match self.pieces.recv_timeout(WAIT) {
-                Ok(piece) => piece?,
+            self.piece = match self.pieces.recv_timeout(self.patience.next(true)) {
+                Ok(piece) => {
+                    self.patience.end();
+                    piece?
+                }
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.is_over.store(true, Ordering::Relaxed);

@@ -1,20 +1,16 @@
-//! The thread that fetches records ahead of the reader.
+//! Fetches records ahead of the reader.
 //!
 //! Whatever goes wrong for a while, it begins again behind the last record that it has read, with a connection of its own:
 //! the same checks are made as when a run begins.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
-
-use super::super::trouble::Trouble;
 use super::partition::{CLOSE_MAX, Partition, Polled, Trouble};
 use super::plan::KafkaPlan;
 use super::record::{Anchor, Record};
 use crate::model::limits::{SOURCE_OUTAGE_MAX, WAIT_STEP};
 use crate::model::wait::pause;
+use crate::source::ahead::{Ahead, Halt, Reader};
 
 /// How long servers may be away when a run begins: then a mistake in the address is likelier.
 const OUTAGE_AT_START_MAX: Duration = Duration::from_secs(10);
@@ -30,77 +26,25 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Records and bytes that are handed on at once.
 const RECORDS_MAX: usize = 4096;
 const PART_BYTES: usize = 512 * 1024;
-/// Parts that wait for the reader.
-const PARTS_WAITING: usize = 1;
 
-/// What the thread sends.
-pub(super) enum Fetched {
-    Records(Vec<Record>),
-    /// There is nothing for now.
-    Nothing,
-    End,
-    Failed(String),
-}
-
-/// Why it ends early.
-enum Ended {
-    Failed(String),
-    /// Nobody wants to know any more.
-    Stopped,
-}
-
-/// The thread's other end. It ends when this is dropped, which may block for a moment.
-pub(super) struct Fetch {
-    pub(super) fetched: Receiver<Fetched>,
-    /// Why the servers cannot be reached now.
-    pub(super) trouble: Trouble,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        // A program that ends while librdkafka is at work may do so badly.
-        let until = Instant::now() + CLOSE_MAX;
-        while self.fetched.recv_deadline(until).is_ok() {}
-    }
-}
-
-impl Fetch {
-    /// Fetches what lies behind the anchor, or all.
-    pub(super) fn start(plan: &KafkaPlan, anchor: Option<Anchor>) -> Result<Self, String> {
-        let (sender, fetched) = bounded(PARTS_WAITING);
-        let (is_over, trouble) = (Arc::new(AtomicBool::new(false)), Trouble::default());
+/// Fetches what lies behind the anchor, or all: up to the end that the partition had in the beginning, unless it is
+/// followed. Dropping it may block for a moment: a program that ends while librdkafka is at work may do so badly.
+pub(super) fn start(plan: &KafkaPlan, anchor: Option<Anchor>) -> Result<Ahead<Record>, String> {
+    let (name, plan) = (plan.name(), plan.clone());
+    Ahead::start("forebay-kafka", CLOSE_MAX, move |reader| {
         let fetcher = Fetcher {
-            name: plan.name(),
-            plan: plan.clone(),
-            sender,
-            is_over: Arc::clone(&is_over),
+            name,
+            plan,
+            reader,
             anchor,
             end: None,
             waiting: Vec::new(),
             has_answered: false,
             has_looked_again: false,
             outage: None,
-            trouble: trouble.clone(),
         };
-        std::thread::Builder::new()
-            .name("forebay-kafka".into())
-            .spawn(move || fetcher.run())
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
-        Ok(Self { fetched, trouble, is_over })
-    }
-
-    /// What has come; none if it has not within that time.
-    pub(super) fn take(&self, wait: Duration) -> Option<Fetched> {
-        match self.fetched.recv_timeout(wait) {
-            Ok(fetched) => Some(fetched),
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => None,
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
-                Some(Fetched::Failed("the thread that reads the topic has ended".into()))
-            }
-        }
-    }
+        fetcher.fetch_all()
+    })
 }
 
 /// An outage that is not over.
@@ -110,11 +54,10 @@ struct Outage {
     is_told: bool,
 }
 
-struct Fetcher {
+struct Fetcher<'r> {
     plan: KafkaPlan,
     name: String,
-    sender: Sender<Fetched>,
-    is_over: Arc<AtomicBool>,
+    reader: &'r Reader<Record>,
     /// The last record that has come.
     anchor: Option<Anchor>,
     /// Where it ends, if it is not followed: the end of the partition when it began.
@@ -125,25 +68,11 @@ struct Fetcher {
     /// Whether an end that came too early was looked at again.
     has_looked_again: bool,
     outage: Option<Outage>,
-    trouble: Trouble,
 }
 
-impl Fetcher {
-    /// Contract of the thread. In: a partition, and where to begin. Out: its records in order, over a bounded channel, each
-    /// once; then `End` or `Failed`. Writes nothing. Ends: at the end that the partition had in the beginning, unless it is
-    /// followed; at its first error; when nobody takes records any more.
-    fn run(mut self) {
-        let last = match self.fetch_all() {
-            Ok(()) => Fetched::End,
-            Err(Ended::Stopped) => return,
-            Err(Ended::Failed(text)) => Fetched::Failed(text),
-        };
-        // If nobody takes it, nobody wants to know.
-        let _ = self.send(last);
-    }
-
-    fn fetch_all(&mut self) -> Result<(), Ended> {
-        while !self.is_over.load(Ordering::Relaxed) {
+impl Fetcher<'_> {
+    fn fetch_all(mut self) -> Result<(), Halt> {
+        while !self.reader.is_over() {
             let came_to = match self.open() {
                 Ok(partition) => {
                     if self.end.is_some_and(|end| end <= partition.low) && self.anchor.is_none() {
@@ -159,7 +88,7 @@ impl Fetcher {
                 Some(trouble) => self.bear(trouble)?,
             }
         }
-        Err(Ended::Stopped)
+        Err(Halt::Stopped)
     }
 
     /// Connects, and begins behind the anchor.
@@ -177,9 +106,9 @@ impl Fetcher {
     }
 
     /// Reads until the end, which is no trouble, or until there is trouble.
-    fn read(&mut self, partition: &Partition) -> Result<Option<Trouble>, Ended> {
+    fn read(&mut self, partition: &Partition) -> Result<Option<Trouble>, Halt> {
         let (mut bytes, mut quiet_since, mut is_quiet) = (0, Instant::now(), false);
-        while !self.is_over.load(Ordering::Relaxed) {
+        while !self.reader.is_over() {
             let wait = [WAIT_STEP, LINGER, Duration::ZERO][self.waiting.len().min(2)];
             match partition.poll(wait) {
                 Ok(Polled::Record(record)) => {
@@ -206,7 +135,7 @@ impl Fetcher {
                         return Ok(self.at_end(partition, end));
                     }
                     if !std::mem::replace(&mut is_quiet, true) {
-                        self.send(Fetched::Nothing)?;
+                        self.reader.give_nothing()?;
                     }
                 }
                 Ok(Polled::Nothing) if self.waiting.len() > 1 => {
@@ -227,7 +156,7 @@ impl Fetcher {
                 Err(trouble) => return Ok(Some(trouble)),
             }
         }
-        Err(Ended::Stopped)
+        Err(Halt::Stopped)
     }
 
     /// Takes a record, unless it is the anchor.
@@ -266,34 +195,34 @@ impl Fetcher {
     }
 
     /// Hands on what waits, but for the last record: what stands behind it may be no record, and was read too then.
-    fn hand_on_but_last(&mut self) -> Result<(), Ended> {
+    fn hand_on_but_last(&mut self) -> Result<(), Halt> {
         let last = self.waiting.len().saturating_sub(1);
         let records: Vec<Record> = self.waiting.drain(..last).collect();
-        if records.is_empty() { Ok(()) } else { self.send(Fetched::Records(records)) }
+        self.reader.give(records)
     }
 
     /// Hands on all that waits.
-    fn hand_on(&mut self, partition: Option<&Partition>) -> Result<(), Ended> {
+    fn hand_on(&mut self, partition: Option<&Partition>) -> Result<(), Halt> {
         let Some(last) = self.waiting.last_mut() else { return Ok(()) };
         if let Some(position) = partition.and_then(Partition::position) {
             last.next = last.next.max(position);
         }
         self.anchor = Some(Anchor::of(last));
         let records = std::mem::take(&mut self.waiting);
-        self.send(Fetched::Records(records))
+        self.reader.give(records)
     }
 
     fn is_back(&mut self) {
         let Some(outage) = self.outage.take() else { return };
-        self.trouble.set(None);
+        self.reader.trouble.set(None);
         if outage.is_told {
             tracing::info!("{} is back after {} s", self.name, outage.since.elapsed().as_secs());
         }
     }
 
     /// Waits before the next try, unless it is hopeless.
-    fn bear(&mut self, trouble: Trouble) -> Result<(), Ended> {
-        let failed = |text: String| Err(Ended::Failed(format!("{}: {text}", self.name)));
+    fn bear(&mut self, trouble: Trouble) -> Result<(), Halt> {
+        let failed = |text: String| Err(Halt::Failed(format!("{}: {text}", self.name)));
         let limit = if self.has_answered { SOURCE_OUTAGE_MAX } else { OUTAGE_AT_START_MAX };
         let (cause, limit) = match trouble {
             Trouble::Refused(text) | Trouble::Gone(text) => return failed(text),
@@ -311,20 +240,10 @@ impl Fetcher {
         if self.has_answered && !std::mem::replace(&mut outage.is_told, true) {
             tracing::warn!("{}: {cause}; trying again for up to {} s", self.name, limit.as_secs());
         }
-        self.trouble.set(Some(format!("{}: {cause}", self.name)));
+        self.reader.trouble.set(Some(format!("{}: {cause}", self.name)));
         let delay = outage.delay;
         outage.delay = (delay * 2).min(DELAY_MAX);
-        pause(delay, || self.is_over.load(Ordering::Relaxed));
+        pause(delay, || self.reader.is_over());
         Ok(())
-    }
-
-    fn send(&self, mut fetched: Fetched) -> Result<(), Ended> {
-        loop {
-            match self.sender.send_timeout(fetched, WAIT_STEP) {
-                Ok(()) => return Ok(()),
-                Err(SendTimeoutError::Timeout(back)) if !self.is_over.load(Ordering::Relaxed) => fetched = back,
-                Err(_) => return Err(Ended::Stopped),
-            }
-        }
     }
 }

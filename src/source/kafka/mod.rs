@@ -5,7 +5,7 @@
 //! | `plan` | which topic, how its records become events, what is passed to librdkafka |
 //! | `record` | records, and the anchor: the last one that was read |
 //! | `partition` | where the partition begins and ends, and what lies behind the anchor |
-//! | `fetch` | the thread that fetches records ahead; servers that are away |
+//! | `fetch` | fetching records ahead; servers that are away |
 //! | `commit` | telling a consumer group what is committed |
 //!
 //! No group says where to begin: what was read is what is committed. The position of an event is its partition, its offset
@@ -21,21 +21,17 @@ mod record;
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use commit::Group;
-use fetch::{Fetch, Fetched};
 use partition::{settings_of, shown};
 pub use plan::KafkaPlan;
 use record::{Anchor, Record};
 
+use super::ahead::{Ahead, Taken};
 use super::event_head::Piece;
 use super::format::event::EventReader;
 use super::{Acknowledge, EntryBlock, Fields, Next, Position, Resumed, Source, SourceError, SourceEvent};
 use crate::model::setting::SettingError;
-
-/// How long a record is waited for before the source says that there is none.
-const WAIT: Duration = Duration::from_millis(20);
 
 const PIECE: Piece = Piece { name: "record", rule: "one event a record" };
 
@@ -64,11 +60,7 @@ pub struct KafkaTopic {
     reader: EventReader,
     /// Where it begins.
     anchor: Option<Anchor>,
-    fetch: Option<Fetch>,
-    records: std::vec::IntoIter<Record>,
-    has_ended: bool,
-    /// The block of the last event, until it was said that it is whole.
-    unsaid: Option<i64>,
+    ahead: Option<Ahead<Record>>,
     bytes_read: u64,
     position: String,
 }
@@ -83,13 +75,23 @@ impl KafkaTopic {
             reader: EventReader::new(fields, PIECE),
             plan,
             anchor: None,
-            fetch: None,
-            records: Vec::new().into_iter(),
-            has_ended: false,
-            unsaid: None,
+            ahead: None,
             bytes_read: 0,
             position: String::new(),
         }
+    }
+
+    /// The record that comes next, or what there is instead.
+    fn take(&mut self) -> Result<Taken<Record>, SourceError> {
+        let ahead = match &mut self.ahead {
+            Some(ahead) => ahead,
+            None => {
+                let started = fetch::start(&self.plan, self.anchor);
+                let started = started.map_err(|cause| SourceError::Other(format!("{}: {cause}", self.origin)))?;
+                self.ahead.insert(started)
+            }
+        };
+        ahead.take()
     }
 
     /// Makes an event of a record; one that is none is refused.
@@ -138,34 +140,17 @@ impl KafkaTopic {
 
 impl Source for KafkaTopic {
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
-        loop {
-            if let Some(record) = self.records.next() {
-                self.fill(&record, event)?;
-                let is_placed = event.refused.as_ref().is_none_or(|refused| refused.has_block);
-                self.unsaid = (self.plan.block == EntryBlock::Offset && is_placed).then_some(event.block);
-                return Ok(Next::Event);
-            }
-            if self.has_ended {
-                return Ok(Next::End);
-            }
-            let fetch = match &self.fetch {
-                Some(fetch) => fetch,
-                None => {
-                    let started = Fetch::start(&self.plan, self.anchor);
-                    let started = started.map_err(|cause| SourceError::Other(format!("{}: {cause}", self.origin)))?;
-                    self.fetch.insert(started)
-                }
-            };
-            match fetch.take(WAIT) {
-                Some(Fetched::Records(records)) => self.records = records.into_iter(),
-                Some(Fetched::End) => self.has_ended = true,
-                Some(Fetched::Failed(text)) => return Err(SourceError::Other(text)),
-                Some(Fetched::Nothing) | None => {
-                    // Each record is a block of its own.
-                    return Ok(self.unsaid.take().map_or(Next::Pending, |block| Next::Whole { block }));
-                }
-            }
+        let record = match self.take()? {
+            Taken::Piece(record) => record,
+            Taken::Next(next) => return Ok(next),
+        };
+        self.fill(&record, event)?;
+        let is_placed = event.refused.as_ref().is_none_or(|refused| refused.has_block);
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| self.plan.block == EntryBlock::Offset && is_placed) {
+            // Each record is a block of its own.
+            ahead.note_whole(event.block);
         }
+        Ok(Next::Event)
     }
 
     fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
@@ -193,11 +178,11 @@ impl Source for KafkaTopic {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.fetch.as_ref().and_then(|fetch| fetch.trouble.get())
+        self.ahead.as_ref().and_then(Ahead::trouble)
     }
 
     fn is_ready(&self) -> bool {
-        self.records.len() > 0 || self.fetch.as_ref().is_some_and(|fetch| !fetch.fetched.is_empty())
+        self.ahead.as_ref().is_some_and(Ahead::is_ready)
     }
 
     fn bytes_read(&self) -> u64 {

@@ -5,7 +5,7 @@
 //! | `plan` | which stream, and how its entries become events |
 //! | `entry` | entries, their ids, and the anchor: the last one that was read |
 //! | `stream` | asking for entries; a server that is away or has moved |
-//! | `fetch` | the thread that fetches them ahead |
+//! | `fetch` | fetching them ahead |
 //! | `trim` | taking out what is committed |
 //!
 //! There is no consumer group: what was read is what is committed. The position of an event is the id of its entry and a
@@ -21,20 +21,16 @@ mod trim;
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use entry::{Anchor, Entry};
-use fetch::{Fetch, Fetched};
 pub use plan::{EntryBlock, RedisStreamPlan};
-use stream::{StreamError, name_of};
+use stream::name_of;
 use trim::Trimmer;
 
+use super::ahead::{Ahead, Taken};
 use super::event_head::Piece;
 use super::format::event::EventReader;
 use super::{Acknowledge, Fields, Next, Position, Resumed, Source, SourceError, SourceEvent};
-
-/// How long an entry is waited for before the source says that there is none.
-const WAIT: Duration = Duration::from_millis(20);
 
 const PIECE: Piece = Piece { name: "entry", rule: "one event an entry" };
 
@@ -45,11 +41,7 @@ pub struct RedisStream {
     reader: EventReader,
     /// Where it begins.
     anchor: Option<Anchor>,
-    fetch: Option<Fetch>,
-    entries: std::vec::IntoIter<Entry>,
-    has_ended: bool,
-    /// The block of the last event, until it was said that it is whole.
-    unsaid: Option<i64>,
+    ahead: Option<Ahead<Entry>>,
     bytes_read: u64,
     position: String,
 }
@@ -63,20 +55,23 @@ impl RedisStream {
             reader: EventReader::new(fields, PIECE),
             plan,
             anchor: None,
-            fetch: None,
-            entries: Vec::new().into_iter(),
-            has_ended: false,
-            unsaid: None,
+            ahead: None,
             bytes_read: 0,
             position: String::new(),
         }
     }
 
-    fn failed(&self, error: StreamError) -> SourceError {
-        match error {
-            StreamError::Away(text) | StreamError::Gone(text) => SourceError::Other(text),
-            StreamError::Stopped => SourceError::Other(format!("{}: reading was stopped", self.origin)),
-        }
+    /// The entry that comes next, or what there is instead.
+    fn take(&mut self) -> Result<Taken<Entry>, SourceError> {
+        let ahead = match &mut self.ahead {
+            Some(ahead) => ahead,
+            None => {
+                let started = fetch::start(&self.plan, self.anchor);
+                let started = started.map_err(|cause| SourceError::Other(format!("{}: {cause}", self.origin)))?;
+                self.ahead.insert(started)
+            }
+        };
+        ahead.take()
     }
 
     /// Makes an event of an entry; one that is none is refused.
@@ -157,38 +152,21 @@ impl RedisStream {
 
 impl Source for RedisStream {
     fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
-        loop {
-            if let Some(entry) = self.entries.next() {
-                self.fill(&entry, event)?;
-                let is_placed = event.refused.as_ref().is_none_or(|refused| refused.has_block);
-                self.unsaid = (self.plan.block == EntryBlock::Offset && is_placed).then_some(event.block);
-                return Ok(Next::Event);
-            }
-            if self.has_ended {
-                return Ok(Next::End);
-            }
-            let fetch = match &self.fetch {
-                Some(fetch) => fetch,
-                None => {
-                    let started = Fetch::start(&self.plan, self.anchor);
-                    let started = started.map_err(|cause| SourceError::Other(format!("{}: {cause}", self.origin)))?;
-                    self.fetch.insert(started)
-                }
-            };
-            match fetch.take(WAIT) {
-                Some(Fetched::Entries(entries)) => self.entries = entries.into_iter(),
-                Some(Fetched::End) => self.has_ended = true,
-                Some(Fetched::Failed(error)) => return Err(self.failed(error)),
-                Some(Fetched::Nothing) | None => {
-                    // Each entry is a block of its own.
-                    return Ok(self.unsaid.take().map_or(Next::Pending, |block| Next::Whole { block }));
-                }
-            }
+        let entry = match self.take()? {
+            Taken::Piece(entry) => entry,
+            Taken::Next(next) => return Ok(next),
+        };
+        self.fill(&entry, event)?;
+        let is_placed = event.refused.as_ref().is_none_or(|refused| refused.has_block);
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| self.plan.block == EntryBlock::Offset && is_placed) {
+            // Each entry is a block of its own.
+            ahead.note_whole(event.block);
         }
+        Ok(Next::Event)
     }
 
     fn trouble(&self) -> Option<String> {
-        self.fetch.as_ref().and_then(|fetch| fetch.trouble.get())
+        self.ahead.as_ref().and_then(Ahead::trouble)
     }
 
     fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
@@ -213,7 +191,7 @@ impl Source for RedisStream {
     }
 
     fn is_ready(&self) -> bool {
-        self.entries.len() > 0 || self.fetch.as_ref().is_some_and(|fetch| !fetch.fetched.is_empty())
+        self.ahead.as_ref().is_some_and(Ahead::is_ready)
     }
 
     fn bytes_read(&self) -> u64 {

@@ -2,6 +2,8 @@
 
 /// Tables of cases of what is refused, checked together.
 pub mod cases;
+/// Numbers by chance.
+pub mod dice;
 /// A client of HTTP, also a bad one.
 pub mod http;
 /// Brokers of Kafka.
