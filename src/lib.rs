@@ -51,8 +51,11 @@ pub mod publish;
 mod redis;
 mod rows;
 mod run;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod timeline;
 mod undo;
@@ -65,6 +68,7 @@ pub use lane::{LaneError, Place};
 pub use model::built::NotBuilt;
 pub use model::cause::{Cause, Reason};
 pub use model::checkpoint::Checkpoint;
+pub use model::durations::{BUCKET_MILLIS, Durations};
 pub use model::event::EventPlace;
 pub use model::ids::{BatchNo, BlockNo, Depth, EntityNo};
 pub use model::json_text::ExactJson;
@@ -78,6 +82,7 @@ pub use model::value::{ColumnType, Row, Value};
 #[doc(hidden)]
 pub use model::{address, limits, text};
 pub use run::{
-    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, QuarantineFull, Reading, Report,
-    Rollback, RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
+    Checked, ErrorKind, Memory, Meter, Pipeline, PipelineError, Progress, ProgressHook, PulseReading, QuarantineFull,
+    Reading, Report, Rollback, RollbackCauses, RollbackHook, RowChanges, RunPhase, SnapshotCounts, StopHandle, Times,
+    Waits, Watched,
 };

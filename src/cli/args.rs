@@ -119,6 +119,22 @@ pub(super) struct Run {
     /// Commit each batch before the next is handled: to see what hiding commits saves
     #[arg(long)]
     pub(super) serial: bool,
+    /// Serve probes, metrics, status, snapshots and a page here, over HTTP: HOST:PORT, such as 127.0.0.1:9464
+    #[cfg(feature = "serve")]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<String>,
+    /// Whoever asks must have the token in this file: needed where other machines reach the address
+    #[cfg(feature = "serve")]
+    #[arg(long, value_name = "FILE", requires = "listen", conflicts_with = "listen_open")]
+    pub(super) listen_token_file: Option<PathBuf>,
+    /// Whoever reaches the address may ask
+    #[cfg(feature = "serve")]
+    #[arg(long, requires = "listen")]
+    pub(super) listen_open: bool,
+    /// For how long nothing may have moved, although there is work, until /health says so
+    #[cfg(feature = "serve")]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "listen")]
+    pub(super) stall: Duration,
     /// How long what is in flight may take after a stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,

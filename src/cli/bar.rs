@@ -1,17 +1,21 @@
-//! How a run stands: a bar on a terminal, a plain line now and then elsewhere.
+//! How a run stands: a bar on a terminal, or a line of state where it goes on at the end of its source; a plain line now and
+//! then elsewhere, as long as something moves. Each phase is told once.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay::Progress;
+use forebay::{Meter, Reading, RunPhase};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::{Global, LogFormat};
-use super::out::count;
+use super::out::{age, count};
 
 /// How often a plain line is printed.
 const LINE_STEP: Duration = Duration::from_secs(10);
+
+/// Over how long a rate is: it follows what happens, and does not flicker.
+const RATE_STEP: Duration = Duration::from_secs(2);
 
 /// Parts of the bar: the share of the source that is read, in thousandths.
 const PARTS: u64 = 1000;
@@ -21,39 +25,57 @@ pub(super) struct Bar(Arc<Mutex<BarState>>);
 
 struct BarState {
     bar: Option<ProgressBar>,
-    started: Instant,
+    meter: Meter,
+    follows: bool,
+    phase: RunPhase,
+    rate: Rate,
     line_at: Instant,
+    /// What was handled and committed when a line was printed last.
+    line_of: (u64, u64),
+}
+
+/// Events a second.
+struct Rate {
+    at: Instant,
+    events: u64,
+    per_second: u64,
 }
 
 impl Bar {
-    pub(super) fn new(global: &Global) -> Self {
+    pub(super) fn new(global: &Global, meter: Meter, follows: bool) -> Self {
         let is_shown = !global.quiet && global.log_format == LogFormat::Text && std::io::stderr().is_terminal();
         let now = Instant::now();
-        Self(Arc::new(Mutex::new(BarState { bar: is_shown.then(make_bar), started: now, line_at: now })))
+        Self(Arc::new(Mutex::new(BarState {
+            bar: is_shown.then(|| make_bar(follows)),
+            meter,
+            follows,
+            phase: RunPhase::Starting,
+            rate: Rate { at: now, events: 0, per_second: 0 },
+            line_at: now,
+            line_of: (0, 0),
+        })))
     }
 
-    pub(super) fn show(&self, progress: &Progress) {
+    /// Shows how the run stands now.
+    pub(super) fn show(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = (progress.events as f64 / state.started.elapsed().as_secs_f64().max(0.001)) as u64;
-        let block = progress.block.map_or_else(|| "none".to_owned(), |block| block.to_string());
-        let waiting = progress.batches_waiting;
-        let message = format!(
-            "block {block}  {} events/s  {waiting} {} waiting",
-            count(rate),
-            if waiting == 1 { "batch" } else { "batches" }
-        );
+        let reading = state.meter.read();
+        state.rate.note(reading.events, reading.phase);
+        state.tell_phase(&reading);
+        let message = state.message(&reading);
         match &state.bar {
             Some(bar) => {
-                if let Some(total) = progress.source_bytes_total.filter(|total| *total > 0) {
+                if let Some(total) = reading.source_bytes_total.filter(|total| *total > 0 && !state.follows) {
                     bar.set_length(PARTS);
-                    bar.set_position(progress.source_bytes_read.min(total) * PARTS / total);
+                    bar.set_position(reading.source_bytes_read.min(total) * PARTS / total);
                 }
                 bar.set_message(message);
                 bar.tick();
             }
-            None if state.line_at.elapsed() >= LINE_STEP => {
+            None if state.line_at.elapsed() >= LINE_STEP && state.moves(&reading) => {
                 state.line_at = Instant::now();
-                tracing::info!("{} events, {message}", count(progress.events));
+                state.line_of = (reading.events, reading.batches);
+                tracing::info!("{} events, {message}", count(reading.events));
             }
             None => {}
         }
@@ -66,10 +88,85 @@ impl Bar {
     }
 }
 
-fn make_bar() -> ProgressBar {
+impl BarState {
+    /// Whether anything was handled or committed since the last line.
+    fn moves(&self, reading: &Reading) -> bool {
+        self.line_of != (reading.events, reading.batches) || reading.batches_waiting > 0
+    }
+
+    /// Tells a phase when it begins, where a run has more than one.
+    fn tell_phase(&mut self, reading: &Reading) {
+        if !self.follows || std::mem::replace(&mut self.phase, reading.phase) == reading.phase {
+            return;
+        }
+        let block = block(reading.checkpoint.block);
+        let line = match reading.phase {
+            RunPhase::Backfill => match reading.checkpoint.block {
+                Some(_) => format!("backfill: going on behind block {block}"),
+                None => "backfill: from the beginning of the source".to_owned(),
+            },
+            RunPhase::Live => format!("live: the end of the source is reached, block {block}"),
+            RunPhase::Draining => "draining: what was begun is being committed".to_owned(),
+            _ => return,
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(|| tracing::info!("{line}")),
+            None => tracing::info!("{line}"),
+        }
+    }
+
+    fn message(&self, reading: &Reading) -> String {
+        let (rate, waiting) = (count(self.rate.per_second), reading.batches_waiting);
+        let handled = block(reading.block);
+        if !self.follows {
+            let batches = if waiting == 1 { "batch" } else { "batches" };
+            return format!("block {handled}  {rate} events/s  {waiting} {batches} waiting");
+        }
+        let blocks = reading.source_block.zip(reading.checkpoint.block).map(|(read, done)| read - done);
+        let seconds = reading
+            .source_time
+            .map(|time| (forebay::Timestamp::now().as_micros() - time.as_micros()).max(0) / 1_000_000);
+        let behind = match (seconds, blocks.filter(|blocks| *blocks > 0)) {
+            (Some(seconds), _) => format!(", {} behind", age(seconds)),
+            (None, Some(blocks)) => {
+                format!(", {} behind", super::out::counted(blocks.unsigned_abs(), "block", "blocks"))
+            }
+            (None, None) => String::new(),
+        };
+        let away = self.meter.outages().read().away_for.filter(|away| away.as_secs() > 0);
+        let limit = match away {
+            Some(away) => format!(", the store is away for {} s", away.as_secs()),
+            None => reading
+                .limit()
+                .map_or_else(String::new, |limit| format!(", {}", limit.split([':', ';']).next().unwrap_or_default())),
+        };
+        format!("{}  block {}{behind}, {rate} events/s{limit}", reading.phase.name(), block(reading.checkpoint.block))
+    }
+}
+
+fn block(block: Option<i64>) -> String {
+    block.map_or_else(|| "none".to_owned(), |block| block.to_string())
+}
+
+impl Rate {
+    fn note(&mut self, events: u64, phase: RunPhase) {
+        let passed = self.at.elapsed();
+        // The first one comes early: nobody likes to see a zero.
+        let step = if self.events == 0 && phase < RunPhase::Live { Duration::from_millis(200) } else { RATE_STEP };
+        if passed >= step {
+            self.per_second = (events.saturating_sub(self.events) as f64 / passed.as_secs_f64()) as u64;
+            (self.at, self.events) = (Instant::now(), events);
+        }
+    }
+}
+
+fn make_bar(follows: bool) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_bar:.cyan/blue} {percent:>3} %  {msg}  ETA {eta}")
-    {
+    let template = match follows {
+        true => "{spinner} {wide_msg}",
+        false => "{spinner} {wide_bar:.cyan/blue} {percent:>3} %  {msg}  ETA {eta}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     bar

@@ -4,9 +4,14 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use forebay::address::without_logins;
+#[cfg(feature = "serve")]
+use forebay::serve::{Level, Warnings};
 use forebay::text::{message, plain, plain_json};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
 use super::args::{Color, Global, LogFormat};
 
@@ -18,19 +23,62 @@ pub(super) fn start(global: &Global) {
         (false, 1) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(|| Told).with_max_level(level).without_time().with_target(false);
-    // What it complains of it would write to stderr too, and panic if that cannot be written.
-    let subscriber = subscriber.log_internal_errors(false);
-    match global.log_format {
-        LogFormat::Json => subscriber.with_writer(|| EscapedJson(Told)).json().flatten_event(true).init(),
-        LogFormat::Text => subscriber
-            .with_ansi(global.is_coloured(&std::io::stderr()))
-            .fmt_fields(debug_fn(|writer, field, value| match field.name() {
+    let told = match global.log_format {
+        // What it complains of it would write to stderr too, and panic if that cannot be written.
+        LogFormat::Json => {
+            let layer = fmt::layer().with_writer(|| EscapedJson(Told)).without_time().with_target(false);
+            layer.log_internal_errors(false).json().flatten_event(true).boxed()
+        }
+        LogFormat::Text => {
+            let layer = fmt::layer().with_writer(|| Told).without_time().with_target(false);
+            let layer = layer.log_internal_errors(false).with_ansi(global.is_coloured(&std::io::stderr()));
+            let fields = debug_fn(|writer, field, value| match field.name() {
                 "message" => write!(writer, "{}", shown(&format!("{value:?}"))),
                 name => write!(writer, "{name}={}", shown(&format!("{value:?}"))),
-            }))
-            .init(),
+            });
+            layer.fmt_fields(fields).boxed()
+        }
+    };
+    let subscriber = tracing_subscriber::registry().with(told.with_filter(level));
+    #[cfg(feature = "serve")]
+    let subscriber = subscriber.with(Kept.with_filter(LevelFilter::WARN));
+    subscriber.init();
+}
+
+/// The last warnings and errors, for whoever shows them.
+#[cfg(feature = "serve")]
+pub(super) fn warnings() -> &'static Warnings {
+    static WARNINGS: std::sync::OnceLock<Warnings> = std::sync::OnceLock::new();
+    WARNINGS.get_or_init(Warnings::default)
+}
+
+/// Keeps warnings and errors, also those that `--quiet` does not tell.
+#[cfg(feature = "serve")]
+struct Kept;
+
+#[cfg(feature = "serve")]
+impl<S: tracing::Subscriber> Layer<S> for Kept {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            tracing::Level::ERROR => Level::Error,
+            _ => Level::Warn,
+        };
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        warnings().note(level, &shown(&message.0));
+    }
+}
+
+/// The message of an event.
+#[cfg(feature = "serve")]
+struct Message(String);
+
+#[cfg(feature = "serve")]
+impl tracing::field::Visit for Message {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
     }
 }
 

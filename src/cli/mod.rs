@@ -19,6 +19,8 @@ mod read;
 mod rollback;
 mod run;
 mod seed;
+#[cfg(feature = "serve")]
+mod serve;
 mod status;
 mod subprocess;
 mod summary;

@@ -35,11 +35,17 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
         pipeline = pipeline.until(until);
     }
     stop_on_signals(&pipeline.stop_handle().flag())?;
+    #[cfg(feature = "serve")]
+    let listening = super::serve::listen(args)?;
     let pictures = Pictures::prepare(args)?;
-    let bar = Bar::new(global);
+    #[cfg(feature = "serve")]
+    let serving = listening.map(|listening| super::serve::serve(listening, &pipeline, global)).transpose()?;
+    let bar = Bar::new(global, pipeline.meter(), pipeline.watched().follows);
     let shown = bar.clone();
-    let result = pipeline.on_progress(move |progress| shown.show(progress)).run();
+    let result = pipeline.on_progress(move |_| shown.show()).run();
     bar.clear();
+    #[cfg(feature = "serve")]
+    drop(serving);
     let report = match result {
         Ok(report) => report,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! The orders of the commit thread, and carrying them out: commit a batch, roll back to a block, renumber snapshots.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::handoff::Committer;
 use crate::batch::SealedBatch;
@@ -34,8 +34,8 @@ pub(crate) enum Order {
 /// What came of an order.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// The batch is durable.
-    Committed(Committed),
+    /// The batch is durable; how long that took, with all that was tried again.
+    Committed(Committed, Duration),
     /// The state is as of the block; none if it was not behind it.
     RolledBack(Option<RolledBack>),
     /// Snapshots have new numbers; or not, which was reported: nothing depends on it.
@@ -168,7 +168,10 @@ impl Committer for StoreCommitter {
     fn commit(&mut self, order: Order) -> Result<Done, BatchError> {
         let started = Instant::now();
         let (number, done) = match order {
-            Order::Batch(batch) => (batch.after.batch, self.commit_batch(&batch).map(Done::Committed)),
+            Order::Batch(batch) => {
+                let committed = self.commit_batch(&batch);
+                (batch.after.batch, committed.map(|done| Done::Committed(done, started.elapsed())))
+            }
             Order::Rollback { to } => {
                 let failed = |error| BatchError { span: format!("the rollback to block {to}"), error };
                 (0, self.roll_back(to).map(Done::RolledBack).map_err(failed))

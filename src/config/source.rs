@@ -47,12 +47,14 @@ pub struct SourceConfig {
     pub parent: Option<String>,
     /// The field of the position of the source after the event. Defaults to none.
     pub position: Option<String>,
+    /// The field of the event's time, to show how far the run is behind its source. Defaults to none.
+    pub time: Option<String>,
     /// `[source.fields]`: the types of fields. Defaults to none.
     pub fields: FieldTypes,
 }
 
 /// The keys of `[source]`.
-pub(super) const SOURCE_KEYS: [&str; 24] = [
+pub(super) const SOURCE_KEYS: [&str; 25] = [
     "path",
     "command",
     "start",
@@ -74,6 +76,7 @@ pub(super) const SOURCE_KEYS: [&str; 24] = [
     "hash",
     "parent",
     "position",
+    "time",
     "fields",
     "follow",
     "settle",
@@ -122,6 +125,7 @@ pub(super) fn read_source(
             value => value.map(|value| value.non_empty()).transpose()?,
         },
         position: section.optional("position").map(|value| value.non_empty()).transpose()?,
+        time: section.optional("time").map(|value| value.non_empty()).transpose()?,
         fields: section
             .optional("fields")
             .map_or_else(|| Ok(FieldTypes::default()), |value| read_field_types(&value))?,

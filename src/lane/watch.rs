@@ -105,6 +105,7 @@ pub(crate) struct Watcher {
     seen: u64,
     looked_at: Instant,
     still: Duration,
+    has_moved: bool,
 }
 
 /// The most that one check counts. A process or a machine that was suspended has not handled anything meanwhile.
@@ -114,7 +115,7 @@ const _: () =
 
 impl Watcher {
     pub(crate) fn new(watch: Arc<Watch>) -> Self {
-        Self { watch, seen: 0, looked_at: Instant::now(), still: Duration::ZERO }
+        Self { watch, seen: 0, looked_at: Instant::now(), still: Duration::ZERO, has_moved: false }
     }
 
     /// Whether the engine has been at the same event for longer than `limit`. To be asked again and again.
@@ -122,11 +123,17 @@ impl Watcher {
         let beat = self.watch.beat.load(Ordering::Relaxed);
         self.still += self.looked_at.elapsed().min(LOOK_MAX);
         self.looked_at = Instant::now();
+        self.has_moved = beat != self.seen;
         if beat != self.seen || self.watch.is_idle() {
             self.seen = beat;
             self.still = Duration::ZERO;
         }
         self.still > limit
+    }
+
+    /// Whether it was at another event at the last look than at the one before.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.has_moved
     }
 
     pub(crate) fn place(&self) -> Place {

@@ -320,6 +320,11 @@ impl FieldTypes {
         self
     }
 
+    /// The type of a field, by its whole name.
+    pub(crate) fn kind_of(&self, name: &str) -> Option<FieldType> {
+        self.fields.get(name)?.own
+    }
+
     /// Whether no field has a type.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()

@@ -10,6 +10,7 @@ pub mod cause;
 pub(crate) mod chance;
 pub(crate) mod checkpoint;
 pub(crate) mod column_type;
+pub(crate) mod durations;
 pub(crate) mod event;
 pub(crate) mod field_type;
 pub mod ids;
@@ -27,6 +28,6 @@ pub mod text;
 pub(crate) mod timestamp;
 pub(crate) mod units;
 pub(crate) mod value;
-#[cfg(any(feature = "kafka", feature = "postgres", feature = "redis", feature = "sqlite"))]
+#[cfg(any(feature = "kafka", feature = "postgres", feature = "redis", feature = "serve", feature = "sqlite"))]
 pub(crate) mod wait;
 pub(crate) mod whole_text;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Publication;
+use super::stats::PublishStats;
 use crate::batch::SealedBatch;
 use crate::commit::CommitListener;
 use crate::snapshot::seq_of;
@@ -30,13 +31,14 @@ pub(crate) struct Mailbox {
     waiting: Mutex<Waiting>,
     wake: Sender<()>,
     bytes_max: usize,
+    stats: Arc<PublishStats>,
 }
 
 impl Mailbox {
     /// An empty one in which so many bytes may wait, and what wakes who reads it.
-    pub(crate) fn new(bytes_max: usize) -> (Arc<Self>, Receiver<()>) {
+    pub(crate) fn new(bytes_max: usize, stats: Arc<PublishStats>) -> (Arc<Self>, Receiver<()>) {
         let (wake, inbox) = bounded(1);
-        (Arc::new(Self { waiting: Mutex::default(), wake, bytes_max }), inbox)
+        (Arc::new(Self { waiting: Mutex::default(), wake, bytes_max, stats }), inbox)
     }
 
     /// Puts snapshots in; an older one of the same region goes. Never blocks.
@@ -94,7 +96,9 @@ impl Mailbox {
 impl CommitListener for Mailbox {
     fn committed(&self, batch: &SealedBatch, committed: &Committed) {
         if !committed.snapshots.is_empty() {
-            self.put(publications(batch, committed));
+            let due: Vec<Publication> = publications(batch, committed).collect();
+            self.stats.note_due(due.iter().map(|one| (&one.region, one.seq)));
+            self.put(due);
         }
     }
 
@@ -144,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_newest_of_a_region_waits_and_one_wake_up_is_enough() {
-        let (mailbox, inbox) = Mailbox::new(10);
+        let (mailbox, inbox) = Mailbox::new(10, Arc::default());
         mailbox.put([item("a", 1, "12345"), item("b", 1, "1")]);
         mailbox.put([item("a", 2, "123456")]);
         assert_eq!(inbox.try_iter().count(), 1);
@@ -155,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_would_take_too_much_memory_is_read_from_the_store() {
-        let (mailbox, _inbox) = Mailbox::new(10);
+        let (mailbox, _inbox) = Mailbox::new(10, Arc::default());
         mailbox.put([item("a", 1, "123456"), item("b", 1, "12345")]);
         mailbox.put([item("c", 1, "1")]);
         let (newest, is_incomplete) = mailbox.take();

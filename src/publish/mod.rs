@@ -42,6 +42,7 @@ pub use target::{Delivery, Known, OtherStore, Patience, PublishError, PublishRec
 pub(crate) use mailbox::Mailbox;
 pub(crate) use redis::check_summary_field;
 pub(crate) use stats::PublishStats;
+pub use stats::Publishing;
 pub(crate) use worker::{MinSeqs, PublishThread, WorkerPlan};
 
 pub use crate::redis::{RedisUrl, RedisUrlError};

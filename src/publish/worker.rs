@@ -395,6 +395,8 @@ impl Worker {
         let page: Vec<DueSnapshot> = page.into_iter().filter(is_wanted).collect();
         let refreshes: HashSet<Arc<str>> =
             page.iter().filter(|due| due.was_published).map(|due| Arc::clone(&due.publication.region)).collect();
+        let unpublished = page.iter().filter(|due| !due.was_published).map(|due| &due.publication);
+        self.plan.stats.note_due(unpublished.map(|one| (&one.region, one.seq)));
         let mut items: Vec<Publication> = page.into_iter().map(|due| due.publication).collect();
         items.sort_by_key(|item| (item.time, item.seq));
         items.is_empty() || self.publish(items, &|region| refreshes.contains(region), patience)
@@ -407,7 +409,9 @@ impl Worker {
             items.iter().map(|item| (Arc::clone(&item.region), (item.seq, item.block))).collect();
         let items = self.hold_back(items);
         let (items, mut refused) = self.plan.fields.resolve(items);
+        let begun = Instant::now();
         let Delivery { receipts, away, warning } = self.plan.target.publish(&items, patience);
+        self.plan.stats.add_publish(begun.elapsed());
         self.warn(warning);
         let mut done = Vec::new();
         for receipt in receipts {
@@ -420,6 +424,7 @@ impl Worker {
                         _ if is_refresh(&receipt.region) => self.plan.stats.add_kept(),
                         _ => self.plan.stats.add_duplicate(),
                     }
+                    self.plan.stats.note_decided(&receipt.region, seq);
                     self.regions.published(&receipt.region, seq);
                     done.push((receipt.region, seq));
                 }
@@ -482,6 +487,7 @@ impl Worker {
     }
 
     fn note_ahead(&mut self, region: &Arc<str>, there: u64, here: u64) {
+        self.plan.stats.note_decided(region, here);
         if self.regions.ahead(region, there, here) {
             self.plan.stats.add_stale();
         }
@@ -489,6 +495,7 @@ impl Worker {
 
     /// Notes regions that failed, and tells what is new about them.
     fn note_refused(&mut self, refused: Vec<(Arc<str>, PublishError)>) {
+        self.plan.stats.add_failed(refused.len() as u64);
         let (mut reported, mut unreported) = (0, 0);
         let is_away = self.away.is_some();
         for (region, error) in refused {
@@ -524,6 +531,7 @@ impl Worker {
     }
 
     fn set_away(&mut self, cause: &str) {
+        self.plan.stats.note_away(Some(cause));
         match &mut self.away {
             Some((known, _)) => cause.clone_into(known),
             None => {
@@ -534,6 +542,7 @@ impl Worker {
     }
 
     fn set_back(&mut self) {
+        self.plan.stats.note_away(None);
         if let Some((_, since)) = self.away.take() {
             tracing::info!("snapshots are published again after {:.1} s", since.elapsed().as_secs_f64());
         }
@@ -668,7 +677,7 @@ mod tests {
             }
             false => Err(min_seqs),
         });
-        let mut worker = Worker::new(plan, Mailbox::new(0).0, renumber);
+        let mut worker = Worker::new(plan, Mailbox::new(0, Arc::default()).0, renumber);
         worker.min_seqs.insert("a".into(), 7);
         worker.order_renumbering();
         // What is found meanwhile goes with it.

@@ -12,11 +12,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::engines::{EnginePool, Job};
 use super::error::{PipelineError, QuarantineFull};
 use super::event_queue::{EventQueue, RoundLimits, Taken};
+use super::event_time::EventTime;
 use super::hooks::Hooks;
 use super::in_flight::InFlight;
 use super::kept::KeptEvents;
 use super::memory::{MemoryBudget, Relief, Usage};
-use super::meter::{Meter, Phase};
+use super::meter::{Memory, Meter, Phase, RollbackCause, RunPhase};
 use super::report::Rollback;
 use super::seal_policy::{CommitState, Decision, OpenState, SealPolicy};
 use super::sealing::{SealRequest, Sealer};
@@ -97,6 +98,10 @@ pub(super) struct Coordinator<'h> {
     pub(super) quarantined: u64,
     /// The block of the event at which the source failed.
     pub(super) failed_block: Option<BlockNo>,
+    /// Where events have their time, if it is to be known.
+    pub(super) event_time: Option<EventTime>,
+    /// Why the rollback that is due is.
+    pub(super) rollback_cause: RollbackCause,
 }
 
 impl Coordinator<'_> {
@@ -108,10 +113,13 @@ impl Coordinator<'_> {
         if let Some(to) = self.plan.rollback {
             self.queue.push_rollback(to);
         }
+        self.meter.begin_loop();
         let ended = self.run_to_end();
+        self.meter.enter(RunPhase::Draining);
         let waiting_since = Instant::now();
         let drained = self.in_flight.drain(&mut self.hooks);
         self.meter.finish(self.open.number(), waiting_since, self.in_flight.commit_busy());
+        self.meter.end_loop();
         self.outcome.was_stopped = self.in_flight.is_stopped();
         let committer = match &drained {
             Err(PipelineError::DrainTimeout(_)) => None,
@@ -131,6 +139,7 @@ impl Coordinator<'_> {
             snapshots => self.seal_with(snapshots)?,
         }
         self.handle_all().or_else(|error| self.stop_at(error))?;
+        self.meter.enter(RunPhase::Draining);
         // Whatever the reason, events that were only read must not count as handled.
         if self.queue.has_events() && !self.in_flight.is_stopped() {
             return Err(self.bug("events were left when the source had ended"));
@@ -230,6 +239,7 @@ impl Coordinator<'_> {
         self.handle(round, taken)?;
         let grown = self.engines.memory_bytes().saturating_sub(before);
         self.round_events = self.memory.round_events(&self.usage(), events, grown);
+        self.note_memory();
         self.keep_memory()?;
         self.seal_if_due()
     }
@@ -257,7 +267,8 @@ impl Coordinator<'_> {
                 self.queue.push(page);
                 Ok(())
             }
-            FromReader::Rollback { to } => {
+            FromReader::Rollback { to, is_replay } => {
+                self.rollback_cause = if is_replay { RollbackCause::Late } else { RollbackCause::Fork };
                 self.open.drop_after(to);
                 self.queue.push_rollback(to);
                 Ok(())
@@ -293,6 +304,7 @@ impl Coordinator<'_> {
             if (self.queue.is_idle() || since.elapsed() >= LINGER) && self.has_work_to_seal() {
                 self.seal()?;
             }
+            self.note_live();
             // Where the reader waits for room, only the block that is here in part can give it.
             let may_be_waited_for = self.queue.has_events() && !self.queue.is_idle();
             let step = match self.in_flight.state() {
@@ -315,6 +327,21 @@ impl Coordinator<'_> {
         Ok(())
     }
 
+    /// The source has nothing more, and all of it that can be is committed.
+    fn note_live(&mut self) {
+        if self.queue.is_idle() && self.in_flight.state() == CommitState::Idle {
+            self.meter.enter(RunPhase::Live);
+            self.note_memory();
+        }
+    }
+
+    fn note_memory(&self) {
+        let usage = self.usage();
+        let bytes = |bytes: usize| bytes as u64;
+        let (ahead, cached, staged) = (bytes(usage.read_ahead), bytes(usage.engines), bytes(usage.staged));
+        self.meter.note_memory(Memory { ahead, cached, staged });
+    }
+
     /// Whether a batch can end here although nothing follows yet, and holds something.
     fn has_work_to_seal(&mut self) -> bool {
         self.queue.is_at_boundary()
@@ -326,6 +353,9 @@ impl Coordinator<'_> {
     fn handle(&mut self, round: Round, mut taken: Taken) -> Result<(), PipelineError> {
         let work = self.meter.time(Phase::Handling, self.open.number());
         self.note_taken(&round, &taken);
+        if let Some(time) = &mut self.event_time {
+            self.in_flight.note_event_time(time.of_last(&round));
+        }
         self.kept.note(std::mem::take(&mut taken.pieces));
         let mut lanes_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut by_size: Vec<usize> = (0..round.lanes.len()).collect();
@@ -376,14 +406,17 @@ impl Coordinator<'_> {
 
     fn note_taken(&mut self, round: &Round, taken: &Taken) {
         self.open.take(&taken.summary, round);
+        let mut largest = 0;
         for lane in &round.lanes {
             let (region_events, at) = (&mut self.outcome.region_events, lane.region.index());
             if region_events.len() <= at {
                 region_events.resize(at + 1, 0);
             }
             region_events[at] += lane.events.len() as u64;
+            largest = largest.max(region_events[at]);
             self.duty.note(lane.region);
         }
+        self.meter.note_largest_region(largest);
         self.meter.handled(taken.summary.events, taken.summary.last_block, taken.source_bytes_read);
     }
 
@@ -397,6 +430,9 @@ impl Coordinator<'_> {
     }
 
     fn lane_error(&self, error: LaneError) -> PipelineError {
+        if matches!(error, LaneError::Timeout { .. }) {
+            self.meter.note_hang();
+        }
         PipelineError::Lane { error, batch: self.open.number().get(), discarded: self.discarded() }
     }
 
@@ -526,7 +562,7 @@ impl Coordinator<'_> {
             self.seal_with(Snapshots::None)?;
         }
         let done = match self.open.tip() {
-            Some(tip) if tip > to => self.in_flight.roll_back(to, &mut self.hooks)?,
+            Some(tip) if tip > to => self.in_flight.roll_back(to, self.rollback_cause, &mut self.hooks)?,
             _ => None,
         };
         self.queue.rolled_back();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
+use super::pulse::Pulse;
 use crate::lane::watch::{Task, Watch, Watcher};
 use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, LoadStats, Place};
 use crate::model::field_type::FieldTypes;
@@ -26,6 +27,7 @@ pub(super) struct EnginePlan {
     pub(super) memory_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) loads: Arc<LoadStats>,
+    pub(super) pulse: Pulse,
     /// Whether an event whose handler fails is put aside.
     pub(super) puts_aside: bool,
 }
@@ -143,6 +145,7 @@ impl EnginePool {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
+                    self.plan.pulse.turn();
                     if let Some(stuck) = self.stuck(&mut waiting) {
                         self.is_stuck = true;
                         return Err(stuck);
@@ -206,8 +209,11 @@ impl EnginePool {
 
     fn stuck(&self, waiting: &mut [(usize, Watcher)]) -> Option<LaneError> {
         let timeout = self.plan.timeout;
-        let (_, watcher) =
-            waiting.iter_mut().find_map(|(slot, watcher)| watcher.is_stuck(timeout).then_some((slot, watcher)))?;
+        let stuck = waiting.iter_mut().position(|(_, watcher)| watcher.is_stuck(timeout));
+        if waiting.iter().any(|(_, watcher)| watcher.has_moved()) {
+            self.plan.pulse.moved();
+        }
+        let (_, watcher) = waiting.get(stuck?)?;
         Some(LaneError::Timeout {
             handler: self.plan.factory.name(),
             limit_ms: timeout.as_millis(),
@@ -353,6 +359,7 @@ mod tests {
             undo_depth: Depth::new(0),
             memory_bytes: usize::MAX,
             timeout,
+            pulse: Pulse::default(),
             loads: Arc::default(),
             puts_aside: false,
         })

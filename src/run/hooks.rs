@@ -26,8 +26,9 @@ impl<'h> Hooks<'h> {
         Self { progress, rollback, told_at: Instant::now() }
     }
 
-    /// Reports progress, unless it was reported a moment ago.
+    /// Says that the loop of the run turns, and reports progress, unless it was reported a moment ago.
     pub(super) fn tell_progress(&mut self, meter: &Meter) {
+        meter.turn();
         let Some(hook) = &mut self.progress else { return };
         if self.told_at.elapsed() < PROGRESS_STEP {
             return;

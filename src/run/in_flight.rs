@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::error::PipelineError;
 use super::hooks::Hooks;
-use super::meter::Meter;
+use super::meter::{BatchFacts, Meter, RollbackCause};
 use super::seal_policy::CommitState;
 use crate::batch::SealedBatch;
 use crate::commit::handoff::{CommitFailure, CommitThread, Refused, Ticket};
@@ -17,6 +17,7 @@ use crate::commit::{BatchError, Done, Order, RolledBack, StoreCommitter};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BatchClock, BatchNo, BlockNo};
 use crate::model::limits::WAIT_STEP;
+use crate::model::timestamp::Timestamp;
 
 /// Whether the run is to stop, and how long what is in flight may take then.
 #[derive(Debug)]
@@ -51,8 +52,8 @@ struct HandedOver {
     bytes: usize,
     before: Checkpoint,
     after: Checkpoint,
-    /// Events that it puts aside.
-    quarantined: u64,
+    /// What becomes known of it when it has committed.
+    told: BatchFacts,
 }
 
 /// The hand-off to the commit thread, and the batches on their way.
@@ -68,6 +69,8 @@ pub(super) struct InFlight {
     is_serial: bool,
     stopping: Stopping,
     meter: Meter,
+    /// The time of the last event that was handled.
+    event_time: Option<Timestamp>,
 }
 
 impl InFlight {
@@ -88,6 +91,7 @@ impl InFlight {
             is_serial,
             stopping,
             meter,
+            event_time: None,
         };
         in_flight.wind_clock();
         in_flight
@@ -110,6 +114,11 @@ impl InFlight {
         self.clock = BatchClock { open, committed };
     }
 
+    /// The time of the last event that was handled, if it has one.
+    pub(super) fn note_event_time(&mut self, time: Option<Timestamp>) {
+        self.event_time = time;
+    }
+
     /// Bytes of the batches that are in flight.
     pub(super) fn bytes(&self) -> usize {
         self.queue.iter().map(|batch| batch.bytes).sum()
@@ -127,10 +136,10 @@ impl InFlight {
     /// Hands a batch over; waits while another one waits there, and in a serial run until it has committed.
     pub(super) fn hand_over(&mut self, batch: SealedBatch, hooks: &mut Hooks<'_>) -> Result<(), PipelineError> {
         let (bytes, before, after) = (batch.memory_bytes(), batch.before, batch.after);
-        let quarantined = batch.quarantined.len() as u64;
+        let told = BatchFacts::of(&batch, self.event_time);
         self.sealed = after;
         let ticket = self.submit(Order::Batch(Arc::new(batch)), hooks)?;
-        self.queue.push_back(HandedOver { ticket, bytes, before, after, quarantined });
+        self.queue.push_back(HandedOver { ticket, bytes, before, after, told });
         self.meter.waiting(self.queue.len());
         if self.is_serial {
             self.drain(hooks)?;
@@ -186,6 +195,7 @@ impl InFlight {
     pub(super) fn roll_back(
         &mut self,
         to: BlockNo,
+        cause: RollbackCause,
         hooks: &mut Hooks<'_>,
     ) -> Result<Option<RolledBack>, PipelineError> {
         self.drain(hooks)?;
@@ -200,18 +210,19 @@ impl InFlight {
         let Done::RolledBack(Some(done)) = done else { return Ok(None) };
         (self.sealed, self.committed) = (done.checkpoint, done.checkpoint);
         self.wind_clock();
-        self.meter.rolled_back(done.checkpoint, done.retries, self.commits.busy());
+        self.event_time = None;
+        self.meter.rolled_back(done.checkpoint, cause, done.retries, self.commits.busy());
         Ok(Some(done))
     }
 
     fn take_answer(&mut self, answer: Result<Done, CommitFailure<BatchError>>) -> Result<(), PipelineError> {
         let done = answer.map_err(PipelineError::Commit)?;
-        let Some(HandedOver { before, after, quarantined, .. }) = self.queue.pop_front() else { return Ok(()) };
+        let Some(HandedOver { before, after, told, .. }) = self.queue.pop_front() else { return Ok(()) };
         self.committed = after;
         self.meter.waiting(self.queue.len());
-        if let Done::Committed(committed) = done {
-            self.meter.committed(&before, after, &committed, self.commits.busy());
-            self.meter.quarantined(quarantined);
+        if let Done::Committed(committed, took) = done {
+            self.meter.committed(&before, after, &committed, took, self.commits.busy());
+            self.meter.facts(told);
         }
         Ok(())
     }

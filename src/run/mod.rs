@@ -20,6 +20,7 @@
 //! | `in_flight` | what was handed over to be committed |
 //! | `acknowledge` | telling the source what of it is committed |
 //! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what to evict, when a batch ends, which snapshots it carries |
+//! | `pulse`, `event_time` | whether the loop turns and comes further; the time of the last event |
 //! | `meter`, `shared`, `hooks`, `report` | the live numbers, what threads share, who is told, what is left at the end |
 
 mod acknowledge;
@@ -27,12 +28,14 @@ mod coordinator;
 mod engines;
 mod error;
 mod event_queue;
+mod event_time;
 mod hooks;
 mod in_flight;
 mod kept;
 mod memory;
 mod meter;
 mod pipeline;
+mod pulse;
 mod report;
 mod seal_policy;
 mod sealing;
@@ -41,6 +44,9 @@ mod snapshot_duty;
 
 pub use error::{ErrorKind, PipelineError, QuarantineFull};
 pub use hooks::{ProgressHook, RollbackHook};
-pub use meter::{Meter, Reading};
-pub use pipeline::{Checked, Pipeline, StopHandle};
+pub use meter::{Memory, Meter, Reading, RollbackCauses, RowChanges, RunPhase};
+pub use pipeline::{Checked, Pipeline, StopHandle, Watched};
+pub use pulse::PulseReading;
+#[cfg(feature = "serve")]
+pub(crate) use report::memory_peak_bytes;
 pub use report::{Progress, Report, Rollback, SnapshotCounts, Times, Waits};

@@ -3,6 +3,7 @@
 mod check;
 mod publish;
 mod start;
+mod watched;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,11 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use check::Checked;
+pub use watched::Watched;
 
 use super::engines::{EnginePool, Job};
 use super::error::{PipelineError, unopened};
 use super::hooks::{ProgressHook, RollbackHook};
-use super::meter::Meter;
+use super::meter::{Meter, RunPhase};
 use super::report::{Progress, Report, Rollback};
 use crate::config::{BatchConfig, Config, ErrorsConfig, RegionsConfig, SnapshotsConfig};
 use crate::lane::rust::engine::RustFactory;
@@ -124,6 +126,7 @@ pub struct Pipeline {
     drain_timeout: Duration,
     stop: StopHandle,
     meter: Meter,
+    time_field: Option<String>,
     hook: Option<ProgressHook>,
     rollback_depth: u64,
     rollback_hook: Option<RollbackHook>,
@@ -158,6 +161,7 @@ impl Pipeline {
         pipeline.format = config.source.format;
         pipeline.field_types = Arc::new(config.source.fields.clone());
         pipeline.rollback_depth = config.rollback_depth;
+        pipeline.time_field = config.source.time.clone();
         pipeline.late = config.source.late;
         pipeline.end = config.source.end;
         (pipeline.follow, pipeline.settle) = (config.source.follow, config.source.settle);
@@ -218,6 +222,7 @@ impl Pipeline {
             takes_over: false,
             stop: StopHandle::default(),
             meter: Meter::default(),
+            time_field: None,
             hook: None,
             rollback_depth: 0,
             rollback_hook: None,
@@ -322,6 +327,16 @@ impl Pipeline {
     pub fn store(mut self, store: impl Store + 'static) -> Self {
         self.store = Some(Box::new(store));
         self
+    }
+
+    /// The field of an event that holds its time, so that [`Meter::read`] says how old the last committed event is. Defaults
+    /// to none.
+    ///
+    /// # Errors
+    /// The name is empty.
+    pub fn source_time(mut self, field: impl Into<String>) -> Result<Self, PipelineError> {
+        self.time_field = Some(SettingError::unless_empty("time", field)?);
+        Ok(self)
     }
 
     /// What to do with events whose place has passed. Defaults to an error.
@@ -465,8 +480,10 @@ impl Pipeline {
     /// See [`PipelineError`]; what is committed is a prefix of whole batches.
     pub fn run(mut self) -> Result<Report, PipelineError> {
         self.check_names()?;
-        let source = self.take_source()?;
-        self.coordinate(source, None)
+        let (source, meter) = (self.take_source()?, self.meter.clone());
+        let ended = self.coordinate(source, None);
+        meter.enter(RunPhase::Ended);
+        ended
     }
 
     /// Rolls the state back to a block, then computes and publishes the snapshots of the regions that had events since.
@@ -541,6 +558,7 @@ impl Pipeline {
             ttl: self.snapshots.ttl,
             readers: self.store_readers.clone(),
             stop: self.stop.flag(),
+            outages: self.meter.outages(),
         };
         Ok(store::open(url, plan)?)
     }

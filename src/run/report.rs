@@ -204,7 +204,7 @@ fn ratio(time: Duration, wall: Duration) -> f64 {
 }
 
 /// The most memory that this process had at once; 0 where the system does not say.
-pub(super) fn memory_peak_bytes() -> u64 {
+pub(crate) fn memory_peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());

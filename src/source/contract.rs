@@ -243,6 +243,12 @@ pub trait Source: Send {
         true
     }
 
+    /// Why the source cannot be reached at present, if it is so and it tries again: shown to whoever watches the run. Asked
+    /// now and then. Does not block. Defaults to none.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Bytes read so far, as they lie on disk. Defaults to 0.
     fn bytes_read(&self) -> u64 {
         0

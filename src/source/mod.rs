@@ -41,6 +41,8 @@ mod redis;
 mod refused;
 mod skip_committed;
 mod stats;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod trouble;
 mod unpack;
 mod walk;
 

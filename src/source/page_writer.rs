@@ -28,6 +28,8 @@ pub(crate) enum FromReader {
     /// Everything after this block is to be undone before anything else.
     Rollback {
         to: BlockNo,
+        /// Because late events are put in their place; else the source has abandoned the blocks.
+        is_replay: bool,
     },
     /// What was found out about the source: what of it is committed, if that was not known, the position after that, and
     /// files that were read.
@@ -245,6 +247,9 @@ impl PageWriter {
     pub(super) fn flush(&mut self, source: &dyn Source) -> Result<(), Stop> {
         if self.page.events.is_empty() {
             return Ok(());
+        }
+        if let Some(last) = self.page.events.last() {
+            self.sink.stats.note_block(last.block.get());
         }
         let waiting = Instant::now();
         self.sink.recorder.span(Stage::Read, Activity::Working, 0, self.working_since, waiting);

@@ -101,6 +101,8 @@ pub(crate) struct Reader {
     /// Everything up to this block was handled before a replay.
     replayed_to: Option<BlockNo>,
     pages: PageWriter,
+    /// How often the source was asked.
+    turns: u64,
     stats: Arc<ReadStats>,
     /// The file that is being read was written anew: events up to this one may come again.
     again_to: Option<(BlockNo, Option<i64>)>,
@@ -155,6 +157,7 @@ impl Reader {
                 &plan.known_regions,
                 plan.puts_aside,
             ),
+            turns: 0,
             stats,
             again_to: None,
             warned_again: None,
@@ -207,6 +210,7 @@ impl Reader {
         let mut event = SourceEvent::default();
         loop {
             let is_ready = self.source.is_ready();
+            self.note_turn(is_ready);
             if !is_ready {
                 self.settle(false)?;
             }
@@ -672,7 +676,7 @@ impl Reader {
         self.files.undo();
         let is_kept = self.comparison.committed().block.is_none_or(|tip| tip <= to);
         self.remainder = self.remainder.take().filter(|_| is_kept);
-        self.pages.send(FromReader::Rollback { to })
+        self.pages.send(FromReader::Rollback { to, is_replay: self.is_merged })
     }
 
     fn flush(&mut self) -> Result<(), Stop> {
@@ -809,7 +813,7 @@ mod tests {
             FromReader::Page(page) => {
                 Some(page.events.iter().map(|event| event.block.to_string()).collect::<Vec<_>>().join(" "))
             }
-            FromReader::Rollback { to } => Some(format!("back to {to}")),
+            FromReader::Rollback { to, .. } => Some(format!("back to {to}")),
             FromReader::Source { .. } => None,
             FromReader::Whole { block } => Some(format!("{block} is whole")),
             FromReader::Idle => Some("idle".into()),

@@ -1,7 +1,8 @@
 //! What the reader shares while it runs.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What the reader shares while it runs.
 #[derive(Debug, Default)]
@@ -16,6 +17,13 @@ pub(crate) struct ReadStats {
     pub(crate) bytes: AtomicU64,
     /// Set from outside to end the thread.
     pub(crate) stop: AtomicBool,
+    /// Grows as long as the source answers, also that it has nothing.
+    turns: AtomicU64,
+    /// The block of the last event that was handed on, and whether there is one.
+    block: AtomicI64,
+    has_block: AtomicBool,
+    /// Why the source gives nothing, where it says so, and since when.
+    trouble: Mutex<Option<(String, Instant)>>,
 }
 
 impl ReadStats {
@@ -29,6 +37,39 @@ impl ReadStats {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The source has answered.
+    pub(super) fn turn(&self, turns: u64) {
+        self.turns.store(turns, Ordering::Relaxed);
+    }
+
+    /// Grows as long as the source answers.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// An event of this block was handed on.
+    pub(super) fn note_block(&self, block: i64) {
+        self.block.store(block, Ordering::Relaxed);
+        self.has_block.store(true, Ordering::Relaxed);
+    }
+
+    /// The block of the last event that was handed on.
+    pub(crate) fn block(&self) -> Option<i64> {
+        self.has_block.load(Ordering::Relaxed).then(|| self.block.load(Ordering::Relaxed))
+    }
+
+    /// The source gives nothing, for this cause; none when it may have something again.
+    pub(super) fn note_trouble(&self, cause: Option<String>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        *trouble = cause.map(|cause| (cause, trouble.take().map_or_else(Instant::now, |(_, since)| since)));
+    }
+
+    /// Why the source gives nothing, where it says so, and for how long that is so.
+    pub(crate) fn trouble(&self) -> Option<(String, Duration)> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.as_ref().map(|(cause, since)| (cause.clone(), since.elapsed()))
     }
 
     pub(crate) fn blocked(&self) -> Duration {

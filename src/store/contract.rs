@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::error::StoreError;
+use super::outages::StoreOutages;
 use super::readers::Readers;
 use crate::batch::{Quarantined, RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
@@ -41,6 +42,8 @@ pub struct StorePlan {
     pub readers: Readers,
     /// Set when the run is to stop: waiting for the database to come back then ends.
     pub stop: Arc<AtomicBool>,
+    /// Where it is noted when the store is away.
+    pub outages: StoreOutages,
 }
 
 impl StorePlan {
@@ -59,6 +62,7 @@ impl StorePlan {
             ttl: SNAPSHOTS_TTL,
             readers: Readers::default(),
             stop: Arc::default(),
+            outages: StoreOutages::default(),
         })
     }
 
@@ -92,6 +96,12 @@ impl StorePlan {
     #[must_use]
     pub fn with_stop(self, stop: Arc<AtomicBool>) -> Self {
         Self { stop, ..self }
+    }
+
+    /// Where it is noted when the store is away. Defaults to where nobody looks.
+    #[must_use]
+    pub fn with_outages(self, outages: StoreOutages) -> Self {
+        Self { outages, ..self }
     }
 }
 

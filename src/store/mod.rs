@@ -8,6 +8,7 @@ pub mod batch;
 mod contract;
 mod error;
 mod open;
+mod outages;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(not(feature = "postgres"))]
@@ -28,6 +29,7 @@ pub use contract::*;
 pub use error::{RefusedRow, StoreError};
 pub(crate) use open::open_snapshots_until;
 pub use open::{check_names, open, open_outbox, open_snapshots};
+pub use outages::{StoreOutage, StoreOutages};
 pub use postgres::PostgresAddress;
 pub use readers::Readers;
 pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};

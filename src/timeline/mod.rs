@@ -20,6 +20,12 @@ use std::time::{Duration, Instant};
 /// The most spans kept of one stage. Beyond it, neighbours are merged.
 const SPANS_MAX: usize = 4096;
 
+/// The most spans kept of one stage in each of the last two windows, for a picture of what goes on now.
+const RECENT_MAX: usize = 256;
+
+/// How long such a window is.
+const RECENT_WINDOW: Duration = Duration::from_secs(60);
+
 /// Work on the same batch with a smaller gap is one span.
 const GAP: Duration = Duration::from_millis(2);
 
@@ -130,14 +136,28 @@ impl Span {
 }
 
 /// The spans of one stage, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Spans {
     spans: Vec<Span>,
+    /// How many are kept at most.
+    max: usize,
+    /// Where they begin.
+    base: Duration,
     /// Neighbours shorter than this were merged.
     resolution: Duration,
 }
 
+impl Default for Spans {
+    fn default() -> Self {
+        Self::new(SPANS_MAX, Duration::ZERO)
+    }
+}
+
 impl Spans {
+    fn new(max: usize, base: Duration) -> Self {
+        Self { spans: Vec::new(), max, base, resolution: Duration::ZERO }
+    }
+
     fn add(&mut self, span: Span) {
         match self.spans.last_mut() {
             Some(last) if last.goes_on(&span) => last.take_in(&span),
@@ -147,14 +167,14 @@ impl Spans {
             }
             _ => self.spans.push(span),
         }
-        if self.spans.len() > SPANS_MAX {
+        if self.spans.len() > self.max {
             self.merge(span.end);
         }
     }
 
     /// Merges neighbours until there are half as many.
     fn merge(&mut self, end: Duration) {
-        self.resolution = (self.resolution * 2).max(end / (SPANS_MAX as u32 / 4));
+        self.resolution = (self.resolution * 2).max(end.saturating_sub(self.base) / (self.max as u32 / 4));
         let mut merged: Vec<Span> = Vec::with_capacity(self.spans.len());
         for span in self.spans.drain(..) {
             match merged.last_mut() {
@@ -169,13 +189,52 @@ impl Spans {
     }
 }
 
+/// The spans of one stage in the last two windows: however long a run is, its last minute is not drawn coarser.
+#[derive(Debug)]
+struct Recent {
+    before: Spans,
+    now: Spans,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        let empty = || Spans::new(RECENT_MAX, Duration::ZERO);
+        Self { before: empty(), now: empty() }
+    }
+}
+
+impl Recent {
+    fn add(&mut self, span: Span) {
+        if span.start.saturating_sub(self.now.base) >= RECENT_WINDOW {
+            self.before = std::mem::replace(&mut self.now, Spans::new(RECENT_MAX, span.start));
+        }
+        self.now.add(span);
+    }
+
+    /// Those that end behind that moment.
+    fn since(&self, moment: Duration) -> Vec<Span> {
+        let all = self.before.spans.iter().chain(&self.now.spans);
+        let mut all: Vec<Span> = all.filter(|span| span.end > moment).copied().collect();
+        // A wait in which something else was done is recorded after it.
+        all.sort_by_key(|span| span.start);
+        all
+    }
+}
+
+/// What is recorded of one stage.
+#[derive(Debug, Default)]
+struct Recorded {
+    all: Spans,
+    recent: Recent,
+}
+
 /// What a run records into; shared by its threads.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     started: Instant,
     /// Batches that were committed before this run.
     before: u64,
-    stages: [Mutex<Spans>; Stage::ALL.len()],
+    stages: [Mutex<Recorded>; Stage::ALL.len()],
 }
 
 impl Recorder {
@@ -192,14 +251,24 @@ impl Recorder {
         let busy = if doing.is_work() { end.saturating_sub(start) } else { Duration::ZERO };
         let span = Span { start, end, doing, first_batch: batch, last_batch: batch, busy };
         if !span.is_empty() {
-            self.stages[stage as usize].lock().unwrap_or_else(PoisonError::into_inner).add(span);
+            let mut recorded = self.stages[stage as usize].lock().unwrap_or_else(PoisonError::into_inner);
+            recorded.all.add(span);
+            recorded.recent.add(span);
         }
     }
 
     /// What was recorded so far.
     pub(crate) fn timeline(&self) -> Timeline {
-        let spans = |stage: &Mutex<Spans>| stage.lock().unwrap_or_else(PoisonError::into_inner).spans.clone();
+        let spans = |stage: &Mutex<Recorded>| stage.lock().unwrap_or_else(PoisonError::into_inner).all.spans.clone();
         Timeline { stages: self.stages.iter().map(spans).collect() }
+    }
+
+    /// What was recorded of the last minute, and how long ago the recording began.
+    pub(crate) fn last_minute(&self) -> (Timeline, Duration) {
+        let now = self.started.elapsed();
+        let from = now.saturating_sub(RECENT_WINDOW);
+        let spans = |stage: &Mutex<Recorded>| stage.lock().unwrap_or_else(PoisonError::into_inner).recent.since(from);
+        (Timeline { stages: self.stages.iter().map(spans).collect() }, now)
     }
 }
 
@@ -271,6 +340,18 @@ mod tests {
         let busy: Duration = spans.spans.iter().map(|span| span.busy).sum();
         assert_eq!(busy, Duration::from_millis(29 + 5 * (1_000_000 - 3)), "no work is lost");
         assert!(spans.spans.is_sorted_by_key(|span| span.start));
+    }
+
+    #[test]
+    fn the_last_minute_stays_fine_however_long_the_run_is() {
+        let mut recent = Recent::default();
+        for batch in 1..1_000_000 {
+            recent.add(span(batch * 10, batch * 10 + 5, batch));
+        }
+        let spans = recent.since(Duration::from_millis(9_940_000));
+        assert!((100..=2 * RECENT_MAX).contains(&spans.len()), "{}", spans.len());
+        assert!(spans.iter().all(|span| span.len() < Duration::from_secs(2)));
+        assert!(spans.is_sorted_by_key(|span| span.start));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const ROOMS: &str = "
     publish     model timeline snapshot redis batch store commit
     config      model snapshot source store publish
     run         model timeline rows undo snapshot source batch store lane commit publish config
+    status      model store publish
+    serve       model timeline store publish run status
     cli
 ";
 

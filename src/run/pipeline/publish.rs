@@ -89,7 +89,8 @@ impl Pipeline {
             PipelineError::Incomplete("this store keeps no snapshots to publish: Store::outbox".into())
         })?;
         let SnapshotsConfig { id_field: id, time_field: time, .. } = self.snapshots.clone();
-        let (mailbox, inbox) = Mailbox::new(publish_waiting_bytes(self.batch.memory_bytes));
+        let (mailbox, inbox) =
+            Mailbox::new(publish_waiting_bytes(self.batch.memory_bytes), Arc::clone(&shared.publish));
         let (stats, recorder) = (Arc::clone(&shared.publish), Arc::clone(&shared.recorder));
         let plan = WorkerPlan { target, fields: DocumentFields { id, time }, outbox, stats, recorder, stop };
         Ok(Some(PublishStart { plan, mailbox, inbox }))

@@ -26,10 +26,12 @@ use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
 use crate::run::engines::{EnginePlan, EnginePool};
 use crate::run::error::PipelineError;
 use crate::run::event_queue::EventQueue;
+use crate::run::event_time::EventTime;
 use crate::run::hooks::Hooks;
 use crate::run::in_flight::{InFlight, Stopping};
 use crate::run::kept::KeptEvents;
 use crate::run::memory::MemoryBudget;
+use crate::run::meter::RollbackCause;
 use crate::run::report::{Report, SnapshotCounts, memory_peak_bytes};
 use crate::run::seal_policy::SealPolicy;
 use crate::run::sealing::Sealer;
@@ -80,8 +82,7 @@ impl Pipeline {
         rollback: Option<i64>,
     ) -> Result<Report, PipelineError> {
         self.try_handlers()?;
-        let target = self.take_target()?;
-        let mut store = self.take_store()?;
+        let (target, mut store) = (self.take_target()?, self.take_store()?);
         let mut stored = self.read_store(store.as_mut())?;
         let checkpoint = stored.checkpoint;
         let shared = SharedParts::new(self.batch.memory_bytes, checkpoint.batch);
@@ -93,7 +94,7 @@ impl Pipeline {
             integers: self.snapshots.integers,
         };
         self.meter.attach(&shared);
-        self.meter.start(checkpoint, source.bytes_total());
+        self.meter.start(checkpoint, source.bytes_total(), self.batch.memory_bytes);
         let acknowledging = Acknowledging::of(source.as_mut(), stored.position.clone())?;
         // A rollback reads nothing that could be compared.
         let reading = if rollback.is_none() { stored.reading() } else { StartReading::default() };
@@ -135,6 +136,8 @@ impl Pipeline {
             kept: KeptEvents::new(self.batch.memory_bytes),
             quarantined: stored.quarantined,
             failed_block: None,
+            event_time: self.time_field.as_deref().map(|field| EventTime::new(field, &self.field_types)),
+            rollback_cause: RollbackCause::Command,
             origins: Arc::default(),
             outcome: Outcome::default(),
         };
@@ -213,6 +216,7 @@ impl Pipeline {
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::clone(loads),
+            pulse: self.meter.pulse(),
             puts_aside: self.errors.puts_aside(),
         }
     }

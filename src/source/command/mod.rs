@@ -317,6 +317,11 @@ impl Source for CommandSource {
         Ok(Resumed::After)
     }
 
+    fn trouble(&self) -> Option<String> {
+        let is_out = self.pause.out_since.is_some();
+        is_out.then(|| format!("{} has failed and is started again, {}", self.origin, self.place()))
+    }
+
     fn is_ready(&self) -> bool {
         self.running.as_ref().is_none_or(|running| self.cutter.is_ready(running.lines.buffer()))
     }

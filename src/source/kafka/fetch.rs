@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 
+use super::super::trouble::Trouble;
 use super::partition::{CLOSE_MAX, Partition, Polled, Trouble};
 use super::plan::KafkaPlan;
 use super::record::{Anchor, Record};
@@ -51,6 +52,8 @@ enum Ended {
 /// The thread's other end. It ends when this is dropped, which may block for a moment.
 pub(super) struct Fetch {
     pub(super) fetched: Receiver<Fetched>,
+    /// Why the servers cannot be reached now.
+    pub(super) trouble: Trouble,
     is_over: Arc<AtomicBool>,
 }
 
@@ -67,7 +70,7 @@ impl Fetch {
     /// Fetches what lies behind the anchor, or all.
     pub(super) fn start(plan: &KafkaPlan, anchor: Option<Anchor>) -> Result<Self, String> {
         let (sender, fetched) = bounded(PARTS_WAITING);
-        let is_over = Arc::new(AtomicBool::new(false));
+        let (is_over, trouble) = (Arc::new(AtomicBool::new(false)), Trouble::default());
         let fetcher = Fetcher {
             name: plan.name(),
             plan: plan.clone(),
@@ -79,12 +82,13 @@ impl Fetch {
             has_answered: false,
             has_looked_again: false,
             outage: None,
+            trouble: trouble.clone(),
         };
         std::thread::Builder::new()
             .name("forebay-kafka".into())
             .spawn(move || fetcher.run())
             .map_err(|error| format!("cannot start a thread: {error}"))?;
-        Ok(Self { fetched, is_over })
+        Ok(Self { fetched, trouble, is_over })
     }
 
     /// What has come; none if it has not within that time.
@@ -121,6 +125,7 @@ struct Fetcher {
     /// Whether an end that came too early was looked at again.
     has_looked_again: bool,
     outage: Option<Outage>,
+    trouble: Trouble,
 }
 
 impl Fetcher {
@@ -279,7 +284,9 @@ impl Fetcher {
     }
 
     fn is_back(&mut self) {
-        if let Some(outage) = self.outage.take().filter(|outage| outage.is_told) {
+        let Some(outage) = self.outage.take() else { return };
+        self.trouble.set(None);
+        if outage.is_told {
             tracing::info!("{} is back after {} s", self.name, outage.since.elapsed().as_secs());
         }
     }
@@ -304,6 +311,7 @@ impl Fetcher {
         if self.has_answered && !std::mem::replace(&mut outage.is_told, true) {
             tracing::warn!("{}: {cause}; trying again for up to {} s", self.name, limit.as_secs());
         }
+        self.trouble.set(Some(format!("{}: {cause}", self.name)));
         let delay = outage.delay;
         outage.delay = (delay * 2).min(DELAY_MAX);
         pause(delay, || self.is_over.load(Ordering::Relaxed));

@@ -192,6 +192,10 @@ impl Source for KafkaTopic {
         Ok(Some(Box::new(group.map_err(|cause| SourceError::Other(format!("{}: {cause}", self.origin)))?)))
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.fetch.as_ref().and_then(|fetch| fetch.trouble.get())
+    }
+
     fn is_ready(&self) -> bool {
         self.records.len() > 0 || self.fetch.as_ref().is_some_and(|fetch| !fetch.fetched.is_empty())
     }

@@ -1,11 +1,15 @@
 //! When nothing comes: what has come so far is handed on, and after a while the last block is whole.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::SourceEvent;
 use super::super::page_writer::{FromReader, Stop};
 use super::Reader;
 use crate::model::ids::BlockNo;
+
+/// After so many answers of the source it is shared that it answers: with each event it would cost.
+const TURNS_STEP: u64 = 1024;
 
 /// Since when nothing comes.
 #[derive(Debug)]
@@ -41,9 +45,24 @@ impl Quiet {
 }
 
 impl Reader {
+    /// The source is asked for more: shares now and then that it answers.
+    pub(super) fn note_turn(&mut self, is_ready: bool) {
+        self.turns += 1;
+        if !is_ready || self.turns.is_multiple_of(TURNS_STEP) {
+            self.share_turn();
+        }
+    }
+
+    fn share_turn(&self) {
+        self.stats.turn(self.turns);
+        self.stats.bytes.store(self.source.bytes_read(), Ordering::Relaxed);
+        self.stats.note_trouble(self.source.trouble());
+    }
+
     /// The source has nothing for now: hands on what has come. True if nothing more is wanted.
     pub(super) fn wait(&mut self) -> Result<bool, Stop> {
         self.pages.check_wanted()?;
+        self.share_turn();
         let begins = self.quiet.begin();
         if begins {
             self.settle(false)?;

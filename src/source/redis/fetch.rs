@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 
+use super::super::trouble::Trouble;
 use super::entry::{Anchor, Entry, EntryId};
 use super::plan::RedisStreamPlan;
 use super::stream::{Part, Stream, StreamError};
@@ -31,6 +32,8 @@ pub(super) enum Fetched {
 /// The thread's other end. It ends when this is dropped.
 pub(super) struct Fetch {
     pub(super) fetched: Receiver<Fetched>,
+    /// Why the server cannot be reached now.
+    pub(super) trouble: Trouble,
     is_over: Arc<AtomicBool>,
 }
 
@@ -46,13 +49,13 @@ impl Fetch {
         let stream = Stream::new(plan)?;
         let (sender, fetched) = bounded(PARTS_WAITING);
         let is_over = Arc::new(AtomicBool::new(false));
-        let follows = plan.follows;
+        let (follows, trouble) = (plan.follows, stream.trouble.clone());
         let fetcher = Fetcher { stream, sender, is_over: Arc::clone(&is_over), anchor, count: COUNT_MIN };
         std::thread::Builder::new()
             .name("forebay-stream".into())
             .spawn(move || fetcher.run(follows))
             .map_err(|error| format!("cannot start a thread: {error}"))?;
-        Ok(Self { fetched, is_over })
+        Ok(Self { fetched, trouble, is_over })
     }
 
     /// What has come; none if it has not within that time.

@@ -187,6 +187,10 @@ impl Source for RedisStream {
         }
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.fetch.as_ref().and_then(|fetch| fetch.trouble.get())
+    }
+
     fn resume(&mut self, after: &Position) -> Result<Resumed, SourceError> {
         let anchor = Anchor::parse(after.as_str());
         self.anchor = Some(anchor.ok_or_else(|| {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
+use super::super::trouble::Trouble;
 use super::entry::{Anchor, Entry, EntryId};
 use super::plan::RedisStreamPlan;
 use crate::model::limits::SOURCE_OUTAGE_MAX;
@@ -59,6 +60,8 @@ pub(super) struct Stream {
     topology: Topology,
     has_answered: bool,
     is_impatient: bool,
+    /// Why it cannot be reached now.
+    pub(super) trouble: Trouble,
 }
 
 impl Stream {
@@ -68,7 +71,14 @@ impl Stream {
     /// A certificate cannot be read.
     pub(super) fn new(plan: &RedisStreamPlan) -> Result<Self, String> {
         let topology = Topology::new(&plan.url, 1, plan.timeout).map_err(|error| error.to_string())?;
-        Ok(Self { key: plan.stream.clone(), name: name_of(plan), topology, has_answered: false, is_impatient: false })
+        Ok(Self {
+            key: plan.stream.clone(),
+            name: name_of(plan),
+            topology,
+            has_answered: false,
+            is_impatient: false,
+            trouble: Trouble::default(),
+        })
     }
 
     /// It asks once.
@@ -173,6 +183,9 @@ impl Stream {
                     if is_told {
                         tracing::info!("{} is back after {} s", self.name, since.elapsed().as_secs());
                     }
+                    if delay != DELAY_MIN {
+                        self.trouble.set(None);
+                    }
                     self.has_answered = true;
                     return Ok(values);
                 }
@@ -196,6 +209,7 @@ impl Stream {
                 is_told = true;
                 tracing::warn!("{}: {cause}; trying again for up to {} s", self.name, limit.as_secs());
             }
+            self.trouble.set(Some(format!("{}: {cause}", self.name)));
             pause(delay, is_over);
             (delay, hops) = ((delay * 2).min(DELAY_MAX), 0);
             // A server that is gone may have been replaced. If nobody says so, the next try tells.

@@ -11,6 +11,7 @@ use super::fault::{Fault, Remedy};
 use crate::model::limits::STORE_OUTAGE_MAX;
 use crate::model::wait::pause;
 use crate::store::StoreError;
+use crate::store::outages::Waited;
 
 /// How long it may be away when a run begins: then a mistake in the address is likelier.
 const OUTAGE_AT_START_MAX: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ pub(super) struct Outage {
     is_at_start: bool,
     is_setting_told: bool,
     tries: u64,
+    /// That it is away is noted while this lives.
+    waited: Option<Waited>,
 }
 
 impl Outage {
@@ -46,6 +49,7 @@ impl Outage {
             is_at_start: false,
             is_setting_told: false,
             tries: 0,
+            waited: None,
         }
     }
 
@@ -100,12 +104,22 @@ impl Outage {
         } else {
             tracing::debug!("{name}: {fault}");
         }
+        self.note(&fault);
         self.sleep();
         Ok(())
     }
 
+    fn note(&mut self, fault: &Fault) {
+        let cause = fault.to_string();
+        match &self.waited {
+            Some(waited) => waited.again(&cause),
+            None => self.waited = Some(self.database.plan.outages.begin(&cause)),
+        }
+    }
+
     /// Tells that the database is back, if it had gone away for long enough to be told.
     pub(super) fn is_over(&mut self) {
+        self.waited = None;
         if let Some(since) = self.since.take()
             && self.database.is_reported.swap(false, Ordering::AcqRel)
         {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::{StoreError, StoreName, is_busy};
 use crate::model::cause::Reason;
 use crate::model::wait::pause;
+use crate::store::outages::{StoreOutages, Waited};
 
 /// How long SQLite itself waits in one try: a stop is heard between two of them.
 pub(super) const TRY_TIMEOUT: Duration = Duration::from_millis(400);
@@ -31,11 +32,12 @@ pub(super) struct Patience {
     stop: Arc<AtomicBool>,
     /// Whether the user was told. Commits and readers notice it apart, and it is told once.
     is_reported: AtomicBool,
+    outages: StoreOutages,
 }
 
 impl Patience {
-    pub(super) fn new(name: StoreName, limit: Duration, stop: Arc<AtomicBool>) -> Arc<Self> {
-        Arc::new(Self { name, limit, stop, is_reported: AtomicBool::new(false) })
+    pub(super) fn new(name: StoreName, limit: Duration, stop: Arc<AtomicBool>, outages: StoreOutages) -> Arc<Self> {
+        Arc::new(Self { name, limit, stop, is_reported: AtomicBool::new(false), outages })
     }
 
     /// For what a run that is to stop does not wait for.
@@ -47,6 +49,7 @@ impl Patience {
             since: Instant::now(),
             delay: DELAY_MIN,
             tries: 0,
+            waited: None,
         }
     }
 
@@ -82,6 +85,8 @@ pub(super) struct Waiting {
     since: Instant,
     delay: Duration,
     tries: u64,
+    /// That the file is held is noted while this lives.
+    waited: Option<Waited>,
 }
 
 impl Waiting {
@@ -95,7 +100,7 @@ impl Waiting {
         if !is_held(&error) {
             return Err(error);
         }
-        let Patience { name, limit, is_reported, .. } = &*self.patience;
+        let Patience { name, limit, is_reported, outages, .. } = &*self.patience;
         let waited = self.since.elapsed();
         let cause = || Reason::new("another program holds the file, end it and run again", error_text(&error));
         if self.is_stopped() {
@@ -114,13 +119,19 @@ impl Waiting {
                 limit.as_secs()
             );
         }
+        match &self.waited {
+            Some(waited) => waited.again(&error_text(&error)),
+            None if waited >= TELL_AFTER => self.waited = Some(outages.begin(&error_text(&error))),
+            None => {}
+        }
         pause(self.delay, || self.is_stopped());
         self.delay = (self.delay * 2).min(DELAY_MAX);
         Ok(())
     }
 
     /// Tells that the file is free again, if it was told that it is held.
-    pub(super) fn is_over(&self) {
+    pub(super) fn is_over(&mut self) {
+        self.waited = None;
         if self.tries > 0 && self.patience.is_reported.swap(false, Ordering::AcqRel) {
             tracing::info!(
                 "{} is free again after {:.1} s",
@@ -155,7 +166,7 @@ mod tests {
 
     fn patience(file: &Path, limit: Duration) -> (Arc<Patience>, Arc<AtomicBool>) {
         let stop = Arc::<AtomicBool>::default();
-        (Patience::new(StoreName(file.to_owned()), limit, Arc::clone(&stop)), stop)
+        (Patience::new(StoreName(file.to_owned()), limit, Arc::clone(&stop), StoreOutages::default()), stop)
     }
 
     /// A connection that does not wait by itself, and the error that it meets.

@@ -141,7 +141,7 @@ impl SqliteStore {
     /// Opens the file; while another program holds it, here and later, it is waited for up to `held_max`.
     fn open(path: &Path, plan: StorePlan, held_max: Duration) -> Result<Self, StoreError> {
         let name = StoreName(path.to_owned());
-        let patience = Patience::new(name.clone(), held_max, Arc::clone(&plan.stop));
+        let patience = Patience::new(name.clone(), held_max, Arc::clone(&plan.stop), plan.outages.clone());
         check_place(path, &name)?;
         check_names(path, &name)?;
         let lock = WriterLock::take(&one_name(path), &plan.pipeline, &name)?;

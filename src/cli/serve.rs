@@ -1,0 +1,41 @@
+//! `forebay run --listen`: where it listens, and saying so.
+
+use std::io::Write;
+
+use forebay::Pipeline;
+use forebay::serve::{Access, Listen, ListenError, Listening, Serving};
+
+use super::args::{Global, LogFormat, Run};
+use super::exit::{Code, Failure};
+use super::log;
+
+/// Takes the address, if there is one: before the run begins it is certain.
+pub(super) fn listen(args: &Run) -> Result<Option<Listening>, Failure> {
+    let Some(address) = &args.listen else { return Ok(None) };
+    let access = match &args.listen_token_file {
+        Some(file) => Access::token_of(file)?,
+        None if args.listen_open => Access::Open,
+        None => Access::Local,
+    };
+    Ok(Some(Listen::at(address).access(access).stall(args.stall).bind()?))
+}
+
+/// Serves a pipeline, and says where, in one line that a script can take apart.
+pub(super) fn serve(listening: Listening, pipeline: &Pipeline, global: &Global) -> Result<Serving, Failure> {
+    let serving = listening.serve(pipeline.watched(), log::warnings().clone())?;
+    let line = format!("listening on http://{}/", serving.address());
+    match global.quiet && global.log_format == LogFormat::Text {
+        // A port that the system has chosen is known from here only.
+        true => {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+        false => tracing::info!("{line}"),
+    }
+    Ok(serving)
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        Self::new(if error.is_usage() { Code::Usage } else { Code::Failed }, error)
+    }
+}

@@ -1,0 +1,37 @@
+//! The server beside a run: probes, metrics, status and snapshots over HTTP, and a page that shows them.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `listen`, `access` | where it listens, and who may ask: checked before the run begins |
+//! | `event_loop`, `client` | the one thread that serves every client; one connection, bounded in bytes and time |
+//! | `request`, `response` | the head of a request, read; an answer, written |
+//! | `routes` | which path gives what |
+//! | `health`, `samples` | pure: what the live numbers say of a run; how fast it went in the last seconds |
+//! | `metrics`, `live_status` | the numbers as Prometheus reads them; as JSON |
+//! | `stored`, `wanted` | what only the store knows, read on a thread of its own; what is wanted of it |
+//! | `warnings` | the last warnings of the log |
+//! | `page.html` | the status page |
+//!
+//! Reads only. The run is never asked and never waits: all that is shown of it comes from its
+//! [`Meter`](crate::Meter), and the rest from the store over a connection of its own. What clients cost is bounded: one
+//! thread, [`CLIENTS_MAX`] connections, a head of 16 KiB, seconds for each request, and a tenth of a core.
+
+mod access;
+mod client;
+mod event_loop;
+mod health;
+mod listen;
+mod live_status;
+mod metrics;
+mod request;
+mod response;
+mod routes;
+mod samples;
+mod stored;
+mod wanted;
+mod warnings;
+
+pub use access::Access;
+pub use event_loop::{CLIENTS_MAX, Serving};
+pub use listen::{Listen, ListenError, Listening};
+pub use warnings::{Level, Warnings};
