@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use crate::support::browser::Browser;
 use crate::support::postgres_server::{Server, free_port};
 use crate::support::project::Project;
+use crate::support::redis_server::RedisServer;
 use crate::support::signal;
 
 const PAGE: &str = include_str!("../../src/serve/page.html");
@@ -179,9 +180,11 @@ fn the_page_is_small_asks_nobody_else_and_makes_no_markup_of_texts() {
 #[test]
 fn a_run_that_is_well_is_shown_as_it_goes_on() {
     let project = project(&[line(1, "europe"), line(2, "mena"), line(2, "europe")].concat());
-    let served = Served::start(&project, "127.0.0.1:0", &[]);
+    let redis = RedisServer::start(&[]);
+    let served = Served::start(&project, "127.0.0.1:0", &["--snapshots", &redis.url()]);
     let browser = looks_at(&served);
     browser.shows("block", "2");
+    browser.shows("flow", &redis.url());
     browser.shows("behind", "0 blocks");
     browser.shows("rows", "mena");
     assert_eq!(browser.text("name"), "shop");
