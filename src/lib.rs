@@ -18,6 +18,7 @@
 //! | have only the hand-off to a thread that commits | [`handoff`] |
 //! | read a pipeline file | [`config`] |
 //! | see where the time of a run went | [`timeline`] |
+//! | watch a run while it goes on | [`Meter`], [`serve`], [`status`] |
 //! | decide what to do about an error | [`PipelineError::kind`] |
 //!
 //! Everything blocks; there is no async runtime. Unix only: files are told apart by device and inode, and Redis may be
@@ -34,6 +35,7 @@
 //! | `sqlite` | the store in a SQLite file |
 //! | `postgres` | the store in a Postgres database |
 //! | `redis` | publishing to Redis, and its streams as a source |
+//! | `serve` | a server beside a run: probes, metrics, status, snapshots |
 //!
 //! # Rust
 //!

@@ -13,11 +13,11 @@ combination() {
 }
 
 toolchain=""
-for features in "" lua sqlite postgres redis lua,sqlite sqlite,redis \
-    lua,sqlite,postgres lua,sqlite,redis lua,postgres,redis sqlite,postgres,redis lua,sqlite,postgres,redis; do
+for features in "" lua sqlite postgres redis serve lua,sqlite sqlite,redis \
+    lua,sqlite,postgres lua,sqlite,redis lua,postgres,redis sqlite,postgres,redis lua,sqlite,postgres,redis lua,sqlite,serve; do
     combination --lib "$features"
 done
-for features in cli cli,lua,sqlite; do
+for features in cli cli,lua,sqlite cli,lua,sqlite,serve; do
     combination "--bin forebay" "$features"
 done
 

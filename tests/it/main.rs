@@ -115,6 +115,14 @@ mod seed;
 mod seed_clock;
 /// The example of such a job, read as its readers read.
 mod seed_example;
+/// The server beside a run: what each path says.
+mod serve;
+/// Who may ask a run.
+mod serve_access;
+/// Clients of a run that are slow, many, or hostile.
+mod serve_clients;
+/// The metrics of a run, and the rules and the board over them.
+mod serve_metrics;
 /// One rule for snapshots over both stores: duplicates, numbers, what is pruned.
 mod snapshot_policy;
 /// When snapshots are made, what counts as a change, how they are read back.

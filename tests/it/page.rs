@@ -3,16 +3,15 @@
 //! nothing that comes from events.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
-use std::process::Child;
+use std::io::Write;
 
 use serde_json::Value as Json;
 
 use crate::support::browser::Browser;
 use crate::support::postgres_server::{Server, free_port};
 use crate::support::project::Project;
-use crate::support::redis_server::RedisServer;
-use crate::support::signal;
+use crate::support::redis_server::Redis;
+use crate::support::served::Served;
 
 const PAGE: &str = include_str!("../../src/serve/page.html");
 
@@ -83,44 +82,6 @@ const asked = performance.getEntriesByType("resource").filter(({ name }) => name
 return asked.filter(({ startTime }, at) => at > 0 && startTime < asked[at - 1].responseEnd).length;"#;
 const ELSEWHERE: &str = "return performance.getEntriesByType('resource').map(({ name }) => name).filter((name) => !name.startsWith(location.origin + '/'))";
 
-/// A run that is served; killed if a test fails.
-struct Served {
-    child: Option<Child>,
-    url: String,
-}
-
-impl Served {
-    fn start(project: &Project, listen: &str, more: &[&str]) -> Self {
-        let args = [&["run", "pipeline.toml", "--follow", "--listen", listen, "--stall", "1s"], more].concat();
-        let mut child = project.command(&args).spawn().expect("the binary starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("stderr"));
-        let mut said = String::new();
-        let url = loop {
-            assert!(lines.read_line(&mut said).expect("stderr") > 0, "it ended: {said}");
-            if let Some((_, url)) = said.trim_end().rsplit_once("listening on ") {
-                break url.to_owned();
-            }
-        };
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Self { child: Some(child), url }
-    }
-
-    fn stop(mut self, project: &Project) {
-        let child = self.child.take().expect("it runs");
-        signal::send("TERM", child.id());
-        project.finish(child, &["run", "--follow"]).ends_with(130);
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 fn line(block: i64, region: &str) -> String {
     format!("{}\n", serde_json::json!({ "block": block, "region": region }))
 }
@@ -134,10 +95,19 @@ fn project(events: &str) -> Project {
     Project::with(PIPELINE, SCRIPT, events)
 }
 
+/// A run that follows its source. What is not well is told soon.
+fn follow(project: &Project, more: &[&str]) -> Served {
+    Served::start(project, &[&["--follow", "--stall", "1s"], more].concat())
+}
+
+fn open(browser: &Browser, served: &Served) {
+    browser.open(&format!("http://{}/", served.address));
+}
+
 /// A browser before a run that is well.
 fn looks_at(served: &Served) -> Browser {
     let browser = Browser::start();
-    browser.open(&served.url);
+    open(&browser, served);
     browser.shows("state", "All is well");
     browser
 }
@@ -180,8 +150,8 @@ fn the_page_is_small_asks_nobody_else_and_makes_no_markup_of_texts() {
 #[test]
 fn a_run_that_is_well_is_shown_as_it_goes_on() {
     let project = project(&[line(1, "europe"), line(2, "mena"), line(2, "europe")].concat());
-    let redis = RedisServer::start(&[]);
-    let served = Served::start(&project, "127.0.0.1:0", &["--snapshots", &redis.url()]);
+    let redis = Redis::start(&[]);
+    let served = follow(&project, &["--snapshots", &redis.url()]);
     let browser = looks_at(&served);
     browser.shows("block", "2");
     browser.shows("flow", &redis.url());
@@ -208,7 +178,7 @@ fn a_run_that_is_well_is_shown_as_it_goes_on() {
     is_sound(&browser);
     assert_eq!(browser.console(), Vec::<String>::new());
     drop(browser);
-    served.stop(&project);
+    served.stop(&project).0.ends_with(130);
 }
 
 #[test]
@@ -216,7 +186,7 @@ fn an_outage_of_the_store_is_told_with_what_to_do_and_ends_by_itself() {
     let server = Server::start("");
     let project = project(&line(1, "europe"));
     let url = server.url(&server.make_database());
-    let served = Served::start(&project, "127.0.0.1:0", &["--store", &url]);
+    let served = follow(&project, &["--store", &url]);
     let browser = looks_at(&served);
     browser.shows("rows", "europe");
 
@@ -241,14 +211,14 @@ fn an_outage_of_the_store_is_told_with_what_to_do_and_ends_by_itself() {
     browser.waits_for("document.querySelectorAll('#flow .bad').length === 0");
     assert_eq!(browser.console(), Vec::<String>::new());
     drop(browser);
-    served.stop(&project);
+    served.stop(&project).0.ends_with(130);
 }
 
 #[test]
 fn a_server_that_is_gone_is_told_and_the_page_goes_on_when_it_is_back() {
     let project = project(&line(1, "europe"));
     let address = format!("127.0.0.1:{}", free_port());
-    let served = Served::start(&project, &address, &[]);
+    let served = Served::start_at(&address, &project, &["--follow"]);
     let browser = looks_at(&served);
     browser.shows("rows", "europe");
     browser.run("window.isTheSame = true");
@@ -261,13 +231,13 @@ fn a_server_that_is_gone_is_told_and_the_page_goes_on_when_it_is_back() {
     browser.shows("rows", "europe");
     assert_eq!(browser.run(PALE), none(), "contrast");
     append(&project, &line(2, "mena"));
-    let served = Served::start(&project, &address, &[]);
+    let served = Served::start_at(&address, &project, &["--follow"]);
     browser.shows("state", "All is well");
     browser.shows("block", "2");
     browser.shows("rows", "mena");
     assert_eq!(browser.run("return window.isTheSame"), true, "it was not loaded again");
     drop(browser);
-    served.stop(&project);
+    served.stop(&project).0.ends_with(130);
 }
 
 #[test]
@@ -276,10 +246,10 @@ fn what_comes_from_events_is_text_on_a_phone_too() {
     let long = "x".repeat(200);
     let failed = serde_json::json!({ "block": 2, "region": hostile, "fail": format!("<script>window.isHacked=1</script>{long}") });
     let project = project(&format!("{}{}{failed}\n", line(1, hostile), line(1, &format!("a/b %2e {long}"))));
-    let served = Served::start(&project, "127.0.0.1:0", &[]);
+    let served = follow(&project, &[]);
     let browser = Browser::start();
     browser.size(360, 700);
-    browser.open(&served.url);
+    open(&browser, &served);
     browser.shows("state", "It runs, but look at this");
     browser.shows("looks", "1 event in quarantine");
     browser.shows("quarantine", "<script>window.isHacked=1</script>");
@@ -297,14 +267,14 @@ fn what_comes_from_events_is_text_on_a_phone_too() {
     assert_eq!(browser.run("return window.isHacked ?? null"), Json::Null);
     assert_eq!(browser.console(), Vec::<String>::new());
     drop(browser);
-    served.stop(&project);
+    served.stop(&project).0.ends_with(130);
 }
 
 #[test]
 fn ten_thousand_regions_are_found_and_sorted_with_the_keyboard() {
     let events: String = (0..10_000).map(|number| line(1 + number / 100, &format!("region-{number}"))).collect();
     let project = project(&events);
-    let served = Served::start(&project, "127.0.0.1:0", &[]);
+    let served = follow(&project, &[]);
     let browser = looks_at(&served);
     browser.shows("range", "1–25 of 10,000");
     assert_eq!(browser.run("return document.querySelectorAll('#rows tr').length"), 25, "no more than are shown");
@@ -338,5 +308,5 @@ fn ten_thousand_regions_are_found_and_sorted_with_the_keyboard() {
     browser.waits_for("document.activeElement.innerText === 'region-4711'");
     assert_eq!(browser.console(), Vec::<String>::new());
     drop(browser);
-    served.stop(&project);
+    served.stop(&project).0.ends_with(130);
 }

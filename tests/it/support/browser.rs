@@ -2,15 +2,14 @@
 //! guardian process ends the driver, and the browsers with it, and removes their folder when the tests end, however they
 //! end.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value as Json, json};
 
-use super::{WAIT, wait_until};
+use super::{WAIT, http, wait_until};
 
 /// Ends the driver when its own standard input ends. A browser ends with the pipe to its driver, a moment later, and may
 /// write into the folder until then.
@@ -60,31 +59,12 @@ impl Driver {
 
     fn ask(&self, method: &str, path: &str, body: &Json) -> Json {
         let body = if method == "POST" { body.to_string() } else { String::new() };
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("chromedriver");
-        stream.set_read_timeout(Some(WAIT)).expect("a time-out");
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.port,
-            body.len()
-        )
-        .expect("a request");
-        let mut answer = BufReader::new(stream);
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            answer.read_line(&mut line).expect("a head");
-            match line.trim_end().split_once(':') {
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = value.trim().parse().expect("a length");
-                }
-                None if line.trim_end().is_empty() => break,
-                _ => {}
-            }
-        }
-        let mut body = vec![0; length];
-        answer.read_exact(&mut body).expect("a body");
-        let mut answer: Json = serde_json::from_slice(&body).expect("JSON");
+        let kind = "Content-Type: application/json\r\nConnection: close";
+        let (port, length) = (self.port, body.len());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let mut answer = http::send(([127, 0, 0, 1], port).into(), request.as_bytes()).json();
         assert!(answer["value"]["error"].is_null(), "{method} {path}: {}", answer["value"]);
         answer["value"].take()
     }

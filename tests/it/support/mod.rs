@@ -5,6 +5,8 @@
 pub mod browser;
 /// Tables of cases of what is refused, checked together.
 pub mod cases;
+/// A client of HTTP, also a bad one.
+pub mod http;
 /// Brokers of Kafka.
 #[cfg(feature = "kafka")]
 pub mod kafka;
@@ -25,6 +27,8 @@ pub mod real_events;
 pub mod redis_proxy;
 /// Private Redis servers and clusters.
 pub mod redis_server;
+/// A run that is asked while it goes on.
+pub mod served;
 /// Signals to processes.
 pub mod signal;
 /// A run over a stream that stays open.
