@@ -2,7 +2,7 @@
 //! guardian process ends the driver, and the browsers with it, and removes their folder when the tests end, however they
 //! end.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -59,12 +59,24 @@ impl Driver {
 
     fn ask(&self, method: &str, path: &str, body: &Json) -> Json {
         let body = if method == "POST" { body.to_string() } else { String::new() };
-        let kind = "Content-Type: application/json\r\nConnection: close";
-        let (port, length) = (self.port, body.len());
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        let mut answer = http::send(([127, 0, 0, 1], port).into(), request.as_bytes()).json();
+        let mut stream = http::connect(([127, 0, 0, 1], self.port).into());
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}", self.port, body.len());
+        write!(stream, "{head}\r\n\r\n{body}").expect("a request");
+        // It keeps the connection: the answer ends where it says.
+        let mut answer = BufReader::new(stream);
+        let mut length = 0;
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert!(answer.read_line(&mut line).expect("a head") > 0, "chromedriver has ended");
+            if let Some(("content-length", value)) = line.to_ascii_lowercase().trim_end().split_once(':') {
+                length = value.trim().parse().expect("a length");
+            }
+        }
+        let mut body = vec![0; length];
+        answer.read_exact(&mut body).expect("a body");
+        let mut answer: Json = serde_json::from_slice(&body).expect("JSON");
         assert!(answer["value"]["error"].is_null(), "{method} {path}: {}", answer["value"]);
         answer["value"].take()
     }
