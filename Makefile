@@ -1,6 +1,6 @@
 # make run     builds, indexes 25,409 earthquakes into SQLite, shows the snapshots of eight regions
 # make stream  reads orders from a Redis stream, over a Redis of its own
-# make test    runs all tests, over private PostgreSQL and Redis servers too; installs Debian packages that are missing
+# make test    runs all tests, over private PostgreSQL and Redis servers and in a browser too; installs Debian packages that are missing
 # make test-kafka runs the tests of the cargo feature kafka, which builds librdkafka; make test leaves them out
 # make check   format, lints, documentation, combinations of features, licences, benches, tests: what CI runs, but for make run
 # make soak    lives 100,000 histories with seeds of their own; SOAK=N for 4 N

@@ -2,8 +2,9 @@
 # What building needs beside Rust: a C compiler with the headers of the C library (gcc, libc6-dev), for the embedded
 # SQLite, Lua and zstd, and for the cryptography of TLS; and make, for the allocator. No C++ compiler. With the argument
 # "test" also what the tests need: the programs of a PostgreSQL server (postgresql), of PgBouncer (pgbouncer) and of
-# Redis (redis-server) and of Prometheus (prometheus), a shell, and Python for one example (python3-minimal). The tests run
-# servers of their own; the system's are neither started nor touched. With "check" what the lints of Lua need (lua-check). With "kafka" what the
+# Redis (redis-server) and of Prometheus (prometheus), Chromium with its driver and a font for the status page (chromium,
+# chromium-driver, fonts-dejavu-core), a shell, and Python for one example (python3-minimal). The tests run servers of
+# their own; the system's are neither started nor touched. With "check" what the lints of Lua need (lua-check). With "kafka" what the
 # cargo feature kafka needs: a C++ compiler, for librdkafka, and OpenSSL (g++, libssl-dev, pkg-config); and Python with pip
 # (python3-pip) for a broker that its tests fetch.
 set -eu
@@ -27,6 +28,7 @@ if [ "${1:-}" = test ]; then
     command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
     command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
     command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
+    command -v chromedriver >/dev/null 2>&1 || missing="$missing chromium chromium-driver fonts-dejavu-core"
     command -v python3 >/dev/null 2>&1 || missing="$missing python3-minimal"
 fi
 if [ "${1:-}" = check ]; then
@@ -67,6 +69,7 @@ if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     fi
 else
     echo "not found here: $missing (names of Debian packages; elsewhere: a C compiler called cc, make," >&2
-    echo "PostgreSQL's server programs initdb, pg_ctl and postgres, pgbouncer, redis-server, prometheus with promtool, Python). Install them, then run this again." >&2
+    echo "PostgreSQL's server programs initdb, pg_ctl and postgres, pgbouncer, redis-server, prometheus with promtool," >&2
+    echo "chromedriver with its browser, Python). Install them, then run this again." >&2
     exit 1
 fi

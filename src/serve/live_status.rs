@@ -211,7 +211,7 @@ fn stages(reading: &Reading) -> Json {
 fn shown_timeline(timeline: &Timeline, end: Duration) -> Json {
     let shown = |span: &Span| {
         let doing = span.doing.name();
-        json!([seconds(span.start), seconds(span.end), doing, span.first_batch, span.last_batch])
+        json!([seconds(span.start), seconds(span.end), doing, span.first_batch, span.last_batch, seconds(span.busy)])
     };
     let spans = |stage| timeline.spans(stage).iter().map(shown).collect::<Json>();
     json!({

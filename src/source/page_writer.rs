@@ -117,6 +117,10 @@ pub(super) struct PageWriter {
     working_since: Instant,
     /// How long it has waited for room.
     waited: Duration,
+    /// How long the source had nothing for it.
+    idle: Duration,
+    /// Since when that is so.
+    idle_since: Option<Instant>,
 }
 
 impl PageWriter {
@@ -137,6 +141,8 @@ impl PageWriter {
             started_at: now,
             working_since: now,
             waited: Duration::ZERO,
+            idle: Duration::ZERO,
+            idle_since: None,
         }
     }
 
@@ -297,9 +303,23 @@ impl PageWriter {
         }
     }
 
+    /// The source has nothing since then, and what it gave is handed over.
+    pub(super) fn begin_idle(&mut self, since: Instant) {
+        self.idle_since = Some(since);
+    }
+
+    /// The source gives something again.
+    pub(super) fn end_idle(&mut self, now: Instant) {
+        let Some(since) = self.idle_since.take() else { return };
+        self.sink.recorder.span(Stage::Read, Activity::WaitingForSource, 0, since, now);
+        self.idle += now.saturating_duration_since(since);
+        self.working_since = now;
+    }
+
     /// Shares how long the reader has worked and waited.
     pub(super) fn note_busy(&self) {
-        let busy = self.started_at.elapsed().saturating_sub(self.waited);
+        let idle = self.idle + self.idle_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let busy = self.started_at.elapsed().saturating_sub(self.waited + idle);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.sink.stats.blocked_nanos.store(nanos(self.waited), Ordering::Relaxed);
         self.sink.stats.busy_nanos.store(nanos(busy), Ordering::Relaxed);
@@ -382,6 +402,21 @@ mod tests {
         assert_eq!(first.hashes, [(BlockNo::new(1), Arc::from("h1")), (BlockNo::new(2), Arc::from("h2"))]);
         assert_eq!((first.json(&first.events[1]), first.source_bytes_read), ("{}", 7));
         assert!(first.positions.is_empty() && first.lease.is_some());
+    }
+
+    #[test]
+    fn a_source_that_has_nothing_keeps_nobody_busy() {
+        let (mut writer, _sent) = writer();
+        let begun = writer.started_at;
+        writer.started_at = begun.checked_sub(Duration::from_secs(100)).expect("an earlier moment");
+        writer.begin_idle(writer.started_at);
+        writer.note_busy();
+        assert!(writer.sink.stats.busy() < Duration::from_secs(50), "it waits for the source");
+        writer.end_idle(begun);
+        writer.end_idle(begun);
+        writer.note_busy();
+        assert!(writer.sink.stats.busy() < Duration::from_secs(50), "it has waited for the source");
+        assert_eq!(writer.sink.stats.blocked(), Duration::ZERO);
     }
 
     #[test]

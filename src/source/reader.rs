@@ -12,6 +12,7 @@ mod resumed;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
@@ -269,7 +270,9 @@ impl Reader {
 
     /// Takes one event of the file of that place: leaves it out if it is committed already, else hands it on.
     fn take(&mut self, event: &SourceEvent, file: Option<usize>) -> Result<(), Stop> {
-        self.quiet.end();
+        if self.quiet.end() {
+            self.pages.end_idle(Instant::now());
+        }
         if self.files.is_other(event) {
             self.begin_file(event, file)?;
         }

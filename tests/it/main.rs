@@ -64,6 +64,9 @@ mod memory;
 mod native;
 /// Handlers run while a commit is parked; a failed commit ends the run.
 mod overlap;
+/// The status page, in a real browser.
+#[cfg(feature = "serve")]
+mod page;
 /// A source that is told where to go on.
 mod positions;
 /// What is particular to Postgres: tables, connections, outages, reads.

@@ -25,9 +25,10 @@ impl Quiet {
         Self { settle, since: None, has_settled: false }
     }
 
-    /// Something has come.
-    pub(super) fn end(&mut self) {
-        (self.since, self.has_settled) = (None, false);
+    /// Something has come; whether nothing had come before.
+    pub(super) fn end(&mut self) -> bool {
+        self.has_settled = false;
+        self.since.take().is_some()
     }
 
     /// Nothing has come; whether it is so since this call.
@@ -84,6 +85,7 @@ impl Reader {
         let is_last = settled.map_or(Ok(false), |last| self.take_whole(last.into()))?;
         if begins {
             self.pages.send(FromReader::Idle)?;
+            self.pages.begin_idle(Instant::now());
         }
         Ok(is_last)
     }

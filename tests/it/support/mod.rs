@@ -1,5 +1,8 @@
 //! The harness: what tests are run over and read with. It holds no tests.
 
+/// A headless browser.
+#[cfg(feature = "serve")]
+pub mod browser;
 /// Tables of cases of what is refused, checked together.
 pub mod cases;
 /// Numbers by chance.

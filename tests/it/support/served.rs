@@ -21,7 +21,12 @@ pub struct Served {
 impl Served {
     /// `forebay run pipeline.toml --listen 127.0.0.1:0`, with more arguments.
     pub fn start(project: &Project, more: &[&str]) -> Self {
-        let args = [&["run", "pipeline.toml", "--listen", "127.0.0.1:0"], more].concat();
+        Self::start_at("127.0.0.1:0", project, more)
+    }
+
+    /// The same at an address of one's own.
+    pub fn start_at(address: &str, project: &Project, more: &[&str]) -> Self {
+        let args = [&["run", "pipeline.toml", "--listen", address], more].concat();
         let mut child = project.command(&args).stdin(Stdio::null()).spawn().expect("the binary starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
         let (mut said, mut address) = (String::new(), None);
