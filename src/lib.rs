@@ -55,6 +55,8 @@ pub mod snapshot;
 pub mod source;
 pub mod store;
 pub mod timeline;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod tls;
 mod undo;
 
 pub use commit::{BatchError, handoff};
@@ -66,6 +68,7 @@ pub use model::built::NotBuilt;
 pub use model::cause::{Cause, Reason};
 pub use model::checkpoint::Checkpoint;
 pub use model::event::EventPlace;
+pub use model::finding::{Finding, FindingState};
 pub use model::ids::{BatchNo, BlockNo, Depth, EntityNo};
 pub use model::json_text::ExactJson;
 pub use model::numeric::{Numeric, NumericError};
@@ -78,6 +81,6 @@ pub use model::value::{ColumnType, Row, Value};
 #[doc(hidden)]
 pub use model::{address, limits, text};
 pub use run::{
-    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, QuarantineFull, Reading, Report,
-    Rollback, RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
+    Checked, ErrorKind, Examined, Meter, Pipeline, PipelineError, Progress, ProgressHook, QuarantineFull, Reading,
+    Report, Rollback, RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
 };

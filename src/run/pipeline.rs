@@ -1,6 +1,7 @@
 //! The public [`Pipeline`]: what a run is made of, and starting it.
 
 mod check;
+mod examine;
 mod publish;
 mod start;
 
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use check::Checked;
+pub use examine::Examined;
 
 use super::engines::{EnginePool, Job};
 use super::error::{PipelineError, unopened};
