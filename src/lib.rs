@@ -17,6 +17,7 @@
 //! | publish snapshots, also ready ones without a pipeline | [`publish`], [`snapshot`] |
 //! | have only the hand-off to a thread that commits | [`handoff`] |
 //! | read a pipeline file | [`config`] |
+//! | look for what stands in the way of a run | [`store::examine`], [`publish::examine`], [`Pipeline::examine`]: [`Finding`]s |
 //! | see where the time of a run went | [`timeline`] |
 //! | decide what to do about an error | [`PipelineError::kind`] |
 //!

@@ -2,6 +2,7 @@
 //!
 //! The names of findings are a contract (docs/reference.md, `doctor`): a monitor may look for them.
 
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite", test))]
 use std::time::Duration;
 
 /// How well one thing is, from good to bad.
@@ -99,6 +100,7 @@ pub(crate) fn worst(of_servers: impl IntoIterator<Item = Vec<Finding>>) -> Vec<F
 }
 
 /// The middle of what was measured, in milliseconds; none of nothing.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite", test))]
 pub(crate) fn median_millis(mut measured: Vec<Duration>) -> Option<f64> {
     measured.sort_unstable();
     measured.get(measured.len() / 2).map(|span| span.as_secs_f64() * 1000.0)

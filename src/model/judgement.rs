@@ -1,11 +1,14 @@
 //! What numbers mean that are found of more than one kind of server: ok, warning or problem, and what to do. Pure.
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::model::finding::Finding;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::model::limits::SEQ_AHEAD_MAX;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::model::timestamp::Timestamp;
 
 /// What a clock may be off by: hosts that are set by NTP differ by milliseconds, and people read ages in seconds.
+#[cfg(any(feature = "postgres", feature = "redis"))]
 const SKEW_MILLIS_MAX: f64 = 2000.0;
 
 /// How long before its end a certificate is told of: they are renewed a month before, and two weeks are left to mend it.
@@ -28,6 +31,7 @@ pub(crate) fn millis_text(millis: f64) -> String {
 }
 
 /// An amount as people read it: `3.4 GiB`.
+#[cfg(any(feature = "redis", feature = "sqlite", test))]
 pub(crate) fn bytes_text(bytes: u64) -> String {
     let mut amount = bytes as f64;
     for unit in ["bytes", "KiB", "MiB", "GiB"] {

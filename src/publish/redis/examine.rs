@@ -61,8 +61,9 @@ pub fn examine(plan: &PublishPlan, region: &str) -> Vec<Finding> {
 
 /// A server does not answer, or lets nobody in.
 fn unconnected(cause: &str) -> Finding {
-    // A password goes with the first request, and what is wrong with TLS shows there.
-    let is_of_tls = ["TLS", "certificate"].iter().any(|word| cause.contains(word));
+    // What stands behind it is a guess at what to do.
+    let said = cause.split("; ").next().unwrap_or_default();
+    let is_of_tls = ["TLS", "certificate"].iter().any(|word| said.contains(word));
     let (name, advice) = match is_of_tls {
         true => ("redis_tls", "look at scheme and sslrootcert in the address, and at the server's certificate"),
         false => ("redis_connection", "look at host, port, user and password in the address, and whether Redis runs"),

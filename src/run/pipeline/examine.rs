@@ -55,11 +55,12 @@ impl Pipeline {
 impl Examined {
     fn tried(checked: Checked) -> Self {
         let Checked { events, regions, has_snapshots, quarantined } = checked;
-        let count = |number: usize, one: &str| {
-            format!("{} {one}{}", grouped(number as u64), if number == 1 { "" } else { "s" })
+        let sample = match events {
+            1 => "its first event".to_owned(),
+            _ => format!("its first {} events", grouped(events)),
         };
         let source = match (events, quarantined.first()) {
-            (0, _) => Finding::warning(
+            (0, None) => Finding::warning(
                 "source",
                 "it is there, and no event is in it",
                 "a run will commit nothing; look at [source], or wait for events",
@@ -67,23 +68,18 @@ impl Examined {
             (_, Some(first)) => Finding::warning(
                 "source",
                 format!(
-                    "{} of the first {} would be put aside, the first at {}:{}: {}",
+                    "of {sample} {} would be put aside, first of all {}:{}: {}",
                     grouped(quarantined.len() as u64),
-                    count(events as usize, "event"),
                     first.file,
                     first.line,
                     first.error
                 ),
-                "mend them or the handlers; `forebay check` shows all",
+                "mend what is wrong with them, or the handlers; `forebay check` shows all",
             ),
-            (_, None) => Finding::ok(
-                "source",
-                format!(
-                    "the first {} were read, of {}",
-                    count(events as usize, "event"),
-                    count(regions.len(), "region")
-                ),
-            ),
+            (_, None) => {
+                let regions = grouped(regions.len() as u64);
+                Finding::ok("source", format!("{sample} can be read, and handled ({regions} regions)"))
+            }
         };
         let handlers = if has_snapshots { "they load, and make snapshots" } else { "they load, and make no snapshots" };
         Self { findings: vec![Finding::ok("handlers", handlers), source], regions }

@@ -38,6 +38,9 @@ const CLOCKS: usize = 3;
 /// How long measuring may go on before another one begins.
 const MEASURING_MAX: Duration = Duration::from_secs(1);
 
+/// The name of what is said of the connection.
+const CONNECTION: &str = "store_connection";
+
 /// See [`crate::store::examine`].
 pub(in crate::store) fn examine(address: &PostgresAddress, pipeline: Option<&str>) -> Vec<Finding> {
     let address = &address.hurried(CONNECT_MAX, ANSWER_MAX);
@@ -49,7 +52,9 @@ pub(in crate::store) fn examine(address: &PostgresAddress, pipeline: Option<&str
     };
     let mut findings = Vec::new();
     if let Err(fault) = look(&mut session, address, pipeline, &mut findings) {
-        findings.push(broken_off(&fault));
+        // That it answered at first is not what counts.
+        findings.retain(|finding| finding.name != CONNECTION);
+        findings.insert(0, broken_off(&fault));
     }
     findings
 }
@@ -57,7 +62,7 @@ pub(in crate::store) fn examine(address: &PostgresAddress, pipeline: Option<&str
 /// The server does not answer, or lets nobody in.
 fn unconnected(fault: &Fault) -> Finding {
     let text = format!("{fault}{}", advice(fault));
-    let name = if is_of_tls(&text) { "store_tls" } else { "store_connection" };
+    let name = if is_of_tls(&text) { "store_tls" } else { CONNECTION };
     let advice = match name {
         "store_tls" => "look at sslmode and sslrootcert in the address, and at the server's certificate",
         _ => "look at host and port in the address, and whether the server runs and lets this machine in",
@@ -72,8 +77,8 @@ fn is_of_tls(text: &str) -> bool {
 
 fn broken_off(fault: &Fault) -> Finding {
     Finding::of_error(
-        "store_connection",
-        &format!("what came after this could not be looked at: {fault}"),
+        CONNECTION,
+        &format!("it answered first and then broke off, so that not all could be looked at: {fault}"),
         "run doctor again; if it stays, look at the server's log",
     )
 }
@@ -90,9 +95,9 @@ fn look(
     let facts = session.call(move |link| Facts::take(link, named.as_deref()))?;
     let version = facts.settings.get("server_version").map_or("of an unknown version", |(version, _)| version.as_str());
     findings.push(match greeting.read_only {
-        None => Finding::ok("store_connection", format!("PostgreSQL {version} answers, as {}", facts.rights.role)),
+        None => Finding::ok(CONNECTION, format!("PostgreSQL {version} answers, as {}", facts.rights.role)),
         Some(why) => Finding::problem(
-            "store_connection",
+            CONNECTION,
             format!("PostgreSQL {version} answers, and takes no writes: {why}"),
             "give the address of the server that takes writes; of several hosts in one address forebay finds it",
         ),

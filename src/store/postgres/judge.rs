@@ -51,7 +51,8 @@ fn number(settings: &Settings, name: &str) -> i64 {
 /// What a durable commit takes, the way there and back included.
 pub(super) fn commit(millis: f64, round_trip_millis: f64) -> Finding {
     let beyond = (millis - round_trip_millis).max(0.0);
-    let text = format!("a durable commit takes {}, {} of it the server", millis_text(millis), millis_text(beyond));
+    let text =
+        format!("a durable commit takes {}, {} of it beyond the round trip", millis_text(millis), millis_text(beyond));
     let finding = match beyond < COMMIT_MILLIS_MAX {
         true => Finding::ok("store_commit", text),
         false => Finding::warning(

@@ -90,7 +90,7 @@ fn format_of(name: &StoreName, pipeline: Option<&str>) -> Result<(Finding, Optio
     };
     match known(&connection) {
         Ok(format) => {
-            Ok((Finding::ok("store_connection", format!("it can be read (SQLite {version})")), judged(format)))
+            Ok((Finding::ok("store_connection", format!("the file can be read (SQLite {version})")), judged(format)))
         }
         // A commit that is just being made, or a program that keeps the file to itself.
         Err(error)

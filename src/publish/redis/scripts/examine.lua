@@ -1,5 +1,6 @@
 --!df flags=allow-undeclared-keys
--- Which of some commands the user may not run: their places, from 1; nothing if the server cannot tell. Runs none of them.
+-- Which of some commands the user may not run: their places, from 1; nothing if the server cannot tell. Runs none of
+-- them.
 -- ARGV: the commands with their arguments, as JSON.
 if not redis.acl_check_cmd then return false end
 local lacking = {}
