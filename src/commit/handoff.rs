@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 
 use crate::model::text::panic_message;
 
@@ -98,22 +98,30 @@ impl<R, E> Ticket<R, E> {
     /// The item was not committed, or the time was over.
     pub fn wait(&self, timeout: Duration) -> Result<R, CommitFailure<E>> {
         match self.answer.recv_timeout(timeout) {
-            Ok(answer) => {
-                self.is_taken.store(answer.is_ok(), Ordering::Release);
-                answer
-            }
+            Ok(answer) => self.take(answer),
             Err(RecvTimeoutError::Timeout) => Err(CommitFailure::TimedOut(timeout)),
-            Err(RecvTimeoutError::Disconnected) if self.is_taken.load(Ordering::Acquire) => Err(CommitFailure::Taken),
-            Err(RecvTimeoutError::Disconnected) => Err(self.shared.failure_or_gone()),
+            Err(RecvTimeoutError::Disconnected) => self.no_answer(),
         }
     }
 
-    /// The answer, if it is there.
+    /// The answer, if it is there. Does not block, and does not yield the processor: a wait of no time would, and on a
+    /// busy machine that is a time slice.
     pub fn try_wait(&self) -> Option<Result<R, CommitFailure<E>>> {
-        match self.wait(Duration::ZERO) {
-            Err(CommitFailure::TimedOut(_)) => None,
-            answer => Some(answer),
+        match self.answer.try_recv() {
+            Ok(answer) => Some(self.take(answer)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(self.no_answer()),
         }
+    }
+
+    fn take(&self, answer: Result<R, CommitFailure<E>>) -> Result<R, CommitFailure<E>> {
+        self.is_taken.store(answer.is_ok(), Ordering::Release);
+        answer
+    }
+
+    /// There will be no answer.
+    fn no_answer(&self) -> Result<R, CommitFailure<E>> {
+        Err(if self.is_taken.load(Ordering::Acquire) { CommitFailure::Taken } else { self.shared.failure_or_gone() })
     }
 }
 

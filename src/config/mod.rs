@@ -27,7 +27,6 @@ use publishing::{SEED_KEYS, read_seed};
 pub use reading::{ConfigError, folder_of};
 use reading::{Item, PipelineText, Section};
 use snapshots::read_snapshots;
-pub use source::SourceConfig;
 use source::{SOURCE_KEYS, read_source};
 
 use crate::model::limits::{
@@ -40,37 +39,8 @@ use crate::model::text::shown_path;
 use crate::model::whole_text::read_text;
 use crate::publish::{DedupRule, FieldPath, HealthFields, Keys, PublishPlan, RedisUrl};
 use crate::snapshot::{Every, Integers};
+pub use crate::source::{RegionsConfig, SourceConfig};
 use crate::store::{Readers, StoreUrl};
-
-/// Which regions there are.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct RegionsConfig {
-    /// The closed list of regions. Defaults to none: any region is taken.
-    pub ids: Option<Vec<String>>,
-    /// A region that every event also runs in. Defaults to none.
-    pub all: Option<String>,
-}
-
-impl RegionsConfig {
-    /// A closed list of regions: an event of another one is refused.
-    ///
-    /// # Errors
-    /// The list is empty, a name is, or one is given twice.
-    pub fn with_ids(self, ids: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, SettingError> {
-        let ids: Vec<String> = ids.into_iter().map(Into::into).collect();
-        check_region_list(&ids)?;
-        Ok(Self { ids: Some(ids), ..self })
-    }
-
-    /// A region that every event also runs in.
-    ///
-    /// # Errors
-    /// The name is empty.
-    pub fn with_all(self, region: impl Into<String>) -> Result<Self, SettingError> {
-        Ok(Self { all: Some(SettingError::unless_empty("all", region)?), ..self })
-    }
-}
 
 /// The handlers of a pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -395,27 +365,13 @@ fn cannot_read(error: &std::io::Error) -> String {
 }
 
 fn read_regions(mut section: Section<'_, '_>) -> Result<RegionsConfig, ConfigError> {
-    let ids_at = section.optional("ids");
-    let ids = ids_at.as_ref().map(|value| value.texts()).transpose()?;
-    if let (Some(ids), Some(at)) = (&ids, &ids_at) {
-        check_region_list(ids).map_err(|error| at.error(error))?;
+    let mut config = RegionsConfig::default();
+    if let Some(ids) = section.optional("ids") {
+        config = config.with_ids(ids.texts()?).map_err(|error| ids.error(error))?;
     }
-    let config = RegionsConfig { ids, all: section.optional("all").map(|value| value.non_empty()).transpose()? };
+    config.all = section.optional("all").map(|value| value.non_empty()).transpose()?;
     section.finish()?;
     Ok(config)
-}
-
-fn check_region_list(ids: &[String]) -> Result<(), SettingError> {
-    if ids.is_empty() {
-        return Err(SettingError::new("ids: expected at least one region; leave the key out to take any"));
-    }
-    if ids.iter().any(String::is_empty) {
-        return Err(SettingError::new("ids: a region's name may not be empty"));
-    }
-    match ids.iter().enumerate().find(|(at, id)| ids[..*at].contains(id)) {
-        Some((_, twice)) => Err(SettingError::new(format!("ids: region {twice:?} is given twice"))),
-        None => Ok(()),
-    }
 }
 
 fn read_handlers(mut section: Section<'_, '_>, folder: &Path) -> Result<HandlersConfig, ConfigError> {

@@ -1,7 +1,6 @@
 //! `[source]`: where events come from, and which of their fields say where they belong.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::ConfigError;
 use super::command::read_command;
@@ -10,46 +9,7 @@ use super::kafka::read_kafka;
 use super::reading::Section;
 use super::stream::{Beside, read_stream};
 use crate::model::field_type::FieldTypes;
-use crate::source::{CommandPlan, Delimiter, End, Format, KafkaPlan, Late, RedisStreamPlan};
-
-/// Where events come from and which of their fields say where they belong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SourceConfig {
-    /// A file, a glob, a folder, or `-`; none if it comes from elsewhere.
-    pub path: Option<String>,
-    /// How bytes are cut into events. Defaults to one JSON object a line.
-    pub format: Format,
-    /// A program whose output is read. Defaults to none.
-    pub command: Option<CommandPlan>,
-    /// A Redis stream. Defaults to none.
-    pub redis: Option<RedisStreamPlan>,
-    /// A topic of Kafka. Defaults to none.
-    pub kafka: Option<KafkaPlan>,
-    /// The field of the block. Defaults to `block`.
-    pub block: String,
-    /// The field of the region. Defaults to `region`.
-    pub region: String,
-    /// The field of the place within the block. Defaults to none.
-    pub seq: Option<String>,
-    /// What to do with an event whose place has passed. Defaults to an error.
-    pub late: Late,
-    /// Whether the last block of the source is whole, or may go on in the next run. Defaults to whole.
-    pub end: End,
-    /// Whether the run goes on when the source is at its end, and waits for more. Defaults to no.
-    pub follow: bool,
-    /// For how long no event may have come until the last block counts as whole, while the source is followed. Defaults
-    /// to none: a block is whole when the next one begins, or when a line says so.
-    pub settle: Option<Duration>,
-    /// The field of the block's hash: forks are then found and rolled back. Defaults to none.
-    pub hash: Option<String>,
-    /// The field of the hash of the block before. Defaults to none.
-    pub parent: Option<String>,
-    /// The field of the position of the source after the event. Defaults to none.
-    pub position: Option<String>,
-    /// `[source.fields]`: the types of fields. Defaults to none.
-    pub fields: FieldTypes,
-}
+use crate::source::{CommandPlan, Delimiter, End, Fields, Format, KafkaPlan, Late, RedisStreamPlan, SourceConfig};
 
 /// The keys of `[source]`.
 pub(super) const SOURCE_KEYS: [&str; 24] = [
@@ -94,19 +54,10 @@ pub(super) fn read_source(
     let (has_path, block_at, seq_at) = (path.is_some(), block.as_ref(), seq.as_ref());
     let beside = Beside { folder, has_path, has_format, block: block_at, seq: seq_at, late, follows };
     let (redis, kafka, command) = read_other(&mut section, &beside)?;
-    let config = SourceConfig {
-        redis,
-        kafka,
-        command,
-        path: path.map(|path| from_folder(folder, path)),
-        format,
+    let places = Fields {
         block: block.map_or_else(|| Ok("block".to_owned()), |value| value.non_empty())?,
         region: section.optional("region").map_or_else(|| Ok("region".to_owned()), |value| value.non_empty())?,
         seq: seq.map(|value| value.non_empty()).transpose()?,
-        late,
-        end: read_end(&mut section)?,
-        follow: follows,
-        settle: section.optional("settle").map(|value| value.duration()).transpose()?,
         hash: match section.optional("hash") {
             Some(value) if late == Late::Replay => {
                 return Err(value.error(
@@ -122,9 +73,22 @@ pub(super) fn read_source(
             value => value.map(|value| value.non_empty()).transpose()?,
         },
         position: section.optional("position").map(|value| value.non_empty()).transpose()?,
+    };
+    let config = SourceConfig {
+        redis,
+        kafka,
+        command,
+        path: path.map(|path| from_folder(folder, path)),
+        format,
+        places,
+        late,
+        end: read_end(&mut section)?,
+        follow: follows,
+        settle: section.optional("settle").map(|value| value.duration()).transpose()?,
         fields: section
             .optional("fields")
-            .map_or_else(|| Ok(FieldTypes::default()), |value| read_field_types(&value))?,
+            .map_or_else(|| Ok(FieldTypes::default()), |value| read_field_types(&value))?
+            .into(),
     };
     section.finish()?;
     Ok(config)

@@ -18,20 +18,16 @@ use super::error::{PipelineError, unopened};
 use super::hooks::{ProgressHook, RollbackHook};
 use super::meter::Meter;
 use super::report::{Progress, Report, Rollback};
-use crate::config::{BatchConfig, Config, ErrorsConfig, RegionsConfig, SnapshotsConfig};
+use crate::config::{BatchConfig, Config, ErrorsConfig, SnapshotsConfig};
 use crate::lane::rust::engine::RustFactory;
 use crate::lane::rust::handler::{Handler, schema_of};
 use crate::lane::{self, Engine, EngineFactory, NoRows};
-use crate::model::field_type::FieldTypes;
 use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
-use crate::source::{
-    CommandPlan, CommandSource, End, Fields, Format, InputSource, KafkaPlan, KafkaTopic, Late, Next, RedisStream,
-    RedisStreamPlan, Source, SourceError, SourceEvent,
-};
+use crate::source::{End, Fields, Format, Late, Next, RegionsConfig, Source, SourceConfig, SourceError, SourceEvent};
 use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
@@ -99,24 +95,12 @@ pub struct Pipeline {
     name: String,
     schema: Arc<Schema>,
     factory: Arc<dyn EngineFactory>,
-    format: Format,
-    fields: Fields,
-    field_types: Arc<FieldTypes>,
-    late: Late,
-    end: End,
-    /// The stream that is read where there is no path.
-    redis_stream: Option<RedisStreamPlan>,
-    /// The topic that is read where there is no path.
-    kafka: Option<KafkaPlan>,
-    follow: bool,
-    settle: Option<Duration>,
+    source_config: SourceConfig,
     regions: RegionsConfig,
     batch: BatchConfig,
     errors: ErrorsConfig,
     snapshots: SnapshotsConfig,
     handler_timeout: Duration,
-    source_path: Option<String>,
-    command: Option<CommandPlan>,
     source: Option<Box<dyn Source>>,
     store_url: Option<StoreUrl>,
     store_readers: Readers,
@@ -149,29 +133,13 @@ impl Pipeline {
     pub fn from_config(config: &Config) -> Result<Self, PipelineError> {
         let factory = lane::script(&config.handlers.script).map_err(unopened)?;
         let mut pipeline = Self::with_factory(config.name.clone(), config.schema.clone(), factory);
-        pipeline.fields = Fields {
-            block: config.source.block.clone(),
-            region: config.source.region.clone(),
-            seq: config.source.seq.clone(),
-            hash: config.source.hash.clone(),
-            parent: config.source.parent.clone(),
-            position: config.source.position.clone(),
-        };
-        pipeline.format = config.source.format;
-        pipeline.field_types = Arc::new(config.source.fields.clone());
+        pipeline.source_config = config.source.clone();
         pipeline.rollback_depth = config.rollback_depth;
-        pipeline.late = config.source.late;
-        pipeline.end = config.source.end;
-        (pipeline.follow, pipeline.settle) = (config.source.follow, config.source.settle);
         pipeline.regions = config.regions.clone();
         pipeline.batch = config.batch;
         pipeline.errors = config.errors;
         pipeline.snapshots = config.snapshots.clone();
         pipeline.handler_timeout = config.handlers.timeout;
-        pipeline.source_path = config.source.path.clone();
-        pipeline.command = config.source.command.clone();
-        pipeline.redis_stream = config.source.redis.clone();
-        pipeline.kafka = config.source.kafka.clone();
         pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
         pipeline.store_readers = config.store_readers.clone();
         Ok(pipeline)
@@ -193,22 +161,12 @@ impl Pipeline {
             name,
             schema: Arc::new(schema),
             factory,
-            format: Format::default(),
-            fields: Fields::default(),
-            field_types: Arc::default(),
-            late: Late::default(),
-            end: End::default(),
-            redis_stream: None,
-            kafka: None,
-            follow: false,
-            settle: None,
+            source_config: SourceConfig::default(),
             regions: RegionsConfig::default(),
             batch: BatchConfig::default(),
             errors: ErrorsConfig::default(),
             snapshots: SnapshotsConfig::default(),
             handler_timeout: HANDLER_TIMEOUT,
-            source_path: None,
-            command: None,
             source: None,
             store_url: None,
             store_readers: Readers::default(),
@@ -229,7 +187,7 @@ impl Pipeline {
     /// Reads from a file, a folder, a pattern or `-`, instead of what the pipeline file says.
     #[must_use]
     pub fn source_path(mut self, path: &str) -> Self {
-        self.source_path = Some(path.to_owned());
+        self.source_config.path = Some(path.to_owned());
         self.source = None;
         self
     }
@@ -237,7 +195,7 @@ impl Pipeline {
     /// How bytes are cut into events, instead of what the pipeline file says. Defaults to one JSON object a line.
     #[must_use]
     pub fn format(mut self, format: Format) -> Self {
-        self.format = format;
+        self.source_config.format = format;
         self
     }
 
@@ -251,7 +209,7 @@ impl Pipeline {
     /// The fields of an event that say where it belongs. Defaults to `block` and `region`.
     #[must_use]
     pub fn fields(mut self, fields: Fields) -> Self {
-        self.fields = fields;
+        self.source_config.places = fields;
         self
     }
 
@@ -329,14 +287,14 @@ impl Pipeline {
     /// What to do with events whose place has passed. Defaults to an error.
     #[must_use]
     pub fn late(mut self, late: Late) -> Self {
-        self.late = late;
+        self.source_config.late = late;
         self
     }
 
     /// Whether the last block of the source is whole, or may go on in the next run. Defaults to whole.
     #[must_use]
     pub fn end(mut self, end: End) -> Self {
-        self.end = end;
+        self.source_config.end = end;
         self
     }
 
@@ -344,7 +302,7 @@ impl Pipeline {
     /// Then [`Pipeline::run`] returns when it is stopped, or behind the block of [`Pipeline::until`].
     #[must_use]
     pub fn follow(mut self, follow: bool) -> Self {
-        self.follow = follow;
+        self.source_config.follow = follow;
         self
     }
 
@@ -354,7 +312,7 @@ impl Pipeline {
     /// # Errors
     /// It is zero.
     pub fn settle(mut self, settle: Duration) -> Result<Self, PipelineError> {
-        self.settle = Some(SettingError::unless_instant("settle", settle)?);
+        self.source_config.settle = Some(SettingError::unless_instant("settle", settle)?);
         Ok(self)
     }
 
@@ -452,7 +410,7 @@ impl Pipeline {
 
     /// How bytes of the source are cut into events.
     pub fn source_format(&self) -> Format {
-        self.format
+        self.source_config.format
     }
 
     /// The tables.
@@ -503,28 +461,10 @@ impl Pipeline {
         if let Some(source) = self.source.take() {
             return Ok(source);
         }
-        if self.follow && self.late == Late::Replay {
-            return Err(PipelineError::Incomplete(REPLAY_FOLLOWED.into()));
-        }
-        if let Some(plan) = self.command.take().filter(|_| self.source_path.is_none()) {
-            return Ok(Box::new(CommandSource::new(plan, self.format, self.fields.clone(), self.follow)));
-        }
-        if let Some(plan) = self.redis_stream.take().filter(|_| self.source_path.is_none()) {
-            let plan = plan.with_follow(self.follow);
-            return Ok(Box::new(RedisStream::new(plan, self.fields.clone())));
-        }
-        if let Some(plan) = self.kafka.take().filter(|_| self.source_path.is_none()) {
-            return Ok(Box::new(KafkaTopic::new(plan.with_follow(self.follow), self.fields.clone())));
-        }
-        let path = self.source_path.as_deref().ok_or_else(|| {
+        self.source_config.check()?;
+        self.source_config.open()?.ok_or_else(|| {
             PipelineError::Incomplete("no source: give [source] path in the pipeline file, or --source".into())
-        })?;
-        let (format, fields) = (self.format, self.fields.clone());
-        Ok(Box::new(match self.follow {
-            true => InputSource::follow(path, format, fields, self.late)?,
-            false if path == "-" && self.settle.is_some() => InputSource::follow(path, format, fields, self.late)?,
-            false => InputSource::open(path, format, fields)?,
-        }))
+        })
     }
 
     fn take_store(&mut self) -> Result<Box<dyn Store>, PipelineError> {
@@ -561,10 +501,6 @@ impl Pipeline {
         Ok(EnginePool::new(plan)?)
     }
 }
-
-/// What is told where late events of a followed source are to be put in their place.
-const REPLAY_FOLLOWED: &str = "late = \"replay\" reads a source to its end, and one that is followed has none: expected \
-                               \"error\" or \"skip\", or a run without --follow";
 
 /// The source of a rollback: no event.
 struct NoEvents;

@@ -81,11 +81,18 @@ impl SealPolicy {
         }
     }
 
-    /// Whether the last events mostly changed rows that the batch had changed already. Only asked of a batch that is
-    /// large and has not been open for long.
+    /// Whether the last events mostly changed rows that the batch had changed already, so that it pays to go on: for a
+    /// while, and the longer the larger batches are meant to be.
     fn rewrites(self, open: OpenState) -> bool {
         let is_young = open.age.is_some_and(|age| age < OPEN_BATCH_TIME);
-        self.target >= BATCH_EVENTS && is_young && open.growth.rows * 2 < open.growth.events
+        is_young && open.growth.rows * 2 < open.growth.events && open.events < self.rewritten_max()
+    }
+
+    /// Events up to which a batch grows for the sake of rows that change again: as many as are meant for a small one,
+    /// and from the default on as many as for any. There is no step in between.
+    fn rewritten_max(self) -> u64 {
+        let grown = u128::from(self.target).pow(2) * u128::from(OPEN_BATCH_GROWTH_MAX) / u128::from(BATCH_EVENTS);
+        u64::try_from(grown).unwrap_or(u64::MAX)
     }
 }
 
@@ -119,8 +126,17 @@ mod tests {
         ] {
             assert_eq!(decide(10_000, events, growth, age_ms, commits), decision, "{events} {growth:?} {commits:?}");
         }
-        // A smaller batch is meant to be small.
-        assert_eq!(decide(100, 100, SAME_ROWS, 0, Idle), Seal(Reason::Idle));
+        // A smaller batch is meant to be small: what rows that change again add to it shrinks with it.
+        for (target, events, decision) in [
+            (100, 100, Seal(Reason::Idle)),
+            (1_250, 1_250, Seal(Reason::Idle)),
+            (5_000, 19_999, Keep),
+            (5_000, 20_000, Seal(Reason::Idle)),
+            (9_999, 79_983, Keep),
+            (9_999, 79_984, Seal(Reason::Idle)),
+        ] {
+            assert_eq!(decide(target, events, SAME_ROWS, 0, Idle), decision, "{target} {events}");
+        }
         let open = OpenState { events: 10_000, is_whole: false, growth: NEW_ROWS, age: None };
         assert_eq!(SealPolicy::new(100).decide(open, Idle), Keep, "a block that is not whole is never cut");
     }

@@ -39,6 +39,7 @@ mod redis;
 #[path = "no_redis.rs"]
 mod redis;
 mod refused;
+mod settings;
 mod skip_committed;
 mod stats;
 mod unpack;
@@ -55,4 +56,5 @@ pub use input::InputSource;
 pub use kafka::{KafkaPlan, KafkaTopic};
 pub use order::{End, Late};
 pub use redis::{EntryBlock, RedisStream, RedisStreamPlan};
+pub use settings::{RegionsConfig, SourceConfig};
 pub use walk::InputFile;

@@ -12,7 +12,6 @@ mod resumed;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -29,7 +28,7 @@ use super::page_writer::{PageSink, PageWriter, Replay, Stop};
 use super::refused::{Followed, is_headless, whole_block};
 use super::skip_committed::{HeldBranch, Resume, Step};
 pub(crate) use super::stats::ReadStats;
-use super::{Next, Source, SourceError, SourceEvent};
+use super::{Next, RegionsConfig, Source, SourceConfig, SourceError, SourceEvent};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::event::Refusal;
 use crate::model::ids::{BlockNo, Depth};
@@ -43,15 +42,10 @@ use resumed::AfterCommitted;
 
 /// What the reader lets through.
 pub(crate) struct ReadPlan {
-    pub(crate) late: Late,
-    /// Whether the source goes on at the end of its files.
-    pub(crate) follow: bool,
-    /// Whether the last block of the source is whole.
-    pub(crate) end: End,
-    /// For how long nothing may have come until the last block is whole.
-    pub(crate) settle: Option<Duration>,
-    /// The closed list of regions, if there is one.
-    pub(crate) region_ids: Option<Vec<String>>,
+    /// What the pipeline says of the source.
+    pub(crate) source: SourceConfig,
+    /// Which regions there are.
+    pub(crate) regions: RegionsConfig,
     /// Blocks up to this one are committed already, the last one with this many events.
     pub(crate) done: Option<(BlockNo, u64)>,
     /// What of the source that is.
@@ -133,14 +127,14 @@ impl Reader {
         let mut committed = plan.committed;
         let (stored, tip) = (std::mem::take(&mut committed.files), committed.block);
         Self {
-            files: FileLog::new(source.files(), stored, tip, has_hashes, (plan.late, plan.follow)),
+            files: FileLog::new(source.files(), stored, tip, has_hashes, (plan.source.late, plan.source.follow)),
             source,
             after: AfterCommitted::new(plan.after),
             until: plan.until,
-            end: plan.end,
-            quiet: Quiet::new(plan.settle),
-            regions: AllowedRegions::new(plan.region_ids),
-            order: Order::new(plan.late, Arc::clone(&stats)),
+            end: plan.source.end,
+            quiet: Quiet::new(plan.source.settle),
+            regions: AllowedRegions::new(plan.regions.ids),
+            order: Order::new(plan.source.late, Arc::clone(&stats)),
             chain,
             resume: Resume::new(plan.done, committed.progress.place, plan.depth),
             tally: Tally::default(),
@@ -777,13 +771,10 @@ mod tests {
 
     fn plan(blocks: &[(i64, &str)], depth: u64) -> ReadPlan {
         let (window, done) = window(blocks, depth);
-        let (late, depth) = (Late::Error, depth.into());
+        let depth = depth.into();
         ReadPlan {
-            late,
-            follow: false,
-            end: End::Complete,
-            settle: None,
-            region_ids: None,
+            source: SourceConfig::default(),
+            regions: RegionsConfig::default(),
             done,
             committed: CommittedSource::default(),
             after: None,
@@ -974,7 +965,8 @@ mod tests {
             (Late::Skip, "4, end"),
             (Late::Replay, "late = \"replay\" cannot handle it: the source cannot be read again"),
         ] {
-            let plan = ReadPlan { late, after: after(), ..plan(BLOCKS, 10) };
+            let source = SourceConfig { late, ..SourceConfig::default() };
+            let plan = ReadPlan { source, after: after(), ..plan(BLOCKS, 10) };
             let read = read(plan, Script { is_log: true, ..script(&[A, B, C, C, D]) });
             assert!(read.contains(said), "{late:?}: {read}");
         }
@@ -988,7 +980,8 @@ mod tests {
 
     #[test]
     fn a_region_that_is_not_in_the_list_is_refused() {
-        let plan = ReadPlan { region_ids: Some(vec!["east".into(), "west".into()]), ..plan(&[], 10) };
+        let regions = RegionsConfig::default().with_ids(["east", "west"]).expect("a list of regions");
+        let plan = ReadPlan { regions, ..plan(&[], 10) };
         let refused = read(plan, script(&[A]));
         let said = "source: region \"r\" is not in [regions] ids; expected one of east, west";
         assert_eq!(refused, format!("{said}\n  {PUT_ASIDE_HINT}"));

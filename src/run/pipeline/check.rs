@@ -46,12 +46,11 @@ impl Pipeline {
         self.check_names()?;
         self.try_handlers()?;
         let has_snapshots = self.factory.has_snapshots();
-        let has_plan = self.redis_stream.is_some() || self.kafka.is_some() || self.command.is_some();
-        if self.source.is_none() && self.source_path.is_none() && !has_plan {
+        if self.source.is_none() && !self.source_config.names_a_source() {
             return Ok(Checked { events: 0, regions: Vec::new(), has_snapshots, quarantined: Vec::new() });
         }
         // Files that are followed, and a stream, may never have more.
-        let waits_for_ever = self.follow && self.command.is_none();
+        let waits_for_ever = self.source_config.may_wait_for_ever();
         let source = self.take_source()?;
         let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
         let shared = SharedParts::new(self.batch.memory_bytes, 0);

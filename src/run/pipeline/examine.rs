@@ -27,7 +27,8 @@ impl Pipeline {
     /// never an error. Writes nothing and opens no store; a program that is the source is started. Blocks for `patience`
     /// at most, and two seconds more where the source does not end when it is asked to.
     pub fn examine(self, patience: Duration) -> Examined {
-        let (stop, waits_for_server) = (self.stop_handle(), self.redis_stream.is_some() || self.kafka.is_some());
+        let stop = self.stop_handle();
+        let waits_for_server = self.source_config.redis.is_some() || self.source_config.kafka.is_some();
         let (tell, told) = bounded(1);
         // Contract of the thread. In: a pipeline. Out: what trying it came to, which nobody may be waiting for any more.
         // Ends: when the sample is handled, or soon after the stop; a source that hangs keeps it, and nobody waits for it.

@@ -16,7 +16,6 @@ use crate::commit::handoff::CommitThread;
 use crate::commit::{CommitListener, StoreCommitter};
 use crate::lane::{Assignment, LoadStats};
 use crate::model::checkpoint::Checkpoint;
-use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
 use crate::model::position::Position;
@@ -36,8 +35,8 @@ use crate::run::sealing::Sealer;
 use crate::run::shared::SharedParts;
 use crate::run::snapshot_duty::SnapshotDuty;
 use crate::snapshot::Schedule;
+use crate::source::Source;
 use crate::source::reader::{CommittedSource, FromReader, ReadPlan, Reader};
-use crate::source::{Format, Source};
 use crate::store::{OpenReader, Store, StoreError};
 use crate::undo::{UndoBase, Window};
 
@@ -208,20 +207,12 @@ impl Pipeline {
             schema: Arc::clone(&self.schema),
             is_empty,
             readers,
-            field_types: self.field_types_of_format(),
+            field_types: self.source_config.field_types(),
             undo_depth: Depth::new(self.rollback_depth),
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::clone(loads),
             puts_aside: self.errors.puts_aside(),
-        }
-    }
-
-    /// The types of fields. What CSV has no value for is an empty text.
-    fn field_types_of_format(&self) -> Arc<FieldTypes> {
-        match self.format {
-            Format::Csv(_) => Arc::new(FieldTypes::clone(&self.field_types).with_empty_as_null()),
-            _ => Arc::clone(&self.field_types),
         }
     }
 
@@ -233,11 +224,8 @@ impl Pipeline {
         shared: &SharedParts,
     ) -> Result<Receiver<FromReader>, PipelineError> {
         let plan = ReadPlan {
-            late: self.late,
-            follow: self.follow,
-            end: self.end,
-            settle: self.settle,
-            region_ids: self.regions.ids.clone(),
+            source: self.source_config.clone(),
+            regions: self.regions.clone(),
             done: checkpoint.block.map(|block| (block.into(), checkpoint.block_events)),
             committed,
             window,
