@@ -17,6 +17,7 @@
 //! | publish snapshots, also ready ones without a pipeline | [`publish`], [`snapshot`] |
 //! | have only the hand-off to a thread that commits | [`handoff`] |
 //! | read a pipeline file | [`config`] |
+//! | look for what stands in the way of a run | [`store::examine`], [`publish::examine`], [`Pipeline::examine`]: [`Finding`]s |
 //! | see where the time of a run went | [`timeline`] |
 //! | watch a run while it goes on | [`Meter`], [`serve`], [`status`] |
 //! | decide what to do about an error | [`PipelineError::kind`] |
@@ -60,6 +61,8 @@ pub mod source;
 pub mod status;
 pub mod store;
 pub mod timeline;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod tls;
 mod undo;
 
 pub use commit::{BatchError, handoff};
@@ -72,6 +75,7 @@ pub use model::cause::{Cause, Reason};
 pub use model::checkpoint::Checkpoint;
 pub use model::durations::{BUCKET_MILLIS, Durations};
 pub use model::event::EventPlace;
+pub use model::finding::{Finding, FindingState};
 pub use model::ids::{BatchNo, BlockNo, Depth, EntityNo};
 pub use model::json_text::ExactJson;
 pub use model::numeric::{Numeric, NumericError};
@@ -84,7 +88,7 @@ pub use model::value::{ColumnType, Row, Value};
 #[doc(hidden)]
 pub use model::{address, limits, text};
 pub use run::{
-    Checked, ErrorKind, Memory, Meter, Pipeline, PipelineError, Progress, ProgressHook, PulseReading, QuarantineFull,
-    Reading, Report, Rollback, RollbackCauses, RollbackHook, RowChanges, RunPhase, SnapshotCounts, StopHandle, Times,
-    Waits, Watched,
+    Checked, ErrorKind, Examined, Memory, Meter, Pipeline, PipelineError, Progress, ProgressHook, PulseReading,
+    QuarantineFull, Reading, Report, Rollback, RollbackCauses, RollbackHook, RowChanges, RunPhase, SnapshotCounts,
+    StopHandle, Times, Waits, Watched,
 };

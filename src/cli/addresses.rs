@@ -104,6 +104,14 @@ pub(super) fn store<'c>(option: Option<&String>, config: impl Into<InFile<'c>>) 
     }
 }
 
+/// The store that is named without a file: by the option, else by the environment.
+pub(super) fn any_store(option: Option<&String>) -> Result<Option<StoreUrl>, Failure> {
+    match of_option(option, STORE.option) {
+        Some(given) => given.store().map(Some),
+        None => database_variable()?.map(|given| given.store()).transpose(),
+    }
+}
+
 /// The Redis to which a pipeline publishes; none if neither an option nor its file names one.
 pub(super) fn redis<'c>(option: Option<&String>, config: impl Into<InFile<'c>>) -> Result<Option<RedisUrl>, Failure> {
     if let Some(given) = of_option(option, REDIS.option) {

@@ -64,6 +64,8 @@ pub(super) enum Command {
     Seed(Seed),
     /// Check configuration, handlers and the first events of the source; write nothing
     Check(Check),
+    /// Look at servers, source and settings for what stands in the way of a run; change nothing
+    Doctor(Doctor),
     /// Make a folder with a working pipeline to start from
     Init(Init),
     /// Show the newest snapshot of each region
@@ -294,6 +296,18 @@ pub(super) struct Check {
     /// How the source is read instead: ndjson, csv or json
     #[arg(long, value_name = "FORMAT", value_parser = Format::from_name)]
     pub(super) format: Option<Format>,
+}
+
+/// `forebay doctor`
+#[derive(Debug, clap::Args)]
+pub(super) struct Doctor {
+    /// The pipeline file, or one for those who only publish [default: none, the servers alone]
+    pub(super) pipeline: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) servers: Servers,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `forebay init`

@@ -7,6 +7,7 @@ mod args;
 mod bar;
 mod check;
 mod completions;
+mod doctor;
 mod exit;
 mod init;
 mod log;
@@ -47,6 +48,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Publish(command) => publish::publish(command, &args.global),
         Command::Seed(command) => seed::seed(command, &args.global),
         Command::Check(command) => check::check(command, &args.global),
+        Command::Doctor(command) => doctor::doctor(command, &args.global),
         Command::Init(command) => init::init(command, &args.global),
         Command::Latest(command) => read::latest(command),
         Command::History(command) => read::history(command),

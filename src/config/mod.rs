@@ -5,6 +5,7 @@
 
 mod command;
 mod entities;
+mod examine;
 mod field_types;
 mod kafka;
 mod memory;

@@ -34,7 +34,7 @@ pub use fields::{DocumentFields, FieldPath};
 pub use health::HealthFields;
 pub use redis::{
     Begun, Extent, KeptRegion, Keys, KeysError, LatestInRedis, LockHolder, PublishPlan, Published, Publisher,
-    RedisSnapshots, RedisTarget, SeedTurn, Seeder,
+    RedisSnapshots, RedisTarget, SeedTurn, Seeder, examine,
 };
 pub use region_states::UnpublishedRegion;
 pub use target::{Delivery, Known, OtherStore, Patience, PublishError, PublishReceipt, PublishStatus, Target};

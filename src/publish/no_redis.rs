@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::{Delivery, Known, Patience, Publication, PublishError, Target};
+use crate::model::finding::Finding;
 use crate::model::timestamp::Timestamp;
 use crate::store::StoredSnapshot;
 
@@ -20,6 +21,11 @@ pub use keys::{Keys, KeysError};
 pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
 pub use plan::PublishPlan;
 pub(crate) use plan::check_summary_field;
+
+/// Looks at a Redis. This build has none, so there is no plan to give it.
+pub fn examine(plan: &PublishPlan, _: &str) -> Vec<Finding> {
+    plan.url.absurd()
+}
 
 /// Publishes to one server or cluster. This build has no Redis, so there is no value of it.
 pub struct Publisher(Infallible);

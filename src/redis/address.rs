@@ -162,6 +162,14 @@ impl RedisUrl {
         self.is_tls
     }
 
+    /// Whether all servers that are named are this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_here = |host: &str| {
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        };
+        self.named().iter().all(|(host, _)| is_here(host))
+    }
+
     /// The servers that are named: of a cluster, those to ask for the others.
     pub(crate) fn named(&self) -> Vec<(String, u16)> {
         match &self.place {

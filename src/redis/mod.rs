@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `address`, `no_address` | where Redis is; the same in a build without it |
 //! | `wire`, `pool`, `node` | one connection; the connections to one server; the server |
+//! | `certificate` | until when the certificate of a server may be used |
 //! | `topology`, `slots` | the servers of a cluster; which slot a key is in |
 //!
 //! The only folder that opens a connection to Redis. It knows nothing of what is said over it.
@@ -13,6 +14,8 @@ mod address;
 #[cfg(not(feature = "redis"))]
 #[path = "no_address.rs"]
 mod address;
+#[cfg(feature = "redis")]
+pub(crate) mod certificate;
 #[cfg(feature = "redis")]
 pub(crate) mod node;
 #[cfg(feature = "redis")]

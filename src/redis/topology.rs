@@ -1,6 +1,6 @@
 //! The servers: one, or those of a cluster and which slots are whose.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,6 +75,17 @@ impl Topology {
         match self {
             Self::One(node) => Ok(Arc::clone(node)),
             Self::Cluster(cluster) => cluster.node_at(host),
+        }
+    }
+
+    /// All servers: of a cluster those that have slots, by host and port.
+    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
+        match self {
+            Self::One(node) => vec![Arc::clone(node)],
+            Self::Cluster(cluster) => {
+                let owners: BTreeSet<Host> = cluster.state().owners.iter().flatten().cloned().collect();
+                owners.iter().filter_map(|host| cluster.node_at(host).ok()).collect()
+            }
         }
     }
 

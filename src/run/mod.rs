@@ -12,7 +12,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `pipeline`, `error` | the public [`Pipeline`] and why a run ended early |
-//! | `pipeline/start`, `pipeline/publish`, `pipeline/check` | wiring a run; publishing as part of it; trying a pipeline without writing |
+//! | `pipeline/start`, `pipeline/publish` | wiring a run; publishing as part of it |
+//! | `pipeline/check`, `pipeline/examine` | trying a pipeline without writing; the same within a time limit, for `doctor` |
 //! | `coordinator` | the loop |
 //! | `event_queue` | pages that have come, and cutting them into rounds |
 //! | `engines`, `sealing` | the engine pool; collecting what a batch changed |
@@ -45,7 +46,7 @@ mod snapshot_duty;
 pub use error::{ErrorKind, PipelineError, QuarantineFull};
 pub use hooks::{ProgressHook, RollbackHook};
 pub use meter::{Memory, Meter, Reading, RollbackCauses, RowChanges, RunPhase};
-pub use pipeline::{Checked, Pipeline, StopHandle, Watched};
+pub use pipeline::{Checked, Examined, Pipeline, StopHandle, Watched};
 pub use pulse::PulseReading;
 #[cfg(feature = "serve")]
 pub(crate) use report::memory_peak_bytes;

@@ -1,6 +1,7 @@
 //! The public [`Pipeline`]: what a run is made of, and starting it.
 
 mod check;
+mod examine;
 mod publish;
 mod start;
 mod watched;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use check::Checked;
+pub use examine::Examined;
 pub use watched::Watched;
 
 use super::engines::{EnginePool, Job};

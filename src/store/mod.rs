@@ -7,6 +7,8 @@
 pub mod batch;
 mod contract;
 mod error;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod judge;
 mod open;
 mod outages;
 #[cfg(feature = "postgres")]
@@ -28,7 +30,7 @@ mod url;
 pub use contract::*;
 pub use error::{RefusedRow, StoreError};
 pub(crate) use open::open_snapshots_until;
-pub use open::{check_names, open, open_outbox, open_snapshots};
+pub use open::{check_names, examine, open, open_outbox, open_snapshots};
 pub use outages::{StoreOutage, StoreOutages};
 pub use postgres::PostgresAddress;
 pub use readers::Readers;

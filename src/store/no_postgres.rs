@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::{Outbox, SnapshotReader, Store, StoreError, StorePlan, StoreUrlError};
 use crate::model::built::NotBuilt;
+use crate::model::finding::Finding;
 use crate::model::schema::{Entity, SchemaError};
 
 /// A database server, and how to reach it. This build has no Postgres, so there is no value of it.
@@ -32,6 +33,10 @@ pub(super) fn check_names(_: &str, _: &[Entity]) -> Result<(), SchemaError> {
 }
 
 pub(super) fn open(address: &PostgresAddress, _: StorePlan) -> Result<Box<dyn Store>, StoreError> {
+    match address.0 {}
+}
+
+pub(super) fn examine(address: &PostgresAddress, _: Option<&str>) -> Vec<Finding> {
     match address.0 {}
 }
 

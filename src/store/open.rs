@@ -7,6 +7,7 @@ use super::contract::{Outbox, SnapshotReader, Store, StorePlan};
 use super::error::StoreError;
 use super::url::StoreUrl;
 use super::{postgres, sqlite};
+use crate::model::finding::Finding;
 use crate::model::schema::{Schema, SchemaError};
 
 /// Opens a store to write to it: makes what is missing, takes the pipeline's lock, compares the tables. May block.
@@ -31,6 +32,17 @@ pub fn check_names(url: &StoreUrl, pipeline: &str, schema: &Schema) -> Result<()
     match url {
         StoreUrl::Sqlite(_) => Ok(()),
         StoreUrl::Postgres(_) => postgres::check_names(pipeline, schema.entities()),
+    }
+}
+
+/// Looks at a store as a doctor does: how far it is, what a commit takes, what it is set to, what we may do there, and of a
+/// pipeline in which format its tables are and who writes to it. Changes nothing that stays, and takes no lock. What is
+/// wrong is a finding, never an error: a store that cannot be reached is one, and then there are no others. May block, for
+/// some seconds where a server does not answer.
+pub fn examine(url: &StoreUrl, pipeline: Option<&str>) -> Vec<Finding> {
+    match url {
+        StoreUrl::Sqlite(path) => sqlite::examine(path, pipeline),
+        StoreUrl::Postgres(address) => postgres::examine(address, pipeline),
     }
 }
 

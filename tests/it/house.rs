@@ -8,10 +8,11 @@ const ROOMS: &str = "
     rows        model
     undo        model rows
     snapshot    model
-    redis       model
+    tls         model
+    redis       model tls
     source      model undo timeline redis
     batch       model rows undo
-    store       model rows undo snapshot batch
+    store       model rows undo snapshot tls batch
     lane        model rows undo store
     commit      model timeline undo batch store
     publish     model timeline snapshot redis batch store commit

@@ -12,6 +12,8 @@ mod addresses;
 mod bottleneck;
 /// A program whose output is the stream.
 mod command;
+/// What stands in the way of a run is told before it does.
+mod doctor;
 /// Databases that an earlier version made.
 mod earlier;
 /// Values that a column cannot hold.

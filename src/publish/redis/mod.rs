@@ -11,11 +11,14 @@
 //! | `settling` | the end of a publish: the health key, the lock |
 //! | `seeder` | who seeds: under a lock, from what is there to what is new |
 //! | `reader` | reading snapshots back |
+//! | `examine`, `judge` | looking at the server, for `doctor`; what it means |
 //!
 //! Its connections are those of the room `redis`.
 
 mod connections;
+mod examine;
 mod exchange;
+mod judge;
 mod keys;
 mod outcome;
 mod owners;
@@ -28,6 +31,7 @@ mod settling;
 mod summary;
 mod target;
 
+pub use examine::examine;
 pub use keys::{Keys, KeysError};
 pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
 pub use plan::PublishPlan;

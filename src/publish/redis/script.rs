@@ -51,6 +51,11 @@ impl Script {
         Self::new(include_str!("scripts/all.lua"))
     }
 
+    /// What says which commands the user may not run.
+    pub(super) fn examine() -> Self {
+        Self::new(include_str!("scripts/examine.lua"))
+    }
+
     /// What reads a region's snapshots.
     pub(super) fn history() -> Self {
         Self::new(include_str!("scripts/history.lua"))

@@ -68,6 +68,8 @@ pub struct PostgresAddress {
     pub(super) tls: TlsPlan,
     /// Whether one that takes no writes will do, of several servers.
     takes_any: bool,
+    /// How long a call may take at most, however long the server lets a statement take.
+    pub(super) answer_max: Option<Duration>,
 }
 
 impl PartialEq for PostgresAddress {
@@ -170,7 +172,7 @@ impl PostgresAddress {
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
         });
-        Ok(Self { given: text.to_owned(), config, tls, takes_any: false })
+        Ok(Self { given: text.to_owned(), config, tls, takes_any: false, answer_max: None })
     }
 
     /// What the driver connects with: the password looked up, and every wait bounded.
@@ -207,6 +209,15 @@ impl PostgresAddress {
         let has_several = self.config.get_hosts().len().max(self.config.get_hostaddrs().len()) > 1;
         let is_open = self.config.get_target_session_attrs() == TargetSessionAttrs::Any && !self.takes_any;
         (has_several && is_open).then(|| Self { takes_any: true, ..self.clone() })
+    }
+
+    /// The same, and one host may take no longer than that to accept a connection, and a statement to be answered.
+    pub(super) fn hurried(&self, connect_max: Duration, answer_max: Duration) -> Self {
+        let mut hurried = self.clone();
+        let given = hurried.config.get_connect_timeout().copied().unwrap_or(connect_max);
+        hurried.config.connect_timeout(given.min(connect_max));
+        hurried.answer_max = Some(answer_max);
+        hurried
     }
 
     /// How long connecting may take in all, over all hosts, and the server's first answer with it.

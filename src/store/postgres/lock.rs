@@ -34,7 +34,7 @@ impl From<Fault> for LockRefused {
 }
 
 /// The number of a pipeline's lock.
-fn key(pipeline: &str) -> i64 {
+pub(super) fn key(pipeline: &str) -> i64 {
     let digest = Sha256::digest(format!("forebay pipeline {pipeline}"));
     digest.first_chunk::<8>().map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
@@ -71,6 +71,12 @@ fn try_lock(link: &mut Link, key: i64) -> Result<Option<(Backend, String)>, Faul
     if link.text(&format!("SELECT pg_try_advisory_lock({key})"))?.as_deref() == Some("t") {
         return Ok(None);
     }
+    let ended = || (Backend { pid: 0, started: String::new() }, "another session, which has just ended".to_owned());
+    Ok(Some(holder(link, key)?.unwrap_or_else(ended)))
+}
+
+/// Who holds the lock; none if nobody does.
+pub(super) fn holder(link: &mut Link, key: i64) -> Result<Option<(Backend, String)>, Fault> {
     // A key of 64 bits is shown in two halves.
     let sql = format!(
         "SELECT a.pid, a.backend_start, coalesce(nullif(a.application_name, ''), 'a program without a name'),
@@ -83,9 +89,6 @@ fn try_lock(link: &mut Link, key: i64) -> Result<Option<(Backend, String)>, Faul
     let row = link.texts(&sql)?;
     let field = |at: usize| row.get(at).cloned().unwrap_or_default();
     let holder = Backend { pid: field(0).parse().unwrap_or(0), started: field(1) };
-    let text = match holder.pid {
-        0 => "another session, which has just ended".to_owned(),
-        pid => format!("{}{} (server process {pid})", field(2), field(3)),
-    };
-    Ok(Some((holder, text)))
+    let text = format!("{}{} (server process {})", field(2), field(3), holder.pid);
+    Ok((holder.pid != 0).then_some((holder, text)))
 }

@@ -17,6 +17,7 @@
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots`, `quarantine` | reading snapshots and status; events that were put aside |
+//! | `examine`, `judge` | looking at the server, for `doctor`; what it means |
 
 mod address;
 mod binary;
@@ -25,12 +26,14 @@ mod connect;
 mod database;
 mod earlier;
 mod environment;
+mod examine;
 mod fault;
 mod fill;
 mod find;
 mod grants;
 mod guard;
 mod home;
+mod judge;
 mod lock;
 mod outage;
 mod outbox;
@@ -52,6 +55,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use address::PostgresAddress;
+pub(super) use examine::examine;
 pub(super) use tables::check_names;
 
 use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store};

@@ -154,11 +154,17 @@ impl Session {
         }
         // The server ends a statement first; what it says then must have the time to arrive.
         let grace = (greeting.statement_timeout / 10).clamp(Duration::from_secs(1), Duration::from_secs(30));
-        Ok(Self { jobs, steps, limit: greeting.statement_timeout + grace, greeting, is_broken: false })
+        let limit = (greeting.statement_timeout + grace).min(address.answer_max.unwrap_or(Duration::MAX));
+        Ok(Self { jobs, steps, limit, greeting, is_broken: false })
     }
 
     pub(super) fn greeting(&self) -> &Greeting {
         &self.greeting
+    }
+
+    /// Whether what is sent is encrypted, as the server says.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.greeting.is_encrypted
     }
 
     /// How long a call may take that does not go on.

@@ -7,13 +7,19 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{StoreError, StoreName};
 use crate::model::cause::Reason;
 use crate::model::timestamp::Timestamp;
+use crate::model::wait::pause;
 
 /// How often a lock file that vanished under our hands is made anew.
 const TRIES_MAX: usize = 10;
+
+/// How often somebody is waited for who only looks who holds the lock, and how long: a look takes microseconds.
+const LOOKS_MAX: usize = 2;
+const LOOK_WAIT: Duration = Duration::from_millis(5);
 
 /// A held lock. Dropping it gives it back.
 pub(super) struct WriterLock {
@@ -22,19 +28,21 @@ pub(super) struct WriterLock {
 }
 
 impl WriterLock {
-    /// Takes the lock, or says who holds it. Does not wait.
+    /// Takes the lock, or says who holds it. Waits for no run, only for somebody who looks who holds it.
     pub(super) fn take(database: &Path, pipeline: &str, name: &StoreName) -> Result<Self, StoreError> {
-        let mut path = database.as_os_str().to_owned();
-        path.push(format!(".{pipeline}.lock"));
-        let path = PathBuf::from(path);
+        let path = lock_file(database, pipeline);
         let cannot = |error: std::io::Error| StoreError::Open {
             store: name.text(),
             cause: Reason::new(format!("cannot lock {}: {error}", path.display()), error),
         };
-        for _ in 0..TRIES_MAX {
+        for tried in 0..TRIES_MAX {
             let mut file = open(&path).map_err(cannot)?;
             match file.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if tried < LOOKS_MAX => {
+                    pause(LOOK_WAIT, || false);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Err(held(pipeline, &mut file)),
                 Err(TryLockError::Error(error)) => return Err(cannot(error)),
             }
@@ -46,6 +54,30 @@ impl WriterLock {
         }
         Err(name.cannot_open(format!("{} keeps being replaced", path.display())))
     }
+}
+
+/// Who holds a pipeline's lock; none if nobody does. Takes it for a moment, together with others who look.
+///
+/// # Errors
+/// The file of the lock cannot be read.
+pub(super) fn holder(database: &Path, pipeline: &str) -> std::io::Result<Option<String>> {
+    let mut file = match OpenOptions::new().read(true).open(lock_file(database, pipeline)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| None),
+        Err(TryLockError::WouldBlock) => Ok(Some(signature(&mut file))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The file of a pipeline's lock.
+fn lock_file(database: &Path, pipeline: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(format!(".{pipeline}.lock"));
+    PathBuf::from(path)
 }
 
 impl Drop for WriterLock {
@@ -99,10 +131,14 @@ fn sign(file: &mut File) -> std::io::Result<()> {
 }
 
 fn held(pipeline: &str, file: &mut File) -> StoreError {
+    StoreError::Held { pipeline: pipeline.to_owned(), holder: signature(file) }
+}
+
+/// How the holder of a lock has signed.
+fn signature(file: &mut File) -> String {
     let mut holder = String::new();
-    let read = file.read_to_string(&mut holder);
-    if read.is_err() || holder.is_empty() {
-        holder = "another process, which has not signed yet".into();
+    match file.read_to_string(&mut holder) {
+        Ok(_) if !holder.is_empty() => holder,
+        _ => "another process, which has not signed yet".into(),
     }
-    StoreError::Held { pipeline: pipeline.to_owned(), holder }
 }

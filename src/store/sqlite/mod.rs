@@ -14,8 +14,10 @@
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots` | reading snapshots and status |
+//! | `examine` | looking at the file and its disk, for `doctor` |
 
 mod busy;
+mod examine;
 mod find;
 mod lock;
 mod log;
@@ -46,6 +48,7 @@ use crate::model::schema::Schema;
 use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
 use busy::{Patience, TRY_TIMEOUT};
+pub(super) use examine::examine;
 use lock::WriterLock;
 use outbox::SqliteOutbox;
 use snapshots::SqliteSnapshots;

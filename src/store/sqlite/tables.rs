@@ -12,7 +12,7 @@ use crate::model::value::ColumnType;
 use crate::store::sql::{differences_of, new_signature, quoted, unsigned};
 
 /// The version of our own tables. A file with a later one was written by a later forebay.
-const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 2;
 
 const OWN_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS forebay_pipelines (
