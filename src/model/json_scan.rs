@@ -283,6 +283,48 @@ pub(crate) fn plain(bytes: &[u8]) -> usize {
     }
 }
 
+/// How many bytes at the beginning of a text are plain and not `byte`, at least: those behind them may be so too.
+pub(crate) fn plain_before(bytes: &[u8], byte: u8) -> usize {
+    let others = ONES * u64::from(byte);
+    let mut at = 0;
+    while let Some(eight) = bytes.get(at..at + 8) {
+        let found = word(eight);
+        let found = special(found) | has_zero(found ^ others);
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at
+}
+
+/// Whether no byte is a quote, a backslash, or a control character other than that one.
+pub(crate) fn all_plain_but(bytes: &[u8], byte: u8) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let last = bytes.last_chunk::<8>().filter(|_| !rest.is_empty());
+    let found = words.iter().chain(last).fold(0, |found, eight| found | special(u64::from_le_bytes(*eight)));
+    let is_plain = |other: &u8| (*other >= 0x20 || *other == byte) && *other != b'"' && *other != b'\\';
+    if bytes.len() < 8 || byte < 0x20 { bytes.iter().all(is_plain) } else { found == 0 }
+}
+
+/// Calls `take` with the place of each byte of that kind, in order.
+pub(crate) fn each(bytes: &[u8], byte: u8, mut take: impl FnMut(usize)) {
+    const LOW: u64 = ONES * 0x7f;
+    let wanted = ONES * u64::from(byte);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (nth, eight) in words.iter().enumerate() {
+        let zero_where_found = u64::from_le_bytes(*eight) ^ wanted;
+        // Exact for each byte: none of them carries into the next.
+        let mut found = !(((zero_where_found & LOW) + LOW) | zero_where_found | LOW);
+        while found != 0 {
+            take(8 * nth + (found.trailing_zeros() / 8) as usize);
+            found &= found - 1;
+        }
+    }
+    let begin = bytes.len() - rest.len();
+    rest.iter().enumerate().filter(|(_, found)| **found == byte).for_each(|(at, _)| take(begin + at));
+}
+
 /// Eight bytes as one number.
 fn word(bytes: &[u8]) -> u64 {
     bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
@@ -291,12 +333,17 @@ fn word(bytes: &[u8]) -> u64 {
 /// Marks the bytes that end a text or are not plain: a quote, a backslash, a control character. The lowest mark is right;
 /// one above it may be of a byte that is plain.
 fn special(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    let has_zero = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes;
     let quotes = has_zero(word ^ (ONES * b'"' as u64));
     let backslashes = has_zero(word ^ (ONES * b'\\' as u64));
     let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    (quotes | backslashes | controls) & (ONES * 0x80)
+    quotes | backslashes | controls & (ONES * 0x80)
+}
+
+const ONES: u64 = u64::MAX / 255;
+
+/// Marks the bytes that are zero. The lowest mark is right.
+fn has_zero(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES * 0x80)
 }
 
 #[cfg(test)]
@@ -319,6 +366,29 @@ mod tests {
     fn scanned(json: &str) -> Option<Vec<(&str, &str)>> {
         let mut found = Vec::new();
         members(json, |key, value| found.push((key, value))).then_some(found)
+    }
+
+    #[test]
+    fn bytes_are_found_many_at_a_time_as_one_by_one() {
+        let mut dice = Dice(9);
+        let mut below = |end: usize| dice.below(end as u64) as usize;
+        for _ in 0..20_000 {
+            let kinds = [b'x', b',', b'\t', 0x80, 0xac, b'-', 1, 0x1f, b' ', b'"', b'\\', 0xff];
+            let kinds = &kinds[..[1, 2, 3, 6, kinds.len()][below(5)]];
+            let bytes: Vec<u8> = (0..below(40)).map(|_| kinds[below(kinds.len())]).collect();
+            for byte in [b',', b'\t'] {
+                let is_odd = |other: u8| (other < 0x20 && other != byte) || other == b'"' || other == b'\\';
+                assert_eq!(all_plain_but(&bytes, byte), !bytes.iter().copied().any(is_odd), "{bytes:?}");
+                let mut found = Vec::new();
+                each(&bytes, byte, |at| found.push(at));
+                let expected: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == byte).collect();
+                assert_eq!(found, expected, "{bytes:?}");
+                let is_end = |other: u8| is_odd(other) || other == byte;
+                let until = bytes.iter().position(|other| is_end(*other)).unwrap_or(bytes.len());
+                let passed = plain_before(&bytes, byte);
+                assert!(passed <= until && (passed == until || bytes.len() - passed < 8), "{bytes:?} {passed}");
+            }
+        }
     }
 
     #[test]

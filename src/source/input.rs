@@ -1,6 +1,7 @@
 //! Events from files or standard input: where bytes come from. A [`Cutter`] makes events of them.
 
 use std::fs::File;
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -127,8 +128,9 @@ impl InputSource {
         }
         let input = self.path.open(self.next_input, again, grows_from, &self.bytes_read)?;
         self.cutter.begin();
-        if let Some(GoOn { lines, bytes, .. }) = begin {
-            self.cutter.go_on(lines, bytes);
+        if let (Some(GoOn { lines, bytes, .. }), Some(end)) = (begin, &input.end) {
+            // It could when it was asked.
+            self.cutter.go_on(lines, bytes, &mut BufReader::new(end.begin().take(bytes)));
         }
         self.input = Some(input);
         self.next_input += 1;
@@ -202,12 +204,14 @@ impl Source for InputSource {
     fn go_on_in(&mut self, at: usize, stored: &SourceFile) -> Result<bool, SourceError> {
         let (Some(file), Some(tail)) = (self.path.files().get(at), stored.tail) else { return Ok(false) };
         let (lines, bytes) = (tail.lines, stored.stamp.bytes);
-        if self.follow.is_none() || file.inode != stored.stamp.inode || !self.cutter.go_on(lines, bytes) {
+        if self.follow.is_none() || file.inode != stored.stamp.inode {
             return Ok(false);
         }
         let cannot = |cause: std::io::Error| self.path.read_error(at, cause);
-        let found = hash_before(&File::open(&file.path).map_err(cannot)?, bytes).map_err(cannot)?;
-        let is_same = found == Some(tail.hash);
+        let opened = File::open(&file.path).map_err(cannot)?;
+        let found = hash_before(&opened, bytes).map_err(cannot)?;
+        let can_go_on = self.cutter.go_on(lines, bytes, &mut BufReader::new(opened.take(bytes)));
+        let is_same = can_go_on && found == Some(tail.hash);
         self.goes_on = is_same.then_some(GoOn { at, lines, bytes });
         Ok(is_same)
     }

@@ -327,6 +327,27 @@ fn what_was_read_of_a_file_is_not_read_again() {
     project.forebay(&args).fails(2, &["a.ndjson", "999"]);
 }
 
+#[test]
+fn what_was_read_of_a_file_of_csv_is_not_read_again() {
+    let project = project(true);
+    let record = |block: i64, place: i64| format!("{block},{place},r,\"a\nb\"\n");
+    let pipeline = PIPELINE.replace("path = \"in\"", "path = \"in\"\nformat = \"csv\"");
+    project.write("pipeline.toml", pipeline + "[source.fields]\nn = \"bigint\"\n");
+    let blocks: String = (1..=1000).map(|block| record(block, 1)).collect();
+    append(&project, "in/a.csv", &("\u{feff}block,n,region,text\n".to_owned() + &blocks));
+    let expected: Vec<String> = (1..1000).map(|block| format!("{block}:1:1")).collect();
+    let mut run = Run::start(&project, &[]);
+    run.waits_for(&project, &expected.join(" "));
+    run.kill();
+    append(&project, "in/a.csv", &(record(1001, 2) + &record(1002, 1) + "1003,r\n"));
+    let json = project.forebay(&["run", "pipeline.toml", "--follow", "--until", "1001", "--json"]).ok().json();
+    assert_eq!(json["events"].as_u64(), Some(2), "{json}");
+    assert!(json["source_bytes_read"].as_u64().expect("bytes") < 200, "{json}");
+    assert_eq!(seen(&project), [expected.join(" ").as_str(), "1000:1:1", "1001:1:2"].join(" "));
+    // Lines are counted from the beginning of the file: the header, and 1002 records of two lines.
+    project.forebay(&["run", "pipeline.toml", "--follow", "--until", "1003"]).fails(2, &["a.csv:2006"]);
+}
+
 /// A writer, and what it has written.
 struct Writer<'p> {
     project: &'p Project,

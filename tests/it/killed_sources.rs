@@ -86,13 +86,16 @@ fn expected() -> Vec<Vec<String>> {
     (0..50).map(row).collect()
 }
 
+fn kills() -> u32 {
+    std::env::var("FOREBAY_SOAK").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS)
+}
+
 /// Kills runs over a source at moments of chance, then lets one come to its end. `before` prepares each run: it is given
 /// dice, and whether that is the last one.
 pub fn survives(name: &str, project: &Project, more: &[&str], mut before: impl FnMut(&mut Dice, bool)) {
-    let kills = std::env::var("FOREBAY_SOAK").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let args = [&["run", "pipeline.toml"], more].concat();
     let mut dice = Dice(name.len() as u64);
-    for _ in 0..kills {
+    for _ in 0..kills() {
         before(&mut dice, false);
         let mut child = project.command(&args).spawn().expect("the binary starts");
         std::thread::park_timeout(Duration::from_millis(10 + dice.below(120)));
@@ -111,9 +114,9 @@ pub fn survives(name: &str, project: &Project, more: &[&str], mut before: impl F
 pub fn survives_growing(name: &str, source: &str, mut append: impl FnMut(&[String])) {
     let all: Vec<String> = events().into_iter().chain([heartbeat()]).collect();
     let project = project(source);
-    let mut rest = &all[..];
+    let (mut rest, len_max) = (&all[..], 2 * all.len() as u64 / u64::from(kills()));
     survives(name, &project, &["--follow", "--until", "1500"], |dice, is_last| {
-        let len = if is_last { rest.len() } else { (dice.below(200) as usize).min(rest.len()) };
+        let len = if is_last { rest.len() } else { (dice.below(len_max + 1) as usize).min(rest.len()) };
         let (some, left) = rest.split_at(len);
         append(some);
         rest = left;

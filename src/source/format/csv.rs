@@ -32,8 +32,9 @@ pub(in crate::source) struct RecordCutter {
     fault: Option<Fault>,
     /// The line on which it begins.
     first_line: u64,
-    /// The last line that was read.
+    /// The last line that was read, and the bytes up to its end.
     line_no: u64,
+    bytes: u64,
     /// Where in the record a quote opens that is not closed.
     open_quote: Option<usize>,
     /// Bytes of a record at most.
@@ -80,13 +81,31 @@ impl RecordCutter {
             fault: None,
             first_line: 0,
             line_no: 0,
+            bytes: 0,
             open_quote: None,
             bytes_max: LINE_BYTES_MAX,
         }
     }
 
     pub(super) fn begin(&mut self) {
-        (self.header, self.line_no, self.open_quote) = (None, 0, None);
+        (self.header, self.line_no, self.bytes, self.open_quote) = (None, 0, 0, None);
+    }
+
+    /// Goes on behind so many lines and bytes of an input that begins with `before`: its header is read there. False if
+    /// there is none.
+    pub(super) fn go_on(&mut self, lines: u64, bytes: u64, before: &mut impl BufRead) -> bool {
+        self.begin();
+        self.header = match self.next_record(before) {
+            Ok(true) => self.read_header().ok(),
+            Ok(false) | Err(_) => None,
+        };
+        (self.line_no, self.bytes, self.open_quote) = (lines, bytes, None);
+        self.header.is_some()
+    }
+
+    /// Lines and bytes up to the end of the last record.
+    pub(super) fn place_behind(&self) -> (u64, u64) {
+        (self.line_no, self.bytes)
     }
 
     pub(super) fn next(&mut self, input: &mut impl BufRead, event: &mut SourceEvent) -> Result<bool, CutError> {
@@ -167,6 +186,7 @@ impl RecordCutter {
                 self.line_no -= 1;
                 return Ok(false);
             }
+            self.bytes += read as u64;
             if self.line_no == 1 && self.record.starts_with(b"\xef\xbb\xbf") {
                 self.record.drain(..3);
             }

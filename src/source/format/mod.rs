@@ -59,14 +59,16 @@ impl Cutter {
         }
     }
 
-    /// Goes on within an input, behind so many lines and bytes. False if it has to be read from its beginning.
-    pub(super) fn go_on(&mut self, lines: u64, bytes: u64) -> bool {
+    /// Goes on within an input, behind so many lines and bytes, which `before` gives. False if it has to be read from its
+    /// beginning.
+    pub(super) fn go_on(&mut self, lines: u64, bytes: u64, before: &mut impl BufRead) -> bool {
         match self {
             Self::Lines(cutter) => {
                 cutter.go_on(lines, bytes);
                 true
             }
-            Self::Records(_) | Self::Documents(_) => false,
+            Self::Records(records) => records.go_on(lines, bytes, before),
+            Self::Documents(_) => false,
         }
     }
 
@@ -74,7 +76,8 @@ impl Cutter {
     pub(super) fn place(&self) -> Option<(u64, u64)> {
         match self {
             Self::Lines(lines) => Some(lines.place()),
-            Self::Records(_) | Self::Documents(_) => None,
+            Self::Records(records) => Some(records.place_behind()),
+            Self::Documents(_) => None,
         }
     }
 

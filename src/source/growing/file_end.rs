@@ -78,6 +78,11 @@ impl FileEnd {
         hash_before(&self.file, bytes)
     }
 
+    /// The file from its beginning, besides what is read of it.
+    pub(in crate::source) fn begin(&self) -> impl Read {
+        FromBegin { file: &self.file, at: 0 }
+    }
+
     /// What the system says of the file.
     pub(in crate::source) fn metadata(&self) -> io::Result<Metadata> {
         self.file.metadata()
@@ -134,6 +139,20 @@ pub(in crate::source) fn hash_before(file: &File, bytes: u64) -> io::Result<Opti
         Ok(()) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Reads a file from its beginning, wherever others read it.
+struct FromBegin<'f> {
+    file: &'f File,
+    at: u64,
+}
+
+impl Read for FromBegin<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
