@@ -296,7 +296,7 @@ mod tests {
         let still = PulseReading { still_for: Some(s(20)), ..live().pulse };
         assert_eq!(seen(&Vitals { pulse: still, ..live() }), (false, false, false, Some("handler")));
         let before = PulseReading { still_for: None, ..live().pulse };
-        assert_eq!(seen(&Vitals { pulse: before, phase: RunPhase::Starting, ..live() }).0, true);
+        assert!(seen(&Vitals { pulse: before, phase: RunPhase::Starting, ..live() }).0);
     }
 
     #[test]

@@ -34,7 +34,6 @@ pub struct Watched {
 impl Pipeline {
     /// What is shown of it while it runs. To be asked before [`Pipeline::run`].
     pub fn watched(&self) -> Watched {
-        let has_snapshots = self.factory.has_snapshots();
         let redis = self.snapshots.url.as_ref().map(ToString::to_string);
         let target = self.target.as_ref().map(|target| target.name().to_owned()).or(redis);
         Watched {
@@ -45,7 +44,7 @@ impl Pipeline {
             until: self.until,
             entities: self.schema.entities().iter().map(|entity| entity.name.clone()).collect(),
             store: self.store_url.clone().filter(|_| self.store.is_none()),
-            target: target.filter(|_| has_snapshots),
+            target,
             ttl: self.snapshots.ttl,
         }
     }
