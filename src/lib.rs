@@ -78,6 +78,6 @@ pub use model::value::{ColumnType, Row, Value};
 #[doc(hidden)]
 pub use model::{address, limits, text};
 pub use run::{
-    Checked, ErrorKind, Meter, Pipeline, PipelineError, Progress, ProgressHook, QuarantineFull, Reading, Report,
-    Rollback, RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
+    Checked, ErrorKind, FreshIndex, Meter, Pipeline, PipelineError, Progress, ProgressHook, QuarantineFull, Reading,
+    Report, Rollback, RollbackHook, SnapshotCounts, StopHandle, Times, Waits,
 };

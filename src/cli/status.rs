@@ -310,7 +310,7 @@ fn published(snapshot: &StoredSnapshot) -> Json {
 
 /// What is said of a pipeline that never ran.
 fn nothing_as_json(name: &str) -> Json {
-    json!({ "pipeline": name, "healthy": false, "checkpoint": { "block": null }, "lag": { "seconds": null }, "quarantined": 0, "regions": [] })
+    json!({ "pipeline": name, "healthy": false, "checkpoint": { "block": null }, "lag": { "seconds": null }, "quarantined": 0, "fresh": null, "regions": [] })
 }
 
 fn lag_seconds(status: &PipelineStatus) -> Option<i64> {
@@ -358,6 +358,7 @@ fn as_json(
         },
         "lag": { "seconds": lag_seconds(status) },
         "quarantined": status.quarantined,
+        "fresh": status.fresh.map(|fresh| json!({ "block": fresh.block, "events": fresh.events })),
         "regions": status.regions.iter().zip(states).map(region).collect::<Vec<_>>(),
     });
     if let Some(redis) = redis {
@@ -378,6 +379,10 @@ fn as_lines(name: &str, status: &PipelineStatus, states: &[InRedisState], redis:
     if status.quarantined > 0 {
         let events = counted(status.quarantined, "event", "events");
         lines.push(format!("  put aside   {events}; `forebay quarantine` shows what is wrong with them"));
+    }
+    if let Some(fresh) = status.fresh {
+        let block = fresh.block.map_or_else(|| "no block yet".to_owned(), |block| format!("block {block}"));
+        lines.push(format!("  beside      a fresh index, {block}, {}", counted(fresh.events, "event", "events")));
     }
     for (region, state) in status.regions.iter().zip(states) {
         let snapshot = region.snapshot.as_ref().map_or_else(

@@ -3,7 +3,7 @@
 //! Threads of the run count here. Whoever shows the run (the progress bar, the report, a page) reads a copy at any time
 //! and blocks nobody. Counting takes a lock for a few additions, once per round or commit and never once per event.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::report::{Progress, SnapshotCounts, Times};
@@ -72,7 +72,7 @@ pub struct Meter(Arc<Numbers>);
 #[derive(Debug, Default)]
 struct Numbers {
     counts: Mutex<Counts>,
-    parts: OnceLock<Parts>,
+    parts: Mutex<Option<Arc<Parts>>>,
 }
 
 #[derive(Debug, Default)]
@@ -196,7 +196,7 @@ impl Meter {
     /// How the run stands now. Does not block.
     pub fn read(&self) -> Reading {
         let mut reading = self.lock().reading;
-        if let Some(parts) = self.0.parts.get() {
+        if let Some(parts) = self.parts() {
             reading.late_skipped = parts.read.late();
             // Of pages that are handled it was counted already; what is skipped makes none.
             reading.source_bytes_read = reading.source_bytes_read.max(parts.read.bytes());
@@ -215,7 +215,11 @@ impl Meter {
 
     /// What each stage did so far, and when. Does not block.
     pub fn timeline(&self) -> Timeline {
-        self.0.parts.get().map(|parts| parts.recorder.timeline()).unwrap_or_default()
+        self.parts().map(|parts| parts.recorder.timeline()).unwrap_or_default()
+    }
+
+    fn parts(&self) -> Option<Arc<Parts>> {
+        self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -230,13 +234,14 @@ impl Meter {
             publish: Arc::clone(&shared.publish),
             recorder: Arc::clone(&shared.recorder),
         };
-        // A pipeline runs once, so there is nothing attached yet.
-        let _ = self.0.parts.set(parts);
+        // A fresh run is two, one after the other.
+        *self.0.parts.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(parts));
     }
 
     /// A run begins behind that checkpoint.
     pub(super) fn start(&self, checkpoint: Checkpoint, source_bytes_total: Option<u64>) {
-        self.lock().reading = Reading { block: checkpoint.block, checkpoint, source_bytes_total, ..Reading::default() };
+        let reading = Reading { block: checkpoint.block, checkpoint, source_bytes_total, ..Reading::default() };
+        *self.lock() = Counts { reading, ..Counts::default() };
     }
 
     /// Times a phase from now until the guard is dropped.
@@ -257,7 +262,7 @@ impl Meter {
     }
 
     fn record(&self, doing: Activity, batch: BatchNo, began: Instant, ended: Instant) {
-        if let Some(parts) = self.0.parts.get() {
+        if let Some(parts) = self.parts() {
             parts.recorder.span(Stage::Handlers, doing, batch.get(), began, ended);
         }
     }

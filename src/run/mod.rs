@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `pipeline`, `error` | the public [`Pipeline`] and why a run ended early |
 //! | `pipeline/start`, `pipeline/publish`, `pipeline/check` | wiring a run; publishing as part of it; trying a pipeline without writing |
+//! | `pipeline/fresh` | indexing anew beside the present tables |
 //! | `coordinator` | the loop |
 //! | `event_queue` | pages that have come, and cutting them into rounds |
 //! | `engines`, `sealing` | the engine pool; collecting what a batch changed |
@@ -43,4 +44,4 @@ pub use error::{ErrorKind, PipelineError, QuarantineFull};
 pub use hooks::{ProgressHook, RollbackHook};
 pub use meter::{Meter, Reading};
 pub use pipeline::{Checked, Pipeline, StopHandle};
-pub use report::{Progress, Report, Rollback, SnapshotCounts, Times, Waits};
+pub use report::{FreshIndex, Progress, Report, Rollback, SnapshotCounts, Times, Waits};

@@ -1,6 +1,7 @@
 //! The public [`Pipeline`]: what a run is made of, and starting it.
 
 mod check;
+mod fresh;
 mod publish;
 mod start;
 
@@ -31,6 +32,7 @@ use crate::source::{
     RedisStreamPlan, Source, SourceError, SourceEvent,
 };
 use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
+use start::Task;
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
 #[derive(Debug, Clone, Default)]
@@ -129,6 +131,9 @@ pub struct Pipeline {
     rollback_hook: Option<RollbackHook>,
     is_serial: bool,
     takes_over: bool,
+    is_fresh: bool,
+    /// What says which handlers these are.
+    version: String,
 }
 
 impl Pipeline {
@@ -172,6 +177,7 @@ impl Pipeline {
         pipeline.kafka = config.source.kafka.clone();
         pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
         pipeline.store_readers = config.store_readers.clone();
+        pipeline.version = fresh::hex(std::fs::read(&config.handlers.script).unwrap_or_default());
         Ok(pipeline)
     }
 
@@ -216,6 +222,8 @@ impl Pipeline {
             drain_timeout: DRAIN_TIMEOUT,
             is_serial: false,
             takes_over: false,
+            is_fresh: false,
+            version: String::new(),
             stop: StopHandle::default(),
             meter: Meter::default(),
             hook: None,
@@ -465,8 +473,11 @@ impl Pipeline {
     /// See [`PipelineError`]; what is committed is a prefix of whole batches.
     pub fn run(mut self) -> Result<Report, PipelineError> {
         self.check_names()?;
+        if self.is_fresh {
+            return self.run_fresh();
+        }
         let source = self.take_source()?;
-        self.coordinate(source, None)
+        self.coordinate(source, Task::Run)
     }
 
     /// Rolls the state back to a block, then computes and publishes the snapshots of the regions that had events since.
@@ -479,7 +490,7 @@ impl Pipeline {
     /// # Errors
     /// The undo log does not reach that far back ([`crate::undo::UndoError`]); or as [`Pipeline::run`]. The state is
     /// the old one or the new one, never anything between.
-    pub fn rollback(self, to: i64) -> Result<Report, PipelineError> {
+    pub fn rollback(mut self, to: i64) -> Result<Report, PipelineError> {
         self.check_names()?;
         if let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) {
             // A pipeline that never ran must not get tables by this.
@@ -487,7 +498,7 @@ impl Pipeline {
                 return Err(PipelineError::NeverRan(self.name));
             }
         }
-        self.coordinate(Box::new(NoEvents), Some(to))
+        self.coordinate(Box::new(NoEvents), Task::Rollback(to))
     }
 
     /// Refuses names that the store keeps for itself, and readers that it cannot have.
@@ -504,14 +515,14 @@ impl Pipeline {
         if self.follow && self.late == Late::Replay {
             return Err(PipelineError::Incomplete(REPLAY_FOLLOWED.into()));
         }
-        if let Some(plan) = self.command.take().filter(|_| self.source_path.is_none()) {
+        if let Some(plan) = self.command.clone().filter(|_| self.source_path.is_none()) {
             return Ok(Box::new(CommandSource::new(plan, self.format, self.fields.clone(), self.follow)));
         }
-        if let Some(plan) = self.redis_stream.take().filter(|_| self.source_path.is_none()) {
+        if let Some(plan) = self.redis_stream.clone().filter(|_| self.source_path.is_none()) {
             let plan = plan.with_follow(self.follow);
             return Ok(Box::new(RedisStream::new(plan, self.fields.clone())));
         }
-        if let Some(plan) = self.kafka.take().filter(|_| self.source_path.is_none()) {
+        if let Some(plan) = self.kafka.clone().filter(|_| self.source_path.is_none()) {
             return Ok(Box::new(KafkaTopic::new(plan.with_follow(self.follow), self.fields.clone())));
         }
         let path = self.source_path.as_deref().ok_or_else(|| {
@@ -533,7 +544,18 @@ impl Pipeline {
             .store_url
             .as_ref()
             .ok_or_else(|| PipelineError::Incomplete("no store: call Pipeline::store_url or Pipeline::store".into()))?;
-        let plan = StorePlan {
+        let mut store = store::open(url, self.store_plan())?;
+        if let Some(fresh) = store.beside()? {
+            let block = fresh.block.map_or_else(|| "no block".to_owned(), |block| format!("block {block}"));
+            tracing::info!(
+                "a fresh index stands beside, at {block}; `run --fresh` goes on with it, `run --fresh --abort` gives it up"
+            );
+        }
+        Ok(store)
+    }
+
+    fn store_plan(&self) -> StorePlan {
+        StorePlan {
             pipeline: self.name.clone(),
             schema: Arc::clone(&self.schema),
             has_snapshots: self.factory.has_snapshots(),
@@ -541,8 +563,7 @@ impl Pipeline {
             ttl: self.snapshots.ttl,
             readers: self.store_readers.clone(),
             stop: self.stop.flag(),
-        };
-        Ok(store::open(url, plan)?)
+        }
     }
 
     /// Loads the handlers once, before anything is opened or written, and drops them again.
