@@ -343,6 +343,7 @@ crate::both_stores! {
         let snapshots = "SELECT region, block, hash FROM forebay_snapshots ORDER BY region, seq";
         let mut chance = u64::from(std::process::id()) ^ 0x9e37_79b9;
         println!("seed {chance}");
+        let mut look = Look::of(&project);
         for version in 3..=5 {
             project.write("handlers.lua", script(version));
             let mut kills = 0;
@@ -353,9 +354,16 @@ crate::both_stores! {
                 let share = 300 + u32::try_from((chance >> 33) % 900).expect("small");
                 let (begun, moment) = (Instant::now(), undisturbed * share / 1000);
                 let mut ended = None;
+                // Every other time when all is indexed, and the new tables are about to take the place.
+                let is_late = kills % 2 == 1;
                 wait_until(|| {
                     ended = run.try_wait().expect("the child");
-                    ended.is_some() || begun.elapsed() > moment
+                    ended.is_some() || if is_late { look.is_whole() } else { begun.elapsed() > moment }
+                });
+                let (begun, moment) = (Instant::now(), Duration::from_millis(chance >> 40 & 63));
+                wait_until(|| {
+                    ended = run.try_wait().expect("the child");
+                    ended.is_some() || !is_late || begun.elapsed() > moment
                 });
                 let found = state(&project);
                 assert!(found == whole(version - 1) || found == whole(version), "{found:?}");
@@ -383,6 +391,29 @@ crate::both_stores! {
             assert_eq!(state(&project), whole(version));
             assert_eq!(project.query("shop.db", snapshots).len(), 2);
         }
+    }
+}
+
+/// Looks at what stands beside.
+struct Look {
+    file: std::path::PathBuf,
+    client: Option<postgres::Client>,
+}
+
+impl Look {
+    fn of(project: &Project) -> Self {
+        Self { file: project.path("shop.db.new"), client: project.url().map(|_| project.client()) }
+    }
+
+    /// Whether it has committed all blocks. It may go at any moment.
+    fn is_whole(&mut self) -> bool {
+        if let Some(client) = &mut self.client {
+            let block = client.query_one("SELECT block FROM \"shop@2\"._forebay_checkpoint", &[]);
+            return block.is_ok_and(|row| row.get::<_, Option<i64>>(0) == Some(400));
+        }
+        let open = rusqlite::Connection::open_with_flags(&self.file, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY);
+        let block = open.and_then(|open| open.query_row("SELECT block FROM forebay_pipelines", [], |row| row.get(0)));
+        block.is_ok_and(|block: Option<i64>| block == Some(400))
     }
 }
 
