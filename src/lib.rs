@@ -88,7 +88,7 @@ pub use model::value::{ColumnType, Row, Value};
 #[doc(hidden)]
 pub use model::{address, limits, text};
 pub use run::{
-    Checked, ErrorKind, Examined, Memory, Meter, Pipeline, PipelineError, Progress, ProgressHook, PulseReading,
-    QuarantineFull, Reading, Report, Rollback, RollbackCauses, RollbackHook, RowChanges, RunPhase, SnapshotCounts,
-    StopHandle, Times, Waits, Watched,
+    Checked, ErrorKind, Examined, FreshIndex, Memory, Meter, Pipeline, PipelineError, Progress, ProgressHook,
+    PulseReading, QuarantineFull, Reading, Report, Rollback, RollbackCauses, RollbackHook, RowChanges, RunPhase,
+    SnapshotCounts, StopHandle, Times, Waits, Watched,
 };

@@ -109,6 +109,12 @@ pub(super) struct Run {
     /// Go on when the source is at its end: wait for more of its files
     #[arg(long)]
     pub(super) follow: bool,
+    /// Index anew beside the present tables, which readers go on to use until the new ones take their place
+    #[arg(long)]
+    pub(super) fresh: bool,
+    /// With --fresh: give up what was begun beside, and remove it
+    #[arg(long, requires = "fresh", conflicts_with_all = ["follow", "until", "timeline", "trace"])]
+    pub(super) abort: bool,
     /// Print the result as one JSON object
     #[arg(long)]
     pub(super) json: bool,

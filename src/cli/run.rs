@@ -15,7 +15,7 @@ use super::addresses;
 use super::args::{Global, Run};
 use super::bar::Bar;
 use super::exit::{Code, Failure};
-use super::out::{counted, plain, print_headed, print_json, shown_path};
+use super::out::{counted, plain, print_headed, print_json, print_text, shown_path};
 use super::summary;
 
 /// Regions that are named for one cause; the others are counted.
@@ -35,6 +35,10 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
         pipeline = pipeline.until(until);
     }
     stop_on_signals(&pipeline.stop_handle().flag())?;
+    if args.abort {
+        return abort(&pipeline, args, global);
+    }
+    let pipeline = pipeline.fresh(args.fresh);
     #[cfg(feature = "serve")]
     let listening = super::serve::listen(args)?;
     let pictures = Pictures::prepare(args)?;
@@ -68,6 +72,25 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     let code = finish(&report);
     pictures.write(&report)?;
     Ok(code)
+}
+
+/// Gives up a fresh index that was begun.
+fn abort(pipeline: &Pipeline, args: &Run, global: &Global) -> Result<Code, Failure> {
+    let removed = pipeline.abort_fresh()?;
+    if args.json {
+        let removed = removed.map(|was| serde_json::json!({ "block": was.block, "events": was.events }));
+        print_json([serde_json::json!({ "removed": removed })])?;
+    } else if !global.quiet {
+        print_text([match removed {
+            None => "no fresh index stands beside: there is nothing to give up".to_owned(),
+            Some(was) => format!(
+                "removed the fresh index that stood beside: {}, {}",
+                was.block.map_or_else(|| "no block".to_owned(), |block| format!("block {block}")),
+                counted(was.events, "event", "events")
+            ),
+        }])?;
+    }
+    Ok(Code::Done)
 }
 
 /// The files that show a run.

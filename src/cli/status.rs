@@ -148,6 +148,10 @@ fn as_lines(name: &str, status: &PipelineStatus, standing: &Standing<'_>, redis:
         let events = counted(status.quarantined, "event", "events");
         lines.push(format!("  put aside   {events}; `forebay quarantine` shows what is wrong with them"));
     }
+    if let Some(fresh) = status.fresh {
+        let block = fresh.block.map_or_else(|| "no block yet".to_owned(), |block| format!("block {block}"));
+        lines.push(format!("  beside      a fresh index, {block}, {}", counted(fresh.events, "event", "events")));
+    }
     for (region, state) in standing.regions() {
         let snapshot = region.snapshot.as_ref().map_or_else(
             || "no snapshot".to_owned(),

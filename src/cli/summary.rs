@@ -1,8 +1,8 @@
 //! What a run did, as a JSON object or as a short table.
 
-use forebay::Report;
 use forebay::Waits;
 use forebay::timeline::bottleneck::Hypothetical;
+use forebay::{FreshIndex, Report};
 use serde_json::{Value as Json, json};
 
 use super::out::{count, counted};
@@ -59,6 +59,9 @@ pub(super) fn json(report: &Report) -> Json {
         "source_bytes_read": report.source_bytes_read,
         "memory_peak_bytes": report.memory_peak_bytes,
     });
+    if let Some(fresh) = report.fresh {
+        object["fresh"] = fresh_name(fresh).into();
+    }
     if !report.rollbacks.is_empty() {
         object["rollbacks"] = report.rollbacks.len().into();
     }
@@ -74,6 +77,13 @@ pub(super) fn json(report: &Report) -> Json {
         }
     }
     object
+}
+
+fn fresh_name(fresh: FreshIndex) -> &'static str {
+    match fresh {
+        FreshIndex::InPlace => "in_place",
+        _ => "beside",
+    }
 }
 
 /// What became of snapshots, as an object.
@@ -162,6 +172,12 @@ pub(super) fn lines(report: &Report) -> Vec<String> {
         counted(report.entities_written, "row", "rows"),
         counted(report.batches, "batch", "batches")
     ));
+    if let Some(fresh) = report.fresh {
+        lines.push(match fresh {
+            FreshIndex::InPlace => "  fresh       in place of the tables that were there".to_owned(),
+            _ => "  fresh       stands beside; `run --fresh` goes on with it".to_owned(),
+        });
+    }
     lines.push(snapshot_line(report));
     if let Some(last) = report.rollbacks.last() {
         let times = counted(report.rollbacks.len() as u64, "time", "times");

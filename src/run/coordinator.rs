@@ -71,8 +71,11 @@ pub(super) struct Outcome {
     pub(super) was_stopped: bool,
 }
 
+/// Whether a run whose source has nothing for now, and that has committed all up to this block, is to end.
+pub(super) type IsFar<'f> = dyn FnMut(Option<i64>) -> Result<bool, StoreError> + 'f;
+
 /// The parts of a run, wired.
-pub(super) struct Coordinator<'h> {
+pub(super) struct Coordinator<'h, 'f> {
     pub(super) plan: CoordinatorPlan,
     pub(super) incoming: Incoming,
     pub(super) queue: EventQueue,
@@ -87,6 +90,8 @@ pub(super) struct Coordinator<'h> {
     pub(super) duty: SnapshotDuty,
     pub(super) meter: Meter,
     pub(super) hooks: Hooks<'h>,
+    /// Asked when the source has nothing for now.
+    pub(super) is_far: Option<&'f mut IsFar<'f>>,
     /// Events of the next round at most.
     pub(super) round_events: usize,
     /// The files that events have come from, by number.
@@ -104,7 +109,7 @@ pub(super) struct Coordinator<'h> {
     pub(super) rollback_cause: RollbackCause,
 }
 
-impl Coordinator<'_> {
+impl Coordinator<'_, '_> {
     /// Contract of the handler thread. In: pages and rollbacks, over a bounded channel. Out: sealed batches and
     /// rollback orders, to the commit thread, in order. Writes nothing itself. Ends: at the end of the source or when
     /// it is stopped, after everything handed over has committed; or at the first error, after what was handed over
@@ -305,6 +310,11 @@ impl Coordinator<'_> {
                 self.seal()?;
             }
             self.note_live();
+            if self.is_far_enough()? {
+                // What goes on of the last block is for whoever reads it next.
+                self.queue.end(true);
+                return Ok(());
+            }
             // Where the reader waits for room, only the block that is here in part can give it.
             let may_be_waited_for = self.queue.has_events() && !self.queue.is_idle();
             let step = match self.in_flight.state() {
@@ -340,6 +350,13 @@ impl Coordinator<'_> {
         let bytes = |bytes: usize| bytes as u64;
         let (ahead, cached, staged) = (bytes(usage.read_ahead), bytes(usage.engines), bytes(usage.staged));
         self.meter.note_memory(Memory { ahead, cached, staged });
+    }
+
+    /// Whether the run is to end although its source does not.
+    fn is_far_enough(&mut self) -> Result<bool, PipelineError> {
+        let is_done = self.queue.is_idle() && self.in_flight.state() == CommitState::Idle;
+        let Some(is_far) = self.is_far.as_mut().filter(|_| is_done) else { return Ok(false) };
+        Ok(is_far(self.open.committed_block().map(BlockNo::get))?)
     }
 
     /// Whether a batch can end here although nothing follows yet, and holds something.

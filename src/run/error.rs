@@ -6,6 +6,7 @@ use crate::commit::BatchError;
 use crate::commit::handoff::CommitFailure;
 use crate::config::ConfigError;
 use crate::lane::{LaneError, Place};
+use crate::model::cause::Reason;
 use crate::model::ids::BlockNo;
 use crate::model::quarantine::PUT_ASIDE_HINT;
 use crate::model::schema::SchemaError;
@@ -68,6 +69,18 @@ pub enum PipelineError {
     /// A commit.
     #[error("{0}")]
     Commit(#[source] CommitFailure<BatchError>),
+    /// A fresh index could not take the place of the present tables.
+    #[error(
+        "the fresh index stands beside{}, and is not in place: {cause}\n  `run --fresh` goes on with it, `run --fresh --abort` \
+         gives it up", .block.map_or_else(String::new, |block| format!(" at block {block}"))
+    )]
+    NotInPlace {
+        /// The last block that it has committed; none if it has committed none.
+        block: Option<i64>,
+        /// Why, and what to do.
+        #[source]
+        cause: Box<Reason>,
+    },
     /// There is nothing to roll back.
     #[error("pipeline {0:?} never ran: there is nothing to roll back")]
     NeverRan(String),
@@ -166,6 +179,7 @@ impl PipelineError {
             Self::Publish(_) => ErrorKind::Publish,
             Self::Commit(CommitFailure::Failed(failed)) => kind_of_store(&failed.error),
             Self::Commit(CommitFailure::TimedOut(_)) => ErrorKind::Store,
+            Self::NotInPlace { .. } => ErrorKind::Store,
             Self::Commit(_) | Self::ReaderGone => ErrorKind::Bug,
             Self::DrainTimeout(_) => ErrorKind::Stopped,
         }
@@ -214,6 +228,7 @@ impl PipelineError {
                 matches!(
                     error,
                     StoreError::SchemaChanged { .. }
+                        | StoreError::Beside { .. }
                         | StoreError::Readers { .. }
                         | StoreError::Undo(UndoError::Beyond { .. })
                 )
@@ -236,6 +251,7 @@ impl PipelineError {
 fn kind_of_store(error: &StoreError) -> ErrorKind {
     match error {
         StoreError::SchemaChanged { .. }
+        | StoreError::Beside { .. }
         | StoreError::Readers { .. }
         | StoreError::NotBuilt(_)
         | StoreError::Undo(UndoError::Beyond { .. }) => ErrorKind::Config,

@@ -3,7 +3,7 @@
 //! Threads of the run count here. Whoever shows the run (the progress bar, the report, a page) reads a copy at any time
 //! and blocks nobody. Counting takes a lock for a few additions, once per round or commit and never once per event.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::pulse::{Pulse, PulseReading};
@@ -181,7 +181,7 @@ pub struct Meter(Arc<Numbers>);
 #[derive(Debug, Default)]
 struct Numbers {
     counts: Mutex<Counts>,
-    parts: OnceLock<Parts>,
+    parts: Mutex<Option<Arc<Parts>>>,
     pulse: Pulse,
     outages: StoreOutages,
 }
@@ -326,7 +326,7 @@ impl Meter {
             Reading { times: counts.times_now(), ..counts.reading }
         };
         reading.source_block = reading.checkpoint.block;
-        if let Some(parts) = self.0.parts.get() {
+        if let Some(parts) = self.parts() {
             reading.source_block = parts.read.block().max(reading.checkpoint.block);
             reading.late_skipped = parts.read.late();
             // Of pages that are handled it was counted already; what is skipped makes none.
@@ -346,7 +346,7 @@ impl Meter {
 
     /// What each stage did in the last minute, and how long ago the run began to record it. Does not block.
     pub fn last_minute(&self) -> (Timeline, Duration) {
-        self.0.parts.get().map(|parts| parts.recorder.last_minute()).unwrap_or_default()
+        self.parts().map(|parts| parts.recorder.last_minute()).unwrap_or_default()
     }
 
     /// How long the commits took. Does not block.
@@ -362,7 +362,7 @@ impl Meter {
 
     /// How publishing stands. Does not block.
     pub fn publishing(&self) -> Publishing {
-        self.0.parts.get().map(|parts| parts.publish.read()).unwrap_or_default()
+        self.parts().map(|parts| parts.publish.read()).unwrap_or_default()
     }
 
     /// Whether the loop of the run turns, and comes further. Does not block.
@@ -377,12 +377,12 @@ impl Meter {
 
     /// Grows as long as the source answers, also that it has nothing. Does not block.
     pub fn source_turns(&self) -> u64 {
-        self.0.parts.get().map_or(0, |parts| parts.read.turns())
+        self.parts().map_or(0, |parts| parts.read.turns())
     }
 
     /// Why the source gives nothing, where it says so, and for how long that is so. Does not block.
     pub fn source_trouble(&self) -> Option<(String, Duration)> {
-        self.0.parts.get().and_then(|parts| parts.read.trouble())
+        self.parts().and_then(|parts| parts.read.trouble())
     }
 
     /// For how long the handlers have waited for events without a pause; none if they do not. Does not block.
@@ -401,7 +401,11 @@ impl Meter {
 
     /// What each stage did so far, and when. Does not block.
     pub fn timeline(&self) -> Timeline {
-        self.0.parts.get().map(|parts| parts.recorder.timeline()).unwrap_or_default()
+        self.parts().map(|parts| parts.recorder.timeline()).unwrap_or_default()
+    }
+
+    fn parts(&self) -> Option<Arc<Parts>> {
+        self.0.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -450,15 +454,17 @@ impl Meter {
             publish: Arc::clone(&shared.publish),
             recorder: Arc::clone(&shared.recorder),
         };
-        // A pipeline runs once, so there is nothing attached yet.
-        let _ = self.0.parts.set(parts);
+        // A fresh run is two, one after the other.
+        *self.0.parts.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(parts));
     }
 
     /// A run begins behind that checkpoint.
     pub(super) fn start(&self, checkpoint: Checkpoint, source_bytes_total: Option<u64>, memory_limit_bytes: u64) {
-        let reading = &mut self.lock().reading;
-        let (block, phase) = (checkpoint.block, reading.phase);
-        *reading = Reading { block, checkpoint, source_bytes_total, memory_limit_bytes, phase, ..Reading::default() };
+        let mut counts = self.lock();
+        let (block, phase) = (checkpoint.block, counts.reading.phase);
+        let reading =
+            Reading { block, checkpoint, source_bytes_total, memory_limit_bytes, phase, ..Reading::default() };
+        *counts = Counts { reading, ..Counts::default() };
     }
 
     /// Times a phase from now until the guard is dropped.
@@ -481,7 +487,7 @@ impl Meter {
     }
 
     fn record(&self, doing: Activity, batch: BatchNo, began: Instant, ended: Instant) {
-        if let Some(parts) = self.0.parts.get() {
+        if let Some(parts) = self.parts() {
             parts.recorder.span(Stage::Handlers, doing, batch.get(), began, ended);
         }
     }

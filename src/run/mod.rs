@@ -14,6 +14,7 @@
 //! | `pipeline`, `error` | the public [`Pipeline`] and why a run ended early |
 //! | `pipeline/start`, `pipeline/publish` | wiring a run; publishing as part of it |
 //! | `pipeline/check`, `pipeline/examine` | trying a pipeline without writing; the same within a time limit, for `doctor` |
+//! | `pipeline/fresh` | indexing anew beside the present tables |
 //! | `coordinator` | the loop |
 //! | `event_queue` | pages that have come, and cutting them into rounds |
 //! | `engines`, `sealing` | the engine pool; collecting what a batch changed |
@@ -50,4 +51,4 @@ pub use pipeline::{Checked, Examined, Pipeline, StopHandle, Watched};
 pub use pulse::PulseReading;
 #[cfg(feature = "serve")]
 pub(crate) use report::memory_peak_bytes;
-pub use report::{Progress, Report, Rollback, SnapshotCounts, Times, Waits};
+pub use report::{FreshIndex, Progress, Report, Rollback, SnapshotCounts, Times, Waits};

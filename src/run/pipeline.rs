@@ -2,6 +2,7 @@
 
 mod check;
 mod examine;
+mod fresh;
 mod publish;
 mod start;
 mod watched;
@@ -31,6 +32,7 @@ use crate::model::setting::SettingError;
 use crate::publish::{RedisUrl, Target};
 use crate::source::{End, Fields, Format, Late, Next, RegionsConfig, Source, SourceConfig, SourceError, SourceEvent};
 use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
+use start::Task;
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
 #[derive(Debug, Clone, Default)]
@@ -117,6 +119,9 @@ pub struct Pipeline {
     rollback_hook: Option<RollbackHook>,
     is_serial: bool,
     takes_over: bool,
+    is_fresh: bool,
+    /// What says which handlers these are.
+    version: String,
 }
 
 impl Pipeline {
@@ -144,6 +149,7 @@ impl Pipeline {
         pipeline.handler_timeout = config.handlers.timeout;
         pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
         pipeline.store_readers = config.store_readers.clone();
+        pipeline.version = fresh::hex(std::fs::read(&config.handlers.script).unwrap_or_default());
         Ok(pipeline)
     }
 
@@ -178,6 +184,8 @@ impl Pipeline {
             drain_timeout: DRAIN_TIMEOUT,
             is_serial: false,
             takes_over: false,
+            is_fresh: false,
+            version: String::new(),
             stop: StopHandle::default(),
             meter: Meter::default(),
             hook: None,
@@ -437,8 +445,12 @@ impl Pipeline {
     /// See [`PipelineError`]; what is committed is a prefix of whole batches.
     pub fn run(mut self) -> Result<Report, PipelineError> {
         self.check_names()?;
-        let (source, meter) = (self.take_source()?, self.meter.clone());
-        let ended = self.coordinate(source, None);
+        let meter = self.meter.clone();
+        let ended = if self.is_fresh {
+            self.run_fresh()
+        } else {
+            self.take_source().and_then(|source| self.coordinate(source, Task::Run))
+        };
         meter.enter(RunPhase::Ended);
         ended
     }
@@ -453,7 +465,7 @@ impl Pipeline {
     /// # Errors
     /// The undo log does not reach that far back ([`crate::undo::UndoError`]); or as [`Pipeline::run`]. The state is
     /// the old one or the new one, never anything between.
-    pub fn rollback(self, to: i64) -> Result<Report, PipelineError> {
+    pub fn rollback(mut self, to: i64) -> Result<Report, PipelineError> {
         self.check_names()?;
         if let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) {
             // A pipeline that never ran must not get tables by this.
@@ -461,7 +473,7 @@ impl Pipeline {
                 return Err(PipelineError::NeverRan(self.name));
             }
         }
-        self.coordinate(Box::new(NoEvents), Some(to))
+        self.coordinate(Box::new(NoEvents), Task::Rollback(to))
     }
 
     /// Refuses names that the store keeps for itself, and readers that it cannot have.
@@ -489,7 +501,18 @@ impl Pipeline {
             .store_url
             .as_ref()
             .ok_or_else(|| PipelineError::Incomplete("no store: call Pipeline::store_url or Pipeline::store".into()))?;
-        let plan = StorePlan {
+        let mut store = store::open(url, self.store_plan())?;
+        if let Some(fresh) = store.beside()? {
+            let block = fresh.block.map_or_else(|| "no block".to_owned(), |block| format!("block {block}"));
+            tracing::info!(
+                "a fresh index stands beside, at {block}; `run --fresh` goes on with it, `run --fresh --abort` gives it up"
+            );
+        }
+        Ok(store)
+    }
+
+    fn store_plan(&self) -> StorePlan {
+        StorePlan {
             pipeline: self.name.clone(),
             schema: Arc::clone(&self.schema),
             has_snapshots: self.factory.has_snapshots(),
@@ -498,8 +521,7 @@ impl Pipeline {
             readers: self.store_readers.clone(),
             stop: self.stop.flag(),
             outages: self.meter.outages(),
-        };
-        Ok(store::open(url, plan)?)
+        }
     }
 
     /// Loads the handlers once, before anything is opened or written, and drops them again.

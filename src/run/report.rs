@@ -97,6 +97,16 @@ impl std::fmt::Display for Rollback {
     }
 }
 
+/// Where the index of a fresh run is ([`crate::Pipeline::fresh`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FreshIndex {
+    /// Beside the present tables: the next fresh run goes on with it.
+    Beside,
+    /// It has taken their place.
+    InPlace,
+}
+
 /// What a run did.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -146,9 +156,46 @@ pub struct Report {
     pub memory_peak_bytes: u64,
     /// Whether the run was stopped before the end of its source.
     pub was_stopped: bool,
+    /// Of a fresh run, where its index is; none of any other, and where there were no tables yet.
+    pub fresh: Option<FreshIndex>,
 }
 
 impl Report {
+    /// The report of a fresh run, and of the one over its tables in place.
+    pub(super) fn and_then(self, then: Self) -> Self {
+        let (mut times, later) = (self.times, then.times);
+        times.wall += later.wall;
+        times.read += later.read;
+        times.handlers += later.handlers;
+        times.commit += later.commit;
+        times.publish += later.publish;
+        times.waits.publish += later.waits.publish;
+        Self {
+            events: self.events + then.events,
+            blocks: self.blocks + then.blocks,
+            batches: self.batches + then.batches,
+            entities_written: self.entities_written + then.entities_written,
+            checkpoint: then.checkpoint,
+            rollbacks: [self.rollbacks, then.rollbacks].concat(),
+            late_skipped: self.late_skipped + then.late_skipped,
+            quarantined: self.quarantined + then.quarantined,
+            snapshots: SnapshotCounts {
+                stored: self.snapshots.stored + then.snapshots.stored,
+                duplicate: self.snapshots.duplicate + then.snapshots.duplicate,
+                ..then.snapshots
+            },
+            unpublished: then.unpublished,
+            commit_retries: self.commit_retries + then.commit_retries,
+            commits_redone: self.commits_redone + then.commits_redone,
+            loads: self.loads + then.loads,
+            times,
+            source_bytes_read: self.source_bytes_read + then.source_bytes_read,
+            memory_peak_bytes: then.memory_peak_bytes,
+            was_stopped: then.was_stopped,
+            ..self
+        }
+    }
+
     /// How much faster the run was than its stages one after another: (handlers + commit) / wall.
     pub fn speedup(&self) -> f64 {
         ratio(self.times.handlers + self.times.commit, self.times.wall)

@@ -161,7 +161,7 @@ pub(super) fn too_deep(chain: &Chain, event: &SourceEvent, held: Option<&Header>
         message: format!(
             "a fork that cannot be followed: block {} comes with {}{parent}{ours}{oldest}. Either blocks are missing, or it \
              left ours before what is held: let the source deliver the branch from a block that can be rolled back to, or \
-             index into a new store with a larger rollback.depth",
+             index anew with a larger rollback.depth: `forebay run --fresh`",
             event.block,
             hash(event.hash.as_deref())
         ),

@@ -134,6 +134,7 @@ impl<'s> Standing<'s> {
             },
             "lag": { "seconds": status.committed_at.as_deref().and_then(seconds_since) },
             "quarantined": status.quarantined,
+            "fresh": status.fresh.map(|fresh| json!({ "block": fresh.block, "events": fresh.events })),
         });
         if let Some(redis) = self.redis {
             object["published_by"] = redis.owner().into();
@@ -170,6 +171,7 @@ pub fn nothing_as_json(name: &str) -> Json {
         "checkpoint": { "block": null },
         "lag": { "seconds": null },
         "quarantined": 0,
+        "fresh": null,
         "regions": [],
     })
 }

@@ -366,6 +366,14 @@ pub trait Store: Send {
         Ok(0)
     }
 
+    /// How far an index has come that stands beside ([`super::Beside`]). Defaults to none: there is none. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn beside(&mut self) -> Result<Option<BesideStatus>, StoreError> {
+        Ok(None)
+    }
+
     /// Encodes changed rows into the form that [`Store::commit`] wants, on the handlers' threads. Defaults to none:
     /// they stay in packed form.
     fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {
@@ -587,6 +595,16 @@ pub struct RegionStatus {
     pub snapshot: Option<StoredSnapshot>,
 }
 
+/// How far an index has come that stands beside the present tables ([`super::Beside`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BesideStatus {
+    /// The last block that it has committed; none before the first.
+    pub block: Option<i64>,
+    /// Its events that are committed.
+    pub events: u64,
+}
+
 /// How a pipeline stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -605,6 +623,8 @@ pub struct PipelineStatus {
     pub signature: Option<String>,
     /// How many of its events are in quarantine.
     pub quarantined: u64,
+    /// An index that stands beside; none if there is none.
+    pub fresh: Option<BesideStatus>,
 }
 
 /// Reads snapshots and how a pipeline stands. Takes no lock: it may be used while a run writes.

@@ -20,7 +20,7 @@ pub enum StoreError {
     /// The tables in the store are not those of the pipeline file.
     #[error(
         "{store} holds other tables than the pipeline file says: {differences}. A new column or a new entity is added by \
-         itself; for anything else restore the pipeline file, or index into a new store"
+         itself; for anything else restore the pipeline file, or index anew beside the present tables: `forebay run --fresh`"
     )]
     SchemaChanged {
         /// Which store.
@@ -46,6 +46,15 @@ pub enum StoreError {
         store: String,
         /// The batch that was expected to be the last.
         expected: u64,
+    },
+    /// Nothing can be indexed beside the present tables, or put in their place.
+    #[error("{store}: an index beside the present tables cannot take their place: {cause}")]
+    Beside {
+        /// Which store.
+        store: String,
+        /// Why, and what to do.
+        #[source]
+        cause: Box<Reason>,
     },
     /// The store cannot be opened.
     #[error("cannot open {store}: {cause}")]

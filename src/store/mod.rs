@@ -5,6 +5,7 @@
 //! holds the pipeline's lock.
 
 pub mod batch;
+mod beside;
 mod contract;
 mod error;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -27,6 +28,7 @@ mod sqlite;
 mod sqlite;
 mod url;
 
+pub use beside::{Beside, open_beside, remove_beside};
 pub use contract::*;
 pub use error::{RefusedRow, StoreError};
 pub(crate) use open::open_snapshots_until;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::{Outbox, SnapshotReader, Store, StoreError, StorePlan, StoreUrlError};
+use super::{Beside, BesideStatus, Outbox, SnapshotReader, Store, StoreError, StorePlan, StoreUrlError};
 use crate::model::built::NotBuilt;
 use crate::model::finding::Finding;
 use crate::model::schema::{Entity, SchemaError};
@@ -48,5 +48,21 @@ pub(super) fn open_snapshots(
     address: &PostgresAddress,
     _: &Arc<AtomicBool>,
 ) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    match address.0 {}
+}
+
+pub(super) fn open_beside(
+    address: &PostgresAddress,
+    _: StorePlan,
+    _: &str,
+) -> Result<Option<Box<dyn Beside>>, StoreError> {
+    match address.0 {}
+}
+
+pub(super) fn remove_beside(
+    address: &PostgresAddress,
+    _: &str,
+    _: &Arc<AtomicBool>,
+) -> Result<Option<BesideStatus>, StoreError> {
     match address.0 {}
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Outbox, SnapshotReader, Store, StoreError, StorePlan};
+use super::{Beside, BesideStatus, Outbox, SnapshotReader, Store, StoreError, StorePlan};
 use crate::model::built::NotBuilt;
 use crate::model::finding::Finding;
 
@@ -20,5 +20,13 @@ pub(super) fn open_outbox(_: &Path, _: &str) -> Result<Box<dyn Outbox>, StoreErr
 }
 
 pub(super) fn open_snapshots(_: &Path) -> Result<Box<dyn SnapshotReader>, StoreError> {
+    Err(NotBuilt::new("SQLite", "sqlite").into())
+}
+
+pub(super) fn open_beside(_: &Path, _: StorePlan, _: &str) -> Result<Option<Box<dyn Beside>>, StoreError> {
+    Err(NotBuilt::new("SQLite", "sqlite").into())
+}
+
+pub(super) fn remove_beside(_: &Path, _: &str) -> Result<Option<BesideStatus>, StoreError> {
     Err(NotBuilt::new("SQLite", "sqlite").into())
 }

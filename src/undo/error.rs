@@ -35,7 +35,7 @@ fn beyond_text(to: i64, oldest: Option<i64>, depth: u64) -> String {
     match depth {
         0 => format!(
             "cannot roll back to block {to}: no history is kept (rollback.depth = 0); the oldest block possible is {oldest}. \
-             Set rollback.depth for what comes, or index into a new store"
+             Set rollback.depth for what comes, or index anew with it: `forebay run --fresh`"
         ),
         _ => format!(
             "cannot roll back to block {to}: the oldest block possible is {oldest} (rollback.depth = {depth}). For an older \

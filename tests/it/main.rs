@@ -40,6 +40,8 @@ mod faults;
 mod follow;
 /// CSV and JSON beside NDJSON.
 mod formats;
+/// Indexing anew beside the present tables, which readers use meanwhile.
+mod fresh;
 /// The hand-off to the commit thread on its own.
 mod handoff;
 /// A SQLite file that another program holds, and one that may only be read.

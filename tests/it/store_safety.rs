@@ -100,7 +100,7 @@ crate::both_stores! {
             project.write("pipeline.toml", pipeline(entities));
             project
                 .forebay(&["run", "pipeline.toml"])
-                .fails(2, &[difference, "restore the pipeline file, or index into a new store"]);
+                .fails(2, &[difference, "restore the pipeline file, or index anew beside the present tables: `forebay run --fresh`"]);
         }
         project.write("pipeline.toml", pipeline(THING));
         assert_eq!(project.run_json()["events"], 1);

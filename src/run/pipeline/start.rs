@@ -21,7 +21,7 @@ use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
 use crate::model::position::Position;
 use crate::publish::{PublishThread, UnpublishedRegion};
 use crate::run::acknowledge::Acknowledging;
-use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, Outcome};
+use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, IsFar, Outcome};
 use crate::run::engines::{EnginePlan, EnginePool};
 use crate::run::error::PipelineError;
 use crate::run::event_queue::EventQueue;
@@ -73,30 +73,45 @@ impl Stored {
     }
 }
 
+/// What a run is to do.
+pub(super) enum Task<'t> {
+    /// Handle the events of the source.
+    Run,
+    /// Go back to this block; there is no event.
+    Rollback(i64),
+    /// Publish what is committed; there is no event.
+    Publish,
+    /// Handle the events of the source in a store beside the present tables: nothing is published, and the source is not
+    /// told.
+    Beside {
+        store: Box<dyn Store>,
+        /// Asked when the source has nothing for now: whether it is enough.
+        is_far: Option<&'t mut IsFar<'t>>,
+    },
+}
+
 impl Pipeline {
     /// Runs over a source, or goes back to a block.
-    pub(super) fn coordinate(
-        mut self,
-        mut source: Box<dyn Source>,
-        rollback: Option<i64>,
-    ) -> Result<Report, PipelineError> {
+    pub(super) fn coordinate(&mut self, mut source: Box<dyn Source>, task: Task<'_>) -> Result<Report, PipelineError> {
+        let (is_beside, has_events) =
+            (matches!(task, Task::Beside { .. }), matches!(task, Task::Run | Task::Beside { .. }));
+        let rollback = if let Task::Rollback(to) = task { Some(to) } else { None };
         self.try_handlers()?;
-        let (target, mut store) = (self.take_target()?, self.take_store()?);
+        let target = if is_beside { None } else { self.take_target()? };
+        let (mut store, is_far) = match task {
+            Task::Beside { store, is_far } => (store, is_far),
+            _ => (self.take_store()?, None),
+        };
         let mut stored = self.read_store(store.as_mut())?;
         let checkpoint = stored.checkpoint;
         let shared = SharedParts::new(self.batch.memory_bytes, checkpoint.batch);
         let engines = EnginePool::new(self.engine_plan(Arc::clone(&stored.is_empty), store.readers(), &shared.loads))?;
-        let sealer = Sealer {
-            schema: Arc::clone(&self.schema),
-            encoder: store.encoder(),
-            dedup_ignore: self.snapshots.dedup_rule.ignore.clone().into(),
-            integers: self.snapshots.integers,
-        };
+        let sealer = self.sealer(store.as_ref());
         self.meter.attach(&shared);
         self.meter.start(checkpoint, source.bytes_total(), self.batch.memory_bytes);
-        let acknowledging = Acknowledging::of(source.as_mut(), stored.position.clone())?;
-        // A rollback reads nothing that could be compared.
-        let reading = if rollback.is_none() { stored.reading() } else { StartReading::default() };
+        let acknowledging = if is_beside { None } else { Acknowledging::of(source.as_mut(), stored.position.clone())? };
+        // Without events nothing is read that could be compared.
+        let reading = if has_events { stored.reading() } else { StartReading::default() };
         let pages = self.start_reader(source, reading, &stored.regions, &shared)?;
         // A rollback is finished all the same.
         let stop = rollback.is_none().then(|| self.stop.flag());
@@ -131,6 +146,7 @@ impl Pipeline {
             duty: SnapshotDuty::new(schedule, has_snapshots, pending, stored.set_back, tip),
             meter: self.meter.clone(),
             hooks: Hooks::new(self.hook.as_mut(), self.rollback_hook.as_mut()),
+            is_far,
             round_events: ROUND_EVENTS_MIN as usize,
             kept: KeptEvents::new(self.batch.memory_bytes),
             quarantined: stored.quarantined,
@@ -148,6 +164,15 @@ impl Pipeline {
         shared.read.stop.store(true, Ordering::Relaxed);
         acknowledging.into_iter().for_each(Acknowledging::finish);
         self.conclude(&checkpoint, ended, publish, rollback.is_some(), &shared)
+    }
+
+    fn sealer(&self, store: &dyn Store) -> Sealer {
+        Sealer {
+            schema: Arc::clone(&self.schema),
+            encoder: store.encoder(),
+            dedup_ignore: self.snapshots.dedup_rule.ignore.clone().into(),
+            integers: self.snapshots.integers,
+        }
     }
 
     /// Lets what has committed be published, and puts the report together.
@@ -280,6 +305,7 @@ impl Pipeline {
             loads: reading.loads,
             source_bytes_read: reading.source_bytes_read,
             memory_peak_bytes: memory_peak_bytes(),
+            fresh: None,
             // The signal may have come while the last snapshots were published.
             was_stopped: was_stopped || self.stop.0.load(Ordering::Relaxed),
         }

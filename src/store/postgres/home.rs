@@ -56,7 +56,9 @@ impl Home {
 /// The pipelines that the database knows, ordered by name.
 pub(super) fn pipelines(link: &mut Link) -> Result<Vec<String>, Fault> {
     let sql = "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE c.relname = '_forebay_checkpoint' AND c.relkind IN ('r', 'p')";
+               WHERE c.relname = '_forebay_checkpoint' AND c.relkind IN ('r', 'p')
+                 -- What stands beside a pipeline's tables has a name that no pipeline has.
+                 AND position('@' IN n.nspname) = 0";
     let mut found = Vec::new();
     for row in link.query(sql, &[])? {
         found.push(row.try_get(0)?);

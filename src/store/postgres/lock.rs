@@ -66,6 +66,11 @@ pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend], stop
     }
 }
 
+/// Gives the lock back that the session has taken.
+pub(super) fn give_back(link: &mut Link, pipeline: &str) -> Result<(), Fault> {
+    link.text(&format!("SELECT pg_advisory_unlock({})", key(pipeline))).map(drop)
+}
+
 /// Tries to take the lock; if another has it, who.
 fn try_lock(link: &mut Link, key: i64) -> Result<Option<(Backend, String)>, Fault> {
     if link.text(&format!("SELECT pg_try_advisory_lock({key})"))?.as_deref() == Some("t") {

@@ -10,6 +10,7 @@
 //! | `fault`, `outage` | what can go wrong, sorted by what to do about it; waiting until it is over |
 //! | `lock` | the one writer of a pipeline |
 //! | `tables` | the tables, and what may change about them |
+//! | `beside/` | an index in a schema beside, and putting it in the place of the present tables |
 //! | `own`, `earlier`, `home` | our own tables, beside those of a pipeline; where format 1 had them, and bringing them over; where they are |
 //! | `comments`, `grants` | what people who read with SQL are told of the tables, and may do with them |
 //! | `binary` | values in the form of Postgres |
@@ -20,6 +21,7 @@
 //! | `examine`, `judge` | looking at the server, for `doctor`; what it means |
 
 mod address;
+mod beside;
 mod binary;
 mod comments;
 mod connect;
@@ -55,10 +57,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use address::PostgresAddress;
+pub(super) use beside::{open_beside, remove_beside};
 pub(super) use examine::examine;
 pub(super) use tables::check_names;
 
-use super::{CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store};
+use super::{BesideStatus, CommitTimes, Committed, OpenReader, Outbox, RefusedRow, RowEncoder, Store};
 use super::{SnapshotReader, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
@@ -447,6 +450,10 @@ impl Store for PostgresStore {
 
     fn quarantined(&mut self) -> Result<u64, StoreError> {
         self.ask("counting the quarantine", |link, plan| quarantine::count(link, &Home::Beside(plan.pipeline.clone())))
+    }
+
+    fn beside(&mut self) -> Result<Option<BesideStatus>, StoreError> {
+        self.ask("looking for an index beside", |link, plan| beside::status(link, &plan.pipeline))
     }
 
     fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {

@@ -13,7 +13,7 @@ use super::fault::Fault;
 use super::home::{self, Home};
 use super::own::SHARD;
 use super::session::{Link, Param, Purpose, Session, Stop};
-use super::{PostgresAddress, StoreError, advice, quarantine, source, tables};
+use super::{PostgresAddress, StoreError, advice, beside, quarantine, source, tables};
 use crate::batch::Quarantined;
 use crate::model::timestamp::Timestamp;
 use crate::store::sql::unsigned;
@@ -233,5 +233,18 @@ fn status(link: &mut Link, home: &Home) -> Result<Option<PipelineStatus>, Fault>
     }
     let committed_at = committed_at.map(|Moment(time)| time.to_millis_text());
     let (signature, quarantined) = (tables::signature(link, home)?, quarantine::count(link, home)?);
-    Ok(Some(PipelineStatus { checkpoint, position, committed_at, has_snapshots, regions, signature, quarantined }))
+    let fresh = match home {
+        Home::Beside(pipeline) => beside::status(link, pipeline)?,
+        Home::Earlier(_) => None,
+    };
+    Ok(Some(PipelineStatus {
+        checkpoint,
+        position,
+        committed_at,
+        has_snapshots,
+        regions,
+        signature,
+        quarantined,
+        fresh,
+    }))
 }

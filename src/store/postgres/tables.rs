@@ -90,7 +90,7 @@ pub(super) fn bring_over(link: &mut Link, plan: &StorePlan) -> Result<Prepared, 
     Ok(Prepared::Ready(survey.late_indexes(plan)))
 }
 
-fn in_transaction(
+pub(super) fn in_transaction(
     link: &mut Link,
     begin: &str,
     work: impl FnOnce(&mut Link) -> Result<(), Fault>,

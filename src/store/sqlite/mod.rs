@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `lock` | the one writer of a pipeline |
+//! | `beside/` | an index in a file beside, and putting it in the place of the present tables |
 //! | `busy` | waiting for a file that another program holds |
 //! | `log` | emptying the write-ahead log at the end of a run |
 //! | `read_only` | opening a file that may only be read |
@@ -16,6 +17,7 @@
 //! | `snapshots` | reading snapshots and status |
 //! | `examine` | looking at the file and its disk, for `doctor` |
 
+mod beside;
 mod busy;
 mod examine;
 mod find;
@@ -38,7 +40,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Committed, OpenReader, Outbox, RowReader, SnapshotReader, Store, StoreError, StorePlan};
+use super::{BesideStatus, Committed, OpenReader, Outbox, RowReader, SnapshotReader, Store, StoreError, StorePlan};
 use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::cause::Reason;
 use crate::model::checkpoint::Checkpoint;
@@ -47,6 +49,7 @@ use crate::model::position::Position;
 use crate::model::schema::Schema;
 use crate::model::source_progress::{SourceFile, SourceProgress};
 use crate::undo::UndoRecord;
+pub(super) use beside::{open_beside, remove_beside};
 use busy::{Patience, TRY_TIMEOUT};
 pub(super) use examine::examine;
 use lock::WriterLock;
@@ -291,6 +294,11 @@ impl Store for SqliteStore {
     fn quarantined(&mut self) -> Result<u64, StoreError> {
         let doing = self.name.sql("counting the quarantine");
         quarantine::count(&self.connection, &self.plan.pipeline).map_err(doing)
+    }
+
+    fn beside(&mut self) -> Result<Option<BesideStatus>, StoreError> {
+        beside::tidy(&self.name.0, &self.plan.pipeline);
+        Ok(beside::status(&self.name.0, &self.plan.pipeline))
     }
 
     fn readers(&self) -> Arc<dyn OpenReader> {

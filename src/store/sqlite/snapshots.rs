@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::read_only::{self, Still};
-use super::{BUSY_TIMEOUT, StoreError, StoreName, quarantine, source, tables};
+use super::{BUSY_TIMEOUT, StoreError, StoreName, beside, quarantine, source, tables};
 use crate::batch::Quarantined;
 use crate::store::sql::unsigned;
 use crate::store::{PipelineStatus, RegionStatus, SnapshotReader, StoredSnapshot};
@@ -173,7 +173,17 @@ impl SqliteSnapshots {
         let regions = regions.map_err(&doing)?;
         let signature = tables::signature(&self.connection, pipeline).map_err(&doing)?;
         let quarantined = quarantine::count(&self.connection, pipeline).map_err(doing)?;
-        Ok(Some(PipelineStatus { checkpoint, position, committed_at, has_snapshots, regions, signature, quarantined }))
+        let fresh = beside::status(&self.name.0, pipeline);
+        Ok(Some(PipelineStatus {
+            checkpoint,
+            position,
+            committed_at,
+            has_snapshots,
+            regions,
+            signature,
+            quarantined,
+            fresh,
+        }))
     }
 
     fn read_quarantine(&self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {

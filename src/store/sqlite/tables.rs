@@ -48,10 +48,7 @@ const PROGRESS: &str =
 pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &StorePlan) -> Result<(), StoreError> {
     let sql = name.sql("making the tables");
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&sql)?;
-    for tables in [OWN_TABLES, undo_log::TABLE, quarantine::TABLE, source::TABLE, PROGRESS] {
-        transaction.execute_batch(tables).map_err(&sql)?;
-    }
-    source::add_columns(&transaction).map_err(&sql)?;
+    make_own(&transaction).map_err(&sql)?;
     check_format(&transaction, name, plan)?;
     let differences = differences(&transaction, plan).map_err(&sql)?;
     if !differences.is_empty() {
@@ -76,6 +73,14 @@ pub(super) fn prepare(connection: &mut Connection, name: &StoreName, plan: &Stor
         )
         .map_err(&sql)?;
     transaction.commit().map_err(&sql)
+}
+
+/// Makes what is missing of our tables.
+pub(super) fn make_own(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    for tables in [OWN_TABLES, undo_log::TABLE, quarantine::TABLE, source::TABLE, PROGRESS] {
+        transaction.execute_batch(tables)?;
+    }
+    source::add_columns(transaction)
 }
 
 fn check_format(transaction: &Transaction<'_>, name: &StoreName, plan: &StorePlan) -> Result<(), StoreError> {
@@ -121,7 +126,7 @@ fn differences(transaction: &Transaction<'_>, plan: &StorePlan) -> rusqlite::Res
     Ok(found)
 }
 
-fn table_exists(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+pub(super) fn table_exists(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE";
     connection.query_row(sql, [name], |_| Ok(())).optional().map(|row| row.is_some())
 }

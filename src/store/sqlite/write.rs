@@ -269,6 +269,16 @@ fn cover(transaction: &Transaction<'_>, pipeline: &str, region: &str, block: i64
 /// Gives the newest snapshots of regions numbers above those that are given.
 pub(super) fn renumber(connection: &mut Connection, pipeline: &str, above: &[(Arc<str>, u64)]) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    renumber_within(&transaction, pipeline, above)?;
+    transaction.commit()
+}
+
+/// The same within a transaction.
+pub(super) fn renumber_within(
+    transaction: &Transaction<'_>,
+    pipeline: &str,
+    above: &[(Arc<str>, u64)],
+) -> rusqlite::Result<()> {
     for (region, floor) in above {
         let seq: Option<u64> = transaction
             .prepare_cached("SELECT seq FROM forebay_regions WHERE pipeline = ?1 AND region = ?2")?
@@ -290,7 +300,7 @@ pub(super) fn renumber(connection: &mut Connection, pipeline: &str, above: &[(Ar
         let sql = "UPDATE forebay_regions SET seq = ?3 WHERE pipeline = ?1 AND region = ?2";
         transaction.prepare_cached(sql)?.execute((pipeline, &**region, signed(next)))?;
     }
-    transaction.commit()
+    Ok(())
 }
 
 /// Removes what is older than the ttl, but never a region's newest, and not more than a commit can bear.

@@ -2,6 +2,8 @@
 
 /// Who may connect and how: TLS, passwords, rights, poolers.
 mod connecting;
+/// Indexing anew beside tables that people have made something of.
+mod fresh;
 /// Passwords in clear, variables of libpq, servers that stop in the middle of an answer.
 mod guarded;
 /// A server that goes away: what waits, what goes on by itself, what a stop does not wait for.
