@@ -60,7 +60,7 @@ pub(in crate::store) fn open_beside(
         Prepared::Ready { is_new, given_up } => {
             if let Some(status) = given_up {
                 tracing::info!(
-                    "the script or the pipeline file is another one than the fresh index in the schema {} was begun with ({}): it begins anew",
+                    "the script, the source or the pipeline file is another one than the fresh index in the schema {} was begun with ({}): it begins anew",
                     quoted(&beside.schemas().new),
                     status.block.map_or_else(|| "nothing committed".to_owned(), |block| format!("block {block}"))
                 );

@@ -47,7 +47,7 @@ pub(in crate::store) fn open_beside(
         Found::Mark(mark) if mark.stamp == stamp => false,
         Found::Mark(_) => {
             tracing::info!(
-                "the script or the pipeline file is another one than the fresh index in {} was begun with{}: it begins anew",
+                "the script, the source or the pipeline file is another one than the fresh index in {} was begun with{}: it begins anew",
                 files.name.text(),
                 files.status(&plan.pipeline).map_or_else(String::new, |status| format!(" ({})", told(status)))
             );
