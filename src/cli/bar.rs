@@ -122,7 +122,7 @@ impl BarState {
             let batches = if waiting == 1 { "batch" } else { "batches" };
             return format!("block {handled}  {rate} events/s  {waiting} {batches} waiting");
         }
-        let blocks = reading.source_block.zip(reading.checkpoint.block).map(|(read, done)| read - done);
+        let blocks = reading.source_block.zip(reading.checkpoint.block).map(|(read, done)| read.saturating_sub(done));
         let seconds = reading
             .source_time
             .map(|time| (forebay::Timestamp::now().as_micros() - time.as_micros()).max(0) / 1_000_000);

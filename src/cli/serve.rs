@@ -24,13 +24,18 @@ pub(super) fn listen(args: &Run) -> Result<Option<Listening>, Failure> {
 pub(super) fn serve(listening: Listening, pipeline: &Pipeline, global: &Global) -> Result<Serving, Failure> {
     let serving = listening.serve(pipeline.watched(), log::warnings().clone())?;
     let line = format!("listening on http://{}/", serving.address());
-    match global.quiet && global.log_format == LogFormat::Text {
-        // A port that the system has chosen is known from here only.
-        true => {
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+    // A port that the system has chosen is known from here only.
+    let _ = match (global.quiet, global.log_format) {
+        (false, _) => {
+            tracing::info!("{line}");
+            Ok(())
         }
-        false => tracing::info!("{line}"),
-    }
+        (true, LogFormat::Text) => writeln!(std::io::stderr().lock(), "{line}"),
+        (true, LogFormat::Json) => {
+            let line = serde_json::json!({ "level": "INFO", "message": line });
+            writeln!(std::io::stderr().lock(), "{line}")
+        }
+    };
     Ok(serving)
 }
 

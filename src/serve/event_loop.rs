@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::client::{Client, Rank, Waits};
 use super::listen::{ListenError, Listening};
@@ -124,9 +125,9 @@ impl Server {
     fn run(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
             self.wait(None);
-            let begun = Instant::now();
-            self.turn(begun, true);
-            self.pay(begun);
+            let before = worked();
+            self.turn(Instant::now(), true);
+            self.pay(worked().saturating_sub(before));
         }
         let until = Instant::now() + FLUSH_MAX;
         let is_writing = |clients: &[Client]| clients.iter().any(|client| client.waits() == Waits::ToWrite);
@@ -228,12 +229,11 @@ impl Server {
     }
 
     /// Pays for the work of a turn, and waits if too much was done.
-    fn pay(&mut self, begun: Instant) {
+    fn pay(&mut self, worked: Duration) {
         let now = Instant::now();
         let earned = now.saturating_duration_since(self.saved_at) / WORK_PART;
         self.saved_at = now;
         self.saved = (self.saved + earned).min(WORK_SAVED_MAX);
-        let worked = now.saturating_duration_since(begun);
         match self.saved.checked_sub(worked) {
             Some(left) => self.saved = left,
             None => {
@@ -245,4 +245,10 @@ impl Server {
             }
         }
     }
+}
+
+/// How long this thread has been at work: time in which others had the core is none of its.
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::model::address::without_logins;
 use crate::publish::Publishing;
 use crate::run::{PulseReading, RunPhase, Watched};
 use crate::store::StoreOutage;
@@ -86,6 +87,13 @@ struct Fault {
     is_final: bool,
 }
 
+impl Fault {
+    /// As no log would show a password either, nobody is shown one here.
+    fn new(reason: Reason, message: &str, lasts: Duration) -> Self {
+        Self { reason, message: without_logins(message).into_owned(), lasts, is_final: false }
+    }
+}
+
 /// How a run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Health {
@@ -127,7 +135,8 @@ pub(super) fn judge(vitals: &Vitals, stall: Duration) -> Health {
 }
 
 fn coordinator_fault(vitals: &Vitals, stall: Duration) -> Option<Fault> {
-    let fault = |message: String, lasts, is_final| Some(Fault { reason: Reason::Handler, message, lasts, is_final });
+    let fault =
+        |message: String, lasts, is_final| Some(Fault { is_final, ..Fault::new(Reason::Handler, &message, lasts) });
     let PulseReading { still_for, unmoved_for, hangs, .. } = vitals.pulse;
     if hangs {
         let message =
@@ -146,7 +155,7 @@ fn coordinator_fault(vitals: &Vitals, stall: Duration) -> Option<Fault> {
 }
 
 fn store_fault(vitals: &Vitals, stall: Duration) -> Option<Fault> {
-    let fault = |message, lasts| Some(Fault { reason: Reason::StoreOutage, message, lasts, is_final: false });
+    let fault = |message: String, lasts| Some(Fault::new(Reason::StoreOutage, &message, lasts));
     if let Some(away) = vitals.outage.away_for.filter(|away| *away >= BLIP) {
         let cause = &vitals.outage.cause;
         return fault(
@@ -166,7 +175,7 @@ fn store_fault(vitals: &Vitals, stall: Duration) -> Option<Fault> {
 }
 
 fn source_fault(vitals: &Vitals, stall: Duration) -> Option<Fault> {
-    let fault = |message, lasts| Some(Fault { reason: Reason::Source, message, lasts, is_final: false });
+    let fault = |message: String, lasts| Some(Fault::new(Reason::Source, &message, lasts));
     if let Some((cause, lasts)) = vitals.trouble.as_ref().filter(|(_, lasts)| *lasts >= BLIP) {
         let for_ = seconds(*lasts);
         return fault(format!("the source has been away for {for_}: {cause}; the run goes on when it is back"), *lasts);
@@ -185,7 +194,7 @@ fn source_fault(vitals: &Vitals, stall: Duration) -> Option<Fault> {
 }
 
 fn publish_fault(vitals: &Vitals, stall: Duration) -> Option<Fault> {
-    let fault = |message, lasts| Some(Fault { reason: Reason::Publish, message, lasts, is_final: false });
+    let fault = |message: String, lasts| Some(Fault::new(Reason::Publish, &message, lasts));
     let Publishing { away, oldest, backlog, .. } = &vitals.publishing;
     if let Some((cause, lasts)) = away.as_ref().filter(|(_, lasts)| *lasts >= BLIP) {
         let for_ = seconds(*lasts);
@@ -296,7 +305,7 @@ mod tests {
         let still = PulseReading { still_for: Some(s(20)), ..live().pulse };
         assert_eq!(seen(&Vitals { pulse: still, ..live() }), (false, false, false, Some("handler")));
         let before = PulseReading { still_for: None, ..live().pulse };
-        assert_eq!(seen(&Vitals { pulse: before, phase: RunPhase::Starting, ..live() }).0, true);
+        assert!(seen(&Vitals { pulse: before, phase: RunPhase::Starting, ..live() }).0);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::samples::Mark;
 use super::wanted::{self, Answer, Document, Found, View, Want, age};
+use crate::model::address::without_logins;
 use crate::store::{SnapshotReader, StoreUrl, open_snapshots_until};
 
 /// What is wanted and not read yet, at most.
@@ -123,7 +124,7 @@ impl Stored {
 
     /// Why the store could not be read at the last try.
     pub(super) fn failure(&self) -> Option<String> {
-        self.kept().failed.as_ref().map(|(_, cause)| cause.clone())
+        self.kept().failed.as_ref().map(|(_, cause)| without_logins(cause).into_owned())
     }
 
     fn judged<T>(&mut self, want: Want, found: Option<Found<T>>, moment: &Moment, fresh: Duration) -> Known<Found<T>> {

@@ -91,7 +91,7 @@ mod tests {
         assert_eq!((&shown[0]["message"], &shown[0]["count"]), (&"b".into(), &3.into()));
         assert_eq!((&shown[1]["level"], shown.as_array().map(Vec::len)), (&"warn".into(), Some(2)));
         for at in 0..100 {
-            warnings.note(Level::Warn, &"x".repeat(at * 100));
+            warnings.note(Level::Warn, &format!("{at}{}", "x".repeat(at * 100)));
         }
         let shown = warnings.to_json();
         assert_eq!(shown.as_array().map(Vec::len), Some(KEPT_MAX));

@@ -272,7 +272,7 @@ fn a_handler_that_hangs_is_told_before_it_is_ended() {
 fn what_was_put_aside_is_shown_with_its_cause() {
     let project = project();
     project.write("pipeline.toml", PIPELINE.to_owned() + "[errors]\non_event = \"quarantine\"\n");
-    append(&project, &(line(1, "a") + "{\"block\":2}\n" + &line(3, "a")));
+    append(&project, &(line(1, "a") + "{\"block\":2,\"x\":1}\n" + &line(3, "a")));
     let run = Served::start(&project, &["--follow"]);
     let status = run.waits_until(|status| status["quarantine"].as_array().is_some_and(|aside| aside.len() == 1));
     let aside = &status["quarantine"][0];

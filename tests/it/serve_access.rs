@@ -4,7 +4,7 @@ use crate::support::http::{get_with, send};
 use crate::support::project::Project;
 use crate::support::served::Served;
 
-const PIPELINE: &str = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.e]\ncolumns = { n = \"bigint\" }\n[handlers]\nscript = \"handlers.lua\"\n";
+const PIPELINE: &str = "name = \"p\"\n[source]\npath = \"events.ndjson\"\nsettle = \"100ms\"\n[entities.e]\ncolumns = { n = \"bigint\" }\n[handlers]\nscript = \"handlers.lua\"\n";
 const SCRIPT: &str = "function on_event(e, ctx) ctx.e:set(e.region, { n = e.block }) end";
 
 fn project() -> Project {

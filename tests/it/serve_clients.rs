@@ -9,7 +9,7 @@ use crate::support::project::Project;
 use crate::support::served::Served;
 use crate::support::{WAIT, wait_until};
 
-const PIPELINE: &str = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.e]\ncolumns = { n = \"bigint\" }\n[handlers]\nscript = \"handlers.lua\"\n";
+const PIPELINE: &str = "name = \"p\"\n[source]\npath = \"events.ndjson\"\nsettle = \"100ms\"\n[entities.e]\ncolumns = { n = \"bigint\" }\n[handlers]\nscript = \"handlers.lua\"\n";
 const SCRIPT: &str = "function on_event(e, ctx) ctx.e:add(e.region, { n = 1 }) end";
 
 fn project(events: i64) -> Project {
