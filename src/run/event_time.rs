@@ -6,6 +6,7 @@ use crate::lane::Round;
 use crate::model::field_type::{FieldType, FieldTypes, TimeUnit, TypedValue};
 use crate::model::json_scan::members;
 use crate::model::timestamp::Timestamp;
+use crate::source::SourceConfig;
 
 /// Numbers below it are seconds since 1970, others milliseconds: as seconds it is the year 5138, as milliseconds 1973.
 const MILLIS_MIN: f64 = 1e11;
@@ -20,7 +21,12 @@ pub(super) struct EventTime {
 }
 
 impl EventTime {
-    pub(super) fn new(field: &str, types: &FieldTypes) -> Self {
+    /// None where the user names no field.
+    pub(super) fn of(source: &SourceConfig) -> Option<Self> {
+        source.time.as_deref().map(|field| Self::new(field, &source.fields))
+    }
+
+    fn new(field: &str, types: &FieldTypes) -> Self {
         let unit = match types.kind_of(field) {
             Some(FieldType::Timestamptz(unit)) => unit,
             _ => None,

@@ -151,11 +151,7 @@ impl Pipeline {
             kept: KeptEvents::new(self.batch.memory_bytes),
             quarantined: stored.quarantined,
             failed_block: None,
-            event_time: self
-                .source_config
-                .time
-                .as_deref()
-                .map(|field| EventTime::new(field, &self.source_config.fields)),
+            event_time: EventTime::of(&self.source_config),
             rollback_cause: RollbackCause::Command,
             origins: Arc::default(),
             outcome: Outcome::default(),
