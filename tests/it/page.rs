@@ -198,6 +198,7 @@ fn an_outage_of_the_store_is_told_with_what_to_do_and_ends_by_itself() {
     browser.waits_for("document.querySelectorAll('#flow .bad').length === 1");
     browser.shows("todo", "start it again");
     browser.shows("say", "Everything up to block 1 is committed");
+    browser.waits_for("!document.getElementById('newest').innerText.includes('open')");
     browser.shows("rows", "europe");
     is_sound(&browser);
     browser.size(320, 640);
