@@ -131,6 +131,7 @@ impl Reader {
             Some((tip, _)) => Chain::of_store(&plan.window, tip, plan.depth),
             None => Chain::new(plan.depth),
         };
+        stats.set_settle(plan.settle);
         let has_hashes = chain.tip().is_some_and(|tip| tip.hash.is_some());
         let mut committed = plan.committed;
         let (stored, tip) = (std::mem::take(&mut committed.files), committed.block);
@@ -140,7 +141,7 @@ impl Reader {
             after: AfterCommitted::new(plan.after),
             until: plan.until,
             end: plan.end,
-            quiet: Quiet::new(plan.settle),
+            quiet: Quiet::new(Arc::clone(&stats)),
             regions: AllowedRegions::new(plan.region_ids),
             order: Order::new(plan.late, Arc::clone(&stats)),
             chain,
