@@ -50,6 +50,7 @@ mod commit;
 pub mod config;
 mod lane;
 mod model;
+mod program;
 pub mod publish;
 mod redis;
 mod rows;
@@ -89,6 +90,6 @@ pub use model::value::{ColumnType, Row, Value};
 pub use model::{address, limits, text};
 pub use run::{
     Checked, ErrorKind, Examined, FreshIndex, Memory, Meter, Pipeline, PipelineError, Progress, ProgressHook,
-    PulseReading, QuarantineFull, Reading, Report, Rollback, RollbackCauses, RollbackHook, RowChanges, RunPhase,
-    SnapshotCounts, StopHandle, Times, Waits, Watched,
+    PulseReading, QuarantineFull, Reading, ReloadHandle, Report, Rollback, RollbackCauses, RollbackHook, RowChanges,
+    RunPhase, SnapshotCounts, StopHandle, Times, Waits, Watched,
 };

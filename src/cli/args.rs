@@ -21,7 +21,7 @@ pub(super) struct Args {
 }
 
 /// Options of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Global {
     /// Print nothing but errors and results
     #[arg(long, short, global = true)]
@@ -127,6 +127,13 @@ pub(super) struct Run {
     /// Commit each batch before the next is handled: to see what hiding commits saves
     #[arg(long)]
     pub(super) serial: bool,
+    /// Run this command, by sh -c, for each region that was published: one at a time, with FOREBAY_REGION and others in its
+    /// environment
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) on_publish: Option<String>,
+    /// How long one --on-publish command may take
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, requires = "on_publish")]
+    pub(super) on_publish_timeout: Duration,
     /// Serve probes, metrics, status, snapshots and a page here, over HTTP: HOST:PORT, such as 127.0.0.1:9464
     #[cfg(feature = "serve")]
     #[arg(long, value_name = "ADDR")]
@@ -289,6 +296,12 @@ pub(super) struct Publishing {
     /// Connections to Redis at most [default: 8]
     #[arg(long, value_name = "N")]
     pub(super) pool: Option<std::num::NonZero<usize>>,
+    /// Run this command, by sh -c, for each region that was published, with FOREBAY_REGION and others in its environment
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) on_publish: Option<String>,
+    /// How long one --on-publish command may take
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, requires = "on_publish")]
+    pub(super) on_publish_timeout: Duration,
 }
 
 /// `forebay check`

@@ -2,8 +2,10 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use forebay::address::without_logins;
+use forebay::config::LogLevel;
 #[cfg(feature = "serve")]
 use forebay::serve::{Level, Warnings};
 use forebay::text::{message, plain, plain_json};
@@ -11,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use super::args::{Color, Global, LogFormat};
 
@@ -39,10 +41,33 @@ pub(super) fn start(global: &Global) {
             layer.fmt_fields(fields).boxed()
         }
     };
+    let (level, handle) = reload::Layer::new(level);
+    let _ = LEVEL.set(handle);
     let subscriber = tracing_subscriber::registry().with(told.with_filter(level));
     #[cfg(feature = "serve")]
     let subscriber = subscriber.with(Kept.with_filter(LevelFilter::WARN));
     subscriber.init();
+}
+
+/// What may change how much is told.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
+/// Tells as much as a pipeline file says, unless the command line says something itself.
+pub(super) fn set_level(global: &Global, level: Option<LogLevel>) {
+    if global.quiet || global.verbose > 0 {
+        return;
+    }
+    let level = match level {
+        Some(LogLevel::Error) => LevelFilter::ERROR,
+        Some(LogLevel::Warn) => LevelFilter::WARN,
+        Some(LogLevel::Debug) => LevelFilter::DEBUG,
+        Some(LogLevel::Trace) => LevelFilter::TRACE,
+        _ => LevelFilter::INFO,
+    };
+    if let Some(handle) = LEVEL.get() {
+        // Who told what happens is gone only when the process ends.
+        let _ = handle.reload(level);
+    }
 }
 
 /// The last warnings and errors, for whoever shows them.

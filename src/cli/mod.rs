@@ -11,7 +11,9 @@ mod doctor;
 mod exit;
 mod init;
 mod log;
+mod on_publish;
 mod out;
+mod pid_one;
 mod place;
 mod publish;
 mod publishing;
@@ -25,8 +27,10 @@ mod serve;
 mod status;
 mod subprocess;
 mod summary;
+mod supervisor;
 mod table;
 mod tally;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -37,6 +41,9 @@ use exit::Failure;
 
 /// Runs the command that was typed.
 pub(crate) fn main() -> ExitCode {
+    if let Some(code) = pid_one::run() {
+        return code;
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(refused) => return log::arguments(&plainly_refused(refused)),

@@ -16,6 +16,7 @@ use forebay::store::{Outbox, open_outbox, open_snapshots};
 use super::addresses;
 use super::args::{Global, Publish};
 use super::exit::{Code, Failure};
+use super::on_publish;
 use super::out::{counted, plain, shown_path};
 use super::publishing::{Settings, not_ready, positive};
 use super::tally::{Line, Tally};
@@ -27,12 +28,15 @@ pub(super) fn publish(args: &Publish, global: &Global) -> Result<Code, Failure> 
     let mut settings = Settings::new(&args.how, config.as_ref())?;
     settings.plan.timeout = positive(args.timeout, "--timeout")?.unwrap_or(settings.plan.timeout);
     settings.plan.takes_over = args.take_over;
+    let told = on_publish::start(args.how.on_publish.as_ref(), &settings.plan.pipeline, args.how.on_publish_timeout)?;
     let mut tally = Tally::default();
+    tally.on_publish = told;
     match (&config, &args.docs) {
         (Some(config), None) => publish_store(args, config, settings.plan, &mut tally)?,
         (_, docs) => publish_documents(args, docs.as_deref().unwrap_or("-"), settings, &mut tally)?,
     }
     tally.wall = started.elapsed();
+    on_publish::finish(tally.on_publish.take());
     tally.tell(args.json, global)
 }
 
@@ -123,6 +127,7 @@ fn publish_page(publisher: &mut Publisher, outbox: &mut dyn Outbox, page: Vec<Pu
     tally.lines.extend(published.receipts.iter().map(line));
     tally.lines.extend(refused.iter().map(|(region, error)| Line::failed(Some(region), None, &error.to_string())));
     tally.round_trips += published.round_trips;
+    on_publish::tell(tally.on_publish.as_ref(), &published);
     tally.warn(&published);
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use forebay::publish::UnpublishedRegion;
+use forebay::publish::{OnPublish, UnpublishedRegion};
 use forebay::source::Format;
 use forebay::{Config, Pipeline, Report};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -15,14 +15,18 @@ use super::addresses;
 use super::args::{Global, Run};
 use super::bar::Bar;
 use super::exit::{Code, Failure};
+use super::log;
 use super::out::{counted, plain, print_headed, print_json, print_text, shown_path};
 use super::summary;
+use super::watch::Watching;
 
 /// Regions that are named for one cause; the others are counted.
 const REGIONS_NAMED_MAX: usize = 100;
 
 pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
-    let mut pipeline = prepare(&args.pipeline, args.store.as_ref(), args.snapshots.as_ref())?;
+    let config = Config::read(&args.pipeline)?;
+    log::set_level(global, config.log_level);
+    let mut pipeline = prepared(&config, args.store.as_ref(), args.snapshots.as_ref())?;
     pipeline = pipeline.drain_timeout(args.drain_timeout).serial(args.serial).take_over(args.take_over);
     if let Some(source) = &args.source {
         pipeline = pipeline.source_path(source);
@@ -38,16 +42,25 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     if args.abort {
         return abort(&pipeline, args, global);
     }
-    let pipeline = pipeline.fresh(args.fresh);
+    let mut pipeline = pipeline.fresh(args.fresh);
     #[cfg(feature = "serve")]
     let listening = super::serve::listen(args)?;
+    let on_publish = on_publish(args, &pipeline)?;
+    if let Some(on_publish) = &on_publish {
+        pipeline = pipeline.on_publish(on_publish.teller());
+    }
     let pictures = Pictures::prepare(args)?;
     #[cfg(feature = "serve")]
     let serving = listening.map(|listening| super::serve::serve(listening, &pipeline, global)).transpose()?;
+    let watching = Watching::start(&pipeline, config, global)?;
     let bar = Bar::new(global, pipeline.meter(), pipeline.watched().follows);
     let shown = bar.clone();
     let result = pipeline.on_progress(move |_| shown.show()).run();
     bar.clear();
+    if let Some(on_publish) = on_publish {
+        on_publish.finish(args.drain_timeout);
+    }
+    drop(watching);
     #[cfg(feature = "serve")]
     drop(serving);
     let report = match result {
@@ -189,12 +202,25 @@ fn check_content(file: &Path, begin: &str) -> Result<(), String> {
     Err("the file is there, and was not written by this option; it is left as it is".into())
 }
 
+/// What runs the command for each region that was published.
+fn on_publish(args: &Run, pipeline: &Pipeline) -> Result<Option<OnPublish>, Failure> {
+    if args.on_publish.is_some() && !pipeline.is_published() {
+        return Err(super::usage(
+            "--on-publish: nothing is published; give --snapshots, or [snapshots] url in the file",
+        ));
+    }
+    super::on_publish::start(args.on_publish.as_ref(), pipeline.name(), args.on_publish_timeout)
+}
+
 /// The pipeline of a file, with store and Redis as they are given.
 pub(super) fn prepare(file: &Path, store: Option<&String>, snapshots: Option<&String>) -> Result<Pipeline, Failure> {
-    let config = Config::read(file)?;
-    let pipeline = Pipeline::from_config(&config)?.store_at(addresses::store(store, &config)?);
-    addresses::tell_unused_redis(snapshots, &config);
-    Ok(match addresses::redis(snapshots, &config)? {
+    prepared(&Config::read(file)?, store, snapshots)
+}
+
+fn prepared(config: &Config, store: Option<&String>, snapshots: Option<&String>) -> Result<Pipeline, Failure> {
+    let pipeline = Pipeline::from_config(config)?.store_at(addresses::store(store, config)?);
+    addresses::tell_unused_redis(snapshots, config);
+    Ok(match addresses::redis(snapshots, config)? {
         Some(url) => pipeline.snapshots_url(url),
         None => pipeline,
     })

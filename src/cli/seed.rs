@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use forebay::config::{PublishConfig, SeedConfig};
 use forebay::limits::SEED_LOCK_MIN;
-use forebay::publish::{Begun, Document, Documents, LatestInRedis, LockHolder, PublishError, SeedTurn, Seeder};
+use forebay::publish::{
+    Begun, Document, Documents, LatestInRedis, LockHolder, OnPublish, PublishError, SeedTurn, Seeder,
+};
 use forebay::store::StoredSnapshot;
 use serde_json::json;
 
 use super::args::{Global, Seed};
 use super::exit::{Code, Failure};
+use super::on_publish;
 use super::out::{plain, print_json, print_text};
 use super::publishing::{Settings, not_ready, positive};
 use super::read::one_line;
@@ -38,12 +41,17 @@ pub(super) fn seed(args: &Seed, global: &Global) -> Result<Code, Failure> {
     let every = positive(args.every, "--every")?;
     let is_stopped = Arc::new(AtomicBool::new(false));
     stop_on_signals(&is_stopped)?;
+    let told = on_publish::start(args.how.on_publish.as_ref(), &settings.plan.pipeline, args.how.on_publish_timeout)?;
     let seeder = Seeder::new(settings.plan.clone(), lock).map_err(not_ready)?;
-    let mut job = Job { args, global, settings, timeout, seeder, is_stopped };
+    let mut job = Job { args, global, settings, timeout, seeder, is_stopped, on_publish: told };
     if args.dry_run {
         return job.dry_run();
     }
-    let Some(every) = every else { return job.once() };
+    let Some(every) = every else {
+        let ended = job.once();
+        on_publish::finish(job.on_publish.take());
+        return ended;
+    };
     loop {
         let begun = Instant::now();
         if let Err(failure) = job.once() {
@@ -53,6 +61,7 @@ pub(super) fn seed(args: &Seed, global: &Global) -> Result<Code, Failure> {
             std::thread::park_timeout(LOOK.min(every.saturating_sub(begun.elapsed())));
         }
         if job.is_stopped() {
+            on_publish::finish_soon(job.on_publish.take());
             return Ok(Code::Stopped);
         }
     }
@@ -66,6 +75,7 @@ struct Job<'a> {
     timeout: Duration,
     seeder: Seeder,
     is_stopped: Arc<AtomicBool>,
+    on_publish: Option<OnPublish>,
 }
 
 impl Job<'_> {
@@ -74,7 +84,7 @@ impl Job<'_> {
     }
 
     fn once(&mut self) -> Result<Code, Failure> {
-        let Self { args, global, settings, timeout, seeder, is_stopped } = self;
+        let Self { args, global, settings, timeout, seeder, is_stopped, on_publish } = self;
         let started = Instant::now();
         let turn = match seeder.begin()? {
             Begun::Turn(turn) => turn,
@@ -101,6 +111,7 @@ impl Job<'_> {
             Ok(found) => {
                 let given = tally.take_documents(found, &args.expect);
                 let published = turn.publish(&given.items, given.is_clean);
+                on_publish::tell(on_publish.as_ref(), &published);
                 tally.take_published(&given, &published, &settings.plan);
                 tally.wall = started.elapsed();
                 tally.tell(args.json, global)

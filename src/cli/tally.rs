@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use forebay::Timestamp;
 use forebay::limits::SEQ_AHEAD_MAX;
-use forebay::publish::{Documents, Publication, PublishPlan, PublishReceipt, PublishStatus, Published};
+use forebay::publish::{Documents, OnPublish, Publication, PublishPlan, PublishReceipt, PublishStatus, Published};
 use serde_json::{Value as Json, json};
 
 use super::args::Global;
 use super::exit::{Code, Failure};
+use super::on_publish;
 use super::out::{count, counted, plain, print_json, print_text};
 
 /// Regions that are named for one cause; the others are counted.
@@ -120,6 +121,8 @@ pub(super) struct Tally {
     pub(super) nothing: Option<String>,
     pub(super) round_trips: u32,
     pub(super) wall: Duration,
+    /// What runs a command for each region that was published.
+    pub(super) on_publish: Option<OnPublish>,
 }
 
 /// Documents that were given.
@@ -174,6 +177,7 @@ impl Tally {
         }
         self.take_kept(published, &given.missing);
         self.round_trips = published.round_trips;
+        on_publish::tell(self.on_publish.as_ref(), published);
         self.warn(published);
     }
 
@@ -228,7 +232,7 @@ impl Tally {
     }
 
     pub(super) fn warn(&self, published: &Published) {
-        if let Some(warning) = &published.warning {
+        for warning in published.warning.iter().chain(&published.untold) {
             tracing::warn!("{warning}");
         }
     }

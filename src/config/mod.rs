@@ -8,13 +8,16 @@ mod entities;
 mod examine;
 mod field_types;
 mod kafka;
+mod log;
 mod memory;
 mod publishing;
 mod reading;
+mod reload;
 mod snapshots;
 mod source;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,10 +25,13 @@ pub use crate::model::field_type::{FieldType, FieldTypes, TimeUnit};
 pub use crate::model::quarantine::{ErrorsConfig, OnEvent};
 pub use crate::model::units::{parse_bytes, parse_duration};
 use entities::read_entities;
+pub use log::LogLevel;
+use log::read_log;
 pub use publishing::{PublishConfig, SeedConfig};
 use publishing::{SEED_KEYS, read_seed};
 pub use reading::{ConfigError, folder_of};
 use reading::{Item, PipelineText, Section};
+pub use reload::ReloadRefused;
 use snapshots::read_snapshots;
 use source::{SOURCE_KEYS, read_source};
 
@@ -256,6 +262,7 @@ impl Default for SnapshotsConfig {
 struct StoreConfig {
     url: String,
     readers: Readers,
+    notify: bool,
 }
 
 /// A pipeline file, checked.
@@ -284,10 +291,16 @@ pub struct Config {
     pub store_url: String,
     /// `[store] readers`: who may read the tables. Defaults to nobody else.
     pub store_readers: Readers,
+    /// `[store] notify`: whether who listens is told of each batch. Defaults to false.
+    pub store_notify: bool,
     /// `[snapshots]`.
     pub snapshots: SnapshotsConfig,
     /// `[seed]`.
     pub seed: SeedConfig,
+    /// `[log] level`: how much a run tells. Defaults to what the command line says.
+    pub log_level: Option<LogLevel>,
+    /// Every key of the file, with its value.
+    keys: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -317,12 +330,13 @@ impl Config {
             "store",
             "snapshots",
             "seed",
+            "log",
         ])?;
         let name_at = root.required("name", "a name such as \"quakes\"")?;
         let name = name_at.text()?;
         check_pipeline_name(&name).map_err(|error| name_at.error(error))?;
         let rollback_depth = read_rollback(root.section("rollback", &["depth"])?)?;
-        let store = read_store(root.section("store", &["url", "readers"])?, &name)?;
+        let store = read_store(root.section("store", &["url", "readers", "notify"])?, &name)?;
         let config = Self {
             file: file.to_owned(),
             source: read_source(root.section("source", &SOURCE_KEYS)?, document.folder(), rollback_depth)?,
@@ -334,8 +348,11 @@ impl Config {
             rollback_depth,
             store_url: store.url,
             store_readers: store.readers,
+            store_notify: store.notify,
             snapshots: read_snapshots(root.section("snapshots", &snapshots::KEYS)?, document.folder(), true)?,
             seed: read_seed(root.section("seed", &SEED_KEYS)?)?,
+            log_level: read_log(root.section("log", &["level"])?)?,
+            keys: document.keys(),
             name,
         };
         root.finish()?;
@@ -444,8 +461,18 @@ fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<StoreConfig, C
             readers
         }
     };
+    let notify = match section.optional("notify") {
+        None => false,
+        Some(value) => {
+            let notify = value.boolean()?;
+            if let Some((_, parsed)) = &url {
+                parsed.check_notify(notify).map_err(|error| value.error(error))?;
+            }
+            notify
+        }
+    };
     section.finish()?;
-    Ok(StoreConfig { url: url.map_or_else(|| format!("sqlite:{name}.db"), |(text, _)| text), readers })
+    Ok(StoreConfig { url: url.map_or_else(|| format!("sqlite:{name}.db"), |(text, _)| text), readers, notify })
 }
 
 fn read_store_url(value: &Item<'_, '_>) -> Result<(String, StoreUrl), ConfigError> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::log::read_log;
 use super::reading::{ConfigError, Section};
 use super::snapshots::{self, read_snapshots};
 use super::{Config, PipelineText, SnapshotsConfig, read_file};
@@ -57,7 +58,7 @@ impl PublishConfig {
     /// The text says something that is not understood.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         let document = PipelineText::new(file, text);
-        let mut root = document.root(&["name", "snapshots", "seed"])?;
+        let mut root = document.root(&["name", "snapshots", "seed", "log"])?;
         if ["source", "entities", "handlers", "store"].iter().any(|key| root.has(key)) {
             let Config { file, name, snapshots, seed, store_url, .. } = Config::parse(file, text)?;
             return Ok(Self { file, name, snapshots, seed, store_url: Some(store_url) });
@@ -72,6 +73,7 @@ impl PublishConfig {
             seed: read_seed(root.section("seed", &SEED_KEYS)?)?,
             store_url: None,
         };
+        read_log(root.section("log", &["level"])?)?;
         root.finish()?;
         Ok(config)
     }

@@ -1,6 +1,7 @@
 //! Reading TOML with positions: every value knows where it stands, every section which keys it knows.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -80,11 +81,44 @@ impl<'t> PipelineText<'t> {
         }
     }
 
+    /// Every key of the text by its dotted path, with its value. A text that is no TOML has none.
+    pub(super) fn keys(&self) -> BTreeMap<String, String> {
+        let mut keys = BTreeMap::new();
+        if let Ok(table) = DeTable::parse(self.text) {
+            note_keys("", table.get_ref(), &mut keys);
+        }
+        keys
+    }
+
     fn error(&self, at: Range<usize>, message: impl fmt::Display) -> ConfigError {
         let before = self.text.get(..at.start).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let place = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
         ConfigError { file: self.file.to_owned(), place: Some(place), message: message.to_string(), source: None }
+    }
+}
+
+fn note_keys(path: &str, table: &DeTable<'_>, keys: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        let name = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        match value.get_ref() {
+            DeValue::Table(inner) => note_keys(&name, inner, keys),
+            value => drop(keys.insert(name, value_text(value))),
+        }
+    }
+}
+
+/// A value without its place and the way it is written.
+fn value_text(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Array(values) => values.iter().map(|value| value_text(value.get_ref())).collect::<Vec<_>>().join(", "),
+        DeValue::Table(table) => {
+            let mut keys = BTreeMap::new();
+            note_keys("", table, &mut keys);
+            format!("{keys:?}")
+        }
+        value => format!("{value:?}"),
     }
 }
 

@@ -207,6 +207,13 @@ pub(crate) trait Engine: Send {
 
     /// Evicts committed rows until it takes `target` bytes or nothing more can go.
     fn trim(&mut self, target: usize) -> Result<(), LaneError>;
+
+    /// It may take so many bytes from now on. Less than it may already changes nothing here: what a run takes in all is
+    /// kept to by evicting, and an engine that is in the middle of a batch must not fail for it.
+    fn set_memory(&mut self, memory_bytes: usize) -> Result<(), LaneError> {
+        let _ = memory_bytes;
+        Ok(())
+    }
 }
 
 /// What an engine is made with.

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Bytes that may be in use at once.
 #[derive(Debug)]
 pub struct ByteBudget {
-    limit: usize,
+    limit: AtomicUsize,
     used: Mutex<usize>,
     freed: Condvar,
     waiters: AtomicUsize,
@@ -23,12 +23,18 @@ pub struct Lease {
 impl ByteBudget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: Mutex::new(0), freed: Condvar::new(), waiters: AtomicUsize::new(0) })
+        Arc::new(Self { limit: limit.into(), used: Mutex::new(0), freed: Condvar::new(), waiters: AtomicUsize::new(0) })
     }
 
     /// Bytes in use.
     pub fn used(&self) -> usize {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many bytes may be in use from now on. What is taken already stays.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+        self.freed.notify_all();
     }
 
     /// Whether someone waits for room.
@@ -40,7 +46,7 @@ impl ByteBudget {
     /// else is in use, or it would wait for ever.
     pub fn take(self: &Arc<Self>, bytes: usize, timeout: Duration) -> Option<Lease> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |used: &mut usize| *used > 0 && used.saturating_add(bytes) > self.limit;
+        let is_full = |used: &mut usize| *used > 0 && used.saturating_add(bytes) > self.limit.load(Ordering::Relaxed);
         self.waiters.fetch_add(1, Ordering::Relaxed);
         let waited = self.freed.wait_timeout_while(used, timeout, is_full);
         self.waiters.fetch_sub(1, Ordering::Relaxed);

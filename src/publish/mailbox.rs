@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::Publication;
 use super::stats::PublishStats;
+use super::{Publication, Target};
 use crate::batch::SealedBatch;
 use crate::commit::CommitListener;
 use crate::snapshot::seq_of;
@@ -24,13 +24,15 @@ struct Waiting {
     is_closed: bool,
     /// The last committed block, once all snapshots as of it are there.
     complete: Option<i64>,
+    bytes_max: usize,
+    /// What takes the place of the target.
+    target: Option<Box<dyn Target>>,
 }
 
 /// Where committed snapshots wait for the publish thread: the newest of each region.
 pub(crate) struct Mailbox {
     waiting: Mutex<Waiting>,
     wake: Sender<()>,
-    bytes_max: usize,
     stats: Arc<PublishStats>,
 }
 
@@ -38,7 +40,8 @@ impl Mailbox {
     /// An empty one in which so many bytes may wait, and what wakes who reads it.
     pub(crate) fn new(bytes_max: usize, stats: Arc<PublishStats>) -> (Arc<Self>, Receiver<()>) {
         let (wake, inbox) = bounded(1);
-        (Arc::new(Self { waiting: Mutex::default(), wake, bytes_max, stats }), inbox)
+        let waiting = Mutex::new(Waiting { bytes_max, ..Waiting::default() });
+        (Arc::new(Self { waiting, wake, stats }), inbox)
     }
 
     /// Puts snapshots in; an older one of the same region goes. Never blocks.
@@ -50,12 +53,28 @@ impl Mailbox {
                 waiting.bytes -= older.doc.len();
             }
         }
-        if waiting.bytes > self.bytes_max {
+        if waiting.bytes > waiting.bytes_max {
             waiting.newest.clear();
             (waiting.bytes, waiting.is_incomplete) = (0, true);
         }
         drop(waiting);
         self.wake();
+    }
+
+    /// So many bytes may wait from now on. Does not block.
+    pub(crate) fn set_bytes_max(&self, bytes_max: usize) {
+        self.waiting().bytes_max = bytes_max;
+    }
+
+    /// Lets what is published go to another target from now on. Does not block.
+    pub(crate) fn replace_target(&self, target: Box<dyn Target>) {
+        self.waiting().target = Some(target);
+        self.wake();
+    }
+
+    /// What takes the place of the target, once.
+    pub(super) fn take_target(&self) -> Option<Box<dyn Target>> {
+        self.waiting().target.take()
     }
 
     /// What waits, and whether some of it has to be read from the store.

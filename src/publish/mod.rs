@@ -7,6 +7,7 @@
 //! | `region_states`, `stats` | how each region stands; the live numbers |
 //! | `fields` | id and time taken from a document |
 //! | `documents`, `dedup` | ready documents, read from a text; what of them counts as a change |
+//! | `on_publish` | a command that is run for what was published |
 //! | `health` | what a health check reads of a publish |
 //! | `redis/` | the target Redis: its keys, scripts and connections |
 //!
@@ -18,6 +19,7 @@ mod fields;
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "fields are read and checked, and nothing is written"))]
 mod health;
 mod mailbox;
+mod on_publish;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(not(feature = "redis"))]
@@ -32,6 +34,7 @@ pub use dedup::DedupRule;
 pub use documents::{Document, Documents, DocumentsError};
 pub use fields::{DocumentFields, FieldPath};
 pub use health::HealthFields;
+pub use on_publish::OnPublish;
 pub use redis::{
     Begun, Extent, KeptRegion, Keys, KeysError, LatestInRedis, LockHolder, PublishPlan, Published, Publisher,
     RedisSnapshots, RedisTarget, SeedTurn, Seeder, examine,
@@ -43,7 +46,7 @@ pub(crate) use mailbox::Mailbox;
 pub(crate) use redis::check_summary_field;
 pub(crate) use stats::PublishStats;
 pub use stats::Publishing;
-pub(crate) use worker::{MinSeqs, PublishThread, WorkerPlan};
+pub(crate) use worker::{MinSeqs, PublishHook, PublishThread, WorkerPlan};
 
 pub use crate::redis::{RedisUrl, RedisUrlError};
 pub use crate::snapshot::Publication;

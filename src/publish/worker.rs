@@ -49,6 +49,9 @@ pub(crate) type MinSeqs = Vec<(Arc<str>, u64)>;
 /// nobody writes any more. Blocks for [`WAIT_STEP`] at most. That it was done is told to the mailbox.
 pub(crate) type Renumber = Box<dyn Fn(MinSeqs) -> Result<(), MinSeqs> + Send>;
 
+/// Gets what became of each snapshot that was published, on the publish thread.
+pub(crate) type PublishHook = Box<dyn FnMut(&PublishReceipt) + Send>;
+
 /// What a publish thread is made with.
 pub(crate) struct WorkerPlan {
     /// Where snapshots go.
@@ -62,6 +65,8 @@ pub(crate) struct WorkerPlan {
     pub(crate) recorder: Arc<Recorder>,
     /// Set when the target is another store's: a run that may publish nothing is to stop.
     pub(crate) stop: Option<Arc<AtomicBool>>,
+    /// Who is told of each snapshot that was published.
+    pub(crate) hook: Option<PublishHook>,
 }
 
 /// The publish thread and the way to it. Dropping it lets it publish what waits and does not wait for it.
@@ -170,6 +175,7 @@ impl Worker {
     fn run(mut self, inbox: &Receiver<()>) -> Self {
         loop {
             let is_closed = self.mailbox.is_closed();
+            self.take_target();
             let now = Instant::now();
             if self.refused.is_some() {
                 self.mailbox.take();
@@ -194,6 +200,15 @@ impl Worker {
             let wait = if self.min_seqs.is_empty() { wait } else { wait.min(WAIT_STEP) };
             // A closed channel cannot be: the mailbox holds the other end.
             let _ = inbox.recv_timeout(wait);
+        }
+    }
+
+    /// Goes on with another target, if there is one: what it has is compared again.
+    fn take_target(&mut self) {
+        if let Some(target) = self.mailbox.take_target() {
+            self.flush_summary(true);
+            self.plan.target = target;
+            (self.is_signed, self.is_compared, self.refresh_at) = (false, false, Instant::now());
         }
     }
 
@@ -420,7 +435,7 @@ impl Worker {
                 Ok(PublishStatus::Stale) if receipt.seq > seq => self.note_stale(&receipt, seq, block),
                 Ok(status) => {
                     match status {
-                        PublishStatus::Published => self.plan.stats.add_published(),
+                        PublishStatus::Published => self.note_published(&receipt),
                         _ if is_refresh(&receipt.region) => self.plan.stats.add_kept(),
                         _ => self.plan.stats.add_duplicate(),
                     }
@@ -445,6 +460,13 @@ impl Worker {
         }
         self.note_refused(refused);
         self.away.is_none()
+    }
+
+    fn note_published(&mut self, receipt: &PublishReceipt) {
+        self.plan.stats.add_published();
+        if let Some(hook) = &mut self.plan.hook {
+            hook(receipt);
+        }
     }
 
     /// Leaves out what is older than what readers have: a store that was made anew goes through all blocks again, and its
@@ -666,6 +688,7 @@ mod tests {
             stats: Arc::default(),
             recorder: Recorder::new(0),
             stop: None,
+            hook: None,
         };
         let has_room = Arc::new(Mutex::new(false));
         let taken = Arc::new(Mutex::new(Vec::new()));

@@ -18,6 +18,7 @@ use super::in_flight::InFlight;
 use super::kept::KeptEvents;
 use super::memory::{MemoryBudget, Relief, Usage};
 use super::meter::{Memory, Meter, Phase, RollbackCause, RunPhase};
+use super::reload::{Reloading, Settings};
 use super::report::Rollback;
 use super::seal_policy::{CommitState, Decision, OpenState, SealPolicy};
 use super::sealing::{SealRequest, Sealer};
@@ -27,7 +28,7 @@ use crate::commit::{RolledBack, StoreCommitter};
 use crate::lane::{Assignment, Engine, EventAt, FailedEvent, LaneError, Round};
 use crate::model::byte_budget::ByteBudget;
 use crate::model::ids::{BlockNo, Depth, RegionNo};
-use crate::model::limits::{LINGER, WAIT_STEP, round_bytes};
+use crate::model::limits::{LINGER, WAIT_STEP, read_ahead_bytes, round_bytes};
 use crate::model::quarantine::Quarantined;
 use crate::source::SourceError;
 use crate::source::reader::FromReader;
@@ -107,6 +108,7 @@ pub(super) struct Coordinator<'h, 'f> {
     pub(super) event_time: Option<EventTime>,
     /// Why the rollback that is due is.
     pub(super) rollback_cause: RollbackCause,
+    pub(super) reloading: Reloading,
 }
 
 impl Coordinator<'_, '_> {
@@ -190,6 +192,7 @@ impl Coordinator<'_, '_> {
         while !self.in_flight.is_stopped() {
             self.in_flight.poll()?;
             self.hooks.tell_progress(&self.meter);
+            self.take_over()?;
             if self.must_end() {
                 self.seal()?;
             }
@@ -333,8 +336,28 @@ impl Coordinator<'_, '_> {
             }
             self.in_flight.poll()?;
             self.hooks.tell_progress(&self.meter);
+            self.take_over()?;
         }
         Ok(())
+    }
+
+    /// Takes over settings that were given meanwhile, where no batch is begun.
+    fn take_over(&mut self) -> Result<(), PipelineError> {
+        if self.open.has_events() {
+            return Ok(());
+        }
+        let Some(Settings { batch, snapshots, .. }) = self.reloading.take() else { return Ok(()) };
+        let memory_bytes = batch.memory_bytes;
+        self.duty.set_every(snapshots.every);
+        self.policy = SealPolicy::new(batch.events);
+        self.plan.memory_bytes = memory_bytes;
+        self.meter.set_memory_limit(memory_bytes);
+        self.memory = MemoryBudget::new(memory_bytes);
+        self.kept.set_memory(memory_bytes);
+        self.incoming.budget.set_limit(read_ahead_bytes(memory_bytes));
+        let taken = self.engines.set_memory(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
+        self.reloading.done();
+        taken.map_err(|error| self.lane_error(error))
     }
 
     /// The source has nothing more, and all of it that can be is committed.

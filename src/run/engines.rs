@@ -108,6 +108,12 @@ impl EnginePool {
         self.each(clock, jobs).map(drop)
     }
 
+    /// Each engine, also one that is made later, may take so many bytes. No job is under way.
+    pub(super) fn set_memory(&mut self, memory_bytes: usize) -> Result<(), LaneError> {
+        self.plan.memory_bytes = memory_bytes;
+        self.slots.iter_mut().filter_map(|slot| slot.engine.as_mut()).try_for_each(|one| one.set_memory(memory_bytes))
+    }
+
     /// Clears every engine's rows: the store was rolled back.
     pub(super) fn forget(&mut self, clock: BatchClock) -> Result<(), LaneError> {
         self.plan.is_empty = vec![false; self.plan.is_empty.len()].into();

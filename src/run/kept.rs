@@ -60,6 +60,11 @@ impl KeptEvents {
         self.bytes
     }
 
+    /// A sixteenth of this memory budget is the most from now on.
+    pub(super) fn set_memory(&mut self, memory_bytes: u64) {
+        self.bytes_max = Self::new(memory_bytes).bytes_max;
+    }
+
     /// Bytes that they may take.
     pub(super) fn bytes_max(&self) -> usize {
         self.bytes_max

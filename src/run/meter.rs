@@ -399,6 +399,11 @@ impl Meter {
         self.lock().doing.last().filter(|(phase, ..)| !phase.is_wait()).map(|(_, since, _)| since.elapsed())
     }
 
+    /// Whether the handlers are at work, and nobody waits for anything else. Does not block.
+    pub fn is_handling(&self) -> bool {
+        self.lock().doing.last().is_some_and(|(phase, ..)| !phase.is_wait())
+    }
+
     /// What each stage did so far, and when. Does not block.
     pub fn timeline(&self) -> Timeline {
         self.parts().map(|parts| parts.recorder.timeline()).unwrap_or_default()
@@ -440,6 +445,11 @@ impl Meter {
     /// A handler has taken longer than it may.
     pub(super) fn note_hang(&self) {
         self.0.pulse.hang();
+    }
+
+    /// So much memory may be taken from now on.
+    pub(super) fn set_memory_limit(&self, memory_limit_bytes: u64) {
+        self.lock().reading.memory_limit_bytes = memory_limit_bytes;
     }
 
     pub(super) fn note_memory(&self, memory: Memory) {

@@ -23,6 +23,7 @@
 //! | `acknowledge` | telling the source what of it is committed |
 //! | `memory`, `seal_policy`, `snapshot_duty` | pure decisions: what to evict, when a batch ends, which snapshots it carries |
 //! | `pulse`, `event_time` | whether the loop turns and comes further; the time of the last event |
+//! | `reload` | settings that are taken over while a run goes on |
 //! | `meter`, `shared`, `hooks`, `report` | the live numbers, what threads share, who is told, what is left at the end |
 
 mod acknowledge;
@@ -38,6 +39,7 @@ mod memory;
 mod meter;
 mod pipeline;
 mod pulse;
+mod reload;
 mod report;
 mod seal_policy;
 mod sealing;
@@ -49,6 +51,7 @@ pub use hooks::{ProgressHook, RollbackHook};
 pub use meter::{Memory, Meter, Reading, RollbackCauses, RowChanges, RunPhase};
 pub use pipeline::{Checked, Examined, Pipeline, StopHandle, Watched};
 pub use pulse::PulseReading;
+pub use reload::ReloadHandle;
 #[cfg(feature = "serve")]
 pub(crate) use report::memory_peak_bytes;
 pub use report::{FreshIndex, Progress, Report, Rollback, SnapshotCounts, Times, Waits};

@@ -20,6 +20,7 @@ use super::engines::{EnginePool, Job};
 use super::error::{PipelineError, unopened};
 use super::hooks::{ProgressHook, RollbackHook};
 use super::meter::{Meter, RunPhase};
+use super::reload::ReloadHandle;
 use super::report::{Progress, Report, Rollback};
 use crate::config::{BatchConfig, Config, ErrorsConfig, SnapshotsConfig};
 use crate::lane::rust::engine::RustFactory;
@@ -29,9 +30,9 @@ use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
-use crate::publish::{RedisUrl, Target};
+use crate::publish::{PublishHook, PublishReceipt, RedisUrl, Target};
 use crate::source::{End, Fields, Format, Late, Next, RegionsConfig, Source, SourceConfig, SourceError, SourceEvent};
-use crate::store::{self, Readers, Store, StorePlan, StoreUrl};
+use crate::store::{self, ChangedPolicy, Readers, Store, StorePlan, StoreUrl};
 use start::Task;
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
@@ -108,6 +109,7 @@ pub struct Pipeline {
     source: Option<Box<dyn Source>>,
     store_url: Option<StoreUrl>,
     store_readers: Readers,
+    store_notify: bool,
     store: Option<Box<dyn Store>>,
     target: Option<Box<dyn Target>>,
     until: Option<i64>,
@@ -117,6 +119,9 @@ pub struct Pipeline {
     hook: Option<ProgressHook>,
     rollback_depth: u64,
     rollback_hook: Option<RollbackHook>,
+    publish_hook: Option<PublishHook>,
+    reload: ReloadHandle,
+    policy: ChangedPolicy,
     is_serial: bool,
     takes_over: bool,
     is_fresh: bool,
@@ -150,6 +155,7 @@ impl Pipeline {
         pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
         pipeline.store_readers = config.store_readers.clone();
         pipeline.version = fresh::hex(std::fs::read(&config.handlers.script).unwrap_or_default());
+        pipeline.store_notify = config.store_notify;
         Ok(pipeline)
     }
 
@@ -178,6 +184,7 @@ impl Pipeline {
             source: None,
             store_url: None,
             store_readers: Readers::default(),
+            store_notify: false,
             store: None,
             target: None,
             until: None,
@@ -191,6 +198,9 @@ impl Pipeline {
             hook: None,
             rollback_depth: 0,
             rollback_hook: None,
+            publish_hook: None,
+            reload: ReloadHandle::default(),
+            policy: ChangedPolicy::default(),
         }
     }
 
@@ -245,6 +255,14 @@ impl Pipeline {
     #[must_use]
     pub fn store_readers(mut self, readers: Readers) -> Self {
         self.store_readers = readers;
+        self
+    }
+
+    /// Whether who listens to the database is told of each batch (`pg_notify`, on the channel `forebay`). Defaults to
+    /// false. A store of one's own ([`Pipeline::store`]) is not asked for it.
+    #[must_use]
+    pub fn store_notify(mut self, notify: bool) -> Self {
+        self.store_notify = notify;
         self
     }
 
@@ -418,6 +436,24 @@ impl Pipeline {
         self
     }
 
+    /// Calls `hook` with each snapshot that was published, on the thread that publishes: the next ones wait for it. A second
+    /// hook replaces the first. [`crate::publish::OnPublish`] runs a command.
+    #[must_use]
+    pub fn on_publish(mut self, hook: impl FnMut(&PublishReceipt) + Send + 'static) -> Self {
+        self.publish_hook = Some(Box::new(hook));
+        self
+    }
+
+    /// Whether snapshots are published anywhere.
+    pub fn is_published(&self) -> bool {
+        self.target.is_some() || self.snapshots.url.is_some()
+    }
+
+    /// The pipeline's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A handle that stops the run from another thread.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
@@ -426,6 +462,11 @@ impl Pipeline {
     /// A handle that reads the live numbers of the run, from any thread.
     pub fn meter(&self) -> Meter {
         self.meter.clone()
+    }
+
+    /// A handle that gives new settings to the run, from any thread.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        self.reload.clone()
     }
 
     /// How bytes of the source are cut into events.
@@ -476,10 +517,11 @@ impl Pipeline {
         self.coordinate(Box::new(NoEvents), Task::Rollback(to))
     }
 
-    /// Refuses names that the store keeps for itself, and readers that it cannot have.
+    /// Refuses names that the store keeps for itself, and readers and listeners that it cannot have.
     fn check_names(&self) -> Result<(), PipelineError> {
         let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) else { return Ok(()) };
         self.store_readers.check_store(url)?;
+        url.check_notify(self.store_notify)?;
         Ok(store::check_names(url, &self.name, &self.schema)?)
     }
 
@@ -519,7 +561,9 @@ impl Pipeline {
             dedup: self.snapshots.dedup,
             ttl: self.snapshots.ttl,
             readers: self.store_readers.clone(),
+            notify: self.store_notify,
             stop: self.stop.flag(),
+            policy: self.policy.clone(),
             outages: self.meter.outages(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::ids::{BlockNo, RegionNo};
-use crate::snapshot::Schedule;
+use crate::snapshot::{Every, Schedule};
 
 /// Which snapshots a batch carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,11 @@ impl SnapshotDuty {
         tip: Option<BlockNo>,
     ) -> Self {
         Self { is_on, schedule, lacking, newest: tip, set_back }
+    }
+
+    /// Snapshots are due by another rule from now on.
+    pub(super) fn set_every(&mut self, every: Every) {
+        self.schedule.set_every(every);
     }
 
     /// A region had events.

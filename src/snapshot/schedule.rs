@@ -55,6 +55,11 @@ impl Schedule {
         Self { every, last: Instant::now() }
     }
 
+    /// Goes by another rule from now on; the time since the last ones goes on.
+    pub(crate) fn set_every(&mut self, every: Every) {
+        self.every = every;
+    }
+
     /// Whether snapshots are due at the end of a batch after which `blocks` have been handled in all.
     pub(crate) fn is_due(&self, blocks: u64) -> bool {
         match self.every {

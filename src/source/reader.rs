@@ -126,6 +126,7 @@ impl Reader {
             Some((tip, _)) => Chain::of_store(&plan.window, tip, plan.depth),
             None => Chain::new(plan.depth),
         };
+        stats.set_settle(plan.source.settle);
         let has_hashes = chain.tip().is_some_and(|tip| tip.hash.is_some());
         let mut committed = plan.committed;
         let (stored, tip) = (std::mem::take(&mut committed.files), committed.block);
@@ -135,7 +136,7 @@ impl Reader {
             after: AfterCommitted::new(plan.after),
             until: plan.until,
             end: plan.source.end,
-            quiet: Quiet::new(plan.source.settle),
+            quiet: Quiet::new(Arc::clone(&stats)),
             regions: AllowedRegions::new(plan.regions.ids),
             order: Order::new(plan.source.late, Arc::clone(&stats)),
             chain,

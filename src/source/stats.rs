@@ -17,6 +17,8 @@ pub(crate) struct ReadStats {
     pub(crate) bytes: AtomicU64,
     /// Set from outside to end the thread.
     pub(crate) stop: AtomicBool,
+    /// For how long a source may have had nothing until its last block counts as whole; 0 for ever.
+    settle_nanos: AtomicU64,
     /// Grows as long as the source answers, also that it has nothing.
     turns: AtomicU64,
     /// The block of the last event that was handed on, and whether there is one.
@@ -29,6 +31,15 @@ pub(crate) struct ReadStats {
 impl ReadStats {
     pub(crate) fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn settle(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.settle_nanos.load(Ordering::Relaxed))).filter(|settle| !settle.is_zero())
+    }
+
+    pub(crate) fn set_settle(&self, settle: Option<Duration>) {
+        let nanos = settle.map_or(0, |settle| u64::try_from(settle.as_nanos()).unwrap_or(u64::MAX));
+        self.settle_nanos.store(nanos, Ordering::Relaxed);
     }
 
     pub(crate) fn late(&self) -> u64 {

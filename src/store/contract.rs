@@ -24,6 +24,8 @@ use crate::rows::codec::CodecError;
 use crate::snapshot::Publication;
 use crate::undo::UndoRecord;
 
+use super::snapshot_policy::ChangedPolicy;
+
 /// What a store needs to know about a pipeline.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -40,8 +42,12 @@ pub struct StorePlan {
     pub ttl: Duration,
     /// Roles that may read its tables, in a store that has roles.
     pub readers: Readers,
+    /// Whether who listens is told of each batch, in a store that can.
+    pub notify: bool,
     /// Set when the run is to stop: waiting for the database to come back then ends.
     pub stop: Arc<AtomicBool>,
+    /// What came to hold since for `dedup` and `ttl`.
+    pub(crate) policy: ChangedPolicy,
     /// Where it is noted when the store is away.
     pub outages: StoreOutages,
 }
@@ -61,7 +67,9 @@ impl StorePlan {
             dedup: SNAPSHOTS_DEDUP,
             ttl: SNAPSHOTS_TTL,
             readers: Readers::default(),
+            notify: false,
             stop: Arc::default(),
+            policy: ChangedPolicy::default(),
             outages: StoreOutages::default(),
         })
     }
@@ -90,6 +98,12 @@ impl StorePlan {
     #[must_use]
     pub fn with_readers(self, readers: Readers) -> Self {
         Self { readers, ..self }
+    }
+
+    /// Whether who listens is told of each batch, in a store that can. Defaults to false.
+    #[must_use]
+    pub fn with_notify(self, notify: bool) -> Self {
+        Self { notify, ..self }
     }
 
     /// The flag that ends a wait for the database: [`crate::StopHandle::flag`]. Defaults to one that nobody sets.

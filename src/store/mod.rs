@@ -36,5 +36,6 @@ pub use open::{check_names, examine, open, open_outbox, open_snapshots};
 pub use outages::{StoreOutage, StoreOutages};
 pub use postgres::PostgresAddress;
 pub use readers::Readers;
+pub(crate) use snapshot_policy::ChangedPolicy;
 pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};
 pub use url::{StoreUrl, StoreUrlError};

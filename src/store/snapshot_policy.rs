@@ -3,6 +3,7 @@
 //! Each rule stands here once as a function and beside it as SQL, for stores that decide within the statement that writes.
 //! `tests/it/snapshot_policy.rs` runs the same cases over the functions and over each store.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::StorePlan;
@@ -17,6 +18,21 @@ pub struct SnapshotPolicy {
     pub dedup: Duration,
     /// How long a snapshot is kept that is not its region's newest.
     pub ttl: Duration,
+}
+
+/// A policy that may change while a store is open; as long as it has not, the plan's holds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ChangedPolicy(Arc<Mutex<Option<SnapshotPolicy>>>);
+
+impl ChangedPolicy {
+    fn get(&self) -> Option<SnapshotPolicy> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This one holds from now on.
+    pub(crate) fn set(&self, policy: SnapshotPolicy) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy);
+    }
 }
 
 /// A region's newest snapshot, as a store holds it.
@@ -49,7 +65,7 @@ pub enum SnapshotVerdict {
 impl SnapshotPolicy {
     /// The policy of a plan.
     pub fn of(plan: &StorePlan) -> Self {
-        Self { dedup: plan.dedup, ttl: plan.ttl }
+        plan.policy.get().unwrap_or(Self { dedup: plan.dedup, ttl: plan.ttl })
     }
 
     /// What becomes of a draft of a region to which `seq` was given last (0 if none was).

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::postgres::PostgresAddress;
 use crate::model::address::{cleaned, has_login};
 use crate::model::built::NotBuilt;
+use crate::model::setting::SettingError;
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,18 @@ impl StoreUrl {
                 PostgresAddress::parse(text, base).map(|address| Self::Postgres(Box::new(address)))
             }
             _ => Err(StoreUrlError::Scheme),
+        }
+    }
+}
+
+impl StoreUrl {
+    /// Refuses to tell who listens, where nobody can.
+    pub(crate) fn check_notify(&self, notify: bool) -> Result<(), SettingError> {
+        match self {
+            Self::Sqlite(_) if notify => Err(SettingError::new(
+                "[store] notify: nobody can listen to SQLite; leave notify out, or store in a Postgres",
+            )),
+            _ => Ok(()),
         }
     }
 }

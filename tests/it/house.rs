@@ -10,12 +10,13 @@ const ROOMS: &str = "
     snapshot    model
     tls         model
     redis       model tls
-    source      model undo timeline redis
+    program     model
+    source      model undo timeline redis program
     batch       model rows undo
     store       model rows undo snapshot tls batch
     lane        model rows undo store
     commit      model timeline undo batch store
-    publish     model timeline snapshot redis batch store commit
+    publish     model timeline snapshot redis program batch store commit
     config      model snapshot source store publish
     run         model timeline rows undo snapshot source batch store lane commit publish config
     status      model store publish

@@ -143,6 +143,10 @@ mod sql_readers;
 mod store_safety;
 /// The example of a Redis stream, run as it is written.
 mod stream_example;
+/// A run under a supervisor: systemd, SIGHUP, the first process of a container.
+mod supervised;
+/// Others are told of what is new.
+mod tell_others;
 /// Nothing of the data acts on a terminal.
 mod terminal;
 /// The pictures of a run.

@@ -32,9 +32,9 @@ impl Target {
     /// A password, and a user of the access control list who may do no more than is needed.
     pub fn with_user() -> Self {
         let server = Redis::start(&[]);
-        let commands = "+get +mget +exists +set +zadd +zscore +zrangebyscore +zrevrangebyscore +zrem +pexpire +del +eval +evalsha +hsetnx +hlen +hgetall +select";
+        let commands = "+get +mget +exists +set +zadd +zscore +zrangebyscore +zrevrangebyscore +zrem +pexpire +del +eval +evalsha +hsetnx +hlen +hgetall +publish +select";
         let rights: Vec<&str> = commands.split(' ').collect();
-        let user = [&["ACL", "SETUSER", "pub", "on", ">s3:cr@t", "~forebay:*"][..], &rights].concat();
+        let user = [&["ACL", "SETUSER", "pub", "on", ">s3:cr@t", "~forebay:*", "&forebay:*"][..], &rights].concat();
         let _: String = server.ask(&user);
         let url = format!("redis://pub:s3%3Acr%40t@127.0.0.1:{}", server.port);
         Self { url, server: Kind::One(server), project: Project::new() }

@@ -1,5 +1,7 @@
 //! The functions of the inner side (the Lua files) that the host calls.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mlua::WeakLua;
 use mlua::prelude::*;
 
@@ -32,7 +34,7 @@ pub(super) struct Inner {
     /// That of arrays which may not change.
     pub(super) frozen_array_meta: LuaTable,
     /// Bytes that the VM may take.
-    memory_bytes: usize,
+    memory_bytes: AtomicUsize,
     // Weak: the VM's own functions hold this, and would otherwise keep the VM alive for ever.
     lua: WeakLua,
 }
@@ -62,14 +64,20 @@ impl Inner {
             numeric_meta: inner.get("numeric_meta")?,
             array_meta: inner.get("array_meta")?,
             frozen_array_meta: inner.get("frozen_array_meta")?,
-            memory_bytes,
+            memory_bytes: memory_bytes.into(),
             lua: lua.weak(),
         })
     }
 
     /// Bytes that the VM may take yet.
     pub(super) fn memory_left(&self) -> usize {
-        self.lua.try_upgrade().map_or(0, |lua| self.memory_bytes.saturating_sub(lua.used_memory()))
+        let limit = self.memory_bytes.load(Ordering::Relaxed);
+        self.lua.try_upgrade().map_or(0, |lua| limit.saturating_sub(lua.used_memory()))
+    }
+
+    /// The VM may take so many bytes from now on.
+    pub(super) fn set_memory(&self, memory_bytes: usize) {
+        self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
     }
 
     /// Packed bytes as a text of the VM.

@@ -636,6 +636,15 @@ impl Engine for ScriptEngine {
         }
         Ok(())
     }
+
+    fn set_memory(&mut self, memory_bytes: usize) -> Result<(), LaneError> {
+        if memory_bytes > self.context.memory_bytes {
+            self.lua.set_memory_limit(memory_bytes).map_err(bug)?;
+            self.host.inner().map_err(|error| self.failure(&error))?.set_memory(memory_bytes);
+            self.context.memory_bytes = memory_bytes;
+        }
+        Ok(())
+    }
 }
 
 fn new_vm(libs: StdLib) -> LuaResult<Lua> {

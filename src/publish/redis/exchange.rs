@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Value};
 
 use super::connections::{Connections, millis};
+use super::events::event_text;
 use super::keys::Key;
 use super::outcome::Extent;
 use super::owners::Owners;
 use super::plan::PublishPlan;
+use super::refused::ahead_of_redis;
 use super::summary::{Owner, SummaryEntry, around, entry_text};
 use crate::model::chance::token;
 use crate::model::limits::{
@@ -48,6 +50,8 @@ enum End {
         is_settled: bool,
         /// A store publishes the region too, and this was given by hand.
         is_of_store: bool,
+        /// Why who listens was not told; empty if he was.
+        untold: String,
         at: Instant,
     },
     Failed(PublishError),
@@ -110,6 +114,8 @@ pub(super) struct Exchange<'p> {
     pub(super) is_settled: bool,
     /// Regions of documents given by hand that a store publishes too.
     pub(super) of_stores: Vec<String>,
+    /// Why who listens was not told of a snapshot.
+    pub(super) untold: Option<String>,
     /// The key under which regions vote, if they do.
     pub(super) votes: Option<String>,
     pub(super) is_unreachable: bool,
@@ -147,6 +153,7 @@ impl<'p> Exchange<'p> {
             is_summed: false,
             is_settled: false,
             of_stores: Vec::new(),
+            untold: None,
             is_unreachable: false,
             dead: Mutex::default(),
             votes: may_vote.then(|| format!("{}:{}", keys.summary(pipeline), token())),
@@ -322,7 +329,8 @@ impl<'p> Exchange<'p> {
     fn take(&mut self, at: usize, end: End, again: &mut Vec<(usize, PublishError, Redirect)>) {
         let receipt = &mut self.receipts[at];
         match end {
-            End::Done { status, id, seq, is_summed, is_settled, is_of_store, at: answered } => {
+            End::Done { status, id, seq, is_summed, is_settled, is_of_store, untold, at: answered } => {
+                self.untold = self.untold.take().or(Some(untold).filter(|cause| !cause.is_empty()));
                 if is_of_store {
                     self.of_stores.push(receipt.region.to_string());
                 }
@@ -478,7 +486,8 @@ impl<'p> Exchange<'p> {
                 entry = entry_text(&SummaryEntry::of(publication, summary_fields));
             }
             let names = self.keys[*item].iter().chain(&voting).map(String::as_str);
-            let arguments: [&str; 18] = [
+            let event = event_text(publication);
+            let arguments: [&str; 19] = [
                 region,
                 id,
                 &seq_text,
@@ -498,6 +507,7 @@ impl<'p> Exchange<'p> {
                 &ahead,
                 lock_key,
                 lock,
+                &event,
             ];
             let has_fields = if summary_fields.is_empty() { "0" } else { "1" };
             let votes = [voters.as_str(), &entry, &head, tail, &health_key, &health, has_fields];
@@ -561,7 +571,7 @@ impl<'p> Exchange<'p> {
             Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             _ => String::new(),
         };
-        let [status, id, seq, summed, signed, settled] = parts else {
+        let [status, id, seq, summed, signed, settled, untold] = parts else {
             return End::Failed(PublishError::Refused("an answer that is not understood".into()));
         };
         let status = match text(status).as_str() {
@@ -575,7 +585,7 @@ impl<'p> Exchange<'p> {
         let seq = text(seq).parse().unwrap_or(self.items[item].seq);
         let is_of_store = self.to.plan.signature.is_none() && !text(signed).is_empty();
         let (is_summed, is_settled) = (*summed == Value::Int(1), *settled == Value::Int(1));
-        End::Done { status, id: text(id), seq, is_summed, is_settled, is_of_store, at }
+        End::Done { status, id: text(id), seq, is_summed, is_settled, is_of_store, untold: text(untold), at }
     }
 }
 
@@ -681,16 +691,4 @@ impl<'s> Sending<'s> {
         self.end.no_summary = self.reads_summary.then(|| self.node.error(broke).into());
         self.end.ends.extend(std::mem::take(&mut self.pending).into_iter().map(lost));
     }
-}
-
-/// What is said of a number that is ahead of the clock of Redis, which is at `clock`.
-fn ahead_of_redis(seq: u64, clock: &str) -> PublishError {
-    let text = |millis: u64| i64::try_from(millis).ok()?.checked_mul(1000).and_then(Timestamp::from_micros);
-    let text = |millis: u64| text(millis).map_or_else(|| millis.to_string(), Timestamp::to_millis_text);
-    PublishError::Document(format!(
-        "its time {} is more than an hour ahead of the clock of Redis ({}): it is the sequence number, and nothing older \
-         could replace it; is the clock of this host right?",
-        text(seq),
-        text(clock.parse().unwrap_or_default())
-    ))
 }

@@ -8,6 +8,7 @@
 //! | `keys`, `owners` | the names of the keys, and templates for them; whose key a name is |
 //! | `script`, `scripts/` | what runs in Redis |
 //! | `publisher`, `exchange`, `summary` | publishing many regions at once; one such publish until each is decided; its summary |
+//! | `events`, `refused` | what who listens is told; what is said of a snapshot that is refused |
 //! | `settling` | the end of a publish: the health key, the lock |
 //! | `seeder` | who seeds: under a lock, from what is there to what is new |
 //! | `reader` | reading snapshots back |
@@ -16,6 +17,7 @@
 //! Its connections are those of the room `redis`.
 
 mod connections;
+mod events;
 mod examine;
 mod exchange;
 mod judge;
@@ -25,6 +27,7 @@ mod owners;
 mod plan;
 mod publisher;
 mod reader;
+mod refused;
 mod script;
 mod seeder;
 mod settling;

@@ -48,6 +48,9 @@ pub struct Published {
     pub of_stores: Vec<String>,
     /// Why the summary could not be read or written.
     pub warning: Option<String>,
+    /// Why those who listen were not told of what was published, and what to do: the user may not. Said once by each
+    /// [`super::Publisher`].
+    pub untold: Option<String>,
     /// Whether no server answered at all.
     pub is_unreachable: bool,
     /// Whether the lock of who seeds was lost on the way.

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use redis::Value;
 
 use super::connections::{Connections, millis};
+use super::events::untold_text;
 use super::exchange::Exchange;
 use super::keys::Key;
 use super::outcome::{Extent, KeptRegion, Published};
@@ -68,6 +69,8 @@ pub struct Publisher {
     has_taken_over: bool,
     /// What came of the publishes of parts since the summary was written.
     since: SinceSummary,
+    /// Whether it was said that those who listen are not told.
+    has_said_untold: bool,
 }
 
 #[derive(Default)]
@@ -111,6 +114,7 @@ impl Publisher {
             is_signed: true,
             has_taken_over: false,
             since: SinceSummary::default(),
+            has_said_untold: false,
         })
     }
 
@@ -143,12 +147,16 @@ impl Publisher {
             is_summed,
             is_settled,
             of_stores,
+            untold,
             votes,
             is_unreachable,
             ..
         } = exchange;
         let mut published =
             Published { receipts, of_stores, round_trips: trips, is_unreachable, ..Published::default() };
+        if let Some(cause) = untold.filter(|_| !self.has_said_untold) {
+            (published.untold, self.has_said_untold) = (Some(untold_text(&self.to.plan, &cause)), true);
+        }
         // Where everything failed, each region has said it.
         let is_told = !items.is_empty() && published.failed() == items.len();
         if let Some(error) = no_prior.filter(|_| prior.is_none() && !is_told) {

@@ -41,7 +41,8 @@ impl Target for RedisTarget {
     fn publish(&mut self, items: &[Publication], patience: Patience) -> Delivery {
         self.publisher.set_patient(patience == Patience::Wait);
         let published = self.publisher.publish(items, Extent::Part);
-        let delivery = Delivery { warning: published.warning, ..Delivery::of(published.receipts) };
+        let warning = published.warning.into_iter().chain(published.untold).reduce(|a, b| format!("{a}; {b}"));
+        let delivery = Delivery { warning, ..Delivery::of(published.receipts) };
         // Of a cluster, servers that are well go on.
         match published.is_unreachable || !self.is_cluster() {
             true => delivery,

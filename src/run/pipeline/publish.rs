@@ -16,6 +16,7 @@ use crate::publish::{
     DocumentFields, Mailbox, MinSeqs, PublishError, PublishStats, PublishThread, RedisTarget, Target,
     UnpublishedRegion, WorkerPlan,
 };
+use crate::run::reload::Reloading;
 use crate::run::shared::SharedParts;
 use crate::store::Store;
 
@@ -38,6 +39,11 @@ impl PublishStart {
     /// Who is to be told what has committed.
     pub(super) fn listener(&self) -> Arc<dyn CommitListener> {
         Arc::clone(&self.mailbox) as Arc<dyn CommitListener>
+    }
+
+    /// Where what has committed waits.
+    pub(super) fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
     }
 
     /// Starts the thread. Its orders go through this door.
@@ -72,13 +78,17 @@ impl Pipeline {
                 let redis = RedisTarget::new(plan);
                 Ok(Some(Box::new(redis.map_err(PipelineError::Publish)?)))
             }
-            (own, _) => Ok(own),
+            (own, _) => {
+                // It has an address of its own, if any.
+                self.snapshots.url = None;
+                Ok(own)
+            }
         }
     }
 
     /// What a publish thread is made with, if there is a target; `stop` is set when it is another store's.
     pub(super) fn prepare_publish(
-        &self,
+        &mut self,
         target: Option<Box<dyn Target>>,
         store: &dyn Store,
         shared: &SharedParts,
@@ -92,8 +102,29 @@ impl Pipeline {
         let (mailbox, inbox) =
             Mailbox::new(publish_waiting_bytes(self.batch.memory_bytes), Arc::clone(&shared.publish));
         let (stats, recorder) = (Arc::clone(&shared.publish), Arc::clone(&shared.recorder));
-        let plan = WorkerPlan { target, fields: DocumentFields { id, time }, outbox, stats, recorder, stop };
+        let plan = WorkerPlan {
+            target,
+            fields: DocumentFields { id, time },
+            outbox,
+            stats,
+            recorder,
+            stop,
+            hook: self.publish_hook.take(),
+        };
         Ok(Some(PublishStart { plan, mailbox, inbox }))
+    }
+
+    /// What of the run takes over settings beside the coordinator.
+    pub(super) fn reloading(&self, publish: Option<&PublishStart>, shared: &SharedParts) -> Reloading {
+        // A target of one's own has no address.
+        let url = self.snapshots.url.clone();
+        let plan = url.map(|url| self.snapshots.publish_plan(&self.name, url).with_take_over(self.takes_over));
+        Reloading {
+            handle: self.reload.clone(),
+            publish: plan.zip(publish.map(PublishStart::mailbox)),
+            policy: self.policy.clone(),
+            read: Arc::clone(&shared.read),
+        }
     }
 
     /// Lets what has committed be published. Bounded by the drain's time from the moment of a stop, and more closely if

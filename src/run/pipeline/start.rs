@@ -116,14 +116,14 @@ impl Pipeline {
         // A rollback is finished all the same.
         let stop = rollback.is_none().then(|| self.stop.flag());
         let publish = self.prepare_publish(target, store.as_ref(), &shared, stop)?;
-        let listeners = listeners(acknowledging.as_ref(), publish.as_ref());
+        let reloading = self.reloading(publish.as_ref(), &shared);
+        let told = listeners(acknowledging.as_ref(), publish.as_ref());
         let (depth, tip) = (Depth::new(self.rollback_depth), checkpoint.block.map(BlockNo::new));
-        let recorder = Arc::clone(&shared.recorder);
-        let committer = StoreCommitter::new(store, listeners, Arc::clone(&self.schema), depth, recorder);
-        let commits = CommitThread::spawn("forebay-commit", committer)?;
+        let (schema, recorder) = (Arc::clone(&self.schema), Arc::clone(&shared.recorder));
+        let commits = CommitThread::spawn("forebay-commit", StoreCommitter::new(store, told, schema, depth, recorder))?;
         let publish = publish.map(|publish| publish.start(commits.door())).transpose()?;
         let StartRegions { names, all, pending } = stored.regions;
-        let (schedule, has_snapshots) = (Schedule::new(self.snapshots.every), self.factory.has_snapshots());
+        let (every, has_snapshots) = (Schedule::new(self.snapshots.every), self.factory.has_snapshots());
         let stopping = Stopping::new(self.stop.flag(), self.drain_timeout);
         let coordinator = Coordinator {
             plan: CoordinatorPlan {
@@ -143,7 +143,7 @@ impl Pipeline {
             in_flight: InFlight::new(commits, checkpoint, self.is_serial, stopping, self.meter.clone()),
             memory: MemoryBudget::new(self.batch.memory_bytes),
             policy: SealPolicy::new(self.batch.events),
-            duty: SnapshotDuty::new(schedule, has_snapshots, pending, stored.set_back, tip),
+            duty: SnapshotDuty::new(every, has_snapshots, pending, stored.set_back, tip),
             meter: self.meter.clone(),
             hooks: Hooks::new(self.hook.as_mut(), self.rollback_hook.as_mut()),
             is_far,
@@ -151,6 +151,7 @@ impl Pipeline {
             kept: KeptEvents::new(self.batch.memory_bytes),
             quarantined: stored.quarantined,
             failed_block: None,
+            reloading,
             event_time: EventTime::of(&self.source_config),
             rollback_cause: RollbackCause::Command,
             origins: Arc::default(),

@@ -1,10 +1,12 @@
 //! When nothing comes: what has come so far is handed on, and after a while the last block is whole.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::SourceEvent;
 use super::super::page_writer::{FromReader, Stop};
+use super::super::stats::ReadStats;
 use super::Reader;
 use crate::model::ids::BlockNo;
 
@@ -14,15 +16,16 @@ const TURNS_STEP: u64 = 1024;
 /// Since when nothing comes.
 #[derive(Debug)]
 pub(super) struct Quiet {
-    settle: Option<Duration>,
+    /// Says how long it may last; that may change.
+    stats: Arc<ReadStats>,
     since: Option<Instant>,
     /// The last block was found to be whole since.
     has_settled: bool,
 }
 
 impl Quiet {
-    pub(super) fn new(settle: Option<Duration>) -> Self {
-        Self { settle, since: None, has_settled: false }
+    pub(super) fn new(stats: Arc<ReadStats>) -> Self {
+        Self { stats, since: None, has_settled: false }
     }
 
     /// Something has come; whether nothing had come before.
@@ -40,7 +43,7 @@ impl Quiet {
 
     /// Whether nothing has come for so long that the last block is whole; says so once.
     fn settles(&mut self) -> bool {
-        let is_settled = self.settle.zip(self.since).is_some_and(|(settle, since)| since.elapsed() >= settle);
+        let is_settled = self.stats.settle().zip(self.since).is_some_and(|(settle, since)| since.elapsed() >= settle);
         is_settled && !std::mem::replace(&mut self.has_settled, true)
     }
 }

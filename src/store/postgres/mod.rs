@@ -15,6 +15,7 @@
 //! | `comments`, `grants` | what people who read with SQL are told of the tables, and may do with them |
 //! | `binary` | values in the form of Postgres |
 //! | `write`, `refused_row` | one batch, one transaction; which row of one is refused |
+//! | `notice` | what who listens is told of a batch |
 //! | `rows`, `find` | reading rows beside the writer, by id and by column |
 //! | `outbox` | snapshots that are yet to be published |
 //! | `snapshots`, `quarantine` | reading snapshots and status; events that were put aside |
@@ -37,6 +38,7 @@ mod guard;
 mod home;
 mod judge;
 mod lock;
+mod notice;
 mod outage;
 mod outbox;
 mod own;

@@ -24,6 +24,7 @@ use postgres::types::{ToSql, Type};
 use super::binary::{COPY_HEADER, COPY_TRAILER, Moment, RawArray, gather, types_of};
 use super::fault::Fault;
 use super::home::Home;
+use super::notice;
 use super::own::{SHARD, own};
 use super::quarantine;
 use super::session::{Link, Param};
@@ -280,16 +281,27 @@ impl Statement {
             if batch.undone.is_none() {
                 statement.regions(batch);
             }
-            statement.sql.push_str(" SELECT count(*) FROM moved");
+            let told = statement.told(plan, batch);
+            statement.add(&format!(" SELECT (SELECT count(*) FROM moved){told}"));
         } else {
             statement.snapshots(plan, batch);
             statement.prune(plan);
-            statement.sql.push_str(
-                " SELECT (SELECT count(*) FROM moved), stored.region, stored.id
-                  FROM (VALUES (1)) one (n) LEFT JOIN stored ON true",
-            );
+            let told = statement.told(plan, batch);
+            statement.add(&format!(
+                " SELECT (SELECT count(*) FROM moved), stored.region, stored.id{told}
+                  FROM (VALUES (1)) one (n) LEFT JOIN stored ON true"
+            ));
         }
         statement
+    }
+
+    /// Tells who listens, if the checkpoint has moved. A column of the answer, as only what is asked for is done.
+    fn told(&mut self, plan: &StorePlan, batch: &SealedBatch) -> String {
+        if !plan.notify {
+            return String::new();
+        }
+        let notice = self.param(notice::text(&plan.pipeline, batch), Type::TEXT);
+        format!(", (SELECT count(pg_notify('{}', {notice})) FROM moved)", notice::CHANNEL)
     }
 
     /// Adds a parameter; returns how the statement calls it.

@@ -11,13 +11,16 @@
 --
 -- Who seeds has a lock, and publishes only while it is his. Where all is well the last of the regions writes the health
 -- key and gives the lock back too.
+--
+-- A snapshot that is new is told to the channel of its region.
 local region, id, seq, document = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time, ttl, window, oldest = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local doc_template, at_template, pipeline = ARGV[9], ARGV[10], ARGV[11]
 local store, predecessor, takes_over, ahead = ARGV[13], ARGV[14], ARGV[15] == "1", tonumber(ARGV[16])
 local lock_key, lock = ARGV[17], ARGV[18]
-local voters, entry, head, tail = tonumber(ARGV[19] or "0"), ARGV[20], ARGV[21], ARGV[22]
-local health_key, health, has_fields = ARGV[23], ARGV[24], ARGV[25] == "1"
+local event = ARGV[19]
+local voters, entry, head, tail = tonumber(ARGV[20] or "0"), ARGV[21], ARGV[22], ARGV[23]
+local health_key, health, has_fields = ARGV[24], ARGV[25], ARGV[26] == "1"
 local latest_key, seq_key, doc_key, index_key, dedup_key, live_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local at_key = at_template ~= "" and KEYS[7] or nil
@@ -250,4 +253,11 @@ if voters > 0 then
   end
 end
 
-return { status or "published", now_id, now_seq, summed, signed or "", settled }
+-- Who listens is told of what is new. That the user may not do so is no reason to lose the snapshot.
+local untold = ""
+if not status then
+  local told = redis.pcall("PUBLISH", "forebay:{" .. pipeline .. ":" .. region .. "}:events", event)
+  if type(told) == "table" then untold = told.err end
+end
+
+return { status or "published", now_id, now_seq, summed, signed or "", settled, untold }

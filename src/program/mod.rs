@@ -1,4 +1,4 @@
-//! A program whose output is read, with a process group of its own.
+//! A program of the user's that runs beside ours, with a process group of its own.
 //!
 //! A shell starts it, and leaves a watcher beside it that waits at a pipe of ours. When we end, in whatever way, the pipe
 //! closes, and the watcher ends the group: first by SIGTERM, two seconds later by SIGKILL. Once the program has ended, we
@@ -37,53 +37,88 @@ const GROUP_LOOK: Duration = Duration::from_millis(1);
 /// Bytes of a line that are logged at most.
 const LOGGED_BYTES_MAX: u64 = 4096;
 
+/// How a program that was waited for has ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// By itself.
+    With(ExitStatus),
+    /// It was ended, for it was to.
+    Stopped,
+    /// It was ended, for its time was over.
+    TimedOut,
+}
+
 /// A program that runs. Ends with this.
-pub(super) struct Program {
+pub(crate) struct Program {
     child: Child,
-    name: String,
     /// The pipe at which the watcher waits, until the program has ended.
     watcher: Option<PipeWriter>,
 }
 
 impl Program {
-    /// Starts a program. What it writes to its standard error is logged, line by line.
+    /// Starts a program whose output is read. What it writes to its standard error is logged, line by line.
     ///
     /// # Errors
     /// There is no shell, or no thread, process or pipe can be made.
-    pub(super) fn start(command: &[String], position: &str) -> std::io::Result<(Self, ChildStdout)> {
+    pub(crate) fn read(command: &[String], variables: &[(&str, &str)]) -> std::io::Result<(Self, ChildStdout)> {
         let name = command.first().map_or_else(String::new, |name| plain(name).into_owned());
+        let (stderr, says) = std::io::pipe()?;
+        let mut program = Self::start(command, variables, Stdio::piped(), says.into())?;
+        log_lines(stderr, name)?;
+        let none = || std::io::Error::other("it has no standard output");
+        let stdout = program.child.stdout.take().ok_or_else(none)?;
+        Ok((program, stdout))
+    }
+
+    /// Starts a program of which all is logged, line by line, with a name before it.
+    ///
+    /// # Errors
+    /// As [`Program::read`].
+    pub(crate) fn logged(command: &[String], variables: &[(&str, &str)], name: &str) -> std::io::Result<Self> {
+        let (output, says) = std::io::pipe()?;
+        let program = Self::start(command, variables, says.try_clone()?.into(), says.into())?;
+        log_lines(output, name.to_owned())?;
+        Ok(program)
+    }
+
+    fn start(command: &[String], variables: &[(&str, &str)], out: Stdio, err: Stdio) -> std::io::Result<Self> {
         let (heard, watcher) = std::io::pipe()?;
-        let mut child = Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", SHELL, "sh"])
             .args(command)
-            .env("FOREBAY_POSITION", position)
+            .envs(variables.iter().copied())
             .stdin(heard)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(out)
+            .stderr(err)
             .process_group(0)
             .spawn()?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let program = Self { child, name, watcher: Some(watcher) };
-        if let Some(stderr) = stderr {
-            let name = program.name.clone();
-            std::thread::Builder::new().name("forebay-stderr".into()).spawn(move || log(stderr, &name))?;
-        }
-        let none = || std::io::Error::other("it has no standard output");
-        Ok((program, stdout.ok_or_else(none)?))
+        Ok(Self { child, watcher: Some(watcher) })
     }
 
     /// Waits for its end, which its closed output says to be near; ends it if it does not come.
-    pub(super) fn wait(&mut self) -> std::io::Result<ExitStatus> {
-        match self.wait_for_end()? {
+    pub(crate) fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        match self.wait_for_end(END_WAIT, &|| false)? {
             Some(status) => Ok(status),
-            None => {
-                self.tell(END);
-                self.wait_for_end()?.ok_or_else(|| std::io::Error::other("it does not end"))
-            }
+            None => self.end()?.ok_or_else(|| std::io::Error::other("it does not end")),
         }
     }
 
-    fn wait_for_end(&mut self) -> std::io::Result<Option<ExitStatus>> {
+    /// Waits for its end, and ends what it has left behind; ends it after `timeout`, or when `is_over` says so. Blocks for a
+    /// few seconds more at most.
+    pub(crate) fn wait_within(mut self, timeout: Duration, is_over: impl Fn() -> bool) -> std::io::Result<Ended> {
+        if let Some(status) = self.wait_for_end(timeout, &is_over)? {
+            return Ok(Ended::With(status));
+        }
+        self.end()?;
+        Ok(if is_over() { Ended::Stopped } else { Ended::TimedOut })
+    }
+
+    fn end(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        self.tell(END);
+        self.wait_for_end(END_WAIT, &|| false)
+    }
+
+    fn wait_for_end(&mut self, within: Duration, is_over: &dyn Fn() -> bool) -> std::io::Result<Option<ExitStatus>> {
         let begun = Instant::now();
         loop {
             let status = self.child.try_wait()?;
@@ -91,7 +126,7 @@ impl Program {
                 self.end_group();
                 return Ok(status);
             }
-            if begun.elapsed() > END_WAIT {
+            if begun.elapsed() > within || is_over() {
                 return Ok(None);
             }
             std::thread::park_timeout(LOOK);
@@ -120,16 +155,19 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if self.watcher.is_some() {
-            self.tell(END);
             // It is ended by its watcher, also if we do not see that.
-            let _ = self.wait_for_end();
+            let _ = self.end();
         }
     }
 }
 
-/// Logs what a program says. Contract of the thread. In: its standard error. Ends with it.
-fn log(stderr: impl Read, name: &str) {
-    let mut lines = BufReader::new(stderr);
+fn log_lines(from: impl Read + Send + 'static, name: String) -> std::io::Result<()> {
+    std::thread::Builder::new().name("forebay-stderr".into()).spawn(move || log(from, &name)).map(drop)
+}
+
+/// Logs what a program says. Contract of the thread. In: what it writes. Ends with it.
+fn log(from: impl Read, name: &str) {
+    let mut lines = BufReader::new(from);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -144,7 +182,7 @@ fn log(stderr: impl Read, name: &str) {
 }
 
 /// How a program has ended.
-pub(super) fn told(status: ExitStatus) -> String {
+pub(crate) fn told(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),

@@ -3,14 +3,10 @@
 //! It is told where to go on, and started again from there after an outage. A program that knows no positions begins at
 //! its beginning each time: then what it gave before is left out, if it is the same.
 
-mod program;
-
 use std::io::BufReader;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use program::{Program, told};
 
 use super::digest::{EventDigest, chain};
 use super::fields::Fields;
@@ -20,6 +16,7 @@ use super::{Next, Position, Resumed, Source, SourceError, SourceEvent};
 use crate::model::setting::SettingError;
 use crate::model::source_progress::SourceDigest;
 use crate::model::text::plain;
+use crate::program::{Program, told};
 
 /// Where the last position stands in an argument.
 const PLACEHOLDER: &str = "{position}";
@@ -137,7 +134,8 @@ impl CommandSource {
     fn start(&mut self) -> Result<(), SourceError> {
         let position = self.position.as_ref().map_or(self.plan.start.as_str(), Position::as_str);
         let cannot = |cause: std::io::Error| SourceError::Other(format!("cannot run {}: {cause}", self.origin));
-        let (program, stdout) = Program::start(&self.plan.at(position), position).map_err(cannot)?;
+        let variables = [("FOREBAY_POSITION", position)];
+        let (program, stdout) = Program::read(&self.plan.at(position), &variables).map_err(cannot)?;
         let unfinished: Arc<Unfinished> = Arc::default();
         let piped = Piped::start(stdout).map_err(cannot)?;
         let lines = BufReader::new(WholeLines::new(piped, Arc::clone(&unfinished)));
