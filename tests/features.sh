@@ -30,7 +30,7 @@ fi
 
 # What takes the terminal crates in without the feature "cli" would be noticed by nobody.
 if ${CARGO:-cargo} tree --quiet --edges normal --no-default-features --features lua,sqlite,postgres,redis --prefix none |
-    grep -E '^(clap|clap_complete|comfy-table|indicatif|signal-hook|terminal_size|tracing-subscriber|tikv-jemallocator) '; then
+    grep -E '^(clap|clap_complete|clap_mangen|comfy-table|indicatif|signal-hook|terminal_size|tracing-subscriber|tikv-jemallocator) '; then
     echo "the library needs what only the program should (above)" >&2
     exit 1
 fi

@@ -10,9 +10,7 @@ use forebay::source::Format;
 /// Index a stream of events into SQL tables, with a snapshot per region.
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100, infer_long_args = false)]
-#[command(
-    after_help = "Exit codes: 0 done; 1 failed at run time; 2 wrong usage, configuration or input; 3 done, but at least one region's snapshot was not published, or there was nothing to publish; 75 of seed --lock-fail: another one has the lock; 130 stopped by a signal, before the run began or after a clean drain."
-)]
+#[command(after_help = super::exit::Code::help())]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) global: Global,
@@ -80,6 +78,8 @@ pub(super) enum Command {
     Quarantine(Quarantine),
     /// Print shell completions
     Completions(Completions),
+    /// Write the man pages
+    Man(Man),
 }
 
 /// `forebay run`
@@ -438,6 +438,13 @@ pub(super) struct Quarantine {
 pub(super) struct Completions {
     /// The shell
     pub(super) shell: clap_complete::Shell,
+}
+
+/// `forebay man`
+#[derive(Debug, clap::Args)]
+pub(super) struct Man {
+    /// The folder to write them to, one a command; it is made
+    pub(super) dir: PathBuf,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -8,21 +8,46 @@ use forebay::{PipelineError, store::StoreError};
 use super::args::Global;
 use super::log;
 
-/// How a command ended.
+/// How a command ended. What each code means stands in [`Code::meaning`], which the help, the man pages and the reference
+/// are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
-    /// Done.
     Done = 0,
-    /// Failed at run time; of `status`: not healthy.
     Failed = 1,
-    /// Wrong usage, configuration or input.
     Usage = 2,
-    /// Done, but at least one region's snapshot could not be published.
     Unpublished = 3,
-    /// Another one has the lock. As `EX_TEMPFAIL` of `sysexits.h`: try again later.
+    /// As `EX_TEMPFAIL` of `sysexits.h`.
     Locked = 75,
-    /// Stopped by a signal, before the run had begun or after a clean drain.
     Stopped = 130,
+}
+
+impl Code {
+    /// From the smallest.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Done, Self::Failed, Self::Usage, Self::Unpublished, Self::Locked, Self::Stopped];
+
+    /// What it means, for people; commands stand in backticks.
+    pub(super) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => {
+                "failed at run time; of `status`: something is stale, missing, unpublished or another store's; of `doctor`: \
+                 there is a problem"
+            }
+            Self::Usage => "wrong usage, configuration or input",
+            Self::Unpublished => {
+                "done, but at least one region's snapshot was not published, or there was nothing to publish"
+            }
+            Self::Locked => "of `seed --lock-fail`: another one has the lock; try again later",
+            Self::Stopped => "stopped by a signal: before the run had begun, or after what had begun was finished",
+        }
+    }
+
+    /// All of them, for the end of a help text.
+    pub(super) fn help() -> String {
+        let line = |code: &Self| format!("  {:<3}  {}", *code as u8, code.meaning().replace('`', ""));
+        format!("Exit codes:\n{}", Self::ALL.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
 }
 
 impl From<Code> for ExitCode {

@@ -8,9 +8,13 @@ mod bar;
 mod check;
 mod completions;
 mod doctor;
+#[cfg(all(test, feature = "lua", feature = "serve"))]
+mod documents;
+mod examples;
 mod exit;
 mod init;
 mod log;
+mod man;
 mod on_publish;
 mod out;
 mod pid_one;
@@ -63,6 +67,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(command) => status::status(command, &args.global),
         Command::Quarantine(command) => quarantine::quarantine(command, &args.global),
         Command::Completions(command) => completions::completions(command),
+        Command::Man(command) => man::man(command, &args.global),
     };
     match result {
         Ok(code) => code.into(),

@@ -61,6 +61,8 @@ const BEFORE: &[Case] = &[
     (&["status"], 2, &["<PIPELINE>"]),
     (&["status", "pipeline.toml"], 1, &["there is no sqlite:", "p.db", "forebay run"]),
     (&["completions", "nosh"], 2, &["'nosh'", "bash"]),
+    (&["man"], 2, &["<DIR>"]),
+    (&["man", "handlers.lua"], 2, &["handlers.lua/forebay.1", "choose another folder"]),
 ];
 
 #[test]

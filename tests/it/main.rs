@@ -62,6 +62,8 @@ mod keeping;
 mod killed_sources;
 /// What comes late, was changed or is gone is told, left out, or handled in its place.
 mod late;
+/// The man pages.
+mod man;
 /// The memory budget: rows are let go and come back, and the state is the same.
 mod memory;
 /// Handlers in Rust.
