@@ -3,7 +3,8 @@
 # SQLite, Lua and zstd, and for the cryptography of TLS; and make, for the allocator. No C++ compiler. With the argument
 # "test" also what the tests need: the programs of a PostgreSQL server (postgresql), of PgBouncer (pgbouncer) and of
 # Redis (redis-server) and of Prometheus (prometheus), Chromium with its driver and a font for the status page (chromium,
-# chromium-driver, fonts-dejavu-core), a shell, and Python for one example (python3-minimal). The tests run servers of
+# chromium-driver, fonts-dejavu-core), the shell of SQLite for the guides (sqlite3), a shell, and Python for one example
+# (python3-minimal). The tests run servers of
 # their own; the system's are neither started nor touched. With "check" what the lints of Lua need (lua-check). With "kafka" what the
 # cargo feature kafka needs: a C++ compiler, for librdkafka, and OpenSSL (g++, libssl-dev, pkg-config); and Python with pip
 # (python3-pip) for a broker that its tests fetch.
@@ -28,6 +29,7 @@ if [ "${1:-}" = test ]; then
     command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
     command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
     command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
+    command -v sqlite3 >/dev/null 2>&1 || missing="$missing sqlite3"
     command -v chromedriver >/dev/null 2>&1 || missing="$missing chromium chromium-driver fonts-dejavu-core"
     command -v python3 >/dev/null 2>&1 || missing="$missing python3-minimal"
 fi
@@ -70,6 +72,6 @@ if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
 else
     echo "not found here: $missing (names of Debian packages; elsewhere: a C compiler called cc, make," >&2
     echo "PostgreSQL's server programs initdb, pg_ctl and postgres, pgbouncer, redis-server, prometheus with promtool," >&2
-    echo "chromedriver with its browser, Python). Install them, then run this again." >&2
+    echo "chromedriver with its browser, sqlite3, Python). Install them, then run this again." >&2
     exit 1
 fi

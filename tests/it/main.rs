@@ -42,6 +42,8 @@ mod follow;
 mod formats;
 /// Indexing anew beside the present tables, which readers use meanwhile.
 mod fresh;
+/// The guides, run as they are written.
+mod guides;
 /// The hand-off to the commit thread on its own.
 mod handoff;
 /// A SQLite file that another program holds, and one that may only be read.
