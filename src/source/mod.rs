@@ -45,7 +45,7 @@ mod refused;
 mod settings;
 mod skip_committed;
 mod stats;
-#[cfg(any(feature = "kafka", feature = "redis"))]
+#[cfg_attr(not(any(feature = "kafka", feature = "redis")), allow(dead_code, reason = "only streams do"))]
 mod trouble;
 mod unpack;
 mod walk;
