@@ -78,8 +78,8 @@ local function odd_column(state, id, row, name)
   raise("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(key_text(name), kind.names))
 end
 
--- Meets a name that is no column on the short way of `set`: whether the row is to go the long way. What has a metatable,
--- an exact number too, is looked at in one order whichever way it comes.
+-- Meets a name that is no column on the short way of `set`: whether the row is to go the long way. What has a
+-- metatable, an exact number too, is looked at in one order whichever way it comes.
 local function is_odd_row(state, id, row, name)
   local meta = rawmeta(row)
   if meta ~= nil and not is_event(meta) then return true end

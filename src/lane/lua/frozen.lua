@@ -32,8 +32,8 @@ end
 -- The metatables of frozen tables, and what a script sees in their place: its own one, or false for none.
 local frozen_metas = setmeta({}, { __mode = "k" })
 
--- Whether a table is one of ours that values are told apart by. A script's `__eq` is never asked about it: it could pass a
--- table off as an exact number or an event, or keep the probe.
+-- Whether a table is one of ours that values are told apart by. A script's `__eq` is never asked about it: it could pass
+-- a table off as an exact number or an event, or keep the probe.
 local function is_ours(tab)
   return hidden[tab] or frozen_metas[tab] ~= nil or rawequal(tab, probe)
 end
@@ -285,8 +285,8 @@ local function reachable(world, texts, library)
   return tables, metas, tables_names
 end
 
--- What is wrong with the length of a table that is frozen. Only then the script's `__len` is asked: nothing that it writes
--- stays.
+-- What is wrong with the length of a table that is frozen. Only then the script's `__len` is asked: nothing that it
+-- writes stays.
 local function short_length(tab, name)
   local ok, problem = pcall(length_of, tab)
   if ok or type(problem) ~= "string" or not find(problem, SHORT_LENGTH, 1, true) then return nil end

@@ -150,7 +150,7 @@ local function float_as(spec, value)
   if find(spec, "[eEgGaA]$") or value - value ~= 0 or not is_inexact(value) then return value end
   if host.is_given(value) then return numbers.from_float(value) end
   raise(
-    "string.format: a float of 2^53 or more has no exact value for %s: compute with numeric(…), or write it with %%.15g",
+    "string.format: a float of 2^53 or more has no exact value for %s: compute with numeric(…), or write it with %%g",
     spec
   )
 end
@@ -270,7 +270,8 @@ function math.modf(value, ...)
 end
 
 -- Of the others none takes a text for a number.
-for _, name in ipairs({ "acos", "asin", "atan", "cos", "deg", "exp", "fmod", "log", "rad", "sin", "sqrt", "tan", "ult" }) do
+local OTHERS <const> = "acos asin atan cos deg exp fmod log rad sin sqrt tan ult"
+for name in gmatch(OTHERS, "%l+") do
   local plain = math[name]
   math[name] = function(...)
     for at = 1, select("#", ...) do

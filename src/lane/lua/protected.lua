@@ -26,8 +26,8 @@ local function is_final(failure)
     or failure == "error in error handling"
 end
 
--- Whether an error may be another one the next time, or none: there is less room on the stack of C in a call that has not
--- waited for a row, and lists get as much of a stack as there is memory for. Functions of the script alone fill up the
+-- Whether an error may be another one the next time, or none: there is less room on the stack of C in a call that has
+-- not waited for a row, and lists get as much of a stack as there is memory for. Functions of the script alone fill up the
 -- same stack each time.
 local function is_of_the_time(failure)
   if not is_final(failure) or is_broken(failure) then return false end
