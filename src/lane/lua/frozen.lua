@@ -32,8 +32,8 @@ end
 -- The metatables of frozen tables, and what a script sees in their place: its own one, or false for none.
 local frozen_metas = setmeta({}, { __mode = "k" })
 
--- Whether a table is one of ours that values are told apart by. A script's `__eq` is never asked about it: it could pass
--- a table off as an exact number or an event, or keep the probe.
+-- Whether a table is one of ours that values are told apart by. A script's `__eq` is never asked about it: it could
+-- pass a table off as an exact number or an event, or keep the probe.
 local function is_ours(tab)
   return hidden[tab] or frozen_metas[tab] ~= nil or rawequal(tab, probe)
 end

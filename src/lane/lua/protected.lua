@@ -27,8 +27,8 @@ local function is_final(failure)
 end
 
 -- Whether an error may be another one the next time, or none: there is less room on the stack of C in a call that has
--- not waited for a row, and lists get as much of a stack as there is memory for. Functions of the script alone fill up the
--- same stack each time.
+-- not waited for a row, and lists get as much of a stack as there is memory for. Functions of the script alone fill up
+-- the same stack each time.
 local function is_of_the_time(failure)
   if not is_final(failure) or is_broken(failure) then return false end
   return sub(failure, -#NO_STACK) ~= NO_STACK or sub(failure, -#NO_STACK - 2) == "C " .. NO_STACK
