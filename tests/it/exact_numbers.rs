@@ -551,3 +551,45 @@ crate::both_stores! {
         }
     }
 }
+
+/// What Lua makes of texts and floats, digits and all, or the error in its place.
+#[test]
+fn no_digit_is_lost_between_texts_floats_and_integers() {
+    let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.o]\ncolumns = { n = \"bigint\", t = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n";
+    let event = r#"{"block":1,"region":"r","text":"9007199254740993","hex":"0x10000000000000001","edge":9007199254740991.0,"large":12345678901234567,"p":1234567.12345678,"q":1234567.12345679}"#;
+    let run = |body: &str| {
+        let script = format!("function on_event(e, ctx)\n  local f = e.large / 1\n  {body}\nend\n");
+        let project = Project::with(pipeline, &script, event);
+        (project.forebay(&["run", "pipeline.toml"]), project)
+    };
+    for (value, says) in [
+        ("math.floor(e.text)", "math.floor: expected a number"),
+        ("math.ceil(e.text)", "math.ceil: expected a number"),
+        ("math.abs(e.text)", "math.abs: expected a number"),
+        ("math.tointeger(e.text .. \".0\")", "math.tointeger: expected a number"),
+        ("math.fmod(e.text, 10)", "math.fmod: expected a number"),
+        ("string.format(\"%d\", e.text)", "string.format: expected a number"),
+        ("string.format(\"%.0f\", e.hex)", "string.format: expected a number"),
+        ("(function() for i = 1, e.hex do return i end end)()", "numeric("),
+        ("e.edge + 2.0", "o.n: expected a bigint"),
+        ("9007199254740993 * 1.0", "o.n: expected a bigint"),
+        ("math.floor(e.edge + 2)", "o.n: expected a bigint"),
+        ("(math.modf(f))", "o.n: expected a bigint"),
+        ("string.format(\"%d\", f)", "has no exact value for %d"),
+        ("string.format(\"%.0f\", f)", "has no exact value for %.0f"),
+    ] {
+        let (outcome, _) = run(&format!("ctx.o:set(\"a\", {{ n = {value} }})"));
+        outcome.fails(1, &["handlers.lua:3:", says]);
+    }
+    let (outcome, project) = run(r#"for _, p in ipairs{ e.p, e.q } do
+    ctx.o:set("id" .. p, { t = tostring(p) .. string.format(" %s ", p) .. table.concat({ p, 0.5, 7 }, " "), n = e.edge })
+  end
+  ctx.o:set("z", { t = -1 .. " " .. 1e15 .. " " .. 0.1 .. " " .. 9007199254740993 })"#);
+    outcome.ok();
+    let row = |p: &str| [format!("id{p}"), "9007199254740991".into(), format!("{p} {p} {p} 0.5 7")];
+    let last = ["z".to_owned(), String::new(), "-1 1e+15 0.1 9007199254740993".to_owned()];
+    assert_eq!(
+        project.query("p.db", "SELECT id, coalesce(n, ''), t FROM o ORDER BY id"),
+        [row("1234567.12345678"), row("1234567.12345679"), last]
+    );
+}

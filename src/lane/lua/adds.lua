@@ -325,7 +325,10 @@ local add_source = template([[
       end
       local $given
       for name, value in next, changes do
-        $takes odd_column(kind, "add", id, changes, name) end
+        $takes
+          if meta ~= nil then return slowly(state, id, changes) end
+          odd_column(kind, "add", id, changes, name)
+        end
       end
       if $none then return slowly(state, id, changes) end
       local $locals

@@ -9,6 +9,7 @@ local raise, describe, numeric_meta = inner.raise, inner.describe, inner.numbers
 local host, hidden = inner.host, inner.hidden
 local script_line = inner.script_line
 local mtype, rawmeta, rawget, type, next = math.type, getmetatable, rawget, type, next
+local format, find, tostring, tonumber = string.format, string.find, tostring, tonumber
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
 local SIGNS <const> = {
@@ -110,6 +111,23 @@ function number_meta.__mul(a, b)
   return foreign("__mul", a, b)
 end
 
+-- The text of a float: with as many digits as tell it from all others, where Lua's own 14 do not.
+local function float_text(value)
+  local text = tostring(value)
+  if value ~= value or tonumber(text) == value then return text end
+  for digits = 15, 17 do
+    text = format("%." .. digits .. "g", value)
+    if tonumber(text) == value then break end
+  end
+  return find(text, "^-?%d+$") and text .. ".0" or text
+end
+
+-- An instruction of the script asks for the text of a number that may be long.
+function number_meta.__gc(value)
+  if mtype(value) == "float" then return float_text(value) end
+  return value
+end
+
 -- Texts are no numbers, whatever Lua makes of them.
 local text_meta = rawmeta("")
 for event in next, SIGNS do
@@ -120,4 +138,4 @@ end
 
 hidden[number_meta] = true
 
-return { number_meta = number_meta }
+return { number_meta = number_meta, float_text = float_text }

@@ -11,7 +11,8 @@ local script_name <const>, script_line = inner.script_name, inner.script_line
 local rawmeta, setmeta, rawget, rawset, rawequal = getmetatable, setmetatable, rawget, rawset, rawequal
 local type, next, pcall, ipairs = type, next, pcall, ipairs
 local keys_in_order = inner.keys_in_order
-local pack, format, sub, mtype = table.pack, string.format, string.sub, math.type
+local pack, format, sub, find = table.pack, string.format, string.sub, string.find
+local tointeger = inner.plain_tointeger
 
 local NAME_MAX <const>, LINE_MAX <const> = 40, 120 -- bytes of a name and of a line that are shown
 
@@ -31,6 +32,21 @@ end
 -- The metatables of frozen tables, and what a script sees in their place: its own one, or false for none.
 local frozen_metas = setmeta({}, { __mode = "k" })
 
+-- Whether a table is one of ours that values are told apart by. A script's `__eq` is never asked about it: it could
+-- pass a table off as an exact number or an event, or keep the probe.
+local function is_ours(tab)
+  return hidden[tab] or frozen_metas[tab] ~= nil or rawequal(tab, probe)
+end
+
+-- What a script holds all the same, from a metatable that it changed while it was loaded, it can do nothing with.
+local probe_meta = {
+  __newindex = function()
+    raise("this table is not of the script, and cannot be changed")
+  end,
+}
+setmeta(probe, probe_meta)
+hidden[probe_meta] = true
+
 local frozen_meta = {
   __eq = function(a, b)
     if rawequal(b, probe) then refuse_write(a) end
@@ -48,6 +64,24 @@ end
 -- The metatables of frozen tables that have one, by it: the same, but for writes.
 local frozen_copies = setmeta({}, { __mode = "k" })
 
+local SHORT_LENGTH <const> = "a table cannot be read-only whose __len is less than its length"
+
+local function length_of(tab)
+  return #tab
+end
+
+-- table.insert writes behind the length that it is told, whatever is there.
+local function checked_length(length)
+  return function(tab)
+    local count = length(tab)
+    local last = tointeger(count)
+    if last and rawget(tab, last + 1) ~= nil then
+      raise("%s: %s", names[tab] or "a metatable", SHORT_LENGTH)
+    end
+    return count
+  end
+end
+
 local function frozen_copy(meta)
   local copy = frozen_copies[meta]
   if copy then return copy end
@@ -55,11 +89,12 @@ local function frozen_copy(meta)
   for name, method in next, meta do
     copy[name] = method
   end
-  local equals = copy.__eq
+  local equals, length = copy.__eq, copy.__len
   copy.__eq = function(a, b)
     if rawequal(b, probe) then refuse_write(a) end
-    return equals ~= nil and equals(a, b)
+    return equals ~= nil and not is_ours(a) and not is_ours(b) and equals(a, b)
   end
+  if length ~= nil then copy.__len = checked_length(length) end
   copy.__newindex = refuse_write
   frozen_copies[meta], frozen_metas[copy] = copy, meta
   return copy
@@ -95,7 +130,7 @@ local function guard(meta)
   local equals, target = rawget(meta, "__eq"), rawget(meta, "__newindex")
   if equals ~= nil and not guards[equals] then
     local function guarded(a, b)
-      return not rawequal(b, probe) and equals(a, b)
+      return not is_ours(b) and not is_ours(a) and equals(a, b)
     end
     guards[guarded] = equals
     rawset(meta, "__eq", guarded)
@@ -223,6 +258,7 @@ local function reachable(world, texts, library)
   -- What is reached in several ways has the name of the first.
   for _, name in ipairs(keys_in_order(world)) do
     visit(world[name], shown_name(name, "a global"), script_name .. ": ")
+    visit(name, "a global", script_name .. ": ")
   end
   visit(texts, "string", script_name .. ": ")
   local tables, metas, tables_names, tables_count, at = {}, {}, {}, 0, 0
@@ -234,33 +270,31 @@ local function reachable(world, texts, library)
       if problem then return nil, problem end
     else
       local meta = rawmeta(value) ~= nil and host.metatable(value) or nil
-      if meta == array_meta or not (hidden[meta] or frozen_metas[meta] ~= nil) then
+      local is_array = rawequal(meta, array_meta)
+      if is_array or not (hidden[meta] or frozen_metas[meta] ~= nil) then
         tables_count = tables_count + 1
         tables[tables_count], metas[tables_count], tables_names[tables_count] = value, meta, name
         for _, key in ipairs(keys_in_order(value)) do
           visit(key, name, where)
           visit(rawget(value, key), name, where)
         end
-        if meta ~= array_meta then visit(meta, name, where) end
+        if not is_array then visit(meta, name, where) end
       end
     end
   end
   return tables, metas, tables_names
 end
 
--- What is wrong with the metatable of a table that is to be frozen.
-local function unfit(tab, meta, name)
-  if acts_by_chance(meta) then
-    return format("%s: %s: __gc, __mode and __close are not for handlers; when they act is chance", script_name, name)
-  end
-  local length = rawget(meta, "__len")
-  if length == nil then return nil end
-  -- table.insert writes behind the length, whatever is there.
-  local ok, count = pcall(length, tab)
-  if ok and mtype(count) == "integer" and rawget(tab, count + 1) ~= nil then
-    return format("%s: %s: a table cannot be read-only whose __len is less than its length", script_name, name)
-  end
-  return nil
+-- What is wrong with the length of a table that is frozen. Only then the script's `__len` is asked: nothing that it
+-- writes stays.
+local function short_length(tab, name)
+  local ok, problem = pcall(length_of, tab)
+  if ok or type(problem) ~= "string" or not find(problem, SHORT_LENGTH, 1, true) then return nil end
+  return format("%s: %s: %s", script_name, name, SHORT_LENGTH)
+end
+
+local function by_chance(name)
+  return format("%s: %s: __gc, __mode and __close are not for handlers; when they act is chance", script_name, name)
 end
 
 local function begin_loading()
@@ -279,11 +313,14 @@ local function finish_loading(world, texts, library)
   stop_loading()
   if not tables then return metas end
   for at = 1, #tables do
-    local problem = metas[at] and unfit(tables[at], metas[at], tables_names[at])
-    if problem then return problem end
+    if metas[at] and acts_by_chance(metas[at]) then return by_chance(tables_names[at]) end
   end
   for at = 1, #tables do
     freeze(tables[at], metas[at], tables_names[at])
+  end
+  for at = 1, #tables do
+    local problem = metas[at] and rawget(metas[at], "__len") ~= nil and short_length(tables[at], tables_names[at])
+    if problem then return problem end
   end
   return nil
 end

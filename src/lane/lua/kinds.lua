@@ -12,7 +12,7 @@ local inner = ...
 local raise, describe, host, numbers, template = inner.raise, inner.describe, inner.host, inner.numbers, inner.template
 local S, has_history, decode, clean = inner.run_state, inner.has_history, inner.decode, inner.clean
 local slow_get, slow_set, no_entity, no_row = inner.slow_get, inner.slow_set, inner.no_entity, inner.no_row
-local odd_column, mark, note_row, note_new = inner.odd_column, inner.mark, inner.note_row, inner.note_new
+local is_odd_row, mark, note_row, note_new = inner.is_odd_row, inner.mark, inner.note_row, inner.note_new
 local new_slot, is_key = inner.new_slot, inner.is_key
 local puts_aside, log_write = inner.puts_aside, inner.log_write
 
@@ -34,8 +34,8 @@ local function refuse(column, expected, value, problem)
   raise("%s: expected %s, got %s%s", column, expected, describe(value), problem and " (" .. problem .. ")" or "")
 end
 
-local FLOAT_MAX <const> = 2.0 ^ 53 -- up to here a float holds every integer
-local INEXACT <const> = "a float beyond 2^53 has no exact value: compute with numeric(…)"
+local FLOAT_END <const> = 2.0 ^ 53 -- below it a float holds every integer; this one may stand for the next as well
+local INEXACT <const> = "a float of 2^53 or more has no exact value: compute with numeric(…)"
 
 -- Slow paths of `set`: what is not yet of the column's form is brought to it, or refused.
 -- `null` is null in every column.
@@ -45,7 +45,7 @@ local function to_bigint(value, column)
   if kind == "integer" then
     return value
   elseif kind == "float" then
-    if value >= -FLOAT_MAX and value <= FLOAT_MAX then
+    if value > -FLOAT_END and value < FLOAT_END then
       number = tointeger(value)
     elseif host.is_given(value) then
       number = tointeger(numbers.plain(numbers.from_float(value)))
@@ -76,7 +76,7 @@ local function to_numeric(value, column)
   if value == null then return NO_NUMERIC end
   local number, problem
   local kind = mtype(value)
-  if kind == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) and value - value == 0 then
+  if kind == "float" and (value >= FLOAT_END or value <= -FLOAT_END) and value - value == 0 then
     if host.is_given(value) then
       number = numbers.from_float(value)
     else
@@ -337,7 +337,7 @@ local LIBRARY <const> = {
   slow_set = slow_set,
   no_entity = no_entity,
   no_row = no_row,
-  odd_column = odd_column,
+  is_odd_row = is_odd_row,
   mark = mark,
   note_row = note_row,
   note_new = note_new,
@@ -415,7 +415,11 @@ local set_source = template([[
     if type(row) ~= "table" then no_row(state, row) end
     local given = 0
     for name in next, row do
-      if known[name] then given = given + 1 else odd_column(state, id, row, name) end
+      if known[name] then
+        given = given + 1
+      elseif is_odd_row(state, id, row, name) then
+        return slow_set(state, id, row)
+      end
     end
     -- What is missing may be computed by a metatable.
     if given < $columns and rawmeta(row) ~= nil then return slow_set(state, id, row) end

@@ -2,24 +2,34 @@
 
 local inner = ...
 local host, raise, numbers, numeric_meta = inner.host, inner.raise, inner.numbers, inner.numbers.meta
-local metatable_of, describe = inner.metatable_of, inner.describe
+local metatable_of, describe, float_text = inner.metatable_of, inner.describe, inner.float_text
 local rawmeta, type, tostring, tonumber, select = getmetatable, type, tostring, tonumber, select
 local mtype, tointeger, abs, ceil, floor = math.type, math.tointeger, math.abs, math.ceil, math.floor
 local format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
 local lower, byte, sub, match = string.lower, string.byte, string.sub, string.match
-local rep, huge = string.rep, math.huge
+local rep, huge, modf = string.rep, math.huge, math.modf
 local pack, unpack, rawlen, ipairs = table.pack, table.unpack, rawlen, ipairs
+local concat, move = table.concat, table.move
+
+local FORMS_MAX <const>, FORM_BYTES_MAX <const> = 256, 256 -- forms of `string.format` that are known at a time
 local null <const> = host.null
 
-local FLOAT_MAX <const> = 2.0 ^ 53 -- up to here a float holds every integer
+local FLOAT_END <const> = 2.0 ^ 53 -- below it a float holds every integer; this one may stand for the next as well
 
--- An address would differ from process to process.
+-- Whether a number is a float that may have lost digits.
+local function is_inexact(value)
+  return mtype(value) == "float" and (value >= FLOAT_END or value <= -FLOAT_END)
+end
+
+-- An address would differ from process to process. A float has all its digits.
 local function script_tostring(...)
   local value = ...
   local kind = type(value)
   if kind == "table" or kind == "function" then
     local meta = metatable_of(value)
     if not (meta and meta.__tostring) then return meta and type(meta.__name) == "string" and meta.__name or kind end
+  elseif kind == "number" then
+    if mtype(value) == "float" then return float_text(value) end
   elseif value == null then
     return "null"
   end
@@ -69,6 +79,16 @@ local function script_tonumber(value, base)
   return numbers.plain(exact) or exact
 end
 
+-- Lua would name the function by what it is called here, and take a text for a number, through a float.
+local function check_number(value, name)
+  if mtype(value) then return end
+  local hint = ""
+  if type(value) == "string" and tonumber(value) then
+    hint = ": numeric(…) makes an exact number of a text, tonumber(…) a plain one"
+  end
+  raise("%s: expected a number, got %s%s", name, describe(value), hint)
+end
+
 -- Digits with their sign, laid out as the flags and the width of a specification have it.
 local function laid_out(spec, sign, digits, may_fill)
   local flags, width = match(spec, "^%%([-+ #0]*)(%d*)")
@@ -106,15 +126,51 @@ local function formatted(spec, value)
   return laid_out(spec, sign, digits, not precision), true
 end
 
--- The texts of tables and functions without their addresses; exact numbers with all their digits.
+-- What the places of a form take, by the form: true for numbers, false for what has a text.
+local forms, forms_count = {}, 0
+
+local function takes_numbers(form)
+  local places = forms[form]
+  if places then return places end
+  if find(form, "%%[-+ #0-9.]*p") then raise("string.format: %p would differ in each process") end
+  places = {}
+  for kind in gmatch(form, "%%[-+ #0-9.]*(.)") do
+    if kind ~= "%" then places[#places + 1] = find(kind, "[diouxXceEfgGaA]") ~= nil end
+  end
+  if #form > FORM_BYTES_MAX then return places end
+  if forms_count >= FORMS_MAX then
+    forms, forms_count = {}, 0
+  end
+  forms[form], forms_count = places, forms_count + 1
+  return places
+end
+
+-- A float, as a place for numbers takes it: one that may have lost digits is written with all that it has, or refused.
+local function float_as(spec, value)
+  if find(spec, "[eEgGaA]$") or value - value ~= 0 or not is_inexact(value) then return value end
+  if host.is_given(value) then return numbers.from_float(value) end
+  raise(
+    "string.format: a float of 2^53 or more has no exact value for %s: compute with numeric(…), or write it with %%g",
+    spec
+  )
+end
+
+-- The texts of tables and functions without their addresses; numbers with all their digits. A text is no number.
 local function script_format(form, ...)
   if type(form) ~= "string" then return format(form, ...) end
-  if find(form, "%%[-+ #0-9.]*p") then raise("string.format: %p would differ in each process") end
-  local has_odd = false
+  local places, has_odd = takes_numbers(form), false
   for at = 1, select("#", ...) do
     local value = (select(at, ...))
     local kind = type(value)
-    if kind == "table" or kind == "function" or value == null then has_odd = true end
+    if kind == "number" then
+      if not places[at] or value >= FLOAT_END or value <= -FLOAT_END then
+        if mtype(value) == "float" then has_odd = true end
+      end
+    elseif kind == "table" or kind == "function" or value == null then
+      has_odd = true
+    elseif kind == "string" and places[at] then
+      check_number(value, "string.format")
+    end
   end
   if not has_odd then return format(form, ...) end
   local values, place = pack(...), 0
@@ -129,7 +185,17 @@ local function script_format(form, ...)
       return is_text and "%s" or nil
     end
     local of = type(value)
-    if of == "table" or of == "function" or value == null then values[place] = script_tostring(value) end
+    if of == "number" and kind == "s" then
+      values[place] = script_tostring(value)
+    elseif of == "number" and mtype(value) == "float" then
+      local number, is_text = float_as("%" .. flags .. kind, value)
+      if number ~= value then
+        values[place], is_text = formatted("%" .. flags .. kind, number)
+      end
+      return is_text and "%s" or nil
+    elseif of == "table" or of == "function" or value == null then
+      values[place] = script_tostring(value)
+    end
     return nil
   end)
   return format(form, unpack(values, 1, values.n))
@@ -138,25 +204,20 @@ string.format = script_format
 
 ------------------------------------------------------------------------------------------------------------ math
 
--- Lua would name the function by what it is called here.
-local function check_number(value, name)
-  if mtype(value) or tonumber(value) then return end
-  raise("math.%s: expected a number, got %s", name, describe(value))
-end
-
 -- A float that stands for an integer is one only as far as a float holds them all.
 local function rounded(name, round, is_up)
   return function(value, ...)
     if rawmeta(value) == numeric_meta then return numbers.rounded(value, is_up) end
-    if mtype(value) == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) then return value end
+    if is_inexact(value) then return value end
     check_number(value, name)
     return round(value, ...)
   end
 end
-math.floor, math.ceil = rounded("floor", floor, false), rounded("ceil", ceil, true)
+math.floor, math.ceil = rounded("math.floor", floor, false), rounded("math.ceil", ceil, true)
 
 function math.abs(value, ...)
   if rawmeta(value) == numeric_meta then return value < 0 and -value or value end
+  check_number(value, "math.abs")
   if value == math.mininteger then raise("math.abs: 9223372036854775808 leaves the 64 bits of an integer") end
   return abs(value, ...)
 end
@@ -166,7 +227,8 @@ function math.tointeger(value, ...)
     local plain = numbers.plain(value)
     return mtype(plain) == "integer" and plain or nil
   end
-  if mtype(value) == "float" and (value > FLOAT_MAX or value < -FLOAT_MAX) then return nil end
+  if is_inexact(value) then return nil end
+  if type(value) == "string" then check_number(value, "math.tointeger") end
   return tointeger(value, ...)
 end
 
@@ -174,7 +236,7 @@ end
 local function extreme(name, plain, is_before)
   return function(...)
     local count = select("#", ...)
-    if count == 0 then raise("math.%s: expected numbers, got none", name) end
+    if count == 0 then raise("%s: expected numbers, got none", name) end
     local has_numeric = false
     for at = 1, count do
       local value = (select(at, ...))
@@ -193,12 +255,32 @@ local function extreme(name, plain, is_before)
     return found
   end
 end
-math.max = extreme("max", math.max, function(a, b)
+math.max = extreme("math.max", math.max, function(a, b)
   return b < a
 end)
-math.min = extreme("min", math.min, function(a, b)
+math.min = extreme("math.min", math.min, function(a, b)
   return a < b
 end)
+
+-- The whole part of a float that may have lost digits stays a float.
+function math.modf(value, ...)
+  if rawmeta(value) ~= numeric_meta then check_number(value, "math.modf") end
+  if is_inexact(value) and value - value == 0 then return value, 0.0 end
+  return modf(value, ...)
+end
+
+-- Of the others none takes a text for a number.
+local OTHERS <const> = "acos asin atan cos deg exp fmod log rad sin sqrt tan ult"
+for name in gmatch(OTHERS, "%l+") do
+  local plain = math[name]
+  math[name] = function(...)
+    for at = 1, select("#", ...) do
+      local value = (select(at, ...))
+      if type(value) == "string" then check_number(value, "math." .. name) end
+    end
+    return plain(...)
+  end
+end
 
 ----------------------------------------------------------------------------------------------------------- tables
 
@@ -222,10 +304,29 @@ function table.unpack(value, ...)
   return unpack(value, ...)
 end
 
+-- Floats have all their digits here too.
+function table.concat(list, between, first, last, ...)
+  if type(list) ~= "table" or rawmeta(list) == numeric_meta then return concat(list, between, first, last, ...) end
+  first, last = first or 1, last or #list
+  if not (mtype(first) and mtype(last)) then return concat(list, between, first, last, ...) end
+  local texts
+  for at = first, last do
+    local value = list[at]
+    if value == nil then break end
+    if mtype(value) == "float" then
+      texts = texts or move(list, first, at - 1, first, {})
+      value = float_text(value)
+    end
+    if texts then texts[at] = value end
+  end
+  return concat(texts or list, between, first, last, ...)
+end
+
 return {
   script_tostring = script_tostring,
   script_tonumber = script_tonumber,
   script_ipairs = script_ipairs,
   script_rawlen = script_rawlen,
   refuse_number = refuse_number,
+  plain_tointeger = tointeger,
 }

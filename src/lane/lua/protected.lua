@@ -8,6 +8,7 @@ local xpcall, error, type, select, tonumber = xpcall, error, type, select, tonum
 local sub, find, match, gmatch = string.sub, string.find, string.match, string.gmatch
 
 local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
+local NO_ROOM <const> = "too many results to unpack" -- what table.unpack says where the stack gets no more memory
 
 -- Whether an error came of a function of the host, or of memory that is used up: then the inner side may have stopped
 -- anywhere.
@@ -21,7 +22,16 @@ local function is_final(failure)
   if type(failure) ~= "string" then return false end
   return sub(failure, -#NO_STACK) == NO_STACK
     or find(failure, NO_STACK .. " (", 1, true) ~= nil
+    or sub(failure, -#NO_ROOM) == NO_ROOM
     or failure == "error in error handling"
+end
+
+-- Whether an error may be another one the next time, or none: there is less room on the stack of C in a call that has
+-- not waited for a row, and lists get as much of a stack as there is memory for. Functions of the script alone fill up
+-- the same stack each time.
+local function is_of_the_time(failure)
+  if not is_final(failure) or is_broken(failure) then return false end
+  return sub(failure, -#NO_STACK) ~= NO_STACK or sub(failure, -#NO_STACK - 2) == "C " .. NO_STACK
 end
 
 -- How messages of Lua begin that name a line of ours, or none: the script's line is what users want.
@@ -97,6 +107,7 @@ end
 return {
   is_broken = is_broken,
   is_final = is_final,
+  is_of_the_time = is_of_the_time,
   script_line = script_line,
   set_script_text = function(text)
     script_text = text

@@ -13,7 +13,7 @@ local key_text, keys_in_order, is_before, placed = inner.key_text, inner.keys_in
 
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
 local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
-local move, dump, tointeger = table.move, string.dump, math.tointeger
+local move, dump, tointeger = table.move, string.dump, inner.plain_tointeger
 local rawget = rawget
 local text_meta = rawmeta("")
 
@@ -82,12 +82,10 @@ local function next_in_order(tab, key)
     return first, rawget(tab, first)
   end
   local pass = passes[tab]
-  if not pass then
+  if not (pass and rawequal(pass[1][pass[2]], key)) then
     local keys = keys_of(tab, "next")
     pass = { keys, place_of(keys, key) }
     passes[tab] = pass
-  elseif not rawequal(pass[1][pass[2]], key) then
-    pass[2] = place_of(pass[1], key)
   end
   local keys, at = pass[1], pass[2]
   while at < #keys do

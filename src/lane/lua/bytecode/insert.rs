@@ -23,9 +23,13 @@ impl Insertions {
         self.behind.entry(at).or_default().extend(words);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.behind.is_empty()
+    }
+
     /// Puts all of it in; none, and nothing is changed, if a jump becomes too long.
     pub(super) fn put_in(&self, function: &mut Function) -> Option<()> {
-        if self.before.is_empty() && self.behind.is_empty() {
+        if self.is_empty() {
             return Some(());
         }
         let (mut code, mut lines) = (Vec::new(), Vec::new());

@@ -1,10 +1,11 @@
-//! What is changed in a compiled script before it runs: its arithmetic is checked, and so is what it keeps.
+//! What is changed in a compiled script before it runs: its arithmetic is checked, and so are its texts and what it keeps.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `dump` | a compiled script, taken apart and put together |
 //! | `op` | instructions |
 //! | `arithmetic` | sums, differences and products that are checked |
+//! | `texts` | numbers that become texts, and texts in place of numbers |
 //! | `keeping` | what a script keeps beyond a call: found once it is loaded, and read-only from then on |
 //! | `insert` | instructions put between others |
 
@@ -13,6 +14,7 @@ mod dump;
 mod insert;
 mod keeping;
 mod op;
+mod texts;
 
 /// Has the arithmetic of a compiled script checked, and lets it be known what the script keeps.
 ///
@@ -22,6 +24,7 @@ pub(super) fn check(code: &[u8]) -> Result<Vec<u8>, String> {
     const TOO_LARGE: &str = "the script is too large";
     let mut main = dump::read(code).ok_or("the compiled script is not of the Lua that is built in")?;
     arithmetic::check(&mut main).ok_or(TOO_LARGE)?;
+    texts::check(&mut main).ok_or(TOO_LARGE)?;
     keeping::keep(&mut main)?;
     dump::write(&main).ok_or_else(|| TOO_LARGE.to_owned())
 }

@@ -21,6 +21,7 @@ pub(super) const ADDI: u32 = 21;
 pub(super) const ADDK: u32 = 22;
 pub(super) const SUBK: u32 = 23;
 pub(super) const MULK: u32 = 24;
+pub(super) const SHRI: u32 = 32;
 pub(super) const ADD: u32 = 34;
 pub(super) const SUB: u32 = 35;
 pub(super) const MUL: u32 = 36;
@@ -29,10 +30,14 @@ pub(super) const BXOR: u32 = 43;
 /// Calls the metamethod C over A and B; its result goes where the instruction before says.
 pub(super) const MMBIN: u32 = 46;
 pub(super) const MMBINK: u32 = 48;
+pub(super) const UNM: u32 = 49;
+pub(super) const CONCAT: u32 = 53;
 pub(super) const JMP: u32 = 56;
 pub(super) const EQ: u32 = 57;
 /// Goes on with the jump behind it if A is less than B and k is set, else behind that jump.
 pub(super) const LT: u32 = 58;
+/// The same for equality, with a number in the place of B.
+pub(super) const EQI: u32 = 61;
 /// The same with a number in the place of B.
 pub(super) const LTI: u32 = 62;
 pub(super) const TEST: u32 = 66;
@@ -49,7 +54,8 @@ pub(super) const CLOSURE: u32 = 79;
 pub(super) const VARARGPREP: u32 = 81;
 pub(super) const EXTRAARG: u32 = 82;
 
-/// The metamethod that no operation of Lua calls on numbers or functions: `__mode`.
+/// The metamethods that no operation of Lua calls on numbers or functions: `__gc` and `__mode`.
+pub(super) const GC: u32 = 2;
 pub(super) const MODE: u32 = 3;
 
 /// What stands for 0 where B or C is a number with a sign.

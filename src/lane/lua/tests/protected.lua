@@ -123,12 +123,13 @@ function tests.a_stack_that_is_used_up_is_not_caught()
   local function nested()
     inner.script_pcall(nested)
   end
-  for _, call in next, { deep, nested } do
+  -- How deep calls of C nest depends on whether the call has waited for a row, so it is nothing of the event.
+  for call, expected in next, { [deep] = FAILED, [nested] = MISUSED } do
     inner = open(function()
       inner.script_pcall(call)
     end)
     local status, message = inner.run(1, 1, 1, chunk({ "a" }))
-    equal(status, FAILED)
+    equal(status, expected)
     if not string.find(message, "stack overflow", 1, true) then error(message) end
   end
 end
