@@ -32,7 +32,9 @@ pub(super) struct Watching {
 impl Watching {
     /// Watches over the run of a pipeline that was read from a file.
     pub(super) fn start(pipeline: &Pipeline, config: Config, global: &Global) -> Result<Self, Failure> {
-        let cannot = |error: std::io::Error| Failure::new(Code::Failed, format!("cannot watch over the run: {error}"));
+        let cannot = |error: std::io::Error| {
+            Failure::new(Code::Failed, format!("cannot start the thread that watches over the run: {error}"))
+        };
         let (is_over, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         signal_hook::flag::register(SIGHUP, Arc::clone(&hung_up)).map_err(cannot)?;
         let mut watch = Watch {

@@ -73,10 +73,13 @@ impl Serving {
             saved: WORK_SAVED_MAX,
             saved_at: Instant::now(),
         };
-        std::thread::Builder::new().name("forebay-serve".into()).spawn(move || {
-            server.run();
-            drop(ended);
-        })?;
+        std::thread::Builder::new()
+            .name("forebay-serve".into())
+            .spawn(move || {
+                server.run();
+                drop(ended);
+            })
+            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot start a thread: {error}")))?;
         Ok(Self { address, stop, wake, done })
     }
 

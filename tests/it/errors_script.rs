@@ -131,6 +131,9 @@ const FAILING: &[Case] = &[
     ("ctx.thing", "ctx.thing = nil", &["ctx is read-only", "thing"]),
     ("an entity", "ctx.thing.x = 1", &["read-only", "x"]),
     ("the inside of an entity", "ctx.thing[1] = {}", &["read-only"]),
+    ("find: an event", "ctx.thing:find(event)", &["thing:find: expected a table such as"]),
+    ("count: an event", "ctx.thing:count(event)", &["thing:count: expected a table such as"]),
+    ("find: an event as conditions", "ctx.thing:find{ where = event }", &["where: expected a list of conditions"]),
     (
         "find: no index",
         "ctx.thing:find{ order = \"dbl\" }",

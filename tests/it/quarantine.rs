@@ -385,3 +385,25 @@ fn a_file_without_the_table_gets_it() {
     assert_eq!(project.run_json()["quarantined"], 1);
     assert_eq!(listed(&project).len(), 1);
 }
+
+#[test]
+fn an_event_that_cannot_be_read_is_put_aside_however_a_script_reads_it() {
+    let pipeline = r#"
+name = "things"
+source.path = "events.ndjson"
+source.fields.n = "bigint"
+errors.on_event = "quarantine"
+handlers.script = "handlers.lua"
+entities.o.columns = { v = "jsonb" }
+"#;
+    for reads in ["event.n", "next(event)", "ctx.o:set('a', { v = event })", "ctx.o:set('a', { v = { event } })"] {
+        let script = format!(
+            "function on_event(event, ctx) pcall(function() local _ = {} end) ctx.o:set('b', {{}}) end",
+            if reads.starts_with("ctx") { format!("({reads})") } else { reads.to_owned() }
+        );
+        let project = Project::with(pipeline, &script, "{\"block\":1,\"region\":\"r\",\"n\":\"abc\"}\n");
+        let outcome = project.forebay(&["run", "pipeline.toml", "--json"]).ok();
+        assert!(outcome.stderr().contains("1 event was put aside"), "{reads}: {outcome}");
+        assert!(outcome.stdout().contains("\"entities_written\":0"), "{reads}: {outcome}");
+    }
+}

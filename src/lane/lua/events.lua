@@ -167,7 +167,10 @@ local function whole_event(event)
     copy[key] = value
   end
   local fields, problem = host.all_fields(S[MODE] ~= DRY)
-  if problem then raise("event: " .. problem) end
+  if problem then
+    note_unreadable("event: " .. problem)
+    raise("event: " .. problem)
+  end
   for key, value in next, fields do
     local is_removed = value ~= null and (is_open or is_gone(event, key))
     if copy[key] == nil and not is_removed then copy[key] = value end

@@ -2,7 +2,8 @@
 
 local inner = ...
 local host, raise, describe, name_text = inner.host, inner.raise, inner.describe, inner.name_text
-local original_of, first_odd = inner.original_of, inner.first_odd
+local original_of, first_odd, is_event = inner.original_of, inner.first_odd, inner.is_event
+local rawmeta = getmetatable
 local type, next, ipairs, spack, concat = type, next, ipairs, string.pack, table.concat
 local sub = string.sub
 
@@ -47,6 +48,12 @@ local function indexed(kind, called, column, what)
   raise("%s:%s: there is no column %s%s", kind.name, called, name_text(column), nearest)
 end
 
+-- Whether it is a table that a script made. Which fields of an event are in its table depends on what has been read of
+-- it, and by whom.
+local function is_given(value)
+  return type(value) == "table" and not is_event(rawmeta(value))
+end
+
 local function conditions(kind, called, where)
   local tests = {}
   local function wrong()
@@ -54,11 +61,11 @@ local function conditions(kind, called, where)
     raise('%s:%s: where: expected a list of conditions such as {{"%s", ">", 1}}', kind.name, called, column)
   end
   if where == nil then return tests end
-  if type(where) ~= "table" then wrong() end
+  if not is_given(where) then wrong() end
   where = original_of(where)
   if next(where) ~= nil and #where == 0 then wrong() end
   for at, condition in ipairs(where) do
-    if type(condition) ~= "table" then wrong() end
+    if not is_given(condition) then wrong() end
     condition = original_of(condition)
     local column, operator, value = condition[1], condition[2], condition[3]
     local number = indexed(kind, called, column, "a condition")
@@ -117,7 +124,7 @@ end
 
 local function check_query(kind, what, query, known, names)
   if query == nil then return {} end
-  if type(query) ~= "table" then
+  if not is_given(query) then
     raise("%s:%s: expected a table such as { limit = 5 }, got %s", kind.name, what, describe(query))
   end
   query = original_of(query)

@@ -186,10 +186,13 @@ impl RedisCluster {
     /// The place of the server that has a key.
     pub fn owner(&self, key: &str) -> usize {
         let slot: usize = self.nodes[0].ask(&["CLUSTER", "KEYSLOT", key]);
-        let ranges: Vec<(usize, usize, Vec<redis::Value>)> = self.nodes[0].ask(&["CLUSTER", "SLOTS"]);
-        let (_, _, master) = ranges.into_iter().find(|(first, last, _)| (first..=last).contains(&&slot)).expect("slot");
-        let redis::Value::Int(port) = master[1] else { panic!("a port") };
-        self.nodes.iter().position(|node| i64::from(node.port) == port).expect("a server")
+        // Each server knows of itself. The others may not have heard yet that a slot has moved.
+        let owns = |node: &Redis| {
+            let ranges: Vec<(usize, usize, Vec<redis::Value>)> = node.ask(&["CLUSTER", "SLOTS"]);
+            let range = ranges.into_iter().find(|(first, last, _)| (first..=last).contains(&&slot));
+            range.is_some_and(|(_, _, master)| master[1] == redis::Value::Int(i64::from(node.port)))
+        };
+        self.nodes.iter().position(owns).expect("a server that has the slot")
     }
 
     pub fn id(&self, node: usize) -> String {
