@@ -646,3 +646,31 @@ fn what_has_no_room_on_the_stack_is_neither_caught_nor_put_aside() {
         }));
     }
 }
+
+#[test]
+fn a_metatable_that_is_not_shown_works_as_in_lua_and_shows_no_address() {
+    let pipeline = "name = \"things\"\nsource.path = \"events.ndjson\"\nhandlers.script = \"handlers.lua\"\n\
+                    entities.o.columns = { t = \"text\" }\n";
+    let script = r#"
+local money = { __metatable = false, __tostring = function(m) return "EUR " .. m.v end }
+local pages = { __metatable = false, __pairs = function() return next, { a = 1 }, nil end }
+local function keys(t)
+  local all = {}
+  for k in pairs(t) do all[#all + 1] = k end
+  return table.concat(all, ",")
+end
+function on_event(event, ctx)
+  ctx.o:set("tostring", { t = tostring(setmetatable({ v = 5 }, money)) })
+  ctx.o:set("format", { t = string.format("%s", setmetatable({ v = 5 }, money)) })
+  ctx.o:set("pairs", { t = keys(setmetatable({}, pages)) })
+  ctx.o:set("no tostring", { t = tostring(setmetatable({}, { __metatable = { __tostring = true } })) })
+  ctx.o:set("no pairs", { t = keys(setmetatable({ c = 1, a = 1, b = 1 }, { __metatable = { __pairs = 1 } })) })
+end
+"#;
+    let project = Project::with(pipeline, script, "{\"block\":1,\"region\":\"r\"}\n");
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    let rows = project.query("things.db", "SELECT id, t FROM o ORDER BY id");
+    let expected =
+        [["format", "EUR 5"], ["no pairs", "a,b,c"], ["no tostring", "table"], ["pairs", "a"], ["tostring", "EUR 5"]];
+    assert_eq!(rows, expected);
+}
