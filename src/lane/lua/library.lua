@@ -146,8 +146,9 @@ local function takes_numbers(form)
 end
 
 -- A float, as a place for numbers takes it: one that may have lost digits is written with all that it has, or refused.
+-- `%q` has every digit, in hex.
 local function float_as(spec, value)
-  if find(spec, "[eEgGaA]$") or value - value ~= 0 or not is_inexact(value) then return value end
+  if find(spec, "[eEgGaAq]$") or value - value ~= 0 or not is_inexact(value) then return value end
   if host.is_given(value) then return numbers.from_float(value) end
   raise(
     "string.format: a float of 2^53 or more has no exact value for %s: compute with numeric(…), or write it with %%g",
