@@ -7,7 +7,8 @@ local rawmeta, setmeta, type, pcall, tostring = getmetatable, setmetatable, type
 local mtype, format, sub, find = math.type, string.format, string.sub, string.find
 local next, sort = next, table.sort
 
--- The metatable of a value, as Lua itself goes by it. What `getmetatable` gives may be anything: its `__metatable` field.
+-- The metatable of a value, as Lua itself goes by it. What `getmetatable` gives may be anything: its `__metatable`
+-- field.
 local function metatable_of(value)
   local meta = rawmeta(value)
   if meta == nil then return nil end
