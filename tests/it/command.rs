@@ -157,11 +157,13 @@ fn with_a_program_all_that_it_started_ends_at_once() {
         text.lines().map(str::to_owned).collect()
     };
     wait_until(|| groups().len() > 2);
+    // The first two were ended before the third one was started.
+    let begun = Instant::now();
+    wait_until(|| !has_members(&groups()[..2]));
+    assert!(begun.elapsed() < Duration::from_millis(1500));
     signal::send("TERM", child.id());
     project.finish(child, &["run"]).ends_with(130);
-    let begun = Instant::now();
     wait_until(|| !has_members(&groups()));
-    assert!(begun.elapsed() < Duration::from_millis(1500));
 }
 
 /// Whether one of these process groups has a process that has not ended.
