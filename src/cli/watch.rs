@@ -182,7 +182,7 @@ impl Watch {
         let outage = self.meter.outages().read().away_for;
         let is_turning = pulse.still_for.is_none_or(|still| still < within);
         // Handlers that come no further: one of them hangs, unless it waits for rows of a store that is away.
-        let hangs = pulse.hangs || self.meter.is_handling() && pulse.unmoved_for >= within && outage.is_none();
+        let hangs = pulse.hangs || self.meter.works_for().is_some() && pulse.unmoved_for >= within && outage.is_none();
         let block = match (reading.checkpoint.block, reading.source_block) {
             (None, _) => String::new(),
             (Some(done), Some(read)) if read > done => format!(", block {done}, {} behind", read.abs_diff(done)),

@@ -28,6 +28,32 @@ pub struct RegionChanges {
     pub rows: Vec<RowAt>,
 }
 
+/// How many rows of a table were changed in each way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ChangeCounts {
+    pub(crate) deleted: usize,
+    pub(crate) written: usize,
+    pub(crate) new: usize,
+}
+
+impl ChangeCounts {
+    pub(crate) fn of(regions: &[RegionChanges]) -> Self {
+        let mut counts = Self::default();
+        for row in regions.iter().flat_map(|region| &region.rows) {
+            match row.change {
+                Change::Deleted => counts.deleted += 1,
+                Change::Written => counts.written += 1,
+                Change::New => counts.new += 1,
+            }
+        }
+        counts
+    }
+
+    pub(crate) fn all(self) -> usize {
+        self.deleted + self.written + self.new
+    }
+}
+
 impl RegionChanges {
     /// Takes packed rows in any order and sorts them by id, byte by byte.
     ///

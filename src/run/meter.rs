@@ -17,8 +17,7 @@ use crate::model::ids::{BatchNo, BlockNo};
 use crate::model::quarantine::QuarantineStage;
 use crate::model::timestamp::Timestamp;
 use crate::publish::{PublishStats, Publishing};
-use crate::rows::changes::RegionChanges;
-use crate::rows::codec::Change;
+use crate::rows::changes::{ChangeCounts, RegionChanges};
 use crate::source::reader::ReadStats;
 use crate::store::{CommitTimes, Committed, StoreOutages};
 use crate::timeline::bottleneck::{Facts, Limit, Limits};
@@ -399,11 +398,6 @@ impl Meter {
         self.lock().doing.last().filter(|(phase, ..)| !phase.is_wait()).map(|(_, since, _)| since.elapsed())
     }
 
-    /// Whether the handlers are at work, and nobody waits for anything else. Does not block.
-    pub fn is_handling(&self) -> bool {
-        self.lock().doing.last().is_some_and(|(phase, ..)| !phase.is_wait())
-    }
-
     /// What each stage did so far, and when. Does not block.
     pub fn timeline(&self) -> Timeline {
         self.parts().map(|parts| parts.recorder.timeline()).unwrap_or_default()
@@ -645,15 +639,8 @@ impl BatchFacts {
     /// Of a batch whose last event has that time.
     pub(super) fn of(batch: &SealedBatch, source_time: Option<Timestamp>) -> Self {
         let changes = |regions: &Vec<RegionChanges>| {
-            let mut rows = RowChanges::default();
-            for row in regions.iter().flat_map(|region| &region.rows) {
-                match row.change {
-                    Change::New => rows.new += 1,
-                    Change::Written => rows.changed += 1,
-                    Change::Deleted => rows.deleted += 1,
-                }
-            }
-            rows
+            let ChangeCounts { deleted, written, new } = ChangeCounts::of(regions);
+            RowChanges { new: new as u64, changed: written as u64, deleted: deleted as u64 }
         };
         let is_unread = |stage: QuarantineStage| stage == QuarantineStage::Source;
         Self {

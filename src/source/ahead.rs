@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bo
 
 use super::patience::Patience;
 use super::trouble::Trouble;
-use super::{Next, SourceError};
+use super::{Next, SourceError, SourceEvent};
 use crate::model::limits::WAIT_STEP;
 
 /// Parts that wait for the reader.
@@ -164,9 +164,12 @@ impl<T: Send + 'static> Ahead<T> {
         }
     }
 
-    /// The last piece is a whole block by itself: that is said when no other follows it.
-    pub(super) fn note_whole(&mut self, block: i64) {
-        self.whole = Some(block);
+    /// The last piece is an event that is a whole block by itself, if it is known which: that is said when no other follows
+    /// it.
+    pub(super) fn note_whole(&mut self, event: &SourceEvent) {
+        if event.refused.as_ref().is_none_or(|refused| refused.has_block) {
+            self.whole = Some(event.block);
+        }
     }
 
     /// Why what is fetched cannot be reached now.
@@ -184,12 +187,16 @@ impl<T: Send + 'static> Ahead<T> {
 mod tests {
     use super::*;
 
+    fn block(number: i64) -> SourceEvent {
+        SourceEvent { block: number, ..SourceEvent::default() }
+    }
+
     fn all(ahead: &mut Ahead<i64>) -> Vec<String> {
         let mut taken = Vec::new();
         loop {
             match ahead.take() {
                 Ok(Taken::Piece(piece)) => {
-                    ahead.note_whole(piece);
+                    ahead.note_whole(&block(piece));
                     taken.push(piece.to_string());
                 }
                 Ok(Taken::Next(Next::End)) => return taken,
@@ -221,7 +228,7 @@ mod tests {
             while first.len() < 3 {
                 match ahead.take().expect("no failure") {
                     Taken::Piece(piece) => {
-                        ahead.note_whole(piece);
+                        ahead.note_whole(&block(piece));
                         first.push(piece.to_string());
                     }
                     Taken::Next(Next::Pending) => {}

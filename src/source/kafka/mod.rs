@@ -145,10 +145,9 @@ impl Source for KafkaTopic {
             Taken::Next(next) => return Ok(next),
         };
         self.fill(&record, event)?;
-        let is_placed = event.refused.as_ref().is_none_or(|refused| refused.has_block);
-        if let Some(ahead) = self.ahead.as_mut().filter(|_| self.plan.block == EntryBlock::Offset && is_placed) {
-            // Each record is a block of its own.
-            ahead.note_whole(event.block);
+        // Each record is a block of its own.
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| self.plan.block == EntryBlock::Offset) {
+            ahead.note_whole(event);
         }
         Ok(Next::Event)
     }

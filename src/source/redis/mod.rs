@@ -157,10 +157,9 @@ impl Source for RedisStream {
             Taken::Next(next) => return Ok(next),
         };
         self.fill(&entry, event)?;
-        let is_placed = event.refused.as_ref().is_none_or(|refused| refused.has_block);
-        if let Some(ahead) = self.ahead.as_mut().filter(|_| self.plan.block == EntryBlock::Offset && is_placed) {
-            // Each entry is a block of its own.
-            ahead.note_whole(event.block);
+        // Each entry is a block of its own.
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| self.plan.block == EntryBlock::Offset) {
+            ahead.note_whole(event);
         }
         Ok(Next::Event)
     }

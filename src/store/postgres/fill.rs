@@ -10,7 +10,7 @@ use postgres::types::Type;
 use super::fault::Fault;
 use super::session::Link;
 use crate::batch::SealedBatch;
-use crate::rows::codec::Change;
+use crate::rows::changes::ChangeCounts;
 
 /// How full pages are made of a table whose rows may change, in percent. A batch may change every row of a page, so that
 /// a page holds each twice until the old ones are cleaned up. Of 80,000 updates of 10,000 rows by batches of 10,000
@@ -50,15 +50,13 @@ impl Fill {
             if seen.batches == BATCHES_SEEN {
                 continue;
             }
-            let rows = || regions.iter().flat_map(|region| &region.rows);
-            let new = rows().filter(|row| row.change == Change::New).count() as u64;
-            let all = rows().count() as u64;
-            if all == 0 {
+            let counts = ChangeCounts::of(regions);
+            if counts.all() == 0 {
                 continue;
             }
             seen.batches += 1;
-            seen.new += new;
-            seen.changed += all - new;
+            seen.new += counts.new as u64;
+            seen.changed += (counts.written + counts.deleted) as u64;
             if seen.batches == BATCHES_SEEN && seen.new >= NEW_SHARE_MIN * seen.changed {
                 only_new.push(at);
             }

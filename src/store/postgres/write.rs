@@ -36,7 +36,7 @@ use crate::model::limits::{HISTORY_PRUNE_RECORDS_MAX, SNAPSHOT_PRUNE_ROWS_MAX};
 use crate::model::schema::{Entity, Schema};
 use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
-use crate::rows::changes::{RegionChanges, RowAt};
+use crate::rows::changes::{ChangeCounts, RegionChanges, RowAt};
 use crate::rows::codec::Change;
 use crate::store::snapshot_policy::{SnapshotPolicy, sql};
 use crate::store::sql::{quoted, signed};
@@ -173,16 +173,13 @@ struct Route {
 
 impl Route {
     fn of(regions: &[RegionChanges], trusts_new: bool) -> Self {
-        let mut counts = [0_usize; 3];
-        for row in regions.iter().flat_map(|region| &region.rows) {
-            counts[row.change as usize] += 1;
-        }
-        let [deleted, written, new] = counts;
+        let counts = ChangeCounts::of(regions);
+        let ChangeCounts { deleted, written, new } = counts;
         let copies_new = trusts_new && written + new > UNNEST_ROWS_MAX && new >= NEW_SHARE_MIN * written.max(1);
         let rest = if copies_new { written } else { written + new };
         let bytes: usize = regions.iter().map(|region| region.packed.len()).sum();
         // About as much as is the rest's share of the rows.
-        let bytes = bytes / (deleted + written + new).max(1) * rest;
+        let bytes = bytes / counts.all().max(1) * rest;
         let rest = match rest {
             0 => Rest::None,
             1..=UNNEST_ROWS_MAX if bytes <= UNNEST_BYTES_MAX => Rest::Arrays,
