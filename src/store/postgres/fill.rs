@@ -12,10 +12,10 @@ use super::session::Link;
 use crate::batch::SealedBatch;
 use crate::rows::changes::ChangeCounts;
 
-/// How full pages are made of a table whose rows may change, in percent. A batch may change every row of a page, so that
-/// a page holds each twice until the old ones are cleaned up. Of 80,000 updates of 10,000 rows by batches of 10,000
-/// events 14 percent stayed in their pages at 100, 41 at 90, 80 at 70 and 99 at 50, and the table was the smallest
-/// there: 1.9 MB, and 8.2 MB at 100.
+/// How full pages are made of a table whose rows may change, in percent. A batch may change every row of a page, so a page
+/// holds each twice until the old ones are cleaned up. At 50 nearly all updates of the balances in examples/erc20 stayed in
+/// their pages, at 70 four of five, at 100 one of seven; and the table was the smallest at 50. To see it again, set another
+/// value by `ALTER TABLE` behind the first block, and read `pg_stat_user_tables`.
 pub(super) const ROOMY: u8 = 50;
 
 /// Batches that have to be seen of a table.
