@@ -49,6 +49,7 @@ impl ChangeCounts {
         counts
     }
 
+    #[cfg(feature = "postgres")]
     pub(crate) fn all(self) -> usize {
         self.deleted + self.written + self.new
     }
