@@ -9,7 +9,7 @@ use forebay::Config;
 use forebay::address::trimmed;
 use forebay::config::{PublishConfig, folder_of};
 use forebay::publish::RedisUrl;
-use forebay::store::StoreUrl;
+use forebay::store::{StoreConfig, StoreUrl, StoreUrlError};
 
 use super::exit::Failure;
 use super::out::shown_path;
@@ -68,27 +68,35 @@ pub(super) fn redis_variable() -> Result<Option<Given>, Failure> {
 #[derive(Clone, Copy)]
 pub(super) struct InFile<'c> {
     file: &'c Path,
-    store: &'c str,
+    name: &'c str,
+    store: Option<&'c StoreConfig>,
     redis: Option<&'c RedisUrl>,
 }
 
 impl<'c> From<&'c Config> for InFile<'c> {
     fn from(config: &'c Config) -> Self {
-        Self { file: &config.file, store: &config.store_url, redis: config.snapshots.url.as_ref() }
+        let Config { file, name, store, snapshots, .. } = config;
+        Self { file, name, store: Some(store), redis: snapshots.url.as_ref() }
     }
 }
 
 impl<'c> From<&'c PublishConfig> for InFile<'c> {
     fn from(config: &'c PublishConfig) -> Self {
-        let store = config.store_url.as_deref().unwrap_or_default();
-        Self { file: &config.file, store, redis: config.snapshots.url.as_ref() }
+        let PublishConfig { file, name, store, snapshots, .. } = config;
+        Self { file, name, store: store.as_ref(), redis: snapshots.url.as_ref() }
+    }
+}
+
+impl InFile<'_> {
+    fn store(&self) -> Result<StoreUrl, StoreUrlError> {
+        self.store.ok_or(StoreUrlError::Scheme)?.url_of(self.name, folder_of(self.file))
     }
 }
 
 /// The store of a pipeline.
 pub(super) fn store<'c>(option: Option<&String>, config: impl Into<InFile<'c>>) -> Result<StoreUrl, Failure> {
     let config = config.into();
-    let in_file = StoreUrl::parse(config.store, folder_of(config.file));
+    let in_file = config.store();
     if let Some(given) = of_option(option, STORE.option) {
         return given.store();
     }

@@ -110,7 +110,7 @@ impl Patient {
             return Ok(found);
         };
         let published = PublishConfig::read(file)?;
-        if published.store_url.is_none() {
+        if published.store.is_none() {
             return Ok(Self {
                 redis: addresses::any_redis(redis, Some((&published).into()))?,
                 name: Some(published.name),

@@ -135,7 +135,7 @@ fn open_of_config(place: &SnapshotPlace, config: &PublishConfig) -> Result<(Snap
     if let Some(url) = addresses::redis(None, config)? {
         return open_redis(url, place, Some(config));
     }
-    if config.store_url.is_none() && addresses::database_variable()?.is_none() {
+    if config.store.is_none() && addresses::database_variable()?.is_none() {
         // A file for those who publish, without an address of Redis in it.
         return match addresses::redis_variable()? {
             Some(given) => open_redis(given.redis()?, place, Some(config)),

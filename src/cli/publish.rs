@@ -63,7 +63,7 @@ fn publish_documents(args: &Publish, docs: &str, settings: Settings, tally: &mut
 
 /// The newest snapshot of each region of the pipeline's store.
 fn publish_store(args: &Publish, config: &PublishConfig, plan: PublishPlan, tally: &mut Tally) -> Result<(), Failure> {
-    if config.store_url.is_none() {
+    if config.store.is_none() {
         let file = shown_path(&config.file);
         return Err(usage(format!("--all: {file} is no pipeline's file, so there is no store; give the documents")));
     }

@@ -30,7 +30,7 @@ use log::read_log;
 pub use publishing::{PublishConfig, SeedConfig};
 use publishing::{SEED_KEYS, read_seed};
 pub use reading::{ConfigError, folder_of};
-use reading::{Item, PipelineText, Section};
+use reading::{PipelineText, Section};
 pub use reload::ReloadRefused;
 use snapshots::read_snapshots;
 use source::{SOURCE_KEYS, read_source};
@@ -46,6 +46,7 @@ use crate::model::whole_text::read_text;
 use crate::publish::{DedupRule, FieldPath, HealthFields, Keys, PublishPlan, RedisUrl};
 use crate::snapshot::{Every, Integers};
 pub use crate::source::{RegionsConfig, SourceConfig};
+pub use crate::store::StoreConfig;
 use crate::store::{Readers, StoreUrl};
 
 /// The handlers of a pipeline file.
@@ -258,13 +259,6 @@ impl Default for SnapshotsConfig {
     }
 }
 
-/// `[store]`.
-struct StoreConfig {
-    url: String,
-    readers: Readers,
-    notify: bool,
-}
-
 /// A pipeline file, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -287,12 +281,8 @@ pub struct Config {
     pub errors: ErrorsConfig,
     /// `[rollback] depth`: how many block numbers back a rollback can go. Defaults to 0.
     pub rollback_depth: u64,
-    /// `[store] url`. Defaults to `sqlite:<name>.db`.
-    pub store_url: String,
-    /// `[store] readers`: who may read the tables. Defaults to nobody else.
-    pub store_readers: Readers,
-    /// `[store] notify`: whether who listens is told of each batch. Defaults to false.
-    pub store_notify: bool,
+    /// `[store]`.
+    pub store: StoreConfig,
     /// `[snapshots]`.
     pub snapshots: SnapshotsConfig,
     /// `[seed]`.
@@ -336,7 +326,7 @@ impl Config {
         let name = name_at.text()?;
         check_pipeline_name(&name).map_err(|error| name_at.error(error))?;
         let rollback_depth = read_rollback(root.section("rollback", &["depth"])?)?;
-        let store = read_store(root.section("store", &["url", "readers", "notify"])?, &name)?;
+        let store = read_store(root.section("store", &["url", "readers", "notify"])?, document.folder())?;
         let config = Self {
             file: file.to_owned(),
             source: read_source(root.section("source", &SOURCE_KEYS)?, document.folder(), rollback_depth)?,
@@ -346,9 +336,7 @@ impl Config {
             batch: read_batch(root.section("batch", &["events", "memory"])?)?,
             errors: read_errors(root.section("errors", &["on_event", "max"])?)?,
             rollback_depth,
-            store_url: store.url,
-            store_readers: store.readers,
-            store_notify: store.notify,
+            store,
             snapshots: read_snapshots(root.section("snapshots", &snapshots::KEYS)?, document.folder(), true)?,
             seed: read_seed(root.section("seed", &SEED_KEYS)?)?,
             log_level: read_log(root.section("log", &["level"])?)?,
@@ -445,38 +433,21 @@ fn read_rollback(mut section: Section<'_, '_>) -> Result<u64, ConfigError> {
     Ok(depth)
 }
 
-fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<StoreConfig, ConfigError> {
-    let url_at = section.optional("url");
-    let url = url_at.as_ref().map(|value| read_store_url(value)).transpose()?;
-    let readers = match section.optional("readers") {
-        None => Readers::default(),
-        Some(value) => {
-            let roles =
-                if value.is_list() { value.texts()? } else { vec![value.text_or("a role, or a list of them")?] };
-            let readers = Readers::new(roles).map_err(|error| value.error(error))?;
-            // An address in the environment may replace one that is left out.
-            if let Some((_, parsed)) = &url {
-                readers.check_store(parsed).map_err(|error| value.error(error))?;
-            }
-            readers
-        }
-    };
-    let notify = match section.optional("notify") {
-        None => false,
-        Some(value) => {
-            let notify = value.boolean()?;
-            if let Some((_, parsed)) = &url {
-                parsed.check_notify(notify).map_err(|error| value.error(error))?;
-            }
-            notify
-        }
-    };
+fn read_store(mut section: Section<'_, '_>, folder: &Path) -> Result<StoreConfig, ConfigError> {
+    let mut config = StoreConfig::default();
+    if let Some(value) = section.optional("url") {
+        let url = StoreUrl::parse(&value.non_empty()?, folder);
+        config.url = Some(url.map_err(|error| value.error(format!("url: {error}")))?);
+    }
+    if let Some(value) = section.optional("readers") {
+        let roles = if value.is_list() { value.texts()? } else { vec![value.text_or("a role, or a list of them")?] };
+        config.readers = Readers::new(roles).map_err(|error| value.error(error))?;
+        config.check_file().map_err(|error| value.error(error))?;
+    }
+    if let Some(value) = section.optional("notify") {
+        config.notify = value.boolean()?;
+        config.check_file().map_err(|error| value.error(error))?;
+    }
     section.finish()?;
-    Ok(StoreConfig { url: url.map_or_else(|| format!("sqlite:{name}.db"), |(text, _)| text), readers, notify })
-}
-
-fn read_store_url(value: &Item<'_, '_>) -> Result<(String, StoreUrl), ConfigError> {
-    let url = value.non_empty()?;
-    let parsed = StoreUrl::parse(&url, Path::new("")).map_err(|error| value.error(format!("url: {error}")))?;
-    Ok((url, parsed))
+    Ok(config)
 }

@@ -69,6 +69,11 @@ impl StoreUrl {
 }
 
 impl StoreUrl {
+    /// Whether it is a file here, and no server.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
     /// Refuses to tell who listens, where nobody can.
     pub(crate) fn check_notify(&self, notify: bool) -> Result<(), SettingError> {
         match self {

@@ -48,7 +48,7 @@ impl Pipeline {
             follows: self.source_config.follow,
             until: self.until,
             entities: self.schema.entities().iter().map(|entity| entity.name.clone()).collect(),
-            store: self.store_url.clone().filter(|_| self.store.is_none()),
+            store: self.url_of_store().cloned(),
             target,
             ttl: self.snapshots.ttl,
         }

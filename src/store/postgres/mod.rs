@@ -370,7 +370,7 @@ fn ask_of_readers(
     session: &mut Session,
     work: fn(&mut Link, &StorePlan) -> grants::Answer,
 ) -> Result<(), Unopened> {
-    if database.plan.readers.roles().is_empty() {
+    if database.plan.config.readers.roles().is_empty() {
         return Ok(());
     }
     let planned = Arc::clone(database);

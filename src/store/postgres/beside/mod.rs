@@ -271,7 +271,7 @@ impl PostgresBeside {
 
     /// Looks whether the roles of `[store] readers` are there, before anything is made.
     fn check_readers(&mut self) -> Result<(), StoreError> {
-        if self.database.plan.readers.roles().is_empty() {
+        if self.database.plan.config.readers.roles().is_empty() {
             return Ok(());
         }
         let database = Arc::clone(&self.database);
@@ -342,8 +342,8 @@ fn making_advice(fault: &Fault) -> &'static str {
 
 impl Beside for PostgresBeside {
     fn open(&mut self) -> Result<Box<dyn Store>, StoreError> {
-        let (new, readers) = (self.schemas().new, Readers::default());
-        let plan = StorePlan { pipeline: new, readers, ..self.database.plan.clone() };
+        let plan = StorePlan { pipeline: self.schemas().new, ..self.database.plan.clone() };
+        let plan = plan.with_readers(Readers::default());
         let store = PostgresStore::open(&self.database.address, plan)?;
         // One that was begun before was tried then; what others have made since is seen in the end.
         let Err(error) = (if self.is_new { self.rehearse() } else { Ok(()) }) else { return Ok(Box::new(store)) };
