@@ -7,7 +7,7 @@
 //! | `forebay-lane-N` | run handlers |
 //! | `forebay-commit` | commits |
 //! | `forebay-acknowledge` | tells the source what of it is committed, if it wants to know |
-//! | `forebay-publish`, `forebay-publish-N` | publish what has committed, if there is a Redis |
+//! | `forebay-publish`, `forebay-publish-N` | publish what has committed, if it is published |
 //!
 //! | file | holds |
 //! |---|---|

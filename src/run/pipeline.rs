@@ -30,7 +30,7 @@ use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
-use crate::publish::{PublishHook, PublishReceipt, RedisUrl, Target};
+use crate::publish::{PublishHook, PublishReceipt, Target, TargetUrl};
 use crate::source::{End, Fields, Format, Late, Next, RegionsConfig, Source, SourceConfig, SourceError, SourceEvent};
 use crate::store::{self, ChangedPolicy, Readers, Store, StoreConfig, StorePlan, StoreUrl};
 use start::Task;
@@ -261,15 +261,15 @@ impl Pipeline {
         self
     }
 
-    /// Publishes snapshots to this Redis too, instead of what the pipeline file says.
+    /// Publishes snapshots there too, instead of what the pipeline file says.
     #[must_use]
-    pub fn snapshots_url(mut self, url: RedisUrl) -> Self {
+    pub fn snapshots_url(mut self, url: TargetUrl) -> Self {
         self.snapshots.url = Some(url);
         self.target = None;
         self
     }
 
-    /// Publishes snapshots to a target of one's own, instead of a Redis. The store must be one that keeps them
+    /// Publishes snapshots to a target of one's own, instead of one that has an address. The store must be one that keeps them
     /// ([`Store::outbox`]).
     ///
     /// ```no_run
@@ -292,7 +292,7 @@ impl Pipeline {
         self
     }
 
-    /// Whether what another store has published to the same Redis under this pipeline's name is replaced. Defaults to
+    /// Whether what another store has published to the same place under this pipeline's name is replaced. Defaults to
     /// false: then the run ends with an error, and nothing is published.
     #[must_use]
     pub fn take_over(mut self, takes_over: bool) -> Self {
