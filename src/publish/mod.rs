@@ -13,7 +13,7 @@
 //! | `health` | what a health check reads of a publish |
 //! | `redis/` | the target Redis: its keys, scripts and connections |
 //!
-//! It sees snapshots that are committed, and nothing else of a run. Only `redis/` knows Redis.
+//! It sees snapshots that are committed, and nothing else of a run. Only `redis/`, and the addresses in `url`, know Redis.
 
 mod dedup;
 mod documents;

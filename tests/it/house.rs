@@ -319,7 +319,7 @@ fn the_lists_of_what_a_change_touches_are_true() {
         }
     }
     if !touched.contains(&format!("That is {sum} rooms")) || !(1..=ROOMS_TOUCHED_MAX).contains(&sum) {
-        wrong.push(format!("together they touch {sum} rooms; at most {ROOMS_TOUCHED_MAX}"));
+        wrong.push(format!("write `That is {sum} rooms`, at most {ROOMS_TOUCHED_MAX} of which are allowed"));
     }
     assert!(wrong.is_empty(), "docs/CONTRIBUTING.md:\n{}", wrong.join("\n"));
 }
