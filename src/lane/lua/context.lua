@@ -59,8 +59,8 @@ local new_table_state = inner.constructor("table_state", "kind, region_number, i
   FILTERED = "is_filtered",
 })
 
--- Makes a region known. `is_empty[kind]`: its table has no row in the store; `is_filtered[kind]`: the host knows which rows
--- there may be.
+-- Makes a region known. `is_empty[kind]`: its table has no row in the store; `is_filtered[kind]`: the host knows which
+-- rows there may be.
 local function define_region(number, name, is_empty, is_filtered)
   local tables = {}
   for kind_number, kind in ipairs(kinds) do
