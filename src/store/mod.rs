@@ -19,6 +19,7 @@ mod postgres;
 mod postgres;
 mod readers;
 mod row_reader;
+mod settings;
 mod snapshot_policy;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
@@ -38,6 +39,7 @@ pub use outages::{StoreOutage, StoreOutages};
 pub use postgres::PostgresAddress;
 pub use readers::Readers;
 pub use row_reader::*;
+pub use settings::StoreConfig;
 pub(crate) use snapshot_policy::ChangedPolicy;
 pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};
 pub use url::{StoreUrl, StoreUrlError};
