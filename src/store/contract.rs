@@ -173,7 +173,8 @@ impl Committed {
         Self { batch: batch.after.batch, rows: batch.rows(), ..Self::default() }
     }
 
-    /// What became of the snapshots: one receipt for each document of [`SealedBatch::snapshots`], in their order.
+    /// What became of the snapshots: one receipt for each document of [`SealedBatch::snapshots`], and for each that took an
+    /// earlier one back; in their order.
     #[must_use]
     pub fn with_snapshots(self, snapshots: Vec<SnapshotReceipt>) -> Self {
         Self { snapshots, ..self }
