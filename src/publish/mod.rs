@@ -9,6 +9,7 @@
 //! | `documents`, `dedup` | ready documents, read from a text; what of them counts as a change |
 //! | `on_publish` | a command that is run for what was published |
 //! | `health` | what a health check reads of a publish |
+//! | `passes` | what a seeder does, noted down for those who watch it |
 //! | `redis/` | the target Redis: its keys, scripts and connections |
 //!
 //! It sees snapshots that are committed, and nothing else of a run. Only `redis/` knows Redis.
@@ -20,6 +21,7 @@ mod fields;
 mod health;
 mod mailbox;
 mod on_publish;
+mod passes;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(not(feature = "redis"))]
@@ -35,6 +37,9 @@ pub use documents::{Document, Documents, DocumentsError};
 pub use fields::{DocumentFields, FieldPath};
 pub use health::HealthFields;
 pub use on_publish::OnPublish;
+pub use passes::{
+    Pass, PassCounts, PassResult, Passes, PassesReading, RegionPass, RegionResult, SeedStep, SeededRegion,
+};
 pub use redis::{
     Begun, Extent, KeptRegion, Keys, KeysError, LatestInRedis, LockHolder, PublishPlan, Published, Publisher,
     RedisSnapshots, RedisTarget, SeedTurn, Seeder, examine,
