@@ -222,7 +222,7 @@ impl Thread {
                 Err(error) => Err(error),
             };
             let answer = answer.map_err(|error| error.to_string());
-            if answer.is_err() || matches!(self.plan.store, StoreUrl::Sqlite(_)) {
+            if answer.is_err() || self.plan.store.is_file() {
                 // An open reader keeps the file's log, and opening a file costs little.
                 reader = None;
             }

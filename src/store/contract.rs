@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::error::StoreError;
 use super::outages::StoreOutages;
 use super::readers::Readers;
+use super::settings::StoreConfig;
 use crate::batch::{Quarantined, RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::EntityNo;
@@ -40,10 +41,8 @@ pub struct StorePlan {
     pub dedup: Duration,
     /// How long a snapshot is kept that is not its region's newest.
     pub ttl: Duration,
-    /// Roles that may read its tables, in a store that has roles.
-    pub readers: Readers,
-    /// Whether who listens is told of each batch, in a store that can.
-    pub notify: bool,
+    /// What it asks of its store beside that; where it is was said when the store was opened.
+    pub config: StoreConfig,
     /// Set when the run is to stop: waiting for the database to come back then ends.
     pub stop: Arc<AtomicBool>,
     /// What came to hold since for `dedup` and `ttl`.
@@ -66,8 +65,7 @@ impl StorePlan {
             has_snapshots: false,
             dedup: SNAPSHOTS_DEDUP,
             ttl: SNAPSHOTS_TTL,
-            readers: Readers::default(),
-            notify: false,
+            config: StoreConfig::default(),
             stop: Arc::default(),
             policy: ChangedPolicy::default(),
             outages: StoreOutages::default(),
@@ -96,14 +94,16 @@ impl StorePlan {
 
     /// Roles that may read its tables, in a store that has roles. Defaults to none.
     #[must_use]
-    pub fn with_readers(self, readers: Readers) -> Self {
-        Self { readers, ..self }
+    pub fn with_readers(mut self, readers: Readers) -> Self {
+        self.config.readers = readers;
+        self
     }
 
     /// Whether who listens is told of each batch, in a store that can. Defaults to false.
     #[must_use]
-    pub fn with_notify(self, notify: bool) -> Self {
-        Self { notify, ..self }
+    pub fn with_notify(mut self, notify: bool) -> Self {
+        self.config.notify = notify;
+        self
     }
 
     /// The flag that ends a wait for the database: [`crate::StopHandle::flag`]. Defaults to one that nobody sets.

@@ -81,16 +81,8 @@ impl Readers {
         work: impl Fn(&mut Link) -> Result<T, Fault> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
         let database = &self.database;
-        let mut outage = Outage::new(database, doing);
-        loop {
-            let place = match self.free.recv_timeout(WAIT_STEP) {
-                Ok(place) => place,
-                Err(RecvTimeoutError::Timeout) if !database.plan.stop.load(Ordering::Relaxed) => continue,
-                Err(_) => {
-                    outage.wait(Fault::Gone)?;
-                    continue;
-                }
-            };
+        Outage::new(database, doing).until_done(|| {
+            let place = self.free_place()?;
             let generation = database.generation.load(Ordering::Acquire);
             let opened = match place {
                 Some((made_in, session)) if made_in == generation => Ok(session),
@@ -100,16 +92,19 @@ impl Readers {
                 let work = work.clone();
                 session.call_until(Some(&database.plan.stop), work).map(|answer| (session, answer))
             });
-            match answer {
-                Ok((session, answer)) => {
-                    let _ = self.back.try_send(Some((generation, session)));
-                    outage.is_over();
-                    return Ok(answer);
-                }
-                Err(fault) => {
-                    let _ = self.back.try_send(None);
-                    outage.wait(fault)?;
-                }
+            let (session, answer) = answer.inspect_err(|_| drop(self.back.try_send(None)))?;
+            let _ = self.back.try_send(Some((generation, session)));
+            Ok(answer)
+        })
+    }
+
+    /// A place that no other lane is using, with its connection if it has one.
+    fn free_place(&self) -> Result<Pooled, Fault> {
+        loop {
+            match self.free.recv_timeout(WAIT_STEP) {
+                Ok(place) => return Ok(place),
+                Err(RecvTimeoutError::Timeout) if !self.database.plan.stop.load(Ordering::Relaxed) => {}
+                Err(_) => return Err(Fault::Gone),
             }
         }
     }
