@@ -63,7 +63,7 @@ pub enum PipelineError {
     /// More events cannot be handled than may be put aside.
     #[error(transparent)]
     QuarantineFull(Box<QuarantineFull>),
-    /// The Redis to which snapshots are published cannot be used as it is given.
+    /// The place to which snapshots are published cannot be used as it is given.
     #[error("snapshots: {0}")]
     Publish(#[source] PublishError),
     /// A commit.

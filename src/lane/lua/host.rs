@@ -28,7 +28,7 @@ use crate::model::text::quoted_lines;
 use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
 use crate::rows::codec::{Change, RowHead, Writer, encode_values};
-use crate::rows::existence::ExistenceFilter;
+use crate::rows::existence::KnownRows;
 
 /// How far down the stack the script's own line is looked for.
 const STACK_LEVELS_MAX: usize = 40;
@@ -77,8 +77,8 @@ pub(super) struct Shared {
     /// The lane that is being handled, and where the current chunk begins in it.
     pub(super) lane: Option<(Arc<Round>, usize, usize)>,
     pub(super) regions: Vec<Option<Arc<str>>>,
-    /// The existence filter of each table that was empty when the run began.
-    pub(super) known: Vec<Option<ExistenceFilter>>,
+    /// Which rows each table may have.
+    pub(super) known: Vec<KnownRows>,
     pub(super) wants: Vec<Want>,
     pub(super) questions: Vec<Question>,
     pub(super) sealed: Vec<Sealed>,
@@ -278,7 +278,7 @@ impl Host {
         let host = self.clone();
         let want = move |_: &Lua, (kind, region, untried, ids): (usize, usize, bool, LuaString)| {
             let (entity, region) = numbers(kind, region);
-            let ask = if untried { Ask::TryAll } else { Ask::Ids };
+            let ask = if untried { Ask::TryAll } else { Ask::AllIfWorth };
             let ids = ids.as_bytes().to_vec();
             host.lock().wants.push(Want { entity, region, ask, ids });
             Ok(())
@@ -288,8 +288,9 @@ impl Host {
         let is_absent = move |_: &Lua, (kind, region, id): (usize, usize, LuaString)| {
             let (entity, region) = numbers(kind, region);
             let shared = host.lock();
-            let known = shared.known.get(entity.index()).and_then(Option::as_ref);
-            Ok(known.is_some_and(|known| !known.may_have(region, &lossy(&id.as_bytes()))))
+            let name = shared.regions.get(region.index()).and_then(Option::as_deref).unwrap_or("");
+            let known = shared.known.get(entity.index());
+            Ok(known.is_some_and(|known| !known.may_have(region, name, &lossy(&id.as_bytes()))))
         };
         table.raw_set("is_absent", lua.create_function(is_absent)?)?;
         let host = self.clone();
@@ -336,7 +337,7 @@ impl Host {
                 let id = id.as_bytes();
                 [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
             });
-            let ask = if untried { Ask::TryAll } else { Ask::Ids };
+            let ask = if untried { Ask::TryAll } else { Ask::AllIfWorth };
             host.supply(&[Want { entity, region, ask, ids }])
         };
         table.raw_set("load", lua.create_function(load)?)

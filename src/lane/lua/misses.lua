@@ -2,7 +2,7 @@
 
 local inner = ...
 local host, S, regions = inner.host, inner.run_state, inner.regions
-local add_row, cells_at, lookup = inner.add_row, inner.cells_at, inner.lookup
+local add_row, cells_at, lookup, note_unknown = inner.add_row, inner.cells_at, inner.lookup, inner.note_unknown
 local end_call = inner.end_call
 local next, ipairs, type = next, ipairs, type
 local co_yield, co_yieldable = coroutine.yield, coroutine.isyieldable
@@ -133,7 +133,10 @@ local function supply(kind_number, region_number, packed, is_whole, ids)
   while at <= #ids do
     local id
     id, at = sunpack("<s4", ids, at)
-    if young[id] == nil and old[id] == nil then young[id] = false end
+    if young[id] == nil and old[id] == nil then
+      young[id] = false
+      if not is_whole then note_unknown(state[KIND]) end
+    end
   end
 end
 

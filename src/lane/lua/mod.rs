@@ -49,14 +49,16 @@ use mlua::{LuaOptions, StdLib};
 
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
-use crate::lane::{Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Place, Round, SealedRows};
+use crate::lane::{
+    Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, Place, Round, SealedRows,
+};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::{CHUNK_EVENTS_MAX, FILE_BYTES_MAX};
 use crate::model::text::{quoted_lines, shortened};
 use crate::model::whole_text::read_text;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
-use crate::rows::existence::{ExistenceFilter, is_new};
+use crate::rows::existence::KnownRows;
 use crate::undo::{BeforeImages, push_absent};
 use crossing::{OUT_OF_MEMORY, problem_of};
 use encoder::EventEncoder;
@@ -184,7 +186,7 @@ impl ScriptEngine {
                 loader: Some(Loader::new(&context)),
                 lane: None,
                 regions: Vec::new(),
-                known: ExistenceFilter::of_tables(&context.is_empty, context.memory_bytes),
+                known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
                 wants: Vec::new(),
                 questions: Vec::new(),
                 sealed: Vec::new(),
@@ -238,7 +240,7 @@ impl ScriptEngine {
     /// Makes the region known inside, if it is not.
     fn know(&self, region: RegionNo, name: &Arc<str>) -> LuaResult<usize> {
         let at = region.index();
-        {
+        let is_filtered: Vec<bool> = {
             let mut shared = self.host.lock();
             if shared.regions.len() <= at {
                 shared.regions.resize(at + 1, None);
@@ -247,10 +249,25 @@ impl ScriptEngine {
                 return Ok(at + 1);
             }
             shared.regions[at] = Some(Arc::clone(name));
-        }
+            shared.known.iter().map(KnownRows::is_complete).collect()
+        };
         let is_empty: Vec<bool> = self.context.is_empty.to_vec();
-        self.host.inner()?.define_region.call::<()>((at + 1, &**name, is_empty))?;
+        self.host.inner()?.define_region.call::<()>((at + 1, &**name, is_empty, is_filtered))?;
         Ok(at + 1)
+    }
+
+    /// Tells the scan which rows were not known, and takes in what it has found since.
+    fn catch_up(&self) -> LuaResult<()> {
+        let (inner, scan) = (self.host.inner()?, &self.context.scan);
+        let is_complete: Vec<bool> = self.host.lock().known.iter().map(KnownRows::is_complete).collect();
+        for (entity, _) in EntityNo::in_order().zip(is_complete).filter(|(_, is_complete)| !is_complete) {
+            scan.note_unknown(entity, inner.take_unknown.call(entity.index() + 1)?);
+            if let Some(found) = scan.found(entity) {
+                inner.set_filtered.call::<()>(entity.index() + 1)?;
+                self.host.lock().known[entity.index()].complete(Arc::clone(found));
+            }
+        }
+        Ok(())
     }
 
     /// Goes on with a chunk whose rows have been loaded.
@@ -482,9 +499,9 @@ impl ScriptEngine {
             let (region, entity) = (name(unseen.region)?, unseen.entity);
             let mut absent = Vec::new();
             for (block, id) in unseen.each() {
-                match &shared.known[entity.index()] {
-                    Some(known) if !known.may_have(unseen.region, id) => push_absent(block, id, &mut absent),
-                    _ => unknown.push(UnseenWrite { entity, region: Arc::clone(&region), id: id.into(), block }),
+                match shared.known[entity.index()].may_have(unseen.region, &region, id) {
+                    false => push_absent(block, id, &mut absent),
+                    true => unknown.push(UnseenWrite { entity, region: Arc::clone(&region), id: id.into(), block }),
                 }
             }
             if !absent.is_empty() {
@@ -537,6 +554,7 @@ impl ScriptEngine {
 impl Engine for ScriptEngine {
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<Vec<FailedEvent>, LaneError> {
         let (mut suspended, mut failed) = (Vec::new(), Vec::new());
+        self.catch_up().map_err(|error| self.failure(&error))?;
         for lane in lanes {
             let first = Chunk { lane: *lane, base: 0, count: 0 };
             suspended.extend(self.run_chunks(round, first, None, suspended.is_empty(), &mut failed)?);
@@ -601,18 +619,20 @@ impl Engine for ScriptEngine {
         for part in merged {
             let region = shared.regions.get(part.region.index()).cloned().flatten();
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
-            let is_new = is_new(&mut shared.known[part.entity.index()], part.region, part.is_sure);
+            let is_new = shared.known[part.entity.index()].is_new(part.region, &region, part.is_sure);
             let described = &self.host.schema[part.entity];
-            changes.push((part.entity, RegionChanges::checked(described, region, part.packed, is_new)?));
+            let name = Arc::clone(&region);
+            changes.push((part.entity, RegionChanges::checked(described, name, part.packed, is_new)?));
         }
         self.context.watch.begin(Task::Idle);
         Ok(SealedRows { changes, history })
     }
 
-    fn forget(&mut self) -> Result<(), LaneError> {
-        // What the tables hold now is not known any more.
+    fn forget(&mut self, scan: &Arc<IdScan>) -> Result<(), LaneError> {
+        // What the tables hold now is not known any more, until the scan has found it.
         self.context.is_empty = vec![false; self.context.is_empty.len()].into();
-        self.host.lock().known.iter_mut().for_each(|known| *known = None);
+        self.context.scan = Arc::clone(scan);
+        self.host.lock().known.iter_mut().for_each(KnownRows::forget);
         self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
     }
 
@@ -623,7 +643,7 @@ impl Engine for ScriptEngine {
     }
 
     fn memory_bytes(&self) -> usize {
-        let known: usize = self.host.lock().known.iter().flatten().map(ExistenceFilter::memory_bytes).sum();
+        let known: usize = self.host.lock().known.iter().map(KnownRows::memory_bytes).sum();
         self.lua.used_memory() + self.encoder.memory_bytes() + known
     }
 

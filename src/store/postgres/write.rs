@@ -295,7 +295,7 @@ impl Statement {
 
     /// Tells who listens, if the checkpoint has moved. A column of the answer, as only what is asked for is done.
     fn told(&mut self, plan: &StorePlan, batch: &SealedBatch) -> String {
-        if !plan.notify {
+        if !plan.config.notify {
             return String::new();
         }
         let notice = self.param(notice::text(&plan.pipeline, batch), Type::TEXT);

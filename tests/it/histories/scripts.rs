@@ -140,7 +140,7 @@ impl<'a> History<'a> {
         let store = store.with_ttl(Duration::from_secs(86_400)).expect("a plan");
         let url = StoreUrl::parse(&self.place.url, Path::new("")).expect("an address");
         let inner = store::open(&url, store).expect("the store");
-        let pipeline = pipeline.store(Failing { inner, left: fails }).batch(batch).snapshots(snapshots);
+        let pipeline = pipeline.store(Failing::new(inner, fails, 0)).batch(batch).snapshots(snapshots);
         let pipeline = pipeline.rollback_depth(self.plan.depth);
         if self.plan.puts_aside { pipeline.errors(ErrorsConfig::quarantine(1_000_000)) } else { pipeline }
     }
