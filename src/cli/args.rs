@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use forebay::address::{AddressForm, one_of};
+use forebay::publish::TargetUrl;
 use forebay::source::Format;
+use forebay::store::StoreUrl;
 
 /// Index a stream of events into SQL tables, with a snapshot per region.
 #[derive(Debug, Parser)]
@@ -93,12 +96,11 @@ pub(super) struct Run {
     /// How the source is read instead: ndjson, csv or json
     #[arg(long, value_name = "FORMAT", value_parser = Format::from_name)]
     pub(super) format: Option<Format>,
-    /// Store here instead: sqlite:PATH or postgres://USER@HOST/DATABASE [env: DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!("Store here instead: {} [env: DATABASE_URL]", stores(full)))]
     pub(super) store: Option<String>,
-    /// Publish snapshots here too: redis://, rediss:// or redis+cluster://
-    /// [env: REDIS_URL, in place of the pipeline file's]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!(
+        "Publish snapshots here too: {} [env: REDIS_URL, in place of the pipeline file's]", targets(brief)
+    ))]
     pub(super) snapshots: Option<String>,
     /// Replace what another store has published there under this pipeline's name
     #[arg(long)]
@@ -134,34 +136,38 @@ pub(super) struct Run {
     /// How long one --on-publish command may take
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, requires = "on_publish")]
     pub(super) on_publish_timeout: Duration,
-    /// Serve probes, metrics, status, snapshots and a page here, over HTTP: HOST:PORT, such as 127.0.0.1:9464
     #[cfg(feature = "serve")]
-    #[arg(long, value_name = "ADDR")]
-    pub(super) listen: Option<String>,
-    /// Whoever asks must have the token in this file: needed where other machines reach the address
-    #[cfg(feature = "serve")]
-    #[arg(long, value_name = "FILE", requires = "listen", conflicts_with = "listen_open")]
-    pub(super) listen_token_file: Option<PathBuf>,
-    /// Whoever reaches the address may ask
-    #[cfg(feature = "serve")]
-    #[arg(long, requires = "listen")]
-    pub(super) listen_open: bool,
-    /// For how long nothing may have moved, although there is work, until /health says so
-    #[cfg(feature = "serve")]
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "listen")]
-    pub(super) stall: Duration,
+    #[command(flatten)]
+    pub(super) server: Server,
     /// How long what is in flight may take after a stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
 }
 
+/// Where a run or a seeder is watched.
+#[cfg(feature = "serve")]
+#[derive(Debug, clap::Args)]
+pub(super) struct Server {
+    /// Be watched here, over HTTP: probes, metrics, status and a page; HOST:PORT, such as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<String>,
+    /// Whoever asks must have the token in this file: needed where other machines reach the address
+    #[arg(long, value_name = "FILE", requires = "listen", conflicts_with = "listen_open")]
+    pub(super) listen_token_file: Option<PathBuf>,
+    /// Whoever reaches the address may ask
+    #[arg(long, requires = "listen")]
+    pub(super) listen_open: bool,
+    /// For how long something may not have been well until /health says so
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "listen")]
+    pub(super) stall: Duration,
+}
+
 /// Where a pipeline's data are, for commands about a pipeline that has run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Servers {
-    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://… [env: DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = other_store())]
     pub(super) store: Option<String>,
-    /// The Redis to which snapshots are published, if it is not the pipeline file's
+    /// Where snapshots are published, if it is not where the pipeline file says
     /// [env: REDIS_URL, in place of the pipeline file's]
     #[arg(long, value_name = "URL")]
     pub(super) snapshots: Option<String>,
@@ -234,6 +240,9 @@ pub(super) struct Seed {
     /// Do it again and again, so long after the last time began, over connections that stay
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "dry_run")]
     pub(super) every: Option<Duration>,
+    #[cfg(feature = "serve")]
+    #[command(flatten)]
+    pub(super) server: Server,
     /// Run the command and show what would change; take no lock and write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -254,8 +263,7 @@ pub(super) struct Publishing {
     /// The pipeline's name, which the keys carry [default: default]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(super) pipeline: Option<String>,
-    /// Where to publish: redis://, rediss:// or redis+cluster:// [env: REDIS_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!("Where to publish: {} [env: REDIS_URL]", targets(brief)))]
     pub(super) snapshots: Option<String>,
     /// Take name, place, keys and times from this file: name and [snapshots] are enough
     #[arg(long, value_name = "FILE.toml")]
@@ -342,9 +350,10 @@ pub(super) struct SnapshotPlace {
     /// The pipeline's name; may be left out if the store holds only one
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(super) pipeline: Option<String>,
-    /// Where the snapshots are: redis://HOST, redis+cluster://HOST,HOST, sqlite:PATH or postgres://USER@HOST/DATABASE
-    /// [env: REDIS_URL, DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!(
+        "Where the snapshots are: {} [env: REDIS_URL, DATABASE_URL]",
+        one_of(TargetUrl::FORMS.iter().chain(&StoreUrl::FORMS).map(full))
+    ))]
     pub(super) snapshots: Option<String>,
     /// Take name and place from this pipeline file
     #[arg(long, value_name = "PIPELINE.toml")]
@@ -425,8 +434,7 @@ pub(super) struct Status {
 pub(super) struct Quarantine {
     /// The pipeline file
     pub(super) pipeline: PathBuf,
-    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://… [env: DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = other_store())]
     pub(super) store: Option<String>,
     /// Print one JSON object a line, with the whole events
     #[arg(long)]
@@ -445,6 +453,28 @@ pub(super) struct Completions {
 pub(super) struct Man {
     /// The folder to write them to, one a command; it is made
     pub(super) dir: PathBuf,
+}
+
+fn full(form: &AddressForm) -> &'static str {
+    form.full
+}
+
+fn brief(form: &AddressForm) -> &'static str {
+    form.brief
+}
+
+/// The addresses that a store may have.
+fn stores(form: fn(&AddressForm) -> &'static str) -> String {
+    one_of(StoreUrl::FORMS.iter().map(form))
+}
+
+/// The addresses that snapshots may be published to.
+fn targets(form: fn(&AddressForm) -> &'static str) -> String {
+    one_of(TargetUrl::FORMS.iter().map(form))
+}
+
+fn other_store() -> String {
+    format!("The store, if it is not the pipeline file's: {} [env: DATABASE_URL]", stores(brief))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
