@@ -329,7 +329,7 @@ fn judge(found: &[Found], recorded: &Json) -> ExitCode {
         (0, true) => ExitCode::FAILURE,
         _ => {
             eprintln!(
-                "instructions: what costs more by purpose is written down by `{renew}`, with the reason in the commit"
+                "instructions: what costs more on purpose is written down by `{renew}`, with the reason in the commit"
             );
             ExitCode::FAILURE
         }
