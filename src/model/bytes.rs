@@ -3,8 +3,6 @@
 //! Most bytes of a source are passed by, and few of them end something. Short texts are looked at eight bytes at a time, as
 //! one number; long ones in blocks, in a form that the compiler makes wide comparisons of.
 
-use memchr::memchr_iter;
-
 /// Bytes of a block.
 const BLOCK: usize = 64;
 /// Bytes that are looked at eight at a time before blocks are worth their while.
@@ -61,19 +59,45 @@ pub(crate) fn all_plain_but(bytes: &[u8], byte: u8) -> bool {
         match bytes.last_chunk::<BYTES>().filter(|_| !rest.is_empty()) {
             // What the blocks leave is looked at with some bytes before it once more.
             Some(last) => !blocks.iter().any(has_odd) && !has_odd(last),
+            None if BYTES > 32 && bytes.len() >= 32 => all::<32>(bytes, is_odd),
             None if BYTES > 8 => all::<8>(bytes, is_odd),
             None => !blocks.iter().any(has_odd) && !rest.iter().any(|byte| is_odd(*byte)),
         }
     }
     if byte < 0x20 {
-        return all::<32>(bytes, |other| is_special(other) & (other != byte));
+        return all::<BLOCK>(bytes, |other| is_special(other) & (other != byte));
     }
-    all::<32>(bytes, is_special)
+    all::<BLOCK>(bytes, is_special)
 }
 
 /// Calls `take` with the place of each byte of that kind, in order.
-pub(crate) fn each(bytes: &[u8], byte: u8, take: impl FnMut(usize)) {
-    memchr_iter(byte, bytes).for_each(take);
+#[inline]
+pub(crate) fn each(bytes: &[u8], byte: u8, mut take: impl FnMut(usize)) {
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    for (nth, block) in blocks.iter().enumerate() {
+        if block.iter().fold(false, |is_found, other| is_found | (*other == byte)) {
+            each_of_words(block, byte, |at| take(BLOCK * nth + at));
+        }
+    }
+    each_of_words(rest, byte, |at| take(BLOCK * blocks.len() + at));
+}
+
+#[inline]
+fn each_of_words(bytes: &[u8], byte: u8, mut take: impl FnMut(usize)) {
+    const LOW: u64 = ONES * 0x7f;
+    let wanted = ONES * u64::from(byte);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (nth, eight) in words.iter().enumerate() {
+        let zero_where_found = u64::from_le_bytes(*eight) ^ wanted;
+        // Exact for each byte: none of them carries into the next.
+        let mut found = !(((zero_where_found & LOW) + LOW) | zero_where_found | LOW);
+        while found != 0 {
+            take(8 * nth + (found.trailing_zeros() / 8) as usize);
+            found &= found - 1;
+        }
+    }
+    let begin = bytes.len() - rest.len();
+    rest.iter().enumerate().filter(|(_, found)| **found == byte).for_each(|(at, _)| take(begin + at));
 }
 
 /// How many digits stand at the beginning.

@@ -70,7 +70,7 @@ pub(super) enum Field {
 }
 
 /// How many of them there are.
-const FIELDS: usize = 6;
+pub(super) const FIELDS: usize = 6;
 
 /// Each with its name, if it is wanted.
 fn named(fields: &Fields) -> [(Field, Option<&String>); FIELDS] {

@@ -14,7 +14,7 @@ use super::{CutError, SourceEvent};
 use crate::model::json_text::{put_text, put_within_text};
 use crate::model::limits::LINE_BYTES_MAX;
 use crate::model::text::nearest;
-use crate::source::event_head::{Field, HeadReader, HeadTexts, PartOfHead, Piece};
+use crate::source::event_head::{FIELDS, Field, HeadReader, HeadTexts, PartOfHead, Piece};
 use crate::source::fields::Fields;
 use crate::source::foreign;
 
@@ -329,15 +329,23 @@ impl RecordCutter {
         let mut json = std::mem::take(&mut event.json).into_bytes();
         json.clear();
         json.reserve(header.bytes + record.len());
-        for (column, part) in header.columns.iter().zip(&self.parts) {
+        // Where the texts of the head lie in it.
+        let (mut heads, mut found) = (header.heads.iter().peekable(), [(0, 0); FIELDS]);
+        for (nth, (column, part)) in header.columns.iter().zip(&self.parts).enumerate() {
             json.extend_from_slice(column.before.as_bytes());
+            let begin = json.len();
             json.extend_from_slice(part.bytes(record));
+            while let Some((_, field)) = heads.next_if(|(at, _)| *at == nth) {
+                found[*field as usize] = (begin, json.len());
+            }
         }
         json.extend_from_slice(AFTER_LAST.as_bytes());
         let Ok(json) = String::from_utf8(json) else { return false };
         let mut texts = HeadTexts::default();
-        for (at, field) in &header.heads {
-            texts.set(*field, String::from_utf8_lossy(self.parts[*at].bytes(record)));
+        for (_, field) in &header.heads {
+            let (begin, end) = found[*field as usize];
+            let Some(text) = json.get(begin..end) else { return false };
+            texts.set(*field, text.into());
         }
         self.set_head(header, &texts, event);
         event.json = json;
