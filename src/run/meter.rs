@@ -330,6 +330,7 @@ impl Meter {
             reading.late_skipped = parts.read.late();
             // Of pages that are handled it was counted already; what is skipped makes none.
             reading.source_bytes_read = reading.source_bytes_read.max(parts.read.bytes());
+            reading.source_bytes_total = parts.read.total_bytes().or(reading.source_bytes_total);
             reading.loads = parts.loads.loads();
             reading.times.read = parts.read.busy();
             reading.times.read_blocked = parts.read.blocked();

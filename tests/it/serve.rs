@@ -69,7 +69,8 @@ fn each_path_says_how_the_run_is_and_follows_what_is_appended() {
         assert_eq!((reply.status, &reply.json()[member]), (200, &true.into()), "{path}");
     }
     append(&project, &(line(2, "a") + &line(3, "b")));
-    run.waits_until(|status| status["checkpoint"]["block"] == 3);
+    let bytes = [line(1, "a"), line(2, "a"), line(3, "b")].concat().len();
+    run.waits_until(|status| status["checkpoint"]["block"] == 3 && status["source"]["bytes_total"] == bytes);
     assert_eq!((run.metric("forebay_committed_block"), run.metric("forebay_ready")), (Some(3.0), Some(1.0)));
     let ready = run.get("/ready").json();
     assert_eq!((&ready["block"], &ready["phase"], &ready["of"]), (&3.into(), &"live".into(), &().into()));
