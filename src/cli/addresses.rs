@@ -1,22 +1,22 @@
 //! Addresses as they are given: by an option, by a variable of the environment, by the pipeline file, in this order.
 //!
 //! A variable that wins over the file is told. `REDIS_URL` replaces an address that the file has; it never makes a
-//! pipeline publish whose file names no Redis.
+//! pipeline publish whose file has none.
 
 use std::path::Path;
 
 use forebay::Config;
 use forebay::address::trimmed;
 use forebay::config::{PublishConfig, folder_of};
-use forebay::publish::RedisUrl;
-use forebay::store::StoreUrl;
+use forebay::publish::TargetUrl;
+use forebay::store::{StoreConfig, StoreUrl, StoreUrlError};
 
 use super::exit::Failure;
 use super::out::shown_path;
 use super::usage;
 
 const STORE: Names = Names { option: "--store", variable: "DATABASE_URL" };
-const REDIS: Names = Names { option: "--snapshots", variable: "REDIS_URL" };
+const TARGET: Names = Names { option: "--snapshots", variable: "REDIS_URL" };
 
 struct Names {
     option: &'static str,
@@ -34,8 +34,8 @@ impl Given {
         StoreUrl::parse(&self.text, Path::new("")).map_err(|error| usage(format!("{}: {error}", self.by)))
     }
 
-    pub(super) fn redis(&self) -> Result<RedisUrl, Failure> {
-        RedisUrl::parse(&self.text, Path::new("")).map_err(|error| usage(format!("{}: {error}", self.by)))
+    pub(super) fn target(&self) -> Result<TargetUrl, Failure> {
+        TargetUrl::parse(&self.text, Path::new("")).map_err(|error| usage(format!("{}: {error}", self.by)))
     }
 }
 
@@ -60,35 +60,43 @@ pub(super) fn database_variable() -> Result<Option<Given>, Failure> {
 }
 
 /// `REDIS_URL`.
-pub(super) fn redis_variable() -> Result<Option<Given>, Failure> {
-    of_variable(REDIS.variable)
+pub(super) fn target_variable() -> Result<Option<Given>, Failure> {
+    of_variable(TARGET.variable)
 }
 
 /// The addresses that a file names.
 #[derive(Clone, Copy)]
 pub(super) struct InFile<'c> {
     file: &'c Path,
-    store: &'c str,
-    redis: Option<&'c RedisUrl>,
+    name: &'c str,
+    store: Option<&'c StoreConfig>,
+    target: Option<&'c TargetUrl>,
 }
 
 impl<'c> From<&'c Config> for InFile<'c> {
     fn from(config: &'c Config) -> Self {
-        Self { file: &config.file, store: &config.store_url, redis: config.snapshots.url.as_ref() }
+        let Config { file, name, store, snapshots, .. } = config;
+        Self { file, name, store: Some(store), target: snapshots.url.as_ref() }
     }
 }
 
 impl<'c> From<&'c PublishConfig> for InFile<'c> {
     fn from(config: &'c PublishConfig) -> Self {
-        let store = config.store_url.as_deref().unwrap_or_default();
-        Self { file: &config.file, store, redis: config.snapshots.url.as_ref() }
+        let PublishConfig { file, name, store, snapshots, .. } = config;
+        Self { file, name, store: store.as_ref(), target: snapshots.url.as_ref() }
+    }
+}
+
+impl InFile<'_> {
+    fn store(&self) -> Result<StoreUrl, StoreUrlError> {
+        self.store.ok_or(StoreUrlError::Scheme)?.url_of(self.name, folder_of(self.file))
     }
 }
 
 /// The store of a pipeline.
 pub(super) fn store<'c>(option: Option<&String>, config: impl Into<InFile<'c>>) -> Result<StoreUrl, Failure> {
     let config = config.into();
-    let in_file = StoreUrl::parse(config.store, folder_of(config.file));
+    let in_file = config.store();
     if let Some(given) = of_option(option, STORE.option) {
         return given.store();
     }
@@ -112,32 +120,32 @@ pub(super) fn any_store(option: Option<&String>) -> Result<Option<StoreUrl>, Fai
     }
 }
 
-/// The Redis to which a pipeline publishes; none if neither an option nor its file names one.
-pub(super) fn redis<'c>(option: Option<&String>, config: impl Into<InFile<'c>>) -> Result<Option<RedisUrl>, Failure> {
-    if let Some(given) = of_option(option, REDIS.option) {
-        return given.redis().map(Some);
+/// Where a pipeline publishes; none if neither an option nor its file names one.
+pub(super) fn target<'c>(option: Option<&String>, config: impl Into<InFile<'c>>) -> Result<Option<TargetUrl>, Failure> {
+    if let Some(given) = of_option(option, TARGET.option) {
+        return given.target().map(Some);
     }
-    let Some(in_file) = config.into().redis else { return Ok(None) };
-    match redis_variable()? {
-        Some(given) => Ok(Some(redis_instead(&given, in_file)?)),
+    let Some(in_file) = config.into().target else { return Ok(None) };
+    match target_variable()? {
+        Some(given) => Ok(Some(target_instead(&given, in_file)?)),
         None => Ok(Some(in_file.clone())),
     }
 }
 
-/// The Redis that is needed: that of [`redis()`], else that of the environment.
-pub(super) fn any_redis(option: Option<&String>, config: Option<InFile<'_>>) -> Result<Option<RedisUrl>, Failure> {
-    let of_config = config.map(|config| redis(option, config)).transpose()?.flatten();
+/// Where to publish, where that is needed: at the address of [`target()`], else at that of the environment.
+pub(super) fn any_target(option: Option<&String>, config: Option<InFile<'_>>) -> Result<Option<TargetUrl>, Failure> {
+    let of_config = config.map(|config| target(option, config)).transpose()?.flatten();
     match of_config {
         Some(url) => Ok(Some(url)),
-        None => match of_option(option, REDIS.option) {
-            Some(given) => given.redis().map(Some),
-            None => redis_variable()?.map(|given| given.redis()).transpose(),
+        None => match of_option(option, TARGET.option) {
+            Some(given) => given.target().map(Some),
+            None => target_variable()?.map(|given| given.target()).transpose(),
         },
     }
 }
 
-fn redis_instead(given: &Given, in_file: &RedisUrl) -> Result<RedisUrl, Failure> {
-    let url = given.redis()?;
+fn target_instead(given: &Given, in_file: &TargetUrl) -> Result<TargetUrl, Failure> {
+    let url = given.target()?;
     if url != *in_file {
         tell_replaced(given, &url, &in_file.to_string());
     }
@@ -150,9 +158,9 @@ fn tell_replaced(given: &Given, url: &impl std::fmt::Display, in_file: &str) {
 }
 
 /// Says that `REDIS_URL` alone publishes nothing, where somebody may expect it.
-pub(super) fn tell_unused_redis(option: Option<&String>, config: &Config) {
-    let is_given = || redis_variable().is_ok_and(|given| given.is_some());
-    if of_option(option, REDIS.option).is_none() && config.snapshots.url.is_none() && is_given() {
+pub(super) fn tell_unused_variable(option: Option<&String>, config: &Config) {
+    let is_given = || target_variable().is_ok_and(|given| given.is_some());
+    if of_option(option, TARGET.option).is_none() && config.snapshots.url.is_none() && is_given() {
         tracing::info!(
             "REDIS_URL is set, and nothing is published: the pipeline file has no [snapshots] url; give it there, or --snapshots"
         );

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use forebay::address::{AddressForm, one_of};
+use forebay::publish::TargetUrl;
 use forebay::source::Format;
+use forebay::store::StoreUrl;
 
 /// Index a stream of events into SQL tables, with a snapshot per region.
 #[derive(Debug, Parser)]
@@ -93,12 +96,11 @@ pub(super) struct Run {
     /// How the source is read instead: ndjson, csv or json
     #[arg(long, value_name = "FORMAT", value_parser = Format::from_name)]
     pub(super) format: Option<Format>,
-    /// Store here instead: sqlite:PATH or postgres://USER@HOST/DATABASE [env: DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!("Store here instead: {} [env: DATABASE_URL]", stores(full)))]
     pub(super) store: Option<String>,
-    /// Publish snapshots here too: redis://, rediss:// or redis+cluster://
-    /// [env: REDIS_URL, in place of the pipeline file's]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!(
+        "Publish snapshots here too: {} [env: REDIS_URL, in place of the pipeline file's]", targets(brief)
+    ))]
     pub(super) snapshots: Option<String>,
     /// Replace what another store has published there under this pipeline's name
     #[arg(long)]
@@ -158,10 +160,9 @@ pub(super) struct Run {
 /// Where a pipeline's data are, for commands about a pipeline that has run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Servers {
-    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://… [env: DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = other_store())]
     pub(super) store: Option<String>,
-    /// The Redis to which snapshots are published, if it is not the pipeline file's
+    /// Where snapshots are published, if it is not where the pipeline file says
     /// [env: REDIS_URL, in place of the pipeline file's]
     #[arg(long, value_name = "URL")]
     pub(super) snapshots: Option<String>,
@@ -254,8 +255,7 @@ pub(super) struct Publishing {
     /// The pipeline's name, which the keys carry [default: default]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(super) pipeline: Option<String>,
-    /// Where to publish: redis://, rediss:// or redis+cluster:// [env: REDIS_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!("Where to publish: {} [env: REDIS_URL]", targets(brief)))]
     pub(super) snapshots: Option<String>,
     /// Take name, place, keys and times from this file: name and [snapshots] are enough
     #[arg(long, value_name = "FILE.toml")]
@@ -342,9 +342,10 @@ pub(super) struct SnapshotPlace {
     /// The pipeline's name; may be left out if the store holds only one
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(super) pipeline: Option<String>,
-    /// Where the snapshots are: redis://HOST, redis+cluster://HOST,HOST, sqlite:PATH or postgres://USER@HOST/DATABASE
-    /// [env: REDIS_URL, DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!(
+        "Where the snapshots are: {} [env: REDIS_URL, DATABASE_URL]",
+        one_of(TargetUrl::FORMS.iter().chain(&StoreUrl::FORMS).map(full))
+    ))]
     pub(super) snapshots: Option<String>,
     /// Take name and place from this pipeline file
     #[arg(long, value_name = "PIPELINE.toml")]
@@ -425,8 +426,7 @@ pub(super) struct Status {
 pub(super) struct Quarantine {
     /// The pipeline file
     pub(super) pipeline: PathBuf,
-    /// The store, if it is not the pipeline file's: sqlite:PATH or postgres://… [env: DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = other_store())]
     pub(super) store: Option<String>,
     /// Print one JSON object a line, with the whole events
     #[arg(long)]
@@ -445,6 +445,28 @@ pub(super) struct Completions {
 pub(super) struct Man {
     /// The folder to write them to, one a command; it is made
     pub(super) dir: PathBuf,
+}
+
+fn full(form: &AddressForm) -> &'static str {
+    form.full
+}
+
+fn brief(form: &AddressForm) -> &'static str {
+    form.brief
+}
+
+/// The addresses that a store may have.
+fn stores(form: fn(&AddressForm) -> &'static str) -> String {
+    one_of(StoreUrl::FORMS.iter().map(form))
+}
+
+/// The addresses that snapshots may be published to.
+fn targets(form: fn(&AddressForm) -> &'static str) -> String {
+    one_of(TargetUrl::FORMS.iter().map(form))
+}
+
+fn other_store() -> String {
+    format!("The store, if it is not the pipeline file's: {} [env: DATABASE_URL]", stores(brief))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

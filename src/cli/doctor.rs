@@ -6,7 +6,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use forebay::address::without_logins;
 use forebay::config::{PublishConfig, SnapshotsConfig};
-use forebay::publish::{self, RedisUrl};
+use forebay::publish::{self, TargetUrl};
 use forebay::store::{self, StoreUrl};
 use forebay::{Config, Finding, FindingState, Pipeline, PipelineError};
 use serde_json::{Value as Json, json};
@@ -38,17 +38,15 @@ struct Patient {
     config: Option<Config>,
     snapshots: SnapshotsConfig,
     store: Option<StoreUrl>,
-    redis: Option<RedisUrl>,
+    target: Option<TargetUrl>,
 }
 
 /// Findings about one thing.
 struct Group {
     /// What it is.
-    title: &'static str,
+    title: String,
     /// Which one.
     subject: String,
-    /// What the names of its findings begin with.
-    prefix: &'static str,
     findings: Vec<Finding>,
 }
 
@@ -66,12 +64,12 @@ pub(super) fn doctor(args: &Doctor, global: &Global) -> Result<Code, Failure> {
     tell(group)?;
     if let Some(url) = &patient.store {
         let findings = store::examine(url, patient.name.as_deref());
-        tell(Group { title: "store", subject: url.to_string(), prefix: "store_", findings })?;
+        tell(Group { title: "store".to_owned(), subject: url.to_string(), findings })?;
     }
-    if let Some(url) = &patient.redis {
+    if let Some(url) = &patient.target {
         let plan = patient.snapshots.publish_plan(patient.name.as_deref().unwrap_or(DEFAULT_PIPELINE), url.clone());
         let findings = publish::examine(&plan, &region);
-        tell(Group { title: "redis", subject: url.to_string(), prefix: "redis_", findings })?;
+        tell(Group { title: url.name().to_lowercase(), subject: url.to_string(), findings })?;
     }
     let findings: Vec<&Finding> = groups.iter().flat_map(|group| &group.findings).collect();
     let count = |state: FindingState| findings.iter().filter(|finding| finding.state == state).count() as u64;
@@ -93,16 +91,16 @@ pub(super) fn doctor(args: &Doctor, global: &Global) -> Result<Code, Failure> {
 
 impl Patient {
     fn of(args: &Doctor) -> Result<Self, Failure> {
-        let (store, redis) = (args.servers.store.as_ref(), args.servers.snapshots.as_ref());
+        let (store, target) = (args.servers.store.as_ref(), args.servers.snapshots.as_ref());
         let Some(file) = &args.pipeline else {
             let found = Self {
                 name: None,
                 config: None,
                 snapshots: SnapshotsConfig::default(),
                 store: addresses::any_store(store)?,
-                redis: addresses::any_redis(redis, None)?,
+                target: addresses::any_target(target, None)?,
             };
-            if found.store.is_none() && found.redis.is_none() {
+            if found.store.is_none() && found.target.is_none() {
                 return Err(usage(
                     "what is to be looked at? give PIPELINE.toml, or --store URL or --snapshots URL, or set DATABASE_URL or REDIS_URL",
                 ));
@@ -110,9 +108,9 @@ impl Patient {
             return Ok(found);
         };
         let published = PublishConfig::read(file)?;
-        if published.store_url.is_none() {
+        if published.store.is_none() {
             return Ok(Self {
-                redis: addresses::any_redis(redis, Some((&published).into()))?,
+                target: addresses::any_target(target, Some((&published).into()))?,
                 name: Some(published.name),
                 config: None,
                 snapshots: published.snapshots,
@@ -120,12 +118,12 @@ impl Patient {
             });
         }
         let config = Config::read(file)?;
-        addresses::tell_unused_redis(redis, &config);
+        addresses::tell_unused_variable(target, &config);
         Ok(Self {
             name: Some(config.name.clone()),
             snapshots: config.snapshots.clone(),
             store: Some(addresses::store(store, &config)?),
-            redis: addresses::redis(redis, &config)?,
+            target: addresses::target(target, &config)?,
             config: Some(config),
         })
     }
@@ -161,7 +159,7 @@ impl Patient {
             _ => "none given; the servers alone are looked at".to_owned(),
         };
         let region = regions.into_iter().next().unwrap_or_else(|| ANY_REGION.to_owned());
-        Ok((Group { title: "pipeline", subject, prefix: "", findings }, region))
+        Ok((Group { title: "pipeline".to_owned(), subject, findings }, region))
     }
 }
 
@@ -198,7 +196,9 @@ fn lines(group: &Group, global: &Global) -> Vec<String> {
     for finding in findings {
         let colour = style(colour_of(finding.state));
         let state = format!("{colour}{:<STATE_WIDTH$}{colour:#}", finding.state.name());
-        let name = finding.name.strip_prefix(group.prefix).unwrap_or(finding.name).replace('_', " ");
+        // Names say what they are of, and here the title says it.
+        let name = finding.name.strip_prefix(&*group.title).and_then(|name| name.strip_prefix('_'));
+        let name = name.unwrap_or(finding.name).replace('_', " ");
         for (at, line) in wrapped(&shown(&finding.message), room).into_iter().enumerate() {
             lines.push(match at {
                 0 => format!("  {state}{name:<NAME_WIDTH$}{line}"),

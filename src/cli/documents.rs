@@ -10,6 +10,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory, Parser};
+use forebay::publish::TargetUrl;
+use forebay::store::StoreUrl;
 
 use super::args::Args;
 use super::examples::examples;
@@ -263,6 +265,20 @@ fn check_examples(lines: &[String], wrong: &mut Vec<String>) {
     }
 }
 
+/// Each form of an address that help texts and messages name stands in the table of addresses.
+fn check_addresses(lines: &[String], wrong: &mut Vec<String>) {
+    let Some((begin, end)) = sections(lines).into_iter().find(|(begin, _)| lines[*begin] == "## Addresses") else {
+        return wrong.push("add a section: ## Addresses".into());
+    };
+    let text = lines[begin..end].join("\n");
+    for form in StoreUrl::FORMS.iter().chain(&TargetUrl::FORMS) {
+        let scheme = form.full.split(':').next().unwrap_or_default();
+        if !text.contains(&format!("`{scheme}:")) {
+            wrong.push(format!("## Addresses: add\n      | `{}` | what it is of |", form.full));
+        }
+    }
+}
+
 /// Mends what can be mended; all that is wrong.
 fn mend(lines: &mut Vec<String>) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -272,6 +288,7 @@ fn mend(lines: &mut Vec<String>) -> Vec<String> {
     mend_made(lines, "keys", &keys_table(), &mut wrong);
     check_global(lines, &mut wrong);
     check_examples(lines, &mut wrong);
+    check_addresses(lines, &mut wrong);
     wrong
 }
 
@@ -313,6 +330,7 @@ fn a_document_that_differs_is_mended() {
     let broken =
         broken.replace("| 130 | ", "| 131 | ").replace("`depth`", "`deep`").replace("\nsettle = ", "\nsettled = ");
     let broken = broken.replace("\n# settle = ", "\n# settled = ").replace("`--log-format ", "`--log-form ");
+    let broken = broken.replace("`sqlite:", "`squealite:");
     let mut lines: Vec<String> = broken.lines().map(str::to_owned).collect();
     let said = mend(&mut lines).join("\n");
     for text in [
@@ -323,6 +341,7 @@ fn a_document_that_differs_is_mended() {
         "keys: write\n      | `[rollback]` | `depth` |",
         "the example of [source]: add\n      # settle = ",
         "## Commands: add\n      | `--log-format",
+        "## Addresses: add\n      | `sqlite:PATH` |",
     ] {
         assert!(said.contains(text), "{text}: {said}");
     }
@@ -330,5 +349,5 @@ fn a_document_that_differs_is_mended() {
     assert!(mended.contains("| `--serial` | commit") && !mended.contains("--parallel") && mended.contains("| 130 | "));
     // What is left is what only a person can write.
     let left = mend(&mut lines);
-    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left.len(), 3, "{left:?}");
 }

@@ -1,11 +1,11 @@
-//! Where snapshots are: Redis or a store, from options, the environment and a pipeline file, in this order.
+//! Where snapshots are: a target or a store, from options, the environment and a pipeline file, in this order.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use forebay::Timestamp;
 use forebay::config::{PublishConfig, SnapshotsConfig, parse_duration};
-use forebay::publish::{LatestInRedis, PublishError, PublishPlan, RedisSnapshots, RedisUrl};
+use forebay::publish::{self, LatestInTarget, PublishError, TargetReader, TargetUrl};
 use forebay::store::{SnapshotReader, StoreError, StoreUrl, StoreUrlError, StoredSnapshot, open_snapshots};
 
 use super::addresses::{self, Given};
@@ -19,7 +19,7 @@ pub(super) const DEFAULT_PIPELINE: &str = "default";
 
 /// Reads snapshots from wherever they are.
 pub(super) enum SnapshotStore {
-    Redis(Box<RedisSnapshots>),
+    Target(Box<dyn TargetReader>),
     Store(Box<dyn SnapshotReader>),
 }
 
@@ -28,14 +28,14 @@ pub(super) type TellRegion<'a> = dyn FnMut(&str, Result<Option<StoredSnapshot>, 
 
 /// Why snapshots could not be read.
 pub(super) enum ReadError {
-    Redis(PublishError),
+    Target(PublishError),
     Store(StoreError),
 }
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Redis(error) => error.into(),
+            ReadError::Target(error) => error.into(),
             ReadError::Store(error) => error.into(),
         }
     }
@@ -43,7 +43,7 @@ impl From<ReadError> for Failure {
 
 impl From<PublishError> for ReadError {
     fn from(error: PublishError) -> Self {
-        Self::Redis(error)
+        Self::Target(error)
     }
 }
 
@@ -61,8 +61,8 @@ impl SnapshotStore {
         regions: &[String],
     ) -> Result<(Vec<StoredSnapshot>, Vec<String>), ReadError> {
         Ok(match self {
-            Self::Redis(reader) => {
-                let LatestInRedis { found, refused, .. } = reader.latest(regions)?;
+            Self::Target(reader) => {
+                let LatestInTarget { found, refused, .. } = reader.latest(regions)?;
                 (found, refused.into_iter().map(|(region, error)| format!("{}: {error}", plain(&region))).collect())
             }
             Self::Store(reader) => (reader.latest(pipeline, regions)?, Vec::new()),
@@ -78,7 +78,7 @@ impl SnapshotStore {
         tell: &mut TellRegion<'_>,
     ) -> Result<(), ReadError> {
         match self {
-            Self::Redis(reader) => reader.latest_in_order(regions, &mut |region, outcome| {
+            Self::Target(reader) => reader.latest_in_order(regions, &mut |region, outcome| {
                 tell(region, outcome.map_err(|error| error.to_string()));
             })?,
             Self::Store(reader) => {
@@ -101,7 +101,7 @@ impl SnapshotStore {
         since: Option<Timestamp>,
     ) -> Result<Vec<StoredSnapshot>, ReadError> {
         Ok(match self {
-            Self::Redis(reader) => reader.history(region, limit, since)?,
+            Self::Target(reader) => reader.history(region, limit, since)?,
             Self::Store(reader) => {
                 reader.history(pipeline, region, limit, since.map(Timestamp::to_millis_text).as_deref())?
             }
@@ -110,7 +110,7 @@ impl SnapshotStore {
 
     pub(super) fn show(&mut self, pipeline: &str, id: &str) -> Result<Option<StoredSnapshot>, ReadError> {
         Ok(match self {
-            Self::Redis(reader) => reader.show(id)?,
+            Self::Target(reader) => reader.show(id)?,
             Self::Store(reader) => reader.show(pipeline, id)?,
         })
     }
@@ -120,8 +120,8 @@ impl SnapshotStore {
 pub(super) fn open(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Failure> {
     let config = place.config.as_ref().map(|file| PublishConfig::read(file)).transpose()?;
     match addresses::of_option(place.snapshots.as_ref(), "--snapshots") {
-        Some(given) if RedisUrl::is_meant(&given.text) => open_redis(given.redis()?, place, config.as_ref()),
-        Some(given) => open_store(&store_or_redis(&given)?, place, config.as_ref()),
+        Some(given) if TargetUrl::is_meant(&given.text) => open_target(given.target()?, place, config.as_ref()),
+        Some(given) => open_store(&store_or_target(&given)?, place, config.as_ref()),
         None => match &config {
             Some(config) => open_of_config(place, config),
             None => open_of_environment(place),
@@ -129,36 +129,37 @@ pub(super) fn open(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Fai
     }
 }
 
-/// Where a pipeline file says that its snapshots are. `REDIS_URL` counts if the file names a Redis, or if its store is
+/// Where a pipeline file says that its snapshots are. `REDIS_URL` counts if the file has an address in [snapshots], or if its store is
 /// not here.
 fn open_of_config(place: &SnapshotPlace, config: &PublishConfig) -> Result<(SnapshotStore, String), Failure> {
-    if let Some(url) = addresses::redis(None, config)? {
-        return open_redis(url, place, Some(config));
+    if let Some(url) = addresses::target(None, config)? {
+        return open_target(url, place, Some(config));
     }
-    if config.store_url.is_none() && addresses::database_variable()?.is_none() {
-        // A file for those who publish, without an address of Redis in it.
-        return match addresses::redis_variable()? {
-            Some(given) => open_redis(given.redis()?, place, Some(config)),
+    if config.store.is_none() && addresses::database_variable()?.is_none() {
+        // A file for those who publish, without an address in it.
+        return match addresses::target_variable()? {
+            Some(given) => open_target(given.target()?, place, Some(config)),
             None => {
                 let file = shown_path(&config.file);
-                Err(usage(format!("{file}: it names no [snapshots] url; give --snapshots redis://HOST, or REDIS_URL")))
+                let form = TargetUrl::FORMS[0].full;
+                Err(usage(format!("{file}: it names no [snapshots] url; give --snapshots {form}, or REDIS_URL")))
             }
         };
     }
     let url = addresses::store(None, config)?;
-    match (open_snapshots(&url), addresses::redis_variable()?) {
+    match (open_snapshots(&url), addresses::target_variable()?) {
         (Err(StoreError::Missing { store }), Some(given)) => {
-            let redis = given.redis()?;
-            tracing::info!("there is no {store}; reading from {redis} ({})", given.by);
-            open_redis(redis, place, Some(config))
+            let target = given.target()?;
+            tracing::info!("there is no {store}; reading from {target} ({})", given.by);
+            open_target(target, place, Some(config))
         }
         (opened, _) => of_store(opened?, place, Some(config)),
     }
 }
 
 fn open_of_environment(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Failure> {
-    match (addresses::redis_variable()?, addresses::database_variable()?) {
-        (Some(redis), _) => open_redis(redis.redis()?, place, None),
+    match (addresses::target_variable()?, addresses::database_variable()?) {
+        (Some(target), _) => open_target(target.target()?, place, None),
         (None, Some(database)) => open_store(&database.store()?, place, None),
         (None, None) => {
             Err(usage("where are the snapshots? give --config PIPELINE.toml, or --snapshots URL and --pipeline NAME"))
@@ -166,11 +167,14 @@ fn open_of_environment(place: &SnapshotPlace) -> Result<(SnapshotStore, String),
     }
 }
 
-/// The store of an address that may have been meant for a Redis.
-fn store_or_redis(given: &Given) -> Result<StoreUrl, Failure> {
+/// The store of an address that may have been meant for a target.
+fn store_or_target(given: &Given) -> Result<StoreUrl, Failure> {
     StoreUrl::parse(&given.text, Path::new("")).map_err(|error| {
-        let or_redis = if error == StoreUrlError::Scheme { ", or redis://host" } else { "" };
-        usage(format!("{}: {error}{or_redis}", given.by))
+        let or_target = match error {
+            StoreUrlError::Scheme => format!(", or {}", TargetUrl::FORMS[0].example),
+            _ => String::new(),
+        };
+        usage(format!("{}: {error}{or_target}", given.by))
     })
 }
 
@@ -183,8 +187,8 @@ pub(super) fn check_name(name: &str) -> Result<(), Failure> {
     }
 }
 
-fn open_redis(
-    url: RedisUrl,
+fn open_target(
+    url: TargetUrl,
     place: &SnapshotPlace,
     config: Option<&PublishConfig>,
 ) -> Result<(SnapshotStore, String), Failure> {
@@ -192,9 +196,8 @@ fn open_redis(
     let name = name.unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
     check_name(&name)?;
     let snapshots = config.map_or_else(SnapshotsConfig::default, |config| config.snapshots.clone());
-    let plan: PublishPlan = snapshots.publish_plan(&name, url);
-    let reader = RedisSnapshots::new(plan).map_err(|error| usage(format!("snapshots: {error}")))?;
-    Ok((SnapshotStore::Redis(Box::new(reader)), name))
+    let reader = publish::open_reader(snapshots.publish_plan(&name, url));
+    Ok((SnapshotStore::Target(reader.map_err(|error| usage(format!("snapshots: {error}")))?), name))
 }
 
 fn open_store(

@@ -1,4 +1,4 @@
-//! `forebay publish`: ready documents, or a store's newest snapshots, to Redis.
+//! `forebay publish`: ready documents, or a store's newest snapshots, to where readers look.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -56,14 +56,14 @@ fn publish_documents(args: &Publish, docs: &str, settings: Settings, tally: &mut
     let published = publisher.publish(&given.items, Extent::Whole { is_clean });
     tally.take_published(&given, &published, publisher.plan());
     if given.is_empty {
-        tally.note_nothing(&name, &published, args.allow_empty);
+        tally.note_nothing(&name, &published, publisher.plan().url.name(), args.allow_empty);
     }
     Ok(())
 }
 
 /// The newest snapshot of each region of the pipeline's store.
 fn publish_store(args: &Publish, config: &PublishConfig, plan: PublishPlan, tally: &mut Tally) -> Result<(), Failure> {
-    if config.store_url.is_none() {
+    if config.store.is_none() {
         let file = shown_path(&config.file);
         return Err(usage(format!("--all: {file} is no pipeline's file, so there is no store; give the documents")));
     }
@@ -76,7 +76,7 @@ fn publish_store(args: &Publish, config: &PublishConfig, plan: PublishPlan, tall
     let mut publisher = publisher(plan)?;
     if let Some(signature) = outbox.signature()? {
         publisher.sign(&signature);
-        // If Redis is away, each region says so.
+        // If the target is away, each region says so.
         if let Err(error @ PublishError::OtherStore(_)) = publisher.read_summary() {
             return Err(Failure::new(Code::Usage, error));
         }
@@ -93,8 +93,9 @@ fn publish_store(args: &Publish, config: &PublishConfig, plan: PublishPlan, tall
     }
     if tally.count("stale") > 0 {
         tracing::warn!(
-            "of {} Redis has a higher number than this store, which was made anew: `forebay run` publishes them once it has caught up",
-            counted(tally.count("stale") as u64, "region", "regions")
+            "of {} {} has a higher number than this store, which was made anew: `forebay run` publishes them once it has caught up",
+            counted(tally.count("stale") as u64, "region", "regions"),
+            publisher.plan().url.name()
         );
     }
     if tally.lines.is_empty() && !args.allow_empty {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forebay::config::{PublishConfig, SnapshotsConfig};
 use forebay::limits::PUBLISH_POOL_MAX;
-use forebay::publish::{DedupRule, FieldPath, HealthFields, Keys, PublishError, PublishPlan};
+use forebay::publish::{DedupRule, FieldPath, HealthFields, Keys, PublishError, PublishPlan, TargetUrl};
 use serde_json::Value as Json;
 
 use super::addresses;
@@ -23,8 +23,9 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(args: &Publishing, config: Option<&PublishConfig>) -> Result<Self, Failure> {
         let mut snapshots = config.map_or_else(SnapshotsConfig::default, |config| config.snapshots.clone());
-        let url = addresses::any_redis(args.snapshots.as_ref(), config.map(Into::into))?.ok_or_else(|| {
-            usage("publish where? give --snapshots redis://HOST, REDIS_URL, or --config with [snapshots] url")
+        let url = addresses::any_target(args.snapshots.as_ref(), config.map(Into::into))?.ok_or_else(|| {
+            let form = TargetUrl::FORMS[0].full;
+            usage(format!("publish where? give --snapshots {form}, REDIS_URL, or --config with [snapshots] url"))
         })?;
         let name = config.map(|config| config.name.as_str()).or(args.pipeline.as_deref()).unwrap_or(DEFAULT_PIPELINE);
         check_name(name)?;

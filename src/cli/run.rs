@@ -212,15 +212,15 @@ fn on_publish(args: &Run, pipeline: &Pipeline) -> Result<Option<OnPublish>, Fail
     super::on_publish::start(args.on_publish.as_ref(), pipeline.name(), args.on_publish_timeout)
 }
 
-/// The pipeline of a file, with store and Redis as they are given.
+/// The pipeline of a file, with store and target as they are given.
 pub(super) fn prepare(file: &Path, store: Option<&String>, snapshots: Option<&String>) -> Result<Pipeline, Failure> {
     prepared(&Config::read(file)?, store, snapshots)
 }
 
 fn prepared(config: &Config, store: Option<&String>, snapshots: Option<&String>) -> Result<Pipeline, Failure> {
     let pipeline = Pipeline::from_config(config)?.store_at(addresses::store(store, config)?);
-    addresses::tell_unused_redis(snapshots, config);
-    Ok(match addresses::redis(snapshots, config)? {
+    addresses::tell_unused_variable(snapshots, config);
+    Ok(match addresses::target(snapshots, config)? {
         Some(url) => pipeline.snapshots_url(url),
         None => pipeline,
     })
@@ -244,7 +244,7 @@ pub(super) fn finish(report: &Report) -> Code {
     }
 }
 
-/// Names the regions whose snapshots are not in Redis, those of one cause together.
+/// Names the regions whose snapshots are not published, those of one cause together.
 fn tell_unpublished(unpublished: &[UnpublishedRegion]) {
     let mut of_cause: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for one in unpublished {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use forebay::config::{PublishConfig, SeedConfig};
 use forebay::limits::SEED_LOCK_MIN;
 use forebay::publish::{
-    Begun, Document, Documents, LatestInRedis, LockHolder, OnPublish, PublishError, SeedTurn, Seeder,
+    Begun, Document, Documents, LatestInTarget, LockHolder, OnPublish, PublishError, SeedTurn, Seeder,
 };
 use forebay::store::StoredSnapshot;
 use serde_json::json;
@@ -116,13 +116,13 @@ impl Job<'_> {
                 tally.wall = started.elapsed();
                 tally.tell(args.json, global)
             }
-            Err(cause) => Err(give_up(turn, &cause)),
+            Err(cause) => Err(give_up(turn, &cause, settings.plan.url.name())),
         }
     }
 
     /// Shows what would change.
     fn dry_run(&mut self) -> Result<Code, Failure> {
-        let LatestInRedis { found: previous, refused, .. } = self.seeder.look()?;
+        let LatestInTarget { found: previous, refused, .. } = self.seeder.look()?;
         tell_refused(&refused);
         let written = subprocess::run(&self.args.command, lines(&previous), self.timeout, || self.is_stopped());
         let text = written.map_err(|halt| match halt {
@@ -183,7 +183,7 @@ fn read(text: &[u8], settings: &Settings) -> Result<Documents, String> {
 }
 
 /// Publishes nothing, and says what lives on.
-fn give_up(turn: SeedTurn<'_>, cause: &str) -> Failure {
+fn give_up(turn: SeedTurn<'_>, cause: &str, target: &str) -> Failure {
     let published = turn.give_up();
     if let Some(warning) = &published.warning {
         tracing::warn!("{warning}");
@@ -193,7 +193,7 @@ fn give_up(turn: SeedTurn<'_>, cause: &str) -> Failure {
     }
     let rest = match published.is_unlocked {
         true => "the lock was lost besides".to_owned(),
-        false => what_is_there(&published),
+        false => what_is_there(&published, target),
     };
     Failure::new(Code::Failed, format!("{}: nothing was published, and {rest}", plain(cause)))
 }

@@ -82,10 +82,11 @@ impl Line {
     }
 }
 
-/// What is said of a snapshot that is older than what Redis has.
+/// What is said of a snapshot that is older than what is there.
 fn stale_text(receipt: &PublishReceipt, seq: u64, plan: &PublishPlan) -> String {
+    let target = plan.url.name();
     if plan.signature.is_some() {
-        return format!("Redis has number {} of it, which is newer than {seq}: it stays", receipt.seq);
+        return format!("{target} has number {} of it, which is newer than {seq}: it stays", receipt.seq);
     }
     // The numbers of documents that are given by hand are times in milliseconds.
     let time = |seq: u64| i64::try_from(seq).ok()?.checked_mul(1000).and_then(Timestamp::from_micros);
@@ -97,14 +98,14 @@ fn stale_text(receipt: &PublishReceipt, seq: u64, plan: &PublishPlan) -> String 
     let is_ahead = time(receipt.seq).is_none_or(|there| there.saturating_sub(SEQ_AHEAD_MAX) > now);
     let advice = match is_ahead {
         true => format!(
-            "; its time is ahead of the clock (now {}), so it was wrong when it was written: delete the key {} in Redis, \
+            "; its time is ahead of the clock (now {}), so it was wrong when it was written: delete the key {} in {target}, \
              then publish again",
             now.to_millis_text(),
             plain(&plan.seq_key(&receipt.region))
         ),
         false => String::new(),
     };
-    format!("Redis has number {} of it, which is newer than {}: it stays{advice}", told(receipt.seq), told(seq))
+    format!("{target} has number {} of it, which is newer than {}: it stays{advice}", told(receipt.seq), told(seq))
 }
 
 fn millis(span: Duration) -> f64 {
@@ -182,8 +183,8 @@ impl Tally {
     }
 
     /// Notes that there was no document: somebody may have died before he wrote any.
-    pub(super) fn note_nothing(&mut self, name: &str, published: &Published, allows_empty: bool) {
-        let there = what_is_there(published);
+    pub(super) fn note_nothing(&mut self, name: &str, published: &Published, target: &str, allows_empty: bool) {
+        let there = what_is_there(published, target);
         self.nothing = match (allows_empty, published.is_unreachable) {
             (true, false) => None,
             (true, true) => Some(format!("{name} holds no document, and {there}")),
@@ -310,12 +311,12 @@ impl Tally {
     }
 }
 
-/// What Redis has after a publish of nothing.
-pub(super) fn what_is_there(published: &Published) -> String {
+/// What the target has after a publish of nothing.
+pub(super) fn what_is_there(published: &Published, target: &str) -> String {
     match published.kept.len() + published.unkept.len() {
-        _ if published.is_unreachable => "what Redis has is not known".to_owned(),
-        _ if published.warning.is_some() => "what Redis has was left alone".to_owned(),
-        0 => "Redis has nothing of this pipeline".to_owned(),
-        kept => format!("what Redis has of {} lives on", counted(kept as u64, "region", "regions")),
+        _ if published.is_unreachable => format!("what {target} has is not known"),
+        _ if published.warning.is_some() => format!("what {target} has was left alone"),
+        0 => format!("{target} has nothing of this pipeline"),
+        kept => format!("what {target} has of {} lives on", counted(kept as u64, "region", "regions")),
     }
 }

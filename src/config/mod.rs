@@ -30,22 +30,19 @@ use log::read_log;
 pub use publishing::{PublishConfig, SeedConfig};
 use publishing::{SEED_KEYS, read_seed};
 pub use reading::{ConfigError, folder_of};
-use reading::{Item, PipelineText, Section};
+use reading::{PipelineText, Section};
 pub use reload::ReloadRefused;
 use snapshots::read_snapshots;
 use source::{SOURCE_KEYS, read_source};
 
-use crate::model::limits::{
-    BATCH_EVENTS, FILE_BYTES_MAX, HANDLER_TIMEOUT, MEMORY_BYTES_MIN, PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT,
-    SNAPSHOTS_DEDUP, SNAPSHOTS_TTL,
-};
+use crate::model::limits::{BATCH_EVENTS, FILE_BYTES_MAX, HANDLER_TIMEOUT, MEMORY_BYTES_MIN};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::model::text::shown_path;
 use crate::model::whole_text::read_text;
-use crate::publish::{DedupRule, FieldPath, HealthFields, Keys, PublishPlan, RedisUrl};
-use crate::snapshot::{Every, Integers};
+pub use crate::publish::SnapshotsConfig;
 pub use crate::source::{RegionsConfig, SourceConfig};
+pub use crate::store::StoreConfig;
 use crate::store::{Readers, StoreUrl};
 
 /// The handlers of a pipeline file.
@@ -100,171 +97,6 @@ impl Default for BatchConfig {
     }
 }
 
-/// When snapshots are computed and how long they are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SnapshotsConfig {
-    /// When they are computed. Defaults to every 10 s.
-    pub every: Every,
-    /// How long they are kept. Defaults to 90 days.
-    pub ttl: Duration,
-    /// How long the same content counts as a duplicate. Defaults to 15 minutes.
-    pub dedup: Duration,
-    /// What tells duplicates. Defaults to the whole document.
-    pub dedup_rule: DedupRule,
-    /// How integers beyond 2^53 stand in documents. Defaults to texts.
-    pub integers: Integers,
-    /// The Redis to which they are also published. Defaults to none.
-    pub url: Option<RedisUrl>,
-    /// The names of the keys there.
-    pub keys: Keys,
-    /// The field of a document that is given by hand that holds its region. Defaults to `region`.
-    pub region_field: FieldPath,
-    /// The field of a document that holds its id there. Defaults to none: the store's id.
-    pub id_field: Option<FieldPath>,
-    /// The field of a document that holds its time there. Defaults to none: when it was computed.
-    pub time_field: Option<FieldPath>,
-    /// What the health key holds, where the keys have one. Defaults to none.
-    pub health: Option<HealthFields>,
-    /// Fields of documents that stand in the summary too, each under a name of its own. Defaults to none.
-    pub summary_fields: Vec<(String, FieldPath)>,
-    /// Connections to Redis, and threads that publish. Defaults to 8.
-    pub pool: usize,
-    /// How long connecting to Redis may take, and how long it may be silent. Defaults to 5 s.
-    pub timeout: Duration,
-}
-
-impl SnapshotsConfig {
-    /// When snapshots are computed.
-    ///
-    /// # Errors
-    /// Every 0 blocks is never.
-    pub fn with_every(self, every: Every) -> Result<Self, SettingError> {
-        match every {
-            Every::Blocks(0) => Err(SettingError::new("every: expected at least 1 block")),
-            every => Ok(Self { every, ..self }),
-        }
-    }
-
-    /// How long a snapshot is kept that is not its region's newest.
-    ///
-    /// # Errors
-    /// The duration is zero.
-    pub fn with_ttl(self, ttl: Duration) -> Result<Self, SettingError> {
-        Ok(Self { ttl: SettingError::unless_instant("ttl", ttl)?, ..self })
-    }
-
-    /// How long the same content counts as a duplicate; zero for never.
-    #[must_use]
-    pub fn with_dedup(self, dedup: Duration) -> Self {
-        Self { dedup, ..self }
-    }
-
-    /// Fields that do not count as a change, by name or dotted path.
-    #[must_use]
-    pub fn with_dedup_ignore(self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { dedup_rule: self.dedup_rule.with_ignore(fields), ..self }
-    }
-
-    /// How integers beyond 2^53 stand in documents.
-    #[must_use]
-    pub fn with_integers(self, integers: Integers) -> Self {
-        Self { integers, ..self }
-    }
-
-    /// The Redis to which they are also published.
-    #[must_use]
-    pub fn with_url(self, url: RedisUrl) -> Self {
-        Self { url: Some(url), ..self }
-    }
-
-    /// The names of the keys there.
-    #[must_use]
-    pub fn with_keys(self, keys: Keys) -> Self {
-        Self { keys, ..self }
-    }
-
-    /// The field of a document that holds its id there.
-    #[must_use]
-    pub fn with_id_field(self, field: FieldPath) -> Self {
-        Self { id_field: Some(field), ..self }
-    }
-
-    /// The field of a document that holds its time there.
-    #[must_use]
-    pub fn with_time_field(self, field: FieldPath) -> Self {
-        Self { time_field: Some(field), ..self }
-    }
-
-    /// Connections to Redis, and threads that publish.
-    ///
-    /// # Errors
-    /// There are none, or more than 256.
-    pub fn with_pool(self, pool: usize) -> Result<Self, SettingError> {
-        Ok(Self { pool: SettingError::unless_beyond("pool", pool, PUBLISH_POOL_MAX)?, ..self })
-    }
-
-    /// How long connecting to Redis may take, and how long it may be silent.
-    ///
-    /// # Errors
-    /// The duration is zero.
-    pub fn with_timeout(self, timeout: Duration) -> Result<Self, SettingError> {
-        Ok(Self { timeout: SettingError::unless_instant("timeout", timeout)?, ..self })
-    }
-
-    /// How snapshots of that pipeline are published to `url`.
-    pub fn publish_plan(&self, pipeline: &str, url: RedisUrl) -> PublishPlan {
-        PublishPlan {
-            pipeline: pipeline.to_owned(),
-            url,
-            keys: self.keys.clone(),
-            id_field: self.id_field.clone(),
-            time_field: self.time_field.clone(),
-            health: self.health.clone(),
-            summary_fields: self.summary_fields.clone(),
-            ttl: self.ttl,
-            // A duplicate is one for as long as its span lasts.
-            dedup: if self.dedup.is_zero() {
-                self.dedup
-            } else {
-                self.dedup.max(self.dedup_rule.bucket.unwrap_or_default())
-            },
-            pool: self.pool,
-            timeout: self.timeout,
-            signature: None,
-            takes_over: false,
-        }
-    }
-}
-
-impl Default for SnapshotsConfig {
-    fn default() -> Self {
-        Self {
-            every: Every::Time(Duration::from_secs(10)),
-            ttl: SNAPSHOTS_TTL,
-            dedup: SNAPSHOTS_DEDUP,
-            dedup_rule: DedupRule::default(),
-            integers: Integers::default(),
-            url: None,
-            keys: Keys::default(),
-            region_field: FieldPath::region(),
-            id_field: None,
-            time_field: None,
-            health: None,
-            summary_fields: Vec::new(),
-            pool: PUBLISH_POOL,
-            timeout: PUBLISH_TIMEOUT,
-        }
-    }
-}
-
-/// `[store]`.
-struct StoreConfig {
-    url: String,
-    readers: Readers,
-    notify: bool,
-}
-
 /// A pipeline file, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -287,12 +119,8 @@ pub struct Config {
     pub errors: ErrorsConfig,
     /// `[rollback] depth`: how many block numbers back a rollback can go. Defaults to 0.
     pub rollback_depth: u64,
-    /// `[store] url`. Defaults to `sqlite:<name>.db`.
-    pub store_url: String,
-    /// `[store] readers`: who may read the tables. Defaults to nobody else.
-    pub store_readers: Readers,
-    /// `[store] notify`: whether who listens is told of each batch. Defaults to false.
-    pub store_notify: bool,
+    /// `[store]`.
+    pub store: StoreConfig,
     /// `[snapshots]`.
     pub snapshots: SnapshotsConfig,
     /// `[seed]`.
@@ -336,7 +164,7 @@ impl Config {
         let name = name_at.text()?;
         check_pipeline_name(&name).map_err(|error| name_at.error(error))?;
         let rollback_depth = read_rollback(root.section("rollback", &["depth"])?)?;
-        let store = read_store(root.section("store", &["url", "readers", "notify"])?, &name)?;
+        let store = read_store(root.section("store", &["url", "readers", "notify"])?, document.folder())?;
         let config = Self {
             file: file.to_owned(),
             source: read_source(root.section("source", &SOURCE_KEYS)?, document.folder(), rollback_depth)?,
@@ -346,9 +174,7 @@ impl Config {
             batch: read_batch(root.section("batch", &["events", "memory"])?)?,
             errors: read_errors(root.section("errors", &["on_event", "max"])?)?,
             rollback_depth,
-            store_url: store.url,
-            store_readers: store.readers,
-            store_notify: store.notify,
+            store,
             snapshots: read_snapshots(root.section("snapshots", &snapshots::KEYS)?, document.folder(), true)?,
             seed: read_seed(root.section("seed", &SEED_KEYS)?)?,
             log_level: read_log(root.section("log", &["level"])?)?,
@@ -445,38 +271,21 @@ fn read_rollback(mut section: Section<'_, '_>) -> Result<u64, ConfigError> {
     Ok(depth)
 }
 
-fn read_store(mut section: Section<'_, '_>, name: &str) -> Result<StoreConfig, ConfigError> {
-    let url_at = section.optional("url");
-    let url = url_at.as_ref().map(|value| read_store_url(value)).transpose()?;
-    let readers = match section.optional("readers") {
-        None => Readers::default(),
-        Some(value) => {
-            let roles =
-                if value.is_list() { value.texts()? } else { vec![value.text_or("a role, or a list of them")?] };
-            let readers = Readers::new(roles).map_err(|error| value.error(error))?;
-            // An address in the environment may replace one that is left out.
-            if let Some((_, parsed)) = &url {
-                readers.check_store(parsed).map_err(|error| value.error(error))?;
-            }
-            readers
-        }
-    };
-    let notify = match section.optional("notify") {
-        None => false,
-        Some(value) => {
-            let notify = value.boolean()?;
-            if let Some((_, parsed)) = &url {
-                parsed.check_notify(notify).map_err(|error| value.error(error))?;
-            }
-            notify
-        }
-    };
+fn read_store(mut section: Section<'_, '_>, folder: &Path) -> Result<StoreConfig, ConfigError> {
+    let mut config = StoreConfig::default();
+    if let Some(value) = section.optional("url") {
+        let url = StoreUrl::parse(&value.non_empty()?, folder);
+        config.url = Some(url.map_err(|error| value.error(format!("url: {error}")))?);
+    }
+    if let Some(value) = section.optional("readers") {
+        let roles = if value.is_list() { value.texts()? } else { vec![value.text_or("a role, or a list of them")?] };
+        config.readers = Readers::new(roles).map_err(|error| value.error(error))?;
+        config.check_file().map_err(|error| value.error(error))?;
+    }
+    if let Some(value) = section.optional("notify") {
+        config.notify = value.boolean()?;
+        config.check_file().map_err(|error| value.error(error))?;
+    }
     section.finish()?;
-    Ok(StoreConfig { url: url.map_or_else(|| format!("sqlite:{name}.db"), |(text, _)| text), readers, notify })
-}
-
-fn read_store_url(value: &Item<'_, '_>) -> Result<(String, StoreUrl), ConfigError> {
-    let url = value.non_empty()?;
-    let parsed = StoreUrl::parse(&url, Path::new("")).map_err(|error| value.error(format!("url: {error}")))?;
-    Ok((url, parsed))
+    Ok(config)
 }

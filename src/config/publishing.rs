@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::log::read_log;
 use super::reading::{ConfigError, Section};
 use super::snapshots::{self, read_snapshots};
-use super::{Config, PipelineText, SnapshotsConfig, read_file};
+use super::{Config, PipelineText, SnapshotsConfig, StoreConfig, read_file};
 use crate::model::limits::{SEED_LOCK, SEED_LOCK_MIN, SEED_TIMEOUT};
 use crate::model::schema::check_pipeline_name;
 use crate::model::setting::SettingError;
@@ -39,8 +39,8 @@ pub struct PublishConfig {
     pub snapshots: SnapshotsConfig,
     /// `[seed]`.
     pub seed: SeedConfig,
-    /// `[store] url` of a pipeline file; none if the file is no pipeline's.
-    pub store_url: Option<String>,
+    /// `[store]` of a pipeline file; none if the file is no pipeline's.
+    pub store: Option<StoreConfig>,
 }
 
 impl PublishConfig {
@@ -60,8 +60,8 @@ impl PublishConfig {
         let document = PipelineText::new(file, text);
         let mut root = document.root(&["name", "snapshots", "seed", "log"])?;
         if ["source", "entities", "handlers", "store"].iter().any(|key| root.has(key)) {
-            let Config { file, name, snapshots, seed, store_url, .. } = Config::parse(file, text)?;
-            return Ok(Self { file, name, snapshots, seed, store_url: Some(store_url) });
+            let Config { file, name, snapshots, seed, store, .. } = Config::parse(file, text)?;
+            return Ok(Self { file, name, snapshots, seed, store: Some(store) });
         }
         let name_at = root.required("name", "a name such as \"risk\"")?;
         let name = name_at.text()?;
@@ -71,7 +71,7 @@ impl PublishConfig {
             name,
             snapshots: read_snapshots(root.section("snapshots", &snapshots::KEYS)?, document.folder(), false)?,
             seed: read_seed(root.section("seed", &SEED_KEYS)?)?,
-            store_url: None,
+            store: None,
         };
         read_log(root.section("log", &["level"])?)?;
         root.finish()?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::SnapshotsConfig;
 use super::reading::{ConfigError, Item, Section};
 use crate::model::limits::PUBLISH_POOL_MAX;
-use crate::publish::{DedupRule, FieldPath, HealthFields, Keys, KeysError, RedisUrl, check_summary_field};
+use crate::publish::{DedupRule, FieldPath, HealthFields, Keys, KeysError, TargetUrl, check_summary_field};
 use crate::snapshot::Integers;
 
 /// The keys of `[snapshots]`.
@@ -36,7 +36,7 @@ pub(super) fn read_snapshots(
 ) -> Result<SnapshotsConfig, ConfigError> {
     let default = SnapshotsConfig::default();
     let url_at = section.optional("url");
-    let url = url_at.as_ref().map(|value| read_redis(value, folder)).transpose()?;
+    let url = url_at.as_ref().map(|value| read_url(value, folder)).transpose()?;
     let keys_at = section.optional("keys");
     let keys = keys_at.clone().map_or(Ok(default.keys), read_keys)?;
     let health = section.optional("health").map(|value| read_health(&value, &keys)).transpose()?;
@@ -61,8 +61,7 @@ pub(super) fn read_snapshots(
         pool: section.optional("pool").map_or(Ok(default.pool), |value| read_pool(&value))?,
         timeout: section.optional("timeout").map_or(Ok(default.timeout), |value| value.duration())?,
     };
-    if config.url.as_ref().is_some_and(RedisUrl::is_cluster)
-        && let Err(error) = config.keys.check_cluster()
+    if let Some(Err(error)) = config.url.as_ref().map(|url| url.check_keys(&config.keys))
         && let Some(at) = &keys_at
     {
         return Err(at.error(format!("keys: {error}")));
@@ -79,8 +78,8 @@ fn read_integers(value: &Item<'_, '_>) -> Result<Integers, ConfigError> {
     }
 }
 
-fn read_redis(value: &Item<'_, '_>, folder: &Path) -> Result<RedisUrl, ConfigError> {
-    RedisUrl::parse(&value.non_empty()?, folder).map_err(|error| value.error(format!("url: {error}")))
+fn read_url(value: &Item<'_, '_>, folder: &Path) -> Result<TargetUrl, ConfigError> {
+    TargetUrl::parse(&value.non_empty()?, folder).map_err(|error| value.error(format!("url: {error}")))
 }
 
 fn read_keys(value: Item<'_, '_>) -> Result<Keys, ConfigError> {

@@ -12,8 +12,10 @@ mod lua;
 #[path = "no_lua.rs"]
 mod lua;
 pub mod rust;
+mod scan;
 pub(crate) mod watch;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,8 +24,9 @@ use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, Refusal, shorten_json};
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, BlockNo, Depth, EntityNo, RegionNo};
-use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
+use crate::model::limits::{FIND_ROWS, REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::quarantine::{QuarantineStage, Quarantined};
+use crate::model::query::Query;
 use crate::model::schema::Schema;
 use crate::model::value::Row;
 use crate::rows::codec::{CodecError, Decoder, ValueRef};
@@ -32,6 +35,7 @@ use watch::Watch;
 
 pub(crate) use assignment::Assignment;
 pub(crate) use before_images::SealedRows;
+pub(crate) use scan::IdScan;
 
 /// One event of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,6 +154,19 @@ pub enum LaneError {
         /// What it was handling.
         place: Place,
     },
+    /// A query finds more than there is memory for.
+    #[error(
+        "{entity}: what a find in region {region:?} finds takes more than {limit_mib} MiB, a quarter of the memory that is left \
+         for rows: give it a limit, or conditions that fewer rows meet, or raise batch.memory"
+    )]
+    FoundTooMuch {
+        /// The entity.
+        entity: String,
+        /// The region.
+        region: String,
+        /// What it may take.
+        limit_mib: usize,
+    },
     /// The handlers cannot be used at all.
     #[error("{0}")]
     Unusable(String),
@@ -193,8 +210,9 @@ pub(crate) trait Engine: Send {
     /// rows that were written without being read come from the store.
     fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError>;
 
-    /// Drops all rows, changed or not: the store was rolled back. Nothing may be staged.
-    fn forget(&mut self) -> Result<(), LaneError>;
+    /// Drops all rows, changed or not: the store was rolled back. Nothing may be staged. Which rows there are is to be
+    /// found by `scan`, which begins now.
+    fn forget(&mut self, scan: &Arc<IdScan>) -> Result<(), LaneError>;
 
     /// Changes from now on belong to the clock's open batch; batches up to its committed one are in the store.
     fn begin_batch(&mut self, clock: BatchClock) -> Result<(), LaneError>;
@@ -222,6 +240,8 @@ pub(crate) struct EngineContext {
     pub(crate) schema: Arc<Schema>,
     /// For each entity, whether its table had no row when the run began.
     pub(crate) is_empty: Arc<[bool]>,
+    /// Finds out which rows the others have.
+    pub(crate) scan: Arc<IdScan>,
     pub(crate) readers: Arc<dyn OpenReader>,
     /// The types of fields.
     #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "serde knows the types of a handler in Rust"))]
@@ -315,12 +335,14 @@ pub(crate) struct Loader {
     reader: Option<Box<dyn RowReader>>,
     watch: Arc<Watch>,
     loads: Arc<LoadStats>,
+    loaded: WholeTables,
 }
 
 impl Loader {
     pub(crate) fn new(context: &EngineContext) -> Self {
-        let EngineContext { readers, watch, loads, .. } = context;
-        Self { readers: Arc::clone(readers), reader: None, watch: Arc::clone(watch), loads: Arc::clone(loads) }
+        let EngineContext { readers, watch, loads, memory_bytes, .. } = context;
+        let (readers, watch, loads) = (Arc::clone(readers), Arc::clone(watch), Arc::clone(loads));
+        Self { readers, reader: None, watch, loads, loaded: WholeTables::new(*memory_bytes) }
     }
 
     /// Counts a region's committed rows: see [`RowReader::count`].
@@ -329,13 +351,70 @@ impl Loader {
         reader(&mut self.reader, &self.readers)?.count(entity, wanted, but)
     }
 
-    /// Finds the first committed rows of each query, in its order: all of them in as few questions as the store allows.
+    /// Finds the first committed rows of each query, in its order: all of them in as few questions as the store allows. Of
+    /// a query without a limit, or with a large one, the rows may have so many bytes.
     pub(crate) fn find(
         &mut self,
         schema: &Schema,
         entity: EntityNo,
         wanted: &[RegionQuery<'_>],
+        bytes_max: usize,
     ) -> Result<Vec<FoundRows>, LaneError> {
+        let is_short = |query: &&RegionQuery<'_>| query.query.limit.is_some_and(|limit| limit <= FIND_ROWS);
+        let short: Vec<RegionQuery<'_>> = wanted.iter().filter(is_short).copied().collect();
+        let mut together = match short.is_empty() {
+            true => Vec::new().into_iter(),
+            false => self.find_page(schema, entity, &short)?.into_iter(),
+        };
+        let mut answers = Vec::with_capacity(wanted.len());
+        for query in wanted {
+            answers.push(match is_short(&query) {
+                true => together.next().map(|(rows, _)| rows).unwrap_or_default(),
+                false => self.find_long(schema, entity, *query, bytes_max)?,
+            });
+        }
+        Ok(answers)
+    }
+
+    /// Finds the rows of a query that may be many: a page, and by its bytes a larger one.
+    fn find_long(
+        &mut self,
+        schema: &Schema,
+        entity: EntityNo,
+        wanted: RegionQuery<'_>,
+        bytes_max: usize,
+    ) -> Result<FoundRows, LaneError> {
+        let limit_max = wanted.query.limit.unwrap_or(usize::MAX);
+        let mut limit = FIND_ROWS.min(limit_max);
+        loop {
+            let query = Query { limit: Some(limit), ..wanted.query.clone() };
+            let page = RegionQuery { query: &query, ..wanted };
+            let Some((rows, bytes)) = self.find_page(schema, entity, &[page])?.pop() else {
+                return Ok(FoundRows::default());
+            };
+            let is_all = rows.is_complete || limit >= limit_max;
+            // As many as would fit, if those behind are as large.
+            let fit = (limit as u128 * bytes_max as u128 / bytes.max(1) as u128).try_into().unwrap_or(usize::MAX);
+            if bytes > bytes_max || (!is_all && fit <= limit) {
+                let (entity, region) = (schema[entity].name.clone(), wanted.region.to_owned());
+                let limit_mib = bytes_max.div_ceil(1 << 20);
+                let too_much = Some(LaneError::FoundTooMuch { entity, region, limit_mib });
+                return Ok(FoundRows { rows: Vec::new(), is_complete: false, too_much });
+            }
+            if is_all {
+                return Ok(rows);
+            }
+            limit = limit.saturating_mul(4).min(fit).min(limit_max);
+        }
+    }
+
+    /// The first rows of each query, and their bytes in packed form.
+    fn find_page(
+        &mut self,
+        schema: &Schema,
+        entity: EntityNo,
+        wanted: &[RegionQuery<'_>],
+    ) -> Result<Vec<(FoundRows, usize)>, LaneError> {
         let mut packed = vec![Vec::new(); wanted.len()];
         {
             let _waiting = (self.watch.pause(), self.loads.wait());
@@ -354,7 +433,7 @@ impl Loader {
             rows.sort_by(|(a, left): &(Box<str>, Row), (b, right)| query.compare_rows((a, left), (b, right)));
             let is_complete = query.limit.is_none_or(|limit| rows.len() < limit);
             rows.truncate(query.limit.unwrap_or(usize::MAX));
-            answers.push(FoundRows { rows, is_complete });
+            answers.push((FoundRows { rows, is_complete, too_much: None }, packed.len()));
         }
         Ok(answers)
     }
@@ -368,17 +447,18 @@ impl Loader {
         let mut loaded: Vec<Loaded> = wanted.iter().map(|_| Loaded::default()).collect();
         let limit = RegionLimit { rows: WHOLE_REGION_ROWS_MAX, bytes: WHOLE_REGION_BYTES_MAX };
         let places: Vec<usize> = (0..wanted.len()).filter(|at| wanted[*at].ask == Ask::TryAll).collect();
-        // A few at a time: of a region that is too large, much may come along that is thrown away.
-        for places in places.chunks(REGIONS_TRIED_MAX) {
-            let regions: Vec<&str> = places.iter().map(|at| wanted[*at].region).collect();
-            let mut found = vec![Vec::new(); regions.len()];
-            let whole = reader.regions(entity, &regions, limit, &mut found)?;
-            for ((at, packed), is_whole) in places.iter().zip(found).zip(whole) {
-                if is_whole {
-                    loaded[*at] = Loaded { packed, is_whole };
-                }
+        try_whole(reader.as_mut(), entity, wanted, &places, &mut loaded, |_| limit)?;
+        let asked = (0..wanted.len()).filter(|at| !loaded[*at].is_whole && wanted[*at].ask != Ask::Ids);
+        let (mut places, mut rows_max) = (Vec::new(), 0);
+        for at in asked {
+            if let Some(rows) = self.loaded.note(entity, &wanted[at]) {
+                places.push(at);
+                rows_max = rows.max(rows_max);
             }
         }
+        let bytes_max = self.loaded.bytes_max;
+        let limit = |regions| RegionLimit { rows: rows_max, bytes: bytes_max / regions };
+        try_whole(reader.as_mut(), entity, wanted, &places, &mut loaded, limit)?;
         let places: Vec<usize> = (0..wanted.len()).filter(|at| !loaded[*at].is_whole).collect();
         let ids: Vec<RegionIds<'_>> =
             places.iter().map(|at| RegionIds { region: wanted[*at].region, ids: &wanted[*at].ids }).collect();
@@ -390,6 +470,68 @@ impl Loader {
             }
         }
         Ok(loaded)
+    }
+}
+
+/// Tries to load the whole tables of some regions.
+fn try_whole(
+    reader: &mut dyn RowReader,
+    entity: EntityNo,
+    wanted: &[Wanted<'_>],
+    places: &[usize],
+    loaded: &mut [Loaded],
+    limit: impl Fn(usize) -> RegionLimit,
+) -> Result<(), StoreError> {
+    // A few at a time: of a region that is too large, much may come along that is thrown away.
+    for places in places.chunks(REGIONS_TRIED_MAX) {
+        let regions: Vec<&str> = places.iter().map(|at| wanted[*at].region).collect();
+        let mut found = vec![Vec::new(); regions.len()];
+        let whole = reader.regions(entity, &regions, limit(regions.len()), &mut found)?;
+        for ((at, packed), is_whole) in places.iter().zip(found).zip(whole) {
+            if is_whole {
+                loaded[*at] = Loaded { packed, is_whole };
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Which tables it may pay to load whole although they are not small: those of which many rows were asked for by their
+/// ids. To learn which ids handlers will miss, calls are run dry; a row that comes along with its table costs a small
+/// part of that.
+struct WholeTables {
+    /// Of tables of which many rows were asked for at once: how many in all, and at how many all of it is tried next.
+    asked: HashMap<(EntityNo, Box<str>), (usize, usize)>,
+    /// Bytes, in packed form, that may be loaded at once.
+    bytes_max: usize,
+}
+
+impl WholeTables {
+    /// Fewer ids at once are not noted.
+    const IDS_MIN: usize = 64;
+    /// A table is tried when so many of its rows were asked for, and each time that there are four times as many.
+    const FIRST_TRY: usize = 512;
+    /// It may have so many times as many rows. Those of a larger one are read in vain.
+    const ROWS_A_ROW: usize = 8;
+    /// The share of the memory that may be loaded at once: in a VM rows take several times as much.
+    const MEMORY_SHARE: usize = 64;
+
+    fn new(memory_bytes: usize) -> Self {
+        Self { asked: HashMap::new(), bytes_max: memory_bytes / Self::MEMORY_SHARE }
+    }
+
+    /// Notes that rows of a table are asked for by id. Returns how many rows it may have for all of it to be tried now.
+    fn note(&mut self, entity: EntityNo, wanted: &Wanted<'_>) -> Option<usize> {
+        if wanted.ids.len() < Self::IDS_MIN {
+            return None;
+        }
+        let (asked, next) = self.asked.entry((entity, wanted.region.into())).or_insert((0, Self::FIRST_TRY));
+        *asked += wanted.ids.len();
+        if *asked < *next {
+            return None;
+        }
+        *next = *asked * 4;
+        Some(*asked * Self::ROWS_A_ROW)
     }
 }
 
@@ -407,6 +549,8 @@ pub(crate) struct FoundRows {
     pub(crate) rows: Vec<(Box<str>, Row)>,
     /// Whether there are no more.
     pub(crate) is_complete: bool,
+    /// There are more than the memory holds, and none are here.
+    pub(crate) too_much: Option<LaneError>,
 }
 
 /// The reader, opened if it is not yet.
@@ -427,6 +571,8 @@ pub(crate) enum Ask {
     Ids,
     /// All of it if it is small, else these ids.
     TryAll,
+    /// It is not small: all of it if so many ids were asked for by now that it pays, else these ids.
+    AllIfWorth,
 }
 
 /// Rows that the store had.

@@ -5,6 +5,26 @@ use std::borrow::Cow;
 
 use crate::model::text::is_unprintable;
 
+/// One form that an address may have, as it is told to users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressForm {
+    /// With a word in capitals for each part: `sqlite:PATH`.
+    pub full: &'static str,
+    /// The same where there is little room.
+    pub brief: &'static str,
+    /// An address of that form.
+    pub example: &'static str,
+}
+
+/// Choices as they stand in a sentence: a, b or c.
+pub fn one_of<'t>(choices: impl IntoIterator<Item = &'t str>) -> String {
+    let choices: Vec<&str> = choices.into_iter().collect();
+    match choices.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => choices.concat(),
+    }
+}
+
 /// An address without the blanks, line ends and invisible characters at its ends: copies, `.env` files with Windows line
 /// ends and files of secrets leave them there.
 pub fn trimmed(text: &str) -> &str {

@@ -2,7 +2,9 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `target` | what a target is: the trait |
+//! | `target` | what a target is: the traits |
+//! | `url`, `open` | which target an address names; opening it |
+//! | `settings`, `plan` | what a pipeline says of its snapshots; of which, what a target is to do |
 //! | `mailbox`, `worker` | the publish thread of a run: what waits for it; the thread |
 //! | `region_states`, `stats` | how each region stands; the live numbers |
 //! | `fields` | id and time taken from a document |
@@ -11,7 +13,7 @@
 //! | `health` | what a health check reads of a publish |
 //! | `redis/` | the target Redis: its keys, scripts and connections |
 //!
-//! It sees snapshots that are committed, and nothing else of a run. Only `redis/` knows Redis.
+//! It sees snapshots that are committed, and nothing else of a run. Only `redis/`, and the addresses in `url`, know Redis.
 
 mod dedup;
 mod documents;
@@ -20,14 +22,18 @@ mod fields;
 mod health;
 mod mailbox;
 mod on_publish;
+mod open;
+mod plan;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(not(feature = "redis"))]
 #[path = "no_redis.rs"]
 mod redis;
 mod region_states;
+mod settings;
 mod stats;
 mod target;
+mod url;
 mod worker;
 
 pub use dedup::DedupRule;
@@ -35,15 +41,22 @@ pub use documents::{Document, Documents, DocumentsError};
 pub use fields::{DocumentFields, FieldPath};
 pub use health::HealthFields;
 pub use on_publish::OnPublish;
+pub use open::{examine, open, open_reader};
+pub use plan::PublishPlan;
 pub use redis::{
-    Begun, Extent, KeptRegion, Keys, KeysError, LatestInRedis, LockHolder, PublishPlan, Published, Publisher,
-    RedisSnapshots, RedisTarget, SeedTurn, Seeder, examine,
+    Begun, Extent, KeptRegion, Keys, KeysError, LockHolder, Published, Publisher, RedisSnapshots, RedisTarget,
+    SeedTurn, Seeder,
 };
 pub use region_states::UnpublishedRegion;
-pub use target::{Delivery, Known, OtherStore, Patience, PublishError, PublishReceipt, PublishStatus, Target};
+pub use settings::SnapshotsConfig;
+pub use target::{
+    Delivery, Known, LatestInTarget, OtherStore, Patience, PublishError, PublishReceipt, PublishStatus, Target,
+    TargetReader, TellRegion,
+};
+pub use url::{TargetUrl, TargetUrlError};
 
 pub(crate) use mailbox::Mailbox;
-pub(crate) use redis::check_summary_field;
+pub(crate) use plan::check_summary_field;
 pub(crate) use stats::PublishStats;
 pub use stats::Publishing;
 pub(crate) use worker::{MinSeqs, PublishHook, PublishThread, WorkerPlan};

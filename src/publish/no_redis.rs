@@ -5,26 +5,32 @@
 mod keys;
 #[path = "redis/outcome.rs"]
 mod outcome;
-#[path = "redis/plan.rs"]
-mod plan;
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::{Delivery, Known, Patience, Publication, PublishError, Target};
+use super::{
+    Delivery, Known, LatestInTarget, Patience, Publication, PublishError, PublishPlan, Target, TargetReader, TargetUrl,
+    TellRegion,
+};
 use crate::model::finding::Finding;
 use crate::model::timestamp::Timestamp;
+use crate::redis::RedisUrl;
 use crate::store::StoredSnapshot;
 
 pub use keys::{Keys, KeysError};
-pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
-pub use plan::PublishPlan;
-pub(crate) use plan::check_summary_field;
+pub use outcome::{Extent, KeptRegion, Published};
 
-/// Looks at a Redis. This build has none, so there is no plan to give it.
-pub fn examine(plan: &PublishPlan, _: &str) -> Vec<Finding> {
-    plan.url.absurd()
+pub(super) fn examine(url: &RedisUrl, _: &PublishPlan, _: &str) -> Vec<Finding> {
+    url.absurd()
+}
+
+/// Whatever is made of a plan: there is none.
+fn absurd<T>(plan: &PublishPlan) -> T {
+    match &plan.url {
+        TargetUrl::Redis(url) => url.absurd(),
+    }
 }
 
 /// Publishes to one server or cluster. This build has no Redis, so there is no value of it.
@@ -36,7 +42,7 @@ impl Publisher {
     /// # Errors
     /// Never: there is no plan to give it.
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
-        plan.url.absurd()
+        absurd(&plan)
     }
 
     /// Whether slots that move and servers that are gone are waited for.
@@ -114,7 +120,7 @@ impl Seeder {
     /// # Errors
     /// Never: there is no plan to give it.
     pub fn new(plan: PublishPlan, _: Duration) -> Result<Self, PublishError> {
-        plan.url.absurd()
+        absurd(&plan)
     }
 
     /// The plan it was made with.
@@ -126,7 +132,7 @@ impl Seeder {
     ///
     /// # Errors
     /// Never.
-    pub fn look(&self) -> Result<LatestInRedis, PublishError> {
+    pub fn look(&self) -> Result<LatestInTarget, PublishError> {
         match self.0 {}
     }
 
@@ -175,7 +181,7 @@ impl RedisTarget {
     /// # Errors
     /// Never: there is no plan to give it.
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
-        plan.url.absurd()
+        absurd(&plan)
     }
 }
 
@@ -197,9 +203,6 @@ impl Target for RedisTarget {
     }
 }
 
-/// Is told of regions.
-type TellRegion<'a> = dyn FnMut(&str, Result<Option<StoredSnapshot>, PublishError>) + Send + 'a;
-
 /// Reads the snapshots of one pipeline. This build has no Redis, so there is no value of it.
 pub struct RedisSnapshots(Infallible);
 
@@ -209,46 +212,32 @@ impl RedisSnapshots {
     /// # Errors
     /// Never: there is no plan to give it.
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
-        plan.url.absurd()
+        absurd(&plan)
     }
+}
 
-    /// The signature of the store that publishes under this name.
-    ///
-    /// # Errors
-    /// Never.
-    pub fn signature(&self) -> Result<Option<String>, PublishError> {
+impl TargetReader for RedisSnapshots {
+    fn name(&self) -> &str {
         match self.0 {}
     }
 
-    /// The newest snapshots of those regions.
-    ///
-    /// # Errors
-    /// Never.
-    pub fn latest(&self, _: &[String]) -> Result<LatestInRedis, PublishError> {
+    fn latest(&self, _: &[String]) -> Result<LatestInTarget, PublishError> {
         match self.0 {}
     }
 
-    /// The newest snapshots of those regions, each as soon as it is there.
-    ///
-    /// # Errors
-    /// Never.
-    pub fn latest_in_order(&self, _: &[String], _: &mut TellRegion<'_>) -> Result<(), PublishError> {
+    fn latest_in_order(&self, _: &[String], _: &mut TellRegion<'_>) -> Result<(), PublishError> {
         match self.0 {}
     }
 
-    /// A region's snapshots, newest first.
-    ///
-    /// # Errors
-    /// Never.
-    pub fn history(&self, _: &str, _: usize, _: Option<Timestamp>) -> Result<Vec<StoredSnapshot>, PublishError> {
+    fn signature(&self) -> Result<Option<String>, PublishError> {
         match self.0 {}
     }
 
-    /// The snapshot of that id.
-    ///
-    /// # Errors
-    /// Never.
-    pub fn show(&self, _: &str) -> Result<Option<StoredSnapshot>, PublishError> {
+    fn history(&self, _: &str, _: usize, _: Option<Timestamp>) -> Result<Vec<StoredSnapshot>, PublishError> {
+        match self.0 {}
+    }
+
+    fn show(&self, _: &str) -> Result<Option<StoredSnapshot>, PublishError> {
         match self.0 {}
     }
 }

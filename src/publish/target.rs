@@ -3,12 +3,15 @@
 //! The publish thread of a run knows this trait and nothing of what is behind it. Redis implements it
 //! ([`super::RedisTarget`]); a program may implement it for a place of its own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Publication;
+use crate::model::timestamp::Timestamp;
 #[cfg(feature = "redis")]
 use crate::redis::Unreached;
+use crate::store::StoredSnapshot;
 
 /// A place where readers look for snapshots.
 ///
@@ -93,6 +96,63 @@ pub trait Target: Send {
     fn ttl(&self) -> Option<Duration> {
         None
     }
+}
+
+/// Is told of regions: the region's newest snapshot, none if it has none, or why it could not be read.
+pub type TellRegion<'a> = dyn FnMut(&str, Result<Option<StoredSnapshot>, PublishError>) + Send + 'a;
+
+/// Reads back what is published there under one pipeline's name: what readers see.
+pub trait TargetReader: Send {
+    /// How the target is called in messages.
+    fn name(&self) -> &str;
+
+    /// The newest snapshots of those regions, or of all that the target knows, ordered as given or by name. Blocks.
+    ///
+    /// # Errors
+    /// The target does not answer.
+    fn latest(&self, regions: &[String]) -> Result<LatestInTarget, PublishError>;
+
+    /// The newest snapshots of those regions, each handed to `tell` in their order, as soon as it and all before it are
+    /// there. Blocks.
+    ///
+    /// # Errors
+    /// The target does not answer; then nothing was told.
+    fn latest_in_order(&self, regions: &[String], tell: &mut TellRegion<'_>) -> Result<(), PublishError>;
+
+    /// The signature of the store that publishes under this name; none if none has signed. Blocks.
+    ///
+    /// # Errors
+    /// The target does not answer.
+    fn signature(&self) -> Result<Option<String>, PublishError>;
+
+    /// A region's snapshots, newest first, no older than `since`. Blocks.
+    ///
+    /// # Errors
+    /// The target does not answer.
+    fn history(
+        &self,
+        region: &str,
+        limit: usize,
+        since: Option<Timestamp>,
+    ) -> Result<Vec<StoredSnapshot>, PublishError>;
+
+    /// The snapshot of that id. Blocks.
+    ///
+    /// # Errors
+    /// The target does not answer.
+    fn show(&self, id: &str) -> Result<Option<StoredSnapshot>, PublishError>;
+}
+
+/// The newest snapshots that a target has.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct LatestInTarget {
+    /// The snapshots.
+    pub found: Vec<StoredSnapshot>,
+    /// Regions that could not be read, and why.
+    pub refused: Vec<(String, PublishError)>,
+    /// The signature of the store that has published each region, where one has signed.
+    pub signatures: BTreeMap<String, String>,
 }
 
 /// Whether a publish waits for servers that are away but may come back soon.
@@ -255,7 +315,6 @@ impl From<Unreached> for PublishError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::timestamp::Timestamp;
 
     #[test]
     fn a_target_is_away_if_it_took_nothing_and_did_not_answer() {

@@ -182,6 +182,11 @@ impl RedisUrl {
         self.password.as_deref().map(|password| (self.user.as_deref(), password))
     }
 
+    /// Who logs in, as the server calls him.
+    pub(crate) fn user_name(&self) -> &str {
+        self.credentials().and_then(|(user, _)| user).unwrap_or("default")
+    }
+
     pub(crate) fn database(&self) -> i64 {
         self.database
     }

@@ -83,7 +83,7 @@ pub struct RowCache {
     young: Rows,
     old: Rows,
     is_whole: bool,
-    /// Whether the table has an existence filter ([`super::existence::ExistenceFilter`]).
+    /// Whether it is known which rows the table has ([`super::existence`]).
     is_filtered: bool,
     /// Whether a row was ever read. Until then rows are evicted as soon as they are committed.
     is_read: bool,
@@ -99,10 +99,15 @@ pub struct RowCache {
 const ROW_OVERHEAD_BYTES: usize = 64;
 
 impl RowCache {
-    /// A table without cached rows. If it `is_whole`, there are no committed ones either, and a filter knows of those
-    /// to come.
-    pub fn new(is_whole: bool) -> Self {
-        Self { is_whole, is_filtered: is_whole, ..Self::default() }
+    /// A table without cached rows. If it `is_whole`, there are no committed ones either. If it `is_filtered`, a filter
+    /// knows which there may be.
+    pub fn new(is_whole: bool, is_filtered: bool) -> Self {
+        Self { is_whole, is_filtered, ..Self::default() }
+    }
+
+    /// A filter knows from now on which rows there may be.
+    pub fn set_filtered(&mut self) {
+        self.is_filtered = true;
     }
 
     /// Whether `Change::New` can be trusted without consulting the existence filter.
@@ -228,7 +233,7 @@ impl RowCache {
 
     /// Whether rows are evicted as soon as they are committed.
     pub fn is_write_only(&self) -> bool {
-        self.is_filtered && !self.is_read && self.search.is_unused()
+        !self.is_read && self.search.is_unused()
     }
 
     /// How many rows changed since the last call of [`RowCache::take_changes`].
@@ -280,9 +285,12 @@ fn slot_bytes(id: &str, row: Option<&Row>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ids::RegionNo;
     use crate::model::value::Value;
+    use crate::rows::existence::{ExistenceFilter, KnownRows};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     /// What can happen to a table, in any order.
     #[derive(Debug, Clone)]
@@ -294,6 +302,12 @@ mod tests {
         Commit,
         Sweep,
         LoadWhole,
+        /// Reads so many more ids of the table.
+        Scan(usize),
+        /// Takes in which rows the table had, if all of its ids are read.
+        CatchUp,
+        /// The store is rolled back: what it has is not known any more.
+        Forget,
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -305,6 +319,9 @@ mod tests {
             2 => Just(Op::Commit),
             2 => Just(Op::Sweep),
             1 => Just(Op::LoadWhole),
+            2 => (1..4usize).prop_map(Op::Scan),
+            1 => Just(Op::CatchUp),
+            1 => Just(Op::Forget),
         ]
     }
 
@@ -327,21 +344,38 @@ mod tests {
         table: RowCache,
         batch: BatchNo,
         sealed: Vec<(BatchNo, Sealed)>,
+        /// Rows to be let go when their batch is committed.
+        passing: Vec<(BatchNo, Vec<Box<str>>)>,
         committed: BatchNo,
         store: State,
         model: State,
+        known: KnownRows,
+        scanned: ExistenceFilter,
+        /// The last id that was read; none before the first one.
+        last: Option<String>,
+        /// Whether all ids are read.
+        is_scanned: bool,
+    }
+
+    fn region() -> RegionNo {
+        RegionNo::from(3)
     }
 
     impl Bench {
         fn new() -> Self {
             let store: State = (0..4).map(|id| (format!("k{id}"), id)).collect();
             Self {
-                table: RowCache::new(false),
+                table: RowCache::new(false, false),
                 batch: BatchNo::NONE.next(),
                 sealed: Vec::new(),
+                passing: Vec::new(),
                 committed: BatchNo::NONE,
                 model: store.clone(),
                 store,
+                known: KnownRows::of_tables(&[false], 1 << 20).remove(0),
+                scanned: ExistenceFilter::new(1 << 20),
+                last: None,
+                is_scanned: false,
             }
         }
 
@@ -365,7 +399,42 @@ mod tests {
                     }
                     self.table.supplied_whole();
                 }
+                Op::Scan(ids) => self.scan(*ids),
+                Op::CatchUp if self.is_scanned && !self.known.is_complete() => {
+                    let found = std::mem::replace(&mut self.scanned, ExistenceFilter::new(1 << 20));
+                    self.known.complete(Arc::new(found));
+                    self.table.set_filtered();
+                }
+                Op::CatchUp => {}
+                Op::Forget => self.forget(),
             }
+        }
+
+        /// Reads ids that are committed now, behind those that were.
+        fn scan(&mut self, ids: usize) {
+            for _ in 0..ids {
+                let next = self.store.keys().find(|id| self.last.as_ref().is_none_or(|last| *id > last));
+                let Some(next) = next.cloned() else {
+                    self.is_scanned = true;
+                    return;
+                };
+                self.scanned.add("r", &next);
+                self.last = Some(next);
+            }
+        }
+
+        /// Everything is committed; then rows come back that nobody has written in this run, and others go.
+        fn forget(&mut self) {
+            self.seal();
+            while !self.sealed.is_empty() {
+                self.commit();
+            }
+            self.store.retain(|_, value| *value % 2 == 0);
+            self.store.extend((8..11).map(|id| (format!("k{id}"), id)));
+            self.model = self.store.clone();
+            self.table = RowCache::new(false, false);
+            self.known.forget();
+            (self.scanned, self.last, self.is_scanned) = (ExistenceFilter::new(1 << 20), None, false);
         }
 
         fn set(&mut self, id: u8, row: Option<Row>) {
@@ -376,6 +445,10 @@ mod tests {
         /// What a handler would see: here, else in the store.
         fn check(&mut self, id: &str) {
             if self.table.get(id) == Found::Missing {
+                if !self.known.may_have(region(), "r", id) {
+                    assert_eq!(self.model.get(id), None, "{id} is denied");
+                    return;
+                }
                 self.table.supply(id, self.store.get(id).map(|value| row(*value)));
             }
             let seen = match self.table.get(id) {
@@ -388,9 +461,17 @@ mod tests {
 
         fn seal(&mut self) {
             let mut changes = BTreeMap::new();
-            self.table.take_changes(|id, change, _, row| {
+            let trusts_new = self.table.trusts_new();
+            let mut is_new = self.known.is_new(region(), "r", trusts_new);
+            let ids = self.table.take_changes(|id, change, _, row| {
+                // As a batch takes them in.
+                let is_kept = change == Change::Deleted || is_new(id, change) || change != Change::New;
+                let change = if is_kept { change } else { Change::Written };
                 assert!(changes.insert(id.to_owned(), (change, row.map(number))).is_none(), "{id} twice")
             });
+            if self.table.is_write_only() {
+                self.passing.push((self.batch, ids));
+            }
             self.sealed.push((self.batch, changes));
             self.batch = self.batch.next();
         }
@@ -409,14 +490,18 @@ mod tests {
                 }
             }
             self.committed = batch;
+            if let Some(at) = self.passing.iter().position(|(number, _)| *number == batch) {
+                let (_, ids) = self.passing.remove(at);
+                self.table.let_go(batch, &ids);
+            }
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever the order of writes, seals, commits, sweeps and loads, a read sees the last write, and the store
-        /// ends up as the model.
+        /// Whatever the order of writes, seals, commits, sweeps and loads, and wherever the scan of the table's ids has
+        /// come, a read sees the last write, no row is denied, and the store ends up as the model.
         #[test]
         fn reads_see_the_last_write_and_commits_lose_nothing(ops in prop::collection::vec(op(), 1..80)) {
             let mut bench = Bench::new();
@@ -439,13 +524,13 @@ mod tests {
 
     #[test]
     fn a_row_of_a_batch_that_is_not_committed_is_never_let_go() {
-        let mut table = RowCache::new(true);
+        let mut table = RowCache::new(true, true);
         let change =
             |block| ChangedBy { batch: BatchNo::new(7), block: BlockNo::new(block), writer: Writer::default() };
         assert_eq!(table.set("a", Some(row(1)), change(5)), Some(BeforeImage::Absent));
         assert_eq!(table.set("a", Some(row(1)), change(5)), None, "it has changed in that block already");
         assert_eq!(table.set("a", Some(row(1)), change(6)), Some(BeforeImage::Row(row(1))));
-        assert_eq!(RowCache::new(false).set("a", None, change(5)), Some(BeforeImage::Unknown));
+        assert_eq!(RowCache::new(false, false).set("a", None, change(5)), Some(BeforeImage::Unknown));
         for _ in 0..5 {
             table.sweep(BatchNo::new(6));
         }

@@ -1,8 +1,11 @@
-//! The existence filter: which rows a table may have. It is kept for a table that was empty when the run began, and
-//! answers without asking the store that a row that is not cached does not exist.
+//! Which rows a table may have. It is known of a table that was empty when the run began, and of any other one once its
+//! ids have been read: a row that is not cached is known not to exist then, without asking the store.
 //!
-//! A Bloom filter that grows by layers. It never denies a row that exists. For one that does not, it answers "maybe"
+//! Bloom filters that grow by layers. They never deny a row that exists. For one that does not, they answer "maybe"
 //! once in some hundreds; then the store is asked, or the row is written as one that may exist.
+
+use std::hash::Hash;
+use std::sync::Arc;
 
 use fastbloom::BloomFilter;
 use foldhash::fast::FixedState;
@@ -18,7 +21,7 @@ const BITS_A_ROW: usize = 12;
 /// The share of the memory that the filters of all tables may take together.
 const MEMORY_SHARE: usize = 8;
 
-/// The rows that one table was given since the run began, or more.
+/// Rows of one table, or more.
 #[derive(Debug)]
 pub struct ExistenceFilter {
     /// The last one has room.
@@ -48,19 +51,18 @@ impl ExistenceFilter {
         Self { layers: Vec::new(), bytes_max, is_full: false }
     }
 
-    /// A filter for each table that is empty, within a budget of memory.
-    pub fn of_tables(is_empty: &[bool], memory_bytes: usize) -> Vec<Option<Self>> {
-        let bytes_max = memory_bytes / MEMORY_SHARE / is_empty.len().max(1);
-        is_empty.iter().map(|is_empty| is_empty.then(|| Self::new(bytes_max))).collect()
+    /// What the filter of one of so many tables may take of a budget of memory.
+    pub(crate) fn bytes_max(tables: usize, memory_bytes: usize) -> usize {
+        memory_bytes / MEMORY_SHARE / tables.max(1)
     }
 
     /// Whether there may be that row; false is certain.
-    pub fn may_have(&self, region: RegionNo, id: &str) -> bool {
+    pub fn may_have(&self, region: impl Hash + Copy, id: &str) -> bool {
         self.is_full || self.layers.iter().rev().any(|layer| layer.filter.contains(&(region, id)))
     }
 
     /// Notes that there is that row.
-    pub fn add(&mut self, region: RegionNo, id: &str) {
+    pub fn add(&mut self, region: impl Hash, id: &str) {
         if self.is_full {
             return;
         }
@@ -83,27 +85,92 @@ impl ExistenceFilter {
         self.layers.push(layer);
     }
 
+    /// Whether its memory is used up: it answers that any row may exist.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// Bytes of memory it takes.
     pub fn memory_bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.filter.num_bits() / 8).sum()
     }
 }
 
-/// Decides for each row marked new whether it is: yes without a filter, or if the table `trusts_new`. Notes every
-/// written row, because one that is not marked new may never have been noted.
-pub(crate) fn is_new(
-    known: &mut Option<ExistenceFilter>,
-    region: RegionNo,
-    trusts_new: bool,
-) -> impl FnMut(&str, Change) -> bool + use<'_> {
-    move |id, change| {
-        let Some(known) = known else { return true };
-        let trusts_new = trusts_new && change == Change::New;
-        let is_new = trusts_new || !known.may_have(region, id);
-        if is_new {
-            known.add(region, id);
+/// Which rows one table may have, as an engine knows it.
+#[derive(Debug)]
+pub(crate) struct KnownRows {
+    /// The rows that the engine has written.
+    written: ExistenceFilter,
+    before: Before,
+}
+
+/// Which rows a table had when the run began, or more.
+#[derive(Debug)]
+enum Before {
+    None,
+    Unknown,
+    /// By the names of their regions.
+    These(Arc<ExistenceFilter>),
+}
+
+impl KnownRows {
+    /// What is known of each table when nothing has been read, within a budget of memory.
+    pub(crate) fn of_tables(is_empty: &[bool], memory_bytes: usize) -> Vec<Self> {
+        let bytes_max = ExistenceFilter::bytes_max(is_empty.len(), memory_bytes);
+        let known = |is_empty: &bool| Self {
+            written: ExistenceFilter::new(bytes_max),
+            before: if *is_empty { Before::None } else { Before::Unknown },
+        };
+        is_empty.iter().map(known).collect()
+    }
+
+    /// Whether it is known which rows the table had.
+    pub(crate) fn is_complete(&self) -> bool {
+        !matches!(self.before, Before::Unknown)
+    }
+
+    /// Takes in which rows the table had, by the names of their regions, when the run had begun: every row that the engine
+    /// has not written.
+    pub(crate) fn complete(&mut self, before: Arc<ExistenceFilter>) {
+        self.before = Before::These(before);
+    }
+
+    /// Nothing is known any more: the table may have other rows than those that were written.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { written: ExistenceFilter::new(self.written.bytes_max), before: Before::Unknown };
+    }
+
+    /// Whether there may be that row; false is certain.
+    pub(crate) fn may_have(&self, region: RegionNo, name: &str, id: &str) -> bool {
+        let was_there = match &self.before {
+            Before::None => false,
+            Before::Unknown => true,
+            Before::These(before) => before.may_have(name, id),
+        };
+        was_there || self.written.may_have(region, id)
+    }
+
+    /// Decides for each row marked new whether it is: yes if the table `trusts_new`. Notes every written row, because
+    /// one that is not marked new may never have been noted.
+    pub(crate) fn is_new<'k>(
+        &'k mut self,
+        region: RegionNo,
+        name: &'k str,
+        trusts_new: bool,
+    ) -> impl FnMut(&str, Change) -> bool + use<'k> {
+        move |id, change| {
+            let trusts_new = trusts_new && change == Change::New;
+            let is_new = trusts_new || !self.may_have(region, name, id);
+            if is_new || !self.is_complete() && !self.written.may_have(region, id) {
+                self.written.add(region, id);
+            }
+            is_new
         }
-        is_new
+    }
+
+    /// Bytes of memory it takes, without what is known of rows that were there before: engines share that.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.written.memory_bytes()
     }
 }
 

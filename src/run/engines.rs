@@ -8,7 +8,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::pulse::Pulse;
 use crate::lane::watch::{Task, Watch, Watcher};
-use crate::lane::{Engine, EngineContext, EngineFactory, LaneError, LoadStats, Place};
+use crate::lane::{Engine, EngineContext, EngineFactory, IdScan, LaneError, LoadStats, Place};
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, Depth};
 use crate::model::limits::{ENGINES_PER_THREAD, LANE_THREADS_MAX, WAIT_STEP};
@@ -32,9 +32,17 @@ pub(super) struct EnginePlan {
     pub(super) puts_aside: bool,
 }
 
+impl EnginePlan {
+    fn scan(&self) -> Arc<IdScan> {
+        IdScan::new(&self.is_empty, Arc::clone(&self.readers), self.memory_bytes)
+    }
+}
+
 /// The engines. An engine is made when the first region is assigned to it.
 pub(super) struct EnginePool {
     plan: EnginePlan,
+    /// Finds out which rows the tables had when the run began, or after the last rollback.
+    scan: Arc<IdScan>,
     pool: rayon::ThreadPool,
     slots: Vec<EngineSlot>,
     /// Whether a handler hangs: its thread is lost.
@@ -75,7 +83,8 @@ impl EnginePool {
             clock: BatchClock::default(),
         };
         let slots = (0..threads * ENGINES_PER_THREAD).map(slot).collect();
-        Ok(Self { plan, pool, slots, is_stuck: false })
+        let scan = plan.scan();
+        Ok(Self { plan, scan, pool, slots, is_stuck: false })
     }
 
     /// How many engines there may be.
@@ -88,9 +97,9 @@ impl EnginePool {
         (0..self.slots.len()).filter(|at| self.slots[*at].engine.is_some()).collect()
     }
 
-    /// Bytes that all engines took when they were last at work.
+    /// Bytes that all engines took when they were last at work, with what they share.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.slots.iter().map(|slot| slot.memory_bytes).sum()
+        self.slots.iter().map(|slot| slot.memory_bytes).sum::<usize>() + self.scan.memory_bytes()
     }
 
     /// Rows that the open batch had changed when engines were last at work.
@@ -117,7 +126,12 @@ impl EnginePool {
     /// Clears every engine's rows: the store was rolled back.
     pub(super) fn forget(&mut self, clock: BatchClock) -> Result<(), LaneError> {
         self.plan.is_empty = vec![false; self.plan.is_empty.len()].into();
-        let job = |slot: usize| (slot, Box::new(|engine: &mut dyn Engine| engine.forget()) as Job<()>);
+        self.scan.end();
+        self.scan = self.plan.scan();
+        let job = |slot: usize| {
+            let scan = Arc::clone(&self.scan);
+            (slot, Box::new(move |engine: &mut dyn Engine| engine.forget(&scan)) as Job<()>)
+        };
         let jobs = self.made().into_iter().map(job).collect();
         self.each(clock, jobs).map(drop)
     }
@@ -174,6 +188,7 @@ impl EnginePool {
         let context = EngineContext {
             schema: Arc::clone(&self.plan.schema),
             is_empty: Arc::clone(&self.plan.is_empty),
+            scan: Arc::clone(&self.scan),
             readers: Arc::clone(&self.plan.readers),
             field_types: Arc::clone(&self.plan.field_types),
             undo_depth: self.plan.undo_depth,
@@ -231,6 +246,7 @@ impl EnginePool {
 impl Drop for EnginePool {
     /// Closes the engines, in parallel and under the watch: what a handler's own values do then is the user's code too.
     fn drop(&mut self) {
+        self.scan.end();
         let (sender, closed) = bounded(self.slots.len());
         let mut waiting = Vec::new();
         for (at, slot) in self.slots.iter_mut().enumerate() {
@@ -325,7 +341,7 @@ mod tests {
             Ok(SealedRows::default())
         }
 
-        fn forget(&mut self) -> Result<(), LaneError> {
+        fn forget(&mut self, _: &Arc<IdScan>) -> Result<(), LaneError> {
             Ok(())
         }
 

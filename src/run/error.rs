@@ -63,7 +63,7 @@ pub enum PipelineError {
     /// More events cannot be handled than may be put aside.
     #[error(transparent)]
     QuarantineFull(Box<QuarantineFull>),
-    /// The Redis to which snapshots are published cannot be used as it is given.
+    /// The place to which snapshots are published cannot be used as it is given.
     #[error("snapshots: {0}")]
     Publish(#[source] PublishError),
     /// A commit.
@@ -263,7 +263,10 @@ fn kind_of_store(error: &StoreError) -> ErrorKind {
 
 fn kind_of_lane(error: &LaneError) -> ErrorKind {
     match error {
-        LaneError::Handler { .. } | LaneError::Timeout { .. } | LaneError::Memory { .. } => ErrorKind::Handler,
+        LaneError::Handler { .. }
+        | LaneError::Timeout { .. }
+        | LaneError::Memory { .. }
+        | LaneError::FoundTooMuch { .. } => ErrorKind::Handler,
         LaneError::Unusable(_) => ErrorKind::Config,
         LaneError::Event(..) => ErrorKind::Input,
         LaneError::Store(error) => kind_of_store(error),

@@ -7,7 +7,7 @@
 //! | `forebay-lane-N` | run handlers |
 //! | `forebay-commit` | commits |
 //! | `forebay-acknowledge` | tells the source what of it is committed, if it wants to know |
-//! | `forebay-publish`, `forebay-publish-N` | publish what has committed, if there is a Redis |
+//! | `forebay-publish`, `forebay-publish-N` | publish what has committed, if there is a target |
 //!
 //! | file | holds |
 //! |---|---|
@@ -15,6 +15,7 @@
 //! | `pipeline/start`, `pipeline/publish` | wiring a run; publishing as part of it |
 //! | `pipeline/check`, `pipeline/examine` | trying a pipeline without writing; the same within a time limit, for `doctor` |
 //! | `pipeline/fresh` | indexing anew beside the present tables |
+//! | `pipeline/watched` | what of it is shown while it runs |
 //! | `coordinator` | the loop |
 //! | `event_queue` | pages that have come, and cutting them into rounds |
 //! | `engines`, `sealing` | the engine pool; collecting what a batch changed |

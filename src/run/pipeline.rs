@@ -30,9 +30,9 @@ use crate::model::ids::BatchClock;
 use crate::model::limits::{DRAIN_TIMEOUT, HANDLER_TIMEOUT};
 use crate::model::schema::{Schema, check_pipeline_name};
 use crate::model::setting::SettingError;
-use crate::publish::{PublishHook, PublishReceipt, RedisUrl, Target};
+use crate::publish::{PublishHook, PublishReceipt, Target, TargetUrl};
 use crate::source::{End, Fields, Format, Late, Next, RegionsConfig, Source, SourceConfig, SourceError, SourceEvent};
-use crate::store::{self, ChangedPolicy, Readers, Store, StorePlan, StoreUrl};
+use crate::store::{self, ChangedPolicy, Readers, Store, StoreConfig, StorePlan, StoreUrl};
 use start::Task;
 
 /// Stops a run from another thread: it takes no more events, finishes what it has begun, and returns.
@@ -107,9 +107,7 @@ pub struct Pipeline {
     snapshots: SnapshotsConfig,
     handler_timeout: Duration,
     source: Option<Box<dyn Source>>,
-    store_url: Option<StoreUrl>,
-    store_readers: Readers,
-    store_notify: bool,
+    store_config: StoreConfig,
     store: Option<Box<dyn Store>>,
     target: Option<Box<dyn Target>>,
     until: Option<i64>,
@@ -152,10 +150,9 @@ impl Pipeline {
         pipeline.errors = config.errors;
         pipeline.snapshots = config.snapshots.clone();
         pipeline.handler_timeout = config.handlers.timeout;
-        pipeline.store_url = Some(StoreUrl::parse(&config.store_url, config.folder())?);
-        pipeline.store_readers = config.store_readers.clone();
+        pipeline.store_config = config.store.clone();
+        pipeline.store_config.url = Some(config.store.url_of(&config.name, config.folder())?);
         pipeline.version = fresh::hex(std::fs::read(&config.handlers.script).unwrap_or_default());
-        pipeline.store_notify = config.store_notify;
         Ok(pipeline)
     }
 
@@ -182,9 +179,7 @@ impl Pipeline {
             snapshots: SnapshotsConfig::default(),
             handler_timeout: HANDLER_TIMEOUT,
             source: None,
-            store_url: None,
-            store_readers: Readers::default(),
-            store_notify: false,
+            store_config: StoreConfig::default(),
             store: None,
             target: None,
             until: None,
@@ -245,7 +240,7 @@ impl Pipeline {
     /// Stores at that address, instead of what the pipeline file says.
     #[must_use]
     pub fn store_at(mut self, url: StoreUrl) -> Self {
-        self.store_url = Some(url);
+        self.store_config.url = Some(url);
         self.store = None;
         self
     }
@@ -254,7 +249,7 @@ impl Pipeline {
     /// ([`Pipeline::store`]) is not asked for it.
     #[must_use]
     pub fn store_readers(mut self, readers: Readers) -> Self {
-        self.store_readers = readers;
+        self.store_config.readers = readers;
         self
     }
 
@@ -262,19 +257,19 @@ impl Pipeline {
     /// false. A store of one's own ([`Pipeline::store`]) is not asked for it.
     #[must_use]
     pub fn store_notify(mut self, notify: bool) -> Self {
-        self.store_notify = notify;
+        self.store_config.notify = notify;
         self
     }
 
-    /// Publishes snapshots to this Redis too, instead of what the pipeline file says.
+    /// Publishes snapshots there too, instead of what the pipeline file says.
     #[must_use]
-    pub fn snapshots_url(mut self, url: RedisUrl) -> Self {
+    pub fn snapshots_url(mut self, url: TargetUrl) -> Self {
         self.snapshots.url = Some(url);
         self.target = None;
         self
     }
 
-    /// Publishes snapshots to a target of one's own, instead of a Redis. The store must be one that keeps them
+    /// Publishes snapshots to a target of one's own, instead of one that has an address. The store must be one that keeps them
     /// ([`Store::outbox`]).
     ///
     /// ```no_run
@@ -297,7 +292,7 @@ impl Pipeline {
         self
     }
 
-    /// Whether what another store has published to the same Redis under this pipeline's name is replaced. Defaults to
+    /// Whether what another store has published to the same place under this pipeline's name is replaced. Defaults to
     /// false: then the run ends with an error, and nothing is published.
     #[must_use]
     pub fn take_over(mut self, takes_over: bool) -> Self {
@@ -508,7 +503,7 @@ impl Pipeline {
     /// the old one or the new one, never anything between.
     pub fn rollback(mut self, to: i64) -> Result<Report, PipelineError> {
         self.check_names()?;
-        if let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) {
+        if let Some(url) = self.url_of_store() {
             // A pipeline that never ran must not get tables by this.
             if !store::open_snapshots_until(url, &self.stop.flag())?.pipelines()?.contains(&self.name) {
                 return Err(PipelineError::NeverRan(self.name));
@@ -517,11 +512,15 @@ impl Pipeline {
         self.coordinate(Box::new(NoEvents), Task::Rollback(to))
     }
 
-    /// Refuses names that the store keeps for itself, and readers and listeners that it cannot have.
+    /// The address of the store; none if it has none, or the store is one of the program's own.
+    fn url_of_store(&self) -> Option<&StoreUrl> {
+        self.store_config.url.as_ref().filter(|_| self.store.is_none())
+    }
+
+    /// Refuses names that the store keeps for itself, and what it is asked for and cannot do.
     fn check_names(&self) -> Result<(), PipelineError> {
-        let Some(url) = self.store_url.as_ref().filter(|_| self.store.is_none()) else { return Ok(()) };
-        self.store_readers.check_store(url)?;
-        url.check_notify(self.store_notify)?;
+        let Some(url) = self.url_of_store() else { return Ok(()) };
+        self.store_config.check(url)?;
         Ok(store::check_names(url, &self.name, &self.schema)?)
     }
 
@@ -540,8 +539,7 @@ impl Pipeline {
             return Ok(store);
         }
         let url = self
-            .store_url
-            .as_ref()
+            .url_of_store()
             .ok_or_else(|| PipelineError::Incomplete("no store: call Pipeline::store_url or Pipeline::store".into()))?;
         let mut store = store::open(url, self.store_plan())?;
         if let Some(fresh) = store.beside()? {
@@ -560,8 +558,7 @@ impl Pipeline {
             has_snapshots: self.factory.has_snapshots(),
             dedup: self.snapshots.dedup,
             ttl: self.snapshots.ttl,
-            readers: self.store_readers.clone(),
-            notify: self.store_notify,
+            config: self.store_config.clone(),
             stop: self.stop.flag(),
             policy: self.policy.clone(),
             outages: self.meter.outages(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::{BatchConfig, Config, SnapshotsConfig};
 use crate::model::limits::publish_waiting_bytes;
-use crate::publish::{Mailbox, PublishPlan, RedisTarget};
+use crate::publish::{self, Mailbox, PublishPlan};
 use crate::source::reader::ReadStats;
 use crate::store::{ChangedPolicy, SnapshotPolicy};
 
@@ -51,7 +51,7 @@ impl ReloadHandle {
 /// What of a run takes over settings beside the coordinator.
 pub(super) struct Reloading {
     pub(super) handle: ReloadHandle,
-    /// How snapshots are published to a Redis, if they are.
+    /// How snapshots are published, if they are and not to a target of one's own.
     pub(super) publish: Option<(PublishPlan, Arc<Mailbox>)>,
     pub(super) policy: ChangedPolicy,
     pub(super) read: Arc<ReadStats>,
@@ -71,9 +71,9 @@ impl Reloading {
             let new = given.snapshots.publish_plan(&plan.pipeline, plan.url.clone()).with_take_over(plan.takes_over);
             let of = |plan: &PublishPlan| (plan.ttl, plan.dedup, plan.pool, plan.timeout);
             if of(plan) != of(&new) {
-                match RedisTarget::new(new.clone()) {
+                match publish::open(new.clone()) {
                     Ok(target) => {
-                        mailbox.replace_target(Box::new(target));
+                        mailbox.replace_target(target);
                         *plan = new;
                     }
                     Err(error) => tracing::warn!("snapshots are published as before: {error}"),

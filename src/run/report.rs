@@ -15,7 +15,7 @@ use crate::timeline::bottleneck::{Facts, Limit, Limits};
 pub struct SnapshotCounts {
     /// Written to the store.
     pub stored: u64,
-    /// Published to Redis.
+    /// Published to where readers look.
     pub published: u64,
     /// Not written or not published, because the region's newest has the same content.
     pub duplicate: u64,

@@ -12,7 +12,7 @@ use super::wanted::{Found, View};
 use crate::model::durations::Durations;
 use crate::model::timestamp::Timestamp;
 use crate::run::{Reading, Watched, memory_peak_bytes};
-use crate::status::{InRedis, Standing, nothing_as_json};
+use crate::status::{InTarget, Standing, nothing_as_json};
 use crate::store::StoreOutage;
 use crate::timeline::{Span, Stage, Timeline};
 
@@ -98,10 +98,10 @@ pub(super) fn object(sources: &Sources<'_>, parts: Parts) -> Json {
 fn of_store(sources: &Sources<'_>, parts: Parts) -> Json {
     let Sources { watched, reading, view, .. } = sources;
     let status = view.and_then(|view| view.what.status.as_ref());
-    let redis = watched.target.is_some().then(InRedis::unknown);
+    let there = watched.target.is_some().then(InTarget::unknown);
     let mut object = match status {
         Some(status) => {
-            let standing = Standing::new(&watched.pipeline, status, watched.ttl, redis.as_ref());
+            let standing = Standing::new(&watched.pipeline, status, watched.ttl, there.as_ref());
             let mut object = standing.head(true);
             if let Some(after) = parts.regions_after {
                 let changed = view.map_or(&[][..], |view| &view.what.changed);

@@ -284,7 +284,7 @@ impl Service {
     fn moment(&mut self, now: Instant) -> Moment {
         let reading = self.watched.meter.read();
         let mark = Mark::of(&reading);
-        let is_file = matches!(self.watched.store, Some(StoreUrl::Sqlite(_)));
+        let is_file = self.watched.store.as_ref().is_some_and(StoreUrl::is_file);
         let may_read = !is_file || reading.phase < RunPhase::Draining;
         Moment { now, mark, marked_for: self.samples.note(mark, now), may_read }
     }

@@ -218,7 +218,7 @@ impl Thread {
             let answer = self.open(&mut reader).and_then(|reader| {
                 wanted::read(reader, &self.plan.pipeline, &want, before.as_deref()).map_err(|error| error.to_string())
             });
-            if answer.is_err() || matches!(self.plan.store, StoreUrl::Sqlite(_)) {
+            if answer.is_err() || self.plan.store.is_file() {
                 // An open reader keeps the file's log, and opening a file costs little.
                 reader = None;
             }

@@ -67,6 +67,20 @@ impl SourceConfig {
         self.follow && (self.path.is_some() || self.command.is_none())
     }
 
+    /// Whether it is read from a server, and not from files or a program.
+    pub(crate) fn waits_for_server(&self) -> bool {
+        self.redis.is_some() || self.kafka.is_some()
+    }
+
+    /// Where events come from, to be told from another place. Kept by stores: a new kind of source adds a line only where
+    /// it is given, so that what others have made counts as theirs.
+    pub(crate) fn stamp(&self) -> String {
+        let Self { path, command, redis, kafka, .. } = self;
+        let path = path.as_ref();
+        let (command, redis) = (command.as_ref().filter(|_| path.is_none()), redis.as_ref().filter(|_| path.is_none()));
+        format!("{path:?}\n{command:?}\n{redis:?}\n{:?}", kafka.as_ref().filter(|_| path.is_none()))
+    }
+
     /// The source in a few words; no password is in it.
     pub(crate) fn name(&self) -> String {
         if let Some(path) = &self.path {

@@ -3,17 +3,17 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | how each region stands, and the JSON |
-//! | `in_redis` | what Redis has, compared with the store |
+//! | `in_target` | what a target has, compared with the store |
 //!
 //! Opens nothing: it is given what was read. `forebay status` and the service use it.
 
-mod in_redis;
+mod in_target;
 
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-pub use in_redis::InRedis;
+pub use in_target::InTarget;
 
 use crate::model::position::Position;
 use crate::model::timestamp::Timestamp;
@@ -29,18 +29,18 @@ pub enum RegionState {
     Stale,
     /// There is none.
     Missing,
-    /// Redis does not have it, or has an older one.
+    /// The target does not have it, or has an older one.
     Unpublished,
-    /// Redis has one that this store has not published, or not as its newest.
+    /// The target has one that this store has not published, or not as its newest.
     Foreign,
     /// The handlers make none.
     None,
 }
 
 impl RegionState {
-    fn of(region: &RegionStatus, has_snapshots: bool, ttl_seconds: i64, redis: Option<&InRedis>) -> Self {
-        let is_unpublished = |snapshot: &StoredSnapshot| redis.is_some_and(|redis| redis.lacks(snapshot));
-        let is_foreign = |snapshot: &StoredSnapshot| redis.is_some_and(|redis| redis.has_foreign(snapshot));
+    fn of(region: &RegionStatus, has_snapshots: bool, ttl_seconds: i64, target: Option<&InTarget>) -> Self {
+        let is_unpublished = |snapshot: &StoredSnapshot| target.is_some_and(|target| target.lacks(snapshot));
+        let is_foreign = |snapshot: &StoredSnapshot| target.is_some_and(|target| target.has_foreign(snapshot));
         match &region.snapshot {
             _ if !has_snapshots => Self::None,
             // A handler may have nothing to say of a region.
@@ -88,16 +88,16 @@ pub fn seconds_since(time: &str) -> Option<i64> {
 pub struct Standing<'s> {
     name: &'s str,
     status: &'s PipelineStatus,
-    redis: Option<&'s InRedis>,
+    target: Option<&'s InTarget>,
     states: Vec<RegionState>,
 }
 
 impl<'s> Standing<'s> {
-    /// Judges a pipeline by its store, and by what Redis has, if it publishes there. A snapshot counts as fresh for `ttl`.
-    pub fn new(name: &'s str, status: &'s PipelineStatus, ttl: Duration, redis: Option<&'s InRedis>) -> Self {
+    /// Judges a pipeline by its store, and by what the target has, if it publishes there. A snapshot counts as fresh for `ttl`.
+    pub fn new(name: &'s str, status: &'s PipelineStatus, ttl: Duration, target: Option<&'s InTarget>) -> Self {
         let ttl_seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-        let state = |region: &RegionStatus| RegionState::of(region, status.has_snapshots, ttl_seconds, redis);
-        Self { name, status, redis, states: status.regions.iter().map(state).collect() }
+        let state = |region: &RegionStatus| RegionState::of(region, status.has_snapshots, ttl_seconds, target);
+        Self { name, status, target, states: status.regions.iter().map(state).collect() }
     }
 
     /// The regions, each with its state.
@@ -107,7 +107,7 @@ impl<'s> Standing<'s> {
 
     /// Whether all is well: every region, and the store whose snapshots readers get.
     pub fn is_healthy(&self) -> bool {
-        let is_ours = self.redis.is_none_or(|redis| redis.other_owner().is_none());
+        let is_ours = self.target.is_none_or(|target| target.other_owner().is_none());
         is_ours && self.states.iter().all(|state| state.is_healthy())
     }
 
@@ -136,8 +136,8 @@ impl<'s> Standing<'s> {
             "quarantined": status.quarantined,
             "fresh": status.fresh.map(|fresh| json!({ "block": fresh.block, "events": fresh.events })),
         });
-        if let Some(redis) = self.redis {
-            object["published_by"] = redis.owner().into();
+        if let Some(target) = self.target {
+            object["published_by"] = target.owner().into();
         }
         object
     }
@@ -156,8 +156,8 @@ impl<'s> Standing<'s> {
             "generated_at": snapshot.and_then(|snapshot| snapshot.generated_at.as_ref()),
             "age_seconds": snapshot.and_then(age_seconds),
         });
-        if let Some(redis) = self.redis {
-            stands["published"] = redis.published(&region.region);
+        if let Some(target) = self.target {
+            stands["published"] = target.published(&region.region);
         }
         stands
     }

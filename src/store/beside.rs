@@ -55,7 +55,7 @@ pub trait Beside: Send {
 pub fn open_beside(url: &StoreUrl, plan: StorePlan, stamp: &str) -> Result<Option<Box<dyn Beside>>, StoreError> {
     match url {
         StoreUrl::Sqlite(path) => {
-            plan.readers.check_store(url).map_err(StoreError::other)?;
+            plan.config.readers.check_store(url).map_err(StoreError::other)?;
             sqlite::open_beside(path, plan, stamp)
         }
         StoreUrl::Postgres(address) => postgres::open_beside(address, plan, stamp),

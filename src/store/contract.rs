@@ -9,12 +9,13 @@ use std::time::Duration;
 use super::error::StoreError;
 use super::outages::StoreOutages;
 use super::readers::Readers;
+use super::row_reader::OpenReader;
+use super::settings::StoreConfig;
 use crate::batch::{Quarantined, RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::EntityNo;
 use crate::model::limits::{SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::position::Position;
-use crate::model::query::Query;
 use crate::model::schema::{Schema, SchemaError, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::model::source_progress::{SourceFile, SourceProgress};
@@ -40,10 +41,8 @@ pub struct StorePlan {
     pub dedup: Duration,
     /// How long a snapshot is kept that is not its region's newest.
     pub ttl: Duration,
-    /// Roles that may read its tables, in a store that has roles.
-    pub readers: Readers,
-    /// Whether who listens is told of each batch, in a store that can.
-    pub notify: bool,
+    /// What it asks of its store beside that; where it is was said when the store was opened.
+    pub config: StoreConfig,
     /// Set when the run is to stop: waiting for the database to come back then ends.
     pub stop: Arc<AtomicBool>,
     /// What came to hold since for `dedup` and `ttl`.
@@ -66,8 +65,7 @@ impl StorePlan {
             has_snapshots: false,
             dedup: SNAPSHOTS_DEDUP,
             ttl: SNAPSHOTS_TTL,
-            readers: Readers::default(),
-            notify: false,
+            config: StoreConfig::default(),
             stop: Arc::default(),
             policy: ChangedPolicy::default(),
             outages: StoreOutages::default(),
@@ -96,14 +94,16 @@ impl StorePlan {
 
     /// Roles that may read its tables, in a store that has roles. Defaults to none.
     #[must_use]
-    pub fn with_readers(self, readers: Readers) -> Self {
-        Self { readers, ..self }
+    pub fn with_readers(mut self, readers: Readers) -> Self {
+        self.config.readers = readers;
+        self
     }
 
     /// Whether who listens is told of each batch, in a store that can. Defaults to false.
     #[must_use]
-    pub fn with_notify(self, notify: bool) -> Self {
-        Self { notify, ..self }
+    pub fn with_notify(mut self, notify: bool) -> Self {
+        self.config.notify = notify;
+        self
     }
 
     /// The flag that ends a wait for the database: [`crate::StopHandle::flag`]. Defaults to one that nobody sets.
@@ -173,7 +173,8 @@ impl Committed {
         Self { batch: batch.after.batch, rows: batch.rows(), ..Self::default() }
     }
 
-    /// What became of the snapshots: one receipt for each document of [`SealedBatch::snapshots`], in their order.
+    /// What became of the snapshots: one receipt for each document of [`SealedBatch::snapshots`], and for each that took an
+    /// earlier one back; in their order.
     #[must_use]
     pub fn with_snapshots(self, snapshots: Vec<SnapshotReceipt>) -> Self {
         Self { snapshots, ..self }
@@ -481,96 +482,6 @@ pub trait RowEncoder: Send + Sync {
     /// # Errors
     /// The bytes do not follow the packed form.
     fn encode(&self, entity: EntityNo, rows: RegionChanges) -> Result<RegionChanges, CodecError>;
-}
-
-/// Opens readers of rows, one for each lane that misses any.
-pub trait OpenReader: Send + Sync {
-    /// Opens one. May block.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    fn open(&self) -> Result<Box<dyn RowReader>, StoreError>;
-}
-
-/// How much of a region's table is worth loading whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RegionLimit {
-    /// Rows at most.
-    pub rows: usize,
-    /// Bytes in packed form at most.
-    pub bytes: usize,
-}
-
-/// Rows of one region.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct RegionIds<'a> {
-    /// The region.
-    pub region: &'a str,
-    /// The ids, each once.
-    pub ids: &'a [&'a str],
-}
-
-impl<'a> RegionIds<'a> {
-    /// Rows of a region by their ids, each once.
-    pub fn new(region: &'a str, ids: &'a [&'a str]) -> Self {
-        Self { region, ids }
-    }
-}
-
-/// Reads committed rows. What it sees may be newer from one call to the next, never older.
-pub trait RowReader: Send {
-    /// Appends those of the rows that exist, in packed form and in any order, to the bytes of their region in `found`,
-    /// which is as long as `wanted`. May block.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError>;
-
-    /// Appends the rows of each region, in packed form, to its bytes in `found`, which is as long as `regions`; returns
-    /// for each whether all of its rows were appended. Of a region with more than the limit any part may be. May block.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    fn regions(
-        &mut self,
-        entity: EntityNo,
-        regions: &[&str],
-        limit: RegionLimit,
-        found: &mut [Vec<u8>],
-    ) -> Result<Vec<bool>, StoreError>;
-
-    /// Appends the first rows of each query, in packed form, to its bytes in `found`, which is as long as `wanted`: at
-    /// least as many as its limit, if there are as many, and in any order. Those are among them that come first in the
-    /// query's order. Defaults to an error. May block.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
-        let _ = (entity, wanted, found);
-        Err(StoreError::other("this store cannot find rows by column: RowReader::find"))
-    }
-
-    /// Counts the rows of a region that match a query, whatever its order and limit, without those whose id is among
-    /// `but`. Defaults to an error. May block.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
-        let _ = (entity, wanted, but);
-        Err(StoreError::other("this store cannot count rows: RowReader::count"))
-    }
-}
-
-/// A query over the rows of one region.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct RegionQuery<'a> {
-    /// The region.
-    pub region: &'a str,
-    /// The query.
-    pub query: &'a Query,
 }
 
 /// A snapshot as it is stored.

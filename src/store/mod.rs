@@ -18,6 +18,8 @@ mod postgres;
 #[path = "no_postgres.rs"]
 mod postgres;
 mod readers;
+mod row_reader;
+mod settings;
 mod snapshot_policy;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
@@ -36,6 +38,8 @@ pub use open::{check_names, examine, open, open_outbox, open_snapshots};
 pub use outages::{StoreOutage, StoreOutages};
 pub use postgres::PostgresAddress;
 pub use readers::Readers;
+pub use row_reader::*;
+pub use settings::StoreConfig;
 pub(crate) use snapshot_policy::ChangedPolicy;
 pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};
 pub use url::{StoreUrl, StoreUrlError};

@@ -17,7 +17,7 @@ use crate::model::schema::{Schema, SchemaError};
 pub fn open(url: &StoreUrl, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
     match url {
         StoreUrl::Sqlite(path) => {
-            plan.readers.check_store(url).map_err(StoreError::other)?;
+            plan.config.readers.check_store(url).map_err(StoreError::other)?;
             sqlite::open(path, plan)
         }
         StoreUrl::Postgres(address) => postgres::open(address, plan),

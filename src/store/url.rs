@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::postgres::PostgresAddress;
-use crate::model::address::{cleaned, has_login};
+use crate::model::address::{AddressForm, cleaned, has_login, one_of};
 use crate::model::built::NotBuilt;
 use crate::model::setting::SettingError;
 
@@ -23,7 +23,7 @@ pub enum StoreUrl {
 #[non_exhaustive]
 pub enum StoreUrlError {
     /// No scheme that a store has.
-    #[error("expected a store such as sqlite:events.db or postgres://user@host/database")]
+    #[error("expected a store such as {}", examples())]
     Scheme,
     /// An address of Postgres that is not understood.
     #[error("postgres address: {0}")]
@@ -36,8 +36,9 @@ pub enum StoreUrlError {
     Options,
     /// A login and a host, where a file is expected.
     #[error(
-        "sqlite: takes a file, and no user, password or host; expected sqlite:events.db or postgres://user@host/database \
-         (a file whose name has : or @ in it: sqlite:./NAME)"
+        "sqlite: takes a file, and no user, password or host; expected {} (a file whose name has : or @ in it: \
+         sqlite:./NAME)",
+        examples()
     )]
     Login,
     /// It holds a character that nobody sees.
@@ -48,7 +49,22 @@ pub enum StoreUrlError {
     NotBuilt(#[from] NotBuilt),
 }
 
+/// An address of each store, as messages name them.
+fn examples() -> String {
+    one_of(StoreUrl::FORMS.iter().map(|form| form.example))
+}
+
 impl StoreUrl {
+    /// The forms of an address, as they are told to users: one for each store.
+    pub const FORMS: [AddressForm; 2] = [
+        AddressForm { full: "sqlite:PATH", brief: "sqlite:PATH", example: "sqlite:events.db" },
+        AddressForm {
+            full: "postgres://USER@HOST/DATABASE",
+            brief: "postgres://…",
+            example: "postgres://user@host/database",
+        },
+    ];
+
     /// Reads `sqlite:PATH` (also `sqlite://PATH`), or `postgres://…` (also `postgresql://…`); a relative path is taken
     /// from `base`. Blanks, line ends and invisible characters at both ends are left out; within they are refused.
     ///
@@ -69,6 +85,12 @@ impl StoreUrl {
 }
 
 impl StoreUrl {
+    /// Whether it is a file here, and no server.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
     /// Refuses to tell who listens, where nobody can.
     pub(crate) fn check_notify(&self, notify: bool) -> Result<(), SettingError> {
         match self {

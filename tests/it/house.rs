@@ -24,6 +24,23 @@ const ROOMS: &str = "
     cli
 ";
 
+/// What only some rooms may name, so that another of its kind is one more file there and none elsewhere: how the name
+/// begins, and those rooms. docs/CONTRIBUTING.md counts on it.
+const NAMES: [(&str, &[&str]); 9] = [
+    ("Sqlite", &["store"]),
+    ("Postgres", &["store"]),
+    ("RedisUrl", &["redis", "source", "publish", "config"]),
+    ("RedisTarget", &["publish"]),
+    ("RedisSnapshots", &["publish"]),
+    ("RedisStream", &["source", "config"]),
+    ("Kafka", &["source", "config"]),
+    ("CommandPlan", &["source", "config"]),
+    ("ScriptFactory", &["lane"]),
+];
+
+/// Rooms that the changes of the table in docs/CONTRIBUTING.md touch together, at most.
+const ROOMS_TOUCHED_MAX: usize = 20;
+
 /// Lines of a file, its tests apart.
 const FILE_LINES_MAX: usize = 700;
 /// Lines of a function.
@@ -223,6 +240,88 @@ fn files_of_a_room_import_each_other_in_no_circle() {
         .map(|(from, to)| format!("{} -> {}", named(from), to.iter().map(named).collect::<Vec<_>>().join(", ")))
         .collect();
     assert!(left.is_empty(), "circles among:\n{}", left.join("\n"));
+}
+
+/// The names in a line of code: not those in its texts, nor in its comment.
+fn names(line: &str) -> impl Iterator<Item = &str> {
+    let code = line.split("//").next().unwrap_or_default();
+    let outside = code.split('"').step_by(2);
+    outside.flat_map(|code| code.split(|character: char| !character.is_ascii_alphanumeric() && character != '_'))
+}
+
+#[test]
+fn what_is_of_one_kind_is_named_where_it_is_at_home() {
+    let mut wrong = Vec::new();
+    for (file, code) in files("rs") {
+        let Some(room) = room_of(&file) else { continue };
+        for (at, line) in code.lines().enumerate() {
+            for (kind, rooms) in NAMES {
+                if !rooms.contains(&&*room) && names(line).any(|name| name.starts_with(kind)) {
+                    let rooms = rooms.join(", ");
+                    wrong.push(format!("{}:{}: {kind}… is of {rooms}: {}", file.display(), at + 1, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The part of a document below a heading, up to the next one of its level or above.
+fn section<'d>(document: &'d str, heading: &str) -> &'d str {
+    let begin = document.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading}"));
+    let text = &document[begin + heading.len() + 2..];
+    let level = heading.chars().take_while(|character| *character == '#').count();
+    let ends = (1..=level).filter_map(|level| text.find(&format!("\n{} ", "#".repeat(level))));
+    &text[..ends.min().unwrap_or(text.len())]
+}
+
+#[test]
+fn the_lists_of_what_a_change_touches_are_true() {
+    let document = std::fs::read_to_string(root().join("docs/CONTRIBUTING.md")).expect("the document");
+    let rooms: BTreeSet<String> = table().into_keys().collect();
+    let room_in = |path: &str| path.split('/').next().filter(|room| rooms.contains(*room)).map(str::to_owned);
+    let (mut wrong, mut sum) = (Vec::new(), 0);
+    let lists = section(&document, "## Which files to touch");
+    for path in quoted(lists).filter(|path| path.contains('/') && !path.contains("NAME") && !path.contains(' ')) {
+        let path = path.trim_end_matches('*').trim_end_matches('.');
+        let is_there = |base: &str| root().join(base).join(path).exists();
+        if (room_in(path).is_some() || ["tests/", "docs/"].iter().any(|folder| path.starts_with(folder)))
+            && !is_there("src")
+            && !is_there("")
+        {
+            wrong.push(format!("there is no {path}"));
+        }
+    }
+    let touched = section(&document, "### What these changes touch");
+    for row in touched.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| change")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [change, list, first, named, count] = cells[..] else {
+            wrong.push(format!("expected five columns: {row}"));
+            continue;
+        };
+        let named: BTreeSet<String> = named.split(", ").map(|room| room.trim_matches('*').to_owned()).collect();
+        sum += named.len();
+        if count.parse() != Ok(named.len()) || !named.is_subset(&rooms) {
+            wrong.push(format!("{change}: {count} rooms are not {}", named.into_iter().collect::<Vec<_>>().join(", ")));
+            continue;
+        }
+        let heading = list.trim_start_matches('[').split(']').next().unwrap_or_default();
+        let heading = format!("### {}{}", heading[..1].to_uppercase(), &heading[1..]);
+        let listed: BTreeSet<String> = quoted(section(&document, &heading)).filter_map(room_in).collect();
+        let first = room_in(first.trim_matches('`'));
+        if !named.is_subset(&listed) || !first.is_some_and(|first| named.contains(&first)) {
+            wrong.push(format!("{change}: its rooms are {named:?}, and its list has {listed:?}"));
+        }
+    }
+    if !touched.contains(&format!("That is {sum} rooms")) || !(1..=ROOMS_TOUCHED_MAX).contains(&sum) {
+        wrong.push(format!("write `That is {sum} rooms`, at most {ROOMS_TOUCHED_MAX} of which are allowed"));
+    }
+    assert!(wrong.is_empty(), "docs/CONTRIBUTING.md:\n{}", wrong.join("\n"));
 }
 
 /// Lines of each function: its head, and the line that ends it at the same indentation.

@@ -108,6 +108,8 @@ mod reads;
 mod redis_stream;
 /// Runs that are killed, stopped or have nothing to do, and the next one.
 mod resume;
+/// Runs over tables that have rows already.
+mod resumed_tables;
 /// Rollbacks and forks.
 mod rollback;
 /// Rows that change themselves, against the same with `get` and `set`.

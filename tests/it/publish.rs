@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use forebay::publish::{Extent, Publication, PublishPlan, PublishStatus, Publisher, RedisUrl};
+use forebay::publish::{Extent, Publication, PublishPlan, PublishStatus, Publisher, TargetUrl};
 use serde_json::{Value as Json, json};
 
 use crate::support::project::{Outcome, Project};
@@ -335,7 +335,7 @@ fn publication(region: &str, seq: u64, doc: &str) -> Publication {
 }
 
 fn plan(url: &str) -> PublishPlan {
-    PublishPlan::new("p", RedisUrl::parse(url, Path::new("")).expect("an address"))
+    PublishPlan::new("p", TargetUrl::parse(url, Path::new("")).expect("an address"))
 }
 
 #[test]

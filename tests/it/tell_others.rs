@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use forebay::publish::{
-    Extent, OnPublish, Publication, PublishPlan, PublishReceipt, PublishStatus, Publisher, RedisUrl,
+    Extent, OnPublish, Publication, PublishPlan, PublishReceipt, PublishStatus, Publisher, TargetUrl,
 };
 use postgres::fallible_iterator::FallibleIterator;
 use serde_json::{Value as Json, json};
@@ -34,7 +34,7 @@ fn publication(region: &str, seq: u64, doc: Json) -> Publication {
 }
 
 fn publisher(pipeline: &str, url: &str) -> Publisher {
-    let plan = PublishPlan::new(pipeline, RedisUrl::parse(url, Path::new("")).expect("an address"));
+    let plan = PublishPlan::new(pipeline, TargetUrl::parse(url, Path::new("")).expect("an address"));
     Publisher::new(plan).expect("a publisher")
 }
 

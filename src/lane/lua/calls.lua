@@ -6,7 +6,8 @@ local host, S, regions, shapes, has_history =
   inner.host, inner.run_state, inner.regions, inner.shapes, inner.has_history
 local want, tell_wants, begin_dry, prune_undo = inner.want, inner.tell_wants, inner.begin_dry, inner.prune_undo
 local failure_text, is_broken, is_final, tick = inner.failure_text, inner.is_broken, inner.is_final, host.tick
-local call_handler, placed, is_of_the_time = inner.call_handler, inner.placed, inner.is_of_the_time
+local call_handler, placed, is_of_the_time, is_short =
+  inner.call_handler, inner.placed, inner.is_of_the_time, inner.is_short
 local use_ctx, next_ctx, close_event, closers = inner.use_ctx, inner.next_ctx, inner.close_event, inner.closers
 local refills, has_more, more = inner.refills, inner.has_more, inner.more
 local puts_aside, begin_call, undo_call, uncount_rows =
@@ -177,6 +178,7 @@ local function fail(failure)
     if not is_final(failure) then status = MISUSED end
   end
   if is_of_the_time(failure) then status = MISUSED end
+  if is_short(failure) then status = SHORT end
   running, S[MODE], S[ENDED] = nil, RUN, false
   -- The script may make the text: it may read its event, and no rows.
   use_ctx(nil)
@@ -186,8 +188,8 @@ local function fail(failure)
   return status, text
 end
 
--- Runs the coroutine on, at first with what it calls: DONE with its result, MISSED with rows to load, or FAILED or
--- MISUSED with a message.
+-- Runs the coroutine on, at first with what it calls: DONE with its result, MISSED with rows to load, or FAILED,
+-- MISUSED or SHORT with a message.
 local function go_on(number, ...)
   local ok, first, second = co_resume(running, ...)
   if not ok then return fail(first) end

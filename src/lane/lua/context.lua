@@ -36,7 +36,7 @@ local function refuse_field(_, key)
   raise("ctx is read-only (" .. key_text(key) .. "); keep state in entities")
 end
 
-local new_table_state = inner.constructor("table_state", "kind, region_number, is_empty", {
+local new_table_state = inner.constructor("table_state", "kind, region_number, is_empty, is_filtered", {
   YOUNG = "{}",
   OLD = "{}",
   CHANGED = "{}",
@@ -56,14 +56,15 @@ local new_table_state = inner.constructor("table_state", "kind, region_number, i
   GONE = "{}",
   TOUCHED = "false",
   ROWS = "0",
-  FILTERED = "is_empty",
+  FILTERED = "is_filtered",
 })
 
--- Makes a region known. `is_empty[kind]`: its table has no row in the store.
-local function define_region(number, name, is_empty)
+-- Makes a region known. `is_empty[kind]`: its table has no row in the store; `is_filtered[kind]`: the host knows which
+-- rows there may be.
+local function define_region(number, name, is_empty, is_filtered)
   local tables = {}
   for kind_number, kind in ipairs(kinds) do
-    tables[kind_number] = new_table_state(kind, number, is_empty[kind_number])
+    tables[kind_number] = new_table_state(kind, number, is_empty[kind_number], is_filtered[kind_number])
   end
   regions[number] = {
     number = number,

@@ -122,8 +122,8 @@ local function to_time(value, column)
   if type(value) ~= "string" then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value) end
   local known = times[value]
   if known then return known end
-  local time = host.time(value)
-  if not time then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value) end
+  local time, problem = host.time(value)
+  if not time then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value, problem) end
   if times_count >= 4096 then
     times, times_count = {}, 0
   end

@@ -2,7 +2,7 @@
 
 local inner = ...
 local host, S, regions = inner.host, inner.run_state, inner.regions
-local add_row, cells_at, lookup = inner.add_row, inner.cells_at, inner.lookup
+local add_row, cells_at, lookup, note_unknown = inner.add_row, inner.cells_at, inner.lookup, inner.note_unknown
 local end_call = inner.end_call
 local next, ipairs, type = next, ipairs, type
 local co_yield, co_yieldable = coroutine.yield, coroutine.isyieldable
@@ -29,7 +29,9 @@ local function want(state, what)
     local known = wanted.asked[what.key]
     if known then
       local limit, more = known.limit, what.limit
-      if limit ~= NO_LIMIT and (more == NO_LIMIT or more > limit) then known.limit = more end
+      local is_sure = S[MODE] ~= DRY
+      if limit ~= NO_LIMIT and (more > limit or (more == NO_LIMIT and is_sure)) then known.limit = more end
+      if is_sure then known.is_sure = true end
     else
       wanted.asked[what.key] = what
       wanted.questions[#wanted.questions + 1] = what
@@ -49,7 +51,8 @@ local function posed(state, question)
   questions[questions_count] = { state, question }
   local kind, region, plan = state[KIND].number, state[REGION_NUMBER], question.plan
   local is_count, column, is_down = plan.is_counted or false, plan.column or 0, plan.is_down or false
-  return questions_count, kind, region, is_count, plan.packed, column, is_down, question.limit, question.changed
+  local limit, changed, is_sure = question.limit, question.changed, question.is_sure
+  return questions_count, kind, region, is_count, plan.packed, column, is_down, limit, changed, is_sure
 end
 
 -- Waits until what is wanted is here.
@@ -130,7 +133,10 @@ local function supply(kind_number, region_number, packed, is_whole, ids)
   while at <= #ids do
     local id
     id, at = sunpack("<s4", ids, at)
-    if young[id] == nil and old[id] == nil then young[id] = false end
+    if young[id] == nil and old[id] == nil then
+      young[id] = false
+      if not is_whole then note_unknown(state[KIND]) end
+    end
   end
 end
 

@@ -10,6 +10,7 @@
 //! | `arithmetic.lua`, `bytecode` | plain numbers: what leaves 64 bits is an error, and so is a text |
 //! | `frozen.lua`, `bytecode` | what a script keeps: refused, or read-only |
 //! | `library.lua` | the functions of Lua's library that have to know exact numbers |
+//! | `bounded.lua` | those whose time no hook bounds |
 //! | `events.lua` | events on their way in |
 //! | `rows.lua`, `kinds.lua` | cached rows; the code compiled for each kind of entity |
 //! | `misses.lua`, `dry.lua` | rows that are missed, and dry runs to learn which |
@@ -48,20 +49,22 @@ use mlua::{LuaOptions, StdLib};
 
 use crate::lane::before_images::{UnseenWrite, read_unseen};
 use crate::lane::watch::Task;
-use crate::lane::{Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Place, Round, SealedRows};
+use crate::lane::{
+    Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, Place, Round, SealedRows,
+};
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::{CHUNK_EVENTS_MAX, FILE_BYTES_MAX};
 use crate::model::text::{quoted_lines, shortened};
 use crate::model::whole_text::read_text;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::Writer;
-use crate::rows::existence::{ExistenceFilter, is_new};
+use crate::rows::existence::KnownRows;
 use crate::undo::{BeforeImages, push_absent};
 use crossing::{OUT_OF_MEMORY, problem_of};
 use encoder::EventEncoder;
 use host::{Host, Shared, Want};
 use inner::Inner;
-use layout::{DONE, MISSED, MISUSED, SNAPSHOT_CALL};
+use layout::{DONE, MISSED, MISUSED, SHORT, SNAPSHOT_CALL};
 
 /// Some events of a lane that cross into the VM together.
 #[derive(Debug, Clone, Copy)]
@@ -79,13 +82,22 @@ enum Step {
     Missed,
 }
 
-/// What the inner side answered; the message of a handler that failed.
-fn step_of(status: i64, answer: LuaValue) -> Result<Step, String> {
+/// Why a call of a handler failed.
+enum Failure {
+    /// It said so.
+    Said(String),
+    /// The memory is used up.
+    OutOfMemory,
+}
+
+/// What the inner side answered.
+fn step_of(status: i64, answer: LuaValue) -> Result<Step, Failure> {
     match (status, answer) {
         (DONE, answer) => Ok(Step::Done(answer)),
         (MISSED, _) => Ok(Step::Missed),
-        (_, LuaValue::String(message)) => Err(message.to_string_lossy()),
-        (_, other) => Err(format!("the handler failed with a {}", other.type_name())),
+        (SHORT, _) => Err(Failure::OutOfMemory),
+        (_, LuaValue::String(message)) => Err(Failure::Said(message.to_string_lossy())),
+        (_, other) => Err(Failure::Said(format!("the handler failed with a {}", other.type_name()))),
     }
 }
 
@@ -174,7 +186,7 @@ impl ScriptEngine {
                 loader: Some(Loader::new(&context)),
                 lane: None,
                 regions: Vec::new(),
-                known: ExistenceFilter::of_tables(&context.is_empty, context.memory_bytes),
+                known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
                 wants: Vec::new(),
                 questions: Vec::new(),
                 sealed: Vec::new(),
@@ -228,7 +240,7 @@ impl ScriptEngine {
     /// Makes the region known inside, if it is not.
     fn know(&self, region: RegionNo, name: &Arc<str>) -> LuaResult<usize> {
         let at = region.index();
-        {
+        let is_filtered: Vec<bool> = {
             let mut shared = self.host.lock();
             if shared.regions.len() <= at {
                 shared.regions.resize(at + 1, None);
@@ -237,10 +249,25 @@ impl ScriptEngine {
                 return Ok(at + 1);
             }
             shared.regions[at] = Some(Arc::clone(name));
-        }
+            shared.known.iter().map(KnownRows::is_complete).collect()
+        };
         let is_empty: Vec<bool> = self.context.is_empty.to_vec();
-        self.host.inner()?.define_region.call::<()>((at + 1, &**name, is_empty))?;
+        self.host.inner()?.define_region.call::<()>((at + 1, &**name, is_empty, is_filtered))?;
         Ok(at + 1)
+    }
+
+    /// Tells the scan which rows were not known, and takes in what it has found since.
+    fn catch_up(&self) -> LuaResult<()> {
+        let (inner, scan) = (self.host.inner()?, &self.context.scan);
+        let is_complete: Vec<bool> = self.host.lock().known.iter().map(KnownRows::is_complete).collect();
+        for (entity, _) in EntityNo::in_order().zip(is_complete).filter(|(_, is_complete)| !is_complete) {
+            scan.note_unknown(entity, inner.take_unknown.call(entity.index() + 1)?);
+            if let Some(found) = scan.found(entity) {
+                inner.set_filtered.call::<()>(entity.index() + 1)?;
+                self.host.lock().known[entity.index()].complete(Arc::clone(found));
+            }
+        }
+        Ok(())
     }
 
     /// Goes on with a chunk whose rows have been loaded.
@@ -306,7 +333,7 @@ impl ScriptEngine {
             return Err(LaneError::Event(place, shortened(problem)));
         }
         let (status, answer) = answer.map_err(|error| self.failure(&error))?;
-        let step = step_of(status, answer).map_err(|message| self.handler_failure(message))?;
+        let step = step_of(status, answer).map_err(|failure| self.handler_failure(failure))?;
         self.host.watch.begin(Task::Idle);
         Ok(step)
     }
@@ -447,12 +474,12 @@ impl ScriptEngine {
     }
 
     /// Loads what is missed, as often as something is, until the snapshot is done.
-    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, String>> {
+    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, Failure>> {
         loop {
             match step_of(status, answer) {
                 Ok(Step::Done(answer)) => return Ok(Ok(answer)),
                 Ok(Step::Missed) => {}
-                Err(message) => return Ok(Err(message)),
+                Err(failure) => return Ok(Err(failure)),
             }
             self.supply()?;
             (status, answer) = self.host.inner()?.resume.call(SNAPSHOT_CALL)?;
@@ -472,9 +499,9 @@ impl ScriptEngine {
             let (region, entity) = (name(unseen.region)?, unseen.entity);
             let mut absent = Vec::new();
             for (block, id) in unseen.each() {
-                match &shared.known[entity.index()] {
-                    Some(known) if !known.may_have(unseen.region, id) => push_absent(block, id, &mut absent),
-                    _ => unknown.push(UnseenWrite { entity, region: Arc::clone(&region), id: id.into(), block }),
+                match shared.known[entity.index()].may_have(unseen.region, &region, id) {
+                    false => push_absent(block, id, &mut absent),
+                    true => unknown.push(UnseenWrite { entity, region: Arc::clone(&region), id: id.into(), block }),
                 }
             }
             if !absent.is_empty() {
@@ -494,14 +521,12 @@ impl ScriptEngine {
         Ok(history)
     }
 
-    /// The error of a handler that said `message`.
-    fn handler_failure(&self, message: String) -> LaneError {
+    /// The error of a handler that failed.
+    fn handler_failure(&self, failure: Failure) -> LaneError {
         if let Some(error) = self.host.lock().store_error.take() {
             return error;
         }
-        if message.ends_with(OUT_OF_MEMORY) {
-            return self.out_of_memory();
-        }
+        let Failure::Said(message) = failure else { return self.out_of_memory() };
         LaneError::Handler {
             message: quoted_lines(&shortened(message)),
             place: self.context.watch.place(),
@@ -529,6 +554,7 @@ impl ScriptEngine {
 impl Engine for ScriptEngine {
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<Vec<FailedEvent>, LaneError> {
         let (mut suspended, mut failed) = (Vec::new(), Vec::new());
+        self.catch_up().map_err(|error| self.failure(&error))?;
         for lane in lanes {
             let first = Chunk { lane: *lane, base: 0, count: 0 };
             suspended.extend(self.run_chunks(round, first, None, suspended.is_empty(), &mut failed)?);
@@ -557,13 +583,16 @@ impl Engine for ScriptEngine {
             let region = self.know(region, name)?;
             let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block.get()))?;
             let answer = self.see_through(status, answer)?;
+            let inner = self.host.inner()?;
             Ok(answer.and_then(|value| {
-                json_out::document(self.host.inner().map_err(|error| error.to_string())?, &value)
-                    .map_err(|problem| format!("{}: what on_snapshot returned: {problem}", self.name))
+                json_out::document(inner, &value).map_err(|fault| match fault.is_out_of_memory() {
+                    true => Failure::OutOfMemory,
+                    false => Failure::Said(format!("{}: what on_snapshot returned: {}", self.name, fault.text())),
+                })
             }))
         })();
         let document = document.map_err(|error: LuaError| self.failure(&error))?;
-        let document = document.map_err(|message| self.handler_failure(message))?;
+        let document = document.map_err(|failure| self.handler_failure(failure))?;
         self.context.watch.begin(Task::Idle);
         Ok(Some(document).filter(|document| document != "null"))
     }
@@ -590,18 +619,20 @@ impl Engine for ScriptEngine {
         for part in merged {
             let region = shared.regions.get(part.region.index()).cloned().flatten();
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
-            let is_new = is_new(&mut shared.known[part.entity.index()], part.region, part.is_sure);
+            let is_new = shared.known[part.entity.index()].is_new(part.region, &region, part.is_sure);
             let described = &self.host.schema[part.entity];
-            changes.push((part.entity, RegionChanges::checked(described, region, part.packed, is_new)?));
+            let name = Arc::clone(&region);
+            changes.push((part.entity, RegionChanges::checked(described, name, part.packed, is_new)?));
         }
         self.context.watch.begin(Task::Idle);
         Ok(SealedRows { changes, history })
     }
 
-    fn forget(&mut self) -> Result<(), LaneError> {
-        // What the tables hold now is not known any more.
+    fn forget(&mut self, scan: &Arc<IdScan>) -> Result<(), LaneError> {
+        // What the tables hold now is not known any more, until the scan has found it.
         self.context.is_empty = vec![false; self.context.is_empty.len()].into();
-        self.host.lock().known.iter_mut().for_each(|known| *known = None);
+        self.context.scan = Arc::clone(scan);
+        self.host.lock().known.iter_mut().for_each(KnownRows::forget);
         self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
     }
 
@@ -612,7 +643,7 @@ impl Engine for ScriptEngine {
     }
 
     fn memory_bytes(&self) -> usize {
-        let known: usize = self.host.lock().known.iter().flatten().map(ExistenceFilter::memory_bytes).sum();
+        let known: usize = self.host.lock().known.iter().map(KnownRows::memory_bytes).sum();
         self.lua.used_memory() + self.encoder.memory_bytes() + known
     }
 

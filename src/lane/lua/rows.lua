@@ -97,7 +97,31 @@ local function note_read(kind)
   kind.is_read = true
 end
 
+local unknown = {} -- by number of the kind
+
+-- Notes a row of which it was not known whether it exists.
+local function note_unknown(kind)
+  unknown[kind.number] = (unknown[kind.number] or 0) + 1
+end
+
+-- How many of them there were since it was asked last.
+local function take_unknown(kind_number)
+  local rows = unknown[kind_number] or 0
+  unknown[kind_number] = nil
+  return rows
+end
+
+-- The host knows from now on which rows of a kind there may be.
+local function set_filtered(kind_number)
+  for _, known in next, regions do
+    known.tables[kind_number][FILTERED] = true
+  end
+end
+
 return {
+  note_unknown = note_unknown,
+  take_unknown = take_unknown,
+  set_filtered = set_filtered,
   regions = regions,
   state_of = state_of,
   entity_metas = entity_metas,

@@ -13,13 +13,14 @@ local function seal_table(state)
   local pack_row, batch = kind.pack, S[BATCH]
   local id_at, writer_at, batch_at = kind.id_at, kind.writer_at, kind.batch_at
   local pack_some, some = kind.pack_some, kind.some
+  local is_sure = state[WHOLE] or not state[FILTERED]
   local function put(sealed)
     count = count + 1
     out[count] = sealed
     bytes = bytes + #sealed
     if bytes > PART_BYTES then
       make_room(bytes)
-      host.sealed(kind.number, state[REGION_NUMBER], state[WHOLE], concat(out))
+      host.sealed(kind.number, state[REGION_NUMBER], is_sure, concat(out))
       out, count, bytes = {}, 0, 0
     end
   end
@@ -45,8 +46,8 @@ local function seal_table(state)
     -- What was made again is among the rows that were written.
     if not lookup(state, id) then put(spack("<s4Bi8", id, DELETED, 0)) end
   end
-  host.sealed(kind.number, state[REGION_NUMBER], state[WHOLE], concat(out))
-  if state[FILTERED] and not kind.is_read then pass(state, batch, dirty) end
+  host.sealed(kind.number, state[REGION_NUMBER], is_sure, concat(out))
+  if not kind.is_read then pass(state, batch, dirty) end
   state[DIRTY], state[DIRTY_COUNT], state[TOUCHED] = {}, 0, false
   if next(state[GONE]) ~= nil then state[GONE] = {} end
 end

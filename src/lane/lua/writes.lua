@@ -8,7 +8,7 @@ local fetch, is_absent, taken = inner.fetch, inner.is_absent, inner.taken
 local note_before, note_new, note_row = inner.note_before, inner.note_new, inner.note_row
 local key_of, check_columns, no_entity = inner.key_of, inner.check_columns, inner.no_entity
 local note_dry, dry_get = inner.note_dry, inner.dry_get
-local state_of = inner.state_of
+local state_of, note_unknown = inner.state_of, inner.note_unknown
 local leave, enter, needs_before = inner.leave, inner.enter, inner.needs_before
 local puts_aside, log_write = inner.puts_aside, inner.log_write
 local move = table.move
@@ -74,6 +74,7 @@ local function slow_set(state, id, row)
     if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(state, id, d, at) end
   else
     if has_history then note_new(state, id, before) end
+    if before == nil and not state[FILTERED] then note_unknown(kind) end
     slot, d, at =
       add_row(state, id, 0, (before == false or state[FILTERED]) and not state[GONE][id] and -batch or batch)
     mark(state, id, slot)

@@ -18,11 +18,11 @@ use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
 use crate::lane::watch::Task;
 use crate::lane::{
-    Ask, Engine, EngineContext, EngineFactory, FailedEvent, LaneError, Loader, Round, SealedRows, Wanted,
+    Ask, Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, Round, SealedRows, Wanted,
 };
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::json_text::whole_characters;
-use crate::model::limits::DRY_EVENTS_MAX;
+use crate::model::limits::{DRY_EVENTS_MAX, FIND_MEMORY_PART};
 use crate::model::query::Query;
 use crate::model::text::{panic_message, shortened};
 use crate::rows::codec::{Decoder, ValueRef, Writer};
@@ -179,7 +179,7 @@ impl<H: Handler> RustEngine<H> {
             ids.sort_unstable();
             ids.dedup();
             let was_tried = self.rows.tables.get(&region).is_some_and(|tables| tables[entity.index()].was_tried());
-            let ask = if was_tried { Ask::Ids } else { Ask::TryAll };
+            let ask = if was_tried { Ask::AllIfWorth } else { Ask::TryAll };
             by_entity.entry(entity).or_default().push((region, ids, ask));
         }
         by_entity.into_iter().try_for_each(|(entity, wanted)| self.load(entity, &wanted))?;
@@ -205,8 +205,12 @@ impl<H: Handler> RustEngine<H> {
         let name = |region: &RegionNo| self.rows.regions.get(region).map_or("", |name| &**name);
         let wanted: Vec<RegionQuery<'_>> =
             asked.iter().map(|(region, query)| RegionQuery { region: name(region), query }).collect();
-        let found = self.loader.find(&self.context.schema, entity, &wanted)?;
+        let bytes_max = self.context.memory_bytes.saturating_sub(self.rows.memory_bytes()) / FIND_MEMORY_PART;
+        let found = self.loader.find(&self.context.schema, entity, &wanted, bytes_max)?;
         for ((region, query), found) in asked.iter().zip(found) {
+            if let Some(error) = found.too_much {
+                return Err(error);
+            }
             if let Some(table) = self.rows.tables.get_mut(region).and_then(|tables| tables.get_mut(entity.index())) {
                 table.supply_found(query, found.rows, found.is_complete);
             }
@@ -227,8 +231,9 @@ impl<H: Handler> RustEngine<H> {
                 continue;
             };
             let mut decoder = Decoder::new(described, &loaded.packed, 0);
-            let mut values = Vec::new();
+            let (mut values, mut rows) = (Vec::new(), 0);
             while !decoder.is_at_end() {
+                rows += 1;
                 let head = decoder.row(&mut values)?;
                 table.supply(head.id, Some(values.iter().map(ValueRef::to_value).collect()));
             }
@@ -236,6 +241,7 @@ impl<H: Handler> RustEngine<H> {
                 table.supplied_whole();
             } else {
                 table.was_too_large();
+                self.rows.unknown[entity.index()] += (ids.len() as u64).saturating_sub(rows);
             }
             for id in ids {
                 table.supply(id, None);
@@ -266,6 +272,7 @@ impl<H: Handler> Engine for RustEngine<H> {
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<Vec<FailedEvent>, LaneError> {
         let mut failed = Vec::new();
         self.rows.is_snapshot = false;
+        self.rows.catch_up();
         let mut waiting: Vec<(usize, usize)> = lanes.iter().map(|lane| (*lane, 0)).collect();
         while !waiting.is_empty() {
             let (mut missing, mut missed) = (Vec::new(), Missed::default());
@@ -328,8 +335,8 @@ impl<H: Handler> Engine for RustEngine<H> {
         Ok(SealedRows { changes, history })
     }
 
-    fn forget(&mut self) -> Result<(), LaneError> {
-        self.rows.forget();
+    fn forget(&mut self, scan: &Arc<IdScan>) -> Result<(), LaneError> {
+        self.rows.forget(scan);
         Ok(())
     }
 

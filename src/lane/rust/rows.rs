@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::access::RowAccess;
 use super::error::HandlerError;
 use crate::lane::before_images::{Gathered, UnseenWrite};
-use crate::lane::{EngineContext, LaneError};
+use crate::lane::{EngineContext, IdScan, LaneError};
 use crate::model::ids::{BatchClock, BatchNo, BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::query::Query;
 use crate::model::schema::Schema;
@@ -17,7 +17,7 @@ use crate::model::value::{Row, row_memory_bytes};
 use crate::rows::cache::{BeforeImage, ChangedBy, Found, Lacking, RowCache};
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Change, RowHead, Writer, encode_values};
-use crate::rows::existence::{ExistenceFilter, is_new};
+use crate::rows::existence::KnownRows;
 use crate::undo::{begin_entry, push_absent};
 
 /// What handlers asked for and was not cached.
@@ -93,10 +93,12 @@ struct WriteOnly {
 
 /// The rows of the regions that an engine has, and what the current call does with them.
 pub(super) struct Rows {
-    schema_len: usize,
     is_empty: Arc<[bool]>,
-    /// The existence filter of each table that was empty when the run began.
-    known: Vec<Option<ExistenceFilter>>,
+    /// Which rows each table may have.
+    known: Vec<KnownRows>,
+    scan: Arc<IdScan>,
+    /// Of each table, rows since the last round of which it was not known whether they exist.
+    pub(super) unknown: Vec<u64>,
     write_only: VecDeque<WriteOnly>,
     /// Of the open batch.
     pub(super) changed_rows: u64,
@@ -122,9 +124,10 @@ impl Rows {
     /// No row yet.
     pub(super) fn new(context: &EngineContext) -> Self {
         Self {
-            schema_len: context.schema.entities().len(),
             is_empty: Arc::clone(&context.is_empty),
-            known: ExistenceFilter::of_tables(&context.is_empty, context.memory_bytes),
+            known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
+            scan: Arc::clone(&context.scan),
+            unknown: vec![0; context.is_empty.len()],
             write_only: VecDeque::new(),
             changed_rows: 0,
             tables: BTreeMap::new(),
@@ -142,11 +145,21 @@ impl Rows {
     }
 
     pub(super) fn know(&mut self, region: RegionNo, name: &Arc<str>) {
-        let Self { tables, regions, is_empty, schema_len, .. } = self;
-        tables
-            .entry(region)
-            .or_insert_with(|| (0..*schema_len).map(|entity| RowCache::new(is_empty[entity])).collect());
+        let Self { tables, regions, is_empty, known, .. } = self;
+        let cache = |(is_empty, known): (&bool, &KnownRows)| RowCache::new(*is_empty, known.is_complete());
+        tables.entry(region).or_insert_with(|| is_empty.iter().zip(known.iter()).map(cache).collect());
         regions.entry(region).or_insert_with(|| Arc::clone(name));
+    }
+
+    /// Tells the scan which rows were not known, and takes in what it has found since.
+    pub(super) fn catch_up(&mut self) {
+        let Self { known, scan, unknown, tables, .. } = self;
+        for (entity, known) in EntityNo::in_order().zip(known).filter(|(_, known)| !known.is_complete()) {
+            scan.note_unknown(entity, std::mem::take(&mut unknown[entity.index()]));
+            let Some(found) = scan.found(entity) else { continue };
+            known.complete(Arc::clone(found));
+            tables.values_mut().filter_map(|tables| tables.get_mut(entity.index())).for_each(RowCache::set_filtered);
+        }
     }
 
     fn table(&mut self, entity: EntityNo, region: RegionNo) -> Result<&mut RowCache, HandlerError> {
@@ -164,12 +177,13 @@ impl Rows {
     pub(super) fn keep(&mut self, region: RegionNo) {
         let change = ChangedBy { batch: self.clock.open, block: self.block, writer: self.writer };
         let Some(tables) = self.tables.get_mut(&region) else { return };
-        let changed_rows = &mut self.changed_rows;
+        let (changed_rows, unknown) = (&mut self.changed_rows, &mut self.unknown);
         let mut set = |entity: EntityNo, id: &str, row: Option<Row>| {
             let table = &mut tables[entity.index()];
             let changed = table.changed_rows();
             let before = table.set(id, row, change);
             *changed_rows += (table.changed_rows() - changed) as u64;
+            unknown[entity.index()] += u64::from(before == Some(BeforeImage::Unknown));
             before
         };
         if self.undo_depth.is_none() {
@@ -200,8 +214,7 @@ impl Rows {
         for (number, undo) in std::mem::take(&mut self.undo) {
             let Some(region) = self.regions.get(&number) else { continue };
             for UndoEntry { block, entity, id, before } in undo.into_iter().filter(|entry| entry.block > after) {
-                let is_absent =
-                    || self.known[entity.index()].as_ref().is_some_and(|known| !known.may_have(number, &id));
+                let is_absent = || !self.known[entity.index()].may_have(number, region, &id);
                 match before {
                     BeforeImage::Unknown if is_absent() => push_absent(block, &id, gathered.entries(entity, region)),
                     BeforeImage::Unknown => unknown.push(UnseenWrite { entity, region: Arc::clone(region), id, block }),
@@ -235,25 +248,24 @@ impl Rows {
                     write_only.push_back(WriteOnly { batch: clock.open, region: *region, entity, ids });
                 }
                 if !packed.is_empty() {
-                    let is_new = is_new(&mut known[entity.index()], *region, table.trusts_new());
-                    changes.push((
-                        entity,
-                        RegionChanges::checked(described, Arc::clone(&regions[region]), packed, is_new)?,
-                    ));
+                    let name = Arc::clone(&regions[region]);
+                    let is_new = known[entity.index()].is_new(*region, &regions[region], table.trusts_new());
+                    changes.push((entity, RegionChanges::checked(described, name, packed, is_new)?));
                 }
             }
         }
         Ok(changes)
     }
 
-    /// Drops all rows, changed or not.
-    pub(super) fn forget(&mut self) {
+    /// Drops all rows, changed or not. What the tables hold is unknown from here on, until the scan has found it.
+    pub(super) fn forget(&mut self, scan: &Arc<IdScan>) {
         self.tables.clear();
         self.undo.clear();
         self.undo_bytes = 0;
-        // What the tables hold is unknown from here on.
-        self.is_empty = vec![false; self.schema_len].into();
-        self.known.iter_mut().for_each(|known| *known = None);
+        self.is_empty = vec![false; self.is_empty.len()].into();
+        self.known.iter_mut().for_each(KnownRows::forget);
+        self.scan = Arc::clone(scan);
+        self.unknown.fill(0);
         self.write_only.clear();
         self.changed_rows = 0;
     }
@@ -272,7 +284,7 @@ impl Rows {
 
     /// Bytes of memory that they take.
     pub(super) fn memory_bytes(&self) -> usize {
-        let known: usize = self.known.iter().flatten().map(ExistenceFilter::memory_bytes).sum();
+        let known: usize = self.known.iter().map(KnownRows::memory_bytes).sum();
         known + self.undo_bytes + self.tables.values().flatten().map(RowCache::memory_bytes).sum::<usize>()
     }
 
@@ -286,7 +298,7 @@ impl Rows {
 
 impl RowAccess for Rows {
     fn get(&mut self, entity: EntityNo, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError> {
-        let Self { writes, tables, known, missed, .. } = self;
+        let Self { writes, tables, known, missed, regions, .. } = self;
         if let Some(at) = writes.iter().rposition(|(table, written, _)| *table == entity && written == id) {
             return Ok(writes[at].2.as_ref());
         }
@@ -298,7 +310,7 @@ impl RowAccess for Rows {
             Found::Absent => return Ok(None),
             Found::Missing => {}
         }
-        if known[entity.index()].as_ref().is_some_and(|known| !known.may_have(region, id)) {
+        if !known[entity.index()].may_have(region, regions.get(&region).map_or("", |name| &**name), id) {
             return Ok(None);
         }
         missed.ids.entry((region, entity)).or_default().push(id.to_owned());

@@ -6,9 +6,9 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 
 use super::outcome::Published;
-use super::plan::PublishPlan;
 use super::script::Script;
-use crate::publish::{OtherStore, PublishError};
+use crate::publish::{OtherStore, PublishError, PublishPlan};
+use crate::redis::RedisUrl;
 use crate::redis::node::Node;
 use crate::redis::topology::{Topology, redirection};
 use crate::redis::wire::{Break, server_text};
@@ -27,6 +27,8 @@ pub(super) struct Connections {
     pub(super) script: Script,
     /// The signature of the store that this one has taken over from: regions that are not published yet bear it.
     pub(super) predecessor: Option<String>,
+    /// Where Redis is, as the plan says.
+    pub(super) url: RedisUrl,
     pub(super) threads: rayon::ThreadPool,
     /// The lock of who seeds: nothing is published without it.
     pub(super) lock: Option<HeldLock>,

@@ -3,7 +3,6 @@
 //! The script that publishes a region tells it to the region's channel, in the same step. If the user may not, the snapshot
 //! is published all the same.
 
-use super::plan::PublishPlan;
 use crate::publish::Publication;
 
 /// What who listens is told of a snapshot.
@@ -14,8 +13,7 @@ pub(super) fn event_text(Publication { id, seq, block, .. }: &Publication) -> St
 }
 
 /// What is said if nobody can be told.
-pub(super) fn untold_text(PublishPlan { pipeline, url, .. }: &PublishPlan, cause: &str) -> String {
-    let user = url.credentials().and_then(|(user, _)| user).unwrap_or("default");
+pub(super) fn untold_text(pipeline: &str, user: &str, cause: &str) -> String {
     format!(
         "snapshots are published, but who listens for them is not told: {cause}; to allow it: ACL SETUSER {user} +publish \
          &forebay:{{{pipeline}:*}}:events"

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Value};
 
 use super::judge::{self, Allowed, Info, Needed};
-use super::plan::PublishPlan;
 use super::script::Script;
 use crate::model::finding::{Finding, median_millis, worst};
 use crate::model::judgement;
 use crate::model::timestamp::Timestamp;
-use crate::publish::{Publication, PublishError};
+use crate::publish::{Publication, PublishError, PublishPlan};
+use crate::redis::RedisUrl;
 use crate::redis::certificate::certificate_until;
 use crate::redis::node::Node;
 use crate::redis::topology::Topology;
@@ -29,13 +29,10 @@ const ROUND_TRIPS: usize = 9;
 const CLOCKS: usize = 3;
 const MEASURING_MAX: Duration = Duration::from_secs(1);
 
-/// Looks at a Redis as a doctor does: how far it is, whether there is room, what the user may do with the keys of `region`
-/// (of any region, if it is like others), and whether the way there is safe. Changes nothing. What is wrong is a finding,
-/// never an error: a server that cannot be reached is one, and then there are no others. May block, for some seconds where a
-/// server does not answer.
-pub fn examine(plan: &PublishPlan, region: &str) -> Vec<Finding> {
+/// See [`crate::publish::examine`].
+pub(in crate::publish) fn examine(url: &RedisUrl, plan: &PublishPlan, region: &str) -> Vec<Finding> {
     let timeout = plan.timeout.min(ANSWER_MAX);
-    let found = Topology::new(&plan.url, 1, timeout).and_then(|topology| {
+    let found = Topology::new(url, 1, timeout).and_then(|topology| {
         topology.discover()?;
         Ok(topology)
     });
@@ -44,17 +41,17 @@ pub fn examine(plan: &PublishPlan, region: &str) -> Vec<Finding> {
         Err(away) => return vec![unconnected(&away.cause)],
     };
     let mut findings = worst(topology.nodes().iter().map(|node| {
-        let mut findings = look(node, plan);
+        let mut findings = look(node, url, plan);
         if topology.is_cluster() {
             findings.iter_mut().for_each(|finding| finding.message = format!("{}: {}", node.name(), finding.message));
         }
         findings
     }));
     if findings.iter().any(|finding| finding.name == "redis_round_trip") {
-        let certificate = certificate_until(&plan.url, timeout);
+        let certificate = certificate_until(url, timeout);
         let certificate = certificate.map(|until| judgement::certificate("redis_tls", until, Timestamp::now()));
-        findings.push(judge::tls(plan.url.is_tls(), plan.url.is_local(), certificate));
-        findings.push(find_rights(&topology, plan, region));
+        findings.push(judge::tls(url.is_tls(), url.is_local(), certificate));
+        findings.push(find_rights(&topology, url.user_name(), plan, region));
     }
     findings
 }
@@ -82,17 +79,17 @@ fn ask(node: &Node, command: &Cmd) -> Result<Value, String> {
 }
 
 /// Looks at one server.
-fn look(node: &Node, plan: &PublishPlan) -> Vec<Finding> {
+fn look(node: &Node, url: &RedisUrl, plan: &PublishPlan) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Err(cause) = look_at_all(node, plan, &mut findings) {
+    if let Err(cause) = look_at_all(node, url, plan, &mut findings) {
         findings.push(unconnected(&cause));
     }
     findings
 }
 
-fn look_at_all(node: &Node, plan: &PublishPlan, findings: &mut Vec<Finding>) -> Result<(), String> {
+fn look_at_all(node: &Node, url: &RedisUrl, plan: &PublishPlan, findings: &mut Vec<Finding>) -> Result<(), String> {
     let info = text_of(&ask(node, &redis::cmd("INFO"))?).map_or_else(Info::default, |text| Info::read(&text));
-    let connection = judge::connection(&info, plan.url.is_cluster());
+    let connection = judge::connection(&info, url.is_cluster());
     findings.push(match judge::untold(&info) {
         Some(why) => Finding { message: format!("{}, as {why}", connection.message), ..connection },
         None => connection,
@@ -164,7 +161,7 @@ fn setting_of(answer: &Value) -> Option<String> {
 }
 
 /// Asks the server that has the keys of the region what the user may do with them.
-fn find_rights(topology: &Topology, plan: &PublishPlan, region: &str) -> Finding {
+fn find_rights(topology: &Topology, user: &str, plan: &PublishPlan, region: &str) -> Finding {
     let needed = needed(plan, region);
     let commands: Vec<&[String]> = needed.iter().map(|needed| needed.command.as_slice()).collect();
     let commands = serde_json::json!(commands).to_string();
@@ -186,7 +183,6 @@ fn find_rights(topology: &Topology, plan: &PublishPlan, region: &str) -> Finding
             _ => Ok(Allowed::Untold),
         }
     };
-    let user = plan.url.credentials().and_then(|(user, _)| user).unwrap_or("default");
     match asked() {
         Ok(allowed) => judge::rights(&allowed, user),
         Err(cause) => Finding::of_error("redis_rights", &cause, "look at the user and its rights (ACL LIST)"),

@@ -15,7 +15,6 @@ use super::events::event_text;
 use super::keys::Key;
 use super::outcome::Extent;
 use super::owners::Owners;
-use super::plan::PublishPlan;
 use super::refused::ahead_of_redis;
 use super::summary::{Owner, SummaryEntry, around, entry_text};
 use crate::model::chance::token;
@@ -25,7 +24,7 @@ use crate::model::limits::{
 };
 use crate::model::timestamp::Timestamp;
 use crate::model::wait::pause;
-use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
+use crate::publish::{Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus};
 use crate::redis::node::{Answer, Node};
 use crate::redis::topology::{Host, PART_OF_CLUSTER, redirection};
 use crate::redis::wire::{Break, NO_EVAL, code_of, server_text};
@@ -457,7 +456,7 @@ impl<'p> Exchange<'p> {
         is_asking: bool,
         reads_summary: bool,
     ) -> impl Iterator<Item = Cmd> + 'c {
-        let PublishPlan { keys, pipeline, ttl, dedup, url, signature, takes_over, summary_fields, .. } = &self.to.plan;
+        let PublishPlan { keys, pipeline, ttl, dedup, signature, takes_over, summary_fields, .. } = &self.to.plan;
         let summary = keys.summary(pipeline);
         let first = reads_summary.then(|| redis::cmd("GET").arg(&summary).take());
         let ttl = millis(*ttl).to_string();
@@ -467,7 +466,7 @@ impl<'p> Exchange<'p> {
         let (head, tail) = if self.votes.is_some() { around(pipeline, &Owner::default()) } else { (String::new(), "") };
         // The numbers of a store are no times.
         let ahead = if signature.is_some() { String::new() } else { SEQ_AHEAD_MAX.as_millis().to_string() };
-        let has_login = url.credentials().is_some();
+        let has_login = self.to.url.credentials().is_some();
         let lock = self.to.lock.as_ref().filter(|_| !self.to.topology.is_cluster());
         let (lock_key, lock) = lock.map_or(("", ""), |lock| (&*lock.key, &*lock.value));
         let health = self.to.plan.health.as_ref().zip(keys.health(pipeline)).filter(|_| self.votes.is_some());

@@ -263,6 +263,11 @@ impl Keys {
         fill(self.template(key), &Names { pipeline, region, id: "", hash: "", timestamp: 0 })
     }
 
+    /// The key that holds the number of a region's newest snapshot.
+    pub(in crate::publish) fn seq(&self, pipeline: &str, region: &str) -> String {
+        self.of_region(Key::Seq, pipeline, region)
+    }
+
     /// The key of a document.
     pub(super) fn doc(&self, pipeline: &str, region: &str, id: &str) -> String {
         fill(&self.doc, &Names { pipeline, region, id, hash: "", timestamp: 0 })

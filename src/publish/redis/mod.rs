@@ -2,7 +2,6 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `plan` | where and how snapshots are published |
 //! | `outcome` | what publishing and reading come to |
 //! | `target` | Redis as the publish thread sees it |
 //! | `keys`, `owners` | the names of the keys, and templates for them; whose key a name is |
@@ -24,7 +23,6 @@ mod judge;
 mod keys;
 mod outcome;
 mod owners;
-mod plan;
 mod publisher;
 mod reader;
 mod refused;
@@ -34,11 +32,9 @@ mod settling;
 mod summary;
 mod target;
 
-pub use examine::examine;
+pub(super) use examine::examine;
 pub use keys::{Keys, KeysError};
-pub use outcome::{Extent, KeptRegion, LatestInRedis, Published};
-pub use plan::PublishPlan;
-pub(crate) use plan::check_summary_field;
+pub use outcome::{Extent, KeptRegion, Published};
 pub use publisher::Publisher;
 pub use reader::RedisSnapshots;
 pub use seeder::{Begun, LockHolder, SeedTurn, Seeder};

@@ -1,10 +1,8 @@
-//! What publishing to Redis and reading from it come to: data only.
+//! What publishing to Redis comes to: data only.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::publish::{PublishError, PublishReceipt, PublishStatus};
-use crate::store::StoredSnapshot;
 
 /// Which regions are handed over for a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,16 +79,4 @@ impl Published {
     fn count(&self, is_counted: impl Fn(&Result<PublishStatus, PublishError>) -> bool) -> usize {
         self.receipts.iter().filter(|receipt| is_counted(&receipt.outcome)).count()
     }
-}
-
-/// The newest snapshots that Redis has.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct LatestInRedis {
-    /// The snapshots.
-    pub found: Vec<StoredSnapshot>,
-    /// Regions that could not be read, and why.
-    pub refused: Vec<(String, PublishError)>,
-    /// The signature of the store that has published each region, where one has signed.
-    pub signatures: BTreeMap<String, String>,
 }

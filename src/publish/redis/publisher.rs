@@ -14,12 +14,11 @@ use super::events::untold_text;
 use super::exchange::Exchange;
 use super::keys::Key;
 use super::outcome::{Extent, KeptRegion, Published};
-use super::plan::PublishPlan;
 use super::script::Script;
 use super::settling::{Settling, outcome_of};
 use super::summary::{Owner, Summary, SummaryEntry};
 use crate::publish::health::Outcome;
-use crate::publish::{Publication, PublishError, PublishReceipt, PublishStatus};
+use crate::publish::{Publication, PublishError, PublishPlan, PublishReceipt, PublishStatus, TargetUrl};
 use crate::redis::node::Node;
 use crate::redis::topology::Topology;
 use crate::redis::wire::{Break, server_text};
@@ -92,20 +91,21 @@ impl Publisher {
     /// # Errors
     /// The keys do not work on a cluster, a certificate cannot be read, or the system gives no threads.
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
-        if plan.url.is_cluster() {
+        let TargetUrl::Redis(url) = plan.url.clone();
+        if url.is_cluster() {
             plan.keys.check_cluster().map_err(|error| PublishError::Document(format!("keys: {error}")))?;
         }
         // Of a cluster each server has a request of its own, and none waits for another's.
-        let threads = if plan.url.is_cluster() { plan.pool.max(1) * 2 } else { plan.pool.max(1) };
+        let threads = if url.is_cluster() { plan.pool.max(1) * 2 } else { plan.pool.max(1) };
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|at| format!("forebay-publish-{at}"))
             .build()
             .map_err(|error| PublishError::Threads(error.to_string()))?;
-        let topology = Arc::new(Topology::new(&plan.url, plan.pool, plan.timeout)?);
+        let topology = Arc::new(Topology::new(&url, plan.pool, plan.timeout)?);
         let (script, predecessor, lock) = (Script::publish(), None, None);
         Ok(Self {
-            to: Connections { topology, script, predecessor, threads, lock, is_patient: true, plan },
+            to: Connections { topology, script, predecessor, threads, lock, is_patient: true, plan, url },
             refresh: Script::refresh(),
             replace: Script::replace(),
             settling: Settling::new(),
@@ -126,6 +126,11 @@ impl Publisher {
     /// Signs with the signature of the store that publishes: [`PublishPlan::signature`].
     pub fn sign(&mut self, signature: &str) {
         self.to.plan.signature = Some(signature.to_owned());
+    }
+
+    /// Whether some of its servers may be away while others are well.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.to.url.is_cluster()
     }
 
     /// The plan it was made with.
@@ -155,7 +160,8 @@ impl Publisher {
         let mut published =
             Published { receipts, of_stores, round_trips: trips, is_unreachable, ..Published::default() };
         if let Some(cause) = untold.filter(|_| !self.has_said_untold) {
-            (published.untold, self.has_said_untold) = (Some(untold_text(&self.to.plan, &cause)), true);
+            (published.untold, self.has_said_untold) =
+                (Some(untold_text(&self.to.plan.pipeline, self.to.url.user_name(), &cause)), true);
         }
         // Where everything failed, each region has said it.
         let is_told = !items.is_empty() && published.failed() == items.len();

@@ -6,13 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redis::{Cmd, Value};
 
 use super::keys::Key;
-use super::outcome::LatestInRedis;
-use super::plan::PublishPlan;
 use super::script::Script;
 use super::summary::Summary;
 use crate::model::limits::REGIONS_READ_MAX;
 use crate::model::timestamp::Timestamp;
-use crate::publish::PublishError;
+use crate::publish::{LatestInTarget, PublishError, PublishPlan, TargetReader, TargetUrl, TellRegion};
 use crate::redis::node::Node;
 use crate::redis::topology::{PART_OF_CLUSTER, Topology, redirection};
 use crate::redis::wire::{Break, NO_EVAL, Replies, code_of, server_text};
@@ -43,9 +41,6 @@ type Asked = (Arc<Node>, Vec<usize>, Replies);
 /// A region's newest snapshot, none if it has none, or why it could not be read.
 type RegionRead = Result<Option<StoredSnapshot>, PublishError>;
 
-/// Is told of regions.
-type TellRegion<'a> = dyn FnMut(&str, RegionRead) + Send + 'a;
-
 /// Is told the replies as they come, with the place of their call.
 type Heard<'a> = dyn Fn(usize, &Value) + Sync + 'a;
 
@@ -75,39 +70,19 @@ impl InOrder<'_> {
 /// What each call answered; or that it was refused.
 type Answers = Vec<Result<Value, PublishError>>;
 
-impl RedisSnapshots {
-    /// Connects to nothing yet.
-    ///
-    /// # Errors
-    /// A certificate cannot be read.
-    pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
-        // What is read is one pipeline over one connection to each server.
-        let plan = PublishPlan { pool: 1, ..plan };
-        let topology = Arc::new(Topology::new(&plan.url, plan.pool, plan.timeout)?);
-        Ok(Self::over(plan, topology))
+impl TargetReader for RedisSnapshots {
+    fn name(&self) -> &str {
+        self.plan.url.name()
     }
 
-    /// Over connections that are there already.
-    pub(super) fn over(plan: PublishPlan, topology: Arc<Topology>) -> Self {
-        Self { topology, plan, latest: Script::latest(), all: Script::all(), history: Script::history() }
-    }
-
-    /// The newest snapshots of those regions, or of all that the summary names, ordered as given or by name. One round
-    /// trip on a warm connection; on a cluster without regions two.
-    ///
-    /// # Errors
-    /// Redis does not answer.
-    pub fn latest(&self, regions: &[String]) -> Result<LatestInRedis, PublishError> {
+    /// One round trip on a warm connection; on a cluster without regions two.
+    fn latest(&self, regions: &[String]) -> Result<LatestInTarget, PublishError> {
         self.topology.discover()?;
         if regions.is_empty() { self.latest_of_all() } else { self.latest_of(regions) }
     }
 
-    /// The newest snapshots of those regions, each handed to `tell` in their order, as soon as its reply and all before it
-    /// are there: the snapshot, none if there is none, or why it could not be read. One request to each server.
-    ///
-    /// # Errors
-    /// Redis does not answer; then nothing was told.
-    pub fn latest_in_order(&self, regions: &[String], tell: &mut TellRegion<'_>) -> Result<(), PublishError> {
+    /// One request to each server.
+    fn latest_in_order(&self, regions: &[String], tell: &mut TellRegion<'_>) -> Result<(), PublishError> {
         self.topology.discover()?;
         let in_order = Mutex::new(InOrder { regions, told: 0, come: BTreeMap::new(), tell });
         let take = |at: usize, outcome| in_order.lock().unwrap_or_else(PoisonError::into_inner).take(at, outcome);
@@ -122,99 +97,8 @@ impl RedisSnapshots {
         Ok(())
     }
 
-    /// What asks for the newest of each region.
-    fn calls_of(&self, regions: &[String]) -> Vec<Call> {
-        let PublishPlan { keys, pipeline, .. } = &self.plan;
-        let calls = regions.iter().map(|region| {
-            let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, region));
-            let arguments = [region, keys.template(Key::Doc), pipeline].map(str::to_owned);
-            Call { keys: names.to_vec(), arguments: arguments.to_vec() }
-        });
-        calls.collect()
-    }
-
-    fn latest_of(&self, regions: &[String]) -> Result<LatestInRedis, PublishError> {
-        let mut latest = LatestInRedis::default();
-        let answers = self.ask_all(&self.latest, &self.calls_of(regions), &|_, _| {})?;
-        for (answer, region) in answers.into_iter().zip(regions) {
-            match answer {
-                Ok(Value::Array(parts)) => latest.take(region, &parts),
-                Ok(_) => {}
-                Err(error) => latest.refused.push((region.clone(), error)),
-            }
-        }
-        Ok(latest)
-    }
-
-    fn latest_of_all(&self) -> Result<LatestInRedis, PublishError> {
-        let node = self.topology.node_of(&self.plan.keys.summary(&self.plan.pipeline))?;
-        let answer = node.ask([self.command_of_all()]).replies;
-        self.take_all(&node, answer.values.into_iter().next(), answer.broke.as_ref())
-    }
-
-    /// What asks for the newest of all regions; on a cluster for the summary alone.
-    pub(super) fn command_of_all(&self) -> Cmd {
-        let PublishPlan { keys, pipeline, .. } = &self.plan;
-        let summary_key = keys.summary(pipeline);
-        if self.topology.is_cluster() {
-            return redis::cmd("GET").arg(&summary_key).take();
-        }
-        let limit = REGIONS_READ_MAX.to_string();
-        let templates = [Key::Latest, Key::Seq, Key::Index, Key::Doc].map(|key| keys.template(key));
-        let arguments = [limit.as_str()].into_iter().chain(templates).chain([pipeline.as_str()]);
-        self.all.call(false, [summary_key.as_str()], arguments.map(str::as_bytes))
-    }
-
-    /// What the answer to it says. May ask for what it left out.
-    pub(super) fn take_all(
-        &self,
-        node: &Node,
-        answer: Option<Value>,
-        broke: Option<&Break>,
-    ) -> Result<LatestInRedis, PublishError> {
-        let PublishPlan { keys, pipeline, .. } = &self.plan;
-        let mut parts = match (answer, broke) {
-            (Some(Value::Array(parts)), _) => parts,
-            (Some(text @ Value::BulkString(_)), _) => vec![text],
-            (Some(Value::Nil), _) => Vec::new(),
-            (Some(Value::ServerError(error)), _) => return Err(away(node, server_text(&error))),
-            (_, Some(broke)) => return Err(node.error(broke).into()),
-            _ => return Err(away(node, "an answer that is not understood".into())),
-        };
-        if parts.is_empty() {
-            return Ok(LatestInRedis::default());
-        }
-        let documents = parts.split_off(1);
-        let text = match parts.pop() {
-            Some(Value::BulkString(text)) => text,
-            _ => Vec::new(),
-        };
-        let summary = Summary::parse(&text).ok_or_else(|| {
-            PublishError::Refused(format!(
-                "{} holds no summary of forebay: give the summary another key ([snapshots.keys] summary), delete this one \
-                 if nobody needs it, or name the regions (latest)",
-                keys.summary(pipeline)
-            ))
-        })?;
-        let names: Vec<String> = summary.regions.keys().cloned().collect();
-        let mut latest = match self.topology.is_cluster() || (documents.is_empty() && names.len() > REGIONS_READ_MAX) {
-            true => self.latest_of(&names)?,
-            false => named(documents),
-        };
-        latest.found.sort_by(|a, b| a.region.cmp(&b.region));
-        // The summary knows more of them than the keys do.
-        for snapshot in &mut latest.found {
-            let entry = summary.regions.get(&snapshot.region).filter(|entry| entry.id == snapshot.id);
-            snapshot.block = entry.and_then(|entry| entry.block);
-        }
-        Ok(latest)
-    }
-
-    /// The signature of the store that publishes under this name; none if none has signed. One round trip.
-    ///
-    /// # Errors
-    /// Redis does not answer.
-    pub fn signature(&self) -> Result<Option<String>, PublishError> {
+    /// One round trip.
+    fn signature(&self) -> Result<Option<String>, PublishError> {
         self.topology.discover()?;
         let key = self.plan.keys.summary(&self.plan.pipeline);
         let node = self.topology.node_of(&key)?;
@@ -227,11 +111,7 @@ impl RedisSnapshots {
         }
     }
 
-    /// A region's snapshots, newest first, no older than `since`.
-    ///
-    /// # Errors
-    /// Redis does not answer.
-    pub fn history(
+    fn history(
         &self,
         region: &str,
         limit: usize,
@@ -261,11 +141,7 @@ impl RedisSnapshots {
         Ok(snapshots.collect())
     }
 
-    /// The snapshot of that id.
-    ///
-    /// # Errors
-    /// Redis does not answer.
-    pub fn show(&self, id: &str) -> Result<Option<StoredSnapshot>, PublishError> {
+    fn show(&self, id: &str) -> Result<Option<StoredSnapshot>, PublishError> {
         self.topology.discover()?;
         let keys = &self.plan.keys;
         // An id of ours begins with its region.
@@ -280,6 +156,113 @@ impl RedisSnapshots {
             regions = self.latest_of_all()?.found.into_iter().map(|snapshot| snapshot.region).collect();
         }
         self.show_of(id, &regions)
+    }
+}
+
+impl RedisSnapshots {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// A certificate cannot be read.
+    pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
+        // What is read is one pipeline over one connection to each server.
+        let plan = PublishPlan { pool: 1, ..plan };
+        let TargetUrl::Redis(url) = &plan.url;
+        let topology = Arc::new(Topology::new(url, plan.pool, plan.timeout)?);
+        Ok(Self::over(plan, topology))
+    }
+
+    /// Over connections that are there already.
+    pub(super) fn over(plan: PublishPlan, topology: Arc<Topology>) -> Self {
+        Self { topology, plan, latest: Script::latest(), all: Script::all(), history: Script::history() }
+    }
+
+    /// What asks for the newest of each region.
+    fn calls_of(&self, regions: &[String]) -> Vec<Call> {
+        let PublishPlan { keys, pipeline, .. } = &self.plan;
+        let calls = regions.iter().map(|region| {
+            let names = [Key::Latest, Key::Seq, Key::Index].map(|key| keys.of_region(key, pipeline, region));
+            let arguments = [region, keys.template(Key::Doc), pipeline].map(str::to_owned);
+            Call { keys: names.to_vec(), arguments: arguments.to_vec() }
+        });
+        calls.collect()
+    }
+
+    fn latest_of(&self, regions: &[String]) -> Result<LatestInTarget, PublishError> {
+        let mut latest = LatestInTarget::default();
+        let answers = self.ask_all(&self.latest, &self.calls_of(regions), &|_, _| {})?;
+        for (answer, region) in answers.into_iter().zip(regions) {
+            match answer {
+                Ok(Value::Array(parts)) => latest.take(region, &parts),
+                Ok(_) => {}
+                Err(error) => latest.refused.push((region.clone(), error)),
+            }
+        }
+        Ok(latest)
+    }
+
+    fn latest_of_all(&self) -> Result<LatestInTarget, PublishError> {
+        let node = self.topology.node_of(&self.plan.keys.summary(&self.plan.pipeline))?;
+        let answer = node.ask([self.command_of_all()]).replies;
+        self.take_all(&node, answer.values.into_iter().next(), answer.broke.as_ref())
+    }
+
+    /// What asks for the newest of all regions; on a cluster for the summary alone.
+    pub(super) fn command_of_all(&self) -> Cmd {
+        let PublishPlan { keys, pipeline, .. } = &self.plan;
+        let summary_key = keys.summary(pipeline);
+        if self.topology.is_cluster() {
+            return redis::cmd("GET").arg(&summary_key).take();
+        }
+        let limit = REGIONS_READ_MAX.to_string();
+        let templates = [Key::Latest, Key::Seq, Key::Index, Key::Doc].map(|key| keys.template(key));
+        let arguments = [limit.as_str()].into_iter().chain(templates).chain([pipeline.as_str()]);
+        self.all.call(false, [summary_key.as_str()], arguments.map(str::as_bytes))
+    }
+
+    /// What the answer to it says. May ask for what it left out.
+    pub(super) fn take_all(
+        &self,
+        node: &Node,
+        answer: Option<Value>,
+        broke: Option<&Break>,
+    ) -> Result<LatestInTarget, PublishError> {
+        let PublishPlan { keys, pipeline, .. } = &self.plan;
+        let mut parts = match (answer, broke) {
+            (Some(Value::Array(parts)), _) => parts,
+            (Some(text @ Value::BulkString(_)), _) => vec![text],
+            (Some(Value::Nil), _) => Vec::new(),
+            (Some(Value::ServerError(error)), _) => return Err(away(node, server_text(&error))),
+            (_, Some(broke)) => return Err(node.error(broke).into()),
+            _ => return Err(away(node, "an answer that is not understood".into())),
+        };
+        if parts.is_empty() {
+            return Ok(LatestInTarget::default());
+        }
+        let documents = parts.split_off(1);
+        let text = match parts.pop() {
+            Some(Value::BulkString(text)) => text,
+            _ => Vec::new(),
+        };
+        let summary = Summary::parse(&text).ok_or_else(|| {
+            PublishError::Refused(format!(
+                "{} holds no summary of forebay: give the summary another key ([snapshots.keys] summary), delete this one \
+                 if nobody needs it, or name the regions (latest)",
+                keys.summary(pipeline)
+            ))
+        })?;
+        let names: Vec<String> = summary.regions.keys().cloned().collect();
+        let mut latest = match self.topology.is_cluster() || (documents.is_empty() && names.len() > REGIONS_READ_MAX) {
+            true => self.latest_of(&names)?,
+            false => named(documents),
+        };
+        latest.found.sort_by(|a, b| a.region.cmp(&b.region));
+        // The summary knows more of them than the keys do.
+        for snapshot in &mut latest.found {
+            let entry = summary.regions.get(&snapshot.region).filter(|entry| entry.id == snapshot.id);
+            snapshot.block = entry.and_then(|entry| entry.block);
+        }
+        Ok(latest)
     }
 
     fn show_of(&self, id: &str, regions: &[String]) -> Result<Option<StoredSnapshot>, PublishError> {
@@ -419,8 +402,8 @@ fn away(node: &Node, cause: String) -> PublishError {
 }
 
 /// What the script gives of each region: its name first.
-fn named(regions: Vec<Value>) -> LatestInRedis {
-    let mut latest = LatestInRedis::default();
+fn named(regions: Vec<Value>) -> LatestInTarget {
+    let mut latest = LatestInTarget::default();
     for region in regions {
         let Value::Array(parts) = region else { continue };
         match (parts.first().and_then(text_of), &parts[parts.len().min(1)..]) {
@@ -434,7 +417,7 @@ fn named(regions: Vec<Value>) -> LatestInRedis {
     latest
 }
 
-impl LatestInRedis {
+impl LatestInTarget {
     /// Takes in what a script gives of one region: id, number, time, document and signature of its newest snapshot.
     fn take(&mut self, region: &str, parts: &[Value]) {
         if let Some(signature) = parts.get(4).and_then(text_of).filter(|signature| !signature.is_empty()) {

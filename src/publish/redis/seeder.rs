@@ -11,8 +11,7 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use super::connections::{HeldLock, millis};
-use super::outcome::{Extent, LatestInRedis, Published};
-use super::plan::PublishPlan;
+use super::outcome::{Extent, Published};
 use super::publisher::Publisher;
 use super::reader::RedisSnapshots;
 use super::script::Script;
@@ -20,7 +19,7 @@ use crate::model::chance::token;
 use crate::model::limits::SEED_LOCK_MIN;
 use crate::model::setting::SettingError;
 use crate::model::timestamp::Timestamp;
-use crate::publish::{Publication, PublishError, PublishReceipt};
+use crate::publish::{LatestInTarget, Publication, PublishError, PublishPlan, PublishReceipt, TargetReader};
 use crate::redis::node::Answer;
 use crate::redis::topology::Topology;
 use crate::redis::wire::{Break, server_text};
@@ -110,7 +109,7 @@ impl std::fmt::Display for LockHolder {
 /// A turn of who seeds. While it lasts, the lock is renewed; when it is dropped, the lock is given back.
 pub struct SeedTurn<'s> {
     seeder: &'s mut Seeder,
-    latest: LatestInRedis,
+    latest: LatestInTarget,
     round_trips: u32,
     keeper: Keeper,
 }
@@ -119,7 +118,7 @@ pub struct SeedTurn<'s> {
 struct First {
     holder: Option<LockHolder>,
     health: Option<String>,
-    latest: LatestInRedis,
+    latest: LatestInTarget,
     trips: u32,
 }
 
@@ -145,7 +144,7 @@ impl Seeder {
     ///
     /// # Errors
     /// Redis does not answer.
-    pub fn look(&self) -> Result<LatestInRedis, PublishError> {
+    pub fn look(&self) -> Result<LatestInTarget, PublishError> {
         self.reader.latest(&[])
     }
 

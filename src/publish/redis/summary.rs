@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use super::plan::check_summary_field;
 use crate::model::json_text;
 use crate::model::timestamp::Timestamp;
-use crate::publish::{FieldPath, Publication};
+use crate::publish::{FieldPath, Publication, check_summary_field};
 
 /// A region in the summary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::outcome::Extent;
-use super::plan::PublishPlan;
 use super::publisher::Publisher;
-use crate::publish::{Delivery, Known, Patience, Publication, PublishError, Target};
+use crate::publish::{Delivery, Known, Patience, Publication, PublishError, PublishPlan, Target};
 
 /// A summary of more regions than this is written no more often than that.
 const SUMMARY_REGIONS_MAX: usize = 1000;
@@ -26,11 +25,6 @@ impl RedisTarget {
     pub fn new(plan: PublishPlan) -> Result<Self, PublishError> {
         Ok(Self { publisher: Publisher::new(plan)?, flushed_at: None })
     }
-
-    /// Whether some of its servers may be away while others are well.
-    fn is_cluster(&self) -> bool {
-        self.publisher.plan().url.is_cluster()
-    }
 }
 
 impl Target for RedisTarget {
@@ -44,7 +38,7 @@ impl Target for RedisTarget {
         let warning = published.warning.into_iter().chain(published.untold).reduce(|a, b| format!("{a}; {b}"));
         let delivery = Delivery { warning, ..Delivery::of(published.receipts) };
         // Of a cluster, servers that are well go on.
-        match published.is_unreachable || !self.is_cluster() {
+        match published.is_unreachable || !self.publisher.is_cluster() {
             true => delivery,
             false => Delivery { away: None, ..delivery },
         }
@@ -57,7 +51,9 @@ impl Target for RedisTarget {
     fn read_known(&mut self) -> Result<(), PublishError> {
         match self.publisher.read_summary() {
             // The summary's server is away; those of the regions may be well.
-            Err(error) if error.is_away() && self.is_cluster() => Err(PublishError::Refused(error.to_string())),
+            Err(error) if error.is_away() && self.publisher.is_cluster() => {
+                Err(PublishError::Refused(error.to_string()))
+            }
             read => read,
         }
     }

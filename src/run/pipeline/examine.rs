@@ -28,7 +28,7 @@ impl Pipeline {
     /// at most, and two seconds more where the source does not end when it is asked to.
     pub fn examine(self, patience: Duration) -> Examined {
         let stop = self.stop_handle();
-        let waits_for_server = self.source_config.redis.is_some() || self.source_config.kafka.is_some();
+        let waits_for_server = self.source_config.waits_for_server();
         let (tell, told) = bounded(1);
         // Contract of the thread. In: a pipeline. Out: what trying it came to, which nobody may be waiting for any more.
         // Ends: when the sample is handled, or soon after the stop; a source that hangs keeps it, and nobody waits for it.

@@ -47,13 +47,13 @@ impl Pipeline {
     /// A run is under way that makes it, or the store does not answer.
     pub fn abort_fresh(&self) -> Result<Option<BesideStatus>, PipelineError> {
         self.check_names()?;
-        let url = self.store_url.as_ref().filter(|_| self.store.is_none()).ok_or_else(no_store)?;
+        let url = self.url_of_store().ok_or_else(no_store)?;
         Ok(store::remove_beside(url, &self.name, &self.stop.flag())?)
     }
 
     /// Runs beside the present tables, and then over the new ones.
     pub(super) fn run_fresh(&mut self) -> Result<Report, PipelineError> {
-        let url = self.store_url.clone().filter(|_| self.store.is_none()).ok_or_else(no_store)?;
+        let url = self.url_of_store().cloned().ok_or_else(no_store)?;
         self.check_follow()?;
         self.try_handlers()?;
         // What is wrong with where snapshots go is said before hours are spent.
@@ -154,18 +154,14 @@ impl Pipeline {
     /// snapshots go.
     fn stamp(&self) -> String {
         let (source, snapshots) = (&self.source_config, &self.snapshots);
-        let path = source.path.as_ref();
         let mut made_by = format!(
-            "{}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+            "{}\n{:?}\n{:?}\n{:?}\n{:?}\n{}",
             self.version,
             self.schema.entities(),
             (&source.format, &source.places, &source.fields),
             (source.late, source.end, source.settle, &self.regions, self.errors.puts_aside(), self.rollback_depth),
             (snapshots.every, snapshots.dedup, &snapshots.dedup_rule, snapshots.integers),
-            path,
-            source.command.as_ref().filter(|_| path.is_none()),
-            source.redis.as_ref().filter(|_| path.is_none()),
-            source.kafka.as_ref().filter(|_| path.is_none()),
+            source.stamp(),
         );
         let _ = write!(made_by, "\n{}", self.name);
         hex(&made_by)

@@ -13,15 +13,15 @@ use crate::commit::{CommitListener, Order, StoreCommitter};
 use crate::config::SnapshotsConfig;
 use crate::model::limits::{WAIT_STEP, publish_waiting_bytes};
 use crate::publish::{
-    DocumentFields, Mailbox, MinSeqs, PublishError, PublishStats, PublishThread, RedisTarget, Target,
-    UnpublishedRegion, WorkerPlan,
+    self, DocumentFields, Mailbox, MinSeqs, PublishError, PublishStats, PublishThread, Target, UnpublishedRegion,
+    WorkerPlan,
 };
 use crate::run::reload::Reloading;
 use crate::run::shared::SharedParts;
 use crate::store::Store;
 
-/// How long publishing may go on after the last commit. Long enough for a slow Redis to take a backlog of many regions;
-/// a Redis that stalls ends it earlier.
+/// How long publishing may go on after the last commit. Long enough for a slow target to take a backlog of many regions;
+/// one that stalls ends it earlier.
 const PUBLISH_END_MAX: Duration = Duration::from_secs(600);
 
 /// How long a stop waits for a place to publish to that has not answered once: it may never do. What is not published
@@ -75,8 +75,7 @@ impl Pipeline {
         match (own, url) {
             (None, Some(url)) => {
                 let plan = self.snapshots.publish_plan(&self.name, url).with_take_over(self.takes_over);
-                let redis = RedisTarget::new(plan);
-                Ok(Some(Box::new(redis.map_err(PipelineError::Publish)?)))
+                publish::open(plan).map(Some).map_err(PipelineError::Publish)
             }
             (own, _) => {
                 // It has an address of its own, if any.

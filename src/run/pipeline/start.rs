@@ -1,6 +1,6 @@
 //! Wiring a run: opens the store, starts the threads, lets the coordinator work, and puts the report together.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -333,14 +333,14 @@ pub(super) struct StartRegions {
     pub(super) names: Vec<Arc<str>>,
     /// The region that every event also runs in.
     pub(super) all: Option<RegionNo>,
-    /// Regions with events after their last snapshot.
-    pending: BTreeSet<RegionNo>,
+    /// Regions with events after their last snapshot, and the last block of each.
+    pending: BTreeMap<RegionNo, BlockNo>,
 }
 
 impl StartRegions {
     pub(super) fn new(pending: &[RegionTouch], window: &Window, all: Option<&str>) -> Self {
         let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
-        let numbered = RegionNo::in_order().zip(pending).map(|(no, _)| no).collect();
+        let numbered = RegionNo::in_order().zip(pending).map(|(no, touch)| (no, BlockNo::new(touch.block))).collect();
         // A rollback may concern regions that no event of this run does.
         let known: BTreeSet<Arc<str>> = names.iter().cloned().collect();
         names.extend(window.regions().filter(|region| !known.contains(*region)).cloned().collect::<BTreeSet<_>>());

@@ -35,8 +35,8 @@ impl Pipeline {
     /// What is shown of it while it runs. To be asked before [`Pipeline::run`].
     pub fn watched(&self) -> Watched {
         // Whether handlers make snapshots is known when they are loaded: later.
-        let redis = self.snapshots.url.as_ref().map(ToString::to_string);
-        let target = self.target.as_ref().map(|target| target.name().to_owned()).or(redis);
+        let url = self.snapshots.url.as_ref().map(ToString::to_string);
+        let target = self.target.as_ref().map(|target| target.name().to_owned()).or(url);
         let source = match &self.source {
             Some(_) => "a source of the program".to_owned(),
             None => self.source_config.name(),
@@ -48,7 +48,7 @@ impl Pipeline {
             follows: self.source_config.follow,
             until: self.until,
             entities: self.schema.entities().iter().map(|entity| entity.name.clone()).collect(),
-            store: self.store_url.clone().filter(|_| self.store.is_none()),
+            store: self.url_of_store().cloned(),
             target,
             ttl: self.snapshots.ttl,
         }

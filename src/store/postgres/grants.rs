@@ -26,7 +26,7 @@ struct Lacking {
 /// Looks whether the roles are there, before anything is made.
 pub(super) fn check(link: &mut Link, plan: &StorePlan) -> Answer {
     let sql = "SELECT r FROM unnest($1) r WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname::text = r) LIMIT 1";
-    let rows = link.query(sql, &[(&plan.readers.roles(), Type::TEXT_ARRAY)])?;
+    let rows = link.query(sql, &[(&plan.config.readers.roles(), Type::TEXT_ARRAY)])?;
     match rows.first() {
         None => Ok(Ok(())),
         Some(row) => Ok(Err(unknown(row.try_get(0)?))),
@@ -40,7 +40,7 @@ fn unknown(role: &str) -> Refused {
 /// Gives each role the rights that it lacks. Changes nothing where none is missing, so that a user who may not grant can
 /// run.
 pub(super) fn grant(link: &mut Link, plan: &StorePlan) -> Answer {
-    for role in plan.readers.roles() {
+    for role in plan.config.readers.roles() {
         let Some(lacking) = lacking(link, plan, role)? else { return Ok(Err(unknown(role))) };
         let statements = lacking.statements(plan, role);
         if statements.is_empty() {

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
+use super::outage::TryError;
 use super::session::{Backend, Link, Session, Stop, is_set};
 use crate::model::limits::WAIT_STEP;
 use crate::model::wait::pause;
+use crate::store::StoreError;
 
 /// How long a lock that another holds is waited for: a run that was killed just now leaves it to the server to notice.
 const OTHER_WAIT: Duration = Duration::from_secs(3);
@@ -20,27 +22,15 @@ const OTHER_WAIT: Duration = Duration::from_secs(3);
 /// How long our own old process is waited for: it may be in the middle of a commit. Then it is an outage.
 const OWN_WAIT: Duration = Duration::from_secs(10);
 
-/// Why the lock was not taken.
-pub(super) enum LockRefused {
-    /// Another run has it; who.
-    Held(String),
-    Fault(Fault),
-}
-
-impl From<Fault> for LockRefused {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
 /// The number of a pipeline's lock.
 pub(super) fn key(pipeline: &str) -> i64 {
     let digest = Sha256::digest(format!("forebay pipeline {pipeline}"));
     digest.first_chunk::<8>().map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
-/// Takes the lock for the session. If a process of `ours` still holds it, that one is ended first.
-pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend], stop: Stop<'_>) -> Result<(), LockRefused> {
+/// Takes the lock for the session, unless another run has it. If a process of `ours` still holds it, that one is ended
+/// first.
+pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend], stop: Stop<'_>) -> Result<(), TryError> {
     let key = key(pipeline);
     let started = Instant::now();
     let mut was_ended = false;
@@ -49,10 +39,10 @@ pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend], stop
         // A holder that ended while we asked leaves the lock free.
         let is_own = holder.pid == 0 || ours.contains(&holder);
         if is_own && started.elapsed() > OWN_WAIT {
-            return Err(LockRefused::Fault(Fault::Busy(holder.pid)));
+            return Err(Fault::Busy(holder.pid).into());
         }
         if !is_own && started.elapsed() > OTHER_WAIT {
-            return Err(LockRefused::Held(text));
+            return Err(TryError::Refused(StoreError::Held { pipeline: pipeline.to_owned(), holder: text }));
         }
         if is_own && holder.pid != 0 && !was_ended {
             let pid = holder.pid;
@@ -61,7 +51,7 @@ pub(super) fn take(session: &mut Session, pipeline: &str, ours: &[Backend], stop
         }
         pause(WAIT_STEP, || is_set(stop));
         if is_set(stop) {
-            return Err(LockRefused::Fault(Fault::Stopped));
+            return Err(Fault::Stopped.into());
         }
     }
 }

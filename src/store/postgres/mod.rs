@@ -74,7 +74,7 @@ use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
 use fill::Fill;
 use home::Home;
-use outage::Outage;
+use outage::{Outage, TryError};
 use outbox::PostgresOutbox;
 use rows::{Readers, ReadersOf};
 use session::{Backend, Link, Purpose, Session, Stop};
@@ -138,20 +138,16 @@ impl PostgresStore {
             is_reported: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         });
-        let mut outage = Outage::at_start(&database);
         let mut backends = Vec::new();
-        let session = loop {
-            match establish(&database, &mut backends) {
-                Ok(session) => break session,
-                Err(Unopened::Refused(error)) => return Err(error),
-                Err(Unopened::Fault(fault)) if fault.remedy() == Remedy::Retry => outage.wait(fault)?,
-                Err(Unopened::Fault(fault)) => {
+        let session = Outage::at_start(&database).until_done(|| {
+            establish(&database, &mut backends).map_err(|failed| match failed {
+                TryError::Fault(fault) if fault.remedy() != Remedy::Retry => {
                     let cause = format!("{fault}{}", advice(&fault));
-                    return Err(database.unopened(cause, fault));
+                    TryError::Refused(database.unopened(cause, fault))
                 }
-            }
-        };
-        outage.is_over();
+                failed => failed,
+            })
+        })?;
         if session.is_exposed(&database.address) {
             warn_exposed(&database.name);
         }
@@ -168,47 +164,28 @@ impl PostgresStore {
         work: impl Fn(&mut Link, &StorePlan) -> Result<T, Fault> + Copy + Send + 'static,
     ) -> Result<T, StoreError> {
         let database = Arc::clone(&self.database);
-        let mut outage = Outage::new(&database, doing);
-        loop {
+        Outage::new(&database, doing).until_done(|| {
             let planned = Arc::clone(&database);
             let stop = Some(&*database.plan.stop);
-            let answer = self
-                .reconnected(stop)?
-                .and_then(|session| session.call_until(stop, move |link| work(link, &planned.plan)));
-            match answer {
-                Ok(answer) => {
-                    outage.is_over();
-                    return Ok(answer);
-                }
-                Err(fault) => {
-                    self.session = None;
-                    outage.wait(fault)?;
-                }
-            }
-        }
+            let answer = self.connected(stop)?.call_until(stop, move |link| work(link, &planned.plan));
+            Ok(answer.inspect_err(|_| self.session = None)?)
+        })
     }
 
     /// The connection that holds the lock, made anew if it was lost; `stop` ends that. A commit goes on after a stop.
-    fn reconnected(&mut self, stop: Stop<'_>) -> Result<Result<&mut Session, Fault>, StoreError> {
+    fn connected(&mut self, stop: Stop<'_>) -> Result<&mut Session, TryError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => match reserve(&self.database, &mut self.backends, stop) {
-                Ok(session) => session,
-                Err(Unopened::Fault(fault)) => return Ok(Err(fault)),
-                Err(Unopened::Refused(error)) => return Err(error),
-            },
+            None => reserve(&self.database, &mut self.backends, stop)?,
         };
-        Ok(Ok(self.session.insert(session)))
+        Ok(self.session.insert(session))
     }
 
     /// Writes the batch once. A connection that had to be made anew is first asked what became of the try before.
-    fn try_commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Result<Committed, Fault>, StoreError> {
+    fn try_commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, TryError> {
         let was_lost = self.session.is_none();
         let (layouts, database, trusts_new) = (Arc::clone(&self.layouts), Arc::clone(&self.database), self.trusts_new);
-        let session = match self.reconnected(None)? {
-            Ok(session) => session,
-            Err(fault) => return Ok(Err(fault)),
-        };
+        let session = self.connected(None)?;
         let backend = session.greeting().backend.pid;
         let given = Arc::clone(batch);
         let written = session.call(move |link| {
@@ -221,25 +198,18 @@ impl PostgresStore {
                 }
             }
             write::write(link, &database.plan, &layouts, &given, backend, trusts_new)
-        });
-        Ok(match written {
-            Ok(written) if written.has_moved => {
-                self.fill_up(batch);
-                Ok(Committed {
-                    batch: batch.after.batch,
-                    rows: batch.rows(),
-                    snapshots: written.snapshots,
-                    times: written.times,
-                    ..Committed::default()
-                })
-            }
-            Ok(_) => {
-                return Err(StoreError::CheckpointMoved {
-                    store: self.database.name.clone(),
-                    expected: batch.before.batch,
-                });
-            }
-            Err(fault) => Err(fault),
+        })?;
+        if !written.has_moved {
+            let (store, expected) = (self.database.name.clone(), batch.before.batch);
+            return Err(TryError::Refused(StoreError::CheckpointMoved { store, expected }));
+        }
+        self.fill_up(batch);
+        Ok(Committed {
+            batch: batch.after.batch,
+            rows: batch.rows(),
+            snapshots: written.snapshots,
+            times: written.times,
+            ..Committed::default()
         })
     }
 
@@ -266,7 +236,7 @@ impl PostgresStore {
             return plain;
         }
         let (layouts, given) = (Arc::clone(&self.layouts), Arc::clone(batch));
-        let Ok(Ok(session)) = self.reconnected(None) else { return plain };
+        let Ok(session) = self.connected(None) else { return plain };
         let Ok(Some(blamed)) = session.call(move |link| refused_row::find(link, &layouts, &given)) else {
             return plain;
         };
@@ -281,21 +251,9 @@ impl PostgresStore {
     }
 }
 
-/// Why there is no connection that holds the lock.
-enum Unopened {
-    Fault(Fault),
-    Refused(StoreError),
-}
-
-impl From<Fault> for Unopened {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
 /// Connects, refuses what could not be relied on, and takes the lock. `ours` are the server's sides of connections of
 /// this store that may still hold it; the new one joins them.
-fn reserve(database: &Database, ours: &mut Vec<Backend>, stop: Stop<'_>) -> Result<Session, Unopened> {
+fn reserve(database: &Database, ours: &mut Vec<Backend>, stop: Stop<'_>) -> Result<Session, TryError> {
     let mut session = database.connect(Purpose::General, stop)?;
     pooler::check(&mut session, &database.address, stop)?;
     let taken = lock::take(&mut session, &database.plan.pipeline, ours, stop);
@@ -305,17 +263,11 @@ fn reserve(database: &Database, ours: &mut Vec<Backend>, stop: Stop<'_>) -> Resu
     }
     // Also if the answer was lost: it may have the lock then.
     ours.push(session.greeting().backend.clone());
-    taken.map_err(|refused| match refused {
-        lock::LockRefused::Fault(fault) => Unopened::Fault(fault),
-        lock::LockRefused::Held(holder) => {
-            Unopened::Refused(StoreError::Held { pipeline: database.plan.pipeline.clone(), holder })
-        }
-    })?;
-    Ok(session)
+    taken.map(|()| session)
 }
 
 /// Makes what is missing in the database, under the lock.
-fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, Unopened> {
+fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, TryError> {
     let stop = Some(&*database.plan.stop);
     let mut session = reserve(database, ours, stop)?;
     ask_of_readers(database, &mut session, grants::check)?;
@@ -333,11 +285,11 @@ fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Sessio
         tables::Prepared::Earlier => Vec::new(),
         tables::Prepared::Later(format) => {
             let later = database.cannot_open(format!("it was written by a later forebay (format {format})"));
-            return Err(Unopened::Refused(later));
+            return Err(TryError::Refused(later));
         }
         tables::Prepared::Differs(differences) => {
             let (store, differences) = (database.name.clone(), differences.join("; "));
-            return Err(Unopened::Refused(StoreError::SchemaChanged { store, differences }));
+            return Err(TryError::Refused(StoreError::SchemaChanged { store, differences }));
         }
     };
     if !late.is_empty() {
@@ -349,7 +301,7 @@ fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Sessio
 }
 
 /// Comments and rights, for people who read the tables with SQL.
-fn serve_readers(database: &Arc<Database>, session: &mut Session) -> Result<(), Unopened> {
+fn serve_readers(database: &Arc<Database>, session: &mut Session) -> Result<(), TryError> {
     let stop = Some(&*database.plan.stop);
     if comments::has_any(&database.plan) {
         let planned = Arc::clone(database);
@@ -369,15 +321,15 @@ fn ask_of_readers(
     database: &Arc<Database>,
     session: &mut Session,
     work: fn(&mut Link, &StorePlan) -> grants::Answer,
-) -> Result<(), Unopened> {
-    if database.plan.readers.roles().is_empty() {
+) -> Result<(), TryError> {
+    if database.plan.config.readers.roles().is_empty() {
         return Ok(());
     }
     let planned = Arc::clone(database);
     let stop = Some(&*database.plan.stop);
     session.call_until(stop, move |link| work(link, &planned.plan))?.map_err(|refused| {
         let store = database.name.clone();
-        Unopened::Refused(StoreError::Readers { store, cause: refused.into() })
+        TryError::Refused(StoreError::Readers { store, cause: refused.into() })
     })
 }
 
@@ -418,12 +370,13 @@ impl Store for PostgresStore {
         let mut outage = Outage::of_commit(&self.database);
         let mut was_redone = false;
         loop {
-            let fault = match self.try_commit(batch)? {
+            let fault = match self.try_commit(batch) {
                 Ok(committed) => {
                     outage.is_over();
                     return Ok(Committed { retries: outage.tries(), was_redone, ..committed });
                 }
-                Err(fault) => fault,
+                Err(TryError::Refused(error)) => return Err(error),
+                Err(TryError::Fault(fault)) => fault,
             };
             // Whatever the connection was in the middle of, the next one begins at the checkpoint.
             self.session = None;
@@ -471,11 +424,11 @@ impl Store for PostgresStore {
         let (pipeline, above) = (self.database.plan.pipeline.clone(), above.to_vec());
         // Not tried again: whoever asks does so later. A commit does not have to wait for it.
         let renumbered = self
-            .reconnected(None)?
-            .and_then(|session| session.call(move |link| write::renumber(link, &pipeline, &above)));
-        renumbered.map_err(|fault| {
+            .connected(None)
+            .and_then(|session| Ok(session.call(move |link| write::renumber(link, &pipeline, &above))?));
+        renumbered.map_err(|failed| {
             self.session = None;
-            self.database.error(doing, fault)
+            failed.into_error(&self.database, doing)
         })
     }
 

@@ -20,6 +20,30 @@ const OUTAGE_AT_START_MAX: Duration = Duration::from_secs(10);
 const DELAY_MIN: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
+/// Why a try came to nothing.
+pub(super) enum TryError {
+    /// It may go over: it is tried again then.
+    Fault(Fault),
+    /// Another try would come to the same.
+    Refused(StoreError),
+}
+
+impl From<Fault> for TryError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl TryError {
+    /// The error of what is not tried again.
+    pub(super) fn into_error(self, database: &Database, doing: &'static str) -> StoreError {
+        match self {
+            Self::Fault(fault) => database.error(doing, fault),
+            Self::Refused(error) => error,
+        }
+    }
+}
+
 /// One outage, from its first fault on.
 pub(super) struct Outage {
     database: Arc<Database>,
@@ -68,6 +92,20 @@ impl Outage {
     /// How often it was tried again.
     pub(super) fn tries(&self) -> u64 {
         self.tries
+    }
+
+    /// Tries until it is done, is refused, or the database was away for too long.
+    pub(super) fn until_done<T>(&mut self, mut attempt: impl FnMut() -> Result<T, TryError>) -> Result<T, StoreError> {
+        loop {
+            match attempt() {
+                Ok(done) => {
+                    self.is_over();
+                    return Ok(done);
+                }
+                Err(TryError::Refused(error)) => return Err(error),
+                Err(TryError::Fault(fault)) => self.wait(fault)?,
+            }
+        }
     }
 
     /// Waits before the next try, unless the fault is not one that goes over, or it has lasted too long.

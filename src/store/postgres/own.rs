@@ -94,7 +94,7 @@ pub(super) fn make(link: &mut Link, plan: &StorePlan) -> Result<(), Fault> {
         Err(fault) if fault.is_refusal() => link.run("ROLLBACK TO packing; RELEASE packing")?,
         Err(fault) => return Err(fault),
     }
-    revoke(link, pipeline, plan.readers.roles())?;
+    revoke(link, pipeline, plan.config.readers.roles())?;
     let (schema, checkpoint) = (quoted(pipeline), own(pipeline, "checkpoint"));
     link.run(&format!(
         "CREATE OR REPLACE VIEW {schema}.{PROGRESS} AS SELECT shard, block, committed_at FROM {checkpoint}"

@@ -21,7 +21,10 @@ use crate::model::limits::WAIT_STEP;
 use crate::model::schema::Entity;
 use crate::rows::codec::{ValueRef, encode_stored};
 use crate::store::sql::{quoted, unsigned};
-use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
+use crate::store::{KeyPage, OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
+
+/// How a key is to lie to the last one of the page before.
+const AFTER: &str = "AFTER";
 
 /// Connections that read. A place without one is connected when it is needed.
 pub(super) struct Readers {
@@ -40,6 +43,7 @@ struct Queries {
     by_region: String,
     /// What a search reads: columns, and from where.
     find: String,
+    keys: String,
     table: String,
 }
 
@@ -57,6 +61,12 @@ impl Queries {
                  LATERAL (SELECT t.\"id\"{columns} FROM {table} t WHERE t.\"region\" = k.region ORDER BY t.\"id\" LIMIT $2) t"
             ),
             find: format!("SELECT t.\"id\"{columns} FROM {table} t"),
+            keys: format!(
+                "SELECT k.\"region\", array_agg(k.\"id\") FROM (
+                   SELECT t.\"region\", t.\"id\" FROM {table} t WHERE (t.\"region\", t.\"id\") {AFTER} ($1, $2)
+                   ORDER BY t.\"region\", t.\"id\" LIMIT $3) k
+                 GROUP BY k.\"region\""
+            ),
             table,
         }
     }
@@ -81,16 +91,8 @@ impl Readers {
         work: impl Fn(&mut Link) -> Result<T, Fault> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
         let database = &self.database;
-        let mut outage = Outage::new(database, doing);
-        loop {
-            let place = match self.free.recv_timeout(WAIT_STEP) {
-                Ok(place) => place,
-                Err(RecvTimeoutError::Timeout) if !database.plan.stop.load(Ordering::Relaxed) => continue,
-                Err(_) => {
-                    outage.wait(Fault::Gone)?;
-                    continue;
-                }
-            };
+        Outage::new(database, doing).until_done(|| {
+            let place = self.free_place()?;
             let generation = database.generation.load(Ordering::Acquire);
             let opened = match place {
                 Some((made_in, session)) if made_in == generation => Ok(session),
@@ -100,16 +102,19 @@ impl Readers {
                 let work = work.clone();
                 session.call_until(Some(&database.plan.stop), work).map(|answer| (session, answer))
             });
-            match answer {
-                Ok((session, answer)) => {
-                    let _ = self.back.try_send(Some((generation, session)));
-                    outage.is_over();
-                    return Ok(answer);
-                }
-                Err(fault) => {
-                    let _ = self.back.try_send(None);
-                    outage.wait(fault)?;
-                }
+            let (session, answer) = answer.inspect_err(|_| drop(self.back.try_send(None)))?;
+            let _ = self.back.try_send(Some((generation, session)));
+            Ok(answer)
+        })
+    }
+
+    /// A place that no other lane is using, with its connection if it has one.
+    fn free_place(&self) -> Result<Pooled, Fault> {
+        loop {
+            match self.free.recv_timeout(WAIT_STEP) {
+                Ok(place) => return Ok(place),
+                Err(RecvTimeoutError::Timeout) if !self.database.plan.stop.load(Ordering::Relaxed) => {}
+                Err(_) => return Err(Fault::Gone),
             }
         }
     }
@@ -186,6 +191,34 @@ impl RowReader for PostgresRows {
             packed.extend(region.map(|(_, rows)| rows).unwrap_or_default());
         }
         Ok(whole)
+    }
+
+    fn keys(
+        &mut self,
+        entity: EntityNo,
+        after: Option<(&str, &str)>,
+        limit: usize,
+        page: &mut KeyPage,
+    ) -> Result<(), StoreError> {
+        let sql = self.0.queries[entity.index()].keys.replace(AFTER, if after.is_some() { ">" } else { ">=" });
+        let after = after.map(|(region, id)| (region.to_owned(), id.to_owned())).unwrap_or_default();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let found = self.0.ask("reading ids", move |link| {
+            let params = [(&after.0 as _, Type::TEXT), (&after.1 as _, Type::TEXT), (&limit as _, Type::INT8)];
+            link.query(&sql, &params)
+        })?;
+        let mut regions = Vec::with_capacity(found.len());
+        for row in &found {
+            let keys = row.try_get::<_, &str>(0).and_then(|region| Ok((region, row.try_get::<_, Vec<&str>>(1)?)));
+            regions.push(keys.map_err(|error| self.0.database.error("reading ids", error.into()))?);
+        }
+        // The server groups them in whatever order.
+        regions.sort_unstable();
+        for (region, ids) in &mut regions {
+            ids.sort_unstable();
+            ids.iter().for_each(|id| page.push(region, id));
+        }
+        Ok(())
     }
 
     fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {

@@ -13,7 +13,10 @@ use crate::model::schema::{Column, Entity, Schema};
 use crate::model::value::ColumnType;
 use crate::rows::codec::{ValueRef, encode_stored};
 use crate::store::sql::{quoted, unsigned};
-use crate::store::{RegionIds, RegionLimit, RegionQuery, RowReader};
+use crate::store::{KeyPage, RegionIds, RegionLimit, RegionQuery, RowReader};
+
+/// How a key is to lie to the last one of the page before.
+const AFTER: &str = "AFTER";
 
 pub(super) struct SqliteRows {
     connection: Connection,
@@ -23,6 +26,7 @@ pub(super) struct SqliteRows {
     select: Vec<String>,
     by_id: Vec<String>,
     by_region: Vec<String>,
+    keys: Vec<String>,
 }
 
 impl SqliteRows {
@@ -35,7 +39,15 @@ impl SqliteRows {
         let by_id = schema.entities().iter().map(|entity| select(entity, "AND \"id\" = ?2")).collect();
         let by_region = schema.entities().iter().map(|entity| select(entity, "ORDER BY \"id\"")).collect();
         let all = schema.entities().iter().map(|entity| select(entity, "")).collect();
-        Self { connection, name, schema, patience, select: all, by_id, by_region }
+        let keys = |entity: &Entity| {
+            format!(
+                "SELECT \"region\", \"id\" FROM {} WHERE (\"region\", \"id\") {AFTER} (?1, ?2)
+                 ORDER BY \"region\", \"id\" LIMIT ?3",
+                quoted(&entity.name)
+            )
+        };
+        let keys = schema.entities().iter().map(keys).collect();
+        Self { connection, name, schema, patience, select: all, by_id, by_region, keys }
     }
 }
 
@@ -68,6 +80,18 @@ impl RowReader for SqliteRows {
         found: &mut [Vec<u8>],
     ) -> Result<Vec<bool>, StoreError> {
         self.patiently("reading a region", found, |rows, found| rows.try_regions(entity, regions, limit, found))
+    }
+
+    fn keys(
+        &mut self,
+        entity: EntityNo,
+        after: Option<(&str, &str)>,
+        limit: usize,
+        page: &mut KeyPage,
+    ) -> Result<(), StoreError> {
+        let read = self.patiently("reading ids", &mut [], |rows, _| rows.try_keys(entity, after, limit))?;
+        read.iter().for_each(|(region, id)| page.push(region, id));
+        Ok(())
     }
 
     fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
@@ -121,6 +145,25 @@ impl SqliteRows {
             Ok(true)
         });
         whole.collect::<rusqlite::Result<Vec<bool>>>().map_err(&doing)
+    }
+
+    fn try_keys(&mut self, entity: EntityNo, after: Option<(&str, &str)>, limit: usize) -> Result<KeyPage, StoreError> {
+        let doing = self.name.sql("reading ids");
+        let mut page = KeyPage::default();
+        let sql = self.keys[entity.index()].replace(AFTER, if after.is_some() { ">" } else { ">=" });
+        let (region, id) = after.unwrap_or_default();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut statement = self.connection.prepare_cached(&sql).map_err(&doing)?;
+        let mut rows = statement.query((region, id, limit)).map_err(&doing)?;
+        while let Some(row) = rows.next().map_err(&doing)? {
+            let key = row.get_ref(0).map_err(&doing)?.as_str().and_then(|region| {
+                let id = row.get_ref(1).map_err(|_| rusqlite::types::FromSqlError::InvalidType)?.as_str()?;
+                page.push(region, id);
+                Ok(())
+            });
+            key.map_err(|error| doing(error.into()))?;
+        }
+        Ok(page)
     }
 
     fn try_find(

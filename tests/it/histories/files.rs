@@ -132,7 +132,7 @@ impl Life<'_> {
         let store = store.with_ttl(Duration::from_secs(86_400)).expect("a plan");
         let url = StoreUrl::parse(&self.place.url, Path::new("")).expect("an address");
         let inner = store::open(&url, store).expect("the store");
-        let pipeline = Pipeline::new("hist", Log).expect("a pipeline").store(Failing { inner, left: fails });
+        let pipeline = Pipeline::new("hist", Log).expect("a pipeline").store(Failing::new(inner, fails, 0));
         let pipeline = pipeline.batch(batch).rollback_depth(plan.depth).errors(ErrorsConfig::quarantine(1_000_000));
         pipeline.late(plan.late).end(plan.end)
     }

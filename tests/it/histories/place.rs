@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use forebay::config::{BatchConfig, ErrorsConfig, SnapshotsConfig};
@@ -11,7 +11,8 @@ use forebay::source::{Next, Position, Resumed, Source, SourceError, SourceEvent}
 use forebay::store::batch::UndoRecord;
 use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch, SourceFile, SourceProgress};
 use forebay::store::{self, Committed, OpenReader, RowEncoder, Store, StoreError, StorePlan, StoreUrl};
-use forebay::{EntityRow, Pipeline, Schema};
+use forebay::store::{KeyPage, RegionIds, RegionLimit, RegionQuery, RowReader};
+use forebay::{EntityNo, EntityRow, Pipeline, Schema};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::Value as Json;
@@ -110,6 +111,77 @@ impl Source for Delivered {
 pub struct Failing {
     pub inner: Box<dyn Store>,
     pub left: Option<(u8, bool)>,
+    gate: Arc<Gate>,
+}
+
+impl Failing {
+    /// The ids of its tables can be read in advance once it has committed so many batches, or after a moment.
+    pub fn new(inner: Box<dyn Store>, left: Option<(u8, bool)>, ids_after: usize) -> Self {
+        Self { inner, left, gate: Arc::new(Gate { ids_after, commits: Mutex::default(), more: Condvar::new() }) }
+    }
+}
+
+/// How many batches have committed, for who waits for it.
+struct Gate {
+    ids_after: usize,
+    commits: Mutex<usize>,
+    more: Condvar,
+}
+
+impl Gate {
+    /// So few that the run is not delayed: it may end without as many batches.
+    const WAIT: Duration = Duration::from_millis(2);
+
+    fn note(&self) {
+        *self.commits.lock().expect("no panic") += 1;
+        self.more.notify_all();
+    }
+
+    fn wait(&self) {
+        let commits = self.commits.lock().expect("no panic");
+        drop(self.more.wait_timeout_while(commits, Self::WAIT, |commits| *commits < self.ids_after));
+    }
+}
+
+struct GatedReaders(Arc<dyn OpenReader>, Arc<Gate>);
+
+impl OpenReader for GatedReaders {
+    fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+        Ok(Box::new(GatedReader(self.0.open()?, Arc::clone(&self.1))))
+    }
+}
+
+struct GatedReader(Box<dyn RowReader>, Arc<Gate>);
+
+impl RowReader for GatedReader {
+    fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        self.0.rows(entity, wanted, found)
+    }
+    fn regions(
+        &mut self,
+        entity: EntityNo,
+        regions: &[&str],
+        limit: RegionLimit,
+        found: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError> {
+        self.0.regions(entity, regions, limit, found)
+    }
+    fn keys(
+        &mut self,
+        entity: EntityNo,
+        after: Option<(&str, &str)>,
+        limit: usize,
+        page: &mut KeyPage,
+    ) -> Result<(), StoreError> {
+        self.1.wait();
+        self.0.keys(entity, after, limit, page)
+    }
+    fn find(&mut self, entity: EntityNo, wanted: &[RegionQuery<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        self.0.find(entity, wanted, found)
+    }
+    fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+        self.0.count(entity, wanted, but)
+    }
 }
 
 impl Store for Failing {
@@ -132,7 +204,7 @@ impl Store for Failing {
         self.inner.empty_entities()
     }
     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
-        match &mut self.left {
+        let committed = match &mut self.left {
             Some((0, false)) => Err(StoreError::Other("a commit fails".into())),
             Some((0, true)) => {
                 self.inner.commit(batch)?;
@@ -143,7 +215,9 @@ impl Store for Failing {
                 self.inner.commit(batch)
             }
             None => self.inner.commit(batch),
-        }
+        };
+        self.gate.note();
+        committed
     }
     fn undo_log(&mut self, rows_from: u64) -> Result<Vec<UndoRecord>, StoreError> {
         self.inner.undo_log(rows_from)
@@ -161,7 +235,7 @@ impl Store for Failing {
         self.inner.encoder()
     }
     fn readers(&self) -> Arc<dyn OpenReader> {
-        self.inner.readers()
+        Arc::new(GatedReaders(self.inner.readers(), Arc::clone(&self.gate)))
     }
 }
 
@@ -198,7 +272,8 @@ impl Place {
         let store = store.with_ttl(Duration::from_secs(86_400)).expect("a plan");
         let url = StoreUrl::parse(&self.url, Path::new("")).expect("an address");
         let inner = store::open(&url, store).expect("the store");
-        let pipeline = pipeline.store(Failing { inner, left: fails }).batch(batch).snapshots(snapshots);
+        let pipeline =
+            pipeline.store(Failing::new(inner, fails, plan.steps.len() % 4)).batch(batch).snapshots(snapshots);
         pipeline.rollback_depth(plan.depth).errors(ErrorsConfig::quarantine(1_000_000))
     }
 }

@@ -61,7 +61,7 @@ end
 
 function tests.several_calls_may_wait()
   local inner, _, _, host = open(add)
-  inner.define_region(2, "south", { false })
+  inner.define_region(2, "south", { false }, { false })
   equal((inner.run(1, 1, 1, chunk({ "a" }))), MISSED)
   equal((inner.run(2, 2, 1, chunk({ "a" }))), MISSED)
   equal(#harness.told(host, "want"), 2)

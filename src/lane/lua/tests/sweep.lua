@@ -89,6 +89,36 @@ function tests.rows_that_are_never_read_go_once_they_are_committed()
   equal(state[ROWS], 0)
 end
 
+function tests.rows_that_are_only_written_go_also_where_the_table_had_rows()
+  local inner, state, account = harness.open()
+  fill(account, 1, 1000)
+  inner.seal()
+  inner.begin_batch(2, 0)
+  equal(state[ROWS], 1000)
+  inner.begin_batch(3, 1)
+  equal(state[ROWS], 0)
+  -- Of them it is not known whether they are there.
+  equal(inner.take_unknown(1), 1000)
+  equal(inner.take_unknown(1), 0)
+end
+
+function tests.once_it_is_known_which_rows_there_are_the_others_are_new()
+  local inner, state, account, host = harness.open()
+  account:set("a1", { seen = 1 })
+  inner.set_filtered(1)
+  account:set("a2", { seen = 2 })
+  equal(inner.take_unknown(1), 1)
+  inner.seal()
+  -- The host looks at what it knows, and so it does not rely on what is said here.
+  local told = harness.told(host, "sealed")[1]
+  equal(told[4], false)
+  local _, change = string.unpack("<s4B", told[5])
+  equal(change, WRITTEN)
+  local _, at = state[KIND].unpack(told[5], 1, {}, 1)
+  _, change = string.unpack("<s4B", told[5], at)
+  equal(change, NEW)
+end
+
 function tests.after_a_rollback_nothing_is_known()
   local inner, state, account = harness.open({ is_empty = true })
   fill(account, 1, 4)

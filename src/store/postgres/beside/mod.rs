@@ -16,7 +16,7 @@ use postgres::types::Type;
 use super::database::Database;
 use super::fault::{Fault, Remedy};
 use super::home::Home;
-use super::outage::Outage;
+use super::outage::{Outage, TryError};
 use super::own::{SHARD, literal, own};
 use super::session::{Backend, Link, Purpose, Session};
 use super::{MAKING_MAX, PostgresAddress, PostgresStore, StoreError, StorePlan, advice, grants, lock, pooler, tables};
@@ -193,32 +193,19 @@ impl PostgresBeside {
     }
 
     /// The connection, made anew if it was lost, with the lock of the present tables if that is held.
-    fn connected(&mut self) -> Result<Result<&mut Session, Fault>, StoreError> {
-        let session = match self.session.take() {
+    fn connected(&mut self) -> Result<&mut Session, TryError> {
+        let mut session = match self.session.take() {
             Some(session) => session,
-            None => match self.connect() {
-                Ok(session) => session,
-                Err(fault) => return Ok(Err(fault)),
-            },
+            None => self.connect()?,
         };
-        let session = self.session.insert(session);
         if self.is_reserved && !self.backends.contains(&session.greeting().backend) {
             let backend = session.greeting().backend.clone();
             let stop = Some(&*self.database.plan.stop);
-            let taken = lock::take(session, &self.database.plan.pipeline, &self.backends, stop);
+            let taken = lock::take(&mut session, &self.database.plan.pipeline, &self.backends, stop);
             self.backends.push(backend);
-            if let Err(refused) = taken {
-                self.session = None;
-                return match refused {
-                    lock::LockRefused::Fault(fault) => Ok(Err(fault)),
-                    lock::LockRefused::Held(holder) => Err(held(self.database.plan.pipeline.clone(), holder)),
-                };
-            }
+            taken?;
         }
-        match &mut self.session {
-            Some(session) => Ok(Ok(session)),
-            None => Ok(Err(Fault::Gone)),
-        }
+        Ok(self.session.insert(session))
     }
 
     fn connect(&self) -> Result<Session, Fault> {
@@ -244,34 +231,32 @@ impl PostgresBeside {
         work: impl Fn(&mut Link) -> Result<T, Fault> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
         let stop = Arc::clone(&self.database.plan.stop);
-        loop {
+        outage.until_done(|| {
             let work = work.clone();
             let answer = self
-                .connected()?
-                .and_then(|session| session.call_within(MAKING_MAX, Some(&*stop), move |link| work(link)));
-            match answer {
-                Ok(answer) => {
-                    outage.is_over();
-                    return Ok(answer);
+                .connected()
+                .and_then(|session| Ok(session.call_within(MAKING_MAX, Some(&*stop), move |link| work(link))?));
+            answer.map_err(|failed| match self.lost(failed) {
+                TryError::Fault(fault) if fault.remedy() != Remedy::Retry => {
+                    let (store, cause) = (self.database.name.clone(), format!("{fault}{}", making_advice(&fault)));
+                    TryError::Refused(StoreError::Beside { store, cause: fault.into_reason(cause) })
                 }
-                Err(fault) => {
-                    self.session = None;
-                    if fault.remedy() != Remedy::Retry {
-                        let cause = format!("{fault}{}", making_advice(&fault));
-                        return Err(StoreError::Beside {
-                            store: self.database.name.clone(),
-                            cause: fault.into_reason(cause),
-                        });
-                    }
-                    outage.wait(fault)?;
-                }
-            }
+                failed => failed,
+            })
+        })
+    }
+
+    /// After a fault the next try makes the connection anew.
+    fn lost(&mut self, failed: TryError) -> TryError {
+        if matches!(failed, TryError::Fault(_)) {
+            self.session = None;
         }
+        failed
     }
 
     /// Looks whether the roles of `[store] readers` are there, before anything is made.
     fn check_readers(&mut self) -> Result<(), StoreError> {
-        if self.database.plan.readers.roles().is_empty() {
+        if self.database.plan.config.readers.roles().is_empty() {
             return Ok(());
         }
         let database = Arc::clone(&self.database);
@@ -281,22 +266,11 @@ impl PostgresBeside {
 
     /// Takes the lock of the index beside.
     fn lock_beside(&mut self) -> Result<(), StoreError> {
-        let mut outage = Outage::new(&self.database, "locking the index beside");
         let (new, stop) = (self.schemas().new, Arc::clone(&self.database.plan.stop));
-        loop {
-            let taken = match self.connected()? {
-                Ok(session) => lock::take(session, &new, &[], Some(&*stop)),
-                Err(fault) => Err(fault.into()),
-            };
-            match taken {
-                Ok(()) => return Ok(()),
-                Err(lock::LockRefused::Held(holder)) => return Err(held(new, holder)),
-                Err(lock::LockRefused::Fault(fault)) => {
-                    self.session = None;
-                    outage.wait(fault)?;
-                }
-            }
-        }
+        Outage::new(&self.database, "locking the index beside").until_done(|| {
+            let taken = self.connected().and_then(|session| lock::take(session, &new, &[], Some(&*stop)));
+            taken.map_err(|failed| self.lost(failed))
+        })
     }
 
     /// Gives it back. Without an answer the connection is ended, and the lock with it.
@@ -326,10 +300,6 @@ impl PostgresBeside {
     }
 }
 
-fn held(pipeline: String, holder: String) -> StoreError {
-    StoreError::Held { pipeline, holder }
-}
-
 /// The next step, where there is one.
 fn making_advice(fault: &Fault) -> &'static str {
     match fault.code().map_or("", |code| code.code()) {
@@ -342,8 +312,8 @@ fn making_advice(fault: &Fault) -> &'static str {
 
 impl Beside for PostgresBeside {
     fn open(&mut self) -> Result<Box<dyn Store>, StoreError> {
-        let (new, readers) = (self.schemas().new, Readers::default());
-        let plan = StorePlan { pipeline: new, readers, ..self.database.plan.clone() };
+        let plan = StorePlan { pipeline: self.schemas().new, ..self.database.plan.clone() };
+        let plan = plan.with_readers(Readers::default());
         let store = PostgresStore::open(&self.database.address, plan)?;
         // One that was begun before was tried then; what others have made since is seen in the end.
         let Err(error) = (if self.is_new { self.rehearse() } else { Ok(()) }) else { return Ok(Box::new(store)) };
@@ -366,13 +336,9 @@ impl Beside for PostgresBeside {
         }
         self.is_reserved = true;
         self.backends.clear();
-        let reserved = match self.connected() {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(fault)) => Err(self.database.error("locking the present tables", fault)),
-            Err(error) => Err(error),
-        };
+        let reserved = self.connected().map(drop);
         self.is_reserved = reserved.is_ok();
-        reserved
+        reserved.map_err(|failed| failed.into_error(&self.database, "locking the present tables"))
     }
 
     fn replace(&mut self, expected: &Checkpoint) -> Result<(), StoreError> {

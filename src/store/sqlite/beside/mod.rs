@@ -273,7 +273,7 @@ impl Beside for SqliteBeside {
             return Err(error);
         }
         // Who may read a file may read all of it.
-        let plan = StorePlan { readers: Readers::default(), ..self.plan.clone() };
+        let plan = self.plan.clone().with_readers(Readers::default());
         Ok(Box::new(SqliteStore::open(&self.files.name.0, plan, STORE_OUTAGE_MAX)?))
     }
 

@@ -1,4 +1,4 @@
-//! What Redis has of a pipeline's snapshots, compared with what its store has.
+//! What a target has of a pipeline's snapshots, compared with what its store has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +6,12 @@ use serde_json::Value as Json;
 
 use super::{RegionState, published_as_json};
 use crate::model::text::plain;
-use crate::publish::LatestInRedis;
+use crate::publish::LatestInTarget;
 use crate::store::{PipelineStatus, RegionStatus, StoredSnapshot};
 
-/// What Redis has.
+/// What a target has.
 #[derive(Debug)]
-pub struct InRedis {
+pub struct InTarget {
     newest: BTreeMap<String, StoredSnapshot>,
     /// The stores that have signed them.
     signatures: BTreeMap<String, String>,
@@ -27,9 +27,9 @@ pub struct InRedis {
     is_known: bool,
 }
 
-impl InRedis {
+impl InTarget {
     /// What was read there. `owner` is the signature of the store that publishes there, `ours` that of the pipeline's.
-    pub fn new(latest: LatestInRedis, owner: Option<String>, ours: Option<String>, has_ids_of_store: bool) -> Self {
+    pub fn new(latest: LatestInTarget, owner: Option<String>, ours: Option<String>, has_ids_of_store: bool) -> Self {
         let newest = latest.found.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
         let (signatures, published_since) = (latest.signatures, BTreeSet::new());
         Self { newest, signatures, owner, ours, published_since, has_ids_of_store, is_known: true }

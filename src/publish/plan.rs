@@ -1,22 +1,20 @@
-//! Where and how snapshots are published to Redis.
+//! Where and how snapshots are published.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keys::{Key, Keys};
+use super::{DocumentFields, FieldPath, HealthFields, Keys, Publication, PublishError, TargetUrl};
 use crate::model::limits::{PUBLISH_POOL, PUBLISH_POOL_MAX, PUBLISH_TIMEOUT, SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::setting::SettingError;
-use crate::publish::{DocumentFields, FieldPath, HealthFields, Publication, PublishError};
-use crate::redis::RedisUrl;
 
-/// Where and how snapshots are published to Redis.
+/// Where and how snapshots are published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishPlan {
     /// The pipeline's name, which the keys carry.
     pub pipeline: String,
-    /// Where Redis is.
-    pub url: RedisUrl,
+    /// Where.
+    pub url: TargetUrl,
     /// The names of the keys.
     pub keys: Keys,
     /// The field of a document that holds its id. Defaults to none: `<region>.<seq>.<hash>`.
@@ -43,7 +41,7 @@ pub struct PublishPlan {
 
 impl PublishPlan {
     /// A plan with everything at its default.
-    pub fn new(pipeline: &str, url: RedisUrl) -> Self {
+    pub fn new(pipeline: &str, url: TargetUrl) -> Self {
         Self {
             pipeline: pipeline.to_owned(),
             url,
@@ -142,7 +140,7 @@ impl PublishPlan {
 
     /// The key that holds the number of a region's newest snapshot.
     pub fn seq_key(&self, region: &str) -> String {
-        self.keys.of_region(Key::Seq, &self.pipeline, region)
+        self.keys.seq(&self.pipeline, region)
     }
 
     /// The fields of a document that hold its id and its time.

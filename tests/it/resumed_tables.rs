@@ -1,0 +1,265 @@
+//! Runs over tables that have rows already: once it is known which, such a run does what one over empty tables does.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use forebay::config::BatchConfig;
+use forebay::source::{Next, Source, SourceError, SourceEvent};
+use forebay::store::batch::{Checkpoint, RegionTouch, SealedBatch, UndoRecord};
+use forebay::store::{
+    self, Committed, KeyPage, OpenReader, RegionIds, RegionLimit, RowEncoder, RowReader, Store, StoreError, StorePlan,
+    StoreUrl,
+};
+use forebay::{Context, EntityNo, EntityRow, EntityTable, Handler, HandlerError, Meter, Pipeline, Report, Schema};
+
+use crate::support::project::Project;
+
+/// The longest wait for something that is to happen.
+const WAIT: Duration = Duration::from_secs(60);
+
+forebay::entity! {
+    /// What came, by its id: read before it is written.
+    struct Seen in "seen" {
+        n: i64,
+        times: i64,
+    }
+}
+
+forebay::entity! {
+    /// What came, in order: only ever written.
+    struct Log in "log" {
+        note: String,
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Event {
+    n: i64,
+}
+
+struct Keeps;
+
+impl Handler for Keeps {
+    type Event<'e> = Event;
+
+    fn entities(&self) -> Vec<EntityTable> {
+        vec![Log::table(), Seen::table()]
+    }
+
+    fn on_event(&self, event: Event, ctx: &mut Context<'_>) -> Result<(), HandlerError> {
+        let id = format!("id{}", event.n);
+        let times = ctx.get::<Seen>(&id)?.map_or(0, |seen| seen.times) + 1;
+        ctx.set(&id, Seen { n: event.n, times })?;
+        ctx.set(&ctx.block().to_string(), Log { note: format!("{:200}", event.n) })
+    }
+}
+
+/// One event a block: the blocks, and where it waits before it goes on.
+struct Blocks {
+    blocks: std::ops::RangeInclusive<i64>,
+    waits_before: Option<(i64, Receiver<()>)>,
+    /// The number of a block's event.
+    number: fn(i64) -> i64,
+}
+
+impl Source for Blocks {
+    fn next(&mut self, event: &mut SourceEvent) -> Result<Next, SourceError> {
+        if let Some((_, may_go_on)) = self.waits_before.take_if(|(block, _)| *block == *self.blocks.start()) {
+            // Whoever would send it is gone: that is what is waited for.
+            assert_eq!(may_go_on.recv_timeout(WAIT), Err(crossbeam_channel::RecvTimeoutError::Disconnected));
+        }
+        let Some(block) = self.blocks.next() else { return Ok(Next::End) };
+        event.block = block;
+        event.region.replace_range(.., "r");
+        event.json = format!("{{\"n\":{}}}", (self.number)(block));
+        Ok(Next::Event)
+    }
+
+    /// So that what came before the wait is handled meanwhile.
+    fn is_ready(&self) -> bool {
+        self.waits_before.as_ref().is_none_or(|(block, _)| *block != *self.blocks.start())
+    }
+}
+
+/// What readers of a store are asked.
+#[derive(Default)]
+struct Asked {
+    /// Rows by id, or whole tables.
+    reads: AtomicU64,
+    pages: AtomicU64,
+    /// Whether ids may be read in advance.
+    has_no_ids: AtomicBool,
+}
+
+struct Counted {
+    inner: Box<dyn Store>,
+    asked: Arc<Asked>,
+    /// Dropped with the last reader of ids: then all of them are read.
+    scanning: Mutex<Option<Sender<()>>>,
+}
+
+impl Store for Counted {
+    fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+        self.inner.checkpoint()
+    }
+    fn pending_regions(&mut self) -> Result<Vec<RegionTouch>, StoreError> {
+        self.inner.pending_regions()
+    }
+    fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
+        self.inner.empty_entities()
+    }
+    fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
+        self.inner.commit(batch)
+    }
+    fn undo_log(&mut self, rows_from: u64) -> Result<Vec<UndoRecord>, StoreError> {
+        self.inner.undo_log(rows_from)
+    }
+    fn region_blocks(&mut self) -> Result<Vec<(Arc<str>, i64)>, StoreError> {
+        self.inner.region_blocks()
+    }
+    fn encoder(&self) -> Option<Arc<dyn RowEncoder>> {
+        self.inner.encoder()
+    }
+    fn readers(&self) -> Arc<dyn OpenReader> {
+        let scanning = Mutex::new(self.scanning.lock().expect("no panic").take());
+        Arc::new(CountedReaders { inner: self.inner.readers(), asked: Arc::clone(&self.asked), scanning })
+    }
+}
+
+struct CountedReaders {
+    inner: Arc<dyn OpenReader>,
+    asked: Arc<Asked>,
+    scanning: Mutex<Option<Sender<()>>>,
+}
+
+impl OpenReader for CountedReaders {
+    fn open(&self) -> Result<Box<dyn RowReader>, StoreError> {
+        // The thread that reads ids has its reader until it has read all of them.
+        let is_scan = std::thread::current().name() == Some("forebay-scan");
+        let scanning = if is_scan { self.scanning.lock().expect("no panic").take() } else { None };
+        Ok(Box::new(CountedReader { inner: self.inner.open()?, asked: Arc::clone(&self.asked), _scanning: scanning }))
+    }
+}
+
+struct CountedReader {
+    inner: Box<dyn RowReader>,
+    asked: Arc<Asked>,
+    _scanning: Option<Sender<()>>,
+}
+
+impl RowReader for CountedReader {
+    fn rows(&mut self, entity: EntityNo, wanted: &[RegionIds<'_>], found: &mut [Vec<u8>]) -> Result<(), StoreError> {
+        self.asked.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.rows(entity, wanted, found)
+    }
+    fn regions(
+        &mut self,
+        entity: EntityNo,
+        regions: &[&str],
+        limit: RegionLimit,
+        found: &mut [Vec<u8>],
+    ) -> Result<Vec<bool>, StoreError> {
+        self.asked.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.regions(entity, regions, limit, found)
+    }
+    fn keys(
+        &mut self,
+        entity: EntityNo,
+        after: Option<(&str, &str)>,
+        limit: usize,
+        page: &mut KeyPage,
+    ) -> Result<(), StoreError> {
+        if self.asked.has_no_ids.load(Ordering::Relaxed) {
+            return Err(StoreError::other("no ids"));
+        }
+        self.asked.pages.fetch_add(1, Ordering::Relaxed);
+        self.inner.keys(entity, after, limit, page)
+    }
+}
+
+/// A project, and runs over its store.
+struct Runs(Project);
+
+impl Runs {
+    fn new() -> Self {
+        Self(Project::new())
+    }
+
+    /// Runs over blocks; `waits_before` is the block before which all ids are read.
+    fn run(
+        &self,
+        blocks: std::ops::RangeInclusive<i64>,
+        waits_before: Option<i64>,
+        number: fn(i64) -> i64,
+        depth: u64,
+        asked: &Arc<Asked>,
+    ) -> (Report, Meter) {
+        let schema = Arc::new(Schema::new([Log::table().entity, Seen::table().entity]).expect("a schema"));
+        let plan = StorePlan::new("p", schema).expect("a plan");
+        let url = StoreUrl::parse(&self.0.store("p.db"), Path::new("")).expect("an address");
+        let (scanning, scanned) = bounded(0);
+        let inner = store::open(&url, plan).expect("the store");
+        let store = Counted { inner, asked: Arc::clone(asked), scanning: Mutex::new(Some(scanning)) };
+        let waits_before = waits_before.map(|block| (block, scanned));
+        let pipeline = Pipeline::new("p", Keeps)
+            .expect("a pipeline")
+            .source(Blocks { blocks, waits_before, number })
+            .store(store)
+            .rollback_depth(depth)
+            .batch(BatchConfig::default().with_events(200).expect("a batch"));
+        let meter = pipeline.meter();
+        (pipeline.run().expect("a run"), meter)
+    }
+
+    /// How many rows each table has, and how often something was seen in all.
+    fn state(&self) -> Vec<Vec<String>> {
+        let sql = "SELECT (SELECT count(*) FROM log), (SELECT count(*) FROM seen), (SELECT sum(times) FROM seen)";
+        self.0.query("p.db", sql)
+    }
+}
+
+fn text(numbers: [i64; 3]) -> Vec<Vec<String>> {
+    vec![numbers.iter().map(ToString::to_string).collect()]
+}
+
+crate::both_stores! {
+    /// No row is read any more, and each is written as a new one.
+    fn once_the_ids_are_read_new_rows_are_known_to_be_new() {
+        for depth in [0, 50] {
+            let (runs, asked) = (Runs::new(), Arc::new(Asked::default()));
+            runs.run(1..=6000, None, |block| block, depth, &asked);
+            assert_eq!((asked.reads.load(Ordering::Relaxed), asked.pages.load(Ordering::Relaxed)), (0, 0), "it was empty");
+            let (report, meter) = runs.run(6001..=16_000, Some(6450), |block| block, depth, &asked);
+            assert!(asked.pages.load(Ordering::Relaxed) >= 4, "both tables are larger than a page");
+            let reads = asked.reads.load(Ordering::Relaxed);
+            // Those of the first 450 events. Without the ids it would be one or two a batch.
+            assert!(reads <= 25, "{reads} reads, depth {depth}");
+            let changes = meter.rows_by_entity();
+            assert!(changes.iter().all(|rows| rows.new >= 9300 && rows.new + rows.changed == 10_000), "{changes:?}");
+            assert_eq!(report.commits_redone, 0);
+            assert_eq!(runs.state(), text([16_000, 16_000, 16_000]));
+            // What is there is found all the same.
+            let (report, _) = runs.run(16_001..=18_000, None, |block| block - 16_001, depth, &asked);
+            assert_eq!(report.commits_redone, 0);
+            assert_eq!(runs.state(), text([18_000, 16_001, 18_000]));
+        }
+    }
+}
+
+crate::both_stores! {
+    /// Also where it is never known which rows there are.
+    fn rows_that_are_only_written_are_let_go() {
+        for has_no_ids in [false, true] {
+            let (runs, asked) = (Runs::new(), Arc::new(Asked::default()));
+            runs.run(1..=100, None, |_| 7, 0, &asked);
+            asked.has_no_ids.store(has_no_ids, Ordering::Relaxed);
+            let (_, meter) = runs.run(101..=20_100, None, |_| 7, 0, &asked);
+            let cached = meter.read().memory.cached;
+            assert!(cached < 20_000 * 200 / 2, "{cached} bytes for the rows that are not committed yet");
+            assert_eq!(runs.state(), text([20_100, 1, 20_100]));
+        }
+    }
+}
