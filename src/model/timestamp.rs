@@ -61,6 +61,13 @@ impl Timestamp {
         Self::from_micros(self.0.saturating_sub(micros)).unwrap_or(Self::MIN)
     }
 
+    /// The moment `span` later; the latest one if there is none.
+    #[must_use]
+    pub fn saturating_add(self, span: std::time::Duration) -> Self {
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self::from_micros(self.0.saturating_add(micros)).unwrap_or(Self::MAX)
+    }
+
     /// The machine's clock, to the millisecond.
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_millisecond() * 1000)

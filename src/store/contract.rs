@@ -297,6 +297,15 @@ pub trait Store: Send {
     /// The store does not answer.
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError>;
 
+    /// When the last batch was committed, by whichever run. Asked after [`Store::checkpoint`], which may have read it
+    /// already. Defaults to not known. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn committed_at(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+
     /// What of the source is committed, beside the counts of the checkpoint. Defaults to not known: then the next run
     /// compares counts only. May block.
     ///

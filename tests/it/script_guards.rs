@@ -740,20 +740,19 @@ fn what_an_event_says_is_not_what_lua_says() {
         .zip(1..)
         .map(|(text, i)| format!("{{\"block\":{i},\"region\":\"a\",\"s\":\"{text}\",\"i\":{i}}}\n"))
         .collect();
+    // Without a line Lua takes these words for its own: `error("not enough memory", 0)` is how it ends a call.
+    let bare = "error(e.s, e.s == \"not enough memory\" and 1 or 0)";
     for (name, body) in [
         ("error", "error(e.s)"),
-        ("a bare error", "error(e.s, 0)"),
+        ("a bare error", bare),
         ("assert", "assert(false, e.s)"),
         ("within a text", "error(\"no: \" .. e.s)"),
         ("a column", "ctx.t:set(\"x\", { v = e.s })"),
         ("a key", "ctx.t:set(\"x\", { [e.s] = 1 })"),
         ("a value of JSON", "ctx.t:set(\"x\", { j = { [e.s] = { [1.5] = 1 } } })"),
-        ("a handler of errors", "error(select(2, xpcall(error, function() return e.s end)), 0)"),
+        ("a handler of errors", "error(\"no: \" .. select(2, xpcall(error, function() return e.s end)))"),
     ] {
-        let caught = format!(
-            "local ok, said = pcall(function() {body} end) ctx.u:add(said and \"caught\" or \"no\", {{ v = 1 }})"
-        );
-        let script = format!("function on_event(e, ctx)\n  {caught}\n  {body}\nend\n");
+        let script = format!("function on_event(e, ctx)\n  pcall(function() {body} end)\n  {body}\nend\n");
         let project = Project::with(&pipeline("[errors]\non_event = \"quarantine\""), &script, &lines);
         let outcome = project.forebay(&RUN);
         assert_eq!(outcome.code(), Some(0), "{name}: {outcome}");

@@ -87,8 +87,10 @@ crate::both_stores! {
                 pieces.forebay(&["run", "pipeline.toml", "--until", until]).ok();
             }
             assert_eq!(latest(&pieces), [4, 9, 5], "{every}, {batch}, in pieces");
-            // The checkpoint is what a snapshot holds up to, and not the document's block.
-            assert_eq!(history(&whole, "c")[0]["block"].as_i64(), Some(if batch == 1 && every == "batch" { 5 } else { 9 }));
+            if every == "end" {
+                // The checkpoint is what a snapshot holds up to, and not the document's block.
+                assert_eq!(history(&whole, "c")[0]["block"], 9);
+            }
             for to in ["8", "4"] {
                 pieces.forebay(&["rollback", "pipeline.toml", "--to", to]).ok();
             }

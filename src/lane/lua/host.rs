@@ -459,19 +459,16 @@ fn script_place(lua: &Lua) -> String {
 
 /// Whether the error that is being looked at was raised by a call of one of these functions: asked by `protected.lua`.
 fn raised_by(lua: &Lua, raisers: &[LuaFunction]) -> bool {
-    // Behind those of `protected.lua` comes one of mlua, through which handlers of errors are called.
-    let mut passed = 0;
     for level in 1..STACK_LEVELS_MAX {
         let raiser = lua.inspect_stack(level, |frame| {
             let source = frame.source();
             let is_asking = source.source.as_deref() == Some("=inner:protected");
-            (!is_asking).then(|| (source.what == "C", raisers.contains(&frame.function())))
+            (!is_asking).then(|| raisers.contains(&frame.function()))
         });
         match raiser {
             Some(None) => {}
-            Some(Some((_, true))) => return true,
-            Some(Some((true, false))) if passed == 0 => passed += 1,
-            Some(Some(_)) | None => break,
+            Some(Some(is_raiser)) => return is_raiser,
+            None => break,
         }
     }
     false

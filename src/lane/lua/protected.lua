@@ -97,7 +97,7 @@ local NAMELESS <const> = "attempt to perform arithmetic on a [%a ]+ value$"
 
 local function placed(failure)
   if type(failure) ~= "string" then return failure end
-  -- Of memory that is used up no handler of errors hears.
+  -- Of memory that is used up no handler of errors hears; nor of `error("not enough memory", 0)`, which Lua makes that.
   if is_final(failure) then return host.is_raised() and said(failure) or failure end
   if find(failure, NAMELESS) then failure = failure .. script_line() end
   for at = 1, #PLACELESS do

@@ -118,7 +118,7 @@ mod tests {
             ("return a // b", "7", "2", "3"),
             ("return a // b", "7", "-2", "-4"),
             ("return a // b", MIN, "-1", "idiv"),
-            ("return a // b", "7.5", "2", "3.0"),
+            ("return a // b", "7.5", "2", "3"),
             ("return a // -1", "7", "0", "idiv"),
             ("return a // 2", "7", "0", "3"),
             ("a = a // b return a", "9", "3", "3"),
