@@ -23,10 +23,11 @@ pub const DOCUMENTS_BYTES_MAX: usize = 1024 * 1024 * 1024;
 pub const PAGES_WAITING_MAX: usize = 256;
 
 /// The least and the most bytes that may be read ahead of the handlers. The amount between is a sixteenth of
-/// `batch.memory`: more hides nothing, since the reader is several times faster than any handler.
+/// `batch.memory`: more hides nothing, since the reader is several times faster than any handler. Two rounds fit: one
+/// that is handled, and one that is read meanwhile.
 pub const READ_AHEAD_BYTES_MIN: usize = 512 * 1024;
 /// See [`READ_AHEAD_BYTES_MIN`].
-pub const READ_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const READ_AHEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of a held branch: events of another branch, held while it is not known whether the source stays on it. Past
 /// this limit we switch to the branch: still correct, but it costs a rollback.
@@ -230,7 +231,7 @@ const _: () = assert!(CHUNK_EVENTS_MAX <= ROUND_EVENTS_MAX);
 /// Bytes of events that are spread over the lanes at a time within a memory budget of `memory_bytes`: what handlers
 /// write is about as large as what they read, and a round must fit beside what is staged.
 pub fn round_bytes(memory_bytes: u64) -> usize {
-    usize::try_from(memory_bytes / 32).unwrap_or(usize::MAX).min(read_ahead_bytes(memory_bytes) / 4)
+    usize::try_from(memory_bytes / 64).unwrap_or(usize::MAX).min(READ_AHEAD_BYTES_MAX / 2)
 }
 
 /// Bytes that may be read ahead within a memory budget of `memory_bytes`.

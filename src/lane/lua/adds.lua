@@ -335,7 +335,6 @@ local add_source = template([[
         end
         name, value = next(changes, name)
       end
-      if $none then return slowly(state, id, changes) end
       local $locals
       $sums
       $journal
@@ -385,7 +384,6 @@ local function compile_add(kind, columns)
   local block = cell(kind.block_at)
   local source = add_source({
     given = concat(given_locals, ", "),
-    none = concat(given_locals, " == nil and ") .. " == nil",
     takes = concat(takes),
     locals = concat(locals, ", "),
     sums = concat(sums, " "),

@@ -25,8 +25,8 @@ local read_event, refill_event, run_left = nil, nil, 0
 local ctx_left = 0 -- calls that may be given the same `ctx` as those before, and the same table of an event
 
 local function handle_events()
-  local S, packed, tick, more, has_more = S, packed, tick, more, has_more
-  local region, number, last, at, left = S[REGION], event_no, count, position, run_left
+  local state, events, note_event, touched, is_touched = S, packed, tick, more, has_more
+  local region, number, last, at, left = state[REGION], event_no, count, position, run_left
   local fields, next_renewal = region.fields, number + ctx_left + 1
   local on_event, ctx = handlers.on_event, region.ctx
   local event, read, refill, close = nil, read_event, refill_event, close_event
@@ -35,19 +35,19 @@ local function handle_events()
     if left == 0 then
       if event then close(event) end
       local shape
-      shape, left, at = sunpack("<I2I2", packed, at)
+      shape, left, at = sunpack("<I2I2", events, at)
       event, read, refill, close = nil, shapes[shape], refills[shape], closers[shape]
       read_event, refill_event = read, refill
     end
     left, number = left - 1, number + 1
     event_no, run_left = number, left
-    tick(number)
-    if event and refill and number < next_renewal and (more[1] == 0 or not has_more[event]) then
-      block, writer, at = refill(packed, at, event)
+    note_event(number)
+    if event and refill and number < next_renewal and (touched[1] == 0 or not is_touched[event]) then
+      block, writer, at = refill(events, at, event)
     else
       if event then close(event) end
-      event, block, writer, at = read(packed, at)
-      S[EVENT] = event
+      event, block, writer, at = read(events, at)
+      state[EVENT] = event
       if number >= next_renewal then
         local calls
         calls, ctx = next_ctx(region)
@@ -55,11 +55,11 @@ local function handle_events()
       end
     end
     position = at
-    S[WRITER], S[BLOCK], fields.block = writer, block, block
+    state[WRITER], state[BLOCK], fields.block = writer, block, block
     on_event(event, ctx)
   end
   if event then close(event) end
-  S[EVENT], ctx_left = nil, next_renewal - number - 1
+  state[EVENT], ctx_left = nil, next_renewal - number - 1
 end
 
 -- The same where events are put aside: each call can be taken back. An event that cannot be read is refused also if its

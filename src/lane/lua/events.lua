@@ -178,14 +178,15 @@ local texts, clean = {}, {} -- clean: those that a column takes
 local shapes, refills = {}, {} -- by shape: its readers
 local closers = { [0] = close_event } -- by shape: ends the use of an event
 
+-- `j` is `i8`, read faster.
 local FIELD_FORMATS <const> = {
-  i = "i8",
+  i = "j",
   d = "d",
   s = "s4",
   r = "I4",
   N = "s4",
-  m = "s4i8i8",
-  q = "i8i8",
+  m = "s4jj",
+  q = "jj",
   Q = "s4",
   j = "s4",
   t = "",
@@ -230,7 +231,7 @@ local reader_source = inner.template([[
 -- use of an event. Of a whole number in a text (`m`) the limbs come along; a typed numeric is its limbs (`q`) or its
 -- text (`Q`), one that stood in JSON its text (`N`).
 local function define_shape(number, names, field_kinds)
-  local format_parts, locals, fields, refill, clear = { "i8i8" }, { "block", "writer" }, {}, {}, {}
+  local format_parts, locals, fields, refill, clear = { "jj" }, { "block", "writer" }, {}, {}, {}
   local hints = {}
   local missing
   for at, name in ipairs(names) do

@@ -37,12 +37,8 @@ end
 
 -- Gives a row's slot back.
 local function release(state, slot)
-  local d, at, kind, count = state[SEGMENTS][slot >> SHIFT], slot & MASK, state[KIND], state[FREE_COUNT] + 1
-  d[at + kind.id_at] = false
-  local texts = kind.texts
-  for number = 1, #texts do
-    d[at + texts[number]] = false
-  end
+  local count = state[FREE_COUNT] + 1
+  state[KIND].wipe(state[SEGMENTS][slot >> SHIFT], slot & MASK)
   state[FREE][count], state[FREE_COUNT] = slot, count
 end
 

@@ -19,20 +19,25 @@ local function let_go(state, number, slots)
   local kind, young, old, segments, gone = state[KIND], state[YOUNG], state[OLD], state[SEGMENTS], 0
   local changed = state[CHANGED]
   if kind.is_read then return end
-  local id_at, batch_at = kind.id_at, kind.batch_at
+  local id_at, batch_at, wipe = kind.id_at, kind.batch_at, kind.wipe
+  local free, count = state[FREE], state[FREE_COUNT]
+  local has_old, has_changed = next(old) ~= nil, next(changed) ~= nil
   for nth = 1, #slots do
     local slot = slots[nth]
     local d, at = segments[slot >> SHIFT], slot & MASK
     -- The row may have been moved meanwhile, and another one be here: that one goes, if that batch changed it last.
     local id, changed_in = d and d[at + id_at], d and d[at + batch_at]
     if id and (changed_in == number or changed_in == -number) and (young[id] or old[id]) == slot then
-      young[id], old[id], changed[id] = nil, nil, nil
-      release(state, slot)
-      gone = gone + 1
+      young[id] = nil
+      if has_old then old[id] = nil end
+      if has_changed then changed[id] = nil end
+      wipe(d, at)
+      count, gone = count + 1, gone + 1
+      free[count] = slot
     end
   end
   if gone > 0 then
-    state[WHOLE], state[ROWS] = false, state[ROWS] - gone
+    state[WHOLE], state[ROWS], state[FREE_COUNT] = false, state[ROWS] - gone, count
   end
 end
 
