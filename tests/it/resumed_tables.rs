@@ -185,7 +185,9 @@ struct Runs(Project);
 
 impl Runs {
     fn new() -> Self {
-        Self(Project::new())
+        let project = Project::new();
+        project.write("pipeline.toml", "name = \"p\"\n");
+        Self(project)
     }
 
     /// Runs over blocks; `waits_before` is the block before which all ids are read.

@@ -570,6 +570,8 @@ impl Engine for ScriptEngine {
             }
             suspended = still;
         }
+        // The next round may be long in coming.
+        self.catch_up().map_err(|error| self.failure(&error))?;
         self.host.lock().lane = None;
         Ok(failed)
     }

@@ -285,6 +285,8 @@ impl<H: Handler> Engine for RustEngine<H> {
             self.load_missed(missed)?;
             waiting = missing;
         }
+        // The next round may be long in coming.
+        self.rows.catch_up();
         self.context.watch.begin(Task::Idle);
         Ok(failed)
     }
