@@ -2,15 +2,19 @@
 # make stream  reads orders from a Redis stream, over a Redis of its own
 # make test    runs all tests, over private PostgreSQL and Redis servers and in a browser too; installs Debian packages that are missing
 # make test-kafka runs the tests of the cargo feature kafka, which builds librdkafka; make test leaves them out
-# make check   format, lints, documentation, combinations of features, licences, benches, tests: what CI runs, but for make run
+# make check   format, lints, documentation, combinations of features, licences, benches, tests, instructions: what CI runs,
+#              but for make run
 # make soak    lives 100,000 histories with seeds of their own; SOAK=N for 4 N
-# make bench   measures, side by side
+# make bench   measures what is asked for, beside what one would take instead, and prints a table; BENCH=quick for a short one
+# make bench-all  runs the other benches, and prints one table of all
+# make instructions  counts the instructions of events, against benches/instructions.json; FOREBAY_BLESS=1 renews that
 
 CARGO ?= cargo
 FOREBAY = target/release/forebay
 QUAKES  = --store sqlite:target/quakes.db
 
-.PHONY: run stream test test-kafka check format lints lua documentation features licences benches bench soak setup setup-test clean
+.PHONY: run stream test test-kafka check format lints lua documentation features licences benches bench bench-all instructions soak \
+	setup setup-test clean
 
 run: setup
 	@$(CARGO) build --release --quiet
@@ -32,7 +36,7 @@ test-kafka: setup-test
 	tests/features.sh kafka
 	tests/kafka.sh
 
-check: format lints lua documentation features licences benches test
+check: format lints lua documentation features licences benches test instructions
 
 format:
 	$(CARGO) fmt --check
@@ -66,9 +70,17 @@ soak: setup-test
 	FOREBAY_SOAK=$(SOAK) $(CARGO) test --quiet --test it -- histories::five
 
 bench: setup-test
+	-@tests/setup.sh bench
+	@BENCH=$(BENCH) $(CARGO) bench --quiet --bench goals
+
+# In the profile that `make run` builds.
+instructions: setup-test
+	@tests/setup.sh instructions
+	$(CARGO) bench --quiet --bench instructions
+
+bench-all: setup-test
 	$(CARGO) bench --quiet --bench erc20
 	$(CARGO) bench --quiet --bench formats
-	$(CARGO) bench --quiet --bench instructions
 	$(CARGO) bench --quiet --bench lua_sqlite
 	$(CARGO) bench --quiet --bench postgres_commit
 	$(CARGO) bench --quiet --bench redis_publish

@@ -2,7 +2,7 @@
 //! handlers in Lua and in Rust, whole process from start to exit, into SQLite and Postgres. Every final balance is checked
 //! against the chain's own arithmetic.
 //!
-//! `cargo bench --bench erc20`, or `make bench`. Starts a private PostgreSQL with its defaults (fsync on), and removes it.
+//! `cargo bench --bench erc20`, or `make bench-all`. Starts a private PostgreSQL with its defaults (fsync on), and removes it.
 //! `FOREBAY_BENCH=quick` leaves the long chains out.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]

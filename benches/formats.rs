@@ -1,7 +1,7 @@
 //! The same events as NDJSON, CSV and JSON, over a handler that does next to nothing: how fast each format is read. And over a
 //! handler in Lua that keeps sums, as a pipeline has one.
 //!
-//! `cargo bench --bench formats`, or `make bench`.
+//! `cargo bench --bench formats`, or `make bench-all`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]
 

@@ -1,6 +1,6 @@
 //! What history costs, how long a rollback takes, and how many finds a handler makes in a second while rows are staged.
 //!
-//! `cargo bench --bench history`, or `make bench`. Starts a private PostgreSQL with its defaults (fsync on), and removes
+//! `cargo bench --bench history`, or `make bench-all`. Starts a private PostgreSQL with its defaults (fsync on), and removes
 //! it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]

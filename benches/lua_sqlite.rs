@@ -1,7 +1,7 @@
 //! The main job against its parts: 336,776 events of 19 fields in three regions, a Lua handler that keeps one row a
 //! region, SQLite. Beside it, in the same run, what reading alone takes, and a program written for this one job.
 //!
-//! `cargo bench --bench lua_sqlite`, or `make bench`.
+//! `cargo bench --bench lua_sqlite`, or `make bench-all`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]
 

@@ -1,7 +1,7 @@
 //! Commits to Postgres against what the database can do: the same rows by a raw, sorted, binary COPY, and by a staged
 //! upsert as one writes it by hand. Then the round trips of a commit, with none, 1 and 20 ms added to each.
 //!
-//! `cargo bench --bench postgres_commit`, or `make bench`. Starts a private server with the defaults of PostgreSQL
+//! `cargo bench --bench postgres_commit`, or `make bench-all`. Starts a private server with the defaults of PostgreSQL
 //! (fsync on), and removes it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]

@@ -3,7 +3,7 @@
 //! Cold is a whole process for ours, from start to exit, and connecting included for the others; warm is with the
 //! connections made before. Then documents a second on the local machine, against plain pipelined SET.
 //!
-//! `cargo bench --bench redis_publish`, or `make bench`. Starts a private server, and removes it.
+//! `cargo bench --bench redis_publish`, or `make bench-all`. Starts a private server, and removes it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]
 

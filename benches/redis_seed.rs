@@ -4,7 +4,7 @@
 //! with `--every`. Plain and over TLS. Each stands beside its bound: its round trips times 100 ms, and the command's own
 //! time.
 //!
-//! `cargo bench --bench redis_seed`, or `make bench`. Starts a private server, and removes it.
+//! `cargo bench --bench redis_seed`, or `make bench-all`. Starts a private server, and removes it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]
 

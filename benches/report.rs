@@ -1,6 +1,6 @@
 //! One table of what all benches measured when they ran last.
 //!
-//! `cargo bench --bench report`; `make bench` ends with it.
+//! `cargo bench --bench report`; `make bench-all` ends with it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]
 

@@ -1,7 +1,7 @@
 //! The same 100,000 events of 200 bytes from each kind of source, with a handler that counts, into SQLite: a file, a pipe, a
 //! program, a CSV file, and a Redis stream on this machine with all kinds of blocks.
 //!
-//! `cargo bench --bench sources`, or `make bench`. Starts a private server, and removes it.
+//! `cargo bench --bench sources`, or `make bench-all`. Starts a private server, and removes it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code, reason = "a benchmark")]
 

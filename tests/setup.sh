@@ -4,8 +4,9 @@
 # "test" also what the tests need: the programs of a PostgreSQL server (postgresql), of PgBouncer (pgbouncer) and of
 # Redis (redis-server) and of Prometheus (prometheus), Chromium with its driver and a font for the status page (chromium,
 # chromium-driver, fonts-dejavu-core), the shell of SQLite for the guides (sqlite3), a shell, and Python for one example
-# (python3-minimal). The tests run servers of
-# their own; the system's are neither started nor touched. With "check" what the lints of Lua need (lua-check). With "kafka" what the
+# (python3-minimal). The tests run servers of their own; the system's are neither started nor touched. With "check" what the
+# lints of Lua need (lua-check). With "instructions" what counts them and checks results (valgrind, util-linux for taskset,
+# python3). With "bench" what forebay is measured against (python3, and python3-pip to fetch DuckDB). With "kafka" what the
 # cargo feature kafka needs: a C++ compiler, for librdkafka, and OpenSSL (g++, libssl-dev, pkg-config); and Python with pip
 # (python3-pip) for a broker that its tests fetch.
 set -eu
@@ -35,6 +36,17 @@ if [ "${1:-}" = test ]; then
 fi
 if [ "${1:-}" = check ]; then
     command -v luacheck >/dev/null 2>&1 || missing="$missing lua-check"
+fi
+if [ "${1:-}" = instructions ] || [ "${1:-}" = bench ]; then
+    python3 -c 'import hashlib, json, sqlite3' >/dev/null 2>&1 || missing="$missing python3"
+fi
+if [ "${1:-}" = instructions ]; then
+    command -v valgrind >/dev/null 2>&1 || missing="$missing valgrind"
+    command -v taskset >/dev/null 2>&1 || missing="$missing util-linux"
+fi
+if [ "${1:-}" = bench ]; then
+    # Without it DuckDB is left out.
+    python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
 fi
 if [ "${1:-}" = kafka ]; then
     command -v c++ >/dev/null 2>&1 || missing="$missing g++"
@@ -72,6 +84,6 @@ if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
 else
     echo "not found here: $missing (names of Debian packages; elsewhere: a C compiler called cc, make," >&2
     echo "PostgreSQL's server programs initdb, pg_ctl and postgres, pgbouncer, redis-server, prometheus with promtool," >&2
-    echo "chromedriver with its browser, sqlite3, Python). Install them, then run this again." >&2
+    echo "chromedriver with its browser, sqlite3, valgrind, Python with pip). Install them, then run this again." >&2
     exit 1
 fi

@@ -74,8 +74,8 @@ impl Chain {
     }
 }
 
-/// An address of 20 bytes, as chains write them.
-fn address(kind: &str, number: u64) -> String {
+/// An address of 20 bytes, as chains write them: always the same for a number of a kind.
+pub fn address(kind: &str, number: u64) -> String {
     let kind = kind.bytes().fold(0, |sum, byte| sum * 31 + u64::from(byte));
     let mut dice = Dice(kind.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let (a, b, c) = (dice.next(), dice.next(), dice.next() as u32);

@@ -40,9 +40,10 @@ pub struct SnapshotDraft {
     pub block: i64,
     /// When it was computed.
     pub generated_at: Timestamp,
-    /// SHA-256 over the canonical JSON without the ignored fields, in hex.
+    /// SHA-256 over the canonical JSON without the ignored fields, in hex; of a draft without a document that of `null`.
     pub hash: String,
-    /// The document, canonical JSON; none if the handler had nothing to say.
+    /// The document, canonical JSON; none if the handler had nothing to say: then what it said before is taken back, and
+    /// `null` is stored.
     pub doc: Option<Arc<str>>,
 }
 

@@ -136,25 +136,30 @@ pub(super) struct Run {
     /// How long one --on-publish command may take
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, requires = "on_publish")]
     pub(super) on_publish_timeout: Duration,
-    /// Serve probes, metrics, status, snapshots and a page here, over HTTP: HOST:PORT, such as 127.0.0.1:9464
     #[cfg(feature = "serve")]
-    #[arg(long, value_name = "ADDR")]
-    pub(super) listen: Option<String>,
-    /// Whoever asks must have the token in this file: needed where other machines reach the address
-    #[cfg(feature = "serve")]
-    #[arg(long, value_name = "FILE", requires = "listen", conflicts_with = "listen_open")]
-    pub(super) listen_token_file: Option<PathBuf>,
-    /// Whoever reaches the address may ask
-    #[cfg(feature = "serve")]
-    #[arg(long, requires = "listen")]
-    pub(super) listen_open: bool,
-    /// For how long nothing may have moved, although there is work, until /health says so
-    #[cfg(feature = "serve")]
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "listen")]
-    pub(super) stall: Duration,
+    #[command(flatten)]
+    pub(super) server: Server,
     /// How long what is in flight may take after a stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
+}
+
+/// Where a run or a seeder is watched.
+#[cfg(feature = "serve")]
+#[derive(Debug, clap::Args)]
+pub(super) struct Server {
+    /// Be watched here, over HTTP: probes, metrics, status and a page; HOST:PORT, such as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<String>,
+    /// Whoever asks must have the token in this file: needed where other machines reach the address
+    #[arg(long, value_name = "FILE", requires = "listen", conflicts_with = "listen_open")]
+    pub(super) listen_token_file: Option<PathBuf>,
+    /// Whoever reaches the address may ask
+    #[arg(long, requires = "listen")]
+    pub(super) listen_open: bool,
+    /// For how long something may not have been well until /health says so
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "listen")]
+    pub(super) stall: Duration,
 }
 
 /// Where a pipeline's data are, for commands about a pipeline that has run.
@@ -235,6 +240,9 @@ pub(super) struct Seed {
     /// Do it again and again, so long after the last time began, over connections that stay
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "dry_run")]
     pub(super) every: Option<Duration>,
+    #[cfg(feature = "serve")]
+    #[command(flatten)]
+    pub(super) server: Server,
     /// Run the command and show what would change; take no lock and write nothing
     #[arg(long)]
     pub(super) dry_run: bool,

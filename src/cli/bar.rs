@@ -29,9 +29,14 @@ struct BarState {
     follows: bool,
     phase: RunPhase,
     rate: Rate,
-    line_at: Instant,
-    /// What was handled and committed when a line was printed last.
-    line_of: (u64, u64),
+    lines: Lines,
+}
+
+/// When a plain line is printed.
+struct Lines {
+    at: Instant,
+    /// What was handled and committed when one was printed last.
+    of: (u64, u64),
 }
 
 /// Events a second.
@@ -51,8 +56,7 @@ impl Bar {
             follows,
             phase: RunPhase::Starting,
             rate: Rate { at: now, events: 0, per_second: 0 },
-            line_at: now,
-            line_of: (0, 0),
+            lines: Lines { at: now, of: (0, 0) },
         })))
     }
 
@@ -63,21 +67,17 @@ impl Bar {
         state.rate.note(reading.events, reading.phase);
         state.tell_phase(&reading);
         let message = state.message(&reading);
-        match &state.bar {
-            Some(bar) => {
-                if let Some(total) = reading.source_bytes_total.filter(|total| *total > 0 && !state.follows) {
-                    bar.set_length(PARTS);
-                    bar.set_position(reading.source_bytes_read.min(total) * PARTS / total);
-                }
-                bar.set_message(message);
-                bar.tick();
+        if state.bar.is_none() && state.lines.is_due(&reading, Instant::now()) {
+            tracing::info!("{} events, {message}", count(reading.events));
+            return;
+        }
+        if let Some(bar) = &state.bar {
+            if let Some(total) = reading.source_bytes_total.filter(|total| *total > 0 && !state.follows) {
+                bar.set_length(PARTS);
+                bar.set_position(reading.source_bytes_read.min(total) * PARTS / total);
             }
-            None if state.line_at.elapsed() >= LINE_STEP && state.moves(&reading) => {
-                state.line_at = Instant::now();
-                state.line_of = (reading.events, reading.batches);
-                tracing::info!("{} events, {message}", count(reading.events));
-            }
-            None => {}
+            bar.set_message(message);
+            bar.tick();
         }
     }
 
@@ -88,12 +88,20 @@ impl Bar {
     }
 }
 
-impl BarState {
-    /// Whether anything was handled or committed since the last line.
-    fn moves(&self, reading: &Reading) -> bool {
-        self.line_of != (reading.events, reading.batches) || reading.batches_waiting > 0
+impl Lines {
+    /// Whether the last one was long enough ago, and anything was handled or committed since.
+    fn is_due(&mut self, reading: &Reading, now: Instant) -> bool {
+        let of = (reading.events, reading.batches);
+        let is_due =
+            now.saturating_duration_since(self.at) >= LINE_STEP && (self.of != of || reading.batches_waiting > 0);
+        if is_due {
+            (self.at, self.of) = (now, of);
+        }
+        is_due
     }
+}
 
+impl BarState {
     /// Tells a phase when it begins, where a run has more than one.
     fn tell_phase(&mut self, reading: &Reading) {
         if !self.follows || std::mem::replace(&mut self.phase, reading.phase) == reading.phase {
@@ -101,9 +109,11 @@ impl BarState {
         }
         let block = block(reading.checkpoint.block);
         let line = match reading.phase {
-            RunPhase::Backfill => match reading.checkpoint.block {
-                Some(_) => format!("backfill: going on behind block {block}"),
-                None => "backfill: from the beginning of the source".to_owned(),
+            // It may have committed something by the time that it is looked at.
+            RunPhase::Backfill => match (reading.checkpoint.batch.saturating_sub(reading.batches), reading.batches) {
+                (0, _) => "backfill: from the beginning of the source".to_owned(),
+                (_, 0) => format!("backfill: going on behind block {block}"),
+                _ => "backfill: going on behind what the last run committed".to_owned(),
             },
             RunPhase::Live => format!("live: the end of the source is reached, block {block}"),
             RunPhase::Draining => "draining: what was begun is being committed".to_owned(),
@@ -170,4 +180,26 @@ fn make_bar(follows: bool) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_comes_every_ten_seconds_as_long_as_something_moves() {
+        let begun = Instant::now();
+        let mut lines = Lines { at: begun, of: (0, 0) };
+        let mut reading = Reading::default();
+        let mut is_due = |events, batches, waiting, seconds| {
+            (reading.events, reading.batches, reading.batches_waiting) = (events, batches, waiting);
+            lines.is_due(&reading, begun + Duration::from_secs(seconds))
+        };
+        assert!(!is_due(0, 0, 0, 11), "nothing has moved yet");
+        assert!(!is_due(5, 0, 0, 9) && is_due(5, 0, 0, 12), "events were handled");
+        assert!(!is_due(9, 1, 0, 21) && is_due(9, 1, 0, 22));
+        assert!(!is_due(9, 1, 0, 3600), "nothing has moved since");
+        assert!(is_due(9, 1, 1, 3601), "a batch waits for its commit");
+        assert!(!is_due(9, 2, 0, 3610) && is_due(9, 2, 0, 3611), "it was committed");
+    }
 }

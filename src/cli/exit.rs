@@ -68,6 +68,12 @@ impl Failure {
         Self { code, message: message.to_string() }
     }
 
+    /// Has the message among the warnings that whoever watches is shown, where the program goes on.
+    #[cfg(feature = "serve")]
+    pub(super) fn note(&self) {
+        log::note_error(&self.message);
+    }
+
     /// Prints the message and gives the exit code.
     pub(super) fn tell(&self, global: &Global) -> ExitCode {
         log::error(global, &self.message);

@@ -77,6 +77,12 @@ pub(super) fn warnings() -> &'static Warnings {
     WARNINGS.get_or_init(Warnings::default)
 }
 
+/// Has an error among them that the program goes on after, and that is told as it would be at its end.
+#[cfg(feature = "serve")]
+pub(super) fn note_error(message: &str) {
+    warnings().note(Level::Error, &shown(message));
+}
+
 /// Keeps warnings and errors, also those that `--quiet` does not tell.
 #[cfg(feature = "serve")]
 struct Kept;

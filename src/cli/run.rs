@@ -44,7 +44,7 @@ pub(super) fn run(args: &Run, global: &Global) -> Result<Code, Failure> {
     }
     let mut pipeline = pipeline.fresh(args.fresh);
     #[cfg(feature = "serve")]
-    let listening = super::serve::listen(args)?;
+    let listening = super::serve::listen(&args.server)?;
     let on_publish = on_publish(args, &pipeline)?;
     if let Some(on_publish) = &on_publish {
         pipeline = pipeline.on_publish(on_publish.teller());

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use forebay::config::{PublishConfig, SeedConfig};
 use forebay::limits::SEED_LOCK_MIN;
 use forebay::publish::{
-    Begun, Document, Documents, LatestInTarget, LockHolder, OnPublish, PublishError, SeedTurn, Seeder,
+    Begun, Document, Documents, LatestInTarget, LockHolder, OnPublish, PassCounts, PassResult, Passes, PublishError,
+    Published, SeedTurn, Seeder,
 };
+#[cfg(feature = "serve")]
+use forebay::serve::WatchedSeeder;
 use forebay::store::StoredSnapshot;
 use serde_json::json;
 
@@ -22,7 +25,7 @@ use super::publishing::{Settings, not_ready, positive};
 use super::read::one_line;
 use super::run::stop_on_signals;
 use super::subprocess::{self, Halt};
-use super::tally::{Tally, what_is_there};
+use super::tally::{Given, Tally, what_is_there};
 use super::usage;
 
 /// How often is looked whether a wait is to end.
@@ -39,11 +42,18 @@ pub(super) fn seed(args: &Seed, global: &Global) -> Result<Code, Failure> {
     }
     let timeout = positive(args.timeout, "--timeout")?.unwrap_or(timeout);
     let every = positive(args.every, "--every")?;
+    #[cfg(feature = "serve")]
+    if args.server.listen.is_some() && every.is_none() {
+        return Err(usage("--listen: it needs --every, since a seeder that seeds once has ended before anybody asks"));
+    }
     let is_stopped = Arc::new(AtomicBool::new(false));
     stop_on_signals(&is_stopped)?;
+    #[cfg(feature = "serve")]
+    let listening = super::serve::listen(&args.server)?;
     let told = on_publish::start(args.how.on_publish.as_ref(), &settings.plan.pipeline, args.how.on_publish_timeout)?;
     let seeder = Seeder::new(settings.plan.clone(), lock).map_err(not_ready)?;
-    let mut job = Job { args, global, settings, timeout, seeder, is_stopped, on_publish: told };
+    let passes = Passes::default();
+    let mut job = Job { args, global, settings, timeout, seeder, is_stopped, on_publish: told, passes };
     if args.dry_run {
         return job.dry_run();
     }
@@ -52,19 +62,11 @@ pub(super) fn seed(args: &Seed, global: &Global) -> Result<Code, Failure> {
         on_publish::finish(job.on_publish.take());
         return ended;
     };
-    loop {
-        let begun = Instant::now();
-        if let Err(failure) = job.once() {
-            let _ = failure.tell(global);
-        }
-        while begun.elapsed() < every && !job.is_stopped() {
-            std::thread::park_timeout(LOOK.min(every.saturating_sub(begun.elapsed())));
-        }
-        if job.is_stopped() {
-            on_publish::finish_soon(job.on_publish.take());
-            return Ok(Code::Stopped);
-        }
-    }
+    #[cfg(feature = "serve")]
+    let _serving = listening.map(|one| super::serve::serve_seeder(one, job.watched(every), global)).transpose()?;
+    job.again_and_again(every);
+    on_publish::finish_soon(job.on_publish.take());
+    Ok(Code::Stopped)
 }
 
 /// What is done, once or again and again.
@@ -76,23 +78,74 @@ struct Job<'a> {
     seeder: Seeder,
     is_stopped: Arc<AtomicBool>,
     on_publish: Option<OnPublish>,
+    /// What it does, for who watches it.
+    passes: Passes,
 }
 
 impl Job<'_> {
+    /// What is shown of it.
+    #[cfg(feature = "serve")]
+    fn watched(&self, every: Duration) -> WatchedSeeder {
+        let mut watched = WatchedSeeder::new(&self.settings.plan.pipeline, self.passes.clone(), every, self.timeout);
+        // Arguments may hold secrets, and everybody who may ask would see them.
+        watched.command = self
+            .args
+            .command
+            .first()
+            .map_or_else(String::new, |program| plain(&program.to_string_lossy()).into_owned());
+        watched.target = self.settings.plan.url.to_string();
+        watched
+    }
+
+    /// Does it until it is stopped.
+    fn again_and_again(&mut self, every: Duration) {
+        loop {
+            let begun = Instant::now();
+            if let Err(failure) = self.once() {
+                #[cfg(feature = "serve")]
+                failure.note();
+                let _ = failure.tell(self.global);
+            }
+            self.passes.wait(every.saturating_sub(begun.elapsed()));
+            while begun.elapsed() < every && !self.is_stopped() {
+                std::thread::park_timeout(LOOK.min(every.saturating_sub(begun.elapsed())));
+                self.passes.turn();
+            }
+            if self.is_stopped() {
+                return self.passes.stop();
+            }
+        }
+    }
+
     fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Relaxed)
     }
 
     fn once(&mut self) -> Result<Code, Failure> {
-        let Self { args, global, settings, timeout, seeder, is_stopped, on_publish } = self;
+        let Self { args, global, settings, timeout, seeder, is_stopped, on_publish, passes } = self;
         let started = Instant::now();
-        let turn = match seeder.begin()? {
+        let ends = |result, cause: String| passes.end(result, Some(cause), PassCounts::default());
+        passes.begin();
+        let begun = seeder.begin();
+        let turn = match begun.inspect_err(|error| ends(PassResult::NotPublished, shown(error)))? {
             Begun::Turn(turn) => turn,
-            Begun::Held(holder) => return held(&holder, args, global),
+            Begun::Held(holder) => {
+                ends(PassResult::Held, shown(&holder));
+                return held(&holder, args, global);
+            }
         };
         tell_refused(turn.refused());
-        let is_over = || is_stopped.load(Ordering::Relaxed) || turn.is_lost();
+        passes.compute(turn.previous());
+        let is_over = || {
+            passes.turn();
+            let stops = is_stopped.load(Ordering::Relaxed);
+            if stops {
+                passes.stop();
+            }
+            stops || turn.is_lost()
+        };
         let written = subprocess::run(&args.command, lines(turn.previous()), *timeout, is_over);
+        passes.publish();
         let documents = match written {
             Ok(text) => read(&text, settings),
             Err(Halt::Failed(cause)) => Err(cause),
@@ -103,6 +156,7 @@ impl Job<'_> {
             }
             Err(Halt::Stopped) => {
                 let _ = turn.give_up();
+                ends(PassResult::NotPublished, shown(&PublishError::Unlocked));
                 return Err(Failure::new(Code::Failed, PublishError::Unlocked));
             }
         };
@@ -114,9 +168,14 @@ impl Job<'_> {
                 on_publish::tell(on_publish.as_ref(), &published);
                 tally.take_published(&given, &published, &settings.plan);
                 tally.wall = started.elapsed();
+                note(passes, &tally, &given, &published);
                 tally.tell(args.json, global)
             }
-            Err(cause) => Err(give_up(turn, &cause, settings.plan.url.name())),
+            Err(cause) => {
+                let failure = give_up(turn, &cause, settings.plan.url.name());
+                ends(PassResult::NotComputed, shown(&cause));
+                Err(failure)
+            }
         }
     }
 
@@ -139,6 +198,22 @@ impl Job<'_> {
         let is_failed = changes.iter().any(|change| matches!(change.status, "failed" | "stale"));
         Ok(if is_failed { Code::Unpublished } else { Code::Done })
     }
+}
+
+/// Notes down what became of the documents of a pass.
+fn note(passes: &Passes, tally: &Tally, given: &Given, published: &Published) {
+    let counts = passes.published(published.wall, tally.regions(given));
+    let result = match (tally.is_done(), counts.published + counts.unchanged) {
+        (true, _) => PassResult::Done,
+        (false, 0) => PassResult::NotPublished,
+        (false, _) => PassResult::Incomplete,
+    };
+    passes.end(result, tally.first_error(), counts);
+}
+
+/// Fit for whoever watches.
+fn shown(text: &dyn std::fmt::Display) -> String {
+    plain(&text.to_string()).into_owned()
 }
 
 /// Another one is at it.

@@ -1,16 +1,16 @@
-//! `forebay run --listen`: where it listens, and saying so.
+//! `--listen` of `forebay run` and `forebay seed`: where it listens, and saying so.
 
 use std::io::Write;
 
 use forebay::Pipeline;
-use forebay::serve::{Access, Listen, ListenError, Listening, Serving};
+use forebay::serve::{Access, Listen, ListenError, Listening, Serving, WatchedSeeder};
 
-use super::args::{Global, LogFormat, Run};
+use super::args::{Global, LogFormat, Server};
 use super::exit::{Code, Failure};
 use super::log;
 
-/// Takes the address, if there is one: before the run begins it is certain.
-pub(super) fn listen(args: &Run) -> Result<Option<Listening>, Failure> {
+/// Takes the address, if there is one: before anything begins it is certain.
+pub(super) fn listen(args: &Server) -> Result<Option<Listening>, Failure> {
     let Some(address) = &args.listen else { return Ok(None) };
     let access = match &args.listen_token_file {
         Some(file) => Access::token_of(file)?,
@@ -20,9 +20,18 @@ pub(super) fn listen(args: &Run) -> Result<Option<Listening>, Failure> {
     Ok(Some(Listen::at(address).access(access).stall(args.stall).bind()?))
 }
 
-/// Serves a pipeline, and says where, in one line that a script can take apart.
+/// Serves a pipeline, and says where.
 pub(super) fn serve(listening: Listening, pipeline: &Pipeline, global: &Global) -> Result<Serving, Failure> {
-    let serving = listening.serve(pipeline.watched(), log::warnings().clone())?;
+    Ok(told(listening.serve(pipeline.watched(), log::warnings().clone())?, global))
+}
+
+/// Serves a seeder, and says where.
+pub(super) fn serve_seeder(listening: Listening, seeder: WatchedSeeder, global: &Global) -> Result<Serving, Failure> {
+    Ok(told(listening.serve_seeder(seeder, log::warnings().clone())?, global))
+}
+
+/// Says where it listens, in one line that a script can take apart.
+fn told(serving: Serving, global: &Global) -> Serving {
     let line = format!("listening on http://{}/", serving.address());
     // A port that the system has chosen is known from here only.
     let _ = match (global.quiet, global.log_format) {
@@ -36,7 +45,7 @@ pub(super) fn serve(listening: Listening, pipeline: &Pipeline, global: &Global) 
             writeln!(std::io::stderr().lock(), "{line}")
         }
     };
-    Ok(serving)
+    serving
 }
 
 impl From<ListenError> for Failure {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use forebay::Timestamp;
 use forebay::limits::SEQ_AHEAD_MAX;
-use forebay::publish::{Documents, OnPublish, Publication, PublishPlan, PublishReceipt, PublishStatus, Published};
+use forebay::publish::{
+    Documents, OnPublish, Publication, PublishPlan, PublishReceipt, PublishStatus, Published, RegionPass, RegionResult,
+};
 use serde_json::{Value as Json, json};
 
 use super::args::Global;
@@ -266,8 +268,7 @@ impl Tally {
         if let Some(nothing) = &self.nothing {
             tracing::error!("{nothing}");
         }
-        let is_done = self.nothing.is_none() && self.count("failed") + self.count("stale") + self.missing == 0;
-        Ok(if is_done { Code::Done } else { Code::Unpublished })
+        Ok(if self.is_done() { Code::Done } else { Code::Unpublished })
     }
 
     /// Names what went wrong, regions of one cause together.
@@ -292,6 +293,43 @@ impl Tally {
                 false => tracing::error!("{}{more}: {}", plain(&regions[..named].join(", ")), plain(cause)),
             }
         }
+    }
+
+    /// Whether every region is where readers look.
+    pub(super) fn is_done(&self) -> bool {
+        self.nothing.is_none() && self.count("failed") + self.count("stale") + self.missing == 0
+    }
+
+    /// The first thing that went wrong, with its region; and how many more.
+    pub(super) fn first_error(&self) -> Option<String> {
+        let mut errors = self.lines.iter().filter_map(|line| Some((line, line.error.as_deref()?)));
+        let (line, error) = errors.next()?;
+        let region = line.region.as_ref().map_or_else(String::new, |region| format!("{}: ", plain(region)));
+        let more = match errors.count() {
+            0 => String::new(),
+            more => format!(" (and {} more)", count(more as u64)),
+        };
+        Some(format!("{region}{}{more}", plain(error)))
+    }
+
+    /// What became of each region, for who watches.
+    pub(super) fn regions(&self, given: &Given) -> Vec<RegionPass> {
+        let made: HashMap<&str, Timestamp> = given.items.iter().map(|item| (item.region.as_ref(), item.time)).collect();
+        let of = |line: &Line| {
+            let region = line.region.clone()?;
+            let result = match line.status {
+                "published" => RegionResult::Published,
+                "duplicate" => RegionResult::Unchanged,
+                "stale" => RegionResult::Stale,
+                "kept" => RegionResult::Kept,
+                _ => RegionResult::Failed,
+            };
+            let mut pass = RegionPass::new(region, result);
+            pass.made_at = made.get(pass.region.as_str()).copied();
+            (pass.id, pass.error) = (line.id.clone(), line.error.as_ref().map(|error| plain(error).into_owned()));
+            Some(pass)
+        };
+        self.lines.iter().filter_map(of).collect()
     }
 
     fn sentence(&self) -> String {

@@ -24,8 +24,9 @@ use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, Refusal, shorten_json};
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, BlockNo, Depth, EntityNo, RegionNo};
-use crate::model::limits::{REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
+use crate::model::limits::{FIND_ROWS, REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
 use crate::model::quarantine::{QuarantineStage, Quarantined};
+use crate::model::query::Query;
 use crate::model::schema::Schema;
 use crate::model::value::Row;
 use crate::rows::codec::{CodecError, Decoder, ValueRef};
@@ -152,6 +153,19 @@ pub enum LaneError {
         limit_mib: usize,
         /// What it was handling.
         place: Place,
+    },
+    /// A query finds more than there is memory for.
+    #[error(
+        "{entity}: what a find in region {region:?} finds takes more than {limit_mib} MiB, a quarter of the memory that is left \
+         for rows: give it a limit, or conditions that fewer rows meet, or raise batch.memory"
+    )]
+    FoundTooMuch {
+        /// The entity.
+        entity: String,
+        /// The region.
+        region: String,
+        /// What it may take.
+        limit_mib: usize,
     },
     /// The handlers cannot be used at all.
     #[error("{0}")]
@@ -337,13 +351,70 @@ impl Loader {
         reader(&mut self.reader, &self.readers)?.count(entity, wanted, but)
     }
 
-    /// Finds the first committed rows of each query, in its order: all of them in as few questions as the store allows.
+    /// Finds the first committed rows of each query, in its order: all of them in as few questions as the store allows. Of
+    /// a query without a limit, or with a large one, the rows may have so many bytes.
     pub(crate) fn find(
         &mut self,
         schema: &Schema,
         entity: EntityNo,
         wanted: &[RegionQuery<'_>],
+        bytes_max: usize,
     ) -> Result<Vec<FoundRows>, LaneError> {
+        let is_short = |query: &&RegionQuery<'_>| query.query.limit.is_some_and(|limit| limit <= FIND_ROWS);
+        let short: Vec<RegionQuery<'_>> = wanted.iter().filter(is_short).copied().collect();
+        let mut together = match short.is_empty() {
+            true => Vec::new().into_iter(),
+            false => self.find_page(schema, entity, &short)?.into_iter(),
+        };
+        let mut answers = Vec::with_capacity(wanted.len());
+        for query in wanted {
+            answers.push(match is_short(&query) {
+                true => together.next().map(|(rows, _)| rows).unwrap_or_default(),
+                false => self.find_long(schema, entity, *query, bytes_max)?,
+            });
+        }
+        Ok(answers)
+    }
+
+    /// Finds the rows of a query that may be many: a page, and by its bytes a larger one.
+    fn find_long(
+        &mut self,
+        schema: &Schema,
+        entity: EntityNo,
+        wanted: RegionQuery<'_>,
+        bytes_max: usize,
+    ) -> Result<FoundRows, LaneError> {
+        let limit_max = wanted.query.limit.unwrap_or(usize::MAX);
+        let mut limit = FIND_ROWS.min(limit_max);
+        loop {
+            let query = Query { limit: Some(limit), ..wanted.query.clone() };
+            let page = RegionQuery { query: &query, ..wanted };
+            let Some((rows, bytes)) = self.find_page(schema, entity, &[page])?.pop() else {
+                return Ok(FoundRows::default());
+            };
+            let is_all = rows.is_complete || limit >= limit_max;
+            // As many as would fit, if those behind are as large.
+            let fit = (limit as u128 * bytes_max as u128 / bytes.max(1) as u128).try_into().unwrap_or(usize::MAX);
+            if bytes > bytes_max || (!is_all && fit <= limit) {
+                let (entity, region) = (schema[entity].name.clone(), wanted.region.to_owned());
+                let limit_mib = bytes_max.div_ceil(1 << 20);
+                let too_much = Some(LaneError::FoundTooMuch { entity, region, limit_mib });
+                return Ok(FoundRows { rows: Vec::new(), is_complete: false, too_much });
+            }
+            if is_all {
+                return Ok(rows);
+            }
+            limit = limit.saturating_mul(4).min(fit).min(limit_max);
+        }
+    }
+
+    /// The first rows of each query, and their bytes in packed form.
+    fn find_page(
+        &mut self,
+        schema: &Schema,
+        entity: EntityNo,
+        wanted: &[RegionQuery<'_>],
+    ) -> Result<Vec<(FoundRows, usize)>, LaneError> {
         let mut packed = vec![Vec::new(); wanted.len()];
         {
             let _waiting = (self.watch.pause(), self.loads.wait());
@@ -362,7 +433,7 @@ impl Loader {
             rows.sort_by(|(a, left): &(Box<str>, Row), (b, right)| query.compare_rows((a, left), (b, right)));
             let is_complete = query.limit.is_none_or(|limit| rows.len() < limit);
             rows.truncate(query.limit.unwrap_or(usize::MAX));
-            answers.push(FoundRows { rows, is_complete });
+            answers.push((FoundRows { rows, is_complete, too_much: None }, packed.len()));
         }
         Ok(answers)
     }
@@ -478,6 +549,8 @@ pub(crate) struct FoundRows {
     pub(crate) rows: Vec<(Box<str>, Row)>,
     /// Whether there are no more.
     pub(crate) is_complete: bool,
+    /// There are more than the memory holds, and none are here.
+    pub(crate) too_much: Option<LaneError>,
 }
 
 /// The reader, opened if it is not yet.

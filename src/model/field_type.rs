@@ -203,7 +203,14 @@ impl FieldType {
             Self::Boolean => boolean(given).map(TypedValue::Boolean),
             Self::Jsonb => json(given).map(TypedValue::Json),
         };
-        value.ok_or_else(|| format!("expected {}, got {given}", self.expected()))
+        value.ok_or_else(|| {
+            let reason = match (self, given) {
+                (Self::Timestamptz(_), Given::Text(text)) => text.parse::<Timestamp>().err().and_then(|no| no.reason()),
+                _ => None,
+            };
+            let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+            format!("expected {}, got {given}{reason}", self.expected())
+        })
     }
 
     /// Reads the JSON of a value as this type.
@@ -293,6 +300,12 @@ pub(crate) struct FieldTree {
 }
 
 impl FieldTypes {
+    /// Whether a field, or one below it, is a double.
+    #[cfg(feature = "lua")]
+    pub(crate) fn has_double(&self) -> bool {
+        self.fields.values().any(|tree| tree.own == Some(FieldType::Double) || tree.below.has_double())
+    }
+
     /// Gives a field a type. A dotted name is a path: `tx.value` is the field `value` of the object `tx`. A field whose
     /// own name holds the dots has the type too.
     #[must_use]
@@ -416,6 +429,12 @@ mod tests {
             (seconds, T("0x5a711f87"), "time 2018-01-31T01:44:39Z"),
             (seconds, Number("-0.0000001"), "time 1969-12-31T23:59:59.999999Z"),
             (seconds, T("2018-01-31T01:49:59Z"), "time 2018-01-31T01:49:59Z"),
+            (
+                Timestamptz(None),
+                T("2016-12-31T23:59:60Z"),
+                "the text \"2016-12-31T23:59:60Z\" (a second of 60, which no database keeps: give the second before it, or \
+                 the next one)",
+            ),
             (seconds, Number("253402300800"), "253402300800"),
             (seconds, Number("9223372036854775807"), "9223372036854775807"),
             (millis, Number("1517363399650"), "time 2018-01-31T01:49:59.650Z"),

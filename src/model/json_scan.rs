@@ -4,22 +4,40 @@
 //! the text is checked from its beginning to its end, by the grammar of RFC 8259, and all that is given of a member is
 //! where it lies. Whatever is refused here goes to `serde_json`, which says what is wrong with it.
 
+use std::ops::Range;
+
+use super::bytes::{begins_with, digits, plain};
+
 /// Levels of nesting; what lies deeper is refused.
 const DEPTH_MAX: u32 = 64;
 
-/// Keys that are remembered.
-const KEYS_MAX: usize = 64;
+/// Members of an object that are remembered.
+const MEMBERS_MAX: usize = 512;
 
 /// Calls `take` with each member of a JSON object: its key, without quotes, and its value as it is written. False if the
 /// text is no JSON object, is nested deeper than 64 levels, or if a key holds an escape: then what was given says nothing.
-pub(crate) fn members<'j>(json: &'j str, take: impl FnMut(&'j str, &'j str)) -> bool {
+pub(crate) fn members<'j>(json: &'j str, mut take: impl FnMut(&'j str, &'j str)) -> bool {
     let mut scan = Scan { json, at: 0 };
-    scan.object(|scan, _| scan.key(), take).is_some()
+    let mut read = || {
+        for nth in 0.. {
+            let Some(key) = scan.before_value(nth == 0)? else { break };
+            take(key, json.get(scan.range()?)?);
+        }
+        scan.next().is_none().then_some(())
+    };
+    read().is_some()
 }
 
-/// The keys of the last object, and what they are: the next one mostly has the same in the same order.
+/// What stood before each value of the last object, and what the keys there are: the next one mostly has the same.
 #[derive(Debug)]
-pub(crate) struct Layout<K>(Vec<(Box<str>, K)>);
+pub(crate) struct Layout<K>(Vec<Known<K>>);
+
+#[derive(Debug)]
+struct Known<K> {
+    /// From the end of the value before to the beginning of this one: the comma, the key, the colon and blanks.
+    before: Box<str>,
+    kind: K,
+}
 
 impl<K> Default for Layout<K> {
     fn default() -> Self {
@@ -28,34 +46,48 @@ impl<K> Default for Layout<K> {
 }
 
 impl<K: Copy> Layout<K> {
-    /// As [`members`], with what each key is, as `classify` says, in place of the key.
-    pub(crate) fn members<'j>(
+    /// As [`members`], with what each key is, as `classify` says, in place of the key, and where its value lies.
+    pub(crate) fn members(
         &mut self,
-        json: &'j str,
+        json: &str,
         classify: impl Fn(&str) -> K,
-        take: impl FnMut(K, &'j str),
+        take: impl FnMut(K, Range<usize>),
     ) -> bool {
-        let key = |scan: &mut Scan<'j>, nth| self.key(scan, nth, &classify);
-        Scan { json, at: 0 }.object(key, take).is_some()
+        self.read(Scan { json, at: 0 }, classify, take).is_some()
     }
 
-    /// What the key is that comes next.
-    fn key(&mut self, scan: &mut Scan<'_>, nth: usize, classify: impl Fn(&str) -> K) -> Option<K> {
-        scan.next()?;
-        let rest = scan.json.as_bytes().get(scan.at..)?;
-        if let Some((known, kind)) = self.0.get(nth)
-            && rest.starts_with(known.as_bytes())
-        {
-            scan.at += known.len();
-            return Some(*kind);
+    fn read(
+        &mut self,
+        mut scan: Scan<'_>,
+        classify: impl Fn(&str) -> K,
+        mut take: impl FnMut(K, Range<usize>),
+    ) -> Option<()> {
+        for nth in 0.. {
+            let kind = match self.0.get(nth) {
+                Some(known) if begins_with(scan.rest()?, known.before.as_bytes()) => {
+                    scan.at += known.before.len();
+                    known.kind
+                }
+                _ => match self.learn(&mut scan, nth, &classify)? {
+                    Some(kind) => kind,
+                    None => break,
+                },
+            };
+            take(kind, scan.range()?);
         }
+        scan.next().is_none().then_some(())
+    }
+
+    /// Passes by what stands before the next value; the inner none at the end of the object.
+    fn learn(&mut self, scan: &mut Scan<'_>, nth: usize, classify: impl Fn(&str) -> K) -> Option<Option<K>> {
         let start = scan.at;
-        let kind = classify(scan.key()?);
-        if nth < KEYS_MAX {
+        let Some(key) = scan.before_value(nth == 0)? else { return Some(None) };
+        let kind = classify(key);
+        if nth < MEMBERS_MAX {
             self.0.truncate(nth);
-            self.0.push((scan.json.get(start..scan.at)?.into(), kind));
+            self.0.push(Known { before: scan.json.get(start..scan.at)?.into(), kind });
         }
-        Some(kind)
+        Some(Some(kind))
     }
 }
 
@@ -66,29 +98,36 @@ struct Scan<'j> {
 }
 
 impl<'j> Scan<'j> {
-    /// Passes by an object. `key` passes by a key, quotes and all.
-    fn object<K>(
-        &mut self,
-        mut key: impl FnMut(&mut Self, usize) -> Option<K>,
-        mut take: impl FnMut(K, &'j str),
-    ) -> Option<()> {
-        self.expect(b'{')?;
-        if self.next()? == b'}' {
-            self.at += 1;
+    fn rest(&self) -> Option<&'j [u8]> {
+        self.json.as_bytes().get(self.at..)
+    }
+
+    /// Passes by what stands before a value of an object: by the brace before the first one or a comma, a key that holds no
+    /// escape, and a colon. Gives the key; the inner none at the end of the object.
+    fn before_value(&mut self, is_first: bool) -> Option<Option<&'j str>> {
+        let ends = if is_first {
+            self.expect(b'{')?;
+            let is_empty = self.next()? == b'}';
+            self.at += usize::from(is_empty);
+            is_empty
         } else {
-            for nth in 0.. {
-                let key = key(self, nth)?;
-                self.expect(b':')?;
-                self.next()?;
-                let start = self.at;
-                self.value()?;
-                take(key, self.json.get(start..self.at)?);
-                if !self.goes_on(b'}')? {
-                    break;
-                }
-            }
+            !self.goes_on(b'}')?
+        };
+        if ends {
+            return Some(None);
         }
-        self.next().is_none().then_some(())
+        let key = self.key()?;
+        self.expect(b':')?;
+        self.next()?;
+        Some(Some(key))
+    }
+
+    /// Passes by a value and the blanks before it; where it lies.
+    fn range(&mut self) -> Option<Range<usize>> {
+        self.next()?;
+        let start = self.at;
+        self.value()?;
+        Some(start..self.at)
     }
 
     /// The next byte that is no blank; none at the end.
@@ -131,7 +170,7 @@ impl<'j> Scan<'j> {
     fn text(&mut self) -> Option<bool> {
         let mut is_plain = true;
         loop {
-            self.at += plain(self.json.as_bytes().get(self.at..)?);
+            self.at += plain(self.rest()?);
             let byte = self.peek()?;
             self.at += 1;
             match byte {
@@ -178,7 +217,7 @@ impl<'j> Scan<'j> {
     }
 
     fn word(&mut self, word: &str) -> Option<()> {
-        let is_there = self.json.as_bytes().get(self.at..)?.starts_with(word.as_bytes());
+        let is_there = self.rest()?.starts_with(word.as_bytes());
         self.at += word.len();
         is_there.then_some(())
     }
@@ -208,7 +247,7 @@ impl<'j> Scan<'j> {
 
     /// Passes by digits, one at least.
     fn digits(&mut self) -> Option<()> {
-        let digits = self.json.as_bytes().get(self.at..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = digits(self.rest()?);
         self.at += digits;
         (digits > 0).then_some(())
     }
@@ -265,87 +304,6 @@ impl<'j> Scan<'j> {
     }
 }
 
-/// How many bytes at the beginning of a text are plain, at least: those behind them may be too.
-pub(crate) fn plain(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(words) = bytes.get(at..at + 16) {
-        let (first, second) = words.split_at(8);
-        let (first, second) = (special(word(first)), special(word(second)));
-        if first | second != 0 {
-            let found = if first == 0 { 64 + second.trailing_zeros() } else { first.trailing_zeros() };
-            return at + (found / 8) as usize;
-        }
-        at += 16;
-    }
-    match bytes.get(at..at + 8) {
-        Some(bytes) => at + (special(word(bytes)).trailing_zeros() / 8) as usize,
-        None => at,
-    }
-}
-
-/// How many bytes at the beginning of a text are plain and not `byte`, at least: those behind them may be so too.
-pub(crate) fn plain_before(bytes: &[u8], byte: u8) -> usize {
-    let others = ONES * u64::from(byte);
-    let mut at = 0;
-    while let Some(eight) = bytes.get(at..at + 8) {
-        let found = word(eight);
-        let found = special(found) | has_zero(found ^ others);
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    at
-}
-
-/// Whether no byte is a quote, a backslash, or a control character other than that one.
-pub(crate) fn all_plain_but(bytes: &[u8], byte: u8) -> bool {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let last = bytes.last_chunk::<8>().filter(|_| !rest.is_empty());
-    let found = words.iter().chain(last).fold(0, |found, eight| found | special(u64::from_le_bytes(*eight)));
-    let is_plain = |other: &u8| (*other >= 0x20 || *other == byte) && *other != b'"' && *other != b'\\';
-    if bytes.len() < 8 || byte < 0x20 { bytes.iter().all(is_plain) } else { found == 0 }
-}
-
-/// Calls `take` with the place of each byte of that kind, in order.
-pub(crate) fn each(bytes: &[u8], byte: u8, mut take: impl FnMut(usize)) {
-    const LOW: u64 = ONES * 0x7f;
-    let wanted = ONES * u64::from(byte);
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (nth, eight) in words.iter().enumerate() {
-        let zero_where_found = u64::from_le_bytes(*eight) ^ wanted;
-        // Exact for each byte: none of them carries into the next.
-        let mut found = !(((zero_where_found & LOW) + LOW) | zero_where_found | LOW);
-        while found != 0 {
-            take(8 * nth + (found.trailing_zeros() / 8) as usize);
-            found &= found - 1;
-        }
-    }
-    let begin = bytes.len() - rest.len();
-    rest.iter().enumerate().filter(|(_, found)| **found == byte).for_each(|(at, _)| take(begin + at));
-}
-
-/// Eight bytes as one number.
-fn word(bytes: &[u8]) -> u64 {
-    bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-/// Marks the bytes that end a text or are not plain: a quote, a backslash, a control character. The lowest mark is right;
-/// one above it may be of a byte that is plain.
-fn special(word: u64) -> u64 {
-    let quotes = has_zero(word ^ (ONES * b'"' as u64));
-    let backslashes = has_zero(word ^ (ONES * b'\\' as u64));
-    let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    quotes | backslashes | controls & (ONES * 0x80)
-}
-
-const ONES: u64 = u64::MAX / 255;
-
-/// Marks the bytes that are zero. The lowest mark is right.
-fn has_zero(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & (ONES * 0x80)
-}
-
 #[cfg(test)]
 mod tests {
     use serde::de::IgnoredAny;
@@ -366,29 +324,6 @@ mod tests {
     fn scanned(json: &str) -> Option<Vec<(&str, &str)>> {
         let mut found = Vec::new();
         members(json, |key, value| found.push((key, value))).then_some(found)
-    }
-
-    #[test]
-    fn bytes_are_found_many_at_a_time_as_one_by_one() {
-        let mut dice = Dice(9);
-        let mut below = |end: usize| dice.below(end as u64) as usize;
-        for _ in 0..20_000 {
-            let kinds = [b'x', b',', b'\t', 0x80, 0xac, b'-', 1, 0x1f, b' ', b'"', b'\\', 0xff];
-            let kinds = &kinds[..[1, 2, 3, 6, kinds.len()][below(5)]];
-            let bytes: Vec<u8> = (0..below(40)).map(|_| kinds[below(kinds.len())]).collect();
-            for byte in [b',', b'\t'] {
-                let is_odd = |other: u8| (other < 0x20 && other != byte) || other == b'"' || other == b'\\';
-                assert_eq!(all_plain_but(&bytes, byte), !bytes.iter().copied().any(is_odd), "{bytes:?}");
-                let mut found = Vec::new();
-                each(&bytes, byte, |at| found.push(at));
-                let expected: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == byte).collect();
-                assert_eq!(found, expected, "{bytes:?}");
-                let is_end = |other: u8| is_odd(other) || other == byte;
-                let until = bytes.iter().position(|other| is_end(*other)).unwrap_or(bytes.len());
-                let passed = plain_before(&bytes, byte);
-                assert!(passed <= until && (passed == until || bytes.len() - passed < 8), "{bytes:?} {passed}");
-            }
-        }
     }
 
     #[test]
@@ -447,7 +382,7 @@ mod tests {
             }
             let is_json = serde_json::from_str::<IgnoredAny>(&json).is_ok();
             let mut again = Vec::new();
-            let is_taken = layout.members(&json, |key| key.len(), |key, value| again.push((key, value)));
+            let is_taken = layout.members(&json, |key| key.len(), |key, at| again.push((key, &json[at])));
             assert_eq!(is_taken, scanned(&json).is_some(), "{json}");
             match scanned(&json) {
                 Some(found) => {
@@ -480,7 +415,7 @@ mod tests {
             (r#"{"a":1}"#, vec![(1, "1")]),
         ] {
             let mut given = Vec::new();
-            assert!(layout.members(json, |key| key.len(), |key, value| given.push((key, value))));
+            assert!(layout.members(json, |key| key.len(), |key, at| given.push((key, &json[at]))));
             assert_eq!(given, found, "{json}");
         }
     }

@@ -48,6 +48,14 @@ pub const ROUND_EVENTS_MIN: u64 = 64;
 /// Events that cross into a script engine in one call.
 pub const CHUNK_EVENTS_MAX: usize = 1024;
 
+/// Rows that a query without a limit, or with a larger one, asks the store for at first: how large they are says how many
+/// more it may ask for.
+pub const FIND_ROWS: usize = 1024;
+
+/// The part of a handler's memory that the rows of one query may take, packed: as they are kept they take four times as
+/// much.
+pub const FIND_MEMORY_PART: usize = 4;
+
 /// Events in one dry run, behind a call that misses a row, to learn which rows will be missed next.
 pub const DRY_EVENTS_MAX: usize = 1024;
 

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod built;
 pub(crate) mod byte_budget;
+pub(crate) mod bytes;
 pub mod cause;
 #[cfg(feature = "redis")]
 pub(crate) mod chance;

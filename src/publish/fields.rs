@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::{Publication, PublishError};
 use crate::model::json_text;
 use crate::model::timestamp::Timestamp;
+use crate::snapshot::NOTHING;
 
 /// Numbers below it are seconds since 1970, others milliseconds: as seconds it is the year 5138, as milliseconds 1973.
 const MILLIS_MIN: i64 = 100_000_000_000;
@@ -101,6 +102,10 @@ impl DocumentFields {
     }
 
     fn resolved(&self, item: Publication) -> Result<Publication, (Arc<str>, PublishError)> {
+        if &*item.doc == NOTHING {
+            // It has no fields, and readers of the region are to have it all the same.
+            return Ok(item);
+        }
         let read = || {
             let doc = json_text::read(&item.doc).map_err(|error| PublishError::Document(error.to_string()))?;
             self.carried(&doc)

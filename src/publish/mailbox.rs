@@ -3,7 +3,7 @@
 //! It holds the newest of each region; a channel of depth one wakes the thread. Nobody waits to put one in: what would
 //! take too much memory is let go, and read from the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -12,7 +12,7 @@ use super::stats::PublishStats;
 use super::{Publication, Target};
 use crate::batch::SealedBatch;
 use crate::commit::CommitListener;
-use crate::snapshot::seq_of;
+use crate::snapshot::{NOTHING, seq_of};
 use crate::store::Committed;
 
 #[derive(Default)]
@@ -130,10 +130,10 @@ impl CommitListener for Mailbox {
 
 /// The snapshots of a batch that were stored.
 fn publications<'b>(batch: &'b SealedBatch, committed: &'b Committed) -> impl Iterator<Item = Publication> + 'b {
-    // One receipt for each document, in the same order.
-    let drafts = batch.snapshots.iter().filter_map(|draft| Some((draft, draft.doc.as_ref()?)));
-    drafts.zip(&committed.snapshots).filter_map(|((draft, doc), receipt)| {
-        let id = receipt.id.clone().filter(|_| receipt.region == draft.region)?;
+    let ids: HashMap<&str, &String> =
+        committed.snapshots.iter().filter_map(|receipt| Some((&*receipt.region, receipt.id.as_ref()?))).collect();
+    batch.snapshots.iter().filter_map(move |draft| {
+        let id = (*ids.get(&*draft.region)?).clone();
         Some(Publication {
             region: Arc::clone(&draft.region),
             seq: seq_of(&draft.region, &id)?,
@@ -141,7 +141,7 @@ fn publications<'b>(batch: &'b SealedBatch, committed: &'b Committed) -> impl It
             block: Some(draft.block),
             time: draft.generated_at,
             hash: draft.hash.clone(),
-            doc: Arc::clone(doc),
+            doc: draft.doc.clone().unwrap_or_else(|| NOTHING.into()),
             follows_rollback: false,
         })
     })

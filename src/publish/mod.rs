@@ -11,6 +11,7 @@
 //! | `documents`, `dedup` | ready documents, read from a text; what of them counts as a change |
 //! | `on_publish` | a command that is run for what was published |
 //! | `health` | what a health check reads of a publish |
+//! | `passes` | what a seeder does, noted down for those who watch it |
 //! | `redis/` | the target Redis: its keys, scripts and connections |
 //!
 //! It sees snapshots that are committed, and nothing else of a run. Only `redis/`, and the addresses in `url`, know Redis.
@@ -23,6 +24,7 @@ mod health;
 mod mailbox;
 mod on_publish;
 mod open;
+mod passes;
 mod plan;
 #[cfg(feature = "redis")]
 mod redis;
@@ -42,6 +44,9 @@ pub use fields::{DocumentFields, FieldPath};
 pub use health::HealthFields;
 pub use on_publish::OnPublish;
 pub use open::{examine, open, open_reader};
+pub use passes::{
+    Pass, PassCounts, PassResult, Passes, PassesReading, RegionPass, RegionResult, SeedStep, SeededRegion,
+};
 pub use plan::PublishPlan;
 pub use redis::{
     Begun, Extent, KeptRegion, Keys, KeysError, LockHolder, Published, Publisher, RedisSnapshots, RedisTarget,

@@ -24,6 +24,7 @@ use super::seal_policy::{CommitState, Decision, OpenState, SealPolicy};
 use super::sealing::{SealRequest, Sealer};
 use super::snapshot_duty::{SnapshotDuty, Snapshots};
 use crate::batch::open::{OpenBatch, Upcoming, WholeBlocks};
+use crate::batch::round::LaneBlocks;
 use crate::commit::{RolledBack, StoreCommitter};
 use crate::lane::{Assignment, Engine, EventAt, FailedEvent, LaneError, Round};
 use crate::model::byte_budget::ByteBudget;
@@ -33,7 +34,7 @@ use crate::model::quarantine::Quarantined;
 use crate::source::SourceError;
 use crate::source::reader::FromReader;
 use crate::store::StoreError;
-use crate::undo::{UndoBase, UndoError};
+use crate::undo::{RegionUndo, UndoBase, UndoError};
 
 /// How long a part of a block waits for the rest before we check whether the reader is waiting for room.
 const PART_STEP: Duration = Duration::from_millis(2);
@@ -179,6 +180,7 @@ impl Coordinator<'_, '_> {
             let kept = self.kept.take();
             self.queue.rewind(kept, self.open.committed_block());
             let open = std::mem::take(&mut self.open).discard();
+            self.duty.discarded();
             self.begin_batch(open);
             self.open.note_blocks(self.queue.hashes(), self.queue.sums(), self.queue.positions());
         }
@@ -447,14 +449,18 @@ impl Coordinator<'_, '_> {
     fn note_taken(&mut self, round: &Round, taken: &Taken) {
         self.open.take(&taken.summary, round);
         let mut largest = 0;
-        for lane in &round.lanes {
+        for (number, lane) in round.lanes.iter().enumerate() {
             let (region_events, at) = (&mut self.outcome.region_events, lane.region.index());
             if region_events.len() <= at {
                 region_events.resize(at + 1, 0);
             }
             region_events[at] += lane.events.len() as u64;
             largest = largest.max(region_events[at]);
-            self.duty.note(lane.region);
+            if let Some(block) =
+                lane.events.len().checked_sub(1).and_then(|last| LaneBlocks::block(round, number, last))
+            {
+                self.duty.note(lane.region, block);
+            }
         }
         self.meter.note_largest_region(largest);
         self.meter.handled(taken.summary.events, taken.summary.last_block, taken.source_bytes_read);
@@ -557,7 +563,7 @@ impl Coordinator<'_, '_> {
     fn seal_whole(&mut self, whole: Option<WholeBlocks>, snapshots: Snapshots) -> Result<(), PipelineError> {
         let whole = whole.ok_or_else(|| self.bug("a batch was to end within a block"))?;
         let names = &self.incoming.regions;
-        let named = |region: RegionNo| (region, Arc::clone(&names[region.index()]));
+        let named = |(region, block): (RegionNo, BlockNo)| (region, Arc::clone(&names[region.index()]), block);
         let request = SealRequest {
             snapshots: self.duty.regions(&snapshots).into_iter().map(named).collect(),
             block: self.duty.block(self.open.tip()),
@@ -597,6 +603,7 @@ impl Coordinator<'_, '_> {
             self.in_flight.drain(&mut self.hooks)?;
             self.forget()?;
             let open = std::mem::take(&mut self.open).discard();
+            self.duty.discarded();
             self.begin_batch(open);
         } else if self.open.has_events() && self.open.tip().is_some_and(|tip| tip > to) {
             self.seal_with(Snapshots::None)?;
@@ -637,7 +644,10 @@ impl Coordinator<'_, '_> {
         let names = &self.incoming.regions;
         let numbers: HashMap<&str, RegionNo> =
             names.iter().zip(RegionNo::in_order()).map(|(name, no)| (&**name, no)).collect();
-        let regions = rollback.regions.iter().filter_map(|region| numbers.get(&**region).copied()).collect();
+        // Of a region without any event, what holds is that of the block itself.
+        let last = |undo: &RegionUndo| undo.block.or(done.checkpoint.block).map_or(to, BlockNo::new);
+        let numbered = |undo: &RegionUndo| Some((numbers.get(&*undo.region).copied()?, last(undo)));
+        let regions = done.regions.iter().filter_map(numbered).collect();
         self.outcome.rollbacks.push(rollback);
         match self.duty.rolled_back(to, regions) {
             Snapshots::None => Ok(()),

@@ -263,7 +263,10 @@ fn kind_of_store(error: &StoreError) -> ErrorKind {
 
 fn kind_of_lane(error: &LaneError) -> ErrorKind {
     match error {
-        LaneError::Handler { .. } | LaneError::Timeout { .. } | LaneError::Memory { .. } => ErrorKind::Handler,
+        LaneError::Handler { .. }
+        | LaneError::Timeout { .. }
+        | LaneError::Memory { .. }
+        | LaneError::FoundTooMuch { .. } => ErrorKind::Handler,
         LaneError::Unusable(_) => ErrorKind::Config,
         LaneError::Event(..) => ErrorKind::Input,
         LaneError::Store(error) => kind_of_store(error),

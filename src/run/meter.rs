@@ -116,7 +116,7 @@ pub struct Reading {
     pub source_block: Option<i64>,
     /// The time of the last committed event, where the source has a field of it.
     pub source_time: Option<Timestamp>,
-    /// When this run committed last.
+    /// When a batch was committed last, by this run or one before it; none if that is not known.
     pub committed_at: Option<Timestamp>,
     /// The events of the region that had most.
     pub largest_region_events: u64,
@@ -330,6 +330,7 @@ impl Meter {
             reading.late_skipped = parts.read.late();
             // Of pages that are handled it was counted already; what is skipped makes none.
             reading.source_bytes_read = reading.source_bytes_read.max(parts.read.bytes());
+            reading.source_bytes_total = parts.read.total_bytes().or(reading.source_bytes_total);
             reading.loads = parts.loads.loads();
             reading.times.read = parts.read.busy();
             reading.times.read_blocked = parts.read.blocked();
@@ -463,11 +464,24 @@ impl Meter {
     }
 
     /// A run begins behind that checkpoint.
-    pub(super) fn start(&self, checkpoint: Checkpoint, source_bytes_total: Option<u64>, memory_limit_bytes: u64) {
+    pub(super) fn start(
+        &self,
+        checkpoint: Checkpoint,
+        committed_at: Option<Timestamp>,
+        source_bytes_total: Option<u64>,
+        memory_limit_bytes: u64,
+    ) {
         let mut counts = self.lock();
         let (block, phase) = (checkpoint.block, counts.reading.phase);
-        let reading =
-            Reading { block, checkpoint, source_bytes_total, memory_limit_bytes, phase, ..Reading::default() };
+        let reading = Reading {
+            block,
+            checkpoint,
+            committed_at,
+            source_bytes_total,
+            memory_limit_bytes,
+            phase,
+            ..Reading::default()
+        };
         *counts = Counts { reading, ..Counts::default() };
     }
 
@@ -666,7 +680,7 @@ mod tests {
         let meter = Meter::default();
         let reader = meter.clone();
         assert_eq!(reader.read(), Reading::default());
-        meter.start(checkpoint(3, 30, 30), Some(100), 1 << 20);
+        meter.start(checkpoint(3, 30, 30), None, Some(100), 1 << 20);
         meter.handled(7, BlockNo::new(37), 70);
         meter.waiting(1);
         let reading = reader.read();

@@ -11,22 +11,25 @@ use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::schema::Schema;
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
-use crate::snapshot::{Integers, hash_of_canonical};
+use crate::snapshot::{Integers, NOTHING, hash_of_canonical};
 use crate::store::RowEncoder;
 use crate::undo::push_section;
 
 /// What is to be taken out.
 #[derive(Debug)]
 pub(super) struct SealRequest {
-    /// Regions of which a snapshot is computed.
-    pub(super) snapshots: Vec<(RegionNo, Arc<str>)>,
-    /// The block as of which.
+    /// Regions of which a snapshot is computed, each with its last block, which is what handlers see.
+    pub(super) snapshots: Vec<RegionDue>,
+    /// The block as of which they hold.
     pub(super) block: BlockNo,
     /// What readers have of them was rolled back, so a region without a document has to be reported too.
     pub(super) is_again: bool,
     /// The block behind which before-images are kept; none if none are.
     pub(super) undo_floor: Option<BlockNo>,
 }
+
+/// A region of which a snapshot is computed, with its last block.
+type RegionDue = (RegionNo, Arc<str>, BlockNo);
 
 /// Seals engines: the same way for each batch of a run.
 #[derive(Clone)]
@@ -59,17 +62,16 @@ impl Sealer {
         request: SealRequest,
     ) -> Result<BatchContents, LaneError> {
         let SealRequest { snapshots, block, is_again, undo_floor } = request;
-        let mut regions_of: BTreeMap<usize, Vec<(RegionNo, Arc<str>)>> =
+        let mut regions_of: BTreeMap<usize, Vec<RegionDue>> =
             engines.made().into_iter().map(|at| (at, Vec::new())).collect();
-        for (region, name) in snapshots {
-            let engine = assignment.engine_for(region, 0);
-            regions_of.entry(engine).or_default().push((region, name));
+        for due in snapshots {
+            let engine = assignment.engine_for(due.0, 0);
+            regions_of.entry(engine).or_default().push(due);
         }
-        let job = |(engine, regions): (usize, Vec<(RegionNo, Arc<str>)>)| {
+        let job = |(engine, regions): (usize, Vec<RegionDue>)| {
             let sealer = self.clone();
             let seal = move |engine: &mut dyn Engine| {
-                let draft =
-                    |(region, name): &(RegionNo, Arc<str>)| sealer.draft(engine, *region, name, block, is_again);
+                let draft = |due: &RegionDue| sealer.draft(engine, due, block, is_again);
                 let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, LaneError>>()?;
                 let (changes, before_images) = sealer.rows(engine, undo_floor)?;
                 Ok((drafts, changes, before_images))
@@ -84,20 +86,19 @@ impl Sealer {
     fn draft(
         &self,
         engine: &mut dyn Engine,
-        region: RegionNo,
-        name: &Arc<str>,
+        (region, name, last_block): &RegionDue,
         block: BlockNo,
         is_again: bool,
     ) -> Result<SnapshotDraft, LaneError> {
-        let document = engine.snapshot(region, name, block)?;
-        let document = document.or(is_again.then(|| "null".to_owned()));
+        let document = engine.snapshot(*region, name, *last_block)?;
+        let document = document.or(is_again.then(|| NOTHING.to_owned()));
         let doc = document.map(|document| self.integers.written(document));
-        let hash = doc.as_deref().map(|doc| hash_of_canonical(doc, &self.dedup_ignore));
+        let hash = hash_of_canonical(doc.as_deref().unwrap_or(NOTHING), &self.dedup_ignore);
         Ok(SnapshotDraft {
             region: Arc::clone(name),
             block: block.get(),
             generated_at: Timestamp::now(),
-            hash: hash.unwrap_or_default(),
+            hash,
             doc: doc.map(Arc::from),
         })
     }

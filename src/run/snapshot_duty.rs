@@ -1,6 +1,6 @@
 //! Which snapshots a batch carries.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::snapshot::{Every, Schedule};
@@ -12,8 +12,8 @@ pub(super) enum Snapshots {
     None,
     /// Of every region that lacks one.
     Due,
-    /// Of these, since what readers have was rolled back.
-    Again(Vec<RegionNo>),
+    /// Of these, since what readers have was rolled back; with the last block of each that counts.
+    Again(Vec<(RegionNo, BlockNo)>),
 }
 
 /// Tracks which regions lack a snapshot, and when they get one.
@@ -22,8 +22,10 @@ pub(super) struct SnapshotDuty {
     /// Whether handlers make snapshots at all.
     is_on: bool,
     schedule: Schedule,
-    /// Regions with events after their last snapshot.
-    lacking: BTreeSet<RegionNo>,
+    /// Regions with events after their last snapshot, and the last block of each, up to the open batch.
+    lacking: BTreeMap<RegionNo, BlockNo>,
+    /// The same of the open batch.
+    open: BTreeMap<RegionNo, BlockNo>,
     /// No snapshot is newer than this block.
     newest: Option<BlockNo>,
     /// Regions that an earlier run rolled back, and for which it did not get to make snapshots.
@@ -35,11 +37,11 @@ impl SnapshotDuty {
     pub(super) fn new(
         schedule: Schedule,
         is_on: bool,
-        lacking: BTreeSet<RegionNo>,
+        lacking: BTreeMap<RegionNo, BlockNo>,
         set_back: Vec<RegionNo>,
         tip: Option<BlockNo>,
     ) -> Self {
-        Self { is_on, schedule, lacking, newest: tip, set_back }
+        Self { is_on, schedule, lacking, open: BTreeMap::new(), newest: tip, set_back }
     }
 
     /// Snapshots are due by another rule from now on.
@@ -47,22 +49,32 @@ impl SnapshotDuty {
         self.schedule.set_every(every);
     }
 
-    /// A region had events.
-    pub(super) fn note(&mut self, region: RegionNo) {
+    /// A region had events in the open batch, the last of them in that block.
+    pub(super) fn note(&mut self, region: RegionNo, block: BlockNo) {
         if self.is_on {
-            self.lacking.insert(region);
+            self.open.insert(region, block);
         }
     }
 
-    fn is_lacking(&self) -> bool {
-        self.is_on && !self.lacking.is_empty()
+    /// The open batch is not to be committed: its events have not happened yet.
+    pub(super) fn discarded(&mut self) {
+        self.open.clear();
     }
 
-    /// The regions of a batch's snapshots.
-    pub(super) fn regions(&self, snapshots: &Snapshots) -> Vec<RegionNo> {
+    fn is_lacking(&self) -> bool {
+        self.is_on && !(self.lacking.is_empty() && self.open.is_empty())
+    }
+
+    /// The regions of a batch's snapshots, each with its last block. That one is the same however the source was cut into
+    /// batches and runs; the last block of the batch is not.
+    pub(super) fn regions(&self, snapshots: &Snapshots) -> Vec<(RegionNo, BlockNo)> {
         match snapshots {
             Snapshots::None => Vec::new(),
-            Snapshots::Due => self.lacking.iter().copied().collect(),
+            Snapshots::Due => {
+                let mut regions = self.lacking.clone();
+                regions.extend(&self.open);
+                regions.into_iter().collect()
+            }
             Snapshots::Again(regions) => regions.clone(),
         }
     }
@@ -85,6 +97,9 @@ impl SnapshotDuty {
     /// Snapshots to make before the first event, for regions that an earlier run rolled back.
     pub(super) fn at_start(&mut self) -> Snapshots {
         let set_back = std::mem::take(&mut self.set_back);
+        // Each lacks a snapshot since.
+        let with_block = |region| (region, self.lacking.get(&region).copied().unwrap_or(self.block(None)));
+        let set_back: Vec<_> = set_back.into_iter().map(with_block).collect();
         if self.is_on && !set_back.is_empty() { Snapshots::Again(set_back) } else { Snapshots::None }
     }
 
@@ -104,6 +119,7 @@ impl SnapshotDuty {
 
     /// A batch that ends with block `last` carries these.
     pub(super) fn sealed(&mut self, snapshots: &Snapshots, last: Option<BlockNo>) {
+        self.lacking.append(&mut self.open);
         match snapshots {
             Snapshots::None => {}
             Snapshots::Due => {
@@ -112,17 +128,20 @@ impl SnapshotDuty {
                 self.newest = self.newest.max(last);
             }
             Snapshots::Again(regions) => {
-                for region in regions {
+                for (region, _) in regions {
                     self.lacking.remove(region);
                 }
             }
         }
     }
 
-    /// The state was rolled back to block `to`, and `regions` had events after it. Snapshots as of that block or
-    /// earlier stay valid; the others are made again at once.
-    pub(super) fn rolled_back(&mut self, to: BlockNo, regions: Vec<RegionNo>) -> Snapshots {
-        regions.iter().for_each(|region| self.note(*region));
+    /// The state was rolled back to block `to`, and `regions` had events after it; with the last block of each that is left.
+    /// Snapshots as of that block or earlier stay valid; the others are made again at once.
+    pub(super) fn rolled_back(&mut self, to: BlockNo, regions: Vec<(RegionNo, BlockNo)>) -> Snapshots {
+        self.open.clear();
+        if self.is_on {
+            self.lacking.extend(regions.iter().copied());
+        }
         let is_wrong = self.newest.is_some_and(|newest| newest > to);
         if !self.is_on || !is_wrong || regions.is_empty() {
             return Snapshots::None;
@@ -137,25 +156,25 @@ mod tests {
     use super::*;
     use crate::snapshot::Every;
 
-    fn regions(numbers: &[u32]) -> Vec<RegionNo> {
-        numbers.iter().copied().map(RegionNo::from).collect()
+    fn regions(numbers: &[(u32, i64)]) -> Vec<(RegionNo, BlockNo)> {
+        numbers.iter().map(|(region, block)| (RegionNo::from(*region), BlockNo::new(*block))).collect()
     }
 
     fn duty(every: Every, is_on: bool) -> SnapshotDuty {
-        SnapshotDuty::new(Schedule::new(every), is_on, BTreeSet::new(), Vec::new(), Some(BlockNo::new(10)))
+        SnapshotDuty::new(Schedule::new(every), is_on, BTreeMap::new(), Vec::new(), Some(BlockNo::new(10)))
     }
 
     #[test]
     fn a_region_that_had_events_gets_a_snapshot_when_one_is_due() {
         let mut duty = duty(Every::Blocks(5), true);
         assert_eq!((duty.at_seal(5), duty.at_end()), (Snapshots::None, Snapshots::None));
-        duty.note(RegionNo::from(3));
-        duty.note(RegionNo::from(1));
+        duty.note(RegionNo::from(3), BlockNo::new(11));
+        duty.note(RegionNo::from(1), BlockNo::new(12));
         assert_eq!(
             (duty.at_seal(4), duty.at_seal(5), duty.at_end()),
             (Snapshots::None, Snapshots::Due, Snapshots::Due)
         );
-        assert_eq!(duty.regions(&Snapshots::Due), regions(&[1, 3]));
+        assert_eq!(duty.regions(&Snapshots::Due), regions(&[(1, 12), (3, 11)]));
         assert_eq!((duty.blocks_left(3, 1), duty.blocks_left(3, 2)), (1, 0));
         duty.sealed(&Snapshots::Due, Some(BlockNo::new(12)));
         assert_eq!(
@@ -167,22 +186,44 @@ mod tests {
     #[test]
     fn snapshots_that_were_rolled_back_are_made_again() {
         let mut duty = duty(Every::End, true);
-        assert_eq!(duty.rolled_back(BlockNo::new(10), regions(&[2])), Snapshots::None, "those of block 10 are right");
-        let again = duty.rolled_back(BlockNo::new(7), regions(&[2, 4]));
-        assert_eq!(again, Snapshots::Again(regions(&[2, 4])));
+        let right = duty.rolled_back(BlockNo::new(10), regions(&[(2, 9)]));
+        assert_eq!(right, Snapshots::None, "those of block 10 are right");
+        let again = duty.rolled_back(BlockNo::new(7), regions(&[(2, 5), (4, 7)]));
+        assert_eq!(again, Snapshots::Again(regions(&[(2, 5), (4, 7)])));
         duty.sealed(&again, Some(BlockNo::new(7)));
         assert_eq!(
-            (duty.at_end(), duty.rolled_back(BlockNo::new(7), regions(&[2]))),
+            (duty.at_end(), duty.rolled_back(BlockNo::new(7), regions(&[(2, 5)]))),
             (Snapshots::None, Snapshots::None)
         );
         assert_eq!(duty.at_end(), Snapshots::Due, "region 2 lacks one since");
     }
 
     #[test]
+    fn a_region_keeps_its_last_block_however_batches_are_cut() {
+        let mut duty = duty(Every::End, true);
+        let one = RegionNo::from(1);
+        duty.note(one, BlockNo::new(11));
+        duty.sealed(&Snapshots::None, Some(BlockNo::new(14)));
+        duty.note(RegionNo::from(2), BlockNo::new(15));
+        assert_eq!(duty.regions(&duty.at_end()), regions(&[(1, 11), (2, 15)]));
+        duty.note(one, BlockNo::new(16));
+        duty.discarded();
+        assert_eq!(duty.regions(&duty.at_end()), regions(&[(1, 11)]));
+        let mut resumed =
+            SnapshotDuty::new(Schedule::new(Every::End), true, [(one, BlockNo::new(11))].into(), vec![one], None);
+        assert_eq!(resumed.at_start(), Snapshots::Again(regions(&[(1, 11)])));
+    }
+
+    #[test]
     fn without_snapshots_nothing_is_ever_due() {
-        let mut duty =
-            SnapshotDuty::new(Schedule::new(Every::Batch), false, [RegionNo::from(1)].into(), regions(&[1]), None);
-        duty.note(RegionNo::from(1));
+        let mut duty = SnapshotDuty::new(
+            Schedule::new(Every::Batch),
+            false,
+            regions(&[(1, 1)]).into_iter().collect(),
+            vec![],
+            None,
+        );
+        duty.note(RegionNo::from(1), BlockNo::new(1));
         assert_eq!([duty.at_start(), duty.at_seal(1), duty.at_end()], [const { Snapshots::None }; 3]);
         assert_eq!((duty.blocks_left(0, 5), duty.is_due_by_time()), (u64::MAX, false));
     }

@@ -13,9 +13,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::client::{Client, Rank, Waits};
 use super::listen::{ListenError, Listening};
+use super::of_run::RunSubject;
+use super::of_seeder::{SeederSubject, WatchedSeeder};
 use super::response::Response;
 use super::routes::{Answer, Service};
 use super::stored::Stored;
+use super::subject::Subject;
 use super::warnings::Warnings;
 use crate::model::wait::pause;
 use crate::run::Watched;
@@ -53,14 +56,17 @@ pub struct Serving {
 
 impl Serving {
     /// Starts the thread.
-    pub(super) fn start(listening: Listening, watched: Watched, warnings: Warnings) -> std::io::Result<Self> {
+    fn start(
+        listening: Listening,
+        warnings: Warnings,
+        subject: impl FnOnce(UnixStream, Duration) -> Box<dyn Subject>,
+    ) -> std::io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
-        let stored = Stored::new(watched.store.as_ref(), &watched.pipeline, wake.try_clone()?);
         let address = listening.address();
         let Listening { listener, gate, stall, .. } = listening;
-        let service = Service::new(watched, warnings, stored, gate, stall);
+        let service = Service::new(subject(wake.try_clone()?, stall), warnings, gate);
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, done) = bounded::<()>(1);
         let server = Server {
@@ -105,7 +111,20 @@ impl Listening {
     /// # Errors
     /// The system gives no thread.
     pub fn serve(self, watched: Watched, warnings: Warnings) -> Result<Serving, ListenError> {
-        Serving::start(self, watched, warnings).map_err(ListenError::Start)
+        let subject = |wake, stall| {
+            let stored = Stored::new(watched.store.as_ref(), &watched.pipeline, wake);
+            Box::new(RunSubject::new(watched, stored, stall)) as Box<dyn Subject>
+        };
+        Serving::start(self, warnings, subject).map_err(ListenError::Start)
+    }
+
+    /// Serves a seeder in the same way.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn serve_seeder(self, seeder: WatchedSeeder, warnings: Warnings) -> Result<Serving, ListenError> {
+        let subject = |_, stall| Box::new(SeederSubject::new(seeder, stall)) as Box<dyn Subject>;
+        Serving::start(self, warnings, subject).map_err(ListenError::Start)
     }
 }
 
@@ -123,8 +142,8 @@ struct Server {
 }
 
 impl Server {
-    /// Contract of the server's thread. In: connections, and bytes that wake it. Out: answers. Reads the meter of the run and
-    /// what `stored` knows; writes nothing else. Ends: when it is told to.
+    /// Contract of the server's thread. In: connections, and bytes that wake it. Out: answers. Reads what a run or a seeder
+    /// has counted, and what `stored` knows; writes nothing else. Ends: when it is told to.
     fn run(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
             self.wait(None);
@@ -206,7 +225,7 @@ impl Server {
     fn wait(&self, until: Option<Instant>) {
         let now = Instant::now();
         let deadlines = self.clients.iter().map(Client::deadline);
-        let first = deadlines.chain([self.service.samples.next_at()]).chain(until).min();
+        let first = deadlines.chain([self.service.next_look()]).chain(until).min();
         let span = first.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)).max(Duration::from_millis(1));
         let mut polled = Vec::with_capacity(self.clients.len() + 2);
         polled.push(PollFd::new(&self.woken, PollFlags::IN));

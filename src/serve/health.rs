@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::model::address::without_logins;
-use crate::publish::Publishing;
+use crate::model::limits::SEED_GRACE;
+use crate::publish::{Pass, PassResult, PassesReading, Publishing, SeedStep};
 use crate::run::{PulseReading, RunPhase, Watched};
 use crate::store::StoreOutage;
 
@@ -17,6 +18,9 @@ const BLIP: Duration = Duration::from_secs(1);
 
 /// The loop of a run turns many times a second: one that has not for so long does not live.
 const STILL_MAX: Duration = Duration::from_secs(15);
+
+/// What a seeder reads or publishes at once: thousands of regions, over a cluster that moves, take minutes.
+const EXCHANGE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// The numbers that say how a run is.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +105,8 @@ pub(super) struct Health {
     store: Option<Fault>,
     source: Option<Fault>,
     publish: Option<Fault>,
+    /// A seeder has none.
+    has_store: bool,
     stall: Duration,
     pub(super) is_live: bool,
     /// Why it is not ready; none if it is.
@@ -128,6 +134,7 @@ pub(super) fn judge(vitals: &Vitals, stall: Duration) -> Health {
         store,
         source: source_fault(vitals, stall),
         publish: publish_fault(vitals, stall),
+        has_store: true,
         stall,
         is_live: !is_still && !vitals.pulse.hangs,
         unready,
@@ -213,6 +220,65 @@ fn seconds(span: Duration) -> String {
     }
 }
 
+/// Judges a seeder, whose command may take so long.
+pub(super) fn judge_seeder(reading: &PassesReading, timeout: Duration, stall: Duration) -> Health {
+    let last = reading.last();
+    let ill_for = reading.ill_for.unwrap_or_default();
+    let cause = last.and_then(|pass| pass.cause.as_deref()).unwrap_or("the log says more");
+    let fault = |reason, message: &str| Some(Fault::new(reason, message, ill_for));
+    let (mut source, mut publish) = (None, None);
+    match last.map(|pass| (pass.result, pass.regions)) {
+        Some((PassResult::NotComputed, _)) => {
+            let message =
+                format!("{cause}; nothing was published, what is there lives on, and the next pass tries again");
+            source = fault(Reason::Source, &message);
+        }
+        Some((PassResult::NotPublished, _)) => {
+            let message =
+                format!("nothing was published: {cause}; readers keep what they have, and the next pass tries again");
+            publish = fault(Reason::Publish, &message);
+        }
+        Some((PassResult::Incomplete, counts)) => {
+            let regions = counts.failed + counts.stale;
+            let regions = if regions == 1 { "1 region".to_owned() } else { format!("{regions} regions") };
+            publish = fault(Reason::Publish, &format!("{regions} not published in the last pass: {cause}"));
+        }
+        _ => {}
+    }
+    let coordinator = seeder_fault(reading, timeout);
+    let unready = match (&coordinator, last, reading.is_stopping) {
+        (Some(fault), ..) => Some(fault.message.clone()),
+        (None, _, true) => Some("it is ending: it gives the lock back".into()),
+        (None, None, _) => Some("its first pass has not ended yet".into()),
+        (None, Some(_), _) if source.is_some() => source.as_ref().map(|fault| fault.message.clone()),
+        (None, Some(Pass { result: PassResult::NotPublished, .. }), _) => {
+            publish.as_ref().map(|fault| fault.message.clone())
+        }
+        _ => None,
+    };
+    let is_live = coordinator.is_none();
+    Health { coordinator, store: None, source, publish, has_store: false, stall, is_live, unready }
+}
+
+/// A seeder that does not come back: its loop turns while it waits and while its command computes, and within Redis each
+/// wait has its end.
+fn seeder_fault(reading: &PassesReading, timeout: Duration) -> Option<Fault> {
+    let PassesReading { step, step_for, still_for, .. } = reading;
+    let (is_over, span) = match step {
+        SeedStep::Reading | SeedStep::Publishing => (*step_for >= EXCHANGE_MAX, step_for),
+        SeedStep::Computing if *step_for >= timeout + SEED_GRACE + STILL_MAX => (true, step_for),
+        _ => (*still_for >= STILL_MAX, still_for),
+    };
+    let doing = match step {
+        SeedStep::Waiting => "the seeder has not turned",
+        SeedStep::Reading => "Redis has been read",
+        SeedStep::Computing => "the command has not come to its end",
+        SeedStep::Publishing => "documents have been on their way to Redis",
+    };
+    let message = format!("{doing} for {}: start it again", seconds(*span));
+    is_over.then(|| Fault { is_final: true, ..Fault::new(Reason::Handler, &message, *span) })
+}
+
 impl Health {
     /// The fault to tell first: what has lasted too long, then what comes first.
     fn worst(&self) -> Option<&Fault> {
@@ -239,17 +305,20 @@ impl Health {
     pub(super) fn to_json(&self, now: crate::Timestamp) -> Json {
         let part = |fault: &Option<Fault>| json!({ "ok": fault.is_none(), "message": fault.as_ref().map(|fault| &fault.message) });
         let worst = self.worst();
+        let mut parts = json!({
+            "coordinator": part(&self.coordinator),
+            "publish": part(&self.publish),
+            "source": part(&self.source),
+        });
+        if self.has_store {
+            parts["store"] = part(&self.store);
+        }
         json!({
             "ok": self.is_ok(),
             "reason": self.reason(),
             "message": worst.map(|fault| &fault.message),
             "since": worst.map(|fault| now.saturating_sub(fault.lasts).to_millis_text()),
-            "parts": {
-                "coordinator": part(&self.coordinator),
-                "store": part(&self.store),
-                "publish": part(&self.publish),
-                "source": part(&self.source),
-            },
+            "parts": parts,
         })
     }
 }
@@ -257,6 +326,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::{PassCounts, Passes};
 
     const STALL: Duration = Duration::from_secs(60);
 
@@ -320,6 +390,55 @@ mod tests {
         let publishing = |seconds| Publishing { backlog: 3, oldest: Some(s(seconds)), ..Publishing::default() };
         assert_eq!(seen(&Vitals { publishing: publishing(5), ..live() }), (true, true, true, None));
         assert_eq!(seen(&Vitals { publishing: publishing(61), ..live() }), (true, true, false, Some("publish")));
+    }
+
+    fn seen_of_seeder(passes: &Passes, timeout: Duration) -> (bool, bool, bool, Option<&'static str>) {
+        let health = judge_seeder(&passes.read(), timeout, Duration::ZERO);
+        (health.is_live, health.unready.is_none(), health.is_ok(), health.reason())
+    }
+
+    #[test]
+    fn a_seeder_is_ready_after_a_pass_that_published_and_unwell_after_one_that_did_not() {
+        let passes = Passes::default();
+        let timeout = s(600);
+        assert_eq!(seen_of_seeder(&passes, timeout), (true, false, true, None), "its first pass has not ended");
+        for (result, expected) in [
+            (PassResult::Done, (true, true, true, None)),
+            (PassResult::NotComputed, (true, false, false, Some("source"))),
+            (PassResult::NotPublished, (true, false, false, Some("publish"))),
+            (PassResult::Incomplete, (true, true, false, Some("publish"))),
+            (PassResult::Held, (true, true, true, None)),
+        ] {
+            passes.begin();
+            passes.end(result, Some("refused".into()), PassCounts::default());
+            assert_eq!(seen_of_seeder(&passes, timeout), expected, "{result:?}");
+        }
+        // What was not well lasts until a pass is.
+        passes.begin();
+        passes.end(PassResult::NotComputed, None, PassCounts::default());
+        passes.begin();
+        assert!(!seen_of_seeder(&passes, timeout).2);
+        let health = judge_seeder(&passes.read(), timeout, STALL);
+        assert!(health.is_ok() && health.reason() == Some("source"), "not for as long as --stall");
+        let shown = health.to_json(crate::Timestamp::now());
+        assert_eq!(shown["parts"].as_object().map(|parts| parts.contains_key("store")), Some(false));
+        passes.stop();
+        assert_eq!(
+            judge_seeder(&passes.read(), timeout, STALL).unready.as_deref(),
+            Some("it is ending: it gives the lock back")
+        );
+    }
+
+    #[test]
+    fn a_seeder_that_does_not_turn_is_not_live() {
+        let reading = Passes::default().read();
+        let is_live = |step, step_for, still_for| {
+            let reading = PassesReading { step, step_for, still_for, ..reading.clone() };
+            judge_seeder(&reading, s(100), STALL).is_live
+        };
+        assert!(is_live(SeedStep::Waiting, s(9000), s(1)) && !is_live(SeedStep::Waiting, s(20), s(20)));
+        assert!(is_live(SeedStep::Computing, s(100), s(0)) && !is_live(SeedStep::Computing, s(150), s(0)));
+        assert!(is_live(SeedStep::Publishing, s(300), s(300)) && !is_live(SeedStep::Publishing, s(700), s(700)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `/status`: the object of `forebay status --json`, and what only a run knows of itself.
+//! `/status` of a run: the object of `forebay status --json`, and what only a run knows of itself.
 //!
 //! A key whose value is not known is null, and never left out.
 
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::health::Health;
 use super::samples::Rates;
+use super::subject::Asked;
 use super::wanted::{Found, View};
 use crate::model::durations::Durations;
 use crate::model::timestamp::Timestamp;
@@ -16,44 +16,23 @@ use crate::status::{InTarget, Standing, nothing_as_json};
 use crate::store::StoreOutage;
 use crate::timeline::{Span, Stage, Timeline};
 
-/// What is wanted of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parts {
-    /// None leaves the regions out; else those that have changed after that version.
-    pub(super) regions_after: Option<u64>,
-    pub(super) timeline: bool,
-    pub(super) quarantine: bool,
-}
-
 /// What it is made of.
 pub(super) struct Sources<'s> {
     pub(super) watched: &'s Watched,
     pub(super) reading: &'s Reading,
-    pub(super) health: &'s Health,
     pub(super) rates: Rates,
     pub(super) view: Option<&'s Found<std::sync::Arc<View>>>,
     /// Why the store could not be read.
     pub(super) store_error: Option<String>,
-    pub(super) started_at: Timestamp,
-    pub(super) warnings: Json,
-    /// Tells versions of this server apart from those of another.
-    pub(super) epoch: u64,
 }
 
 /// The object.
-pub(super) fn object(sources: &Sources<'_>, parts: Parts) -> Json {
-    let Sources { watched, reading, health, .. } = sources;
+pub(super) fn object(sources: &Sources<'_>, asked: &Asked) -> Json {
+    let Sources { watched, reading, .. } = sources;
     let now = Timestamp::now();
-    let mut object = of_store(sources, parts);
+    let mut object = of_store(sources, asked);
     let outage = watched.meter.outages().read();
-    object["version"] = env!("CARGO_PKG_VERSION").into();
-    object["now"] = now.to_millis_text().into();
-    object["started_at"] = sources.started_at.to_millis_text().into();
     object["uptime_seconds"] = seconds(watched.meter.pulse_reading().uptime);
-    object["phase"] = reading.phase.name().into();
-    object["ready"] = health.unready.is_none().into();
-    object["reason"] = health.unready.clone().into();
-    object["health"] = health.to_json(now);
     object["source"] = json!({
         "name": watched.source,
         "follow": watched.follows,
@@ -86,8 +65,7 @@ pub(super) fn object(sources: &Sources<'_>, parts: Parts) -> Json {
     });
     object["stages"] = stages(reading);
     object["limit"] = reading.limit().into();
-    object["warnings"] = sources.warnings.clone();
-    if parts.timeline {
+    if asked.timeline {
         let (timeline, end) = watched.meter.last_minute();
         object["timeline"] = shown_timeline(&timeline, end);
     }
@@ -95,7 +73,7 @@ pub(super) fn object(sources: &Sources<'_>, parts: Parts) -> Json {
 }
 
 /// What `forebay status` says too. What the run knows better, because it is newer, is the run's.
-fn of_store(sources: &Sources<'_>, parts: Parts) -> Json {
+fn of_store(sources: &Sources<'_>, asked: &Asked) -> Json {
     let Sources { watched, reading, view, .. } = sources;
     let status = view.and_then(|view| view.what.status.as_ref());
     let there = watched.target.is_some().then(InTarget::unknown);
@@ -103,7 +81,7 @@ fn of_store(sources: &Sources<'_>, parts: Parts) -> Json {
         Some(status) => {
             let standing = Standing::new(&watched.pipeline, status, watched.ttl, there.as_ref());
             let mut object = standing.head(true);
-            if let Some(after) = parts.regions_after {
+            if let Some(after) = asked.regions_after {
                 let changed = view.map_or(&[][..], |view| &view.what.changed);
                 let wanted = standing.regions().zip(changed).filter(|(_, version)| **version > after);
                 object["regions"] = wanted.map(|((region, state), _)| standing.region(region, state)).collect();
@@ -116,7 +94,7 @@ fn of_store(sources: &Sources<'_>, parts: Parts) -> Json {
             if view.is_none() {
                 object["healthy"] = Json::Null;
             }
-            if parts.regions_after.is_none()
+            if asked.regions_after.is_none()
                 && let Some(object) = object.as_object_mut()
             {
                 object.remove("regions");
@@ -134,12 +112,11 @@ fn of_store(sources: &Sources<'_>, parts: Parts) -> Json {
         "events": checkpoint.events,
         "committed_at": reading.committed_at.map_or(committed_at, |time| time.to_millis_text().into()),
     });
-    object["regions_token"] = view.map(|view| format!("{:x}.{}", sources.epoch, view.what.version)).into();
     object["store"] = json!({
         "age_seconds": view.map(|view| seconds(view.read_at.elapsed())),
         "error": sources.store_error,
     });
-    if parts.quarantine {
+    if asked.quarantine {
         object["quarantine"] = view.map_or_else(|| json!([]), |view| view.what.quarantine_json());
     }
     object
@@ -226,7 +203,7 @@ fn shown_timeline(timeline: &Timeline, end: Duration) -> Json {
     })
 }
 
-fn seconds(span: Duration) -> Json {
+pub(super) fn seconds(span: Duration) -> Json {
     rounded(span.as_secs_f64()).into()
 }
 

@@ -1,14 +1,9 @@
-//! The live numbers as Prometheus reads them, in its text format.
-//!
-//! Names, labels and units are promised (docs/reference.md). Written by hand: the numbers are counted by the run's meter, and
-//! a library of metrics would count them a second time.
+//! The live numbers of a run as Prometheus reads them.
 
-use std::fmt::{Display, Write};
-use std::time::Duration;
-
-use crate::model::durations::{BUCKET_MILLIS, Durations};
+use super::prometheus::Text;
+use crate::model::durations::Durations;
 use crate::publish::Publishing;
-use crate::run::{Reading, RowChanges, RunPhase, Watched};
+use crate::run::{Reading, RowChanges, Watched};
 use crate::store::StoreOutage;
 
 /// What is shown beside the meter's own numbers.
@@ -21,14 +16,10 @@ pub(super) struct Beside {
     pub(super) committed_at: Option<crate::Timestamp>,
 }
 
-/// The type of all of it.
-pub(super) const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// All of it.
 pub(super) fn text(watched: &Watched, beside: &Beside) -> String {
     let reading = watched.meter.read();
-    let mut text = Text { out: String::with_capacity(16 * 1024), pipeline: escaped(&watched.pipeline) };
-    run(&mut text, &reading, beside);
+    let mut text = Text::of(&watched.pipeline, reading.phase, beside.is_ready);
     lag(&mut text, &reading, beside);
     counts(&mut text, &reading, &watched.entities, &watched.meter.rows_by_entity());
     stages(&mut text, &reading);
@@ -38,17 +29,7 @@ pub(super) fn text(watched: &Watched, beside: &Beside) -> String {
     if watched.target.is_some() {
         publishing(&mut text, &watched.meter.publishing());
     }
-    text.out
-}
-
-fn run(text: &mut Text, reading: &Reading, beside: &Beside) {
-    text.family("forebay_build_info", "gauge", "The program that runs; always 1.");
-    text.sample("forebay_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    text.family("forebay_phase", "gauge", "How far the run has come: 1 for the phase that it is in.");
-    for phase in RunPhase::ALL {
-        text.sample("forebay_phase", &[("phase", phase.name())], u8::from(phase == reading.phase));
-    }
-    text.one("forebay_ready", "gauge", "1 when the end of the source has been reached.", u8::from(beside.is_ready));
+    text.out()
 }
 
 fn lag(text: &mut Text, reading: &Reading, beside: &Beside) {
@@ -150,56 +131,4 @@ fn publishing(text: &mut Text, publishing: &Publishing) {
     text.one("forebay_publish_backlog", "gauge", help, publishing.backlog);
     let help = "How long publishes took; the regions of one commit are one.";
     text.histogram("forebay_publish_duration_seconds", help, &publishing.took);
-}
-
-/// The text, and the label that all of it has.
-struct Text {
-    out: String,
-    pipeline: String,
-}
-
-impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a text cannot fail.
-        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.out, "{name}{{pipeline=\"{}\"", self.pipeline);
-        for (label, of) in labels {
-            let _ = write!(self.out, ",{label}=\"{}\"", escaped(of));
-        }
-        let _ = writeln!(self.out, "}} {value}");
-    }
-
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.family(name, kind, help);
-        self.sample(name, &[], value);
-    }
-
-    /// What is not known is left out: 0 would be a lie.
-    fn optional(&mut self, name: &str, kind: &str, help: &str, value: Option<impl Display>) {
-        self.family(name, kind, help);
-        if let Some(value) = value {
-            self.sample(name, &[], value);
-        }
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, durations: &Durations) {
-        self.family(name, "histogram", help);
-        let (bucket, mut below) = (format!("{name}_bucket"), 0);
-        for (millis, number) in BUCKET_MILLIS.iter().zip(durations.buckets) {
-            below += number;
-            let bound = Duration::from_millis(*millis).as_secs_f64().to_string();
-            self.sample(&bucket, &[("le", &bound)], below);
-        }
-        self.sample(&bucket, &[("le", "+Inf")], durations.count);
-        self.sample(&format!("{name}_sum"), &[], durations.sum.as_secs_f64());
-        self.sample(&format!("{name}_count"), &[], durations.count);
-    }
-}
-
-/// The value of a label.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

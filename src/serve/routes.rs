@@ -8,29 +8,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::access::{Barred, Gate, Sight, to_base64};
-use super::health::{self, Health, Vitals};
-use super::live_status::{self, Parts, Sources};
-use super::metrics::{self, Beside};
+use super::prometheus;
 use super::request::{Refusal, Request, decoded};
 use super::response::{JSON, Response};
-use super::samples::{Mark, Samples};
-use super::stored::{Known, Moment, Stored};
-use super::wanted::{Document, Found, View};
+use super::stored::{Known, Stored};
+use super::subject::{Asked, Subject};
+use super::wanted::{Document, Found};
 use super::warnings::Warnings;
 use crate::model::timestamp::Timestamp;
-use crate::run::{Reading, RunPhase, Watched};
-use crate::store::StoreUrl;
-
-/// The page. What it runs is named in the answer's head by its hash, and nothing else may run in it.
-const PAGE: &str = include_str!("page.html");
-
-/// What is read of the store is good for so long where nobody looks closely.
-const VIEW_SELDOM: Duration = Duration::from_secs(10);
-const VIEW_OFTEN: Duration = Duration::from_secs(1);
 
 /// An answer of `/status` is given again for so long: it costs, with many regions.
 const STATUS_KEPT: Duration = Duration::from_millis(200);
@@ -42,13 +31,12 @@ const PAGE_MAX: usize = 1000;
 
 /// What is answered from.
 pub(super) struct Service {
-    watched: Watched,
+    subject: Box<dyn Subject>,
     warnings: Warnings,
-    stored: Stored,
-    pub(super) samples: Samples,
     gate: Gate,
-    stall: Duration,
     started_at: Timestamp,
+    /// The page, and what it may run: named by its hash.
+    page: Arc<[u8]>,
     policy: String,
     /// Answers of `/status` by their query.
     statuses: Vec<(String, Instant, Arc<[u8]>)>,
@@ -68,23 +56,27 @@ impl From<Response> for Answer {
 }
 
 impl Service {
-    pub(super) fn new(watched: Watched, warnings: Warnings, stored: Stored, gate: Gate, stall: Duration) -> Self {
+    pub(super) fn new(subject: Box<dyn Subject>, warnings: Warnings, gate: Gate) -> Self {
+        let page = subject.page();
         Self {
-            watched,
+            subject,
             warnings,
-            stored,
-            samples: Samples::new(Instant::now()),
             gate,
-            stall,
             started_at: Timestamp::now(),
-            policy: policy_of(PAGE),
+            policy: policy_of(&page),
+            page: page.into_bytes().into(),
             statuses: Vec::new(),
         }
     }
 
-    /// Takes a look at the run, if it is time.
+    /// Takes a look at what is shown, if it is time.
     pub(super) fn look(&mut self, now: Instant) {
-        self.samples.look(&self.watched.meter, now);
+        self.subject.look(now);
+    }
+
+    /// When the next look is to be taken.
+    pub(super) fn next_look(&self) -> Instant {
+        self.subject.next_look()
     }
 
     /// The answer to a request. `is_late`: it has waited for the store for long enough.
@@ -101,9 +93,15 @@ impl Service {
             "/live" | "/ready" | "/health" => self.probe(path, sight, now).into(),
             _ if sight == Sight::Probes => unauthorized().into(),
             "/" => self.page().into(),
-            "/metrics" => self.metrics(now),
+            "/metrics" => {
+                let is_ready = self.subject.health(now).unready.is_none();
+                Response::new(200, prometheus::KIND, self.subject.metrics(is_ready, now).into_bytes()).into()
+            }
             "/status" => self.status(request, now, is_late),
-            "/snapshots" => self.snapshots(request, now, is_late),
+            "/snapshots" => match request.param("region") {
+                None => self.snapshots(request, now, is_late),
+                Some(region) => self.snapshot(&region, request, now, is_late),
+            },
             _ => match path.strip_prefix("/snapshots/").map(decoded) {
                 Some(Some(region)) => self.snapshot(&region, request, now, is_late),
                 Some(None) => Response::refused(400, "the region's name is no UTF-8 behind its percent signs").into(),
@@ -115,12 +113,8 @@ impl Service {
         }
     }
 
-    fn health(&self, now: Instant) -> Health {
-        health::judge(&Vitals::of(&self.watched, self.samples.source_still_for(now)), self.stall)
-    }
-
     fn probe(&self, path: &str, sight: Sight, now: Instant) -> Response {
-        let health = self.health(now);
+        let health = self.subject.health(now);
         let is_well = match path {
             "/live" => health.is_live,
             "/ready" => health.unready.is_none(),
@@ -131,53 +125,25 @@ impl Service {
         if sight == Sight::Probes {
             return Response::json(status, &json!({ name: is_well }));
         }
-        let reading = self.watched.meter.read();
-        let object = match path {
-            "/live" => json!({ "live": is_well, "phase": reading.phase.name() }),
-            "/ready" => self.ready(&reading, &health),
-            _ => {
-                let mut object = health.to_json(Timestamp::now());
-                object["phase"] = reading.phase.name().into();
+        let mut object = match path {
+            "/live" => json!({ "live": is_well }),
+            "/ready" => {
+                let mut object = self.subject.progress();
+                object["ready"] = is_well.into();
+                object["reason"] = health.unready.into();
                 object
             }
+            _ => health.to_json(Timestamp::now()),
         };
+        object["phase"] = self.subject.phase().name().into();
         Response::json(status, &object)
     }
 
-    fn ready(&self, reading: &Reading, health: &Health) -> Json {
-        json!({
-            "ready": health.unready.is_none(),
-            "phase": reading.phase.name(),
-            "block": reading.checkpoint.block,
-            "of": self.watched.until,
-            "source_block": reading.source_block,
-            "bytes_read": reading.source_bytes_read,
-            "bytes_total": reading.source_bytes_total,
-            "reason": health.unready,
-        })
-    }
-
     fn page(&self) -> Response {
-        Response::new(200, "text/html; charset=utf-8", PAGE.as_bytes())
+        Response::new(200, "text/html; charset=utf-8", Arc::clone(&self.page))
             .with("Content-Security-Policy", &self.policy)
             .with("Referrer-Policy", "no-referrer")
             .with("X-Frame-Options", "DENY")
-    }
-
-    fn metrics(&mut self, now: Instant) -> Answer {
-        // Nobody waits for the store here: what it said last is a gauge like any other.
-        let view = self.view(now, VIEW_SELDOM);
-        let view = match &view {
-            Known::Fresh(view) | Known::Old(view) | Known::Failed(Some(view)) => Some(view),
-            Known::Awaited | Known::Failed(None) | Known::None => None,
-        };
-        let status = view.and_then(|view| view.what.status.as_ref());
-        let beside = Beside {
-            is_ready: self.health(now).unready.is_none(),
-            oldest_snapshot_seconds: view.and_then(|view| view.what.oldest_seconds()),
-            committed_at: status.and_then(|status| status.committed_at.as_ref()?.parse().ok()),
-        };
-        Response::new(200, metrics::KIND, metrics::text(&self.watched, &beside).into_bytes()).into()
     }
 
     fn status(&mut self, request: &Request, now: Instant, is_late: bool) -> Answer {
@@ -187,37 +153,29 @@ impl Service {
         }
         let regions = request.param("regions");
         let without = regions.as_deref() == Some("none");
-        let known = self.view(now, if without { VIEW_SELDOM } else { VIEW_OFTEN });
-        let view = match known {
-            Known::Fresh(view) | Known::Failed(Some(view)) => Some(view),
-            Known::Old(view) if without || is_late => Some(view),
-            Known::Awaited | Known::Old(_) if !is_late => return Answer::Later,
-            Known::Old(view) => Some(view),
-            Known::Awaited | Known::Failed(None) | Known::None => None,
-        };
         let since = regions.filter(|regions| regions == "changed").and_then(|_| request.param("since"));
         let after = since.and_then(|token| {
             let (epoch, version) = token.split_once('.')?;
             (u64::from_str_radix(epoch, 16).ok()? == self.epoch()).then(|| version.parse().ok())?
         });
-        let parts = Parts {
+        let asked = Asked {
             regions_after: (!without).then(|| after.unwrap_or(0)),
             timeline: request.param("timeline").as_deref() != Some("none"),
             quarantine: request.param("quarantine").as_deref() != Some("none"),
+            is_late,
         };
-        let reading = self.watched.meter.read();
-        let sources = Sources {
-            watched: &self.watched,
-            reading: &reading,
-            health: &self.health(now),
-            rates: self.samples.rates(&reading, now),
-            view: view.as_ref(),
-            store_error: self.stored.failure(),
-            started_at: self.started_at,
-            warnings: self.warnings.to_json(),
-            epoch: self.epoch(),
-        };
-        let response = Response::json(200, &live_status::object(&sources, parts));
+        let Some(shown) = self.subject.status(&asked, now) else { return Answer::Later };
+        let (mut object, health, wall) = (shown.object, self.subject.health(now), Timestamp::now());
+        object["version"] = env!("CARGO_PKG_VERSION").into();
+        object["now"] = wall.to_millis_text().into();
+        object["started_at"] = self.started_at.to_millis_text().into();
+        object["phase"] = self.subject.phase().name().into();
+        object["ready"] = health.unready.is_none().into();
+        object["health"] = health.to_json(wall);
+        object["reason"] = health.unready.into();
+        object["warnings"] = self.warnings.to_json();
+        object["regions_token"] = shown.regions_version.map(|version| format!("{:x}.{version}", self.epoch())).into();
+        let response = Response::json(200, &object);
         if self.statuses.len() < STATUS_KEPT_MAX {
             self.statuses.push((request.query.clone(), now, Arc::clone(&response.body)));
         }
@@ -235,24 +193,31 @@ impl Service {
             Some(Ok(limit)) if (1..=PAGE_MAX).contains(&limit) => limit,
             Some(_) => return Response::refused(400, &format!("limit: expected a number from 1 to {PAGE_MAX}")).into(),
         };
-        let (after, moment) = (request.param("after").unwrap_or_default(), self.moment(now));
-        let page = self.stored.page(after, limit, &moment);
+        let after = request.param("after").unwrap_or_default();
+        let (stored, moment) = match self.subject.stored(now) {
+            Ok(stored) => stored,
+            Err(cause) => return Response::refused(404, cause).into(),
+        };
+        let page = stored.page(after, limit, &moment);
         let shown = |page: Found<Arc<[u8]>>| aged(Response::new(200, JSON, Arc::clone(&page.what)), &page, now).into();
         match page {
             Known::Fresh(page) | Known::Failed(Some(page)) => shown(page),
             Known::Old(page) if is_late => shown(page),
             Known::Old(_) | Known::Awaited if !is_late => Answer::Later,
-            _ => self.unread().into(),
+            _ => unread(stored).into(),
         }
     }
 
     fn snapshot(&mut self, region: &str, request: &Request, now: Instant, is_late: bool) -> Answer {
-        let moment = self.moment(now);
-        let found = match self.stored.document(region, &moment) {
+        let (stored, moment) = match self.subject.stored(now) {
+            Ok(stored) => stored,
+            Err(cause) => return Response::refused(404, cause).into(),
+        };
+        let found = match stored.document(region, &moment) {
             Known::Fresh(found) | Known::Failed(Some(found)) => found,
             Known::Old(found) if is_late => found,
             Known::Old(_) | Known::Awaited if !is_late => return Answer::Later,
-            _ => return self.unread().into(),
+            _ => return unread(stored).into(),
         };
         let Some(document) = &found.what else {
             return aged(Response::refused(404, "this region has no snapshot"), &found, now).into();
@@ -264,30 +229,12 @@ impl Service {
         };
         aged(of_document(response, document), &found, now).into()
     }
+}
 
-    /// There is no store that can be read, or it cannot be now and was not before.
-    fn unread(&self) -> Response {
-        match (self.stored.is_readable(), self.stored.failure()) {
-            (false, _) => Response::refused(404, "the store of this run cannot be read from here"),
-            (true, cause) => {
-                let cause = cause.unwrap_or_else(|| "it has not answered in time".into());
-                Response::refused(503, &format!("the store cannot be read: {cause}")).with("Retry-After", 2)
-            }
-        }
-    }
-
-    fn view(&mut self, now: Instant, fresh: Duration) -> Known<Found<Arc<View>>> {
-        let moment = self.moment(now);
-        self.stored.view(&moment, fresh)
-    }
-
-    fn moment(&mut self, now: Instant) -> Moment {
-        let reading = self.watched.meter.read();
-        let mark = Mark::of(&reading);
-        let is_file = self.watched.store.as_ref().is_some_and(StoreUrl::is_file);
-        let may_read = !is_file || reading.phase < RunPhase::Draining;
-        Moment { now, mark, marked_for: self.samples.note(mark, now), may_read }
-    }
+/// The store cannot be read now, and was not before.
+fn unread(stored: &Stored) -> Response {
+    let cause = stored.failure().unwrap_or_else(|| "it has not answered in time".into());
+    Response::refused(503, &format!("the store cannot be read: {cause}")).with("Retry-After", 2)
 }
 
 /// The answer to what cannot be read, or is not served.

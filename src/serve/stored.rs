@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::samples::Mark;
 use super::wanted::{self, Answer, Document, Found, View, Want, age};
 use crate::model::address::without_logins;
-use crate::store::{SnapshotReader, StoreUrl, open_snapshots_until};
+use crate::store::{SnapshotReader, StoreError, StoreUrl, open_snapshots_until};
 
 /// What is wanted and not read yet, at most.
 const WAITING_MAX: usize = 32;
@@ -215,9 +215,13 @@ impl Thread {
             };
             let before = self.kept().view.as_ref().map(|found| Arc::clone(&found.what));
             let read_at = Instant::now();
-            let answer = self.open(&mut reader).and_then(|reader| {
-                wanted::read(reader, &self.plan.pipeline, &want, before.as_deref()).map_err(|error| error.to_string())
-            });
+            let answer = match self.open(&mut reader) {
+                Ok(reader) => wanted::read(reader, &self.plan.pipeline, &want, before.as_deref()),
+                // The run makes it when it has opened its source.
+                Err(StoreError::Missing { .. }) if want == Want::View => Ok(Answer::View(Arc::default())),
+                Err(error) => Err(error),
+            };
+            let answer = answer.map_err(|error| error.to_string());
             if answer.is_err() || self.plan.store.is_file() {
                 // An open reader keeps the file's log, and opening a file costs little.
                 reader = None;
@@ -231,10 +235,10 @@ impl Thread {
     fn open<'r>(
         &self,
         reader: &'r mut Option<Box<dyn SnapshotReader>>,
-    ) -> Result<&'r mut (dyn SnapshotReader + 'static), String> {
+    ) -> Result<&'r mut (dyn SnapshotReader + 'static), StoreError> {
         let open = match reader.take() {
             Some(open) => open,
-            None => open_snapshots_until(&self.plan.store, &self.stop).map_err(|error| error.to_string())?,
+            None => open_snapshots_until(&self.plan.store, &self.stop)?,
         };
         Ok(reader.insert(open).as_mut())
     }

@@ -48,7 +48,7 @@ pub(super) enum Answer {
 }
 
 /// How the pipeline and its regions stand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct View {
     /// None before the first commit.
     pub(super) status: Option<PipelineStatus>,

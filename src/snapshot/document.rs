@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 use crate::model::json_text;
 use crate::model::timestamp::Timestamp;
 
+/// The document of a region that had one and has nothing to say any more: readers get it in place of what is not so.
+pub(crate) const NOTHING: &str = "null";
+
 /// Hex digits of the hash that an id carries.
 pub(crate) const ID_HASH_DIGITS: usize = 16;
 

@@ -5,7 +5,7 @@
 mod document;
 mod schedule;
 
-pub(crate) use document::{ID_HASH_DIGITS, hash_of_canonical, sha256_hex};
+pub(crate) use document::{ID_HASH_DIGITS, NOTHING, hash_of_canonical, sha256_hex};
 pub use document::{Integers, Publication, canonical, hash_of, seq_of, snapshot_id};
 pub use schedule::Every;
 pub(crate) use schedule::Schedule;

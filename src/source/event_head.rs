@@ -70,7 +70,7 @@ pub(super) enum Field {
 }
 
 /// How many of them there are.
-const FIELDS: usize = 6;
+pub(super) const FIELDS: usize = 6;
 
 /// Each with its name, if it is wanted.
 fn named(fields: &Fields) -> [(Field, Option<&String>); FIELDS] {
@@ -151,13 +151,13 @@ impl HeadReader {
 
     /// The fields of an event, if nothing in it is unusual.
     fn scan<'j>(&self, json: &'j str) -> Option<RawFields<'j>> {
-        let mut found = RawFields { nested: vec![None; self.paths.len()], ..RawFields::default() };
+        let mut found = RawFields::default();
         let mut layout = self.layout.try_borrow_mut().ok()?;
         let is_read = layout.members(
             json,
             |key| Some(self.slots(key)).filter(|slots| *slots != Slots::default()),
-            |slots, value| {
-                if let Some(slots) = slots {
+            |slots, at| {
+                if let Some((slots, value)) = slots.zip(json.get(at)) {
                     found.put(slots, value);
                 }
             },
@@ -229,7 +229,7 @@ impl HeadReader {
                 RawHead { reader: self }.deserialize(&mut parser).and_then(|raw| parser.end().map(|()| raw))?
             }
         };
-        for (path, at) in self.paths.iter().zip(std::mem::take(&mut raw.nested)) {
+        for (path, at) in self.paths.iter().zip(raw.nested) {
             // A key that holds the dots itself comes first.
             let slot = raw.slot(path.field);
             if slot.is_none() {
@@ -480,11 +480,12 @@ impl<'t> HeadTexts<'t> {
 /// An integer in a text. Whoever has only texts writes numbers so too: `17.0` is 17.
 fn integer_text(field: &str, text: Option<&str>) -> Result<i64, String> {
     let text = text.ok_or_else(|| missing_integer(field))?;
-    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = match is_digits {
-        true => text.parse().ok(),
-        false => Given::Text(text).integer().or_else(|| Given::Number(json_number(text)?).integer()),
-    };
+    if text.as_bytes().first().is_some_and(u8::is_ascii_digit)
+        && let Ok(number) = text.parse()
+    {
+        return Ok(number);
+    }
+    let number = Given::Text(text).integer().or_else(|| Given::Number(json_number(text)?).integer());
     number.ok_or_else(|| {
         format!("field {field:?}: expected an integer of 64 bits such as 17 or 0x1f, got {}", shown(text))
     })
@@ -521,7 +522,7 @@ struct RawFields<'j> {
     parent: Option<&'j str>,
     position: Option<&'j str>,
     /// For each path, the value of its first step.
-    nested: Vec<Option<&'j str>>,
+    nested: [Option<&'j str>; FIELDS],
 }
 
 impl<'j> RawFields<'j> {
@@ -579,9 +580,6 @@ impl<'j> Visitor<'j> for RawHead<'_> {
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = RawFields::default();
-        let paths = &self.reader.paths;
-        // Without an allocation where no field lies deeper.
-        found.nested.resize(paths.len(), None);
         while let Some(slots) = map.next_key_seed(KeySlots { reader: self.reader })? {
             if slots == Slots::default() {
                 map.next_value::<IgnoredAny>()?;

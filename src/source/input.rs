@@ -249,6 +249,10 @@ impl Source for InputSource {
     }
 
     fn bytes_total(&self) -> Option<u64> {
-        self.path.bytes_total()
+        let grown = || {
+            let (end, at) = (self.input.as_ref()?.end.as_ref()?, self.next_input.checked_sub(1)?);
+            Some(end.metadata().ok()?.len().saturating_sub(self.path.files().get(at)?.size))
+        };
+        Some(self.path.bytes_total()? + grown().unwrap_or_default())
     }
 }

@@ -222,7 +222,10 @@ impl Reader {
             match next {
                 Next::Pending if self.wait()? => return self.end(true).map(|()| false),
                 Next::Pending => {}
-                Next::Whole { block } if self.take_whole(block.into())? => return self.end(true).map(|()| false),
+                Next::Whole { block } if self.take_whole(block.into())? => {
+                    self.tell_state(true)?;
+                    return self.end(true).map(|()| false);
+                }
                 Next::Whole { .. } => {}
                 Next::End => {
                     self.end(false)?;
@@ -363,6 +366,11 @@ impl Reader {
         if let Some(known) = self.files.take_known() {
             self.order.take_back_late(known.not_late);
             self.comparison.replace(known);
+            if let Some((block, events)) = known.last.filter(|_| !self.resume.is_past()) {
+                // Lines that waited for an event of the block, since they came alone, now stand in the one before it.
+                self.tally.have(block, events);
+                self.resume.have(block, events);
+            }
         }
     }
 

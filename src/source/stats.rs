@@ -15,6 +15,9 @@ pub(crate) struct ReadStats {
     pub(crate) late: AtomicU64,
     /// Bytes read of the source, as they lie on disk.
     pub(crate) bytes: AtomicU64,
+    /// Bytes of the source as they lie on disk, and whether that is known.
+    total_bytes: AtomicU64,
+    knows_total: AtomicBool,
     /// Set from outside to end the thread.
     pub(crate) stop: AtomicBool,
     /// For how long a source may have had nothing until its last block counts as whole; 0 for ever.
@@ -48,6 +51,17 @@ impl ReadStats {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes the source has now, if it is known: one that is followed grows.
+    pub(super) fn note_total(&self, bytes: Option<u64>) {
+        self.total_bytes.store(bytes.unwrap_or_default(), Ordering::Relaxed);
+        self.knows_total.store(bytes.is_some(), Ordering::Relaxed);
+    }
+
+    /// Bytes of the source as they lie on disk, if it is known and has been read.
+    pub(crate) fn total_bytes(&self) -> Option<u64> {
+        self.knows_total.load(Ordering::Relaxed).then(|| self.total_bytes.load(Ordering::Relaxed))
     }
 
     /// The source has answered.

@@ -173,7 +173,8 @@ impl Committed {
         Self { batch: batch.after.batch, rows: batch.rows(), ..Self::default() }
     }
 
-    /// What became of the snapshots: one receipt for each document of [`SealedBatch::snapshots`], in their order.
+    /// What became of the snapshots: one receipt for each document of [`SealedBatch::snapshots`], and for each that took an
+    /// earlier one back; in their order.
     #[must_use]
     pub fn with_snapshots(self, snapshots: Vec<SnapshotReceipt>) -> Self {
         Self { snapshots, ..self }
@@ -295,6 +296,15 @@ pub trait Store: Send {
     /// # Errors
     /// The store does not answer.
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError>;
+
+    /// When the last batch was committed, by whichever run. Asked after [`Store::checkpoint`], which may have read it
+    /// already. Defaults to not known. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn committed_at(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
 
     /// What of the source is committed, beside the counts of the checkpoint. Defaults to not known: then the next run
     /// compares counts only. May block.

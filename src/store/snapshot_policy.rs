@@ -49,7 +49,7 @@ pub struct NewestSnapshot {
 /// What becomes of a draft. Its region is covered up to the draft's block in any case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotVerdict {
-    /// The handler had nothing to say.
+    /// The handler had nothing to say, and never had.
     Nothing,
     /// The newest says the same.
     Duplicate,
@@ -68,9 +68,10 @@ impl SnapshotPolicy {
         plan.policy.get().unwrap_or(Self { dedup: plan.dedup, ttl: plan.ttl })
     }
 
-    /// What becomes of a draft of a region to which `seq` was given last (0 if none was).
+    /// What becomes of a draft of a region to which `seq` was given last (0 if none was). One without a document takes back
+    /// what the region said before: it is stored as `null`.
     pub fn judge(&self, draft: &SnapshotDraft, seq: u64, newest: Option<&NewestSnapshot>) -> SnapshotVerdict {
-        if draft.doc.is_none() {
+        if draft.doc.is_none() && newest.is_none() {
             return SnapshotVerdict::Nothing;
         }
         if newest.is_some_and(|newest| self.is_duplicate(draft, newest)) {
@@ -114,7 +115,7 @@ pub(super) mod sql {
 
     /// [`super::SnapshotPolicy::judge`]: whether a draft `d`, with the moment `since`, is new beside the newest `n`, which
     /// may be none.
-    pub(in crate::store) const IS_NEW: &str = "d.doc IS NOT NULL
+    pub(in crate::store) const IS_NEW: &str = "(d.doc IS NOT NULL OR n.hash IS NOT NULL)
                  AND NOT coalesce(n.hash = d.hash AND n.block <= d.block AND n.generated_at > d.since, false)";
 
     /// [`super::SnapshotPolicy::judge`]: the number of a new one.

@@ -86,6 +86,7 @@ impl StoreUrl {
 
 impl StoreUrl {
     /// Whether it is a file here, and no server.
+    #[cfg(feature = "serve")]
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::Sqlite(_))
     }

@@ -202,8 +202,12 @@ fn a_check_looks_at_what_is_there() {
 fn until_ends_a_followed_run() {
     let project = project(true);
     append(&project, "in/a.ndjson", &(line(1, 1) + &line(2, 1) + "{\"block\":2}\n"));
-    project.forebay(&["run", "pipeline.toml", "--follow", "--until", "2"]).ok();
+    let args = ["run", "pipeline.toml", "--follow", "--until", "2", "--json"];
+    project.forebay(&args).ok();
     assert_eq!(seen(&project), "1:1:1 2:1:1");
+    // The next run goes on where it ended.
+    let again = project.forebay(&args).ok().json();
+    assert_eq!(again["source_bytes_read"].as_u64(), Some("{\"block\":2}\n".len() as u64), "{again}");
 }
 
 #[test]

@@ -74,7 +74,7 @@ mod native;
 mod overlap;
 /// The status page, in a real browser.
 #[cfg(feature = "serve")]
-mod page;
+pub mod page;
 /// A source that is told where to go on.
 mod positions;
 /// What is particular to Postgres: tables, connections, outages, reads.
@@ -125,6 +125,9 @@ mod seed;
 mod seed_clock;
 /// The example of such a job, read as its readers read.
 mod seed_example;
+/// A seeder that stays, watched over HTTP and in a browser.
+#[cfg(feature = "serve")]
+mod seed_served;
 /// The server beside a run: what each path says.
 mod serve;
 /// Who may ask a run.
@@ -155,5 +158,7 @@ mod supervised;
 mod tell_others;
 /// Nothing of the data acts on a terminal.
 mod terminal;
+/// The line of state, on a real terminal.
+mod terminal_line;
 /// The pictures of a run.
 mod timeline;

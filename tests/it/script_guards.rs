@@ -674,3 +674,173 @@ end
         [["format", "EUR 5"], ["no pairs", "a,b,c"], ["no tostring", "table"], ["pairs", "a"], ["tostring", "EUR 5"]];
     assert_eq!(rows, expected);
 }
+
+#[test]
+fn what_a_dry_run_prints_is_printed_once() {
+    let script = "function on_event(e, ctx)
+      print(\"at \" .. e.v)
+      local row = ctx.t:get(e.id) or { v = 0 }
+      ctx.t:set(e.id, { v = row.v + 1 })
+    end";
+    let project = Project::with(&pipeline("").replace("events = 5", "events = 1000"), script, &events(40, &["a"], 20));
+    project.forebay(&["run", "pipeline.toml", "--until", "20"]).ok();
+    let said = project.forebay(&RUN).ok().stderr();
+    for block in 21..=40 {
+        let times = said.lines().filter(|line| line.ends_with(&format!("at {block}"))).count();
+        assert_eq!(times, 1, "block {block}: {said}");
+    }
+}
+
+/// What a dry run sees is of before: there a function of the library may take for ever that in its order is done at once.
+#[test]
+fn a_dry_run_ends_within_the_library() {
+    let cases = [
+        ("a pattern", "n = #(((\"a\"):rep(x.v):match(\".-.-.-.-.-b\")) or \"\")"),
+        ("find", "n = ((\"a\"):rep(x.v):find(\"a*a*a*a*a*b\")) or 0"),
+        ("gsub", "n = select(2, ((\"a\"):rep(x.v):gsub(\"a-a-a-a-a-b\", \"\")))"),
+        ("gmatch", "for _ in ((\"a\"):rep(x.v)):gmatch(\"a+a+a+a+a+b\") do n = n + 1 end"),
+        ("pairs of brackets", "n = ((\"(\"):rep(x.v * 100):find(\"%b()\")) or 0"),
+        ("move", "table.move({}, 1, x.v * 1000000, 2)"),
+        ("a length", "local t = setmetatable({}, { __len = function() return x.v * 1000000 end }) table.remove(t, 1)"),
+    ];
+    let lines: String =
+        (1..=4).map(|i| format!("{{\"block\":{i},\"region\":\"a\",\"id\":\"x\",\"i\":{i}}}\n")).collect();
+    let pipeline = pipeline("").replace("timeout = \"60s\"", "timeout = \"3s\"");
+    assert_none(cases.iter().map(|(name, body)| {
+        let script = format!(
+            "function on_event(e, ctx)
+  if e.i == 1 then ctx.u:set(\"goal\", {{ v = 3 }})
+  elseif e.i == 2 then ctx.t:set(\"long\", {{ v = 5000 }})
+  elseif e.i == 3 then ctx.t:set(\"long\", {{ v = ctx.u:get(\"goal\").v }})
+  else
+    local x, n = ctx.t:get(\"long\"), 0
+    {body}
+    ctx.t:set(\"end\", {{ v = n }})
+  end
+end
+"
+        );
+        let whole = Project::with(&pipeline, &script, &lines);
+        let complaint_of_one = complaint(name, &whole.forebay(&RUN), 0, &[]);
+        let pieces = Project::with(&pipeline, &script, &lines);
+        pieces.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+        let complaint_of_many = complaint(name, &pieces.forebay(&RUN), 0, &[]);
+        assert_eq!(pieces.query("p.db", STATE), whole.query("p.db", STATE), "{name}");
+        complaint_of_one.or(complaint_of_many)
+    }));
+}
+
+/// An event may say what Lua says when memory or a stack is used up: it is one bad event all the same.
+#[test]
+fn what_an_event_says_is_not_what_lua_says() {
+    let texts =
+        ["not enough memory", "stack overflow", "C stack overflow", "stack overflow (x)", "too many results to unpack"];
+    let lines: String = texts
+        .iter()
+        .zip(1..)
+        .map(|(text, i)| format!("{{\"block\":{i},\"region\":\"a\",\"s\":\"{text}\",\"i\":{i}}}\n"))
+        .collect();
+    // Without a line Lua takes these words for its own: `error("not enough memory", 0)` is how it ends a call.
+    let bare = "error(e.s, e.s == \"not enough memory\" and 1 or 0)";
+    for (name, body) in [
+        ("error", "error(e.s)"),
+        ("a bare error", bare),
+        ("assert", "assert(false, e.s)"),
+        ("within a text", "error(\"no: \" .. e.s)"),
+        ("a column", "ctx.t:set(\"x\", { v = e.s })"),
+        ("a key", "ctx.t:set(\"x\", { [e.s] = 1 })"),
+        ("a value of JSON", "ctx.t:set(\"x\", { j = { [e.s] = { [1.5] = 1 } } })"),
+        ("a handler of errors", "error(\"no: \" .. select(2, xpcall(error, function() return e.s end)))"),
+    ] {
+        let script = format!("function on_event(e, ctx)\n  pcall(function() {body} end)\n  {body}\nend\n");
+        let project = Project::with(&pipeline("[errors]\non_event = \"quarantine\""), &script, &lines);
+        let outcome = project.forebay(&RUN);
+        assert_eq!(outcome.code(), Some(0), "{name}: {outcome}");
+        let aside = project.query("p.db", "SELECT error FROM forebay_quarantine ORDER BY block");
+        assert_eq!(aside.len(), texts.len(), "{name}: {aside:?}");
+        for (row, text) in aside.iter().zip(texts) {
+            assert!(row[0].contains(text) && row[0].contains("handlers.lua"), "{name}: {row:?}");
+        }
+    }
+}
+
+/// What a query without a limit finds is bounded by the memory, and named.
+#[test]
+fn a_find_without_a_limit_stays_within_the_memory() {
+    let wide = "x".repeat(2000);
+    let lines: String = (1..=12_000)
+        .map(|i| format!("{{\"block\":{i},\"region\":\"a\",\"id\":\"x{i}\",\"v\":{i},\"s\":\"{wide}\"}}\n"))
+        .collect();
+    let script = |body: &str| {
+        format!(
+            "function on_event(e, ctx)\n  ctx.t:set(e.id, {{ v = e.v, s = e.s }})\n  if e.v == 12000 then {body} end\nend\n"
+        )
+    };
+    let text = pipeline("").replace("events = 5", "events = 1000").replace("64MiB", "24MiB");
+    let project = Project::with(&text, &script("print(#ctx.t:find{ order = \"-v\", limit = 50 })"), &lines);
+    project.forebay(&["run", "pipeline.toml", "--until", "11999"]).ok();
+    let said = project.forebay(&RUN).ok().stderr();
+    assert!(said.contains("50"), "{said}");
+    let project = Project::with(&text, &script("pcall(ctx.t.find, ctx.t)"), &lines);
+    project.forebay(&["run", "pipeline.toml", "--until", "11999"]).ok();
+    let outcome = project.forebay(&RUN);
+    outcome.fails(1, &["t: what a find in region \"a\" finds takes more than", "give it a limit"]);
+}
+
+/// What floats have lost does not come back as an integer that looks exact.
+#[test]
+fn a_float_that_may_have_lost_digits_becomes_no_integer() {
+    let cases = [
+        ("a sum", "ctx.t:set(\"x\", { v = e.v + 1.0 })", "2^53"),
+        ("a sum, as a numeric", "ctx.t:set(\"x\", { n = e.v + 1.0 })", "2^53"),
+        ("a quotient", "ctx.t:set(\"x\", { v = e.w / 1 })", "2^53"),
+        ("a product", "ctx.t:set(\"x\", { n = e.w * 1.0 })", "2^53"),
+        ("bits", "ctx.t:set(\"x\", { v = (e.v + 1.0) | 0 })", "the bits of float"),
+        ("bits of both", "ctx.t:set(\"x\", { v = e.v & (e.v + 1.0) })", "the bits of float"),
+        ("a constant", "ctx.t:set(\"x\", { v = 2 ~ (e.v + 1.0) })", "the bits of float"),
+        ("a shift", "ctx.t:set(\"x\", { v = (e.v + 1.0) << 0 })", "the bits of float"),
+        ("a shift back", "ctx.t:set(\"x\", { v = (e.v + 1.0) >> e.zero })", "the bits of float"),
+        ("the complement", "ctx.t:set(\"x\", { v = ~(e.v + 1.0) })", "the bits of float"),
+        ("packed", "ctx.t:set(\"x\", { v = string.unpack(\"<i8\", string.pack(\"<i8\", e.v + 1.0)) })", "string.pack"),
+        ("packed behind", "string.pack(\">s1 Xi4 x d i8\", \"a\", 1e300, e.v + 1.0)", "string.pack"),
+        ("a negation", "ctx.t:set(\"x\", { v = -e.least })", "leaves the 64 bits"),
+        ("a whole quotient", "ctx.t:set(\"x\", { v = e.least // e.minus })", "leaves the 64 bits"),
+        ("a constant quotient", "ctx.t:set(\"x\", { v = e.least // -1 })", "leaves the 64 bits"),
+    ];
+    let line = "{\"block\":1,\"region\":\"a\",\"v\":9007199254740992,\"w\":9007199254740993,\"zero\":0,\
+                \"least\":-9223372036854775808,\"minus\":-1}\n";
+    assert_none(cases.iter().map(|(name, body, says)| {
+        let script = format!("function on_event(e, ctx)\n  {body}\nend\n");
+        let project = Project::with(&pipeline(""), &script, line);
+        complaint(name, &project.forebay(&RUN), 1, &["handlers.lua:2:", says])
+    }));
+    let script = "function on_event(e, ctx)
+      local s = string.pack(\"<i8 d s1 z\", e.v, e.v + 1.0, \"a\", \"b\")
+      ctx.t:set(\"x\", { v = (e.v | 1) ~ (2.0 & 3) << 4 >> 1, s = #s .. \" \" .. -e.minus .. -7 // e.minus .. ~0 .. (~5 & 0xff), n = e.w })
+    end";
+    let project = Project::with(&pipeline(""), script, line);
+    project.forebay(&RUN).ok();
+    let rows = project.query("p.db", "SELECT v, s, n FROM t");
+    assert_eq!(rows, [["9007199254741009", "20 17-1250", "9007199254740993"]]);
+}
+
+/// What `==` says of a table that the script keeps is what it said while the script was loaded.
+#[test]
+fn a_table_that_is_read_only_is_equal_to_what_says_so() {
+    let script = "local MT = { __eq = function(a, b) return a.k == b.k end }
+    KEPT, LIST, OTHER, NAMED = { k = 1 }, array{}, setmetatable({ k = 1 }, MT), setmetatable({ k = 1 }, { __name = \"x\" })
+    local function all()
+      local new = setmetatable({ k = 1 }, MT)
+      local found = { KEPT == new, new == KEPT, NAMED == new, new == NAMED, OTHER == new, KEPT == OTHER, OTHER == KEPT,
+        KEPT == NAMED, LIST == new, KEPT == {}, KEPT == KEPT, numeric(1) == KEPT, KEPT == numeric(1) }
+      for at, is_equal in ipairs(found) do found[at] = is_equal and 1 or 0 end
+      return table.concat(found)
+    end
+    FIRST = all()
+    function on_event(e, ctx) ctx.t:set(\"x\", { s = FIRST .. \" \" .. all() }) end";
+    let project = Project::with(&pipeline(""), script, &events(1, &["a"], 1));
+    project.forebay(&RUN).ok();
+    let rows = project.query("p.db", "SELECT s FROM t");
+    let expected = "1111111000100";
+    assert_eq!(rows, [[format!("{expected} {expected}")]]);
+}

@@ -69,7 +69,8 @@ fn each_path_says_how_the_run_is_and_follows_what_is_appended() {
         assert_eq!((reply.status, &reply.json()[member]), (200, &true.into()), "{path}");
     }
     append(&project, &(line(2, "a") + &line(3, "b")));
-    run.waits_until(|status| status["checkpoint"]["block"] == 3);
+    let bytes = [line(1, "a"), line(2, "a"), line(3, "b")].concat().len();
+    run.waits_until(|status| status["checkpoint"]["block"] == 3 && status["source"]["bytes_total"] == bytes);
     assert_eq!((run.metric("forebay_committed_block"), run.metric("forebay_ready")), (Some(3.0), Some(1.0)));
     let ready = run.get("/ready").json();
     assert_eq!((&ready["block"], &ready["phase"], &ready["of"]), (&3.into(), &"live".into(), &().into()));
@@ -188,6 +189,8 @@ fn documents_are_given_by_any_name_and_only_once_to_who_keeps_them() {
         let again = get_with(run.address, &path, &format!("If-None-Match: \"x\", {tag}\r\n"));
         assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, Some(tag)), "{name}");
         assert_eq!(get_with(run.address, &path, "If-None-Match: \"1.0\"\r\n").status, 200);
+        let by_query = run.get(&format!("/snapshots?region={}", encoded(name)));
+        assert_eq!((by_query.status, &by_query.body, by_query.header("etag")), (200, &reply.body, Some(tag)));
     }
     assert_eq!(run.get("/snapshots/a/b").json()["region"], "a/b", "also as it stands");
     assert_eq!(run.get("/snapshots/none").status, 404);
@@ -266,6 +269,62 @@ fn a_handler_that_hangs_is_told_before_it_is_ended() {
     let (outcome, said) = run.end(&project);
     outcome.ends_with(1);
     assert!(said.contains("6000 ms"), "{said}");
+}
+
+#[test]
+fn when_it_was_committed_is_known_also_where_the_store_was_never_read() {
+    let server = Server::start("");
+    let url = server.url(&server.make_database());
+    let project = project();
+    append(&project, &line(1, "a"));
+    project.forebay(&["run", "pipeline.toml", "--store", &url]).ok();
+    let before = forebay::Timestamp::now();
+    // Nobody can commit for now.
+    let mut holder = postgres::Client::connect(&url, postgres::NoTls).expect("a connection");
+    holder.batch_execute("BEGIN; LOCK TABLE count._forebay_checkpoint IN SHARE MODE").expect("a lock");
+    let run = Served::start(&project, &["--follow", "--store", &url]);
+    // This asks the run only.
+    wait_until(|| run.get("/ready").json()["block"] == 1);
+    server.crash();
+    let status = run.status();
+    assert!(status["store"]["age_seconds"].is_null(), "it was not read: {status}");
+    let committed_at = status["checkpoint"]["committed_at"].as_str().unwrap_or_else(|| panic!("{status}"));
+    assert!(committed_at.parse::<forebay::Timestamp>().is_ok_and(|time| time <= before), "{status}");
+    assert!(status["lag"]["seconds"].is_number(), "{status}");
+    assert!(run.metric("forebay_last_commit_timestamp_seconds").is_some_and(|time| time > 0.0));
+    server.restart();
+    run.stop(&project).0.ends_with(130);
+}
+
+/// What was handled before is committed then, and as long as that takes, whoever asks is told that the run does not live.
+#[test]
+fn a_handler_that_has_hung_for_longer_than_it_may_is_not_live_any_more() {
+    let project = project();
+    let hangs = "function on_event(event, ctx)\n  while event.region == \"slow\" do end\n";
+    project.write("handlers.lua", SCRIPT.replace("function on_event(event, ctx)\n", hangs));
+    let pipeline = PIPELINE.replace("script = \"handlers.lua\"", "script = \"handlers.lua\"\ntimeout = \"3s\"");
+    project.write("pipeline.toml", pipeline);
+    append(&project, &line(1, "a"));
+    let run = Served::start(&project, &["--follow", "--stall", "1s", "--drain-timeout", "60s"]);
+    run.waits_until(|status| status["ready"] == true && status["checkpoint"]["block"] == 1);
+    // Nobody can commit for now.
+    let holder = rusqlite::Connection::open(project.path("count.db")).expect("the store");
+    holder.busy_timeout(crate::support::WAIT).expect("patience");
+    holder.execute_batch("BEGIN IMMEDIATE").expect("the file");
+    append(&project, &(line(2, "a") + &line(3, "slow")));
+    wait_until(|| run.get("/health").status == 503);
+    wait_until(|| run.get("/live").status == 503);
+    let live = run.get("/live").json();
+    assert_eq!(live["live"], false, "{live}");
+    assert_eq!((run.get("/ready").status, run.get("/health").status), (503, 503));
+    let health = run.get("/health").json();
+    let message = health["message"].as_str().unwrap_or_default();
+    assert!(health["reason"] == "handler" && message.contains("longer than handlers.timeout allows"), "{health}");
+    holder.execute_batch("ROLLBACK").expect("the file");
+    let (outcome, said) = run.end(&project);
+    outcome.ends_with(1);
+    assert!(said.contains("3000 ms"), "{said}");
+    assert_eq!(project.query("count.db", "SELECT block FROM forebay_pipelines"), [["2"]]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The metrics: what promtool says of them, what a real Prometheus reads, and the rules and the board over them.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +11,7 @@ use crate::support::http;
 use crate::support::project::Project;
 use crate::support::redis_server::Redis;
 use crate::support::served::Served;
-use crate::support::wait_until;
+use crate::support::{promtool, wait_until};
 
 const PIPELINE: &str = r#"
 name = "transfers"
@@ -77,19 +77,6 @@ fn committed(run: &Served) -> Option<f64> {
     let text = http::get_with(run.address, "/metrics", token).text();
     let value = text.lines().find_map(|line| line.strip_prefix("forebay_committed_block{pipeline=\"transfers\"} "));
     value.and_then(|value| value.parse().ok())
-}
-
-/// Runs promtool over a text.
-#[track_caller]
-fn promtool(args: &[&str], input: &str) -> String {
-    let mut command = Command::new("promtool");
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("promtool (tests/setup.sh test installs it)");
-    child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("stdin");
-    let output = child.wait_with_output().expect("promtool");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "promtool {args:?}: {said}\n{input}");
-    said
 }
 
 fn file(path: &str) -> String {
@@ -160,19 +147,18 @@ fn names_of_the_promised_list_are_all_there_and_in_the_documents() {
     for name in &names {
         assert!(reference.contains(&format!("`{name}")), "docs/reference.md lacks {name}");
     }
+    let mut names = names.clone();
     for line in reference.lines().filter(|line| line.starts_with("| `forebay_")) {
         let name = line[3..].split(['`', '{']).next().expect("a name");
+        if name.starts_with("forebay_seed_") {
+            // Those of a seeder, which has a test of its own.
+            names.insert(name);
+        }
         assert!(names.contains(name), "docs/reference.md has {name}, and /metrics does not");
     }
-    let board: Json =
-        serde_json::from_str(&std::fs::read_to_string(file("docs/grafana.json")).expect("the board")).expect("JSON");
-    let targets = board["panels"].as_array().expect("panels").iter().flat_map(|panel| {
-        panel["targets"].as_array().expect("targets").iter().map(|target| target["expr"].as_str().expect("a query"))
-    });
     let alerts = std::fs::read_to_string(file("docs/alerts.yml")).expect("the rules");
     let mut rules = String::from("groups:\n  - name: board\n    rules:\n");
-    for (at, query) in targets.enumerate() {
-        let query = query.replace("$__rate_interval", "5m").replace("$pipeline", ".*");
+    for (at, query) in queries_of_board("5m").into_iter().enumerate() {
         rules.push_str(&format!("      - {{ record: \"board:{at}\", expr: {} }}\n", Json::from(query.as_str())));
         is_known(&query, &names);
     }
@@ -180,6 +166,71 @@ fn names_of_the_promised_list_are_all_there_and_in_the_documents() {
     project.write("board.yml", &rules);
     promtool(&["check", "rules", &project.path("board.yml").display().to_string()], "");
     run.stop(&project).0.ends_with(130);
+}
+
+fn board() -> Json {
+    serde_json::from_str(&std::fs::read_to_string(file("docs/grafana.json")).expect("the board")).expect("JSON")
+}
+
+/// What the board asks for, over so long a time.
+fn queries_of_board(interval: &str) -> Vec<String> {
+    let board = board();
+    let panels = board["panels"].as_array().expect("panels").iter().filter(|panel| panel["type"] != "row");
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let queries = targets.map(|target| target["expr"].as_str().expect("a query"));
+    queries.map(|query| query.replace("$__rate_interval", interval).replace("$pipeline", ".*")).collect()
+}
+
+/// What Grafana 10 and later want of a board (kinds/dashboard of its source): what is missing shows as an empty panel there.
+#[test]
+fn the_board_is_one_that_grafana_loads() {
+    let board = board();
+    let text = |value: &Json| value.as_str().unwrap_or_else(|| panic!("a text, and not {value}")).to_owned();
+    let whole = |value: &Json| value.as_u64().unwrap_or_else(|| panic!("a whole number, and not {value}"));
+    assert!((8..=40).contains(&text(&board["uid"]).len()));
+    assert!(
+        (36..=39).contains(&whole(&board["schemaVersion"])),
+        "that of Grafana 10; later ones bring it up to theirs"
+    );
+    assert!(board["id"].is_null(), "Grafana gives it");
+    assert!(!text(&board["title"]).is_empty() && board["editable"].is_boolean() && board["time"]["from"].is_string());
+    let variables = board["templating"]["list"].as_array().expect("variables");
+    let names: Vec<String> = variables.iter().map(|variable| text(&variable["name"])).collect();
+    assert_eq!(names, ["datasource", "pipeline"], "a variable stands behind those that it uses");
+    assert_eq!((&variables[0]["type"], &variables[1]["type"]), (&"datasource".into(), &"query".into()));
+    let source = &variables[1]["datasource"];
+    let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
+    for panel in board["panels"].as_array().expect("panels") {
+        let title = text(&panel["title"]);
+        assert!(ids.insert(whole(&panel["id"])) && whole(&panel["id"]) > 0, "{title}");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| whole(&panel["gridPos"][side]));
+        assert!(w > 0 && h > 0 && x + w <= 24, "{title}");
+        for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(places.insert(place), "{title} lies over another panel");
+        }
+        if panel["type"] == "row" {
+            assert!(panel["collapsed"] == false && panel["panels"] == serde_json::json!([]), "{title}");
+            continue;
+        }
+        assert!(
+            ["stat", "timeseries"].contains(&text(&panel["type"]).as_str()),
+            "{title}: it is there in every Grafana"
+        );
+        assert_eq!(&panel["datasource"], source, "{title}");
+        assert!(
+            panel["fieldConfig"]["defaults"].is_object() && panel["fieldConfig"]["overrides"].is_array(),
+            "{title}"
+        );
+        let targets = panel["targets"].as_array().expect("targets");
+        let letters: BTreeSet<String> = targets.iter().map(|target| text(&target["refId"])).collect();
+        assert!(letters.len() == targets.len() && !targets.is_empty(), "{title}");
+        for target in targets {
+            assert_eq!(&target["datasource"], source, "{title}");
+            // A name in braces is one of the labels of the answer, or nothing is shown in its place.
+            let legend = text(&target["legendFormat"]);
+            assert_eq!(legend.matches("{{").count(), legend.matches("}}").count(), "{title}");
+        }
+    }
 }
 
 /// Each name of ours in a query is a name of a metric.
@@ -205,12 +256,60 @@ fn each_alert_fires_when_it_should_and_not_before() {
 }
 
 /// A Prometheus of the test's own.
-struct Prometheus(Child);
+struct Prometheus {
+    child: Child,
+    address: std::net::SocketAddr,
+}
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Prometheus {
+    /// One that scrapes these every second, and goes by the rules of ours.
+    fn start(project: &Project, token: Option<&str>, targets: &[std::net::SocketAddr]) -> Self {
+        let token = token.map_or_else(String::new, |file| {
+            format!("    authorization: {{ credentials_file: {} }}\n", project.path(file).display())
+        });
+        let targets = targets.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ");
+        let config = format!(
+            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [\"{}\"]\nscrape_configs:\n  - job_name: \
+             forebay\n{token}    static_configs: [{{ targets: [{targets}] }}]\n",
+            file("docs/alerts.yml")
+        );
+        project.write("prometheus.yml", config);
+        let port = crate::support::postgres_server::free_port();
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={}", project.path("prometheus.yml").display()));
+        command.arg(format!("--storage.tsdb.path={}", project.path("tsdb").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("prometheus (tests/setup.sh test installs it)");
+        Self { child, address: std::net::SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    /// An answer of its interface; none as long as it does not listen.
+    fn ask(&self, path: &str) -> Option<Json> {
+        let mut stream = std::net::TcpStream::connect(self.address).ok()?;
+        // To HTTP/1.0 it does not answer in chunks.
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let body = answer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        serde_json::from_slice(&answer[body..]).ok()
+    }
+
+    fn query(&self, query: &str) -> Option<Json> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.ask(&format!("/api/v1/query?query={encoded}"))
+    }
+
+    /// The value of the first series.
+    fn value(&self, query: &str) -> Option<f64> {
+        self.query(query)?["data"]["result"][0]["value"][1].as_str()?.parse().ok()
     }
 }
 
@@ -219,29 +318,42 @@ fn a_prometheus_scrapes_a_run_with_its_token() {
     let project = project();
     project.write("token", "0123456789abcdef0123");
     let run = run_over_a_fork(&project, &["--listen-token-file", "token"]);
-    let config = format!(
-        "global: {{ scrape_interval: 1s }}\nscrape_configs:\n  - job_name: forebay\n    authorization: {{ credentials_file: \
-         {} }}\n    static_configs: [{{ targets: [\"{}\"] }}]\n",
-        project.path("token").display(),
-        run.address
+    let prometheus = Prometheus::start(&project, Some("token"), &[run.address]);
+    wait_until(|| prometheus.value("forebay_committed_block{pipeline=\"transfers\"}") == Some(4.0));
+    wait_until(|| prometheus.value("up{job=\"forebay\"}") == Some(1.0));
+    assert_eq!(prometheus.value("forebay_rollbacks_total{cause=\"fork\"}"), Some(1.0));
+    run.stop(&project).0.ends_with(130);
+}
+
+/// Everything that the board and the alerts ask for is asked of a Prometheus that has scraped a run and a seeder.
+#[test]
+fn the_board_shows_something_in_every_panel_and_the_alerts_are_evaluated() {
+    let project = project();
+    let redis = Redis::start(&[]);
+    let run = run_over_a_fork(&project, &["--snapshots", &redis.url()]);
+    project.write("seed.toml", "name = \"risk\"\n[snapshots]\nregion_field = \"region\"\n");
+    let seeder = Served::seed(
+        &project,
+        &["--snapshots", &redis.url(), "--every", "500ms", "--", "echo", "{\"region\":\"eu\",\"risk\":1}"],
     );
-    project.write("prometheus.yml", config);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-    let mut command = Command::new("prometheus");
-    command.arg(format!("--config.file={}", project.path("prometheus.yml").display()));
-    command.arg(format!("--storage.tsdb.path={}", project.path("tsdb").display()));
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let _prometheus = Prometheus(command.spawn().expect("prometheus (tests/setup.sh test installs it)"));
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let query = |query: &str| -> Option<f64> {
-        std::net::TcpStream::connect(address).ok()?;
-        let reply = http::get(address, &format!("/api/v1/query?query={query}"));
-        let json: Json = serde_json::from_slice(&reply.body).ok()?;
-        json["data"]["result"][0]["value"][1].as_str()?.parse().ok()
-    };
-    wait_until(|| query("forebay_committed_block%7Bpipeline=%22transfers%22%7D") == Some(4.0));
-    wait_until(|| query("up%7Bjob=%22forebay%22%7D") == Some(1.0));
-    assert_eq!(query("forebay_rollbacks_total%7Bcause=%22fork%22%7D"), Some(1.0));
+    let prometheus = Prometheus::start(&project, None, &[run.address, seeder.address]);
+    for query in queries_of_board("10s") {
+        let begun = std::time::Instant::now();
+        wait_until(|| {
+            let answer = prometheus.query(&query).unwrap_or_default();
+            assert_ne!(answer["status"], "error", "{query}: {answer}");
+            let is_there = answer["data"]["result"].as_array().is_some_and(|series| !series.is_empty());
+            assert!(is_there || begun.elapsed() < crate::support::WAIT / 2, "{query} has no series: {answer}");
+            is_there
+        });
+    }
+    let mut rules = Json::Null;
+    wait_until(|| {
+        rules = prometheus.ask("/api/v1/rules").unwrap_or_default();
+        let all = rules["data"]["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
+        assert!(all.iter().all(|rule| rule["health"] != "err"), "{rules}");
+        !all.is_empty() && all.iter().all(|rule| rule["health"] == "ok")
+    });
+    seeder.stop(&project).0.ends_with(130);
     run.stop(&project).0.ends_with(130);
 }

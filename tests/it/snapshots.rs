@@ -69,6 +69,61 @@ crate::both_stores! {
 }
 
 crate::both_stores! {
+    /// What a handler says of the block is the same however the source was cut into runs and batches.
+    fn the_block_of_a_document_is_the_last_one_of_its_region() {
+        let events = event(1, "a", "1") + &event(2, "b", "2") + &event(4, "a", "1") + &event(5, "c", "3") + &event(9, "b", "2");
+        let latest = |project: &Project| {
+            let lines = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().json_lines();
+            lines.into_iter().map(|line| line["block"].clone()).collect::<Vec<_>>()
+        };
+        for (every, batch) in [("end", 1), ("end", 100), ("batch", 1), ("batch", 100), ("2 blocks", 3)] {
+            let pipeline = pipeline(&format!("every = \"{every}\"\n[rollback]\ndepth = 20"))
+                .replace("events = 1", &format!("events = {batch}"));
+            let whole = Project::with(&pipeline, SCRIPT, &events);
+            whole.run_json();
+            assert_eq!(latest(&whole), [4, 9, 5], "{every}, {batch}");
+            let pieces = Project::with(&pipeline, SCRIPT, &events);
+            for until in ["1", "3", "5", "8", "9"] {
+                pieces.forebay(&["run", "pipeline.toml", "--until", until]).ok();
+            }
+            assert_eq!(latest(&pieces), [4, 9, 5], "{every}, {batch}, in pieces");
+            if every == "end" {
+                // The checkpoint is what a snapshot holds up to, and not the document's block.
+                assert_eq!(history(&whole, "c")[0]["block"], 9);
+            }
+            for to in ["8", "4"] {
+                pieces.forebay(&["rollback", "pipeline.toml", "--to", to]).ok();
+            }
+            let back = latest(&pieces);
+            assert_eq!((&back[0], &back[1]), (&json!(4), &json!(2)), "{every}, {batch}, set back");
+        }
+    }
+
+    /// A region that has nothing to say any more says so: readers would go by what is not so any more.
+    fn a_document_that_is_taken_back_is_null() {
+        let script = SCRIPT.replace("if event.v ~= nil then ctx.thing:set(\"v\", { v = event.v }) end",
+            "if event.v then ctx.thing:set(\"v\", { v = event.v }) else ctx.thing:delete(\"v\") end");
+        let events = event(1, "a", "1") + &event(1, "mute", "null") + &event(2, "a", "null") + &event(2, "b", "2");
+        let project = Project::with(&pipeline("every = \"batch\""), &script, &events);
+        project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+        let report = project.run_json();
+        assert_eq!(report["snapshots"]["stored"], 2, "{report}");
+        let docs = |region| history(&project, region).iter().map(|one| one["doc"].clone()).collect::<Vec<_>>();
+        assert_eq!(docs("a"), [json!(null), json!({"block": 1, "region": "a", "value": 1})]);
+        project.forebay(&["latest", "mute", "--config", "pipeline.toml"]).fails(1, &["no snapshot of mute"]);
+        let status = project.forebay(&["status", "pipeline.toml", "--json"]).ok().json();
+        assert_eq!((&status["regions"][0]["state"], &status["regions"][2]["state"]), (&json!("fresh"), &json!("none")));
+        // It is said once, and another document takes its place.
+        project.write("events.ndjson", events.clone() + &event(3, "a", "null"));
+        assert_eq!(project.run_json()["snapshots"]["stored"], 0);
+        project.write("events.ndjson", events + &event(3, "a", "null") + &event(4, "a", "7"));
+        assert_eq!(project.run_json()["snapshots"]["stored"], 1);
+        assert_eq!(docs("a").len(), 3);
+        project.forebay(&["latest", "--config", "pipeline.toml"]).ok();
+    }
+}
+
+crate::both_stores! {
     /// A value that comes back is a change: the newest snapshot has to say it.
     fn back_to_an_earlier_content_is_no_duplicate() {
         let events: String =

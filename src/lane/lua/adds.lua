@@ -280,22 +280,23 @@ local SUMS <const> = {
     end]]),
   numeric = template([[
     local high, low
-    if v == hints[1] then
+    if rawmeta(v) == numeric_meta then
+      high, low = v[1], v[2]
+    elseif v == hints[1] then
       high, low = hints[2], hints[3]
-    else
+    end
+    if not high then
       $check
       high, low = v[1], v[2]
     end
     local was = $cell
     if was and high then
-      low = $second + low
-      if low >= $LIMB then
-        $own, $low = was + high + 1, low - $LIMB
-      else
-        $own, $low = was + high, low
+      $own, $low = was + high, $second + low
+      if $low >= $LIMB then
+        $own, $low = $own + 1, $low - $LIMB
       end
       if $own >= $LIMB or $own <= -$LIMB then
-        $own, $low = sum_of_numerics(kind, id, $name, d, at + $offset, high, low - $second)
+        $own, $low = sum_of_numerics(kind, id, $name, d, at + $offset, high, low)
       end
     elseif high or low then
       $own, $low = sum_of_numerics(kind, id, $name, d, at + $offset, high, low)
@@ -307,28 +308,32 @@ local SUMS <const> = {
 
 local add_source = template([[
   return function(
-    kind, nulls, slowly, is_event, odd_column, new_row, leaves_bigint, sum_of_numerics, sum_of_doubles, hints
+    kind, nulls, slowly, odd_column, new_row, leaves_bigint, sum_of_numerics, sum_of_doubles, hints, null
   )
     return function(entity, id, changes)
-      local state = state_of[entity] or no_entity("add", entity)
-      local slot, meta = state[$YOUNG][id], rawmeta(changes)
-      if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] or type(changes) ~= "table"
-        or (meta ~= nil and is_event(meta)) then
+      local state, S = state_of[entity] or no_entity("add", entity), S
+      local slot = state[$YOUNG][id]
+      -- Of all values but tables only these have no metatable.
+      if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] or rawmeta(changes) ~= nil
+        or not changes or changes == true or changes == null then
         return slowly(state, id, changes)
       end
-      local d, at = nulls, 1
+      local d, at
       if slot then
         d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
       elseif not kind.is_read
         or (slot == nil and (not state[$WHOLE] or state[$OLD][id] ~= nil or not is_key(id))) then
         return slowly(state, id, changes)
+      else
+        d, at = nulls, 1
       end
       local $given
-      for name, value in next, changes do
+      local name, value = next(changes)
+      while name ~= nil do
         $takes
-          if meta ~= nil then return slowly(state, id, changes) end
           odd_column(kind, "add", id, changes, name)
         end
+        name, value = next(changes, name)
       end
       if $none then return slowly(state, id, changes) end
       local $locals
@@ -399,13 +404,13 @@ local function compile_add(kind, columns)
     kind,
     kind.nulls,
     slowly,
-    is_event,
     odd_column,
     new_row,
     leaves_bigint,
     sum_of_numerics,
     sum_of_doubles,
-    hints
+    hints,
+    host.null
   )
 end
 

@@ -78,15 +78,6 @@ local function odd_column(state, id, row, name)
   raise("%s:set: there is no column %s%s", kind.name, name_text(name), host.nearest(key_text(name), kind.names))
 end
 
--- Meets a name that is no column on the short way of `set`: whether the row is to go the long way. What has a
--- metatable, an exact number too, is looked at in one order whichever way it comes.
-local function is_odd_row(state, id, row, name)
-  local meta = rawmeta(row)
-  if meta ~= nil and not is_event(meta) then return true end
-  odd_column(state, id, row, name)
-  return false
-end
-
 -- A table that a script gave, as the tables are that it is read-only for.
 local function original_of(tab)
   if rawmeta(tab) == nil or is_event(rawmeta(tab)) then return tab end
@@ -126,7 +117,6 @@ return {
   no_entity = no_entity,
   no_row = no_row,
   odd_column = odd_column,
-  is_odd_row = is_odd_row,
   original_of = original_of,
   check_columns = check_columns,
 }

@@ -10,8 +10,10 @@ local host, hidden = inner.host, inner.hidden
 local script_line = inner.script_line
 local mtype, rawmeta, rawget, type, next = math.type, getmetatable, rawget, type, next
 local format, find, tostring, tonumber = string.format, string.find, tostring, tonumber
+local mininteger = math.mininteger
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
+local FLOAT_END <const> = 2.0 ^ 53 -- below it a float holds every integer
 local SIGNS <const> = {
   __add = "+",
   __sub = "-",
@@ -21,6 +23,12 @@ local SIGNS <const> = {
   __mod = "%",
   __pow = "^",
   __unm = "-",
+  __band = "&",
+  __bor = "|",
+  __bxor = "~",
+  __shl = "<<",
+  __shr = ">>",
+  __bnot = "~",
 }
 
 local function overflow(a, sign, b)
@@ -110,6 +118,59 @@ function number_meta.__mul(a, b)
   if kind and other then return a * b end
   return foreign("__mul", a, b)
 end
+
+function number_meta.__idiv(a, b)
+  local kind, other = mtype(a), mtype(b)
+  if kind == "integer" and other == "integer" and b == -1 and a == mininteger then overflow(a, "//", b) end
+  if kind and other then return a // b end
+  return foreign("__idiv", a, b)
+end
+
+function number_meta.__unm(a)
+  if mtype(a) == "integer" and a == mininteger then
+    raise("-(%d) leaves the 64 bits of an integer; -numeric(%d) is exact, and goes into a numeric column", a, a)
+  end
+  return -a
+end
+
+-- What operations on bits make of a float is an integer, and no column sees any more that digits may be lost.
+local function check_bits(value, event)
+  if mtype(value) == "float" and (value >= FLOAT_END or value <= -FLOAT_END) and value - value == 0 then
+    raise(
+      "attempt to take the bits of %s (%s): a float of 2^53 or more has no exact value, an integer has",
+      describe(value),
+      SIGNS[event]
+    )
+  end
+end
+
+local function bitwise(event, operate)
+  return function(a, b)
+    if not (mtype(a) and mtype(b)) then return foreign(event, a, b) end
+    check_bits(a, event)
+    check_bits(b, event)
+    return operate(a, b)
+  end
+end
+
+number_meta.__band = bitwise("__band", function(a, b)
+  return a & b
+end)
+number_meta.__bor = bitwise("__bor", function(a, b)
+  return a | b
+end)
+number_meta.__bxor = bitwise("__bxor", function(a, b)
+  return a ~ b
+end)
+number_meta.__shl = bitwise("__shl", function(a, b)
+  return a << b
+end)
+number_meta.__shr = bitwise("__shr", function(a, b)
+  return a >> b
+end)
+number_meta.__bnot = bitwise("__bnot", function(a)
+  return ~a
+end)
 
 -- The text of a float: with as many digits as tell it from all others, where Lua's own 14 do not.
 local function float_text(value)

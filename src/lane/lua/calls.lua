@@ -6,8 +6,10 @@ local host, S, regions, shapes, has_history =
   inner.host, inner.run_state, inner.regions, inner.shapes, inner.has_history
 local want, tell_wants, begin_dry, prune_undo = inner.want, inner.tell_wants, inner.begin_dry, inner.prune_undo
 local failure_text, is_broken, is_final, tick = inner.failure_text, inner.is_broken, inner.is_final, host.tick
-local call_handler, placed, is_of_the_time = inner.call_handler, inner.placed, inner.is_of_the_time
+local call_handler, placed, is_of_the_time, is_short =
+  inner.call_handler, inner.placed, inner.is_of_the_time, inner.is_short
 local use_ctx, next_ctx, close_event, closers = inner.use_ctx, inner.next_ctx, inner.close_event, inner.closers
+local refills, has_more, more = inner.refills, inner.has_more, inner.more
 local puts_aside, begin_call, undo_call, uncount_rows =
   inner.puts_aside, inner.begin_call, inner.undo_call, inner.uncount_rows
 local pcall, error, min, sunpack = pcall, error, math.min, string.unpack
@@ -18,38 +20,46 @@ local handlers -- of the script: on_event, on_snapshot
 
 -- The events being handled: runs of one shape, each behind the shape's number and its length.
 local packed, position, event_no, count
-local read_event, run_left = nil, 0
+local read_event, refill_event, run_left = nil, nil, 0
 
-local ctx_left = 0 -- calls that may be given the same `ctx` as those before
+local ctx_left = 0 -- calls that may be given the same `ctx` as those before, and the same table of an event
 
 local function handle_events()
-  local region = S[REGION]
-  local fields, next_renewal = region.fields, event_no + ctx_left + 1
+  local S, packed, tick, more, has_more = S, packed, tick, more, has_more
+  local region, number, last, at, left = S[REGION], event_no, count, position, run_left
+  local fields, next_renewal = region.fields, number + ctx_left + 1
   local on_event, ctx = handlers.on_event, region.ctx
-  local event, close = nil, close_event
+  local event, read, refill, close = nil, read_event, refill_event, close_event
   local block, writer
-  while event_no < count do
-    if run_left == 0 then
+  while number < last do
+    if left == 0 then
       if event then close(event) end
       local shape
-      shape, run_left, position = sunpack("<I2I2", packed, position)
-      event, read_event, close = nil, shapes[shape], closers[shape]
+      shape, left, at = sunpack("<I2I2", packed, at)
+      event, read, refill, close = nil, shapes[shape], refills[shape], closers[shape]
+      read_event, refill_event = read, refill
     end
-    run_left = run_left - 1
-    event_no = event_no + 1
-    tick(event_no)
-    event, block, writer, position = read_event(packed, position, event)
-    S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
-    fields.block = block
-    if event_no >= next_renewal then
-      local calls
-      calls, ctx = next_ctx(region)
-      next_renewal = event_no + calls
+    left, number = left - 1, number + 1
+    event_no, run_left = number, left
+    tick(number)
+    if event and refill and number < next_renewal and (more[1] == 0 or not has_more[event]) then
+      block, writer, at = refill(packed, at, event)
+    else
+      if event then close(event) end
+      event, block, writer, at = read(packed, at)
+      S[EVENT] = event
+      if number >= next_renewal then
+        local calls
+        calls, ctx = next_ctx(region)
+        next_renewal = number + calls
+      end
     end
+    position = at
+    S[WRITER], S[BLOCK], fields.block = writer, block, block
     on_event(event, ctx)
   end
   if event then close(event) end
-  S[EVENT], ctx_left = nil, next_renewal - event_no - 1
+  S[EVENT], ctx_left = nil, next_renewal - number - 1
 end
 
 -- The same where events are put aside: each call can be taken back. An event that cannot be read is refused also if its
@@ -64,15 +74,20 @@ local function handle_events_apart()
       if event then close(event) end
       local shape
       shape, run_left, position = sunpack("<I2I2", packed, position)
-      event, read_event, close = nil, shapes[shape], closers[shape]
+      event, read_event, refill_event, close = nil, shapes[shape], refills[shape], closers[shape]
     end
     run_left = run_left - 1
     event_no = event_no + 1
     tick(event_no)
-    event, block, writer, position = read_event(packed, position, event)
-    S[WRITER], S[BLOCK], S[EVENT] = writer, block, event
-    fields.block = block
-    if event_no >= next_renewal then next_renewal = event_no + next_ctx(region) end
+    if event and event_no < next_renewal and refill_event and (more[1] == 0 or not has_more[event]) then
+      block, writer, position = refill_event(packed, position, event)
+    else
+      if event then close(event) end
+      event, block, writer, position = read_event(packed, position)
+      S[EVENT] = event
+      if event_no >= next_renewal then next_renewal = event_no + next_ctx(region) end
+    end
+    S[WRITER], S[BLOCK], fields.block = writer, block, block
     begin_call(region)
     on_event(event, region.ctx)
     if region.unreadable then error(region.unreadable, 0) end
@@ -134,6 +149,7 @@ local function suspend(number)
     event_no = event_no,
     count = count,
     read_event = read_event,
+    refill_event = refill_event,
     run_left = run_left,
     region = S[REGION],
     event = S[EVENT],
@@ -148,7 +164,7 @@ local function restore(number)
   waiting[number] = nil
   running = call.coroutine
   packed, position, event_no, count = call.packed, call.position, call.event_no, call.count
-  read_event, run_left = call.read_event, call.run_left
+  read_event, refill_event, run_left = call.read_event, call.refill_event, call.run_left
   S[REGION], S[EVENT], S[WRITER], S[BLOCK], S[MODE] = call.region, call.event, call.writer, call.block, call.mode
   S[ENDED] = false
   use_ctx(S[REGION])
@@ -162,6 +178,7 @@ local function fail(failure)
     if not is_final(failure) then status = MISUSED end
   end
   if is_of_the_time(failure) then status = MISUSED end
+  if is_short(failure) then status = SHORT end
   running, S[MODE], S[ENDED] = nil, RUN, false
   -- The script may make the text: it may read its event, and no rows.
   use_ctx(nil)
@@ -171,8 +188,8 @@ local function fail(failure)
   return status, text
 end
 
--- Runs the coroutine on, at first with what it calls: DONE with its result, MISSED with rows to load, or FAILED or
--- MISUSED with a message.
+-- Runs the coroutine on, at first with what it calls: DONE with its result, MISSED with rows to load, or FAILED,
+-- MISUSED or SHORT with a message.
 local function go_on(number, ...)
   local ok, first, second = co_resume(running, ...)
   if not ok then return fail(first) end

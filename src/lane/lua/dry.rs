@@ -15,6 +15,10 @@ use crate::model::limits::DRY_TIME_MAX;
 /// Instructions of the VM from one look at the clock to the next. Not a round number: few loops are as long.
 const INSTRUCTIONS: u32 = 251;
 
+/// The files of the inner side that are a script's library: a loop there may be as long as the script says, and leaves
+/// nothing half done.
+const LIBRARY: [&str; 2] = ["=inner:library", "=inner:sandbox"];
+
 /// What the dry runs behind one call may take.
 #[derive(Clone)]
 struct Bounds {
@@ -30,7 +34,8 @@ impl Bounds {
         lua.set_hook(triggers, move |lua, debug| self.look(lua, debug))
     }
 
-    /// Ends the dry run if its time is over: not amid the inner side, but where the script might have raised an error too.
+    /// Ends the dry run if its time is over: not amid the inner side, but where the script might have raised an error too,
+    /// or in a function of its library.
     fn look(&self, lua: &Lua, debug: &Debug) -> LuaResult<VmState> {
         // It does not hang: only what no hook sees, a function of the library, may still take too long.
         self.watch.tick(self.watch.event() as u64);
@@ -41,7 +46,8 @@ impl Bounds {
             // The next instruction of the script is the last, wherever the steps would have led.
             self.clone().hook(lua, 1)?;
         }
-        match debug.source().source.is_some_and(|name| name.starts_with('@')) {
+        let may_end = |name: &str| name.starts_with('@') || LIBRARY.contains(&name);
+        match debug.source().source.is_some_and(|name| may_end(&name)) {
             true => Err(LuaError::runtime("the time for dry runs is over")),
             false => Ok(VmState::Continue),
         }

@@ -399,8 +399,7 @@ fn find_values(
         |key| projected.iter().position(|field| field.name == key),
         |place, value| {
             if let Some(at) = place {
-                let start = value.as_ptr().addr() - json.as_ptr().addr();
-                spans[at] = Some(start..start + value.len());
+                spans[at] = Some(value);
             }
         },
     );

@@ -19,6 +19,15 @@ local fetched = setmeta({}, { __mode = "k" })
 -- Fields that come with each event, of the events to which some did not come: they cannot be read, or are large.
 local absent = setmeta({}, { __mode = "k" })
 
+-- Events of which there is more to forget than the fields that came along; and how many those events are.
+local has_more, more = {}, { 0 }
+
+local function note_more(event)
+  if not has_more[event] then
+    has_more[event], more[1] = true, more[1] + 1
+  end
+end
+
 local function note_fetched(event, key)
   local keys = fetched[event]
   if not keys then
@@ -26,15 +35,7 @@ local function note_fetched(event, key)
     fetched[event] = keys
   end
   keys[key] = true
-end
-
--- Events that have fields in their table which did not come along; and how many those events are.
-local has_more, more = {}, { 0 }
-
-local function note_more(event)
-  if not has_more[event] then
-    has_more[event], more[1] = true, more[1] + 1
-  end
+  note_more(event)
 end
 
 -- An event that a handler kept beyond its call has no fields left in its table, so each use of one asks here. A run
@@ -71,11 +72,8 @@ local function fetch_field(event, key)
     note_unreadable("event." .. key .. ": " .. problem)
     raise("event." .. key .. ": " .. problem)
   end
-  if value ~= nil then
-    note_more(event)
-    rawset(event, key, value)
-  end
   note_fetched(event, key)
+  if value ~= nil then rawset(event, key, value) end
   return value
 end
 
@@ -90,10 +88,7 @@ end
 function event_meta.__newindex(event, key, value)
   check_current(event)
   note_fetched(event, key)
-  if value ~= nil then
-    note_more(event)
-    rawset(event, key, value)
-  end
+  if value ~= nil then rawset(event, key, value) end
 end
 
 -- Whether a field that is nil was removed, or is not in the event.
@@ -180,7 +175,7 @@ end
 
 -- Texts that occur again and again cross once and are named by a number.
 local texts, clean = {}, {} -- clean: those that a column takes
-local shapes = {}
+local shapes, refills = {}, {} -- by shape: its readers
 local closers = { [0] = close_event } -- by shape: ends the use of an event
 
 local FIELD_FORMATS <const> = {
@@ -215,25 +210,28 @@ local FIELD_VALUES <const> = {
 local reader_source = inner.template([[
   local unpack, setmeta, meta, texts, exact, decode, finish, hints, numeric_meta, canonical, has_more, more, close,
     missing = ...
-  return function(packed, at, last)
-    if last then
-      $clear
-      if more[1] > 0 and has_more[last] then close(last) end
-    end
+  return function(packed, at)
     local $locals = unpack($form, packed, at)
     $hints
     return $event, block, writer, at
+  end, function(packed, at, event)
+    local $locals = unpack($form, packed, at)
+    $hints
+    $refill
+    return block, writer, at
   end, function(last)
     $clear
     if more[1] > 0 and has_more[last] then close(last) end
   end]])
 
--- Makes the reader of the events whose fields have these kinds, one letter a field: it returns the event, its block,
--- its writer and where the next one begins. `last` is the one before, whose use ends now; for the last one of a
--- shape there is a function of its own. Of a whole number in a text (`m`) the limbs come along; a typed
--- numeric is its limbs (`q`) or its text (`Q`), one that stood in JSON its text (`N`).
+-- Makes the readers of the events whose fields have these kinds, one letter a field. The first returns the event, its
+-- block, its writer and where the next one begins. The second puts an event into the table of the one before, which is
+-- of the same shape and has no more fields than came along; events that may be spoiled have none. The third ends the
+-- use of an event. Of a whole number in a text (`m`) the limbs come along; a typed numeric is its limbs (`q`) or its
+-- text (`Q`), one that stood in JSON its text (`N`).
 local function define_shape(number, names, field_kinds)
-  local format_parts, locals, fields, clear, hints = { "i8i8" }, { "block", "writer" }, {}, {}, {}
+  local format_parts, locals, fields, refill, clear = { "i8i8" }, { "block", "writer" }, {}, {}, {}
+  local hints = {}
   local missing
   for at, name in ipairs(names) do
     local kind = sub(field_kinds, at, at)
@@ -258,31 +256,35 @@ local function define_shape(number, names, field_kinds)
       missing = missing or {}
       missing[name] = true
     elseif kind ~= "n" then
-      fields[#fields + 1] = format("[%q] = " .. FIELD_VALUES[kind], name, value, name)
+      local given = format(FIELD_VALUES[kind], value, name)
+      fields[#fields + 1] = format("[%q] = %s", name, given)
+      refill[#refill + 1] = format("event[%q] = %s", name, given)
       clear[#clear + 1] = format("last[%q] = nil", name)
     end
   end
   locals[#locals + 1] = "at"
+  local may_be_spoiled = find(field_kinds, "[jx]")
   local source = reader_source({
     locals = concat(locals, ", "),
     form = format("%q", "<" .. concat(format_parts)),
     hints = concat(hints, " "),
+    refill = may_be_spoiled and "" or concat(refill, " "),
     clear = concat(clear, " "),
     event = format(
-      find(field_kinds, "[jx]") and "finish(setmeta({%s}, meta), missing)" or "setmeta({%s}, meta)",
+      may_be_spoiled and "finish(setmeta({%s}, meta), missing)" or "setmeta({%s}, meta)",
       concat(fields, ", ")
     ),
   })
   local given = { sunpack, setmeta, event_meta, texts, numbers.from_json, decode_field, finish_event, numbers.hints }
   given[#given + 1], given[#given + 2] = numbers.meta, numbers.canonical
   given[#given + 1], given[#given + 2], given[#given + 3], given[#given + 4] = has_more, more, close_event, missing
-  shapes[number], closers[number] = load(source, "=inner:shape", "t")(unpack(given))
+  shapes[number], refills[number], closers[number] = load(source, "=inner:shape", "t")(unpack(given))
+  if may_be_spoiled then refills[number] = nil end
 end
 
 -- Events with a rare mix of kinds bring their kinds along.
 local projected_names = {}
-shapes[0] = function(packed, at, last)
-  if last then close_event(last) end
+shapes[0] = function(packed, at)
   local event, missing, block, writer = {}, nil
   block, writer, at = sunpack("<i8i8", packed, at)
   for place = 1, #projected_names do
@@ -328,7 +330,7 @@ local function define_projection(names)
   end
   for number in next, shapes do
     if number ~= 0 then
-      shapes[number], closers[number] = nil, nil
+      shapes[number], refills[number], closers[number] = nil, nil, nil
     end
   end
 end
@@ -361,6 +363,9 @@ return {
   whole_event = whole_event,
   clean = clean,
   shapes = shapes,
+  refills = refills,
+  has_more = has_more,
+  more = more,
   closers = closers,
   define_projection = define_projection,
   define_shape = define_shape,

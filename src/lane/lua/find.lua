@@ -6,7 +6,7 @@
 -- in between. The two are merged, and a row that changed here counts as it is here.
 
 local inner = ...
-local raise, describe = inner.raise, inner.describe
+local S, raise, describe = inner.run_state, inner.raise, inner.describe
 local need, TRY, take_in, take_question = inner.need, inner.TRY, inner.take_in, inner.take_question
 local array, state_of, no_entity, begin_read = inner.array, inner.state_of, inner.no_entity, inner.begin_read
 local conditions, ordering, check_query = inner.conditions, inner.ordering, inner.check_query
@@ -138,7 +138,8 @@ local function ask(state, plan, key, limit)
     end
     changed = concat(ids)
   end
-  return { key = (plan.is_counted and "#" or "") .. key, plan = plan, limit = limit, changed = changed }
+  local key_of = (plan.is_counted and "#" or "") .. key
+  return { key = key_of, plan = plan, limit = limit, changed = changed, is_sure = S[MODE] ~= DRY }
 end
 
 -- Takes in what the store found for the question of that number: rows in order, or how many.

@@ -47,10 +47,19 @@ local probe_meta = {
 setmeta(probe, probe_meta)
 hidden[probe_meta] = true
 
+-- What `==` says of a frozen table that says nothing itself, and another one: as in Lua, what the other one says.
+local function is_equal_to(a, b)
+  local meta = rawmeta(b) ~= nil and host.metatable(b) or nil
+  local own = frozen_metas[meta]
+  if own ~= nil then meta = own or nil end
+  local equals = meta ~= nil and rawget(meta, "__eq") or nil
+  return equals ~= nil and not is_ours(a) and not is_ours(b) and equals(a, b)
+end
+
 local frozen_meta = {
   __eq = function(a, b)
     if rawequal(b, probe) then refuse_write(a) end
-    return false
+    return is_equal_to(a, b)
   end,
   __newindex = refuse_write,
 }
@@ -92,7 +101,8 @@ local function frozen_copy(meta)
   local equals, length = copy.__eq, copy.__len
   copy.__eq = function(a, b)
     if rawequal(b, probe) then refuse_write(a) end
-    return equals ~= nil and not is_ours(a) and not is_ours(b) and equals(a, b)
+    if equals == nil then return is_equal_to(a, b) end
+    return not is_ours(a) and not is_ours(b) and equals(a, b)
   end
   if length ~= nil then copy.__len = checked_length(length) end
   copy.__newindex = refuse_write

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use mlua::prelude::*;
 
 use super::bytecode::check;
-use super::crossing::{is_out_of_memory, numbers, problem_of, split_ids, take_id};
+use super::crossing::{OUT_OF_MEMORY, is_out_of_memory, numbers, problem_of, split_ids, take_id};
 use super::dry::dry_functions;
 use super::encoder::{integer, lossy, raw_field};
 use super::inner::Inner;
@@ -21,6 +21,7 @@ use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::json_text::{float_digits, float_of, has_number, whole_characters};
+use crate::model::limits::FIND_MEMORY_PART;
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::text::quoted_lines;
@@ -191,10 +192,15 @@ impl Host {
         };
         table.raw_set("all_fields", lua.create_function(all_fields)?)?;
         let host = self.clone();
+        let has_doubles = host.field_types.has_double();
         let is_given = move |_: &Lua, value: LuaValue| {
             let is_there = host.of_current_json(|json| match value {
                 LuaValue::Integer(value) => has_number(json, |text| integer(text) == Some(value)),
-                LuaValue::Number(value) => has_number(json, |text| float_of(text) == Some(value)),
+                LuaValue::Number(value) => {
+                    // What stands there as an integer is one in a script, so a large float of its value was computed.
+                    let is_float = |text: &str| has_doubles || value.abs() < FLOAT_END || !is_integer_form(text);
+                    has_number(json, |text| is_float(text) && float_of(text) == Some(value))
+                }
                 _ => false,
             });
             Ok(is_there.unwrap_or(false))
@@ -228,17 +234,19 @@ impl Host {
         let host = self.clone();
         table.raw_set(
             "encode",
-            lua.create_function(move |_, value: LuaValue| {
-                Ok(match json_out::column(host.inner()?, &value) {
-                    Ok(json) => (Some(json), None),
-                    Err(problem) => (None, Some(problem)),
-                })
+            lua.create_function(move |_, value: LuaValue| match json_out::column(host.inner()?, &value) {
+                Ok(json) => Ok((Some(json), None)),
+                Err(fault) if fault.is_out_of_memory() => Err(LuaError::MemoryError(OUT_OF_MEMORY.into())),
+                Err(fault) => Ok((None, Some(fault.text()))),
             })?,
         )?;
         table.raw_set(
             "time",
             lua.create_function(|_, text: LuaString| {
-                Ok(lossy(&text.as_bytes()).parse::<Timestamp>().ok().map(|time| time.to_string()))
+                Ok(match lossy(&text.as_bytes()).parse::<Timestamp>() {
+                    Ok(time) => (Some(time.to_string()), None),
+                    Err(error) => (None, error.reason()),
+                })
             })?,
         )?;
         table.raw_set(
@@ -370,12 +378,19 @@ impl Host {
             by_entity.entry(question.entity).or_default().push(question);
         }
         for (entity, questions) in by_entity {
+            let bytes_max = inner.memory_left() / FIND_MEMORY_PART;
             let found = self.ask_store(|loader, regions| {
                 let wanted: Vec<_> = questions.iter().map(|question| question.of(regions)).collect();
-                loader.find(&self.schema, entity, &wanted)
+                loader.find(&self.schema, entity, &wanted, bytes_max)
             })?;
             let described = &self.schema[entity];
-            for (question, FoundRows { rows, is_complete }) in questions.into_iter().zip(found) {
+            for (question, FoundRows { rows, is_complete, too_much }) in questions.into_iter().zip(found) {
+                // What only a dry run looks for may never be asked in its order: then it has found nothing yet.
+                if let Some(error) = too_much.filter(|_| question.is_sure) {
+                    let message = error.to_string();
+                    self.lock().store_error = Some(error);
+                    return Err(LuaError::runtime(message));
+                }
                 let mut packed = Vec::new();
                 for (id, row) in &rows {
                     let head = RowHead { id, change: Change::Written, writer: Writer::default() };
@@ -407,6 +422,13 @@ impl Host {
     }
 }
 
+/// Below it a float holds every integer.
+const FLOAT_END: f64 = 9_007_199_254_740_992.0;
+
+fn is_integer_form(number: &str) -> bool {
+    !number.contains(['.', 'e', 'E'])
+}
+
 /// A value, or in its place `none` and what is wrong. Memory that is used up is an error.
 fn answer<T>(result: LuaResult<T>, none: T) -> LuaResult<(T, Option<String>)> {
     match result {
@@ -435,6 +457,23 @@ fn script_place(lua: &Lua) -> String {
     String::new()
 }
 
+/// Whether the error that is being looked at was raised by a call of one of these functions: asked by `protected.lua`.
+fn raised_by(lua: &Lua, raisers: &[LuaFunction]) -> bool {
+    for level in 1..STACK_LEVELS_MAX {
+        let raiser = lua.inspect_stack(level, |frame| {
+            let source = frame.source();
+            let is_asking = source.source.as_deref() == Some("=inner:protected");
+            (!is_asking).then(|| raisers.contains(&frame.function()))
+        });
+        match raiser {
+            Some(None) => {}
+            Some(Some(is_raiser)) => return is_raiser,
+            None => break,
+        }
+    }
+    false
+}
+
 /// What loads a script, and looks at what it has made.
 pub(super) fn script_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
     table.raw_set("metatable", lua.create_function(|_, table: LuaTable| Ok(table.metatable()))?)?;
@@ -443,6 +482,9 @@ pub(super) fn script_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
     let is_of_script =
         |_: &Lua, function: LuaFunction| Ok(function.info().source.is_some_and(|source| source.starts_with('@')));
     table.raw_set("is_of_script", lua.create_function(is_of_script)?)?;
+    let raisers: [LuaFunction; 2] = [lua.globals().get("error")?, lua.globals().get("assert")?];
+    let is_raised = move |lua: &Lua, ()| Ok(raised_by(lua, &raisers));
+    table.raw_set("is_raised", lua.create_function(is_raised)?)?;
     let checked = |lua: &Lua, code: LuaString| match check(&code.as_bytes()) {
         Ok(code) => Ok((Some(lua.create_string(&code)?), None)),
         Err(problem) => Ok((None, Some(problem))),

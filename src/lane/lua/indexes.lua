@@ -92,12 +92,12 @@ end
 
 -- Whether a write must know what the row was.
 local function needs_before(state)
-  return state[COUNTS] ~= nil and not state[WHOLE]
+  return state[COUNTS] and not state[WHOLE]
 end
 
 -- Forgets what was found: rows are let go.
 local function drop(state)
-  state[FOUND], state[COUNTS], state[INDEXES] = nil, nil, nil
+  state[FOUND], state[COUNTS], state[INDEXES] = nil, false, false
 end
 
 return {

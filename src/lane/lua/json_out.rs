@@ -23,23 +23,23 @@ const KEY_BYTES: usize = 64;
 const PATH_BYTES_MAX: usize = 200;
 
 /// The JSON of a document. The error names the field and what is wrong with it.
-pub(super) fn document(inner: &Inner, value: &LuaValue) -> Result<String, String> {
+pub(super) fn document(inner: &Inner, value: &LuaValue) -> Result<String, Fault> {
     encode(inner, value, inner.memory_left())
 }
 
 /// The same for a column: the VM gets a copy of it, and has both for a moment.
-pub(super) fn column(inner: &Inner, value: &LuaValue) -> Result<String, String> {
+pub(super) fn column(inner: &Inner, value: &LuaValue) -> Result<String, Fault> {
     encode(inner, value, inner.memory_left() / 2)
 }
 
-fn encode(inner: &Inner, value: &LuaValue, bytes_max: usize) -> Result<String, String> {
+fn encode(inner: &Inner, value: &LuaValue, bytes_max: usize) -> Result<String, Fault> {
     let mut encoder = Encoder { inner, json: Vec::new(), aside: 0, bytes_max };
-    encoder.value(value, 0).map_err(Fault::text)?;
-    String::from_utf8(encoder.json).map_err(|error| error.to_string())
+    encoder.value(value, 0)?;
+    String::from_utf8(encoder.json).map_err(|error| error.to_string().into())
 }
 
 /// What is wrong, and the way to it: the innermost step first.
-struct Fault {
+pub(super) struct Fault {
     problem: String,
     path: Vec<String>,
 }
@@ -50,7 +50,13 @@ impl Fault {
         self
     }
 
-    fn text(self) -> String {
+    /// Whether there is no memory for it.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        self.problem == OUT_OF_MEMORY
+    }
+
+    /// As a message has it: the way, and what is wrong.
+    pub(super) fn text(self) -> String {
         let mut path = String::new();
         for step in self.path.iter().rev() {
             if path.len() > PATH_BYTES_MAX {

@@ -12,7 +12,7 @@ local inner = ...
 local raise, describe, host, numbers, template = inner.raise, inner.describe, inner.host, inner.numbers, inner.template
 local S, has_history, decode, clean = inner.run_state, inner.has_history, inner.decode, inner.clean
 local slow_get, slow_set, no_entity, no_row = inner.slow_get, inner.slow_set, inner.no_entity, inner.no_row
-local is_odd_row, mark, note_row, note_new = inner.is_odd_row, inner.mark, inner.note_row, inner.note_new
+local odd_column, mark, note_row, note_new = inner.odd_column, inner.mark, inner.note_row, inner.note_new
 local new_slot, is_key = inner.new_slot, inner.is_key
 local puts_aside, log_write = inner.puts_aside, inner.log_write
 
@@ -122,8 +122,8 @@ local function to_time(value, column)
   if type(value) ~= "string" then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value) end
   local known = times[value]
   if known then return known end
-  local time = host.time(value)
-  if not time then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value) end
+  local time, problem = host.time(value)
+  if not time then refuse(column, 'a timestamptz such as "2018-01-31T01:49:59.650Z"', value, problem) end
   if times_count >= 4096 then
     times, times_count = {}, 0
   end
@@ -337,7 +337,8 @@ local LIBRARY <const> = {
   slow_set = slow_set,
   no_entity = no_entity,
   no_row = no_row,
-  is_odd_row = is_odd_row,
+  null = null,
+  odd_column = odd_column,
   mark = mark,
   note_row = note_row,
   note_new = note_new,
@@ -405,24 +406,21 @@ end
 -- The row is here, or known not to be, and nothing is kept in order beside it; the rest is left to the slow path.
 local set_source = template([[
   return function(entity, id, row)
-    local state = state_of[entity] or no_entity("set", entity)
+    local state, S = state_of[entity] or no_entity("set", entity), S
     local slot = state[$YOUNG][id]
     if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] then return slow_set(state, id, row) end
     if slot == nil
-      and (not (state[$WHOLE] or state[$FILTERED]) or state[$OLD][id] ~= nil or not is_key(id)) then
+      and (not (state[$WHOLE] or state[$FILTERED]) or state[$OLD][id] ~= nil or not (clean[id] or is_key(id))) then
       return slow_set(state, id, row)
     end
-    if type(row) ~= "table" then no_row(state, row) end
-    local given = 0
-    for name in next, row do
-      if known[name] then
-        given = given + 1
-      elseif is_odd_row(state, id, row, name) then
-        return slow_set(state, id, row)
-      end
+    -- Of all values but tables only these have no metatable. What one computes is read on the slow path.
+    if rawmeta(row) ~= nil then return slow_set(state, id, row) end
+    if not row or row == true or row == null then no_row(state, row) end
+    local name = next(row)
+    while name ~= nil do
+      if not known[name] then odd_column(state, id, row, name) end
+      name = next(row, name)
     end
-    -- What is missing may be computed by a metatable.
-    if given < $columns and rawmeta(row) ~= nil then return slow_set(state, id, row) end
     $check
     $journal
     local batch, d, at = S[$BATCH]
@@ -437,7 +435,12 @@ local set_source = template([[
       $keep
     else
       $note_absent
-      slot = new_slot(state)
+      local free = state[$FREE_COUNT]
+      if free > 0 then
+        slot, state[$FREE_COUNT] = state[$FREE][free], free - 1
+      else
+        slot = new_slot(state)
+      end
       d, at = state[$SEGMENTS][slot >> $SHIFT], slot & $MASK
       $keep
       $row_id = id
@@ -457,7 +460,6 @@ local function make_set(kind, lines, names)
   local block = { block = cell(kind.block_at) }
   local source = set_source({
     check = lines,
-    columns = #kind.names,
     keep = keep_lines(names, kind.cells),
     journal = puts_aside and "log_write(state, id, false)" or "",
     row_id = cell(kind.id_at),

@@ -16,6 +16,8 @@ pub(super) const MISSED: i64 = 1;
 const FAILED: i64 = 2;
 /// The handler failed, and not for its event: it used what it may not keep.
 pub(super) const MISUSED: i64 = 3;
+/// The memory is used up.
+pub(super) const SHORT: i64 = 4;
 
 /// The place of a snapshot among the suspended calls; lanes have theirs from 1.
 pub(super) const SNAPSHOT_CALL: i64 = 0;
@@ -78,7 +80,7 @@ const TABLE_STATE: List = List {
 pub(super) const LISTS: [List; 2] = [RUN_STATE, TABLE_STATE];
 
 /// All other constants.
-const NUMBERS: [(&str, i64); 24] = [
+const NUMBERS: [(&str, i64); 25] = [
     // Modes.
     ("RUN", 1),
     ("DRY", 2),
@@ -88,6 +90,7 @@ const NUMBERS: [(&str, i64); 24] = [
     ("MISSED", MISSED),
     ("FAILED", FAILED),
     ("MISUSED", MISUSED),
+    ("SHORT", SHORT),
     ("SNAPSHOT_CALL", SNAPSHOT_CALL),
     // A slot is the number of a segment, shifted, and that of the row's first cell in it.
     ("SHIFT", 16),

@@ -330,4 +330,5 @@ return {
   script_rawlen = script_rawlen,
   refuse_number = refuse_number,
   plain_tointeger = tointeger,
+  is_inexact = is_inexact,
 }

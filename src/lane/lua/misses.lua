@@ -29,7 +29,9 @@ local function want(state, what)
     local known = wanted.asked[what.key]
     if known then
       local limit, more = known.limit, what.limit
-      if limit ~= NO_LIMIT and (more == NO_LIMIT or more > limit) then known.limit = more end
+      local is_sure = S[MODE] ~= DRY
+      if limit ~= NO_LIMIT and (more > limit or (more == NO_LIMIT and is_sure)) then known.limit = more end
+      if is_sure then known.is_sure = true end
     else
       wanted.asked[what.key] = what
       wanted.questions[#wanted.questions + 1] = what
@@ -49,7 +51,8 @@ local function posed(state, question)
   questions[questions_count] = { state, question }
   local kind, region, plan = state[KIND].number, state[REGION_NUMBER], question.plan
   local is_count, column, is_down = plan.is_counted or false, plan.column or 0, plan.is_down or false
-  return questions_count, kind, region, is_count, plan.packed, column, is_down, question.limit, question.changed
+  local limit, changed, is_sure = question.limit, question.changed, question.is_sure
+  return questions_count, kind, region, is_count, plan.packed, column, is_down, limit, changed, is_sure
 end
 
 -- Waits until what is wanted is here.

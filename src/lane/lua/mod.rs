@@ -10,6 +10,7 @@
 //! | `arithmetic.lua`, `bytecode` | plain numbers: what leaves 64 bits is an error, and so is a text |
 //! | `frozen.lua`, `bytecode` | what a script keeps: refused, or read-only |
 //! | `library.lua` | the functions of Lua's library that have to know exact numbers |
+//! | `bounded.lua` | those whose time no hook bounds |
 //! | `events.lua` | events on their way in |
 //! | `rows.lua`, `kinds.lua` | cached rows; the code compiled for each kind of entity |
 //! | `misses.lua`, `dry.lua` | rows that are missed, and dry runs to learn which |
@@ -63,7 +64,7 @@ use crossing::{OUT_OF_MEMORY, problem_of};
 use encoder::EventEncoder;
 use host::{Host, Shared, Want};
 use inner::Inner;
-use layout::{DONE, MISSED, MISUSED, SNAPSHOT_CALL};
+use layout::{DONE, MISSED, MISUSED, SHORT, SNAPSHOT_CALL};
 
 /// Some events of a lane that cross into the VM together.
 #[derive(Debug, Clone, Copy)]
@@ -81,13 +82,22 @@ enum Step {
     Missed,
 }
 
-/// What the inner side answered; the message of a handler that failed.
-fn step_of(status: i64, answer: LuaValue) -> Result<Step, String> {
+/// Why a call of a handler failed.
+enum Failure {
+    /// It said so.
+    Said(String),
+    /// The memory is used up.
+    OutOfMemory,
+}
+
+/// What the inner side answered.
+fn step_of(status: i64, answer: LuaValue) -> Result<Step, Failure> {
     match (status, answer) {
         (DONE, answer) => Ok(Step::Done(answer)),
         (MISSED, _) => Ok(Step::Missed),
-        (_, LuaValue::String(message)) => Err(message.to_string_lossy()),
-        (_, other) => Err(format!("the handler failed with a {}", other.type_name())),
+        (SHORT, _) => Err(Failure::OutOfMemory),
+        (_, LuaValue::String(message)) => Err(Failure::Said(message.to_string_lossy())),
+        (_, other) => Err(Failure::Said(format!("the handler failed with a {}", other.type_name()))),
     }
 }
 
@@ -323,7 +333,7 @@ impl ScriptEngine {
             return Err(LaneError::Event(place, shortened(problem)));
         }
         let (status, answer) = answer.map_err(|error| self.failure(&error))?;
-        let step = step_of(status, answer).map_err(|message| self.handler_failure(message))?;
+        let step = step_of(status, answer).map_err(|failure| self.handler_failure(failure))?;
         self.host.watch.begin(Task::Idle);
         Ok(step)
     }
@@ -464,12 +474,12 @@ impl ScriptEngine {
     }
 
     /// Loads what is missed, as often as something is, until the snapshot is done.
-    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, String>> {
+    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, Failure>> {
         loop {
             match step_of(status, answer) {
                 Ok(Step::Done(answer)) => return Ok(Ok(answer)),
                 Ok(Step::Missed) => {}
-                Err(message) => return Ok(Err(message)),
+                Err(failure) => return Ok(Err(failure)),
             }
             self.supply()?;
             (status, answer) = self.host.inner()?.resume.call(SNAPSHOT_CALL)?;
@@ -511,14 +521,12 @@ impl ScriptEngine {
         Ok(history)
     }
 
-    /// The error of a handler that said `message`.
-    fn handler_failure(&self, message: String) -> LaneError {
+    /// The error of a handler that failed.
+    fn handler_failure(&self, failure: Failure) -> LaneError {
         if let Some(error) = self.host.lock().store_error.take() {
             return error;
         }
-        if message.ends_with(OUT_OF_MEMORY) {
-            return self.out_of_memory();
-        }
+        let Failure::Said(message) = failure else { return self.out_of_memory() };
         LaneError::Handler {
             message: quoted_lines(&shortened(message)),
             place: self.context.watch.place(),
@@ -577,13 +585,16 @@ impl Engine for ScriptEngine {
             let region = self.know(region, name)?;
             let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block.get()))?;
             let answer = self.see_through(status, answer)?;
+            let inner = self.host.inner()?;
             Ok(answer.and_then(|value| {
-                json_out::document(self.host.inner().map_err(|error| error.to_string())?, &value)
-                    .map_err(|problem| format!("{}: what on_snapshot returned: {problem}", self.name))
+                json_out::document(inner, &value).map_err(|fault| match fault.is_out_of_memory() {
+                    true => Failure::OutOfMemory,
+                    false => Failure::Said(format!("{}: what on_snapshot returned: {}", self.name, fault.text())),
+                })
             }))
         })();
         let document = document.map_err(|error: LuaError| self.failure(&error))?;
-        let document = document.map_err(|message| self.handler_failure(message))?;
+        let document = document.map_err(|failure| self.handler_failure(failure))?;
         self.context.watch.begin(Task::Idle);
         Ok(Some(document).filter(|document| document != "null"))
     }

@@ -191,7 +191,11 @@ function meta.__mod(a, b)
 end
 
 function meta.__unm(a)
-  if a[1] then return make(negate(a[1], a[2])) end
+  local high, low = a[1], a[2]
+  if high then
+    if low > 0 then return setmeta({ -high - 1, LIMB - low }, meta) end
+    return setmeta({ -high, 0 }, meta)
+  end
   return by_host("-", from_integer(0), a)
 end
 

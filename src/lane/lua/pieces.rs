@@ -25,7 +25,7 @@ impl Piece {
 }
 
 /// In the order in which they are loaded: each asks only for what those before it give.
-pub(super) const FILES: [(&str, &str); 27] = [
+pub(super) const FILES: [(&str, &str); 28] = [
     ("layout", include_str!("layout.lua")),
     ("protected", include_str!("protected.lua")),
     ("numeric", include_str!("numeric.lua")),
@@ -51,6 +51,7 @@ pub(super) const FILES: [(&str, &str); 27] = [
     ("seal", include_str!("seal.lua")),
     ("calls", include_str!("calls.lua")),
     ("library", include_str!("library.lua")),
+    ("bounded", include_str!("bounded.lua")),
     ("frozen", include_str!("frozen.lua")),
     // The last, as it changes the library that all share.
     ("sandbox", include_str!("sandbox.lua")),

@@ -4,26 +4,46 @@
 
 local inner = ...
 local S, raise, host, null = inner.run_state, inner.raise, inner.host, inner.host.null
-local xpcall, error, type, select, tonumber = xpcall, error, type, select, tonumber
+local xpcall, error, type, select, tonumber, tostring = xpcall, error, type, select, tonumber, tostring
+local rawmeta, setmeta = getmetatable, setmetatable
 local sub, find, match, gmatch = string.sub, string.find, string.match, string.gmatch
 
 local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
 local NO_ROOM <const> = "too many results to unpack" -- what table.unpack says where the stack gets no more memory
+local NO_HANDLER <const> = "error in error handling"
+
+-- Lua says these as they stand here, behind the line where it does so. A text of an event may hold the same words: what
+-- a script raises with them is told apart by `said`.
+
+-- What Lua says, without the line.
+local function without_line(failure)
+  return match(failure, "^inner:[%l_]+:%d+: (.*)$") or match(failure, "^[^:]*:%d+: (.*)$") or failure
+end
 
 -- Whether an error came of a function of the host, or of memory that is used up: then the inner side may have stopped
 -- anywhere.
 local function is_broken(failure)
-  if type(failure) == "string" then return sub(failure, -#NO_MEMORY) == NO_MEMORY end
+  if type(failure) == "string" then return failure == NO_MEMORY end
   return type(failure) == "userdata" and failure ~= null
+end
+
+-- Whether memory is used up.
+local function is_short(failure)
+  if type(failure) ~= "userdata" or failure == null then return failure == NO_MEMORY end
+  local text = tostring(failure)
+  text = sub(text, 1, (find(text, "\nstack traceback:", 1, true) or 0) - 1)
+  return sub(text, -#NO_MEMORY) == NO_MEMORY
 end
 
 local function is_final(failure)
   if is_broken(failure) then return true end
   if type(failure) ~= "string" then return false end
-  return sub(failure, -#NO_STACK) == NO_STACK
-    or find(failure, NO_STACK .. " (", 1, true) ~= nil
-    or sub(failure, -#NO_ROOM) == NO_ROOM
-    or failure == "error in error handling"
+  local text = without_line(failure)
+  return text == NO_STACK
+    or text == "C " .. NO_STACK
+    or sub(text, 1, #NO_STACK + 2) == NO_STACK .. " ("
+    or text == NO_ROOM
+    or failure == NO_HANDLER
 end
 
 -- Whether an error may be another one the next time, or none: there is less room on the stack of C in a call that has
@@ -31,7 +51,20 @@ end
 -- the same stack each time.
 local function is_of_the_time(failure)
   if not is_final(failure) or is_broken(failure) then return false end
-  return sub(failure, -#NO_STACK) ~= NO_STACK or sub(failure, -#NO_STACK - 2) == "C " .. NO_STACK
+  return without_line(failure) ~= NO_STACK
+end
+
+-- A text that a script raised, and that Lua might have said.
+local said_meta = { __name = "error" }
+
+local function said(text)
+  return setmeta({ text }, said_meta)
+end
+
+-- What a script raised, as it sees it.
+local function unsaid(failure)
+  if type(failure) == "table" and rawmeta(failure) == said_meta then return failure[1] end
+  return failure
 end
 
 -- How messages of Lua begin that name a line of ours, or none: the script's line is what users want.
@@ -64,6 +97,8 @@ local NAMELESS <const> = "attempt to perform arithmetic on a [%a ]+ value$"
 
 local function placed(failure)
   if type(failure) ~= "string" then return failure end
+  -- Of memory that is used up no handler of errors hears; nor of `error("not enough memory", 0)`, which Lua makes that.
+  if is_final(failure) then return host.is_raised() and said(failure) or failure end
   if find(failure, NAMELESS) then failure = failure .. script_line() end
   for at = 1, #PLACELESS do
     local first = match(failure, PLACELESS[at])
@@ -84,7 +119,7 @@ local function unless_ended(ok, ...)
   local failure = ...
   if S[ENDED] == false and is_final(failure) then S[ENDED] = failure end
   if S[ENDED] ~= false then error(S[ENDED], 0) end
-  return false, failure
+  return false, unsaid(failure)
 end
 
 local function script_pcall(...)
@@ -98,8 +133,11 @@ local function script_xpcall(call, handler, ...)
     raise("xpcall: expected a function that handles errors, got a " .. type(handler))
   end
   local function handle(failure, ...)
-    if S[ENDED] ~= false or is_final(failure) then return failure end
-    return handler(placed(failure), ...)
+    if S[ENDED] ~= false then return failure end
+    failure = placed(failure)
+    if is_final(failure) then return failure end
+    local answer = handler(unsaid(failure), ...)
+    return is_final(answer) and said(answer) or answer
   end
   return unless_ended(xpcall(call, handle, ...))
 end
@@ -107,7 +145,9 @@ end
 return {
   is_broken = is_broken,
   is_final = is_final,
+  is_short = is_short,
   is_of_the_time = is_of_the_time,
+  unsaid = unsaid,
   script_line = script_line,
   set_script_text = function(text)
     script_text = text

@@ -15,6 +15,8 @@ use crate::store::RegionQuery;
 pub(super) struct Question {
     pub(super) number: u64,
     pub(super) entity: EntityNo,
+    /// Whether a call asks that counts, and not a dry run.
+    pub(super) is_sure: bool,
     region: RegionNo,
     query: Query,
     /// Of a count, the ids that do not count, each behind its length of 4 bytes; none of a search.
@@ -22,14 +24,14 @@ pub(super) struct Question {
 }
 
 /// As `find.lua` gives it: number, kind, region, whether it is a count, conditions, the column of the order (0 for none),
-/// whether it is descending, the limit (-1 for none), the ids that a count leaves out.
-type Given = (u64, usize, usize, bool, LuaString, usize, bool, i64, LuaString);
+/// whether it is descending, the limit (-1 for none), the ids that a count leaves out, whether a call asks that counts.
+type Given = (u64, usize, usize, bool, LuaString, usize, bool, i64, LuaString, bool);
 
 impl Question {
     /// Takes what the inner side gave.
     pub(super) fn new(schema: &Schema, given: LuaMultiValue, lua: &Lua) -> LuaResult<Self> {
         let given = Given::from_lua_multi(given, lua)?;
-        let (number, kind, region, is_count, conditions, place, is_descending, limit, but) = given;
+        let (number, kind, region, is_count, conditions, place, is_descending, limit, but, is_sure) = given;
         let (entity, region) = numbers(kind, region);
         let query = Query {
             conditions: read_conditions(&schema[entity], &conditions.as_bytes())?,
@@ -37,7 +39,7 @@ impl Question {
             limit: usize::try_from(limit).ok(),
         };
         let but = is_count.then(|| but.as_bytes().to_vec());
-        Ok(Self { number, entity, region, query, but })
+        Ok(Self { number, entity, is_sure, region, query, but })
     }
 
     /// As the store takes it.

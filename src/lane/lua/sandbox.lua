@@ -11,6 +11,7 @@ local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 local whole_event, refuse_number, script_tostring = inner.whole_event, inner.refuse_number, inner.script_tostring
 local key_text, keys_in_order, is_before, placed = inner.key_text, inner.keys_in_order, inner.is_before, inner.placed
 
+local S, bounded_string, check_range = inner.run_state, inner.bounded_string, inner.check_range
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
 local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
 local move, dump, tointeger = table.move, string.dump, inner.plain_tointeger
@@ -209,7 +210,8 @@ local function script_remove(tab, ...)
 end
 
 local function script_move(from, ...)
-  local to = select(4, ...)
+  local first, last, _, to = ...
+  check_range(first, last)
   if to == nil then to = from end
   refuse_number(from, "table.move")
   check_write(to)
@@ -260,14 +262,18 @@ local LIBRARIES <const> = { math = math, string = string, table = table, utf8 = 
 -- A handler that draws lots, or that reads memory addresses, would not come to the same state twice.
 local LACKING <const> = { random = true, randomseed = true, dump = true }
 
-local OWN <const> = { sort = script_sort, remove = script_remove, move = script_move }
+local OWN <const> = {
+  table = { sort = script_sort, remove = script_remove, move = script_move },
+  string = bounded_string,
+}
 
 function PRELUDE.print(...)
   local parts = table.pack(...)
   for at = 1, parts.n do
     parts[at] = script_tostring(parts[at])
   end
-  host.print(table.concat(parts, "\t"))
+  -- What a dry run says is said when the call counts.
+  if S[MODE] ~= DRY then host.print(table.concat(parts, "\t")) end
 end
 
 local function library_of(name)
@@ -275,10 +281,8 @@ local function library_of(name)
   for function_name, value in next, LIBRARIES[name] do
     if not LACKING[function_name] then library[function_name] = value end
   end
-  if name == "table" then
-    for function_name, value in next, OWN do
-      library[function_name] = value
-    end
+  for function_name, value in next, OWN[name] or {} do
+    library[function_name] = value
   end
   return library
 end

@@ -29,6 +29,10 @@ fn harness(lua: &Lua, is_kept: bool) -> LuaResult<LuaTable> {
         }
         if last == "sandbox" {
             pieces::set_type_metatables(lua, &inner)?;
+        } else if !is_kept {
+            // As in a run, all values but tables, booleans and nil have a metatable.
+            lua.set_type_metatable::<LuaNumber>(inner.raw_get("number_meta")?);
+            lua.set_type_metatable::<LuaFunction>(Some(lua.create_table()?));
         }
         Ok(inner)
     };

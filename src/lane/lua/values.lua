@@ -1,7 +1,7 @@
 -- Values as scripts and messages see them.
 
 local inner = ...
-local host, raise, numeric_meta = inner.host, inner.raise, inner.numbers.meta
+local host, raise, numeric_meta, unsaid = inner.host, inner.raise, inner.numbers.meta, inner.unsaid
 local script_name <const> = inner.script_name
 local rawmeta, setmeta, type, pcall, tostring = getmetatable, setmetatable, type, pcall, tostring
 local mtype, format, sub, find = math.type, string.format, string.sub, string.find
@@ -74,6 +74,7 @@ end
 
 -- What went wrong, with the script's name where Lua gives no place. It may be of the script's making.
 local function failure_text(failure)
+  failure = unsaid(failure)
   local text = failure
   local meta = metatable_of(failure)
   if type(failure) == "table" and meta and meta.__tostring then

@@ -22,7 +22,7 @@ use crate::lane::{
 };
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::json_text::whole_characters;
-use crate::model::limits::DRY_EVENTS_MAX;
+use crate::model::limits::{DRY_EVENTS_MAX, FIND_MEMORY_PART};
 use crate::model::query::Query;
 use crate::model::text::{panic_message, shortened};
 use crate::rows::codec::{Decoder, ValueRef, Writer};
@@ -205,8 +205,12 @@ impl<H: Handler> RustEngine<H> {
         let name = |region: &RegionNo| self.rows.regions.get(region).map_or("", |name| &**name);
         let wanted: Vec<RegionQuery<'_>> =
             asked.iter().map(|(region, query)| RegionQuery { region: name(region), query }).collect();
-        let found = self.loader.find(&self.context.schema, entity, &wanted)?;
+        let bytes_max = self.context.memory_bytes.saturating_sub(self.rows.memory_bytes()) / FIND_MEMORY_PART;
+        let found = self.loader.find(&self.context.schema, entity, &wanted, bytes_max)?;
         for ((region, query), found) in asked.iter().zip(found) {
+            if let Some(error) = found.too_much {
+                return Err(error);
+            }
             if let Some(table) = self.rows.tables.get_mut(region).and_then(|tables| tables.get_mut(entity.index())) {
                 table.supply_found(query, found.rows, found.is_complete);
             }

@@ -1,6 +1,6 @@
 //! Wiring a run: opens the store, starts the threads, lets the coordinator work, and puts the report together.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
 use crate::model::position::Position;
+use crate::model::timestamp::Timestamp;
 use crate::publish::{PublishThread, UnpublishedRegion};
 use crate::run::acknowledge::Acknowledging;
 use crate::run::coordinator::{Coordinator, CoordinatorPlan, Incoming, IsFar, Outcome};
@@ -45,6 +46,8 @@ use crate::undo::{UndoBase, Window};
 /// What the store says before the first event.
 struct Stored {
     checkpoint: Checkpoint,
+    /// When it was committed.
+    committed_at: Option<Timestamp>,
     /// The position of the source after it.
     position: Option<Position>,
     window: Window,
@@ -108,7 +111,7 @@ impl Pipeline {
         let engines = EnginePool::new(self.engine_plan(Arc::clone(&stored.is_empty), store.readers(), &shared.loads))?;
         let sealer = self.sealer(store.as_ref());
         self.meter.attach(&shared);
-        self.meter.start(checkpoint, source.bytes_total(), self.batch.memory_bytes);
+        self.meter.start(checkpoint, stored.committed_at, source.bytes_total(), self.batch.memory_bytes);
         let acknowledging = if is_beside { None } else { Acknowledging::of(source.as_mut(), stored.position.clone())? };
         // Without events nothing is read that could be compared.
         let reading = if has_events { stored.reading() } else { StartReading::default() };
@@ -203,7 +206,8 @@ impl Pipeline {
 
     /// Reads what the store says before the first event.
     fn read_store(&self, store: &mut dyn Store) -> Result<Stored, PipelineError> {
-        let (checkpoint, progress, position) = (store.checkpoint()?, store.source_progress()?, store.position()?);
+        let (checkpoint, committed_at) = (store.checkpoint()?, store.committed_at()?);
+        let (progress, position) = (store.source_progress()?, store.position()?);
         let window = Window::new(checkpoint, self.rollback_depth.into(), &store.undo_log(u64::MAX)?)
             .map_err(StoreError::from)?;
         let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
@@ -221,7 +225,7 @@ impl Pipeline {
         let log = BlockLog::new(Depth::new(self.rollback_depth), base, last_blocks);
         let source = CommittedSource::new(&checkpoint, progress, &window, store.source_files()?);
         let (is_empty, quarantined) = (store.empty_entities()?.into(), store.quarantined()?);
-        Ok(Stored { checkpoint, position, window, source, regions, set_back, log, is_empty, quarantined })
+        Ok(Stored { checkpoint, committed_at, position, window, source, regions, set_back, log, is_empty, quarantined })
     }
 
     /// What engines over those rows are made with.
@@ -333,14 +337,14 @@ pub(super) struct StartRegions {
     pub(super) names: Vec<Arc<str>>,
     /// The region that every event also runs in.
     pub(super) all: Option<RegionNo>,
-    /// Regions with events after their last snapshot.
-    pending: BTreeSet<RegionNo>,
+    /// Regions with events after their last snapshot, and the last block of each.
+    pending: BTreeMap<RegionNo, BlockNo>,
 }
 
 impl StartRegions {
     pub(super) fn new(pending: &[RegionTouch], window: &Window, all: Option<&str>) -> Self {
         let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
-        let numbered = RegionNo::in_order().zip(pending).map(|(no, _)| no).collect();
+        let numbered = RegionNo::in_order().zip(pending).map(|(no, touch)| (no, BlockNo::new(touch.block))).collect();
         // A rollback may concern regions that no event of this run does.
         let known: BTreeSet<Arc<str>> = names.iter().cloned().collect();
         names.extend(window.regions().filter(|region| !known.contains(*region)).cloned().collect::<BTreeSet<_>>());

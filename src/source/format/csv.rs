@@ -4,18 +4,22 @@
 //! a closing quote, a carriage return on its own. Where quotes that are broken leave open where a record of several lines
 //! ends, the run ends, also where events are put aside: what follows may be a part of it.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 
 use super::event::{fill, note_only_block, put_bounded, refuse, set_position, too_long};
+use super::line::read_line;
 use super::named::Delimiter;
 use super::split::{Fault, Kinds, Part};
 use super::{CutError, SourceEvent};
 use crate::model::json_text::{put_text, put_within_text};
 use crate::model::limits::LINE_BYTES_MAX;
 use crate::model::text::nearest;
-use crate::source::event_head::{Field, HeadReader, HeadTexts, PartOfHead, Piece};
+use crate::source::event_head::{FIELDS, Field, HeadReader, HeadTexts, PartOfHead, Piece};
 use crate::source::fields::Fields;
 use crate::source::foreign;
+
+/// What stands in the JSON of an event behind the text of its last column.
+const AFTER_LAST: &str = "\"}";
 
 /// Columns that a message names at most.
 const COLUMNS_NAMED_MAX: usize = 20;
@@ -44,6 +48,10 @@ pub(in crate::source) struct RecordCutter {
 /// The header of a file.
 struct Header {
     columns: Vec<Column>,
+    /// The columns that hold fields of the head.
+    heads: Vec<(usize, Field)>,
+    /// Bytes that an event's JSON has beside the texts of its columns.
+    bytes: usize,
     /// Its bytes, to know it again.
     record: Vec<u8>,
     line: u64,
@@ -179,8 +187,7 @@ impl RecordCutter {
             if begin == 0 {
                 self.first_line = self.line_no;
             }
-            let room = (self.bytes_max - begin) as u64 + 1;
-            let read = input.take(room).read_until(b'\n', &mut self.record);
+            let read = read_line(input, self.bytes_max - begin + 1, &mut self.record);
             let read = read.map_err(|cause| CutError::Read { line: self.line_no, cause })?;
             if read == 0 {
                 self.line_no -= 1;
@@ -268,7 +275,12 @@ impl RecordCutter {
                 return Err(missing_column(name, &columns, text));
             }
         }
-        Ok(Header { columns, record: record.to_vec(), line: self.first_line })
+        let mut heads = Vec::new();
+        for (at, column) in columns.iter().enumerate() {
+            heads.extend(column.fields.iter().map(|field| (at, *field)));
+        }
+        let bytes = columns.iter().map(|column| column.before.len()).sum::<usize>() + AFTER_LAST.len();
+        Ok(Header { columns, heads, bytes, record: record.to_vec(), line: self.first_line })
     }
 
     fn column(&self, name: String, is_first: bool) -> Column {
@@ -283,8 +295,11 @@ impl RecordCutter {
     /// should be, the event is marked as refused, with what is known of where it belongs.
     fn read(&self, header: &Header, event: &mut SourceEvent) -> Result<(), Broken> {
         let record = without_line_end(&self.record);
-        let text = std::str::from_utf8(record)
-            .map_err(|error| Broken::sure(format!("the record is not UTF-8 ({})", self.place(error.valid_up_to()))))?;
+        let is_whole = self.fault.is_none() && self.parts.len() == header.columns.len();
+        if is_whole && self.parts.iter().all(|part| part.is_plain()) && self.read_plain(header, record, event) {
+            return Ok(());
+        }
+        let text = self.text(record)?;
         if let Some(fault) = &self.fault {
             return Err(self.broken(header.columns.get(self.parts.len()), fault));
         }
@@ -292,34 +307,73 @@ impl RecordCutter {
             return Err(self.wrong_count(header));
         }
         event.json.clear();
-        let mut texts = HeadTexts::default();
         for (column, part) in header.columns.iter().zip(&self.parts) {
             event.json.push_str(&column.before);
             match part.plain(text) {
                 Some(plain) => event.json.push_str(plain),
                 None => put_within_text(&part.decoded(text), &mut event.json),
             }
-            for field in &column.fields {
-                texts.set(*field, part.decoded(text));
+        }
+        event.json.push_str(AFTER_LAST);
+        let mut texts = HeadTexts::default();
+        for (at, field) in &header.heads {
+            texts.set(*field, self.parts[*at].decoded(text));
+        }
+        self.set_head(header, &texts, event);
+        Ok(())
+    }
+
+    /// The same of a record whose texts are all the same in JSON. So it is with most of them: its bytes are copied, and
+    /// looked at once more to see that they are UTF-8. False if they are not.
+    fn read_plain(&self, header: &Header, record: &[u8], event: &mut SourceEvent) -> bool {
+        let mut json = std::mem::take(&mut event.json).into_bytes();
+        json.clear();
+        json.reserve(header.bytes + record.len());
+        // Where the texts of the head lie in it.
+        let (mut heads, mut found) = (header.heads.iter().peekable(), [(0, 0); FIELDS]);
+        for (nth, (column, part)) in header.columns.iter().zip(&self.parts).enumerate() {
+            json.extend_from_slice(column.before.as_bytes());
+            let begin = json.len();
+            json.extend_from_slice(part.bytes(record));
+            while let Some((_, field)) = heads.next_if(|(at, _)| *at == nth) {
+                found[*field as usize] = (begin, json.len());
             }
         }
-        event.json.push_str("\"}");
-        match self.head.of_texts(&texts) {
+        json.extend_from_slice(AFTER_LAST.as_bytes());
+        let Ok(json) = String::from_utf8(json) else { return false };
+        let mut texts = HeadTexts::default();
+        for (_, field) in &header.heads {
+            let (begin, end) = found[*field as usize];
+            let Some(text) = json.get(begin..end) else { return false };
+            texts.set(*field, text.into());
+        }
+        self.set_head(header, &texts, event);
+        event.json = json;
+        true
+    }
+
+    /// The record as text.
+    fn text<'r>(&self, record: &'r [u8]) -> Result<&'r str, Broken> {
+        std::str::from_utf8(record)
+            .map_err(|error| Broken::sure(format!("the record is not UTF-8 ({})", self.place(error.valid_up_to()))))
+    }
+
+    /// Sets where an event belongs. If that is not as it should be, marks it as refused.
+    fn set_head(&self, header: &Header, texts: &HeadTexts<'_>, event: &mut SourceEvent) {
+        match self.head.of_texts(texts) {
             Ok(head) => {
                 set_position(&self.head, head.position.as_deref(), event);
                 fill(event, &head);
-                Ok(())
             }
             Err(error) => {
-                let is_header = record == header.record;
+                let is_header = without_line_end(&self.record) == header.record;
                 let error = if is_header { "this is the header once more".to_owned() } else { error };
-                let part = self.head.part_of_texts(&texts);
+                let part = self.head.part_of_texts(texts);
                 set_position(&self.head, part.position.as_deref(), event);
                 refuse(event, error, part);
                 let has_block = event.refused.as_ref().is_some_and(|refused| refused.has_block);
                 let given = self.parts.iter().filter(|part| !part.is_empty()).count();
                 note_only_block(event, has_block && given == 1);
-                Ok(())
             }
         }
     }

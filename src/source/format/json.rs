@@ -7,7 +7,8 @@ use std::io::BufRead;
 
 use super::event::{EventReader, too_long};
 use super::{CutError, SourceEvent};
-use crate::model::json_scan::{members, plain};
+use crate::model::bytes::plain;
+use crate::model::json_scan::members;
 use crate::model::limits::LINE_BYTES_MAX;
 use crate::source::event_head::Piece;
 use crate::source::fields::Fields;

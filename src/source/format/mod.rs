@@ -7,6 +7,7 @@
 mod csv;
 pub(super) mod event;
 mod json;
+mod line;
 mod named;
 mod ndjson;
 mod split;

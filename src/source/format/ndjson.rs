@@ -1,8 +1,11 @@
 //! NDJSON: one JSON object a line.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
+
+use memchr::memchr;
 
 use super::event::{EventReader, too_long};
+use super::line::read_line;
 use super::{CutError, SourceEvent};
 use crate::model::limits::LINE_BYTES_MAX;
 use crate::source::event_head::Piece;
@@ -69,7 +72,7 @@ impl LineCutter {
             self.line.clear();
             self.line_no += 1;
             let line = self.line_no;
-            let read = input.take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut self.line);
+            let read = read_line(input, LINE_BYTES_MAX + 1, &mut self.line);
             let read = read.map_err(|cause| CutError::Read { line, cause })?;
             if read == 0 {
                 // More may come later.
@@ -120,7 +123,7 @@ fn skip_line(lines: &mut impl BufRead) -> std::io::Result<Option<u64>> {
     while skipped < LINE_SKIPPED_MAX {
         let (some, is_end) = match lines.fill_buf() {
             Ok([]) => return Ok(Some(skipped as u64)),
-            Ok(bytes) => match bytes.iter().position(|byte| *byte == b'\n') {
+            Ok(bytes) => match memchr(b'\n', bytes) {
                 Some(at) => (at + 1, true),
                 None => (bytes.len(), false),
             },

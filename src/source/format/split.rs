@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::json_scan::{all_plain_but, each, plain, plain_before};
+use crate::model::bytes::{all_plain_but, each, plain, plain_before};
 
 /// What each byte is, outside of quotes.
 pub(super) struct Kinds {
@@ -95,6 +95,16 @@ pub(super) struct Part {
 impl Part {
     pub(super) fn is_empty(self) -> bool {
         self.start == self.end
+    }
+
+    /// Whether its text is the same in JSON.
+    pub(super) fn is_plain(self) -> bool {
+        self.is_plain
+    }
+
+    /// Its bytes, with quotes written twice where they are.
+    pub(super) fn bytes(self, record: &[u8]) -> &[u8] {
+        record.get(self.start..self.end).unwrap_or_default()
     }
 
     /// Its text.

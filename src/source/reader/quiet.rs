@@ -67,6 +67,7 @@ impl Reader {
     pub(super) fn wait(&mut self) -> Result<bool, Stop> {
         self.pages.check_wanted()?;
         self.share_turn();
+        self.stats.note_total(self.source.bytes_total());
         let begins = self.quiet.begin();
         if begins {
             self.settle(false)?;

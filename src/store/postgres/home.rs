@@ -5,6 +5,25 @@ use super::fault::Fault;
 use super::own::{literal, own};
 use super::session::Link;
 
+/// The table that says by what an index beside is made.
+pub(super) const MARK: &str = "_forebay_fresh";
+
+/// The schema of an index beside: the name of no pipeline holds an `@`.
+pub(super) fn beside_schema(pipeline: &str) -> String {
+    format!("{pipeline}@2")
+}
+
+/// Counts what marks an index beside a pipeline's tables, as far as this role may look: 0, 1 of one that was begun just
+/// now, or 2.
+pub(super) fn beside_marks(pipeline: &str) -> String {
+    format!(
+        "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = {} AND c.relname IN ('{MARK}', '_forebay_checkpoint')
+           AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')",
+        literal(&beside_schema(pipeline))
+    )
+}
+
 /// Where our tables of a pipeline are.
 #[derive(Debug, Clone)]
 pub(super) enum Home {

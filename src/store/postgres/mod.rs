@@ -69,6 +69,7 @@ use crate::batch::{RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::position::Position;
 use crate::model::source_progress::{SourceFile, SourceProgress};
+use crate::model::timestamp::Timestamp;
 use crate::undo::UndoRecord;
 use database::{Database, advice, error_of, warn_exposed};
 use fault::{Fault, Remedy};
@@ -127,6 +128,10 @@ struct PostgresStore {
     /// Whether rows that are thought to be new are copied in without looking. Not any more after one was there.
     trusts_new: bool,
     fill: Fill,
+    /// When the last batch was committed, as the checkpoint said when it was read.
+    committed_at: Option<Timestamp>,
+    /// Whether an index stood beside when the store was opened.
+    has_beside: bool,
 }
 
 impl PostgresStore {
@@ -139,7 +144,7 @@ impl PostgresStore {
             generation: AtomicU64::new(0),
         });
         let mut backends = Vec::new();
-        let session = Outage::at_start(&database).until_done(|| {
+        let (session, has_beside) = Outage::at_start(&database).until_done(|| {
             establish(&database, &mut backends).map_err(|failed| match failed {
                 TryError::Fault(fault) if fault.remedy() != Remedy::Retry => {
                     let cause = format!("{fault}{}", advice(&fault));
@@ -154,7 +159,18 @@ impl PostgresStore {
         let layouts = Layout::all(&database.plan.pipeline, &database.plan.schema);
         let readers = Arc::new(Readers::new(Arc::clone(&database)));
         let fill = Fill::new(layouts.len());
-        Ok(Self { database, layouts, session: Some(session), backends, readers, trusts_new: true, fill })
+        let session = Some(session);
+        Ok(Self {
+            database,
+            layouts,
+            session,
+            backends,
+            readers,
+            trusts_new: true,
+            fill,
+            committed_at: None,
+            has_beside,
+        })
     }
 
     /// Asks over the connection that holds the lock.
@@ -266,8 +282,8 @@ fn reserve(database: &Database, ours: &mut Vec<Backend>, stop: Stop<'_>) -> Resu
     taken.map(|()| session)
 }
 
-/// Makes what is missing in the database, under the lock.
-fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Session, TryError> {
+/// Makes what is missing in the database, under the lock; and whether an index stands beside.
+fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<(Session, bool), TryError> {
     let stop = Some(&*database.plan.stop);
     let mut session = reserve(database, ours, stop)?;
     ask_of_readers(database, &mut session, grants::check)?;
@@ -279,10 +295,10 @@ fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Sessio
         let planned = Arc::clone(database);
         prepared = session.call_within(MAKING_MAX, stop, move |link| tables::bring_over(link, &planned.plan))?;
     }
-    let late = match prepared {
-        tables::Prepared::Ready(late) => late,
+    let (late, has_beside) = match prepared {
+        tables::Prepared::Ready { late, has_beside } => (late, has_beside),
         // It was brought over, or refused.
-        tables::Prepared::Earlier => Vec::new(),
+        tables::Prepared::Earlier => (Vec::new(), false),
         tables::Prepared::Later(format) => {
             let later = database.cannot_open(format!("it was written by a later forebay (format {format})"));
             return Err(TryError::Refused(later));
@@ -297,7 +313,7 @@ fn establish(database: &Arc<Database>, ours: &mut Vec<Backend>) -> Result<Sessio
         session.call_within(MAKING_MAX, stop, move |link| tables::make_indexes(link, &late))?;
     }
     serve_readers(database, &mut session)?;
-    Ok(session)
+    Ok((session, has_beside))
 }
 
 /// Comments and rights, for people who read the tables with SQL.
@@ -341,9 +357,16 @@ fn is_same(a: &Checkpoint, b: &Checkpoint) -> bool {
 impl Store for PostgresStore {
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
         let found = self.ask("reading the checkpoint", |link, plan| {
-            tables::checkpoint(link, &Home::Beside(plan.pipeline.clone()))
+            tables::committed(link, &Home::Beside(plan.pipeline.clone()))
         })?;
-        Ok(found.unwrap_or_default())
+        let (checkpoint, committed_at) = found.unwrap_or_default();
+        self.committed_at = committed_at;
+        Ok(checkpoint)
+    }
+
+    fn committed_at(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        // Read with the checkpoint: it costs no round trip.
+        Ok(self.committed_at)
     }
 
     fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {
@@ -408,6 +431,10 @@ impl Store for PostgresStore {
     }
 
     fn beside(&mut self) -> Result<Option<BesideStatus>, StoreError> {
+        // The first look at the tables has seen whether there is one: a run that has none does not ask again.
+        if !self.has_beside {
+            return Ok(None);
+        }
         self.ask("looking for an index beside", |link, plan| beside::status(link, &plan.pipeline))
     }
 

@@ -11,7 +11,6 @@ use postgres::types::Type;
 use super::binary::{Moment, RawArray};
 use super::fault::Fault;
 use super::home::{self, Home};
-use super::own::SHARD;
 use super::session::{Link, Param, Purpose, Session, Stop};
 use super::{PostgresAddress, StoreError, advice, beside, quarantine, source, tables};
 use crate::batch::Quarantined;
@@ -204,17 +203,10 @@ impl SnapshotReader for PostgresSnapshots {
 }
 
 fn status(link: &mut Link, home: &Home) -> Result<Option<PipelineStatus>, Fault> {
-    let Some(checkpoint) = tables::checkpoint(link, home)? else { return Ok(None) };
+    let Some((checkpoint, committed_at)) = tables::committed(link, home)? else { return Ok(None) };
     let position = source::position(link, home)?;
-    let sql = format!(
-        "SELECT c.committed_at, coalesce(p.has_snapshots, false) FROM {} c LEFT JOIN {} p ON true WHERE c.shard = $1",
-        home.table("checkpoint"),
-        home.table("pipeline")
-    );
-    let rows = link.query(&sql, &[(&SHARD, Type::INT4)])?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let committed_at: Option<Moment> = row.try_get(0)?;
-    let has_snapshots = row.try_get(1)?;
+    let rows = link.query(&format!("SELECT p.has_snapshots FROM {} p", home.table("pipeline")), &[])?;
+    let has_snapshots = rows.first().map_or(Ok(false), |row| row.try_get(0))?;
     let newest = latest(link, home, None)?;
     let mut newest: HashMap<String, StoredSnapshot> =
         newest.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
@@ -231,7 +223,7 @@ fn status(link: &mut Link, home: &Home) -> Result<Option<PipelineStatus>, Fault>
             snapshot,
         });
     }
-    let committed_at = committed_at.map(|Moment(time)| time.to_millis_text());
+    let committed_at = committed_at.map(Timestamp::to_millis_text);
     let (signature, quarantined) = (tables::signature(link, home)?, quarantine::count(link, home)?);
     let fresh = match home {
         Home::Beside(pipeline) => beside::status(link, pipeline)?,

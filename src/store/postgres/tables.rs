@@ -8,17 +8,18 @@ use std::sync::Arc;
 
 use postgres::types::Type;
 
-use super::binary::types_of;
+use super::binary::{Moment, types_of};
 use super::earlier::Earlier;
 use super::fault::Fault;
 use super::fill;
-use super::home::Home;
+use super::home::{Home, beside_marks};
 use super::own::{self, FORMAT, SHARD, own};
 use super::session::Link;
 use crate::batch::RegionTouch;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::limits::NAME_BYTES_MAX;
 use crate::model::schema::{Column, Entity, SchemaError, parse_columns};
+use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
 use crate::store::StorePlan;
 use crate::store::sql::{differences_of, new_signature, quoted, signed, unsigned};
@@ -50,8 +51,9 @@ pub(in crate::store) fn check_names(pipeline: &str, entities: &[Entity]) -> Resu
 
 /// What the database holds for the plan.
 pub(super) enum Prepared {
-    /// What is needed is there, but for indexes on tables that may be large: what makes them.
-    Ready(Vec<String>),
+    /// What is needed is there, but for indexes on tables that may be large: what makes them; and whether an index stands
+    /// beside.
+    Ready { late: Vec<String>, has_beside: bool },
     /// An earlier version has made our tables: they are to be brought over.
     Earlier,
     /// It holds other tables.
@@ -76,7 +78,7 @@ pub(super) fn prepare(link: &mut Link, plan: &StorePlan) -> Result<Prepared, Fau
     for entity in plan.schema.entities().iter().filter(|entity| survey.only_grown.contains(&entity.name)) {
         fill::fill_up(link, &table_name(&plan.pipeline, &entity.name))?;
     }
-    Ok(Prepared::Ready(survey.late_indexes(plan)))
+    Ok(Prepared::Ready { late: survey.late_indexes(plan), has_beside: survey.has_beside })
 }
 
 /// The same, and brings over what an earlier version has made, in the same transaction; the server sets no time limit for
@@ -87,7 +89,7 @@ pub(super) fn bring_over(link: &mut Link, plan: &StorePlan) -> Result<Prepared, 
         return Ok(refused);
     }
     in_transaction(link, "BEGIN; SET LOCAL statement_timeout = 0", |link| make(link, plan, &survey))?;
-    Ok(Prepared::Ready(survey.late_indexes(plan)))
+    Ok(Prepared::Ready { late: survey.late_indexes(plan), has_beside: survey.has_beside })
 }
 
 pub(super) fn in_transaction(
@@ -156,6 +158,8 @@ struct Survey {
     keys: BTreeSet<String>,
     /// Those of its tables that have room in their pages for changes that do not come.
     only_grown: Vec<String>,
+    /// Whether an index stands beside, as far as this role may look.
+    has_beside: bool,
 }
 
 /// The type that a column has now. Settings of the server change how its name is written, and not its number.
@@ -169,7 +173,7 @@ struct TypeNow {
 impl Survey {
     fn take(link: &mut Link, plan: &StorePlan) -> Result<Self, Fault> {
         let pipeline = (&plan.pipeline as _, Type::TEXT);
-        let only_grown = fill::only_grown();
+        let (only_grown, beside) = (fill::only_grown(), beside_marks(&plan.pipeline));
         let sql = format!(
             "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1),
                      ARRAY(SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1),
@@ -177,7 +181,8 @@ impl Survey {
                                 FROM unnest(i.indkey) WITH ORDINALITY k (num, n) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num)
                            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_index i ON i.indrelid = c.oid
                            WHERE n.nspname = $1 AND i.indisunique AND i.indpred IS NULL),
-                     {only_grown}"
+                     {only_grown},
+                     ({beside}) > 0"
         );
         let row = link.query(&sql, std::slice::from_ref(&pipeline))?;
         let row = row.first().ok_or_else(no_answer)?;
@@ -194,6 +199,7 @@ impl Survey {
             columns: BTreeMap::new(),
             keys: keys.into_iter().collect(),
             only_grown: row.try_get(3)?,
+            has_beside: row.try_get(4)?,
         };
         let sql = "SELECT c.relname || '.' || a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod)
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
@@ -402,17 +408,26 @@ pub(super) fn sql_type(kind: ColumnType) -> &'static str {
 
 /// The stored checkpoint; none if the pipeline never ran.
 pub(super) fn checkpoint(link: &mut Link, home: &Home) -> Result<Option<Checkpoint>, Fault> {
+    Ok(committed(link, home)?.map(|(checkpoint, _)| checkpoint))
+}
+
+/// The stored checkpoint, and when it was committed; none if the pipeline never ran.
+pub(super) fn committed(link: &mut Link, home: &Home) -> Result<Option<(Checkpoint, Option<Timestamp>)>, Fault> {
     let from = home.table("checkpoint");
-    let sql = format!("SELECT c.batch, c.block, c.block_events, c.blocks, c.events FROM {from} c WHERE c.shard = $1");
+    let sql = format!(
+        "SELECT c.batch, c.block, c.block_events, c.blocks, c.events, c.committed_at FROM {from} c WHERE c.shard = $1"
+    );
     let rows = link.query(&sql, &[(&SHARD, Type::INT4)])?;
     let Some(row) = rows.first() else { return Ok(None) };
-    Ok(Some(Checkpoint {
+    let checkpoint = Checkpoint {
         batch: unsigned(row.try_get(0)?),
         block: row.try_get(1)?,
         block_events: unsigned(row.try_get(2)?),
         blocks: unsigned(row.try_get(3)?),
         events: unsigned(row.try_get(4)?),
-    }))
+    };
+    let at: Option<Moment> = row.try_get(5)?;
+    Ok(Some((checkpoint, at.map(|Moment(time)| time))))
 }
 
 /// The signature under which the pipeline's snapshots are published; none if no run has made it yet.

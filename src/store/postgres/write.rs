@@ -38,6 +38,7 @@ use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
 use crate::rows::changes::{ChangeCounts, RegionChanges, RowAt};
 use crate::rows::codec::Change;
+use crate::snapshot::NOTHING;
 use crate::store::snapshot_policy::{SnapshotPolicy, sql};
 use crate::store::sql::{quoted, signed};
 use crate::store::{CommitTimes, SnapshotReceipt, StorePlan};
@@ -517,7 +518,7 @@ impl Statement {
                WHERE {GATE}),
              stored AS (
                INSERT INTO {own}snapshots (region, id, seq, block, generated_at, hash, doc)
-               SELECT region, {id}, {next_seq}, block, generated_at, hash, doc::json
+               SELECT region, {id}, {next_seq}, block, generated_at, hash, coalesce(doc, '{NOTHING}')::json
                FROM drafts WHERE is_kept RETURNING region, id),
              regions AS (
                INSERT INTO {own}regions AS r (region, block, events, seq, snapshot_block)
@@ -602,12 +603,11 @@ impl Moved {
 
 /// What became of each document.
 fn receipts(drafts: &[SnapshotDraft], stored: &mut Stored) -> Vec<SnapshotReceipt> {
-    let with_doc = drafts.iter().filter(|draft| draft.doc.is_some());
-    let mut receipt = |draft: &SnapshotDraft| SnapshotReceipt {
-        region: Arc::clone(&draft.region),
-        id: stored.remove(&*draft.region),
+    let receipt = |draft: &SnapshotDraft| {
+        let id = stored.remove(&*draft.region);
+        (draft.doc.is_some() || id.is_some()).then(|| SnapshotReceipt { region: Arc::clone(&draft.region), id })
     };
-    with_doc.map(&mut receipt).collect()
+    drafts.iter().filter_map(receipt).collect()
 }
 
 fn docs(drafts: &[SnapshotDraft]) -> RawArray {

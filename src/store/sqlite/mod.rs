@@ -48,6 +48,7 @@ use crate::model::limits::STORE_OUTAGE_MAX;
 use crate::model::position::Position;
 use crate::model::schema::Schema;
 use crate::model::source_progress::{SourceFile, SourceProgress};
+use crate::model::timestamp::Timestamp;
 use crate::undo::UndoRecord;
 pub(super) use beside::{open_beside, remove_beside};
 use busy::{Patience, TRY_TIMEOUT};
@@ -236,6 +237,12 @@ impl Store for SqliteStore {
     fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
         let found = self.ask("reading the checkpoint", |open, plan| tables::checkpoint(open, &plan.pipeline))?;
         Ok(found.unwrap_or_default())
+    }
+
+    fn committed_at(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let found =
+            self.ask("reading when it was committed", |open, plan| tables::committed_at(open, &plan.pipeline))?;
+        Ok(found.and_then(|time| time.parse().ok()))
     }
 
     fn source_progress(&mut self) -> Result<SourceProgress, StoreError> {

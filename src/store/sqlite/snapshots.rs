@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Params, Row};
+use rusqlite::{Connection, Params, Row};
 
 use super::read_only::{self, Still};
 use super::{BUSY_TIMEOUT, StoreError, StoreName, beside, quarantine, source, tables};
@@ -24,11 +24,21 @@ impl SqliteSnapshots {
     pub(in crate::store) fn open(path: &Path) -> Result<Self, StoreError> {
         let name = StoreName(path.to_owned());
         let (connection, still) = read_only::open_anyhow(&name, BUSY_TIMEOUT)?;
-        let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'forebay_pipelines'";
-        let known = connection.query_row(sql, [], |_| Ok(())).optional().map_err(name.sql("reading the tables"))?;
-        match known {
-            Some(()) => Ok(Self { connection, name, still }),
-            None => Err(name.cannot_open("it holds no table of forebay; has `forebay run` used it?")),
+        Self { connection, name, still }.checked()
+    }
+
+    /// Refuses a file that no run has used.
+    fn checked(mut self) -> Result<Self, StoreError> {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE name = 'forebay_pipelines') FROM sqlite_schema";
+        let tables = self.ask(|this| {
+            let found = this.connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+            found.map_err(this.name.sql("reading the tables"))
+        });
+        match tables? {
+            // A run that has just begun makes the file first, and all tables at once then.
+            (0, _) => Err(StoreError::Missing { store: self.name.text() }),
+            (_, 0) => Err(self.name.cannot_open("it holds no table of forebay; has `forebay run` used it?")),
+            _ => Ok(self),
         }
     }
 
@@ -148,9 +158,9 @@ impl SqliteSnapshots {
         let doing = self.name.sql("reading the status");
         let Some(checkpoint) = tables::checkpoint(&self.connection, pipeline).map_err(&doing)? else { return Ok(None) };
         let position = source::position(&self.connection, pipeline).map_err(&doing)?;
-        let sql = "SELECT committed_at, has_snapshots FROM forebay_pipelines WHERE pipeline = ?1";
-        let (committed_at, has_snapshots) =
-            self.connection.query_row(sql, [pipeline], |row| Ok((row.get(0)?, row.get(1)?))).map_err(&doing)?;
+        let committed_at = tables::committed_at(&self.connection, pipeline).map_err(&doing)?;
+        let sql = "SELECT has_snapshots FROM forebay_pipelines WHERE pipeline = ?1";
+        let has_snapshots = self.connection.query_row(sql, [pipeline], |row| row.get(0)).map_err(&doing)?;
         let newest = self.read_latest(pipeline, &[])?;
         let mut newest: HashMap<String, StoredSnapshot> =
             newest.into_iter().map(|snapshot| (snapshot.region.clone(), snapshot)).collect();
@@ -188,5 +198,44 @@ impl SqliteSnapshots {
 
     fn read_quarantine(&self, pipeline: &str) -> Result<Vec<Quarantined>, StoreError> {
         quarantine::read(&self.connection, pipeline).map_err(self.name.sql("reading the quarantine"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StorePlan;
+
+    /// What a reader that has opened the file at each moment of a run's beginning says of it then.
+    #[test]
+    fn a_run_that_has_just_begun_is_no_strangers_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, name) = (folder.path().join("p.db"), StoreName(folder.path().join("p.db")));
+        let opened = || {
+            let (connection, still) = read_only::open_anyhow(&name, BUSY_TIMEOUT).expect("a file");
+            SqliteSnapshots { connection, name: name.clone(), still }
+        };
+        let is_missing = |found: Result<SqliteSnapshots, StoreError>| matches!(found, Err(StoreError::Missing { .. }));
+        // It has made the file, and nothing in it.
+        let writer = Connection::open(&path).expect("a writer");
+        writer.execute_batch("PRAGMA user_version = 0").expect("a file");
+        std::fs::File::create(&path).expect("a file");
+        assert!(is_missing(opened().checked()));
+        let empty = opened();
+        assert!(empty.still.is_some(), "no log lies beside it yet");
+        // Then the log.
+        writer.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).expect("a log");
+        assert!(is_missing(opened().checked()));
+        let plan = StorePlan::new("p", Default::default()).expect("a plan");
+        let store = crate::store::sqlite::open(&path, plan).expect("a store");
+        // Who opened it before there was a log reads what is in there now.
+        let mut early = empty.checked().expect("its tables are there by now");
+        assert_eq!(early.status("p").expect("a status").map(|status| status.checkpoint.block), Some(None));
+        drop(store);
+        // A file of somebody else's is told.
+        let other = StoreName(folder.path().join("other.db"));
+        Connection::open(&other.0).expect("a file").execute_batch("CREATE TABLE t (x)").expect("a table");
+        let refused = SqliteSnapshots::open(&other.0).err().expect("it is no store").to_string();
+        assert!(refused.contains("it holds no table of forebay"), "{refused}");
     }
 }

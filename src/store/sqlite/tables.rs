@@ -202,6 +202,12 @@ pub(super) fn is_empty(connection: &Connection, entity: &Entity) -> rusqlite::Re
     connection.query_row(&sql, [], |_| Ok(())).optional().map(|row| row.is_none())
 }
 
+/// When the last batch was committed; none before the first.
+pub(super) fn committed_at(connection: &Connection, pipeline: &str) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT committed_at FROM forebay_pipelines WHERE pipeline = ?1";
+    connection.query_row(sql, [pipeline], |row| row.get(0)).optional().map(Option::flatten)
+}
+
 /// The stored checkpoint; none if the pipeline never ran.
 pub(super) fn checkpoint(connection: &Connection, pipeline: &str) -> rusqlite::Result<Option<Checkpoint>> {
     let sql = "SELECT batch, block, block_events, blocks, events FROM forebay_pipelines WHERE pipeline = ?1";

@@ -15,7 +15,7 @@ use crate::model::schema::{Entity, Schema};
 use crate::model::timestamp::Timestamp;
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Change, Decoder, ValueRef};
-use crate::snapshot::snapshot_id;
+use crate::snapshot::{NOTHING, snapshot_id};
 use crate::store::snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered, sql};
 use crate::store::sql::{quoted, signed, unsigned};
 use crate::store::{CommitTimes, Committed, SnapshotReceipt};
@@ -197,7 +197,7 @@ fn write_snapshots(
     let mut receipts = Vec::new();
     for draft in drafts {
         let id = write_snapshot(transaction, plan, draft)?;
-        if draft.doc.is_some() {
+        if draft.doc.is_some() || id.is_some() {
             receipts.push(SnapshotReceipt { region: draft.region.clone(), id });
         }
     }
@@ -217,9 +217,9 @@ fn write_snapshot(
         .query_row((pipeline, region), |row| row.get(0))
         .optional()?
         .map_or(0, unsigned);
-    let newest = if draft.doc.is_some() { newest(transaction, pipeline, region)? } else { None };
+    let newest = newest(transaction, pipeline, region)?;
     let verdict = SnapshotPolicy::of(plan).judge(draft, last, newest.as_ref());
-    let (SnapshotVerdict::New { seq, id }, Some(doc)) = (verdict, &draft.doc) else {
+    let SnapshotVerdict::New { seq, id } = verdict else {
         cover(transaction, pipeline, region, draft.block, last)?;
         return Ok(None);
     };
@@ -233,7 +233,7 @@ fn write_snapshot(
             draft.block,
             draft.generated_at.to_millis_text(),
             &draft.hash,
-            doc,
+            draft.doc.as_deref().unwrap_or(NOTHING),
         ))?;
     cover(transaction, pipeline, region, draft.block, seq)?;
     Ok(Some(id))

@@ -185,11 +185,18 @@ impl<'a> History<'a> {
         let mut newest = self.place.query("SELECT region, doc FROM forebay_snapshots ORDER BY region, seq DESC");
         newest.dedup_by(|later, first| later[0] == first[0]);
         let known: BTreeSet<&String> = newest.iter().map(|row| &row[0]).collect();
-        prop_assert!(state.keys().all(|name| known.contains(name)), "a region lacks a snapshot, {}", when);
+        let has_document = |(name, region): (&String, &Region)| document(script, region, name) != Json::Null;
+        let lacks = state.iter().find(|one| has_document(*one) && !known.contains(one.0));
+        prop_assert!(lacks.is_none(), "a region lacks a snapshot, {}", when);
+        let shows_block = script.document.iter().any(|value| value.to_string().contains("ctx.block"));
         for row in &newest {
+            let region = state.get(&row[0]).cloned().unwrap_or_default();
+            // Of a region without any event it is as of a block that a rollback chose.
+            if region.events == 0 && shows_block {
+                continue;
+            }
             let doc: Json = serde_json::from_str(&row[1]).expect("a document");
-            let expected = document(script, state.get(&row[0]).unwrap_or(&Region::default()), &row[0]);
-            prop_assert_eq!(doc, expected, "the snapshot of {}, {}", row[0], when);
+            prop_assert_eq!(doc, document(script, &region, &row[0]), "the snapshot of {}, {}", row[0], when);
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{PIPELINE, SCRIPT, events, on_postgres};
+use crate::support::postgres_proxy::Proxy;
+use crate::support::postgres_server::Server;
 use crate::support::project::{Outcome, Project};
 use crate::support::wait_until;
 
@@ -188,4 +190,29 @@ fn a_schema_of_that_name_that_is_somebody_else_s_is_left_alone() {
     let outcome = project.forebay(&["run", "pipeline.toml", "--fresh", "--abort"]).ok();
     assert!(outcome.stdout().contains("no fresh index stands beside"), "{outcome}");
     client.query("SELECT * FROM \"things@2\".x", &[]).expect("it is there");
+}
+
+/// A run looks for an index beside while it looks at its tables: only where there is one does it ask how far that is.
+#[test]
+fn a_run_that_has_no_index_beside_asks_nothing_about_it() {
+    let project = on_postgres(PIPELINE, SCRIPT, &events(1..=3));
+    project.run_json();
+    let own = project.url().expect("an address");
+    let run = || {
+        let proxy = Proxy::start(Server::shared().port);
+        let url = own.replace(&format!(":{}/", Server::shared().port), &format!(":{}/", proxy.port));
+        let outcome = project.forebay(&["run", "pipeline.toml", "--store", &format!("{url}?sslmode=disable")]).ok();
+        (proxy.steps(), outcome.stderr().contains("a fresh index stands beside, at no block"))
+    };
+    let (without, is_told) = run();
+    assert!(!is_told);
+    project.execute(
+        "",
+        "CREATE SCHEMA \"things@2\"; CREATE TABLE \"things@2\"._forebay_fresh (stamp text);
+         CREATE TABLE \"things@2\"._forebay_checkpoint (LIKE things._forebay_checkpoint)",
+    );
+    let (with, is_told) = run();
+    assert!(is_told);
+    // Whether one stands there, and how far it is: to prepare that statement, and to run it.
+    assert_eq!(with, without + 3);
 }

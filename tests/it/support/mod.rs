@@ -29,6 +29,8 @@ pub mod real_events;
 pub mod redis_proxy;
 /// Private Redis servers and clusters.
 pub mod redis_server;
+/// A terminal, and what a person sees of it.
+pub mod screen;
 /// A run that is asked while it goes on.
 pub mod served;
 /// Signals to processes.
@@ -70,4 +72,20 @@ pub fn folder_in_memory() -> tempfile::TempDir {
     let shared = Path::new("/dev/shm");
     let made = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() };
     made.expect("a folder")
+}
+
+/// Runs promtool over a text.
+#[cfg(feature = "serve")]
+#[track_caller]
+pub fn promtool(args: &[&str], input: &str) -> String {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut command = Command::new("promtool");
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("promtool (tests/setup.sh test installs it)");
+    child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("stdin");
+    let output = child.wait_with_output().expect("promtool");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "promtool {args:?}: {said}\n{input}");
+    said
 }

@@ -26,8 +26,16 @@ impl Served {
 
     /// The same at an address of one's own.
     pub fn start_at(address: &str, project: &Project, more: &[&str]) -> Self {
-        let args = [&["run", "pipeline.toml", "--listen", address], more].concat();
-        let mut child = project.command(&args).stdin(Stdio::null()).spawn().expect("the binary starts");
+        Self::spawn(project, &[&["run", "pipeline.toml", "--listen", address], more].concat())
+    }
+
+    /// `forebay seed --config seed.toml --listen 127.0.0.1:0`, with more arguments.
+    pub fn seed(project: &Project, more: &[&str]) -> Self {
+        Self::spawn(project, &[&["seed", "--config", "seed.toml", "--listen", "127.0.0.1:0"], more].concat())
+    }
+
+    fn spawn(project: &Project, args: &[&str]) -> Self {
+        let mut child = project.command(args).stdin(Stdio::null()).spawn().expect("the binary starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
         let (mut said, mut address) = (String::new(), None);
         while address.is_none() {

@@ -5,6 +5,10 @@
 //! metamethod is always called: `arithmetic.lua` checks there. So it is with products. Exact numbers have come that way
 //! all along, and are no slower for it.
 //!
+//! Floats that are whole are integers to operations on bits, whatever digits they have lost: large operands go to the
+//! metamethod. So do negations of what is negative, and divisions by -1, of which that of the smallest integer leaves 64
+//! bits.
+//!
 //! A call for each sum would cost too much. A sum or a difference is computed beside its place, looked at, and put there;
 //! where it has left 64 bits, and where the operands are no numbers, the metamethod is called as before. What is looked
 //! at is the sign: a sum of two integers has wrapped around if it has another sign than both of them.
@@ -15,6 +19,9 @@ use super::op::{self, abc, jump, operation};
 
 /// Registers that looking at a sum takes.
 const SPARE: u8 = 3;
+/// Bits of an integer that a float holds too, whichever it is; and the place of the sign.
+const FLOAT_BITS: u32 = 53;
+const SIGN_BIT: u32 = 63;
 /// The most registers of a function then: what it keeps takes some too.
 const REGISTERS_MAX: u8 = 250;
 
@@ -37,11 +44,22 @@ pub(super) fn check(function: &mut Function) -> Option<()> {
     let mut insertions = Insertions::default();
     for at in 0..function.code.len() {
         let &[word, behind] = function.code.get(at..at + 2).unwrap_or_default() else { break };
+        if let Some(looks) = look_at_one(word, spare)? {
+            if let Some(registers) = registers {
+                insertions.before(at, looks);
+                needed = registers;
+            }
+            continue;
+        }
         if !(op::MMBIN..=op::MMBINK).contains(&operation(behind)) {
             continue;
         }
         let looks = match operation(word) {
             op::MUL | op::MULK => Vec::new(),
+            op::IDIV => look_at_divisor(word)?,
+            op::IDIVK if is_minus_one(function, word) => Vec::new(),
+            op::BANDK..=op::SHLI => look_at_bits(word, &[op::second(word)], spare)?,
+            op::BAND..=op::SHR => look_at_bits(word, &[op::second(word), op::third(word)], spare)?,
             op::ADD | op::SUB => look_at_signs(word, spare)?,
             op::ADDI | op::ADDK | op::SUBK => match change(function, word) {
                 Change::Never => continue,
@@ -105,6 +123,67 @@ fn look_at_signs(word: u32, spare: u32) -> Option<Vec<u32>> {
         jump_from(11, after)?,
     ];
     Some(words.to_vec())
+}
+
+fn is_minus_one(function: &Function, word: u32) -> bool {
+    matches!(function.constants.get(op::third(word) as usize), Some(Constant::Integer(-1)))
+}
+
+/// A whole division: only that by -1 may leave 64 bits.
+fn look_at_divisor(word: u32) -> Option<Vec<u32>> {
+    let (call, after) = (5, 7);
+    let words = [
+        abc(op::EQI, op::third(word), op::SIGNED_ZERO - 1, 0) | op::FLAG,
+        jump_from(1, call)?,
+        word,
+        jump_from(3, call)?,
+        jump_from(4, after)?,
+    ];
+    Some(words.to_vec())
+}
+
+/// An operation on bits: it takes a float that is whole for an integer, and one that may have lost digits is at least as
+/// large as `1 << FLOAT_BITS`. What is as large, or negative, goes to the metamethod.
+fn look_at_bits(word: u32, operands: &[u32], spare: u32) -> Option<Vec<u32>> {
+    let call = operands.len() as i64 * 4 + 3;
+    let mut words = Vec::new();
+    for operand in operands {
+        let at = words.len() as i64;
+        words.extend([
+            abc(op::SHRI, spare, *operand, op::SIGNED_ZERO + FLOAT_BITS),
+            jump_from(at + 1, call)?,
+            abc(op::EQI, spare, op::SIGNED_ZERO, 0),
+            jump_from(at + 3, call)?,
+        ]);
+    }
+    words.extend([word, jump_from(call - 2, call)?, jump_from(call - 1, call + 2)?]);
+    Some(words)
+}
+
+/// An operation on one register: a negation, which may leave 64 bits if the operand is negative, or `~`. None if it is
+/// another one.
+fn look_at_one(word: u32, spare: u32) -> Option<Option<Vec<u32>>> {
+    let (bits, event) = match operation(word) {
+        op::UNM => (SIGN_BIT, op::UNM_EVENT),
+        op::BNOT => (FLOAT_BITS, op::BNOT_EVENT),
+        _ => return Some(None),
+    };
+    let operand = op::second(word);
+    let (call, plain, after) = (6, 8, 9);
+    // What is no whole number has a method of its own, or is no number for bits.
+    let other = if operation(word) == op::UNM { plain } else { call };
+    let words = [
+        abc(op::SHRI, spare, operand, op::SIGNED_ZERO + bits),
+        jump_from(1, other)?,
+        abc(op::EQI, spare, op::SIGNED_ZERO, 0) | op::FLAG,
+        jump_from(3, plain)?,
+        jump_from(4, call)?,
+        // Never run: the next one looks here for the register of its result.
+        abc(op::TEST, op::register(word), 0, 0),
+        abc(op::MMBIN, operand, operand, event),
+        jump_from(7, after)?,
+    ];
+    Some(Some(words.to_vec()))
 }
 
 /// A register changed by a constant: the result has wrapped around if it lies on the wrong side of the operand.

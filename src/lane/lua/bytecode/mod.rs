@@ -60,7 +60,7 @@ mod tests {
         let number = lua.create_table().expect("a table");
         // As `arithmetic.lua`: what comes here has left 64 bits, is a product, or is no number.
         let called = |event: &'static str| move |_: &Lua, _: mlua::MultiValue| Ok(event);
-        for event in ["add", "sub", "mul"] {
+        for event in ["add", "sub", "mul", "idiv", "unm", "band", "bor", "bxor", "shl", "shr", "bnot"] {
             let function = lua.create_function(called(event)).expect("a function");
             number.raw_set(format!("__{event}"), function).expect("set");
         }
@@ -115,6 +115,43 @@ mod tests {
             ("return a - 1152921504606846975", "-8070450532247928833", "0", "-9223372036854775808"),
             ("return a + 0.5", "1", "0", "1.5"),
             ("return a * b", "2", "3", "mul"),
+            ("return a // b", "7", "2", "3"),
+            ("return a // b", "7", "-2", "-4"),
+            ("return a // b", MIN, "-1", "idiv"),
+            ("return a // b", "7.5", "2", "3"),
+            ("return a // -1", "7", "0", "idiv"),
+            ("return a // 2", "7", "0", "3"),
+            ("a = a // b return a", "9", "3", "3"),
+            ("return -a", "7", "0", "-7"),
+            ("return -a", MIN, "0", "unm"),
+            ("return -a", "2.5", "0", "-2.5"),
+            ("return -a", "1e20", "0", "-100000000000000000000"),
+            ("a = -a return a", "9", "3", "-9"),
+            ("return a & b", "12", "10", "8"),
+            ("return a & b", "2^53", "1", "band"),
+            ("return a & b", "1", "2^53", "band"),
+            ("return a & b", "2.0", "3.0", "2"),
+            ("return a & b", "2.5", "1", "band"),
+            ("return a & 7", "9007199254740991", "0", "7"),
+            ("return a & 7", "2^60", "0", "band"),
+            ("return 7 & a", "2^60", "0", "band"),
+            ("return a | b", "12", "10", "14"),
+            ("return a | 0", "2^53", "0", "bor"),
+            ("return a | 0", "{}", "0", "bor"),
+            ("return a ~ b", "12", "10", "6"),
+            ("return a ~ b", "2^53", "10", "bxor"),
+            ("return a << b", "1", "4", "16"),
+            ("return a << 4", "1", "0", "16"),
+            ("return a << 4", "2^53", "0", "shl"),
+            ("return 1 << a", "4", "0", "16"),
+            ("return a >> 4", "256", "0", "16"),
+            ("return a >> b", "2^53", "1", "shr"),
+            ("a = a >> b return a", "256", "4", "16"),
+            ("return ~a", "5", "0", "-6"),
+            ("return ~a", "2^53", "0", "bnot"),
+            ("return ~a", "nil", "0", "bnot"),
+            ("return a & b | a ~ b", "12", "10", "14"),
+            ("if a & b == 8 then return -a end return 0", "12", "10", "-12"),
             ("a = a + b a = a + b return a", "1", "2", "5"),
             ("b = a + b return b", "1", "2", "3"),
             ("for i = 1, 63 do a = a + a end return a", "1", "0", "add"),

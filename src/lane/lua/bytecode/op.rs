@@ -21,16 +21,22 @@ pub(super) const ADDI: u32 = 21;
 pub(super) const ADDK: u32 = 22;
 pub(super) const SUBK: u32 = 23;
 pub(super) const MULK: u32 = 24;
+pub(super) const IDIVK: u32 = 28;
+pub(super) const BANDK: u32 = 29;
 pub(super) const SHRI: u32 = 32;
+pub(super) const SHLI: u32 = 33;
 pub(super) const ADD: u32 = 34;
 pub(super) const SUB: u32 = 35;
 pub(super) const MUL: u32 = 36;
+pub(super) const IDIV: u32 = 40;
 pub(super) const BAND: u32 = 41;
 pub(super) const BXOR: u32 = 43;
+pub(super) const SHR: u32 = 45;
 /// Calls the metamethod C over A and B; its result goes where the instruction before says.
 pub(super) const MMBIN: u32 = 46;
 pub(super) const MMBINK: u32 = 48;
 pub(super) const UNM: u32 = 49;
+pub(super) const BNOT: u32 = 50;
 pub(super) const CONCAT: u32 = 53;
 pub(super) const JMP: u32 = 56;
 pub(super) const EQ: u32 = 57;
@@ -57,6 +63,10 @@ pub(super) const EXTRAARG: u32 = 82;
 /// The metamethods that no operation of Lua calls on numbers or functions: `__gc` and `__mode`.
 pub(super) const GC: u32 = 2;
 pub(super) const MODE: u32 = 3;
+
+/// The metamethods of a negation and of `~`.
+pub(super) const UNM_EVENT: u32 = 18;
+pub(super) const BNOT_EVENT: u32 = 19;
 
 /// What stands for 0 where B or C is a number with a sign.
 pub(super) const SIGNED_ZERO: u32 = 127;

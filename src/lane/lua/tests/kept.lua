@@ -221,4 +221,99 @@ function tests.the_event_is_readable_while_its_call_waits_and_others_run()
   equal(table.concat(seen, " "), "a1 b2 c1 d2")
 end
 
+-- What a handler may do to its event.
+local CHANGES <const> = {
+  function() end,
+  function(event)
+    event.id = nil
+  end,
+  function(event)
+    event.n = "another"
+  end,
+  function(event)
+    event.note = 5
+  end,
+  function(event)
+    equal(event.unknown, nil)
+    equal(event.id ~= nil, true)
+  end,
+  function(event)
+    event.id = nil
+    event.id = "back"
+    event.n = nil
+  end,
+  function(event)
+    event.note = event.n
+    event.note, event.n = nil, nil
+  end,
+}
+
+-- A table is used for many events, but each has its own fields only. The first calls have tables of their own.
+function tests.the_table_of_an_event_is_used_again_and_holds_nothing_of_the_one_before()
+  local FRESH <const>, COUNT <const> = 1024, 3000
+  local tables, distinct, asked = {}, 0, 0
+  local at = 0
+  local function counted(event)
+    at = at + 1
+    if not tables[event] then
+      tables[event], distinct = true, distinct + 1
+    end
+    equal(rawget(event, "n"), at)
+    equal(rawget(event, "id"), "id" .. at)
+    local fields = 0
+    for _ in next, event do
+      fields = fields + 1
+    end
+    equal(fields, 2)
+    if at % 11 == 0 then CHANGES[at // 11 % #CHANGES + 1](event) end
+  end
+  local inner = open(counted, {
+    is_empty = true,
+    host = {
+      field = function()
+        asked = asked + 1
+      end,
+    },
+  })
+  local ids = {}
+  for number = 1, COUNT do
+    ids[number] = "id" .. number
+  end
+  equal((inner.run(1, 1, COUNT, chunk(ids))), DONE)
+  equal(at, COUNT)
+  assert(distinct >= FRESH and distinct < COUNT // 2, distinct)
+  assert(asked > 0)
+  for event in next, tables do
+    equal(next(event), nil)
+  end
+end
+
+-- While one call waits its event is not touched by those of other regions, nor by dry runs.
+function tests.the_event_of_a_call_that_waits_stays_as_it_is()
+  local seen = {}
+  local inner, _, _, host = open(function(event, ctx)
+    local before = event.id
+    ctx.account:get(before)
+    equal(event.id, before)
+    equal(event.n, tonumber(string.sub(before, 3)))
+    seen[#seen + 1] = before
+  end, {})
+  local packed = { string.pack("<I2I2", 1, 1200) }
+  for number = 1, 1200 do
+    local id = number > 1190 and number or 1
+    packed[number + 1] = string.pack("<i8i8s4i8", 1, number, "id" .. id, id)
+  end
+  packed = table.concat(packed)
+  equal((inner.run(1, 1, 1200, packed)), MISSED)
+  equal((inner.run(2, 2, 1200, packed)), DONE)
+  local status
+  repeat
+    local wants = harness.told(host, "want")
+    inner.supply(1, 1, "", false, wants[#wants][5])
+    status = inner.resume(1)
+  until status ~= MISSED
+  equal(status, DONE)
+  equal(seen[#seen], "id1200")
+end
+
 return tests

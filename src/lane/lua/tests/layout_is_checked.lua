@@ -27,7 +27,7 @@ function tests.entries_that_are_nil_at_first_are_kept_room_for()
   local _, state = harness.open()
   state[INDEXES], state[FOUND] = "indexes", "found"
   equal(state[FOUND], "found")
-  equal(state[COUNTS], nil)
+  equal(state[COUNTS], false)
   equal(#state, #harness.open({ last = "layout" }).layout.lists.table_state)
 end
 

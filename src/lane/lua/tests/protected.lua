@@ -102,14 +102,14 @@ function tests.memory_that_is_used_up_is_not_caught()
     local inner
     inner = open(function()
       catch(inner, function()
-        error("t.j: not enough memory", 0)
+        error("not enough memory", 0)
       end, seen)
     end)
     local status, message = inner.run(1, 1, 1, chunk({ "a" }))
     -- A script can have no `__close`: there another error may take its place.
     if name ~= "close" and name ~= "loop" then
-      equal(status, FAILED)
-      equal(message, "handlers.lua: t.j: not enough memory")
+      equal(status, SHORT)
+      equal(message, "handlers.lua: not enough memory")
     end
     equal(#seen, 0)
   end
@@ -131,6 +131,31 @@ function tests.a_stack_that_is_used_up_is_not_caught()
     local status, message = inner.run(1, 1, 1, chunk({ "a" }))
     equal(status, expected)
     if not string.find(message, "stack overflow", 1, true) then error(message) end
+  end
+end
+
+-- A text of an event may say what Lua does.
+function tests.what_a_script_says_is_no_stack_that_is_used_up()
+  for text in string.gmatch("stack overflow,C stack overflow,stack overflow (x),too many results to unpack", "[^,]+") do
+    local inner, caught, handled, answer
+    inner = open(function(event)
+      caught = select(2, inner.script_pcall(error, text, 0))
+      answer = select(
+        2,
+        inner.script_xpcall(error, function(failure)
+          handled = failure
+          return "not enough memory"
+        end, text, 0)
+      )
+      if event.id == "b" then error(text, 0) end
+    end)
+    equal(inner.run(1, 1, 1, chunk({ "a" })), DONE)
+    equal(caught, text)
+    equal(handled, text)
+    equal(answer, "not enough memory")
+    local status, message = inner.run(1, 1, 1, chunk({ "b" }))
+    equal(status, FAILED)
+    equal(message, "handlers.lua: " .. text)
   end
 end
 

@@ -106,4 +106,79 @@ function tests.a_snapshot_may_not_write()
   fails("on_snapshot may read, and not write", account.delete, account, "a")
 end
 
+-- What has a metatable is a row all the same, and goes the slow way.
+function tests.a_row_may_have_a_metatable()
+  local inner, _, account = harness.open({ is_empty = true })
+  inner.plain = function(tab)
+    return tab
+  end
+  local base = { note = "of the base", seen = 7 }
+  account:set("a", setmetatable({ balance = 5 }, { __index = base }))
+  equal(account:get("a").note, "of the base")
+  account:set("a", setmetatable({ balance = 5, note = "own", seen = 1 }, { __index = base }))
+  equal(account:get("a").note, "own")
+  equal(tostring(account:get("a").balance), "5")
+  account:set("a", inner.array({}))
+  equal(account:get("a").note, nil)
+  fails("there is no column \"nots\"", account.set, account, "a", setmetatable({ nots = 1 }, {}))
+end
+
+function tests.what_is_no_row_is_refused()
+  local inner, _, account = harness.open({ is_empty = true })
+  account:set("a", { seen = 1 })
+  fails("account:set: expected a table of columns", account.set, account, "a", inner.numbers.new(5))
+  for _, odd in ipairs({ 5, "text", true, inner.host.null, print, 0.5 }) do
+    for _, id in ipairs({ "a", "new" }) do
+      fails("account:set: expected a table of columns", account.set, account, id, odd)
+      fails("account:add: expected a table such as", account.add, account, id, odd)
+    end
+  end
+  for _, id in ipairs({ "a", "new" }) do
+    fails("account:set: expected a table of columns", account.set, account, id, false)
+    fails("account:set: expected a table of columns", account.set, account, id, nil)
+    fails("account:add: expected a table such as", account.add, account, id, nil)
+    fails("there is no column a boolean", account.set, account, id, { [false] = 1, seen = 2 })
+    fails("there is no column", account.add, account, id, { [false] = 1, seen = 2 })
+  end
+  equal(account:get("a").seen, 1)
+  equal(account:get("new"), nil)
+end
+
+-- A row that `get` gave is the script's own: what is set is what it holds then.
+function tests.a_row_that_was_read_may_be_changed_set_and_changed_again()
+  local inner, state, account = harness.open({ is_empty = true })
+  account:set("a", { balance = 5, note = "first", seen = 1 })
+  local row = account:get("a")
+  row.balance = row.balance + 1
+  account:set("a", row)
+  row.balance, row.note = row.balance + 1, nil
+  equal(tostring(account:get("a").balance), "6")
+  account:set("b", row)
+  equal(account:get("a").note, "first")
+  equal(account:get("b").note, nil)
+  equal(tostring(account:get("b").balance), "7")
+  -- The row is deleted, made anew and evicted in between.
+  account:delete("a")
+  row.seen = 9
+  account:set("a", row)
+  equal(account:get("a").seen, 9)
+  inner.seal()
+  inner.begin_batch(2, 1)
+  inner.sweep()
+  inner.sweep()
+  equal(state[ROWS], 0)
+  inner.supply(1, 1, harness.packed(inner, "a", { balance = 1, note = "of the store" }), true, "")
+  equal(account:get("a").note, "of the store")
+  row.note = "kept"
+  account:set("a", row)
+  equal(account:get("a").note, "kept")
+  equal(tostring(account:get("a").balance), "7")
+  inner.forget()
+  inner.supply(1, 1, "", true, "")
+  account:set("a", row)
+  equal(account:get("a").seen, 9)
+  row[1] = 1
+  fails("there is no column a number", account.set, account, "a", row)
+end
+
 return tests

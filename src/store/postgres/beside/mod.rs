@@ -15,7 +15,7 @@ use postgres::types::Type;
 
 use super::database::Database;
 use super::fault::{Fault, Remedy};
-use super::home::Home;
+use super::home::{Home, MARK, beside_marks};
 use super::outage::{Outage, TryError};
 use super::own::{SHARD, literal, own};
 use super::session::{Backend, Link, Purpose, Session};
@@ -25,9 +25,6 @@ use crate::store::readers::Readers;
 use crate::store::sql::{quoted, unsigned};
 use crate::store::{Beside, BesideStatus, Store};
 use swap::{Schemas, Swapped};
-
-/// The table that says by what an index beside is made.
-const MARK: &str = "_forebay_fresh";
 
 /// See [`crate::store::open_beside`].
 pub(in crate::store) fn open_beside(
@@ -98,13 +95,7 @@ pub(in crate::store) fn remove_beside(
 /// How far the index beside a pipeline's tables has come; none if there is none, or if this role may not look.
 pub(super) fn status(link: &mut Link, pipeline: &str) -> Result<Option<BesideStatus>, Fault> {
     let new = Schemas::of(pipeline).new;
-    let may_look = format!(
-        "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname = {} AND c.relname IN ('{MARK}', '_forebay_checkpoint')
-           AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')",
-        literal(&new)
-    );
-    match link.text(&may_look)?.as_deref() {
+    match link.text(&beside_marks(pipeline))?.as_deref() {
         Some("2") => {}
         // It was begun just now.
         Some("1") => return Ok(Some(BesideStatus::default())),

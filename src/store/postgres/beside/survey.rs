@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use postgres::types::Type;
 
 use super::super::fault::Fault;
+use super::super::home::MARK;
 use super::super::own::{self, own};
 use super::super::session::Link;
 use super::Schemas;
@@ -91,7 +92,7 @@ impl Survey {
         let sql = "SELECT c.relname::text, a.attname::text
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
                    WHERE n.nspname = $1 AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND c.relname <> $2";
-        for row in link.query(sql, &[(&new, Type::TEXT), (&super::MARK, Type::TEXT)])? {
+        for row in link.query(sql, &[(&new, Type::TEXT), (&MARK, Type::TEXT)])? {
             self.new.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?);
         }
         Ok(())

@@ -12,12 +12,12 @@ use postgres::error::SqlState;
 use postgres::types::Type;
 
 use super::super::fault::{Fault, Remedy};
-use super::super::home::Home;
+use super::super::home::{Home, MARK, beside_schema};
 use super::super::own::{literal, own};
 use super::super::session::Link;
 use super::super::tables;
+use super::carried;
 use super::survey::{Survey, View, table_in};
-use super::{MARK, carried};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::wait::pause;
 use crate::store::sql::quoted;
@@ -53,7 +53,7 @@ pub(super) struct Schemas {
 impl Schemas {
     /// The name of no pipeline holds an `@`.
     pub(super) fn of(pipeline: &str) -> Self {
-        Self { old: pipeline.to_owned(), new: format!("{pipeline}@2"), leaving: format!("{pipeline}@1") }
+        Self { old: pipeline.to_owned(), new: beside_schema(pipeline), leaving: format!("{pipeline}@1") }
     }
 }
 

@@ -308,8 +308,8 @@ pub fn script() -> impl Strategy<Value = Script> {
     });
     let body = prop::collection::vec(caught, 1..8);
     let document = prop::collection::vec(shown, 1..5);
-    (prop::collection::vec(helpers.block(3), 2), body, document, any::<bool>())
-        .prop_map(|(helpers, body, document, catches)| Script { helpers, body, document, catches })
+    (prop::collection::vec(helpers.block(3), 2), body, document, any::<bool>(), prop::bool::weighted(0.25))
+        .prop_map(|(helpers, body, document, catches, is_shy)| Script { helpers, body, document, catches, is_shy })
 }
 
 pub fn event() -> impl Strategy<Value = Event> {

@@ -526,13 +526,16 @@ pub fn handle(script: &Script, region: &mut Region, name: &str, block: i64, even
     region.last_block = block;
 }
 
-/// The region's document.
+/// The region's document: null if it has none.
 pub fn document(script: &Script, region: &Region, name: &str) -> Json {
     /// Integers beyond it are texts in documents.
     const EXACT: i64 = 1 << 53;
     let (x, y) = (Val::Int(0), Val::Int(0));
-    let region = &mut region.clone();
-    let call = Call { script, region, name, block: 0, event: Table::new(), x, y, i: 0, row: None, entity: 0 };
+    if script.is_shy && region.tables[0].len() % 2 == 1 {
+        return Json::Null;
+    }
+    let (region, block) = (&mut region.clone(), region.last_block);
+    let call = Call { script, region, name, block, event: Table::new(), x, y, i: 0, row: None, entity: 0 };
     let mut document = serde_json::Map::new();
     for (at, value) in script.document.iter().enumerate() {
         let value = match call.eval(value) {

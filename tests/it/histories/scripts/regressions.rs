@@ -7,7 +7,7 @@ use super::{Pace, Plan, Step, live_on_sqlite};
 
 /// Each block has one event of the same row; it is lived in one run, and in a run for each block.
 fn check(body: Vec<Stmt>) {
-    let script = Script { helpers: Vec::new(), body, document: vec![Int(0)], catches: true };
+    let script = Script { helpers: Vec::new(), body, document: vec![Int(0)], catches: true, is_shy: false };
     let event = Event { id: 0, v: Some(1), ..Event::default() };
     let blocks = vec![(1, vec![(0, event)]); 4];
     let pace = Pace { batch_events: 1, is_short: false };

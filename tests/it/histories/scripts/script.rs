@@ -193,6 +193,8 @@ pub struct Script {
     pub document: Vec<Expr>,
     /// Whether what an event raises is caught by the script.
     pub catches: bool,
+    /// Whether a region has no document as long as its first table holds an odd number of rows.
+    pub is_shy: bool,
 }
 
 /// An event's fields.
@@ -279,7 +281,7 @@ impl fmt::Display for Expr {
             Self::I => f.write_str("i"),
             Self::Region => f.write_str("ctx.region"),
             // A document is not of one block: which it is depends on when it was due.
-            Self::Block => f.write_str("(e.id and ctx.block or 0)"),
+            Self::Block => f.write_str("ctx.block"),
             Self::Field(row, column, other) => write!(f, "field({row}, \"{column}\", {other})"),
             Self::Inside(row, key) => write!(f, "inside({row}, \"{key}\")"),
             Self::Keys(row) => write!(f, "keys({row})"),
@@ -409,7 +411,11 @@ impl fmt::Display for Script {
         write!(f, "local function handle(e, ctx, x, y)\n{locals}{}end\n", block(&self.body))?;
         let call = if self.catches { "pcall(handle, e, ctx, 0, 0)" } else { "handle(e, ctx, 0, 0)" };
         writeln!(f, "function on_event(e, ctx) {call} end")?;
-        write!(f, "function on_snapshot(ctx)\nlocal e, x, y = {{}}, 0, 0\n{locals}local ok, doc = pcall(function()\n")?;
+        write!(f, "function on_snapshot(ctx)\nlocal e, x, y = {{}}, 0, 0\n{locals}")?;
+        if self.is_shy {
+            f.write_str("if ctx.t:count() % 2 == 1 then return nil end\n")?;
+        }
+        f.write_str("local ok, doc = pcall(function()\n")?;
         let fields = self.document.iter().enumerate().map(|(at, value)| format!("f{at} = plain({value}), "));
         write!(f, "return {{ {}}}\nend)\n", fields.collect::<String>())?;
         f.write_str("return ok and doc or { failed = type(doc) }\nend\n")
