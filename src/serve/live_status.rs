@@ -199,7 +199,7 @@ fn stages(reading: &Reading) -> Json {
             "waiting_seconds": {
                 "source": seconds(waits.source),
                 "commit": seconds(waits.commit),
-                "memory": seconds(waits.memory),
+                "memory": seconds(waits.memory + times.evicting),
                 "rows": seconds(times.preload),
             },
         },
