@@ -317,8 +317,12 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn snapshot(&mut self, _: RegionNo, _: &Arc<str>, _: BlockNo) -> Result<Option<String>, LaneError> {
-            Ok(None)
+        fn snapshots(
+            &mut self,
+            regions: &[(RegionNo, Arc<str>)],
+            _: BlockNo,
+        ) -> Result<Vec<Option<String>>, LaneError> {
+            Ok(vec![None; regions.len()])
         }
 
         fn seal(&mut self, _: Option<BlockNo>) -> Result<SealedRows, LaneError> {

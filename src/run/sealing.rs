@@ -68,9 +68,9 @@ impl Sealer {
         let job = |(engine, regions): (usize, Vec<(RegionNo, Arc<str>)>)| {
             let sealer = self.clone();
             let seal = move |engine: &mut dyn Engine| {
-                let draft =
-                    |(region, name): &(RegionNo, Arc<str>)| sealer.draft(engine, *region, name, block, is_again);
-                let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, LaneError>>()?;
+                let documents = engine.snapshots(&regions, block)?;
+                let named = regions.iter().map(|(_, name)| name).zip(documents);
+                let drafts = named.map(|(name, document)| sealer.draft(name, document, block, is_again)).collect();
                 let (changes, before_images) = sealer.rows(engine, undo_floor)?;
                 Ok((drafts, changes, before_images))
             };
@@ -81,25 +81,17 @@ impl Sealer {
         Ok(self.gather(sealed.into_iter().map(|(_, sealed)| sealed)))
     }
 
-    fn draft(
-        &self,
-        engine: &mut dyn Engine,
-        region: RegionNo,
-        name: &Arc<str>,
-        block: BlockNo,
-        is_again: bool,
-    ) -> Result<SnapshotDraft, LaneError> {
-        let document = engine.snapshot(region, name, block)?;
+    fn draft(&self, name: &Arc<str>, document: Option<String>, block: BlockNo, is_again: bool) -> SnapshotDraft {
         let document = document.or(is_again.then(|| "null".to_owned()));
         let doc = document.map(|document| self.integers.written(document));
         let hash = doc.as_deref().map(|doc| hash_of_canonical(doc, &self.dedup_ignore));
-        Ok(SnapshotDraft {
+        SnapshotDraft {
             region: Arc::clone(name),
             block: block.get(),
             generated_at: Timestamp::now(),
             hash: hash.unwrap_or_default(),
             doc: doc.map(Arc::from),
-        })
+        }
     }
 
     fn rows(&self, engine: &mut dyn Engine, undo_floor: Option<BlockNo>) -> Result<(Changes, Vec<u8>), LaneError> {

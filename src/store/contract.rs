@@ -9,13 +9,13 @@ use std::time::Duration;
 use super::error::StoreError;
 use super::outages::StoreOutages;
 use super::readers::Readers;
+use super::region_query::{RegionCount, RegionQuery};
 use super::settings::StoreConfig;
 use crate::batch::{Quarantined, RegionTouch, SealedBatch};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::EntityNo;
 use crate::model::limits::{SNAPSHOTS_DEDUP, SNAPSHOTS_TTL};
 use crate::model::position::Position;
-use crate::model::query::Query;
 use crate::model::schema::{Schema, SchemaError, check_pipeline_name};
 use crate::model::setting::SettingError;
 use crate::model::source_progress::{SourceFile, SourceProgress};
@@ -561,16 +561,15 @@ pub trait RowReader: Send {
         let _ = (entity, wanted, but);
         Err(StoreError::other("this store cannot count rows: RowReader::count"))
     }
-}
 
-/// A query over the rows of one region.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct RegionQuery<'a> {
-    /// The region.
-    pub region: &'a str,
-    /// The query.
-    pub query: &'a Query,
+    /// Counts as [`Self::count`] does, for each of `wanted`. Defaults to one count after another; a store that is far away
+    /// answers all of them in a number of round trips that does not depend on how many they are. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn counts(&mut self, entity: EntityNo, wanted: &[RegionCount<'_>]) -> Result<Vec<u64>, StoreError> {
+        wanted.iter().map(|RegionCount { of, but }| self.count(entity, *of, but)).collect()
+    }
 }
 
 /// A snapshot as it is stored.

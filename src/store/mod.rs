@@ -18,6 +18,7 @@ mod postgres;
 #[path = "no_postgres.rs"]
 mod postgres;
 mod readers;
+mod region_query;
 mod settings;
 mod snapshot_policy;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -37,6 +38,7 @@ pub use open::{check_names, examine, open, open_outbox, open_snapshots};
 pub use outages::{StoreOutage, StoreOutages};
 pub use postgres::PostgresAddress;
 pub use readers::Readers;
+pub use region_query::{RegionCount, RegionQuery};
 pub use settings::StoreConfig;
 pub(crate) use snapshot_policy::ChangedPolicy;
 pub use snapshot_policy::{NewestSnapshot, SnapshotPolicy, SnapshotVerdict, renumbered};

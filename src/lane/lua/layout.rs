@@ -17,7 +17,7 @@ const FAILED: i64 = 2;
 /// The handler failed, and not for its event: it used what it may not keep.
 pub(super) const MISUSED: i64 = 3;
 
-/// The place of a snapshot among the suspended calls; lanes have theirs from 1.
+/// The place of the first snapshot among the suspended calls, others come below; lanes have theirs from 1.
 pub(super) const SNAPSHOT_CALL: i64 = 0;
 
 /// A list whose entries have names: the first is 1. `layout.lua` makes such lists, and checks that nothing is forgotten.
