@@ -40,7 +40,7 @@ pub(super) fn json(report: &Report) -> Json {
             "commit_idle": seconds(times.commit_idle),
             "read_blocked": seconds(times.read_blocked),
             "preload": seconds(times.preload),
-            "sealing": seconds(times.sealing),
+            "sealing": seconds(times.sealing), "evicting": seconds(times.evicting),
             "commit_parts": {
                 "stream": seconds(times.commit_parts.stream),
                 "merge": seconds(times.commit_parts.merge),
@@ -129,7 +129,7 @@ fn wait_line(report: &Report) -> Option<String> {
         (source, "for events"),
         (report.times.preload, "for rows"),
         (commit, "for a commit"),
-        (memory, "for memory"),
+        (memory + report.times.evicting, "for memory"),
         (last_commits, "for the last commits"),
     ];
     let told: Vec<String> = waits

@@ -2,10 +2,13 @@
 
 use crate::model::ids::RegionNo;
 
+/// No engine yet.
+const NONE: u16 = u16::MAX;
+
 /// The engine of each region. A new region goes to the engine that has had the fewest events.
 #[derive(Debug)]
 pub(crate) struct Assignment {
-    engine_of: Vec<Option<usize>>,
+    engine_of: Vec<u16>,
     events: Vec<u64>,
 }
 
@@ -19,11 +22,12 @@ impl Assignment {
     pub(crate) fn engine_for(&mut self, region: RegionNo, events: u64) -> usize {
         let at = region.index();
         if self.engine_of.len() <= at {
-            self.engine_of.resize(at + 1, None);
+            self.engine_of.resize(at + 1, NONE);
         }
-        let idlest = || self.events.iter().zip(0..).min().map_or(0, |(_, engine)| engine);
-        let engine = self.engine_of[at].unwrap_or_else(idlest);
-        self.engine_of[at] = Some(engine);
+        if self.engine_of[at] == NONE {
+            self.engine_of[at] = self.events.iter().zip(0..NONE).min().map_or(0, |(_, engine)| engine);
+        }
+        let engine = usize::from(self.engine_of[at]);
         self.events[engine] += events;
         engine
     }

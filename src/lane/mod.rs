@@ -24,13 +24,15 @@ use crate::model::cause::Cause;
 use crate::model::event::{EventPlace, EventRef, Page, Refusal, shorten_json};
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, BlockNo, Depth, EntityNo, RegionNo};
-use crate::model::limits::{FIND_ROWS, REGIONS_TRIED_MAX, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX};
+use crate::model::limits::{
+    FIND_ROWS, REGIONS_TRIED_GROWTH, REGIONS_TRIED_MAX, REGIONS_TRIED_MIN, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX,
+};
 use crate::model::quarantine::{QuarantineStage, Quarantined};
 use crate::model::query::Query;
 use crate::model::schema::Schema;
 use crate::model::value::Row;
 use crate::rows::codec::{CodecError, Decoder, ValueRef};
-use crate::store::{OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
+use crate::store::{OpenReader, RegionCount, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
 use watch::Watch;
 
 pub(crate) use assignment::Assignment;
@@ -197,14 +199,18 @@ pub(crate) struct FailedEvent {
     pub(crate) error: String,
 }
 
+/// A region of which a snapshot is computed, with its last block, which is what handlers see.
+pub(crate) type RegionDue = (RegionNo, Arc<str>, BlockNo);
+
 /// Runs the lanes of some regions and caches their rows.
 pub(crate) trait Engine: Send {
     /// Handles some lanes of a round. The rows that they miss are loaded together. Returns the events that failed, if
     /// events are put aside: nothing of them is in the rows.
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<Vec<FailedEvent>, LaneError>;
 
-    /// The region's document as of the state that the engine holds now: canonical JSON.
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError>;
+    /// The document of each region as of the state that the engine holds now: canonical JSON. What they miss is loaded
+    /// together. If several fail, the error is that of the first.
+    fn snapshots(&mut self, regions: &[RegionDue]) -> Result<Vec<Option<String>>, LaneError>;
 
     /// Takes out what the batch changed. With `undo_floor`, also the before-images of blocks after that one; those of
     /// rows that were written without being read come from the store.
@@ -336,19 +342,47 @@ pub(crate) struct Loader {
     watch: Arc<Watch>,
     loads: Arc<LoadStats>,
     loaded: WholeTables,
+    tried: Tried,
+}
+
+/// How many regions may be tried whole in one query: more and more, as long as those before were small.
+#[derive(Debug)]
+struct Tried {
+    regions: usize,
+}
+
+impl Tried {
+    fn regions(&self) -> usize {
+        self.regions
+    }
+
+    /// Notes how many bytes were found of regions, and which of them are here whole. As much may be read again as the largest regions
+    /// would be.
+    fn note(&mut self, bytes: &[usize], whole: &[bool]) {
+        let taken = |(bytes, is_whole): (&usize, &bool)| if *is_whole { *bytes } else { WHOLE_REGION_BYTES_MAX };
+        let sum: usize = bytes.iter().zip(whole).map(taken).sum();
+        let each = (sum / bytes.len().max(1)).max(1);
+        let fit = REGIONS_TRIED_MIN * WHOLE_REGION_BYTES_MAX / each;
+        self.regions = fit.min(self.regions * REGIONS_TRIED_GROWTH).clamp(REGIONS_TRIED_MIN, REGIONS_TRIED_MAX);
+    }
 }
 
 impl Loader {
     pub(crate) fn new(context: &EngineContext) -> Self {
         let EngineContext { readers, watch, loads, memory_bytes, .. } = context;
         let (readers, watch, loads) = (Arc::clone(readers), Arc::clone(watch), Arc::clone(loads));
-        Self { readers, reader: None, watch, loads, loaded: WholeTables::new(*memory_bytes) }
+        let tried = Tried { regions: REGIONS_TRIED_MIN };
+        Self { readers, reader: None, watch, loads, loaded: WholeTables::new(*memory_bytes), tried }
     }
 
-    /// Counts a region's committed rows: see [`RowReader::count`].
-    pub(crate) fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+    /// Counts committed rows of regions, in as few questions as the store allows: see [`RowReader::counts`].
+    pub(crate) fn counts(&mut self, entity: EntityNo, wanted: &[RegionCount<'_>]) -> Result<Vec<u64>, StoreError> {
         let _waiting = (self.watch.pause(), self.loads.wait());
-        reader(&mut self.reader, &self.readers)?.count(entity, wanted, but)
+        let counts = reader(&mut self.reader, &self.readers)?.counts(entity, wanted)?;
+        if counts.len() != wanted.len() {
+            return Err(StoreError::other("the store answered with more or fewer counts than were asked for"));
+        }
+        Ok(counts)
     }
 
     /// Finds the first committed rows of each query, in its order: all of them in as few questions as the store allows. Of
@@ -447,7 +481,14 @@ impl Loader {
         let mut loaded: Vec<Loaded> = wanted.iter().map(|_| Loaded::default()).collect();
         let limit = RegionLimit { rows: WHOLE_REGION_ROWS_MAX, bytes: WHOLE_REGION_BYTES_MAX };
         let places: Vec<usize> = (0..wanted.len()).filter(|at| wanted[*at].ask == Ask::TryAll).collect();
-        try_whole(reader.as_mut(), entity, wanted, &places, &mut loaded, |_| limit)?;
+        // As many at a time as are known to be small: of a region that is too large, much comes along that is thrown away.
+        let mut small = places.as_slice();
+        while !small.is_empty() {
+            let (now, rest) = small.split_at(self.tried.regions().min(small.len()));
+            let (bytes, whole) = try_whole(reader.as_mut(), entity, wanted, now, &mut loaded, limit)?;
+            self.tried.note(&bytes, &whole);
+            small = rest;
+        }
         let asked = (0..wanted.len()).filter(|at| !loaded[*at].is_whole && wanted[*at].ask != Ask::Ids);
         let (mut places, mut rows_max) = (Vec::new(), 0);
         for at in asked {
@@ -455,10 +496,13 @@ impl Loader {
                 places.push(at);
                 rows_max = rows.max(rows_max);
             }
+            places = rest;
         }
-        let bytes_max = self.loaded.bytes_max;
-        let limit = |regions| RegionLimit { rows: rows_max, bytes: bytes_max / regions };
-        try_whole(reader.as_mut(), entity, wanted, &places, &mut loaded, limit)?;
+        // A few at a time: they are large, and what is too large comes along for nothing.
+        for places in places.chunks(REGIONS_TRIED_MIN) {
+            let limit = RegionLimit { rows: rows_max, bytes: self.loaded.bytes_max / places.len() };
+            try_whole(reader.as_mut(), entity, wanted, places, &mut loaded, limit)?;
+        }
         let places: Vec<usize> = (0..wanted.len()).filter(|at| !loaded[*at].is_whole).collect();
         let ids: Vec<RegionIds<'_>> =
             places.iter().map(|at| RegionIds { region: wanted[*at].region, ids: &wanted[*at].ids }).collect();
@@ -473,27 +517,26 @@ impl Loader {
     }
 }
 
-/// Tries to load the whole tables of some regions.
+/// Tries to load the whole tables of some regions in one query. Returns how many bytes
+/// were found of each, and which are here whole.
 fn try_whole(
     reader: &mut dyn RowReader,
     entity: EntityNo,
     wanted: &[Wanted<'_>],
     places: &[usize],
     loaded: &mut [Loaded],
-    limit: impl Fn(usize) -> RegionLimit,
-) -> Result<(), StoreError> {
-    // A few at a time: of a region that is too large, much may come along that is thrown away.
-    for places in places.chunks(REGIONS_TRIED_MAX) {
-        let regions: Vec<&str> = places.iter().map(|at| wanted[*at].region).collect();
-        let mut found = vec![Vec::new(); regions.len()];
-        let whole = reader.regions(entity, &regions, limit(regions.len()), &mut found)?;
-        for ((at, packed), is_whole) in places.iter().zip(found).zip(whole) {
-            if is_whole {
-                loaded[*at] = Loaded { packed, is_whole };
-            }
+    limit: RegionLimit,
+) -> Result<(Vec<usize>, Vec<bool>), StoreError> {
+    let regions: Vec<&str> = places.iter().map(|at| wanted[*at].region).collect();
+    let mut found = vec![Vec::new(); regions.len()];
+    let whole = reader.regions(entity, &regions, limit, &mut found)?;
+    let bytes = found.iter().map(Vec::len).collect();
+    for ((at, packed), is_whole) in places.iter().zip(found).zip(&whole) {
+        if *is_whole {
+            loaded[*at] = Loaded { packed, is_whole: true };
         }
     }
-    Ok(())
+    Ok((bytes, whole))
 }
 
 /// Which tables it may pay to load whole although they are not small: those of which many rows were asked for by their
@@ -613,5 +656,26 @@ impl RowReader for NoRows {
 
     fn count(&mut self, _: EntityNo, _: RegionQuery<'_>, _: &[&str]) -> Result<u64, StoreError> {
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_regions_are_tried_whole_while_they_are_small_and_few_once_one_is_not() {
+        let mut tried = Tried { regions: REGIONS_TRIED_MIN };
+        let mut asked = Vec::new();
+        for _ in 0..5 {
+            asked.push(tried.regions());
+            tried.note(&vec![vec![0; 100]; tried.regions()], &vec![true; tried.regions()]);
+        }
+        assert_eq!(asked, [32, 512, 8192, 8192, 8192]);
+        // What is read in vain is as much as before.
+        tried.note(&vec![Vec::new(); 100], &[[true; 99].as_slice(), &[false]].concat());
+        assert_eq!(tried.regions(), 3200);
+        tried.note(&vec![Vec::new(); 100], &[false; 100]);
+        assert_eq!(tried.regions(), REGIONS_TRIED_MIN);
     }
 }

@@ -25,12 +25,36 @@ pub(crate) enum Task {
     Loading,
     /// Letting go of the handlers and their rows.
     Closing,
-    /// Events of a lane; the first of the current chunk is at `base`.
-    Events { round: Arc<Round>, lane: usize, base: usize },
+    /// Events of one lane, or of several, one lane after the other.
+    Events { round: Arc<Round>, parts: Arc<[Part]> },
     /// Taking out what a batch changed; not the handler's time.
     Sealing,
     /// A snapshot.
     Snapshot { region: Arc<str>, block: BlockNo },
+}
+
+/// The events of one lane among those that an engine is given at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) lane: usize,
+    /// The place of the first of them in the lane.
+    pub(crate) base: usize,
+    /// How many events of other lanes come before them.
+    pub(crate) before: usize,
+}
+
+impl Part {
+    /// Events of one lane.
+    pub(crate) fn alone(lane: usize, base: usize) -> Arc<[Self]> {
+        Arc::new([Self { lane, base, before: 0 }])
+    }
+
+    /// The lane of an event of those parts, counted from 1, and its place in the lane.
+    pub(crate) fn find(parts: &[Self], event: usize) -> Option<(usize, usize)> {
+        let at = parts.partition_point(|part| part.before < event).checked_sub(1)?;
+        let Self { lane, base, before } = *parts.get(at)?;
+        Some((lane, base + event - before - 1))
+    }
 }
 
 /// The notes of one engine.
@@ -75,9 +99,9 @@ impl Watch {
             Task::Idle | Task::Loading | Task::Closing => Place::Loading,
             Task::Sealing => Place::Sealing,
             Task::Snapshot { region, block } => Place::Snapshot { region: Arc::clone(region), block: block.get() },
-            Task::Events { round, lane, base } => {
-                let at = base + self.event().saturating_sub(1);
-                round.place(*lane, at).map_or(Place::Loading, |place| Place::Event(Box::new(place)))
+            Task::Events { round, parts } => {
+                let place = Part::find(parts, self.event().max(1)).and_then(|(lane, at)| round.place(lane, at));
+                place.map_or(Place::Loading, |place| Place::Event(Box::new(place)))
             }
         }
     }

@@ -70,8 +70,17 @@ pub const WHOLE_REGION_ROWS_MAX: usize = 1000;
 /// The same in bytes, in packed form.
 pub const WHOLE_REGION_BYTES_MAX: usize = 256 * 1024;
 
-/// Regions whose tables are tried whole in one query: this and the bound above limit what is read in vain.
-pub const REGIONS_TRIED_MAX: usize = 32;
+/// Regions whose tables are tried whole in one query, if nothing is known of how large they are: this and the bound above
+/// limit what is read in vain.
+pub const REGIONS_TRIED_MIN: usize = 32;
+/// Times as many in the next query, if they turned out to be small.
+pub const REGIONS_TRIED_GROWTH: usize = 16;
+/// And at most, so that an answer that was expected to be small is not very large: as many as a round has events.
+pub const REGIONS_TRIED_MAX: usize = ROUND_EVENTS_MAX;
+
+/// Regions whose snapshots are computed at a time, so that what they miss is loaded together. What one of them takes in a
+/// script engine while it waits is some kilobytes.
+pub const SNAPSHOTS_TOGETHER_MAX: usize = 4096;
 
 /// Script engines per lane thread. More than one, so that uneven regions can be spread; bounded, whatever the
 /// number of regions.

@@ -62,7 +62,20 @@ pub(super) struct Incoming {
     pub(super) budget: Arc<ByteBudget>,
     /// Names of the regions that have numbers already.
     pub(super) regions: Vec<Arc<str>>,
+    /// Bytes of those names.
+    pub(super) region_name_bytes: usize,
 }
+
+impl Incoming {
+    /// What comes over a channel, within a budget.
+    pub(super) fn new(pages: Receiver<FromReader>, budget: Arc<ByteBudget>, regions: Vec<Arc<str>>) -> Self {
+        Self { pages, budget, region_name_bytes: regions.iter().map(|name| name.len()).sum(), regions }
+    }
+}
+
+/// What is noted of each region for as long as the run lasts, beside the letters of its name: its number by its name in the
+/// reader, its engine, its events.
+const REGION_BYTES: usize = 128;
 
 /// What a run leaves beside the numbers of its [`Meter`].
 #[derive(Debug, Default)]
@@ -269,6 +282,7 @@ impl Coordinator<'_, '_> {
     fn take_message(&mut self, message: FromReader) -> Result<(), PipelineError> {
         match message {
             FromReader::Page(mut page) => {
+                self.incoming.region_name_bytes += page.new_regions.iter().map(|name| name.len()).sum::<usize>();
                 self.incoming.regions.append(&mut page.new_regions);
                 self.open.note_blocks(page.hashes.clone(), page.sums.clone(), page.positions.clone());
                 while self.origins.len() <= usize::from(page.origin_no) {
@@ -373,7 +387,8 @@ impl Coordinator<'_, '_> {
     fn note_memory(&self) {
         let usage = self.usage();
         let bytes = |bytes: usize| bytes as u64;
-        let (ahead, cached, staged) = (bytes(usage.read_ahead), bytes(usage.engines), bytes(usage.staged));
+        let cached = bytes(usage.engines + usage.regions);
+        let (ahead, staged) = (bytes(usage.read_ahead), bytes(usage.staged));
         self.meter.note_memory(Memory { ahead, cached, staged });
     }
 
@@ -486,12 +501,19 @@ impl Coordinator<'_, '_> {
         self.lane_error(LaneError::Bug(what.to_owned()))
     }
 
+    /// What the regions take, at most a half of the memory: what is left has to do for the rest, or no batch would have room.
+    fn region_bytes(&self) -> usize {
+        let names = self.incoming.region_name_bytes + self.incoming.regions.len() * REGION_BYTES;
+        names.min(usize::try_from(self.plan.memory_bytes / 2).unwrap_or(usize::MAX))
+    }
+
     fn usage(&self) -> Usage {
         Usage {
             engines: self.engines.memory_bytes(),
             engines_at_open: self.engines_at_open,
             staged: self.in_flight.bytes(),
             read_ahead: self.incoming.budget.used() + self.kept.bytes(),
+            regions: self.region_bytes(),
         }
     }
 

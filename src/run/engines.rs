@@ -333,8 +333,8 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn snapshot(&mut self, _: RegionNo, _: &Arc<str>, _: BlockNo) -> Result<Option<String>, LaneError> {
-            Ok(None)
+        fn snapshots(&mut self, regions: &[RegionDue]) -> Result<Vec<Option<String>>, LaneError> {
+            Ok(vec![None; regions.len()])
         }
 
         fn seal(&mut self, _: Option<BlockNo>) -> Result<SealedRows, LaneError> {

@@ -121,7 +121,12 @@ pub(super) struct EventQueue {
     committed: Option<BlockNo>,
     /// The rest of the partial block never comes: the block is abandoned.
     is_cut: bool,
+    /// The lane of each region in the round that is being taken; `NO_LANE` of all others. It is kept from one round to the
+    /// next, as there may be far more regions than events in a round.
+    lane_of: Vec<u32>,
 }
+
+const NO_LANE: u32 = u32::MAX;
 
 impl EventQueue {
     /// An empty queue behind the last committed block.
@@ -321,7 +326,8 @@ impl EventQueue {
         all: Option<RegionNo>,
     ) -> Option<(Round, Taken)> {
         let cut = self.cut(limits)?;
-        let mut lanes = Lanes { lanes: Vec::new(), lane_of: vec![None; names.len()] };
+        self.lane_of.resize(names.len().max(self.lane_of.len()), NO_LANE);
+        let mut lanes = Lanes { lanes: Vec::new(), lane_of: std::mem::take(&mut self.lane_of) };
         let mut blocks: Vec<(BlockNo, u64)> = Vec::new();
         let (mut pages, mut pieces, mut leases, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut source_bytes_read = 0;
@@ -368,27 +374,26 @@ impl EventQueue {
         summary.blocks = blocks;
         let is_whole = cut.is_boundary;
         let taken = Taken { summary, is_whole, source_bytes_read, refused, pieces, _leases: leases };
-        Some((Round { pages, lanes: lanes.lanes }, taken))
+        let Lanes { lanes, mut lane_of } = lanes;
+        lanes.iter().for_each(|lane| lane_of[lane.region.index()] = NO_LANE);
+        self.lane_of = lane_of;
+        Some((Round { pages, lanes }, taken))
     }
 }
 
 struct Lanes {
     lanes: Vec<Lane>,
-    lane_of: Vec<Option<usize>>,
+    lane_of: Vec<u32>,
 }
 
 impl Lanes {
     fn push(&mut self, region: RegionNo, place: EventAt, names: &[Arc<str>]) {
         let at = region.index();
-        let lane = match self.lane_of[at] {
-            Some(lane) => lane,
-            None => {
-                self.lanes.push(Lane { region, name: Arc::clone(&names[at]), events: Vec::new() });
-                self.lane_of[at] = Some(self.lanes.len() - 1);
-                self.lanes.len() - 1
-            }
-        };
-        self.lanes[lane].events.push(place);
+        if self.lane_of[at] == NO_LANE {
+            self.lane_of[at] = self.lanes.len() as u32;
+            self.lanes.push(Lane { region, name: Arc::clone(&names[at]), events: Vec::new() });
+        }
+        self.lanes[self.lane_of[at] as usize].events.push(place);
     }
 }
 

@@ -15,11 +15,13 @@ pub(super) struct Usage {
     pub(super) staged: usize,
     /// Events that are read ahead.
     pub(super) read_ahead: usize,
+    /// The names of all regions, and what is noted of each.
+    pub(super) regions: usize,
 }
 
 impl Usage {
     fn used(&self) -> usize {
-        self.engines + self.staged + self.read_ahead
+        self.engines + self.staged + self.read_ahead + self.regions
     }
 
     /// Bytes in use, and what sealing the open batch would add: its rows stay in the cache, are packed, and travel with it.
@@ -64,10 +66,13 @@ impl MemoryBudget {
         if usage.needed() > soft(self.limit) && can_seal { Relief::SealAndWait } else { Relief::None }
     }
 
-    /// Notes what could not be evicted, so that it is not tried again for every round. The budget stays the upper
-    /// bound.
+    /// Notes what could not be evicted, so that it is not tried again for every round: only once as much has come that
+    /// evicting is worth its time, which is that of going through all that is there. The budget stays the upper bound, as
+    /// far as what cannot go leaves room below it.
     pub(super) fn settle(&mut self, usage: &Usage) {
-        self.pressure = (usage.needed() + self.limit / 16).clamp(soft(self.limit), self.limit / 16 * 15);
+        let (needed, limit) = (usage.needed(), self.limit);
+        let before_the_end = (needed + limit / 16).min(limit / 16 * 15);
+        self.pressure = before_the_end.max(needed + limit / 32).max(soft(limit));
     }
 
     /// The size of the next round, after one of `events` that took `grown` bytes: it may use a quarter of the memory
@@ -92,7 +97,8 @@ mod tests {
     const MIB: usize = 1024 * 1024;
 
     fn usage(engines: usize, at_open: usize, staged: usize) -> Usage {
-        Usage { engines: engines * MIB, engines_at_open: at_open * MIB, staged: staged * MIB, read_ahead: MIB }
+        let (engines, engines_at_open, staged) = (engines * MIB, at_open * MIB, staged * MIB);
+        Usage { engines, engines_at_open, staged, read_ahead: MIB, regions: 0 }
     }
 
     #[test]
@@ -121,6 +127,13 @@ mod tests {
         budget.settle(&full);
         assert_eq!(budget.relief(&full), Relief::None);
         assert_eq!(budget.relief(&usage(60, 60, 0)), Relief::Trim, "but the budget stays the end");
+        budget.settle(&usage(60, 60, 0));
+        assert_eq!(
+            budget.relief(&usage(62, 62, 0)),
+            Relief::None,
+            "where nothing can go, trying for each round is in vain"
+        );
+        assert_eq!(budget.relief(&usage(63, 63, 0)), Relief::Trim);
         budget.settle(&usage(1, 1, 0));
         assert_eq!(budget.relief(&full), Relief::Trim, "and it is as before once there is room again");
     }

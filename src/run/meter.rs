@@ -255,7 +255,7 @@ impl Phase {
     fn doing(self) -> Option<Activity> {
         match self {
             Self::Handling => Some(Activity::Working),
-            Self::Trimming => None,
+            Self::Trimming => Some(Activity::Evicting),
             Self::Sealing => Some(Activity::Sealing),
             Self::WaitingForSource => Some(Activity::WaitingForSource),
             Self::WaitingForCommit => Some(Activity::WaitingForCommit),
@@ -271,10 +271,11 @@ impl Phase {
     /// sealed meanwhile counts as sealing, not as waiting.
     fn count(self, mut took: Duration, worked_before: Duration, times: &mut Times) {
         if self == Self::WaitingForSource {
-            took = took.saturating_sub((times.handlers + times.handlers_blocked).saturating_sub(worked_before));
+            took = took.saturating_sub(times.worked().saturating_sub(worked_before));
         }
         match self {
-            Self::Handling | Self::Trimming => times.handlers += took,
+            Self::Handling => times.handlers += took,
+            Self::Trimming => times.evicting += took,
             Self::Sealing => {
                 times.handlers += took;
                 times.sealing += took;
@@ -492,8 +493,7 @@ impl Meter {
         if matches!(phase, Phase::Handling | Phase::Sealing) {
             counts.began.get_or_insert(began);
         }
-        let Times { handlers, handlers_blocked, .. } = counts.reading.times;
-        let worked_before = handlers + handlers_blocked;
+        let worked_before = counts.reading.times.worked();
         counts.doing.push((phase, began, worked_before));
         Timed { meter: self.clone(), phase, batch, began, worked_before }
     }
@@ -619,11 +619,12 @@ impl Meter {
 impl Reading {
     /// What limits the run so far, in the sentence that it ends with; none as long as there was nothing to do.
     pub fn limit(&self) -> Option<String> {
-        let Times { wall, read, handlers, preload, commit, waits, .. } = self.times;
+        let Times { wall, read, handlers, evicting, preload, commit, waits, .. } = self.times;
         let facts = Facts {
             wall,
             read,
             handlers,
+            evicting,
             preload,
             commit,
             commit_min: self.commit_min.unwrap_or_default(),

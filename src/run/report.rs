@@ -39,6 +39,8 @@ pub struct Times {
     pub handlers: Duration,
     /// Sealing batches: taking out what changed, and snapshots. It is part of `handlers`.
     pub sealing: Duration,
+    /// Evicting rows so that memory becomes free. It is not part of `handlers`.
+    pub evicting: Duration,
     /// Waiting for rows from the store, in any lane.
     pub preload: Duration,
     /// Committing.
@@ -55,6 +57,13 @@ pub struct Times {
     pub read_blocked: Duration,
     /// What the thread that runs handlers waited for.
     pub waits: Waits,
+}
+
+impl Times {
+    /// What the thread that runs handlers did besides waiting for the source.
+    pub(super) fn worked(&self) -> Duration {
+        self.handlers + self.evicting + self.handlers_blocked
+    }
 }
 
 /// What the thread that runs handlers waited for, from the first event to the last commit.
@@ -167,6 +176,7 @@ impl Report {
         times.wall += later.wall;
         times.read += later.read;
         times.handlers += later.handlers;
+        times.evicting += later.evicting;
         times.commit += later.commit;
         times.publish += later.publish;
         times.waits.publish += later.waits.publish;
@@ -227,11 +237,12 @@ impl Report {
     }
 
     fn facts(&self) -> Facts {
-        let Times { wall, read, handlers, preload, commit, waits, .. } = self.times;
+        let Times { wall, read, handlers, evicting, preload, commit, waits, .. } = self.times;
         Facts {
             wall,
             read,
             handlers,
+            evicting,
             preload,
             commit,
             commit_min: self.commit_min,

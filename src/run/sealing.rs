@@ -28,9 +28,6 @@ pub(super) struct SealRequest {
     pub(super) undo_floor: Option<BlockNo>,
 }
 
-/// A region of which a snapshot is computed, with its last block.
-type RegionDue = (RegionNo, Arc<str>, BlockNo);
-
 /// Seals engines: the same way for each batch of a run.
 #[derive(Clone)]
 pub(super) struct Sealer {
@@ -71,8 +68,9 @@ impl Sealer {
         let job = |(engine, regions): (usize, Vec<RegionDue>)| {
             let sealer = self.clone();
             let seal = move |engine: &mut dyn Engine| {
-                let draft = |due: &RegionDue| sealer.draft(engine, due, block, is_again);
-                let drafts = regions.iter().map(draft).collect::<Result<Vec<_>, LaneError>>()?;
+                let documents = engine.snapshots(&regions)?;
+                let named = regions.iter().map(|(_, name, _)| name).zip(documents);
+                let drafts = named.map(|(name, document)| sealer.draft(name, document, block, is_again)).collect();
                 let (changes, before_images) = sealer.rows(engine, undo_floor)?;
                 Ok((drafts, changes, before_images))
             };
@@ -83,24 +81,17 @@ impl Sealer {
         Ok(self.gather(sealed.into_iter().map(|(_, sealed)| sealed)))
     }
 
-    fn draft(
-        &self,
-        engine: &mut dyn Engine,
-        (region, name, last_block): &RegionDue,
-        block: BlockNo,
-        is_again: bool,
-    ) -> Result<SnapshotDraft, LaneError> {
-        let document = engine.snapshot(*region, name, *last_block)?;
+    fn draft(&self, name: &Arc<str>, document: Option<String>, block: BlockNo, is_again: bool) -> SnapshotDraft {
         let document = document.or(is_again.then(|| NOTHING.to_owned()));
         let doc = document.map(|document| self.integers.written(document));
         let hash = hash_of_canonical(doc.as_deref().unwrap_or(NOTHING), &self.dedup_ignore);
-        Ok(SnapshotDraft {
+        SnapshotDraft {
             region: Arc::clone(name),
             block: block.get(),
             generated_at: Timestamp::now(),
             hash,
             doc: doc.map(Arc::from),
-        })
+        }
     }
 
     fn rows(&self, engine: &mut dyn Engine, undo_floor: Option<BlockNo>) -> Result<(Changes, Vec<u8>), LaneError> {

@@ -176,7 +176,7 @@ fn stages(reading: &Reading) -> Json {
             "waiting_seconds": {
                 "source": seconds(waits.source),
                 "commit": seconds(waits.commit),
-                "memory": seconds(waits.memory),
+                "memory": seconds(waits.memory + times.evicting),
                 "rows": seconds(times.preload),
             },
         },

@@ -83,7 +83,7 @@ fn stages(text: &mut Text, reading: &Reading) {
         ("read", "lanes", times.read_blocked),
         ("handle", "source", times.waits.source),
         ("handle", "commit", times.waits.commit),
-        ("handle", "memory", times.waits.memory),
+        ("handle", "memory", times.waits.memory + times.evicting),
         ("handle", "rows", times.preload),
         ("commit", "batches", times.commit_idle),
     ];

@@ -18,6 +18,7 @@ mod postgres;
 #[path = "no_postgres.rs"]
 mod postgres;
 mod readers;
+mod region_query;
 mod row_reader;
 mod settings;
 mod snapshot_policy;
@@ -38,6 +39,7 @@ pub use open::{check_names, examine, open, open_outbox, open_snapshots};
 pub use outages::{StoreOutage, StoreOutages};
 pub use postgres::PostgresAddress;
 pub use readers::Readers;
+pub use region_query::{RegionCount, RegionQuery};
 pub use row_reader::*;
 pub use settings::StoreConfig;
 pub(crate) use snapshot_policy::ChangedPolicy;

@@ -1,8 +1,8 @@
 //! Reading committed rows beside the writer.
 
 use super::error::StoreError;
+use super::region_query::{RegionCount, RegionQuery};
 use crate::model::ids::EntityNo;
-use crate::model::query::Query;
 
 /// Opens readers of rows, one for each lane that misses any.
 pub trait OpenReader: Send + Sync {
@@ -99,16 +99,15 @@ pub trait RowReader: Send {
         let _ = (entity, wanted, but);
         Err(StoreError::other("this store cannot count rows: RowReader::count"))
     }
-}
 
-/// A query over the rows of one region.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct RegionQuery<'a> {
-    /// The region.
-    pub region: &'a str,
-    /// The query.
-    pub query: &'a Query,
+    /// Counts as [`Self::count`] does, for each of `wanted`. Defaults to one count after another; a store that is far away
+    /// answers all of them in a number of round trips that does not depend on how many they are. May block.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn counts(&mut self, entity: EntityNo, wanted: &[RegionCount<'_>]) -> Result<Vec<u64>, StoreError> {
+        wanted.iter().map(|RegionCount { of, but }| self.count(entity, *of, but)).collect()
+    }
 }
 
 /// Keys of rows of one table, in order.

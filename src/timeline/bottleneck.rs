@@ -26,6 +26,8 @@ pub enum Limit {
     Handlers,
     /// Handlers waited for rows that were not in memory.
     Reads,
+    /// Handlers stood still so that memory became free.
+    Memory,
     /// Handlers waited for commits.
     Database,
     /// The run waited for the last snapshots to be published.
@@ -40,6 +42,7 @@ impl Limit {
             Self::Source => "source",
             Self::Handlers => "handlers",
             Self::Reads => "reads",
+            Self::Memory => "memory",
             Self::Database => "database",
             Self::Publish => "publish",
         }
@@ -118,6 +121,8 @@ pub(crate) struct Facts {
     pub read: Duration,
     /// Handlers ran, sealed, or waited for rows.
     pub handlers: Duration,
+    /// Rows were evicted.
+    pub evicting: Duration,
     /// Handlers waited for rows.
     pub preload: Duration,
     /// Commits were busy.
@@ -153,13 +158,15 @@ pub struct Limits {
 impl Limits {
     /// Works it out.
     pub(crate) fn of(facts: &Facts) -> Self {
-        let Facts { wall, read, handlers, preload, commit, for_source, for_commit, for_memory, for_publish, .. } =
-            *facts;
+        let Facts { wall, read, handlers, evicting, preload, commit, .. } = *facts;
+        let Facts { for_source, for_commit, for_memory, for_publish, .. } = *facts;
         let working = handlers.saturating_sub(preload);
+        // With more memory, rows are neither waited for nor evicted.
+        let short = preload + evicting + for_memory;
         let parts = [
             (Limit::Handlers, working),
             (Limit::Database, commit),
-            (Limit::Reads, preload + for_memory),
+            (if evicting + for_memory > preload { Limit::Memory } else { Limit::Reads }, short),
             (Limit::Source, for_source),
             (Limit::Publish, for_publish),
         ];
@@ -177,7 +184,7 @@ impl Limits {
                 times(facts.commit_min, fewer).min(for_commit),
             ),
             (Hypothetical::FewerRoundTrips, times(facts.commit_min, batches).min(for_commit)),
-            (Hypothetical::MoreMemory, preload + for_memory),
+            (Hypothetical::MoreMemory, short),
             (Hypothetical::CheaperHandlers, wall.saturating_sub(commit.max(read)).min(handlers)),
             (
                 Hypothetical::MoreLanes,
@@ -197,6 +204,34 @@ impl Limits {
 
     fn saves(&self, change: impl Fn(Hypothetical) -> bool) -> Option<WhatIf> {
         self.what_if.iter().find(|what_if| change(what_if.change)).copied()
+    }
+
+    /// The changes that a sentence tells, in its order.
+    fn helps(&self) -> &'static [fn(Hypothetical) -> bool] {
+        match self.by {
+            Limit::Handlers => &[
+                |change| change == Hypothetical::CheaperHandlers,
+                |change| change == Hypothetical::MoreLanes,
+                |change| change == Hypothetical::FasterDatabase,
+                |change| change == Hypothetical::MoreMemory,
+            ],
+            Limit::Database => &[
+                |change| matches!(change, Hypothetical::LargerBatches(_)),
+                |change| change == Hypothetical::FewerRoundTrips,
+                |change| change == Hypothetical::FasterDatabase,
+            ],
+            Limit::Reads => {
+                &[|change| change == Hypothetical::FasterDatabase, |change| change == Hypothetical::MoreMemory]
+            }
+            Limit::Memory => {
+                &[|change| change == Hypothetical::MoreMemory, |change| change == Hypothetical::FasterDatabase]
+            }
+            Limit::Source => {
+                &[|change| change == Hypothetical::FasterSource, |change| change == Hypothetical::CheaperHandlers]
+            }
+            Limit::Publish => &[|change| change == Hypothetical::FasterRedis],
+            Limit::Nothing => &[],
+        }
     }
 
     /// The limit and what would help, as a sentence.
@@ -225,6 +260,11 @@ impl Limits {
                 shown(facts.preload),
                 shown(facts.for_memory)
             ),
+            Limit::Memory => format!(
+                "limited by memory: rows were evicted for {}, and commits waited for {}, so that it became free",
+                shown(facts.evicting),
+                shown(facts.for_memory)
+            ),
             Limit::Source => format!(
                 "limited by the source: handlers waited {} for events; reading was busy {:.0} % of the time",
                 shown(facts.for_source),
@@ -234,27 +274,7 @@ impl Limits {
                 format!("limited by Redis: publishing went on for {} after the last commit", shown(facts.for_publish))
             }
         };
-        let helps: &[fn(Hypothetical) -> bool] = match self.by {
-            Limit::Handlers => &[
-                |change| change == Hypothetical::CheaperHandlers,
-                |change| change == Hypothetical::MoreLanes,
-                |change| change == Hypothetical::FasterDatabase,
-            ],
-            Limit::Database => &[
-                |change| matches!(change, Hypothetical::LargerBatches(_)),
-                |change| change == Hypothetical::FewerRoundTrips,
-                |change| change == Hypothetical::FasterDatabase,
-            ],
-            Limit::Reads => {
-                &[|change| change == Hypothetical::FasterDatabase, |change| change == Hypothetical::MoreMemory]
-            }
-            Limit::Source => {
-                &[|change| change == Hypothetical::FasterSource, |change| change == Hypothetical::CheaperHandlers]
-            }
-            Limit::Publish => &[|change| change == Hypothetical::FasterRedis],
-            Limit::Nothing => &[],
-        };
-        let helps: Vec<String> = helps
+        let helps: Vec<String> = (self.helps())
             .iter()
             .filter_map(|help| self.saves(help))
             .filter(|what_if| what_if.saves_at_most >= Duration::from_millis(1))
@@ -314,6 +334,40 @@ mod tests {
         assert_eq!(by(Facts { handlers: ms(1000), for_source: ms(3000), ..facts() }), Limit::Source);
         assert_eq!(by(Facts { handlers: ms(1000), for_publish: ms(3000), ..facts() }), Limit::Publish);
         assert_eq!(by(Facts::default()), Limit::Nothing);
+    }
+
+    #[test]
+    fn memory_is_advised_where_memory_helps() {
+        let (evicting, for_memory, preload) = (ms(30), ms(3), ms(2));
+        for (run, by, advised) in [
+            (Facts { evicting: ms(2600), ..facts() }, Limit::Memory, "memory (batch.memory) would save at most 2.6 s"),
+            (
+                Facts { evicting: ms(1300), for_memory: ms(700), handlers: ms(1900), ..facts() },
+                Limit::Memory,
+                "memory (batch.memory) would save at most 2.0 s, a faster database 0.7 s",
+            ),
+            (
+                Facts { evicting: ms(500), preload: ms(1500), handlers: ms(1900), ..facts() },
+                Limit::Reads,
+                "a faster database would save at most 1.5 s, more memory (batch.memory) 2.0 s",
+            ),
+            // It is told too where it would help little.
+            (
+                Facts { evicting, for_memory, preload, handlers: ms(4000), ..facts() },
+                Limit::Handlers,
+                "a faster database 5 ms, more memory (batch.memory) 35 ms",
+            ),
+        ] {
+            let limits = Limits::of(&run);
+            assert_eq!(limits.by, by, "{run:?}");
+            assert!(limits.sentence(&run).ends_with(advised), "{}", limits.sentence(&run));
+        }
+        let run = Facts { handlers: ms(4000), commit: ms(100), ..facts() };
+        assert!(!Limits::of(&run).sentence(&run).contains("memory"), "nothing was evicted");
+        let run = Facts { evicting: ms(2600), for_memory: ms(200), ..facts() };
+        let begin =
+            "limited by memory: rows were evicted for 2.6 s, and commits waited for 0.2 s, so that it became free";
+        assert!(Limits::of(&run).sentence(&run).starts_with(begin));
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub enum Activity {
     Working,
     /// Sealing a batch: taking out what it changed, and its snapshots.
     Sealing,
+    /// Evicting rows so that memory becomes free.
+    Evicting,
     /// Waiting for events.
     WaitingForSource,
     /// Waiting until a commit makes room for the next batch, or the last one is done.
@@ -82,6 +84,7 @@ impl Activity {
         match self {
             Self::Working => "working",
             Self::Sealing => "sealing",
+            Self::Evicting => "evicting rows",
             Self::WaitingForSource => "waiting for events",
             Self::WaitingForCommit => "waiting for the commit",
             Self::WaitingForMemory => "waiting for memory",

@@ -61,6 +61,23 @@ crate::both_stores! {
 }
 
 crate::both_stores! {
+    /// A region of which nothing is in memory any more takes next to none, and comes back as it was.
+    fn many_regions_come_and_go_in_little_memory() {
+        let script = r#"function on_event(e, ctx)
+          local t = ctx.thing:get("x") or { i = 0 }
+          ctx.thing:set("x", { i = t.i + 1, t = ctx.region })
+        end"#;
+        let event = |n: u32| format!("{{\"block\":{n},\"region\":\"0x{:040x}\"}}\n", n % 40_000 * 7919);
+        let events: String = (0..50_000).map(event).collect();
+        let project = Project::with(&pipeline("[batch]\nmemory = \"16MiB\"\nevents = 2000"), script, &events);
+        let report = project.run_json();
+        let sql = "SELECT count(*), sum(i), sum(CASE WHEN t = region THEN 1 ELSE 0 END) FROM thing";
+        assert_eq!(project.query("p.db", sql), [["40000", "50000", "40000"]]);
+        assert!(mib(&report) < 80, "{} MiB", mib(&report));
+    }
+}
+
+crate::both_stores! {
     /// What rows were is taken out in parts, so that it needs little room beside the rows.
     fn large_rows_with_an_undo_log_fit() {
         let script = r#"function on_event(e, ctx)

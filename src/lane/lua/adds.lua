@@ -235,7 +235,7 @@ end
 local function make_method(kind, called, compute)
   local state_of, nulls = kind.state_of, kind.nulls
   return function(entity, id, changes)
-    local state = state_of[entity] or no_entity(called, entity)
+    local state = state_of[entity] or no_entity(called, entity, state_of)
     local slot, meta = state[YOUNG][id], rawmeta(changes)
     if S[MODE] ~= RUN or state[INDEXES] or state[COUNTS] or type(changes) ~= "table" or next(changes) == nil then
       return change_slowly(kind, called, compute, state, id, changes)
@@ -311,7 +311,7 @@ local add_source = template([[
     kind, nulls, slowly, odd_column, new_row, leaves_bigint, sum_of_numerics, sum_of_doubles, hints, null
   )
     return function(entity, id, changes)
-      local state, S = state_of[entity] or no_entity("add", entity), S
+      local state, S = state_of[entity] or no_entity("add", entity, state_of), S
       local slot = state[$YOUNG][id]
       -- Of all values but tables only these have no metatable.
       if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] or rawmeta(changes) ~= nil

@@ -54,9 +54,13 @@ local function key_of(state, id, what)
   raise("%s:%s: id: expected text, got %s (%s)", state[KIND].name, what, describe(id), problem)
 end
 
--- A method was called with something that is no entity, or with one of a `ctx` that was kept.
-local function no_entity(what, entity)
-  if entity_metas[rawmeta(entity)] and not state_of[entity] then inner.refuse_kept(what, entity) end
+-- A method was called with an entity whose table has no state yet, which it returns; or with something that is no
+-- entity, or one of a `ctx` that was kept. `states` has those that the method takes.
+local function no_entity(what, entity, states)
+  if entity_metas[rawmeta(entity)] and not state_of[entity] then
+    if not inner.make_state(entity) then inner.refuse_kept(what, entity) end
+    if states[entity] then return states[entity] end
+  end
   raise(what .. ": call it with a colon, as in ctx.entity:" .. what .. "(…)")
 end
 

@@ -12,7 +12,7 @@ local use_ctx, next_ctx, close_event, closers = inner.use_ctx, inner.next_ctx, i
 local refills, has_more, more = inner.refills, inner.has_more, inner.more
 local puts_aside, begin_call, undo_call, uncount_rows =
   inner.puts_aside, inner.begin_call, inner.undo_call, inner.uncount_rows
-local pcall, error, min, sunpack = pcall, error, math.min, string.unpack
+local pcall, error, min, spack, sunpack = pcall, error, math.min, string.pack, string.unpack
 local text_meta = getmetatable("")
 local co_create, co_resume, co_status = coroutine.create, coroutine.resume, coroutine.status
 
@@ -21,14 +21,15 @@ local handlers -- of the script: on_event, on_snapshot
 -- The events being handled: runs of one shape, each behind the shape's number and its length.
 local packed, position, event_no, count
 local read_event, refill_event, run_left = nil, nil, 0
+local ticks_before = 0 -- events of other lanes that crossed along, and come before
 
 local ctx_left = 0 -- calls that may be given the same `ctx` as those before, and the same table of an event
 
 local function handle_events()
   local state, events, note_event, touched, is_touched = S, packed, tick, more, has_more
   local region, number, last, at, left = state[REGION], event_no, count, position, run_left
-  local fields, next_renewal = region.fields, number + ctx_left + 1
-  local on_event, ctx = handlers.on_event, region.ctx
+  local view, on_event = region.view, handlers.on_event
+  local ctx, fields, next_renewal = view.ctx, view.fields, number + ctx_left + 1
   local event, read, refill, close = nil, read_event, refill_event, close_event
   local block, writer
   while number < last do
@@ -41,7 +42,7 @@ local function handle_events()
     end
     left, number = left - 1, number + 1
     event_no, run_left = number, left
-    note_event(number)
+    note_event(ticks_before + number)
     if event and refill and number < next_renewal and (touched[1] == 0 or not is_touched[event]) then
       block, writer, at = refill(events, at, event)
     else
@@ -50,8 +51,8 @@ local function handle_events()
       state[EVENT] = event
       if number >= next_renewal then
         local calls
-        calls, ctx = next_ctx(region)
-        next_renewal = number + calls
+        calls, view = next_ctx(region)
+        ctx, fields, next_renewal = view.ctx, view.fields, number + calls
       end
     end
     position = at
@@ -66,7 +67,7 @@ end
 -- handler caught the error.
 local function handle_events_apart()
   local region, on_event = S[REGION], handlers.on_event
-  local fields, next_renewal = region.fields, event_no + ctx_left + 1
+  local next_renewal = event_no + ctx_left + 1
   local event, close = nil, close_event
   local block, writer
   while event_no < count do
@@ -78,7 +79,7 @@ local function handle_events_apart()
     end
     run_left = run_left - 1
     event_no = event_no + 1
-    tick(event_no)
+    tick(ticks_before + event_no)
     if event and event_no < next_renewal and refill_event and (more[1] == 0 or not has_more[event]) then
       block, writer, position = refill_event(packed, position, event)
     else
@@ -87,9 +88,9 @@ local function handle_events_apart()
       S[EVENT] = event
       if event_no >= next_renewal then next_renewal = event_no + next_ctx(region) end
     end
-    S[WRITER], S[BLOCK], fields.block = writer, block, block
+    S[WRITER], S[BLOCK], region.view.fields.block = writer, block, block
     begin_call(region)
-    on_event(event, region.ctx)
+    on_event(event, region.view.ctx)
     if region.unreadable then error(region.unreadable, 0) end
   end
   if event then close(event) end
@@ -100,11 +101,12 @@ local handle = puts_aside and handle_events_apart or handle_events
 
 -- Handles the events behind the one that is suspended, as far as time and memory for dry runs go.
 local function handle_ahead()
-  local on_event, ctx, fields = handlers.on_event, S[REGION].ctx, S[REGION].fields
+  local on_event, view = handlers.on_event, S[REGION].view
+  local ctx, fields = view.ctx, view.fields
   local at, left, read_next = position, run_left, read_event
   host.begin_dry()
   for ahead = event_no + 1, min(event_no + DRY_EVENTS_MAX, count) do
-    tick(ahead)
+    tick(ticks_before + ahead)
     if left == 0 then
       local shape
       shape, left, at = sunpack("<I2I2", packed, at)
@@ -126,22 +128,23 @@ end
 -- none of their mistakes counts: what uses up time or memory here may need little of both in its order. Where memory is
 -- used up, the inner side may have stopped at whatever takes some; all that it does in a dry run is right up to there.
 local function run_ahead()
-  local fields = S[REGION].fields
+  local fields = S[REGION].view.fields
   local event_now, block_now = S[EVENT], fields.block
   S[SUSPENDED_WRITER], S[MODE] = S[WRITER], DRY
   pcall(handle_ahead)
   host.end_dry()
   S[MODE], S[DRY_WRITES], S[ENDED] = RUN, nil, false
   S[EVENT], fields.block = event_now, block_now
-  tick(event_no)
+  tick(ticks_before + event_no)
 end
 
 local running -- the coroutine of the call that runs now
 
--- Calls that wait for rows, by number: a lane's from 1, a snapshot's is SNAPSHOT_CALL.
+-- Calls that wait for rows, by number: those of lanes from 1 on, those of snapshots from SNAPSHOT_CALL downwards.
 local waiting = {}
 
 local function suspend(number)
+  S[REGION].view.is_waiting = true
   waiting[number] = {
     coroutine = running,
     packed = packed,
@@ -166,7 +169,8 @@ local function restore(number)
   packed, position, event_no, count = call.packed, call.position, call.event_no, call.count
   read_event, refill_event, run_left = call.read_event, call.refill_event, call.run_left
   S[REGION], S[EVENT], S[WRITER], S[BLOCK], S[MODE] = call.region, call.event, call.writer, call.block, call.mode
-  S[ENDED] = false
+  S[ENDED], ticks_before = false, 0
+  S[REGION].view.is_waiting = false
   use_ctx(S[REGION])
 end
 
@@ -214,7 +218,7 @@ end
 
 -- Handles a chunk of a region's events.
 local function run(number, region_number, event_count, events)
-  packed, position, event_no, count, run_left = events, 1, 0, event_count, 0
+  packed, position, event_no, count, run_left, ticks_before = events, 1, 0, event_count, 0, 0
   S[REGION], S[MODE], S[ENDED] = regions[region_number], RUN, false
   use_ctx(S[REGION])
   if has_history then
@@ -233,22 +237,92 @@ local function pass_over(number)
   return go_on(number, handle, placed)
 end
 
--- Makes a region's snapshot.
-local function snapshot(region_number, block)
+-------------------------------------------------------------------------------------------- many lanes of few events
+
+-- The lanes that cross together, 4 numbers of 8 bytes each: the lane's, the region's, its events, where they begin.
+local few, few_at = "", 1
+local lane -- the number of the one that is being handled
+local are_waiting -- the numbers of those that wait, packed
+
+-- Makes the next lane the one that is handled; false if there is none.
+local function next_lane()
+  if few_at > #few then return false end
+  local region_number
+  ticks_before = ticks_before + count
+  lane, region_number, count, position, few_at = sunpack("<i8i8i8i8", few, few_at)
+  event_no, run_left = 0, 0
+  S[REGION] = regions[region_number]
+  use_ctx(S[REGION])
+  if has_history and count > 0 then
+    local _, _, block = sunpack("<I2I2i8", packed, position)
+    prune_undo(block)
+  end
+  return true
+end
+
+-- Handles the lane and those behind it, unless this one has waited: then another coroutine has gone on with those.
+local function handle_lanes(call)
+  repeat
+    handle()
+  until call.has_waited or not next_lane()
+end
+
+-- Goes through the lanes: DONE with the numbers of those that wait for rows, or FAILED or MISUSED with a message.
+local function go_through()
+  repeat
+    local call = { has_waited = false }
+    running = co_create(call_handler)
+    local ok, first, second = co_resume(running, handle_lanes, placed, call)
+    if not ok then return fail(first) end
+    if co_status(running) == "dead" then
+      running = nil
+      if first then return fail(second) end
+      break
+    end
+    call.has_waited = true
+    want(first, second)
+    run_ahead()
+    tell_wants()
+    suspend(lane)
+    are_waiting = are_waiting .. spack("<i8", lane)
+  until not next_lane()
+  return DONE, are_waiting
+end
+
+-- Handles some lanes of few events each.
+local function run_few(heads, events)
+  few, few_at, packed, are_waiting, ticks_before, count = heads, 1, events, "", 0, 0
+  S[MODE], S[ENDED] = RUN, false
+  next_lane()
+  return go_through()
+end
+
+-- Goes on behind the event that has just failed, as if it had not been.
+local function pass_over_few()
+  uncount_rows(undo_call())
+  use_ctx(S[REGION])
+  S[MODE] = RUN
+  return go_through()
+end
+
+-- Makes a region's snapshot. Several may wait at a time, each by a number of its own.
+local function snapshot(region_number, block, number)
   local region = regions[region_number]
   use_ctx(region)
-  local _, ctx = next_ctx(region)
+  local _, view = next_ctx(region)
   local on_snapshot = handlers.on_snapshot
-  region.fields.block, ctx_left = block, 0
+  view.fields.block, ctx_left = block, 0
   S[MODE], S[REGION], S[EVENT], S[ENDED] = SNAPSHOT, region, nil, false
   running = co_create(call_handler)
-  return go_on(SNAPSHOT_CALL, on_snapshot, placed, ctx)
+  return go_on(number or SNAPSHOT_CALL, on_snapshot, placed, view.ctx)
 end
 
 return {
   run = run,
   resume = resume,
   pass_over = pass_over,
+  run_few = run_few,
+  pass_over_few = pass_over_few,
   snapshot = snapshot,
   set_handlers = function(found)
     handlers, text_meta.__index = found, found.texts

@@ -140,6 +140,11 @@ impl EventEncoder {
         self.run = None;
     }
 
+    /// To be called before each lane of a chunk but the first: its runs are its own.
+    pub(super) fn begin_lane(&mut self) {
+        self.run = None;
+    }
+
     /// Forgets the texts: those of the next chunk cross anew. To be called between chunks.
     pub(super) fn forget(&mut self) {
         self.texts = HashMap::default();

@@ -11,7 +11,7 @@ local need, TRY, take_in, take_question = inner.need, inner.TRY, inner.take_in, 
 local array, state_of, no_entity, begin_read = inner.array, inner.state_of, inner.no_entity, inner.begin_read
 local conditions, ordering, check_query = inner.conditions, inner.ordering, inner.check_query
 local packed_conditions, column_key, matches = inner.packed_conditions, inner.column_key, inner.matches
-local slot_of, index_of, cells_at = inner.slot_of, inner.index_of, inner.cells_at
+local S, slot_of, index_of, cells_at = inner.run_state, inner.slot_of, inner.index_of, inner.cells_at
 local bound, each_up, each_down = inner.ordered.bound, inner.ordered.each_up, inner.ordered.each_down
 
 local mtype, next, ipairs, format, sub = math.type, next, ipairs, string.format, string.sub
@@ -228,7 +228,7 @@ local function make_precedes(state, column, is_down)
 end
 
 function methods.find(entity, query)
-  local state = state_of[entity] or no_entity("find", entity)
+  local state = state_of[entity] or no_entity("find", entity, state_of)
   local kind = state[KIND]
   query = check_query(kind, "find", query, FIND_KEYS, "where, order, limit")
   local tests = conditions(kind, "find", query.where)
@@ -276,13 +276,43 @@ function methods.find(entity, query)
 end
 
 local COUNT_KEYS <const> = { where = true }
+local PASSING_ROWS_MAX <const> = 1000 -- rows that changed here, of a table that a snapshot counts in passing
+
+-- Whether a count is made in passing: by a snapshot, of a table that is not counted yet and of which little has changed
+-- here. Then the store is asked for nothing but the count, however many regions have a snapshot, and writes need not
+-- keep it right from then on.
+local function is_passing(state)
+  if S[MODE] ~= SNAPSHOT or state[COUNTS] then return false end
+  local left = PASSING_ROWS_MAX
+  for _ in next, state[CHANGED] do
+    left = left - 1
+    if left < 0 then return false end
+  end
+  return true
+end
+
+-- Such a count of a table that is not wholly here.
+local function count_passing(state, plan)
+  need(state, ask(state, plan, plan.packed, NO_LIMIT))
+  local count = state[COUNTS]["#" .. plan.packed].rows
+  state[COUNTS] = nil
+  for id in next, state[CHANGED] do
+    local slot = slot_of(state, id)
+    if slot and matches(state, slot, plan.tests) then count = count + 1 end
+  end
+  return count
+end
 
 function methods.count(entity, query)
-  local state = state_of[entity] or no_entity("count", entity)
+  local state = state_of[entity] or no_entity("count", entity, state_of)
   local kind = state[KIND]
   query = check_query(kind, "count", query, COUNT_KEYS, "where")
   local plan = { tests = conditions(kind, "count", query.where), is_counted = true }
   begin_read(state)
+  if not state[WHOLE] and is_passing(state) then
+    plan.packed = packed_conditions(kind, plan.tests)
+    return count_passing(state, plan)
+  end
   if not state[WHOLE] and not state[TRIED] then need(state, TRY) end
   local count = 0
   if state[WHOLE] and #plan.tests == 0 then return state[ROWS] end

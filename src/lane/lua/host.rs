@@ -15,7 +15,8 @@ use super::inner::Inner;
 use super::json::{object_to_lua, to_lua};
 use super::json_out;
 use super::question::Question;
-use crate::lane::watch::Watch;
+use super::regions::KnownRegions;
+use crate::lane::watch::{Part, Watch};
 use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
@@ -29,6 +30,7 @@ use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
 use crate::rows::codec::{Change, RowHead, Writer, encode_values};
 use crate::rows::existence::KnownRows;
+use crate::store::RegionCount;
 
 /// How far down the stack the script's own line is looked for.
 const STACK_LEVELS_MAX: usize = 40;
@@ -49,6 +51,42 @@ pub(super) struct Sealed {
     pub(super) packed: Vec<u8>,
     /// Whether `Change::New` can be trusted without consulting the existence filter.
     pub(super) is_sure: bool,
+}
+
+impl Sealed {
+    /// Takes apart the rows of several tables that lie one behind the other. A head is the numbers of table and region, 4
+    /// bytes each, a byte that says whether all of the table is cached, and how many bytes its rows take.
+    fn split(heads: &[u8], mut packed: &[u8], sealed: &mut Vec<Self>) -> LuaResult<()> {
+        let broken = || LuaError::runtime("the rows of a batch break off");
+        for head in heads.chunks(13) {
+            let [a, b, c, d, e, f, g, h, is_sure, len @ ..] = *<&[u8; 13]>::try_from(head).map_err(|_| broken())?;
+            let number = |bytes: [u8; 4]| u32::from_le_bytes(bytes) as usize;
+            let (entity, region) = numbers(number([a, b, c, d]), number([e, f, g, h]));
+            let (rows, rest) = packed.split_at_checked(number(len)).ok_or_else(broken)?;
+            sealed.push(Self { entity, region, packed: rows.to_vec(), is_sure: is_sure != 0 });
+            packed = rest;
+        }
+        if packed.is_empty() { Ok(()) } else { Err(broken()) }
+    }
+
+    /// Puts together the parts of each table, which follow on each other. Nothing is kept free: there may be much of it.
+    pub(super) fn merged(parts: Vec<Self>) -> Vec<Self> {
+        let table = |part: &Self| (part.entity, part.region, part.is_sure);
+        let bytes_of = |parts: &[Self]| parts.iter().map(|part| part.packed.len()).sum::<usize>();
+        let bytes: Vec<usize> = parts.chunk_by(|a, b| table(a) == table(b)).map(bytes_of).collect();
+        let (mut merged, mut bytes) = (Vec::<Self>::with_capacity(bytes.len()), bytes.into_iter());
+        for part in parts {
+            match merged.last_mut() {
+                Some(last) if table(last) == table(&part) => last.packed.extend(part.packed),
+                _ => {
+                    let mut packed = part.packed;
+                    packed.reserve_exact(bytes.next().unwrap_or(0).saturating_sub(packed.len()));
+                    merged.push(Self { packed, ..part });
+                }
+            }
+        }
+        merged
+    }
 }
 
 /// Ids of rows that were written without being read, each after the block and its length of 4 bytes.
@@ -74,9 +112,9 @@ impl Unseen {
 pub(super) struct Shared {
     /// Taken out while it waits for the store.
     pub(super) loader: Option<Loader>,
-    /// The lane that is being handled, and where the current chunk begins in it.
-    pub(super) lane: Option<(Arc<Round>, usize, usize)>,
-    pub(super) regions: Vec<Option<Arc<str>>>,
+    /// The events that are being handled.
+    pub(super) events: Option<(Arc<Round>, Arc<[Part]>)>,
+    pub(super) regions: KnownRegions,
     /// Which rows each table may have.
     pub(super) known: Vec<KnownRows>,
     pub(super) wants: Vec<Want>,
@@ -121,8 +159,9 @@ impl Host {
 
     /// What comes of the JSON of the event that is being handled.
     fn of_current_json<T>(&self, take: impl FnOnce(&str) -> T) -> Option<T> {
-        let (round, lane, base) = self.lock().lane.clone()?;
-        let (event, page) = round.event(lane, base + self.watch.event().checked_sub(1)?)?;
+        let (round, parts) = self.lock().events.clone()?;
+        let (lane, at) = Part::find(&parts, self.watch.event())?;
+        let (event, page) = round.event(lane, at)?;
         Some(take(page.json(event)))
     }
 
@@ -294,11 +333,14 @@ impl Host {
         };
         table.raw_set("is_absent", lua.create_function(is_absent)?)?;
         let host = self.clone();
-        let sealed = move |_: &Lua, (kind, region, is_sure, packed): (usize, usize, bool, LuaString)| {
-            let (entity, region) = numbers(kind, region);
-            let packed = packed.as_bytes().to_vec();
-            host.lock().sealed.push(Sealed { entity, region, packed, is_sure });
+        let forget_region = move |_: &Lua, region: usize| {
+            host.lock().regions.forget(RegionNo::at(region - 1));
             Ok(())
+        };
+        table.raw_set("forget_region", lua.create_function(forget_region)?)?;
+        let host = self.clone();
+        let sealed = move |_: &Lua, (heads, packed): (LuaString, LuaString)| {
+            Sealed::split(&heads.as_bytes(), &packed.as_bytes(), &mut host.lock().sealed)
         };
         table.raw_set("sealed", lua.create_function(sealed)?)?;
         let host = self.clone();
@@ -349,7 +391,7 @@ impl Host {
         let loaded = self.ask_store(|loader, regions| {
             let mut wanted = Vec::with_capacity(wants.len());
             for want in wants {
-                let region = regions.get(want.region.index()).and_then(Option::as_deref).unwrap_or("");
+                let region = regions.name(want.region).map_or("", |name| &**name);
                 wanted.push(Wanted { region, ids: split_ids(&want.ids), ask: want.ask });
             }
             loader.load(entity, &wanted).map_err(LaneError::from)
@@ -367,15 +409,24 @@ impl Host {
     pub(super) fn answer(&self, questions: &[Question]) -> LuaResult<()> {
         let inner = self.inner()?;
         let mut by_entity: BTreeMap<EntityNo, Vec<&Question>> = BTreeMap::new();
+        let mut counts: BTreeMap<EntityNo, Vec<(&Question, Vec<&str>)>> = BTreeMap::new();
         for question in questions {
-            if let Some(but) = question.but() {
-                let count = self.ask_store(|loader, regions| {
-                    loader.count(question.entity, question.of(regions), &but).map_err(LaneError::from)
-                })?;
-                inner.supply_found.call::<()>((question.number, inner.supply_text(&[])?, count, true))?;
-                continue;
+            match question.but() {
+                Some(but) => counts.entry(question.entity).or_default().push((question, but)),
+                None => by_entity.entry(question.entity).or_default().push(question),
             }
-            by_entity.entry(question.entity).or_default().push(question);
+        }
+        for (entity, questions) in counts {
+            let counts = self.ask_store(|loader, regions| {
+                let mut wanted = Vec::with_capacity(questions.len());
+                for (question, but) in &questions {
+                    wanted.push(RegionCount::new(question.of(regions), but));
+                }
+                loader.counts(entity, &wanted).map_err(LaneError::from)
+            })?;
+            for ((question, _), count) in questions.into_iter().zip(counts) {
+                inner.supply_found.call::<()>((question.number, inner.supply_text(&[])?, count, true))?;
+            }
         }
         for (entity, questions) in by_entity {
             let bytes_max = inner.memory_left() / FIND_MEMORY_PART;
@@ -404,7 +455,7 @@ impl Host {
     }
 
     /// Asks the store through the loader, which is ours alone meanwhile. Its error is kept for the run.
-    fn ask_store<T>(&self, ask: impl FnOnce(&mut Loader, &[Option<Arc<str>>]) -> Result<T, LaneError>) -> LuaResult<T> {
+    fn ask_store<T>(&self, ask: impl FnOnce(&mut Loader, &KnownRegions) -> Result<T, LaneError>) -> LuaResult<T> {
         let (loader, regions) = {
             let mut shared = self.lock();
             (shared.loader.take(), std::mem::take(&mut shared.regions))

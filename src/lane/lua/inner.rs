@@ -8,8 +8,10 @@ use mlua::prelude::*;
 /// What the host calls of it.
 pub(super) struct Inner {
     pub(super) run: LuaFunction,
+    pub(super) run_few: LuaFunction,
     pub(super) resume: LuaFunction,
     pub(super) pass_over: LuaFunction,
+    pub(super) pass_over_few: LuaFunction,
     pub(super) snapshot: LuaFunction,
     pub(super) seal: LuaFunction,
     pub(super) changed_rows: LuaFunction,
@@ -45,8 +47,10 @@ impl Inner {
     pub(super) fn new(lua: &Lua, inner: &LuaTable, memory_bytes: usize) -> LuaResult<Self> {
         Ok(Self {
             run: inner.get("run")?,
+            run_few: inner.get("run_few")?,
             resume: inner.get("resume")?,
             pass_over: inner.get("pass_over")?,
+            pass_over_few: inner.get("pass_over_few")?,
             snapshot: inner.get("snapshot")?,
             seal: inner.get("seal")?,
             changed_rows: inner.get("changed_rows")?,

@@ -6,7 +6,8 @@
 
 local inner = ...
 local S, cells_at, new_slot, release = inner.run_state, inner.cells_at, inner.new_slot, inner.release
-local list_changed, drop_found = inner.list_changed, inner.drop_found
+local EMPTY <const> = inner.EMPTY
+local list_changed, drop_found, own = inner.list_changed, inner.drop_found, inner.own
 local move = table.move
 
 -- Entries lie one behind the other; behind the head of one come the row's cells, if there was a row.
@@ -22,6 +23,10 @@ end
 local function log_write(state, id, is_delete)
   local region = S[REGION]
   local log, at = region.journal, region.journal_count
+  if not log then
+    log = {}
+    region.journal = log
+  end
   local young, old, kind = state[YOUNG][id], state[OLD][id], state[KIND]
   local slot = young
   if slot == nil then slot = old end
@@ -57,7 +62,8 @@ local function restore_row(state, id, slot, log, first, was_whole)
   end
   -- Since the table is wholly here, only rows that are not in the store are new.
   if state[WHOLE] and not was_whole and d[at + kind.batch_at] == -S[BATCH] then d[at + kind.batch_at] = S[BATCH] end
-  state[YOUNG][id], state[OLD][id] = slot, nil
+  state[YOUNG][id] = slot
+  if state[OLD][id] ~= nil then state[OLD][id] = nil end
   return d[at + kind.batch_at]
 end
 
@@ -70,7 +76,8 @@ local function forget_row(state, id, young, old, was_whole)
   end
   if young == NONE then young = nil end
   if old == NONE then old = nil end
-  state[YOUNG][id], state[OLD][id] = young, old
+  state[YOUNG][id] = young
+  if old ~= nil or state[OLD][id] ~= nil then own(state, OLD)[id] = old end
   if young == nil and old == nil and state[WHOLE] and not was_whole then
     -- The table was loaded while the call's own row hid the store's.
     state[WHOLE] = false
@@ -87,7 +94,8 @@ local function undo_write(log, at)
   for place = count, dirty_count + 1, -1 do
     dirty[place] = nil
   end
-  state[DIRTY_COUNT], state[GONE][id] = dirty_count, gone or nil
+  state[DIRTY_COUNT] = dirty_count
+  if gone or state[GONE][id] then own(state, GONE)[id] = gone or nil end
   local slot, changed_in = young, 0
   if slot == NONE then slot = old end
   if slot == NONE then slot = false end
@@ -100,8 +108,11 @@ local function undo_write(log, at)
     -- It is read since, and so its changes are listed.
     changed = changed_in < 0 and -changed_in or changed_in
   end
-  if changed == NONE then changed = nil end
-  state[CHANGED][id] = changed
+  if changed ~= NONE then
+    own(state, CHANGED)[id] = changed
+  elseif state[CHANGED][id] then
+    state[CHANGED][id] = nil
+  end
   if state[INDEXES] or state[FOUND] or state[COUNTS] then drop_found(state) end
   return is_delete and 1 or count - dirty_count
 end
@@ -109,7 +120,7 @@ end
 -- Takes back what the failed call of the current region has written; returns how many rows fewer the batch has changed.
 local function undo_call()
   local region = S[REGION]
-  local log, places, at = region.journal, {}, 0
+  local log, places, at = region.journal or EMPTY, {}, 0
   while at < region.journal_count do
     places[#places + 1] = at
     local state, young, old = log[at + 1], log[at + 3], log[at + 4]
@@ -122,7 +133,7 @@ local function undo_call()
     rows = rows + undo_write(log, places[number])
   end
   region.undo_count = region.undo_mark
-  region.journal, region.journal_count, region.unreadable = {}, 0, nil
+  region.journal, region.journal_count, region.unreadable = false, 0, nil
   return rows
 end
 

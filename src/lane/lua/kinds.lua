@@ -400,7 +400,7 @@ end
 
 local get_source = template([[
   return function(entity, id)
-    local state = state_of[entity] or no_entity("get", entity)
+    local state = state_of[entity] or no_entity("get", entity, state_of)
     local at = state[$YOUNG][id]
     if not at or S[$MODE] == $DRY then return slow_get(state, id) end
     local d = state[$SEGMENTS][at >> $SHIFT]
@@ -415,7 +415,7 @@ end
 -- The row is here, or known not to be, and nothing is kept in order beside it; the rest is left to the slow path.
 local set_source = template([[
   return function(entity, id, row)
-    local state, S = state_of[entity] or no_entity("set", entity), S
+    local state, S = state_of[entity] or no_entity("set", entity, state_of), S
     local slot = state[$YOUNG][id]
     if S[$MODE] ~= $RUN or state[$INDEXES] or state[$COUNTS] then return slow_set(state, id, row) end
     if slot == nil
@@ -640,6 +640,15 @@ local function make_comparable(columns, first)
   end
 end
 
+-- Makes the first segment of a table, with room for one row: many have no more.
+local function make_new_segment(width)
+  local cells = {}
+  for at = 1, width do
+    cells[at] = "false"
+  end
+  return compile("return function() return { " .. concat(cells, ", ") .. " } end")
+end
+
 -- Describes a kind.
 local function make_kind(number, given)
   local columns = given.columns
@@ -674,6 +683,7 @@ local function make_kind(number, given)
     block_at = cells + 3,
     rows_max = max(SEGMENT_CELLS // width, 1),
     is_read = false,
+    new_segment = make_new_segment(width),
   }
   local lines, locals = check_lines(given.name, columns, first, cells)
   local copy = copy_text(columns, first)

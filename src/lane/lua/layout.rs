@@ -19,7 +19,7 @@ pub(super) const MISUSED: i64 = 3;
 /// The memory is used up.
 pub(super) const SHORT: i64 = 4;
 
-/// The place of a snapshot among the suspended calls; lanes have theirs from 1.
+/// The place of the first snapshot among the suspended calls, others come below; lanes have theirs from 1.
 pub(super) const SNAPSHOT_CALL: i64 = 0;
 
 /// A list whose entries have names: the first is 1. `layout.lua` makes such lists, and checks that nothing is forgotten.

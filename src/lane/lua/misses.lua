@@ -113,7 +113,7 @@ end
 
 -- The rows the host found, of the ids that are given or of the whole table.
 local function supply(kind_number, region_number, packed, is_whole, ids)
-  local state = regions[region_number].tables[kind_number]
+  local state = inner.table_of(regions[region_number], kind_number)
   local young, old = state[YOUNG], state[OLD]
   local at, _ = 1
   while at <= #packed do

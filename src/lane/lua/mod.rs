@@ -16,10 +16,13 @@
 //! | `misses.lua`, `dry.lua` | rows that are missed, and dry runs to learn which |
 //! | `find.lua`, `queries.lua`, `indexes.lua`, `ordered.lua` | reads by column |
 //! | `question` | the queries that they ask of the store |
+//! | `regions` | the regions that the inner side knows |
 //! | `writes.lua`, `undo.lua`, `seal.lua`, `sweep.lua` | what a batch writes, before-images, handing it out, eviction |
 //! | `journal.lua` | taking back what a failed call has written |
 //! | `calls.lua`, `context.lua`, `sandbox.lua` | calls of handlers, `ctx`, and what else a script may see |
 //! | `inner` | the inner side's functions, as the host calls them |
+//! | `few` | many lanes of few events each, in one call |
+//! | `snapshots` | the snapshots of many regions |
 //! | `host` | the host's functions, as the inner side calls them |
 //! | `dry` | the bounds of dry runs |
 //! | `encoder` | events on their way in |
@@ -29,6 +32,7 @@ mod bytecode;
 mod crossing;
 mod dry;
 mod encoder;
+mod few;
 mod host;
 mod inner;
 mod json;
@@ -36,6 +40,8 @@ mod json_out;
 mod layout;
 mod pieces;
 mod question;
+mod regions;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -48,9 +54,9 @@ use mlua::prelude::*;
 use mlua::{LuaOptions, StdLib};
 
 use crate::lane::before_images::{UnseenWrite, read_unseen};
-use crate::lane::watch::Task;
+use crate::lane::watch::{Part, Task};
 use crate::lane::{
-    Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, Place, Round, SealedRows,
+    Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, Place, RegionDue, Round, SealedRows,
 };
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::limits::{CHUNK_EVENTS_MAX, FILE_BYTES_MAX};
@@ -62,9 +68,11 @@ use crate::rows::existence::KnownRows;
 use crate::undo::{BeforeImages, push_absent};
 use crossing::{OUT_OF_MEMORY, problem_of};
 use encoder::EventEncoder;
+use few::few_events;
 use host::{Host, Shared, Want};
 use inner::Inner;
-use layout::{DONE, MISSED, MISUSED, SHORT, SNAPSHOT_CALL};
+use layout::{DONE, MISSED, MISUSED, SHORT};
+use regions::KnownRegions;
 
 /// Some events of a lane that cross into the VM together.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +178,8 @@ struct ScriptEngine {
     host: Host,
     context: EngineContext,
     has_snapshots: bool,
+    /// For each entity, whether its table had no row when the run began, or the store was last rolled back.
+    is_empty: LuaTable,
     encoder: EventEncoder,
     /// The chunk that is being handled, and the one behind it.
     packed: Vec<u8>,
@@ -184,8 +194,8 @@ impl ScriptEngine {
         let host = Host {
             shared: Arc::new(Mutex::new(Shared {
                 loader: Some(Loader::new(&context)),
-                lane: None,
-                regions: Vec::new(),
+                events: None,
+                regions: KnownRegions::default(),
                 known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
                 wants: Vec::new(),
                 questions: Vec::new(),
@@ -204,9 +214,11 @@ impl ScriptEngine {
             puts_aside: context.puts_aside,
             memory_bytes: context.memory_bytes,
         };
+        let is_empty = lua.create_sequence_from(context.is_empty.iter().copied()).map_err(bug)?;
         let mut engine = Self {
             name: factory.name.clone(),
             lua,
+            is_empty,
             host,
             encoder: EventEncoder::new(Arc::clone(&context.field_types)),
             context,
@@ -239,21 +251,16 @@ impl ScriptEngine {
 
     /// Makes the region known inside, if it is not.
     fn know(&self, region: RegionNo, name: &Arc<str>) -> LuaResult<usize> {
-        let at = region.index();
-        let is_filtered: Vec<bool> = {
+        let number = region.index() + 1;
+        let is_back = {
             let mut shared = self.host.lock();
-            if shared.regions.len() <= at {
-                shared.regions.resize(at + 1, None);
+            if !shared.regions.know(region, name) {
+                return Ok(number);
             }
-            if shared.regions[at].is_some() {
-                return Ok(at + 1);
-            }
-            shared.regions[at] = Some(Arc::clone(name));
-            shared.known.iter().map(KnownRows::is_complete).collect()
+            shared.regions.was_known(region)
         };
-        let is_empty: Vec<bool> = self.context.is_empty.to_vec();
-        self.host.inner()?.define_region.call::<()>((at + 1, &**name, is_empty, is_filtered))?;
-        Ok(at + 1)
+        self.host.inner()?.define_region.call::<()>((number, &**name, &self.is_empty, is_back))?;
+        Ok(number)
     }
 
     /// Tells the scan which rows were not known, and takes in what it has found since.
@@ -321,9 +328,18 @@ impl ScriptEngine {
 
     /// Calls into the VM on behalf of a chunk.
     fn enter<T>(&self, round: &Arc<Round>, chunk: Chunk, call: impl FnOnce(&Self) -> LuaResult<T>) -> LuaResult<T> {
-        let Chunk { lane, base, .. } = chunk;
-        self.host.lock().lane = Some((Arc::clone(round), lane, base));
-        self.host.watch.begin(Task::Events { round: Arc::clone(round), lane, base });
+        self.enter_parts(round, Part::alone(chunk.lane, chunk.base), call)
+    }
+
+    /// The same on behalf of several lanes.
+    fn enter_parts<T>(
+        &self,
+        round: &Arc<Round>,
+        parts: Arc<[Part]>,
+        call: impl FnOnce(&Self) -> LuaResult<T>,
+    ) -> LuaResult<T> {
+        self.host.lock().events = Some((Arc::clone(round), Arc::clone(&parts)));
+        self.host.watch.begin(Task::Events { round: Arc::clone(round), parts });
         call(self)
     }
 
@@ -473,25 +489,12 @@ impl ScriptEngine {
         self.host.answer(&questions)
     }
 
-    /// Loads what is missed, as often as something is, until the snapshot is done.
-    fn see_through(&self, mut status: i64, mut answer: LuaValue) -> LuaResult<Result<LuaValue, Failure>> {
-        loop {
-            match step_of(status, answer) {
-                Ok(Step::Done(answer)) => return Ok(Ok(answer)),
-                Ok(Step::Missed) => {}
-                Err(failure) => return Ok(Err(failure)),
-            }
-            self.supply()?;
-            (status, answer) = self.host.inner()?.resume.call(SNAPSHOT_CALL)?;
-        }
-    }
-
     /// What rows were before blocks, which the inner side has handed out.
     fn take_history(&self) -> Result<Vec<(EntityNo, BeforeImages)>, LaneError> {
         let mut shared = self.host.lock();
         let (before, unseen) = (std::mem::take(&mut shared.before), std::mem::take(&mut shared.unseen));
         let name = |region: RegionNo| {
-            let name = shared.regions.get(region.index()).cloned().flatten();
+            let name = shared.regions.name(region).cloned();
             name.ok_or_else(|| LaneError::Bug("the history of a region that is not known".into()))
         };
         let (mut unknown, mut known_absent) = (Vec::new(), Vec::new());
@@ -555,9 +558,16 @@ impl Engine for ScriptEngine {
     fn run(&mut self, round: &Arc<Round>, lanes: &[usize]) -> Result<Vec<FailedEvent>, LaneError> {
         let (mut suspended, mut failed) = (Vec::new(), Vec::new());
         self.catch_up().map_err(|error| self.failure(&error))?;
-        for lane in lanes {
+        let mut left = lanes;
+        while let Some(lane) = left.first() {
+            let small = few_events(round, left);
+            if small > 1 {
+                left = &left[self.run_few(round, &left[..small], &mut suspended, &mut failed)?..];
+                continue;
+            }
             let first = Chunk { lane: *lane, base: 0, count: 0 };
             suspended.extend(self.run_chunks(round, first, None, suspended.is_empty(), &mut failed)?);
+            left = &left[1..];
         }
         while !suspended.is_empty() {
             self.supply().map_err(|error| self.failure(&error))?;
@@ -572,31 +582,12 @@ impl Engine for ScriptEngine {
         }
         // The next round may be long in coming.
         self.catch_up().map_err(|error| self.failure(&error))?;
-        self.host.lock().lane = None;
+        self.host.lock().events = None;
         Ok(failed)
     }
 
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError> {
-        if !self.has_snapshots {
-            return Ok(None);
-        }
-        self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
-        let document = (|| {
-            let region = self.know(region, name)?;
-            let (status, answer): (i64, LuaValue) = self.host.inner()?.snapshot.call((region, block.get()))?;
-            let answer = self.see_through(status, answer)?;
-            let inner = self.host.inner()?;
-            Ok(answer.and_then(|value| {
-                json_out::document(inner, &value).map_err(|fault| match fault.is_out_of_memory() {
-                    true => Failure::OutOfMemory,
-                    false => Failure::Said(format!("{}: what on_snapshot returned: {}", self.name, fault.text())),
-                })
-            }))
-        })();
-        let document = document.map_err(|error: LuaError| self.failure(&error))?;
-        let document = document.map_err(|failure| self.handler_failure(failure))?;
-        self.context.watch.begin(Task::Idle);
-        Ok(Some(document).filter(|document| document != "null"))
+    fn snapshots(&mut self, regions: &[RegionDue]) -> Result<Vec<Option<String>>, LaneError> {
+        self.all_snapshots(regions)
     }
 
     fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError> {
@@ -608,18 +599,10 @@ impl Engine for ScriptEngine {
         let history = self.take_history()?;
         let mut shared = self.host.lock();
         let shared = &mut *shared;
-        let mut merged: Vec<host::Sealed> = Vec::new();
-        for part in std::mem::take(&mut shared.sealed) {
-            match merged.last_mut() {
-                Some(last) if (last.entity, last.region, last.is_sure) == (part.entity, part.region, part.is_sure) => {
-                    last.packed.extend(part.packed)
-                }
-                _ => merged.push(part),
-            }
-        }
+        let merged = host::Sealed::merged(std::mem::take(&mut shared.sealed));
         let mut changes = Vec::with_capacity(merged.len());
         for part in merged {
-            let region = shared.regions.get(part.region.index()).cloned().flatten();
+            let region = shared.regions.name(part.region).cloned();
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
             let is_new = shared.known[part.entity.index()].is_new(part.region, &region, part.is_sure);
             let described = &self.host.schema[part.entity];
@@ -634,6 +617,7 @@ impl Engine for ScriptEngine {
         // What the tables hold now is not known any more, until the scan has found it.
         self.context.is_empty = vec![false; self.context.is_empty.len()].into();
         self.context.scan = Arc::clone(scan);
+        self.is_empty = self.lua.create_sequence_from(self.context.is_empty.iter().copied()).map_err(bug)?;
         self.host.lock().known.iter_mut().for_each(KnownRows::forget);
         self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
     }
@@ -645,7 +629,8 @@ impl Engine for ScriptEngine {
     }
 
     fn memory_bytes(&self) -> usize {
-        let known: usize = self.host.lock().known.iter().map(KnownRows::memory_bytes).sum();
+        let shared = self.host.lock();
+        let known = shared.known.iter().map(KnownRows::memory_bytes).sum::<usize>() + shared.regions.memory_bytes();
         self.lua.used_memory() + self.encoder.memory_bytes() + known
     }
 
@@ -656,16 +641,20 @@ impl Engine for ScriptEngine {
 
     fn trim(&mut self, target: usize) -> Result<(), LaneError> {
         self.encoder.forget();
-        let collect = |lua: &Lua| lua.gc_collect().map_err(|error| self.failure(&error));
-        collect(&self.lua)?;
+        let collect = || self.lua.gc_collect().map_err(|error| self.failure(&error));
+        collect()?;
         // The first sweep makes the rows old, the second evicts those that nobody asked for in between; when memory
         // is short there is no in between.
         for _ in 0..2 {
             if self.memory_bytes() <= target {
                 return Ok(());
             }
-            self.host.inner().and_then(|inner| inner.sweep.call::<()>(())).map_err(|error| self.failure(&error))?;
-            collect(&self.lua)?;
+            let gone: u64 =
+                self.host.inner().and_then(|inner| inner.sweep.call(())).map_err(|error| self.failure(&error))?;
+            // A collection goes through all that is there, so there has to be something to be had.
+            if gone > 0 {
+                collect()?;
+            }
         }
         Ok(())
     }

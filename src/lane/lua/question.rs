@@ -1,10 +1,9 @@
 //! Queries that the inner side asks of the store besides rows by id: the first rows of a query, or a count.
 
-use std::sync::Arc;
-
 use mlua::prelude::*;
 
 use super::crossing::{numbers, split_ids};
+use super::regions::KnownRegions;
 use crate::model::ids::{EntityNo, RegionNo};
 use crate::model::query::{Comparison, Condition, OrderBy, Query};
 use crate::model::schema::{Entity, Schema};
@@ -43,8 +42,8 @@ impl Question {
     }
 
     /// As the store takes it.
-    pub(super) fn of<'q>(&'q self, regions: &'q [Option<Arc<str>>]) -> RegionQuery<'q> {
-        let region = regions.get(self.region.index()).and_then(Option::as_deref).unwrap_or("");
+    pub(super) fn of<'q>(&'q self, regions: &'q KnownRegions) -> RegionQuery<'q> {
+        let region = regions.name(self.region).map_or("", |name| &**name);
         RegionQuery { region, query: &self.query }
     }
 

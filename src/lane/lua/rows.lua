@@ -2,7 +2,7 @@
 
 local inner = ...
 local has_history <const> = inner.has_history
-local next, ipairs = next, ipairs
+local next, ipairs, setmeta, error = next, ipairs, setmetatable, error
 
 local regions = {} -- by number
 
@@ -10,6 +10,24 @@ local regions = {} -- by number
 -- that of a region that is not being handled.
 local state_of = {}
 local entity_metas = {} -- the metatables of all `ctx.<entity>`
+
+-- What a table has none of. All share it until they have some: most tables are small, and there may be one of each kind
+-- for each of a million regions.
+local EMPTY <const> = setmeta({}, {
+  __newindex = function()
+    error("a table that all share is written to")
+  end,
+})
+
+-- The list of that name of a table, its own.
+local function own(state, name)
+  local list = state[name]
+  if list == EMPTY then
+    list = {}
+    state[name] = list
+  end
+  return list
+end
 
 -- The segment of a slot, and the row's first cell in it.
 local function cells_at(state, slot)
@@ -26,8 +44,12 @@ local function new_slot(state)
   local kind, slot = state[KIND], state[TOP]
   if slot == 0 or (slot & MASK) + 2 * kind.width > kind.rows_max * kind.width + 1 then
     local segments = state[SEGMENTS]
-    segments[#segments + 1] = {}
-    slot = #segments << SHIFT | 1
+    if segments == EMPTY then
+      state[SEGMENTS], slot = { kind.new_segment() }, 1 << SHIFT | 1
+    else
+      segments[#segments + 1] = {}
+      slot = #segments << SHIFT | 1
+    end
   else
     slot = slot + kind.width
   end
@@ -39,7 +61,7 @@ end
 local function release(state, slot)
   local count = state[FREE_COUNT] + 1
   state[KIND].wipe(state[SEGMENTS][slot >> SHIFT], slot & MASK)
-  state[FREE][count], state[FREE_COUNT] = slot, count
+  own(state, FREE)[count], state[FREE_COUNT] = slot, count
 end
 
 -- Makes a row known that is not; its columns are for the caller to fill in. Returns the slot and its cells.
@@ -53,7 +75,8 @@ local function add_row(state, id, writer, changed_in)
   end
   d[at + kind.id_at], d[at + kind.writer_at], d[at + kind.batch_at] = id, writer, changed_in
   if has_history then d[at + kind.block_at] = false end
-  state[YOUNG][id], state[OLD][id] = slot, nil
+  state[YOUNG][id] = slot
+  if state[OLD][id] ~= nil then state[OLD][id] = nil end
   state[ROWS] = state[ROWS] + 1
   return slot, d, at
 end
@@ -75,13 +98,13 @@ end
 
 -- Brings CHANGED up to date with the rows that changed in this run.
 local function list_changed(state)
-  local changed, batch_at = state[CHANGED], state[KIND].batch_at
+  local batch_at = state[KIND].batch_at
   for _, map in ipairs { state[YOUNG], state[OLD] } do
     for id, slot in next, map do
       if slot then
         local d, at = cells_at(state, slot)
         local changed_in = d[at + batch_at]
-        if changed_in ~= 0 then changed[id] = changed_in < 0 and -changed_in or changed_in end
+        if changed_in ~= 0 then own(state, CHANGED)[id] = changed_in < 0 and -changed_in or changed_in end
       end
     end
   end
@@ -92,7 +115,7 @@ local function note_read(kind)
   if kind.is_read then return end
   for _, known in next, regions do
     local state = known.tables[kind.number]
-    if not state[WHOLE] then list_changed(state) end
+    if state and not state[WHOLE] then list_changed(state) end
   end
   kind.is_read = true
 end
@@ -111,20 +134,37 @@ local function take_unknown(kind_number)
   return rows
 end
 
+local filtered = {} -- by number of the kind
+
 -- The host knows from now on which rows of a kind there may be.
 local function set_filtered(kind_number)
+  filtered[kind_number] = true
   for _, known in next, regions do
-    known.tables[kind_number][FILTERED] = true
+    local state = known.tables[kind_number]
+    if state then state[FILTERED] = true end
   end
+end
+
+local function is_filtered(kind_number)
+  return filtered[kind_number] or false
+end
+
+-- The host does not know of any kind any more.
+local function forget_filtered()
+  filtered = {}
 end
 
 return {
   note_unknown = note_unknown,
   take_unknown = take_unknown,
   set_filtered = set_filtered,
+  is_filtered = is_filtered,
+  forget_filtered = forget_filtered,
   regions = regions,
   state_of = state_of,
   entity_metas = entity_metas,
+  EMPTY = EMPTY,
+  own = own,
   cells_at = cells_at,
   new_slot = new_slot,
   release = release,

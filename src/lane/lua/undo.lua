@@ -1,7 +1,7 @@
 -- What rows were before blocks, kept as far back as the store can be rolled back.
 
 local inner = ...
-local host, S = inner.host, inner.run_state
+local host, S, EMPTY <const> = inner.host, inner.run_state, inner.EMPTY
 local undo_depth <const>, memory_bytes <const> = host.undo_depth, host.memory_bytes
 local collectgarbage = collectgarbage
 local next, ipairs, spack, concat, move = next, ipairs, string.pack, table.concat, table.move
@@ -15,6 +15,10 @@ local function note_before(state, id, what)
   local region = S[REGION]
   local undo, at = region.undo, region.undo_count
   if at == 0 then logged[#logged + 1] = region end
+  if not undo then
+    undo = {}
+    region.undo = undo
+  end
   undo[at + 1], undo[at + 2], undo[at + 3], undo[at + 4] = S[BLOCK], state, id, what
   region.undo_count = at + UNDO_HEAD
 end
@@ -86,7 +90,7 @@ end
 
 -- Hands out what rows of a region were before the blocks behind `after`. What is handed out is let go of.
 local function seal_undo(region, after)
-  local undo, outs, unseen = region.undo, {}, {}
+  local undo, outs, unseen = region.undo or EMPTY, {}, {}
   local at, count = 1, region.undo_count
   while at <= count do
     local block, state, id, what = undo[at], undo[at + 1], undo[at + 2], undo[at + 3]
@@ -124,7 +128,7 @@ end
 local function take_undo(after)
   for _, region in ipairs(logged) do
     if after then seal_undo(region, after) end
-    region.undo, region.undo_count = {}, 0
+    region.undo, region.undo_count = false, 0
   end
   logged = {}
 end

@@ -2,8 +2,8 @@
 
 local inner = ...
 local raise, S, has_history = inner.raise, inner.run_state, inner.has_history
-local cells_at, add_row, release, lookup, note_read =
-  inner.cells_at, inner.add_row, inner.release, inner.lookup, inner.note_read
+local cells_at, add_row, release, lookup, note_read, own =
+  inner.cells_at, inner.add_row, inner.release, inner.lookup, inner.note_read, inner.own
 local fetch, is_absent, taken = inner.fetch, inner.is_absent, inner.taken
 local note_before, note_new, note_row = inner.note_before, inner.note_new, inner.note_row
 local key_of, check_columns, no_entity = inner.key_of, inner.check_columns, inner.no_entity
@@ -28,10 +28,14 @@ end
 local function mark(state, id, slot)
   local count = state[DIRTY_COUNT] + 1
   state[DIRTY_COUNT] = count
-  state[DIRTY][count] = slot
   changed_rows = changed_rows + 1
-  if count == 1 then touch(state) end
-  if not state[WHOLE] and state[KIND].is_read then state[CHANGED][id] = S[BATCH] end
+  if count == 1 then
+    state[DIRTY] = { slot }
+    touch(state)
+  else
+    state[DIRTY][count] = slot
+  end
+  if not state[WHOLE] and state[KIND].is_read then own(state, CHANGED)[id] = S[BATCH] end
 end
 
 -- What is known of an id by a call that is about to write it.
@@ -95,7 +99,7 @@ local function delete_row(state, id)
     local d, at = cells_at(state, before)
     if has_history and d[at + kind.block_at] ~= S[BLOCK] then note_row(state, id, d, at) end
     local changed = d[at + kind.batch_at]
-    if changed ~= -S[BATCH] or not state[WHOLE] then state[GONE][id] = true end
+    if changed ~= -S[BATCH] or not state[WHOLE] then own(state, GONE)[id] = true end
     if changed == S[BATCH] or changed == -S[BATCH] then
       -- It stays among the rows that the batch wrote; without an id it is passed by, and its slot is free after that.
       d[at + kind.id_at] = false
@@ -104,11 +108,12 @@ local function delete_row(state, id)
     end
     state[ROWS] = state[ROWS] - 1
   else
-    state[GONE][id] = true
+    own(state, GONE)[id] = true
     if has_history then note_before(state, id, UNKNOWN) end
   end
-  state[YOUNG][id], state[OLD][id] = false, nil
-  state[CHANGED][id] = S[BATCH]
+  state[YOUNG][id] = false
+  if state[OLD][id] ~= nil then state[OLD][id] = nil end
+  own(state, CHANGED)[id] = S[BATCH]
   changed_rows = changed_rows + 1
   touch(state)
 end
@@ -124,7 +129,7 @@ local function slow_get(state, id)
 end
 
 local function delete(entity, id)
-  local state = state_of[entity] or no_entity("delete", entity)
+  local state = state_of[entity] or no_entity("delete", entity, state_of)
   id = key_of(state, id, "delete")
   if S[MODE] == RUN then return delete_row(state, id) end
   if S[MODE] == SNAPSHOT then raise("on_snapshot may read, and not write") end

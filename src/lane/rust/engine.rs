@@ -16,17 +16,17 @@ use super::error::HandlerError;
 use super::handler::{Context, EntityTable, Handler, TypeMap};
 use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
-use crate::lane::watch::Task;
+use crate::lane::watch::{Part, Task};
 use crate::lane::{
-    Ask, Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, Round, SealedRows, Wanted,
+    Ask, Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, RegionDue, Round, SealedRows, Wanted,
 };
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::json_text::whole_characters;
-use crate::model::limits::{DRY_EVENTS_MAX, FIND_MEMORY_PART};
+use crate::model::limits::{DRY_EVENTS_MAX, FIND_MEMORY_PART, SNAPSHOTS_TOGETHER_MAX};
 use crate::model::query::Query;
 use crate::model::text::{panic_message, shortened};
 use crate::rows::codec::{Decoder, ValueRef, Writer};
-use crate::store::RegionQuery;
+use crate::store::{RegionCount, RegionQuery};
 
 /// Makes engines that run a Rust handler.
 pub(crate) struct RustFactory<H> {
@@ -149,7 +149,7 @@ impl<H: Handler> RustEngine<H> {
     ) -> Result<Option<usize>, LaneError> {
         let Some(described) = round.lanes.get(lane) else { return Ok(None) };
         self.rows.know(described.region, &described.name);
-        self.context.watch.begin(Task::Events { round: Arc::clone(round), lane, base: 0 });
+        self.context.watch.begin(Task::Events { round: Arc::clone(round), parts: Part::alone(lane, 0) });
         for at in from..described.events.len() {
             self.context.watch.tick(at as u64 + 1);
             match self.call(round, lane, at) {
@@ -188,14 +188,28 @@ impl<H: Handler> RustEngine<H> {
             by_entity.entry(entity).or_default().push((region, query));
         }
         by_entity.into_iter().try_for_each(|(entity, wanted)| self.search(entity, wanted))?;
+        let mut by_entity: BTreeMap<EntityNo, Vec<(RegionNo, Query)>> = BTreeMap::new();
         for ((region, entity, _), query) in missed.counts {
-            let Some(table) = self.rows.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index()))
-            else {
-                continue;
-            };
-            let name = self.rows.regions.get(&region).map_or("", |name| &**name);
-            let count = self.loader.count(entity, RegionQuery { region: name, query: &query }, &table.changed())?;
-            table.supply_count(query, count);
+            by_entity.entry(entity).or_default().push((region, query));
+        }
+        by_entity.into_iter().try_for_each(|(entity, wanted)| self.count(entity, wanted))
+    }
+
+    /// Counts the committed rows of queries, all of one table together.
+    fn count(&mut self, entity: EntityNo, asked: Vec<(RegionNo, Query)>) -> Result<(), LaneError> {
+        let Rows { tables, regions, .. } = &mut self.rows;
+        let table = |region: &RegionNo| tables.get(region).and_then(|tables| tables.get(entity.index()));
+        let changed: Vec<Vec<&str>> =
+            asked.iter().map(|(region, _)| table(region).map_or_else(Vec::new, |table| table.changed())).collect();
+        let name = |region: &RegionNo| regions.get(region).map_or("", |name| &**name);
+        let wanted: Vec<RegionCount<'_>> = (asked.iter().zip(&changed))
+            .map(|((region, query), but)| RegionCount { of: RegionQuery { region: name(region), query }, but })
+            .collect();
+        let counts = self.loader.counts(entity, &wanted)?;
+        for ((region, query), count) in asked.into_iter().zip(counts) {
+            if let Some(table) = tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index())) {
+                table.supply_count(query, count);
+            }
         }
         Ok(())
     }
@@ -250,6 +264,57 @@ impl<H: Handler> RustEngine<H> {
         Ok(())
     }
 
+    /// Computes the document of a region; none yet if it misses rows, which are in `rows.missed`.
+    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<Json>, LaneError> {
+        self.rows.know(region, name);
+        self.rows.is_snapshot = true;
+        self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
+        let mut document = None;
+        let mut context = Context {
+            rows: &mut self.rows,
+            types: &self.types,
+            schema: &self.context.schema,
+            region: name,
+            region_no: region,
+            block,
+        };
+        let handler = &self.handler;
+        let result = catch_unwind(AssertUnwindSafe(|| handler.on_snapshot(&mut context)));
+        match self.called(result.map(|result| result.map(|found| document = found))) {
+            Called::Failed(error) => Err(self.handler_error(error)),
+            Called::Unreadable(message) => Err(self.handler_error(HandlerError::new(message))),
+            Called::Missed | Called::Done => Ok(document),
+        }
+    }
+
+    /// The same of some regions. What they miss is loaded together.
+    fn snapshots_together(&mut self, regions: &[RegionDue]) -> Result<Vec<Option<String>>, LaneError> {
+        let (mut documents, mut failed) = (vec![None; regions.len()], None);
+        let mut waiting: Vec<usize> = (0..regions.len()).collect();
+        while !waiting.is_empty() {
+            let (mut missing, mut missed) = (Vec::new(), Missed::default());
+            for at in waiting {
+                let (region, name, block) = &regions[at];
+                match self.snapshot(*region, name, *block) {
+                    Ok(_) if !self.rows.missed.is_empty() => {
+                        missing.push(at);
+                        missed.add(std::mem::take(&mut self.rows.missed));
+                    }
+                    Ok(document) => documents[at] = document.map(|document| document.to_string()),
+                    Err(error) => {
+                        // Those before it may fail too, and then the first counts.
+                        failed = Some(error);
+                        break;
+                    }
+                }
+            }
+            self.load_missed(missed)?;
+            waiting = missing;
+        }
+        self.context.watch.begin(Task::Idle);
+        failed.map_or(Ok(documents), Err)
+    }
+
     fn handler_error(&self, error: HandlerError) -> LaneError {
         let HandlerError { message, source } = error;
         LaneError::Handler { message: shortened(message), place: self.context.watch.place(), source }
@@ -291,35 +356,12 @@ impl<H: Handler> Engine for RustEngine<H> {
         Ok(failed)
     }
 
-    fn snapshot(&mut self, region: RegionNo, name: &Arc<str>, block: BlockNo) -> Result<Option<String>, LaneError> {
-        self.rows.know(region, name);
-        self.rows.is_snapshot = true;
-        self.context.watch.begin(Task::Snapshot { region: Arc::clone(name), block });
-        loop {
-            let mut document = None;
-            let mut context = Context {
-                rows: &mut self.rows,
-                types: &self.types,
-                schema: &self.context.schema,
-                region: name,
-                region_no: region,
-                block,
-            };
-            let handler = &self.handler;
-            let result = catch_unwind(AssertUnwindSafe(|| handler.on_snapshot(&mut context)));
-            match self.called(result.map(|result| result.map(|found| document = found))) {
-                Called::Missed => {
-                    let missed = std::mem::take(&mut self.rows.missed);
-                    self.load_missed(missed)?;
-                }
-                Called::Failed(error) => return Err(self.handler_error(error)),
-                Called::Unreadable(message) => return Err(self.handler_error(HandlerError::new(message))),
-                Called::Done => {
-                    self.context.watch.begin(Task::Idle);
-                    return Ok(document.map(|document: Json| document.to_string()));
-                }
-            }
+    fn snapshots(&mut self, regions: &[RegionDue]) -> Result<Vec<Option<String>>, LaneError> {
+        let mut documents = Vec::with_capacity(regions.len());
+        for regions in regions.chunks(SNAPSHOTS_TOGETHER_MAX) {
+            documents.extend(self.snapshots_together(regions)?);
         }
+        Ok(documents)
     }
 
     fn seal(&mut self, undo_floor: Option<BlockNo>) -> Result<SealedRows, LaneError> {

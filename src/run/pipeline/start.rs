@@ -137,7 +137,7 @@ impl Pipeline {
                 rollback: rollback.map(BlockNo::new),
                 quarantine_max: self.errors.max,
             },
-            incoming: Incoming { pages, budget: Arc::clone(&shared.budget), regions: names },
+            incoming: Incoming::new(pages, Arc::clone(&shared.budget), names),
             queue: EventQueue::after(checkpoint.block.map(BlockNo::new)),
             assignment: Assignment::new(engines.len()),
             engines,

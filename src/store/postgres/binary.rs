@@ -274,6 +274,11 @@ impl RawArray {
         Self { elements: Vec::new(), len: 0, has_nulls: false, element }
     }
 
+    /// An array of the same type without elements.
+    pub(super) fn emptied(&self) -> Self {
+        Self::new(self.element.clone())
+    }
+
     /// Appends an element that has its length before it.
     pub(super) fn push_field(&mut self, field: &[u8]) {
         self.has_nulls |= field.first_chunk() == Some(&(-1_i32).to_be_bytes());

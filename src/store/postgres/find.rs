@@ -1,7 +1,7 @@
 //! Reads by column: one statement for all queries that differ in their region and values only.
 //!
-//! Parameter 1 is the limit (of a search) or the ids that do not count (of a count); then come arrays with one element for
-//! each query: its place, its region, and its values.
+//! Parameter 1 of a search is the limit; then come arrays with one element for each query: its place, its region, and its
+//! values. A count has those arrays, and then the same ones with one element for each row that does not count, its id last.
 
 use postgres::types::Type;
 
@@ -9,8 +9,8 @@ use super::binary::{RawArray, types_of};
 use crate::model::query::{Condition, Query};
 use crate::model::schema::{Column, Entity};
 use crate::model::value::ColumnType;
-use crate::store::RegionQuery;
 use crate::store::sql::quoted;
+use crate::store::{RegionCount, RegionQuery};
 
 /// A column as its index orders it: texts byte by byte.
 fn key(column: &Column) -> String {
@@ -18,14 +18,18 @@ fn key(column: &Column) -> String {
     format!("t.{}{collation}", quoted(&column.name))
 }
 
-/// The queries as a table.
-fn queries(entity: &Entity, query: &Query) -> String {
-    let mut arrays = String::from("unnest($2::int4[], $3::text[]");
+/// The queries as a table, of which the first column is parameter `first`; with the ids that do not count if `has_ids`.
+fn queries(entity: &Entity, query: &Query, first: usize, has_ids: bool) -> String {
+    let mut arrays = format!("unnest(${first}::int4[], ${}::text[]", first + 1);
     let mut names = String::from("n, region");
     for (at, Condition { column, .. }) in query.conditions.iter().enumerate() {
         let (kind, _) = types_of(entity.columns[*column].kind);
-        arrays.push_str(&format!(", ${}::{}[]", at + 4, kind.name()));
+        arrays.push_str(&format!(", ${}::{}[]", first + at + 2, kind.name()));
         names.push_str(&format!(", v{at}"));
+    }
+    if has_ids {
+        arrays.push_str(&format!(", ${}::text[]", first + query.conditions.len() + 2));
+        names.push_str(", id");
     }
     format!("{arrays}) k ({names})")
 }
@@ -53,23 +57,48 @@ pub(super) fn shape(entity: &Entity, query: &Query, select: &str) -> String {
             }
         }
     };
-    format!("SELECT k.n, t.* FROM {}, LATERAL ({first}) t", queries(entity, query))
+    format!("SELECT k.n, t.* FROM {}, LATERAL ({first}) t", queries(entity, query, 2, false))
 }
 
-/// The statement of a count.
+/// The statement of counts: a place and how many, of those that are not zero.
 pub(super) fn count(entity: &Entity, query: &Query, table: &str) -> String {
-    let rows = format!("{table} t ON t.\"region\" = k.region{}", conditions(entity, query));
-    let queries = queries(entity, query);
+    let rows = format!("JOIN {table} t ON t.\"region\" = k.region{}", conditions(entity, query));
+    let all = queries(entity, query, 1, false);
+    let but = queries(entity, query, query.conditions.len() + 3, true);
     format!(
-        "SELECT (SELECT count(*) FROM {queries} JOIN {rows})
-           - (SELECT count(*) FROM unnest($1::text[]) i (id) CROSS JOIN {queries} JOIN {rows} AND t.\"id\" = i.id)"
+        "SELECT n, sum(found)::int8 FROM (
+           SELECT k.n, count(*) AS found FROM {all} {rows} GROUP BY k.n
+           UNION ALL SELECT k.n, -count(*) FROM {but} {rows} AND t.\"id\" = k.id GROUP BY k.n
+         ) c GROUP BY n"
     )
 }
 
+/// The array parameters of counts of one shape, and their types.
+pub(super) fn count_arrays<'q>(
+    entity: &Entity,
+    wanted: impl Iterator<Item = RegionCount<'q>> + Clone,
+) -> Vec<(RawArray, Type)> {
+    let mut all = arrays(entity, (1..).zip(wanted.clone().map(|count| count.of)));
+    let each_but =
+        || (1..).zip(wanted.clone()).flat_map(|(place, count)| count.but.iter().map(move |_| (place, count.of)));
+    let mut but = arrays(entity, each_but());
+    // Where no row is left out there is none to make the arrays of values for.
+    while but.len() < all.len() {
+        let (array, kind) = &all[but.len()];
+        but.push((array.emptied(), kind.clone()));
+    }
+    all.append(&mut but);
+    all.push((RawArray::of_texts(wanted.flat_map(|count| count.but.iter().copied())), Type::TEXT_ARRAY));
+    all
+}
+
 /// The array parameters of queries of one shape, and their types.
-pub(super) fn arrays<'q>(entity: &Entity, wanted: impl Iterator<Item = RegionQuery<'q>>) -> Vec<(RawArray, Type)> {
+pub(super) fn arrays<'q>(
+    entity: &Entity,
+    wanted: impl Iterator<Item = (i32, RegionQuery<'q>)>,
+) -> Vec<(RawArray, Type)> {
     let mut arrays = vec![(RawArray::new(Type::INT4), Type::INT4_ARRAY), (RawArray::new(Type::TEXT), Type::TEXT_ARRAY)];
-    for (place, RegionQuery { region, query }) in (1_i32..).zip(wanted) {
+    for (place, RegionQuery { region, query }) in wanted {
         arrays[0].0.push_int4(place);
         arrays[1].0.push_text(region);
         for (at, Condition { column, value, .. }) in query.conditions.iter().enumerate() {

@@ -21,7 +21,7 @@ use crate::model::limits::WAIT_STEP;
 use crate::model::schema::Entity;
 use crate::rows::codec::{ValueRef, encode_stored};
 use crate::store::sql::{quoted, unsigned};
-use crate::store::{KeyPage, OpenReader, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
+use crate::store::{KeyPage, OpenReader, RegionCount, RegionIds, RegionLimit, RegionQuery, RowReader, StoreError};
 
 /// How a key is to lie to the last one of the page before.
 const AFTER: &str = "AFTER";
@@ -231,7 +231,7 @@ impl RowReader for PostgresRows {
         }
         for ((sql, limit), places) in shapes {
             let database = Arc::clone(&self.0.database);
-            let arrays = find::arrays(described, places.iter().map(|at| wanted[*at]));
+            let arrays = find::arrays(described, (1..).zip(places.iter().map(|at| wanted[*at])));
             let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
             let count = places.len();
             let rows = self.0.ask("finding rows", move |link| {
@@ -247,15 +247,35 @@ impl RowReader for PostgresRows {
     }
 
     fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+        Ok(self.counts(entity, &[RegionCount::new(wanted, but)])?.into_iter().sum())
+    }
+
+    fn counts(&mut self, entity: EntityNo, wanted: &[RegionCount<'_>]) -> Result<Vec<u64>, StoreError> {
         let described = &self.0.database.plan.schema[entity];
-        let sql = find::count(described, wanted.query, &self.0.queries[entity.index()].table);
-        let arrays = find::arrays(described, [wanted].into_iter());
-        let but = RawArray::of_texts(but.iter().copied());
-        self.0.ask("counting rows", move |link| {
-            let mut params: Vec<Param<'_>> = vec![(&but as _, Type::TEXT_ARRAY)];
-            params.extend(arrays.iter().map(|(array, kind)| (array as _, kind.clone())));
-            link.query(&sql, &params)?.first().map_or(Ok(0), |row| Ok(unsigned(row.try_get(0)?)))
-        })
+        let table = &self.0.queries[entity.index()].table;
+        // One question for all counts of the same shape.
+        let mut shapes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, RegionCount { of, .. }) in wanted.iter().enumerate() {
+            shapes.entry(find::count(described, of.query, table)).or_default().push(at);
+        }
+        let mut counts = vec![0; wanted.len()];
+        for (sql, places) in shapes {
+            let arrays = find::count_arrays(described, places.iter().map(|at| wanted[*at]));
+            let count = places.len();
+            let answers = self.0.ask("counting rows", move |link| {
+                let params: Vec<Param<'_>> = arrays.iter().map(|(array, kind)| (array as _, kind.clone())).collect();
+                let mut answers = vec![0; count];
+                link.each(&sql, &params, |row| {
+                    answers[place_of(row, count)?] = unsigned(row.try_get(1)?);
+                    Ok(())
+                })?;
+                Ok(answers)
+            })?;
+            for (at, answer) in places.into_iter().zip(answers) {
+                counts[at] = answer;
+            }
+        }
+        Ok(counts)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::model::schema::{Column, Entity, Schema};
 use crate::model::value::ColumnType;
 use crate::rows::codec::{ValueRef, encode_stored};
 use crate::store::sql::{quoted, unsigned};
-use crate::store::{KeyPage, RegionIds, RegionLimit, RegionQuery, RowReader};
+use crate::store::{KeyPage, RegionCount, RegionIds, RegionLimit, RegionQuery, RowReader};
 
 /// How a key is to lie to the last one of the page before.
 const AFTER: &str = "AFTER";
@@ -99,7 +99,11 @@ impl RowReader for SqliteRows {
     }
 
     fn count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
-        self.patiently("counting rows", &mut [], |rows, _| rows.try_count(entity, wanted, but))
+        Ok(self.counts(entity, &[RegionCount::new(wanted, but)])?.into_iter().sum())
+    }
+
+    fn counts(&mut self, entity: EntityNo, wanted: &[RegionCount<'_>]) -> Result<Vec<u64>, StoreError> {
+        self.patiently("counting rows", &mut [], |rows, _| rows.try_counts(entity, wanted))
     }
 }
 
@@ -192,14 +196,13 @@ impl SqliteRows {
         Ok(())
     }
 
-    fn try_count(&mut self, entity: EntityNo, wanted: RegionQuery<'_>, but: &[&str]) -> Result<u64, StoreError> {
+    fn try_counts(&mut self, entity: EntityNo, wanted: &[RegionCount<'_>]) -> Result<Vec<u64>, StoreError> {
         let doing = self.name.sql("counting rows");
         let described = &self.schema[entity];
-        let RegionQuery { region, query } = wanted;
         let table = quoted(&described.name);
         // One state of the file for all of it.
         let transaction = self.connection.transaction().map_err(&doing)?;
-        let count = (|| {
+        let count = |RegionCount { of: RegionQuery { region, query }, but }: &RegionCount<'_>| {
             let conditions = find::conditions(described, query);
             let select = format!("SELECT count(*) FROM {table} WHERE \"region\" = ?1");
             let mut all = prepare(&transaction, find::index_hint(described, query), &select, &conditions)?;
@@ -209,15 +212,15 @@ impl SqliteRows {
             let id = find::parameters(query) + 1;
             let sql = format!("SELECT 1 FROM {table} WHERE \"region\" = ?1{conditions} AND \"id\" = ?{id}");
             let mut one = transaction.prepare_cached(&sql)?;
-            for but in but {
+            for but in *but {
                 find::bind(&mut one, region, query)?;
                 one.raw_bind_parameter(id, but)?;
                 let mut rows = one.raw_query();
                 count -= u64::from(rows.next()?.is_some());
             }
             Ok(count)
-        })();
-        count.map_err(doing)
+        };
+        wanted.iter().map(count).collect::<rusqlite::Result<_>>().map_err(doing)
     }
 }
 

@@ -27,6 +27,72 @@ crate::both_stores! {
     }
 }
 
+crate::both_stores! {
+    /// Snapshots of many regions count what is committed and what is not, with and without conditions.
+    fn counts_of_many_regions_are_those_of_each() {
+        let pipeline = format!("{PIPELINE}indexes = [\"n\"]\n").replace("[handlers]\nscript = \"handlers.lua\"\n", "");
+        let pipeline = format!("{pipeline}[handlers]\nscript = \"handlers.lua\"\n[snapshots]\nevery = \"end\"\n");
+        let script = "function on_event(e, ctx)
+          if e.gone then ctx.thing:delete(e.id) else ctx.thing:set(e.id, { n = e.n }) end
+        end
+        function on_snapshot(ctx)
+          local more = ctx.thing:count({ where = { { 'n', '>', 40 } } })
+          return { region = ctx.region, all = ctx.thing:count(), more = more, same = ctx.thing:count({ where = { { 'n', '=', 7 } } }) }
+        end";
+        let mut dice = crate::support::dice::Dice(11);
+        let line = |n: u64| {
+            let (region, id, value, gone) = (dice.below(150), dice.below(12), dice.below(60), dice.below(4) == 0);
+            format!("{{\"block\":{n},\"region\":\"r{region}\",\"id\":\"i{id}\",\"n\":{value},\"gone\":{gone}}}\n")
+        };
+        let project = Project::with(&pipeline, script, &(0..4000).map(line).collect::<String>());
+        let database = if project.url().is_some() { "" } else { "things.db" };
+        for until in ["1500", "3000", "4000"] {
+            project.forebay(&["run", "pipeline.toml", "--until", until]).ok();
+            let sql = "SELECT region, count(*), sum(CASE WHEN n > 40 THEN 1 ELSE 0 END), sum(CASE WHEN n = 7 THEN 1 ELSE 0 END)
+              FROM thing GROUP BY region";
+            let mut counted = project.query(database, sql);
+            let docs = project.forebay(&["latest", "--config", "pipeline.toml"]).ok().json_lines();
+            let mut told: Vec<Vec<String>> = docs.iter().map(|doc| {
+                let region = doc["region"].as_str().expect("a region").to_owned();
+                [region].into_iter().chain(["all", "more", "same"].map(|key| doc[key].to_string())).collect()
+            }).filter(|row: &Vec<String>| row[1] != "0").collect();
+            told.sort();
+            counted.sort();
+            assert_eq!(told, counted, "until {until}");
+        }
+    }
+}
+
+/// The snapshots of a batch, with what they count, take as many round trips whatever the number of regions.
+#[test]
+fn snapshots_that_count_take_as_many_round_trips_for_many_regions() {
+    let script = "function on_event(e, ctx) ctx.thing:set(e.id, { n = ctx.block }) end
+      function on_snapshot(ctx) return { rows = ctx.thing:count() } end";
+    let pipeline = format!("{PIPELINE}[snapshots]\nevery = \"end\"\n");
+    let trips = |regions: usize| {
+        let line =
+            |n: usize| format!("{{\"block\":{},\"region\":\"r{}\",\"id\":\"i{n}\"}}\n", n / regions, n % regions);
+        let project = Project::with(&pipeline, script, &(0..2 * regions).map(line).collect::<String>());
+        let proxy = Proxy::start(Server::shared().port);
+        let database = Server::shared().make_database();
+        let url = format!("postgres://forebay@127.0.0.1:{}/{database}?sslmode=disable", proxy.port);
+        let run = |until: &str| {
+            project.forebay(&["run", "pipeline.toml", "--json", "--store", &url, "--until", until]).ok().json()
+        };
+        run("0");
+        let begun = proxy.steps();
+        let report = run("1");
+        let sql = "SELECT count(*), count(DISTINCT region) FROM thing";
+        let rows = postgres_server::query(&mut Server::shared().client(&database), "things", sql);
+        assert_eq!(rows, [[(2 * regions).to_string(), regions.to_string()]]);
+        assert_eq!(report["snapshots"]["stored"], regions);
+        (report["loads"].as_u64().expect("counts were asked for"), proxy.steps() - begun)
+    };
+    let ((few_loads, few), (many_loads, many)) = (trips(200), trips(2000));
+    assert_eq!(few_loads, many_loads, "a question an engine");
+    assert!(many <= few + 8, "{few} round trips for 200 regions, {many} for 2,000");
+}
+
 /// A handler that moves numbers between rows of its region.
 struct Moves;
 

@@ -30,6 +30,7 @@ function harness.host(own)
   for _, name in ipairs({ "tick", "want", "want_answer", "ask", "load", "sealed", "before", "unseen" }) do
     note(name)
   end
+  note("forget_region")
   note("begin_dry")
   note("end_dry")
   host.place = function()
@@ -78,7 +79,7 @@ function harness.open(given)
   inner.begin_batch(1, 0)
   inner.run_state[constants.REGION] = inner.regions[1]
   inner.use_ctx(inner.regions[1])
-  return inner, inner.regions[1].tables[1], inner.regions[1].ctx[kinds[1].name], host
+  return inner, inner.table_of(inner.regions[1], 1), inner.regions[1].view.ctx[kinds[1].name], host
 end
 
 -- What was told of one name.
@@ -108,6 +109,7 @@ function harness.load_script(head, body)
   local inner = harness.open({ host = { print = print, puts_aside = false }, last = "sandbox" })
   inner.define_region(1, "north", { true }, { true })
   inner.begin_batch(1, 0)
+  inner.table_of(inner.regions[1], 1)
   inner.run_state[constants.REGION] = inner.regions[1]
   local text = head .. "\nfunction on_event() end\nfunction on_snapshot(ctx)\n" .. (body or "") .. "\nend\n"
   local ok, problem = inner.load_script(text)
@@ -137,7 +139,7 @@ end
 
 -- The row of an id in packed form, as the host supplies it.
 function harness.packed(inner, id, row)
-  local cells, kind = {}, inner.regions[1].tables[1][constants.KIND]
+  local cells, kind = {}, inner.table_of(inner.regions[1], 1)[constants.KIND]
   kind.read(row, cells, 1)
   return kind.pack(id, constants.WRITTEN, 0, cells, 1)
 end

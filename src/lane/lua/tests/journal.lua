@@ -91,7 +91,7 @@ local function commit(machine, batch)
   machine.host.told = {}
   machine.inner.seal(0)
   for _, told in ipairs(harness.told(machine.host, "sealed")) do
-    local packed, at = told[5], 1
+    local packed, at = told[3], 1
     while at <= #packed do
       local id, change = string.unpack("<s4B", packed, at)
       if handed[id] then error(id .. " is handed out twice") end

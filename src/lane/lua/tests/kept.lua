@@ -123,6 +123,50 @@ function tests.a_ctx_of_an_event_is_refused_in_a_snapshot_and_the_other_way_roun
   if not string.find(message, KEPT, 1, true) then error(message) end
 end
 
+function tests.a_ctx_of_one_of_many_regions_is_refused_by_name()
+  local kept
+  local inner = open(function()
+    if kept then return kept:get("a") end
+  end)
+  for number = 3, 3000 do
+    inner.define_region(number, "r" .. number, { true })
+    equal((inner.run(1, number, 1, chunk({ "a" }))), DONE)
+    if number % 1000 == 0 then kept = inner.regions[number].view and inner.regions[number].view.ctx.account end
+    if kept then
+      local status, message = inner.run(1, 1, 1, chunk({ "a" }))
+      equal(status, MISUSED)
+      local says = 'a call for region "r' .. number .. '"'
+      if not string.find(message, says, 1, true) then error(message) end
+      kept = nil
+    end
+  end
+  local views = 0
+  for _, region in next, inner.regions do
+    if region.view then views = views + 1 end
+  end
+  if views > 1100 then error(views .. " regions have a ctx") end
+end
+
+function tests.a_table_is_made_for_its_first_use_and_no_other_kind_of_entity_is_taken()
+  local message
+  local inner = harness.open({
+    kinds = { harness.ACCOUNT, { name = "token", columns = { { name = "seen", type = "bigint", indexed = false } } } },
+    is_empty = true,
+  })
+  inner.define_region(2, "south", { true, true })
+  inner.define_projection({ "id", "n" })
+  inner.define_shape(1, { "id", "n" }, "si")
+  local function on_event(_, ctx)
+    ctx.token:set("a", { seen = 1 })
+    _, message = inner.script_pcall(ctx.account.get, ctx.token, "a")
+  end
+  inner.set_handlers({ on_event = on_event, texts = string })
+  equal((inner.run(1, 2, 1, chunk({ "a" }))), DONE)
+  equal(inner.regions[2].tables[1], false)
+  equal(inner.regions[2].tables[2][ROWS], 1)
+  if not string.find(message, "call it with a colon", 1, true) then error(message) end
+end
+
 function tests.a_kept_ctx_cannot_be_caught()
   local kept, inner
   inner = open(function(_, ctx)

@@ -22,7 +22,7 @@ end
 
 local function kind_of(columns)
   local inner = harness.open({ kinds = { { name = "thing", columns = columns } } })
-  return inner.regions[1].tables[1][KIND]
+  return inner.table_of(inner.regions[1], 1)[KIND]
 end
 
 function tests.each_type_is_read_copied_packed_and_unpacked()

@@ -7,7 +7,7 @@ local tests = {}
 local function changes(state, host)
   local found = {}
   for _, told in ipairs(harness.told(host, "sealed")) do
-    local packed, at = told[5], 1
+    local packed, at = told[3], 1
     while at <= #packed do
       local id, change = string.unpack("<s4B", packed, at)
       found[id] = change

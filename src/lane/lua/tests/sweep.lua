@@ -120,16 +120,83 @@ function tests.once_it_is_known_which_rows_there_are_the_others_are_new()
 end
 
 function tests.after_a_rollback_nothing_is_known()
-  local inner, state, account = harness.open({ is_empty = true })
+  local inner, _, account, host = harness.open({ is_empty = true })
   fill(account, 1, 4)
   account:count()
   inner.forget()
+  equal(inner.regions[1], nil)
+  equal(#harness.told(host, "forget_region"), 1)
+  inner.define_region(1, "north", { false }, true)
+  local state = inner.table_of(inner.regions[1], 1)
   equal(state[ROWS], 0)
   equal(state[WHOLE], false)
   equal(state[FILTERED], false)
   equal(next(state[YOUNG]), nil)
   equal(inner.changed_rows(), 0)
   equal(inner.lookup(state, "a1"), nil)
+end
+
+-- A region of which nothing is here any more goes, and is as it was when it comes back.
+local function went(inner, host)
+  equal(inner.regions[1], nil)
+  equal(harness.told(host, "forget_region")[1][2], 1)
+  inner.define_region(1, "north", { true }, true)
+  local state = inner.table_of(inner.regions[1], 1)
+  equal(state[WHOLE], false)
+  equal(state[FILTERED], true)
+end
+
+function tests.a_region_goes_with_its_last_row()
+  local inner, _, _, host = open_read()
+  inner.use_ctx(nil)
+  inner.run_state[REGION] = nil
+  inner.sweep()
+  inner.sweep()
+  went(inner, host)
+end
+
+function tests.a_region_that_is_only_written_goes_once_that_is_committed()
+  local inner, _, account, host = harness.open({ is_empty = true })
+  fill(account, 1, 4)
+  inner.run_state[REGION] = nil
+  inner.seal()
+  inner.begin_batch(2, 0)
+  equal(inner.regions[1] ~= nil, true)
+  inner.begin_batch(3, 1)
+  went(inner, host)
+end
+
+function tests.a_region_stays_while_anything_of_it_is_not_committed()
+  for name, change in next, {
+    write = function(account)
+      account:set("a1", { seen = 2 })
+    end,
+    deletion = function(account)
+      account:delete("a1")
+    end,
+  } do
+    local inner, state, account, host = open_read()
+    fill(account, 1, 1)
+    inner.seal()
+    inner.begin_batch(2, 1)
+    change(account)
+    inner.run_state[REGION] = nil
+    for _ = 1, 3 do
+      inner.sweep()
+    end
+    if inner.regions[1].tables[1] ~= state then error(name) end
+    inner.seal()
+    inner.begin_batch(3, 1)
+    for _ = 1, 3 do
+      inner.sweep()
+    end
+    if inner.regions[1].tables[1] ~= state then error(name .. ", sealed") end
+    inner.begin_batch(4, 2)
+    for _ = 1, 3 do
+      inner.sweep()
+    end
+    went(inner, host)
+  end
 end
 
 return tests
