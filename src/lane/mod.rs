@@ -25,7 +25,7 @@ use crate::model::event::{EventPlace, EventRef, Page, Refusal, shorten_json};
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::limits::{
-    FIND_ROWS, REGIONS_TRIED_GROWTH, REGIONS_TRIED_MAX, REGIONS_TRIED_MIN, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX,
+    FIND_BYTES_MIN, FIND_ROWS, REGIONS_TRIED_GROWTH, REGIONS_TRIED_MAX, REGIONS_TRIED_MIN, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX,
 };
 use crate::model::quarantine::{QuarantineStage, Quarantined};
 use crate::model::query::Query;
@@ -394,6 +394,7 @@ impl Loader {
         wanted: &[RegionQuery<'_>],
         bytes_max: usize,
     ) -> Result<Vec<FoundRows>, LaneError> {
+        let bytes_max = bytes_max.max(FIND_BYTES_MIN);
         let is_short = |query: &&RegionQuery<'_>| query.query.limit.is_some_and(|limit| limit <= FIND_ROWS);
         let short: Vec<RegionQuery<'_>> = wanted.iter().filter(is_short).copied().collect();
         let mut together = match short.is_empty() {
@@ -496,7 +497,6 @@ impl Loader {
                 places.push(at);
                 rows_max = rows.max(rows_max);
             }
-            places = rest;
         }
         // A few at a time: they are large, and what is too large comes along for nothing.
         for places in places.chunks(REGIONS_TRIED_MIN) {
@@ -669,13 +669,13 @@ mod tests {
         let mut asked = Vec::new();
         for _ in 0..5 {
             asked.push(tried.regions());
-            tried.note(&vec![vec![0; 100]; tried.regions()], &vec![true; tried.regions()]);
+            tried.note(&vec![100; tried.regions()], &vec![true; tried.regions()]);
         }
         assert_eq!(asked, [32, 512, 8192, 8192, 8192]);
         // What is read in vain is as much as before.
-        tried.note(&vec![Vec::new(); 100], &[[true; 99].as_slice(), &[false]].concat());
+        tried.note(&[0; 100], &[[true; 99].as_slice(), &[false]].concat());
         assert_eq!(tried.regions(), 3200);
-        tried.note(&vec![Vec::new(); 100], &[false; 100]);
+        tried.note(&[0; 100], &[false; 100]);
         assert_eq!(tried.regions(), REGIONS_TRIED_MIN);
     }
 }

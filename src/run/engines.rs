@@ -299,8 +299,8 @@ mod tests {
     use crossbeam_channel::Receiver;
 
     use super::*;
-    use crate::lane::{FailedEvent, Round, SealedRows};
-    use crate::model::ids::{BlockNo, RegionNo};
+    use crate::lane::{FailedEvent, RegionDue, Round, SealedRows};
+    use crate::model::ids::BlockNo;
     use crate::store::{RowReader, StoreError};
 
     /// An engine, and what makes one, whose closing waits for the end of a channel.

@@ -327,7 +327,7 @@ impl Host {
         let is_absent = move |_: &Lua, (kind, region, id): (usize, usize, LuaString)| {
             let (entity, region) = numbers(kind, region);
             let shared = host.lock();
-            let name = shared.regions.get(region.index()).and_then(Option::as_deref).unwrap_or("");
+            let Some(name) = shared.regions.name(region) else { return Ok(false) };
             let known = shared.known.get(entity.index());
             Ok(known.is_some_and(|known| !known.may_have(region, name, &lossy(&id.as_bytes()))))
         };

@@ -108,7 +108,7 @@ impl Pipeline {
                 let (last_block, tried) = (taken.summary.last_block, Arc::clone(&round));
                 let run = move |engine: &mut dyn Engine| {
                     let failed = engine.run(&tried, &[lane])?;
-                    engine.snapshots(&[(region, name)], last_block)?;
+                    engine.snapshots(&[(region, name, last_block)])?;
                     Ok(failed)
                 };
                 let job = vec![(engine, Box::new(run) as Job<Vec<FailedEvent>>)];
