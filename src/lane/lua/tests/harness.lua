@@ -75,7 +75,7 @@ function harness.open(given)
   local kinds = given.kinds or { harness.ACCOUNT }
   local inner = load_pieces(host, kinds, given.last or "calls")
   if given.last then return inner, host end
-  inner.define_region(1, "north", { given.is_empty or false }, { given.is_empty or false })
+  inner.define_region(1, "north", { given.is_empty or false })
   inner.begin_batch(1, 0)
   inner.run_state[constants.REGION] = inner.regions[1]
   inner.use_ctx(inner.regions[1])
@@ -107,7 +107,7 @@ end
 -- Loads a script whose on_snapshot is `body`, behind `head`. Returns the inner side, or what is wrong with the script.
 function harness.load_script(head, body)
   local inner = harness.open({ host = { print = print, puts_aside = false }, last = "sandbox" })
-  inner.define_region(1, "north", { true }, { true })
+  inner.define_region(1, "north", { true })
   inner.begin_batch(1, 0)
   inner.table_of(inner.regions[1], 1)
   inner.run_state[constants.REGION] = inner.regions[1]

@@ -17,7 +17,7 @@ end
 
 local function open(on_event, given)
   local inner, state, account, host = harness.open(given or { is_empty = true })
-  inner.define_region(2, "south", { true }, { true })
+  inner.define_region(2, "south", { true })
   inner.define_projection({ "id", "n" })
   inner.define_shape(1, { "id", "n" }, "si")
   inner.set_handlers({ on_event = on_event, on_snapshot = on_event })
@@ -255,7 +255,7 @@ function tests.the_event_is_readable_while_its_call_waits_and_others_run()
     seen[#seen + 1] = event.id .. event.n
   end, { is_empty = false })
   inner.run_state[REGION] = nil
-  inner.define_region(3, "east", { false }, { false })
+  inner.define_region(3, "east", { false })
   equal((inner.run(1, 1, 2, chunk({ "a", "b" }))), MISSED)
   equal((inner.run(2, 3, 2, chunk({ "c", "d" }))), MISSED)
   inner.supply(1, 1, "", true, "")
