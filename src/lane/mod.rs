@@ -25,7 +25,8 @@ use crate::model::event::{EventPlace, EventRef, Page, Refusal, shorten_json};
 use crate::model::field_type::FieldTypes;
 use crate::model::ids::{BatchClock, BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::limits::{
-    FIND_BYTES_MIN, FIND_ROWS, REGIONS_TRIED_GROWTH, REGIONS_TRIED_MAX, REGIONS_TRIED_MIN, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX,
+    FIND_BYTES_MIN, FIND_ROWS, REGIONS_TRIED_GROWTH, REGIONS_TRIED_MAX, REGIONS_TRIED_MIN, WHOLE_REGION_BYTES_MAX,
+    WHOLE_REGION_ROWS_MAX,
 };
 use crate::model::quarantine::{QuarantineStage, Quarantined};
 use crate::model::query::Query;

@@ -229,9 +229,10 @@ impl Coordinator<'_, '_> {
         self.open.blocks() > 0 && self.blocks_left() == 0 && self.queue.is_at_boundary()
     }
 
-    /// Blocks that the open batch may still take.
+    /// Blocks that the open batch may still take. An empty one takes a block in any case, or the run would not go on.
     fn blocks_left(&self) -> u64 {
-        if self.kept.is_full() || self.open.noted_bytes() > self.kept.bytes_max() {
+        let is_full = self.kept.is_full() || self.open.noted_bytes() > self.kept.bytes_max();
+        if is_full && self.open.blocks() > 0 {
             return 0;
         }
         self.duty.blocks_left(self.open.blocks_before(), self.open.blocks())

@@ -43,13 +43,6 @@ impl Tally {
         Self { block: Some(block), events, lines: Vec::new() }
     }
 
-    /// If that is the block, it has had so many events.
-    pub(super) fn have(&mut self, block: BlockNo, events: u64) {
-        if self.block == Some(block) && self.events != events {
-            *self = Self::at(block, events);
-        }
-    }
-
     /// Hashes the next event of the source. Without a place of its own an event has that of its order within the block.
     pub(super) fn pass(&mut self, event: &SourceEvent) -> EventDigest {
         let block = BlockNo::new(event.block);

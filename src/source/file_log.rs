@@ -43,8 +43,6 @@ pub(super) struct Replaced {
     pub(super) stored: Sum,
     /// Lines that were taken for late, and had counted.
     pub(super) not_late: u64,
-    /// The last block, if it was known how many events it had there.
-    pub(super) last: Option<(BlockNo, u64)>,
 }
 
 /// A file that is being read, or was.
@@ -406,9 +404,7 @@ impl FileLog {
             return None;
         }
         let not_late = file.late.saturating_sub(known.late);
-        let is_same_block = known.last_events > 0 && known.last_block == file.last_block;
-        let last = known.last_block.filter(|_| is_same_block).map(|block| (block.into(), known.last_events));
-        let replaced = Replaced { read: Sum::of_file(file), stored: Sum::of_file(known), not_late, last };
+        let replaced = Replaced { read: Sum::of_file(file), stored: Sum::of_file(known), not_late };
         (file.events, file.digest, file.late) = (known.events, known.digest, known.late);
         Some(replaced)
     }

@@ -366,11 +366,6 @@ impl Reader {
         if let Some(known) = self.files.take_known() {
             self.order.take_back_late(known.not_late);
             self.comparison.replace(known);
-            if let Some((block, events)) = known.last.filter(|_| !self.resume.is_past()) {
-                // Lines that waited for an event of the block, since they came alone, now stand in the one before it.
-                self.tally.have(block, events);
-                self.resume.have(block, events);
-            }
         }
     }
 

@@ -185,13 +185,6 @@ impl Resume {
         self.reading = if is_last { Reading::At } else { Reading::Before };
     }
 
-    /// If that is the last committed block, the source has given so many events of it.
-    pub(super) fn have(&mut self, block: BlockNo, events: u64) {
-        if matches!(self.reading, Reading::At) && block == self.done.block {
-            self.events = events;
-        }
-    }
-
     /// The source begins again, in another order.
     pub(super) fn start_again(&mut self) {
         self.seen = Chain::new(self.seen.depth());

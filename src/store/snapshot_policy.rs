@@ -49,7 +49,7 @@ pub struct NewestSnapshot {
 /// What becomes of a draft. Its region is covered up to the draft's block in any case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotVerdict {
-    /// The handler had nothing to say, and never had.
+    /// The handler has nothing to say, and readers know of nothing else.
     Nothing,
     /// The newest says the same.
     Duplicate,
@@ -71,10 +71,11 @@ impl SnapshotPolicy {
     /// What becomes of a draft of a region to which `seq` was given last (0 if none was). One without a document takes back
     /// what the region said before: it is stored as `null`.
     pub fn judge(&self, draft: &SnapshotDraft, seq: u64, newest: Option<&NewestSnapshot>) -> SnapshotVerdict {
-        if draft.doc.is_none() && newest.is_none() {
+        let is_duplicate = newest.is_some_and(|newest| self.is_duplicate(draft, newest));
+        if draft.doc.is_none() && (newest.is_none() || is_duplicate) {
             return SnapshotVerdict::Nothing;
         }
-        if newest.is_some_and(|newest| self.is_duplicate(draft, newest)) {
+        if is_duplicate {
             return SnapshotVerdict::Duplicate;
         }
         let seq = seq + 1;

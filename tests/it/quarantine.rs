@@ -335,32 +335,6 @@ fn lines_before_the_first_event_belong_to_its_block_and_lines_alone_are_kept_too
 }
 
 #[test]
-fn lines_that_waited_for_an_event_stay_in_its_block_as_the_file_grows() {
-    for has_places in [true, false] {
-        let pipeline = if has_places { PIPELINE.to_owned() } else { replaced(PIPELINE, "seq = \"n\"\n", "") };
-        let project = Project::with(&pipeline, SCRIPT, "");
-        let mut events = String::new();
-        for (more, quarantined) in [
-            (good(3, 1, "a") + "\n", 0),
-            // It comes behind the last committed block, and waits.
-            ("one\n".to_owned(), 0),
-            (good(4, 1, "a") + "\n", 1),
-            // Block 4 has had its line.
-            ("two\n".to_owned(), 0),
-            ("three\n".to_owned() + &good(5, 1, "a") + "\nfour\n", 3),
-            ("five\n".to_owned() + &good(6, 1, "a") + "\n", 1),
-            (String::new(), 0),
-        ] {
-            events.push_str(&more);
-            project.write("events.ndjson", &events);
-            assert_eq!(project.run_json()["quarantined"], quarantined, "{has_places}: {more}");
-        }
-        let blocks: Vec<_> = aside(&project).into_iter().map(|row| row[2].clone()).collect();
-        assert_eq!(blocks, ["4", "5", "5", "5", "6"]);
-    }
-}
-
-#[test]
 fn check_names_the_events_that_would_be_put_aside() {
     let events = format!("{}\njunk\n{{\"block\":1,\"region\":\"a\",\"n\":5,\"fail\":\"raise\"}}\n", good(1, 1, "a"));
     let outcome = project(&events).forebay(&["check", "pipeline.toml"]).ok();

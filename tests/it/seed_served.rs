@@ -213,7 +213,10 @@ fn its_page_says_how_it_is_and_what_to_do() {
     browser.shows("todo", "ended with exit code 1");
     browser.waits_for("document.getElementById('band').classList.contains('bad')");
     browser.shows("passes", "The command failed");
+    // As one who opens it now sees it, on a phone.
     browser.size(320, 640);
+    browser.open(&format!("http://{}/", run.address));
+    browser.shows("state", "The command fails");
     crate::page::is_narrow_enough(&browser);
     browser.prefers("prefers-color-scheme", "dark");
     browser.waits_for("getComputedStyle(document.body).backgroundColor === 'rgb(13, 17, 23)'");

@@ -4,7 +4,7 @@ local inner = ...
 local host, raise, numeric_meta, unsaid = inner.host, inner.raise, inner.numbers.meta, inner.unsaid
 local script_name <const> = inner.script_name
 local rawmeta, setmeta, type, pcall, tostring = getmetatable, setmetatable, type, pcall, tostring
-local mtype, format, sub, find = math.type, string.format, string.sub, string.find
+local mtype, format, sub, find, match = math.type, string.format, string.sub, string.find, string.match
 local next, sort = next, table.sort
 
 -- The metatable of a value, as Lua itself goes by it. What `getmetatable` gives may be anything: its `__metatable`
@@ -88,6 +88,7 @@ local function failure_text(failure)
     text = sub(text, 1, (find(text, "\nstack traceback:", 1, true) or 0) - 1)
   end
   if type(text) ~= "string" then text = "it raised a " .. type(failure) .. ", and no message" end
+  text = match(text, "^inner:[%l_]+:%d+: (.*)$") or text
   if sub(text, 1, #script_name + 1) ~= script_name .. ":" then text = script_name .. ": " .. text end
   return text
 end

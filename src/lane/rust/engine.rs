@@ -18,7 +18,8 @@ use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
 use crate::lane::watch::{Part, Task};
 use crate::lane::{
-    Ask, Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, RegionDue, Round, SealedRows, Wanted,
+    Ask, Engine, EngineContext, EngineFactory, FailedEvent, IdScan, LaneError, Loader, RegionDue, Round, SealedRows,
+    Wanted,
 };
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
 use crate::model::json_text::whole_characters;
