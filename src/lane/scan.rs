@@ -250,7 +250,7 @@ impl Scan {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use crossbeam_channel::unbounded;
+    use crossbeam_channel::bounded;
 
     use super::*;
     use crate::store::{RegionIds, RegionLimit};
@@ -323,7 +323,7 @@ mod tests {
 
     /// A scan of a table of so many rows, the pages that it asks for, and how often a reader was opened.
     fn scan(rows: usize, is_broken: bool, memory: usize) -> (Arc<IdScan>, Receiver<usize>, Arc<AtomicUsize>) {
-        let (pages, asked) = unbounded();
+        let (pages, asked) = bounded(1024);
         let opened = Arc::new(AtomicUsize::new(0));
         let table = Table { rows, pages, is_broken, opened: Arc::clone(&opened) };
         (IdScan::new(&[false], Arc::new(Tables(Arc::new(table))), memory), asked, opened)

@@ -165,7 +165,7 @@ mod tests {
             let kinds = [b'x', b',', b'\t', 0x80, 0xac, b'-', 1, 0x1f, b' ', b'"', b'\\', 0xff];
             let kinds = &kinds[..[1, 2, 3, 6, kinds.len()][below(5)]];
             // Few of them are odd in a long text.
-            let kind = |at: usize| if round % 2 == 0 || at % 64 == 0 { kinds[at % kinds.len()] } else { b'x' };
+            let kind = |at: usize| if round % 2 == 0 || at.is_multiple_of(64) { kinds[at % kinds.len()] } else { b'x' };
             let bytes: Vec<u8> = (0..below([40, 300][round / 2 % 2])).map(|_| kind(below(1 << 20))).collect();
             for byte in [b',', b'\t'] {
                 let is_odd = |other: u8| (other < 0x20 && other != byte) || other == b'"' || other == b'\\';

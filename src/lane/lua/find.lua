@@ -6,7 +6,7 @@
 -- in between. The two are merged, and a row that changed here counts as it is here.
 
 local inner = ...
-local S, raise, describe = inner.run_state, inner.raise, inner.describe
+local raise, describe = inner.raise, inner.describe
 local need, TRY, take_in, take_question = inner.need, inner.TRY, inner.take_in, inner.take_question
 local array, state_of, no_entity, begin_read = inner.array, inner.state_of, inner.no_entity, inner.begin_read
 local conditions, ordering, check_query = inner.conditions, inner.ordering, inner.check_query

@@ -38,7 +38,7 @@ local function let_go(state, number, slots)
   local changed = state[CHANGED]
   if kind.is_read then return end
   local id_at, batch_at, wipe = kind.id_at, kind.batch_at, kind.wipe
-  local free, count = nil, state[FREE_COUNT]
+  local free, count = own(state, FREE), state[FREE_COUNT]
   local has_old, has_changed = next(old) ~= nil, next(changed) ~= nil
   for nth = 1, #slots do
     local slot = slots[nth]
@@ -50,7 +50,6 @@ local function let_go(state, number, slots)
       if has_old then old[id] = nil end
       if has_changed then changed[id] = nil end
       wipe(d, at)
-      if gone == 0 then free = own(state, FREE) end
       count, gone = count + 1, gone + 1
       free[count] = slot
     end
