@@ -200,6 +200,7 @@ impl Host {
         self.value_functions(lua, &table)?;
         numeric_functions(lua, &table)?;
         self.row_functions(lua, &table)?;
+        self.batch_functions(lua, &table)?;
         Ok(table)
     }
 
@@ -313,6 +314,31 @@ impl Host {
         )
     }
 
+    /// What the inner side hands out at the end of a batch.
+    fn batch_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
+        let host = self.clone();
+        let sealed = move |_: &Lua, (heads, packed): (LuaString, LuaString)| {
+            Sealed::split(&heads.as_bytes(), &packed.as_bytes(), &mut host.lock().sealed)
+        };
+        table.raw_set("sealed", lua.create_function(sealed)?)?;
+        let host = self.clone();
+        let before = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let (entity, region) = numbers(kind, region);
+            let packed = packed.as_bytes().to_vec();
+            host.lock().before.push(Sealed { entity, region, packed, is_sure: true });
+            Ok(())
+        };
+        table.raw_set("before", lua.create_function(before)?)?;
+        let host = self.clone();
+        let unseen = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
+            let (entity, region) = numbers(kind, region);
+            let packed = packed.as_bytes().to_vec();
+            host.lock().unseen.push(Unseen { entity, region, packed });
+            Ok(())
+        };
+        table.raw_set("unseen", lua.create_function(unseen)?)
+    }
+
     fn row_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         let host = self.clone();
         let want = move |_: &Lua, (kind, region, untried, ids): (usize, usize, bool, LuaString)| {
@@ -338,27 +364,6 @@ impl Host {
             Ok(())
         };
         table.raw_set("forget_region", lua.create_function(forget_region)?)?;
-        let host = self.clone();
-        let sealed = move |_: &Lua, (heads, packed): (LuaString, LuaString)| {
-            Sealed::split(&heads.as_bytes(), &packed.as_bytes(), &mut host.lock().sealed)
-        };
-        table.raw_set("sealed", lua.create_function(sealed)?)?;
-        let host = self.clone();
-        let before = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
-            let (entity, region) = numbers(kind, region);
-            let packed = packed.as_bytes().to_vec();
-            host.lock().before.push(Sealed { entity, region, packed, is_sure: true });
-            Ok(())
-        };
-        table.raw_set("before", lua.create_function(before)?)?;
-        let host = self.clone();
-        let unseen = move |_: &Lua, (kind, region, packed): (usize, usize, LuaString)| {
-            let (entity, region) = numbers(kind, region);
-            let packed = packed.as_bytes().to_vec();
-            host.lock().unseen.push(Unseen { entity, region, packed });
-            Ok(())
-        };
-        table.raw_set("unseen", lua.create_function(unseen)?)?;
         let host = self.clone();
         let want_answer = move |lua: &Lua, given: LuaMultiValue| {
             let question = Question::new(&host.schema, given, lua)?;
