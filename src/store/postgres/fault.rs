@@ -176,11 +176,12 @@ fn remedy_of(code: &SqlState) -> Remedy {
     }
     let class = code.code().get(..2).unwrap_or_default();
     // Connection (a pooler says 08P01 of a server that it has lost), transaction rollback, resources; 57P0x: shut down,
-    // crashed, starting up, dropped; 25P04: the time limit of a transaction, of PostgreSQL 17.
+    // crashed, starting up, dropped; 25P04: the time limit of a transaction, of PostgreSQL 17; 25P02: it had failed before,
+    // and the answer that said why was lost.
     let is_transient = transient.contains(code)
         || matches!(class, "08" | "40" | "53")
         || code.code().starts_with("57P0")
-        || code.code() == "25P04";
+        || matches!(code.code(), "25P02" | "25P04");
     if is_transient { Remedy::Retry } else { Remedy::GiveUp }
 }
 
@@ -225,6 +226,7 @@ mod tests {
         for (code, remedy) in [
             ("08006", Remedy::Retry),
             ("08P01", Remedy::Retry),
+            ("25P02", Remedy::Retry),
             ("25P04", Remedy::Retry),
             ("40001", Remedy::Retry),
             ("40P01", Remedy::Retry),
