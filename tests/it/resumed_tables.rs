@@ -254,10 +254,11 @@ crate::both_stores! {
             let (runs, asked) = (Runs::new(), Arc::new(Asked::default()));
             runs.run(1..=100, None, |_| 7, 0, &asked);
             asked.has_no_ids.store(has_no_ids, Ordering::Relaxed);
-            let (_, meter) = runs.run(101..=20_100, None, |_| 7, 0, &asked);
+            let (_, meter) = runs.run(101..=100_100, None, |_| 7, 0, &asked);
             let cached = meter.read().memory.cached;
-            assert!(cached < 20_000 * 200 / 2, "{cached} bytes for the rows that are not committed yet");
-            assert_eq!(runs.state(), text([20_100, 1, 20_100]));
+            // All of them would take 30 MB. A store that is slow has some more of them before it.
+            assert!(cached < 15_000_000, "{cached} bytes for the rows that are not committed yet");
+            assert_eq!(runs.state(), text([100_100, 1, 100_100]));
         }
     }
 }
