@@ -5,12 +5,10 @@ use std::sync::Arc;
 use mlua::prelude::*;
 
 use super::encoder::EventEncoder;
-use super::layout::MISUSED;
-use super::{Chunk, NotPacked, ScriptEngine, Step};
+use super::{Chunk, NotPacked, ScriptEngine, Step, pack_behind};
 use crate::lane::watch::Part;
-use crate::lane::{FailedEvent, LaneError, Place, Round};
+use crate::lane::{FailedEvent, LaneError, Round};
 use crate::model::limits::CHUNK_EVENTS_MAX;
-use crate::rows::codec::Writer;
 
 /// A lane with more events crosses alone, and what follows is packed meanwhile.
 const FEW_EVENTS_MAX: usize = CHUNK_EVENTS_MAX / 8;
@@ -40,12 +38,7 @@ struct Few {
 fn pack_lane(encoder: &mut EventEncoder, round: &Round, lane: usize, packed: &mut Vec<u8>) -> Result<usize, NotPacked> {
     let events = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
     encoder.begin_lane();
-    for at in 0..events {
-        let Some((event, page)) = round.event(lane, at) else { break };
-        let writer = Writer::new(page.origin_no, event.line);
-        let pushed = encoder.push(page.json(event), event.block.get(), writer, packed);
-        pushed.map_err(|problem| NotPacked { at, problem })?;
-    }
+    pack_behind(encoder, round, Chunk { lane, base: 0, count: events }, packed)?;
     Ok(events)
 }
 
@@ -106,32 +99,21 @@ impl ScriptEngine {
         failed: &mut Vec<FailedEvent>,
     ) -> Result<(), LaneError> {
         let parts: Arc<[Part]> = few.parts.as_slice().into();
-        let mut answer = self.enter_parts(round, Arc::clone(&parts), |engine| {
+        let answer = self.enter_parts(round, Arc::clone(&parts), |engine| {
             let inner = engine.host.inner()?;
             inner.run_few.call((inner.supply_text(&few.heads)?, inner.supply_text(&engine.packed)?))
         });
-        loop {
-            let puts_aside = self.context.puts_aside && !matches!(&answer, Ok((MISUSED, _)));
-            match self.leave(answer) {
-                Err(LaneError::Handler { message, place: Place::Event(_), .. }) if puts_aside => {
-                    let found = Part::find(&parts, self.context.watch.event());
-                    let (lane, at) = found.ok_or_else(|| LaneError::Bug(message.clone()))?;
-                    failed.push(FailedEvent { lane, at, error: message });
-                }
-                Ok(Step::Done(LuaValue::String(waiting))) => {
-                    let chunk = |lane: &[u8]| {
-                        let lane = <[u8; 8]>::try_from(lane).map_or(0, u64::from_le_bytes) as usize;
-                        let lane = lane.saturating_sub(1);
-                        let count = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
-                        Chunk { lane, base: 0, count }
-                    };
-                    suspended.extend(waiting.as_bytes().chunks_exact(8).map(chunk));
-                    return Ok(());
-                }
-                Ok(_) => return Err(LaneError::Bug("lanes ended without an answer".into())),
-                Err(error) => return Err(error),
-            }
-            answer = self.enter_parts(round, Arc::clone(&parts), |engine| engine.host.inner()?.pass_over_few.call(()));
-        }
+        let step = self.leave_or_go_on(round, &parts, answer, failed, |inner| inner.pass_over_few.call(()))?;
+        let Step::Done(LuaValue::String(waiting)) = step else {
+            return Err(LaneError::Bug("lanes ended without an answer".into()));
+        };
+        let chunk = |lane: &[u8]| {
+            let lane = <[u8; 8]>::try_from(lane).map_or(0, u64::from_le_bytes) as usize;
+            let lane = lane.saturating_sub(1);
+            let count = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
+            Chunk { lane, base: 0, count }
+        };
+        suspended.extend(waiting.as_bytes().chunks_exact(8).map(chunk));
+        Ok(())
     }
 }

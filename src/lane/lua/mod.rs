@@ -118,8 +118,13 @@ struct NotPacked {
 
 /// Packs a chunk.
 fn pack(encoder: &mut EventEncoder, round: &Round, chunk: Chunk, packed: &mut Vec<u8>) -> Result<(), NotPacked> {
-    let Chunk { lane, base, count } = chunk;
     packed.clear();
+    pack_behind(encoder, round, chunk, packed)
+}
+
+/// Packs a chunk behind what is packed.
+fn pack_behind(encoder: &mut EventEncoder, round: &Round, chunk: Chunk, packed: &mut Vec<u8>) -> Result<(), NotPacked> {
+    let Chunk { lane, base, count } = chunk;
     for at in base..base + count {
         let Some((event, page)) = round.event(lane, at) else { break };
         let writer = Writer::new(page.origin_no, event.line);
@@ -285,27 +290,41 @@ impl ScriptEngine {
         failed: &mut Vec<FailedEvent>,
     ) -> Result<Step, LaneError> {
         let resumed = self.enter(round, chunk, |engine| engine.host.inner()?.resume.call(chunk.lane + 1));
-        self.leave_or_go_on(round, chunk, resumed, failed)
+        self.leave_chunk(round, chunk, resumed, failed)
     }
 
-    /// What came of a call on behalf of a chunk. Where events are put aside, the chunk goes on behind each that fails.
-    fn leave_or_go_on(
+    /// What came of a call on behalf of a chunk.
+    fn leave_chunk(
         &self,
         round: &Arc<Round>,
         chunk: Chunk,
+        answer: LuaResult<(i64, LuaValue)>,
+        failed: &mut Vec<FailedEvent>,
+    ) -> Result<Step, LaneError> {
+        let parts = Part::alone(chunk.lane, chunk.base);
+        self.leave_or_go_on(round, &parts, answer, failed, |inner| inner.pass_over.call(chunk.lane + 1))
+    }
+
+    /// What came of a call on behalf of some events. Where events are put aside, it goes on behind each that fails.
+    fn leave_or_go_on(
+        &self,
+        round: &Arc<Round>,
+        parts: &Arc<[Part]>,
         mut answer: LuaResult<(i64, LuaValue)>,
         failed: &mut Vec<FailedEvent>,
+        pass_over: impl Fn(&Inner) -> LuaResult<(i64, LuaValue)>,
     ) -> Result<Step, LaneError> {
         loop {
             let puts_aside = self.context.puts_aside && !matches!(&answer, Ok((MISUSED, _)));
             match self.leave(answer) {
                 Err(LaneError::Handler { message, place: Place::Event(_), .. }) if puts_aside => {
-                    let at = chunk.base + self.context.watch.event().saturating_sub(1);
-                    failed.push(FailedEvent { lane: chunk.lane, at, error: message });
+                    let found = Part::find(parts, self.context.watch.event().max(1));
+                    let (lane, at) = found.ok_or_else(|| LaneError::Bug(message.clone()))?;
+                    failed.push(FailedEvent { lane, at, error: message });
                 }
                 step => return step,
             }
-            answer = self.enter(round, chunk, |engine| engine.host.inner()?.pass_over.call(chunk.lane + 1));
+            answer = self.enter_parts(round, Arc::clone(parts), |engine| pass_over(engine.host.inner()?));
         }
     }
 
@@ -411,7 +430,7 @@ impl ScriptEngine {
                 ahead = Some(packed);
                 answer
             };
-            step = Some(self.leave_or_go_on(round, chunk, answer, failed)?);
+            step = Some(self.leave_chunk(round, chunk, answer, failed)?);
             self.tell_news().map_err(|error| self.failure(&error))?;
         }
     }
