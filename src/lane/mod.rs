@@ -357,8 +357,8 @@ impl Tried {
         self.regions
     }
 
-    /// Notes how many bytes were found of regions, and which of them are here whole. As much may be read again as the largest regions
-    /// would be.
+    /// Notes how many bytes were found of regions, and which of them are here whole. As much may be read again as the
+    /// largest regions would be.
     fn note(&mut self, bytes: &[usize], whole: &[bool]) {
         let taken = |(bytes, is_whole): (&usize, &bool)| if *is_whole { *bytes } else { WHOLE_REGION_BYTES_MAX };
         let sum: usize = bytes.iter().zip(whole).map(taken).sum();
@@ -396,38 +396,36 @@ impl Loader {
         bytes_max: usize,
     ) -> Result<Vec<FoundRows>, LaneError> {
         let bytes_max = bytes_max.max(FIND_BYTES_MIN);
-        let is_short = |query: &&RegionQuery<'_>| query.query.limit.is_some_and(|limit| limit <= FIND_ROWS);
-        let short: Vec<RegionQuery<'_>> = wanted.iter().filter(is_short).copied().collect();
-        let mut together = match short.is_empty() {
-            true => Vec::new().into_iter(),
-            false => self.find_page(schema, entity, &short)?.into_iter(),
+        let first = |wanted: &RegionQuery<'_>| {
+            let limit = wanted.query.limit.unwrap_or(usize::MAX).min(FIND_ROWS);
+            Query { limit: Some(limit), ..wanted.query.clone() }
         };
-        let mut answers = Vec::with_capacity(wanted.len());
-        for query in wanted {
-            answers.push(match is_short(&query) {
-                true => together.next().map(|(rows, _)| rows).unwrap_or_default(),
-                false => self.find_long(schema, entity, *query, bytes_max)?,
-            });
-        }
-        Ok(answers)
+        let firsts: Vec<Query> = wanted.iter().map(first).collect();
+        let pages = wanted.iter().zip(&firsts).map(|(wanted, query)| RegionQuery { query, ..*wanted });
+        let pages = self.find_page(schema, entity, &pages.collect::<Vec<_>>())?;
+        wanted
+            .iter()
+            .zip(pages)
+            .map(|(wanted, page)| self.find_rest(schema, entity, *wanted, page, bytes_max))
+            .collect()
     }
 
-    /// Finds the rows of a query that may be many: a page, and by its bytes a larger one.
-    fn find_long(
+    /// Goes on with a query behind its first page, which has up to [`FIND_ROWS`] rows: how large they are says how many more
+    /// may be asked for at once.
+    fn find_rest(
         &mut self,
         schema: &Schema,
         entity: EntityNo,
         wanted: RegionQuery<'_>,
+        (mut rows, mut bytes): (FoundRows, usize),
         bytes_max: usize,
     ) -> Result<FoundRows, LaneError> {
         let limit_max = wanted.query.limit.unwrap_or(usize::MAX);
-        let mut limit = FIND_ROWS.min(limit_max);
+        let mut limit = FIND_ROWS;
+        if limit_max <= limit {
+            return Ok(rows);
+        }
         loop {
-            let query = Query { limit: Some(limit), ..wanted.query.clone() };
-            let page = RegionQuery { query: &query, ..wanted };
-            let Some((rows, bytes)) = self.find_page(schema, entity, &[page])?.pop() else {
-                return Ok(FoundRows::default());
-            };
             let is_all = rows.is_complete || limit >= limit_max;
             // As many as would fit, if those behind are as large.
             let fit = (limit as u128 * bytes_max as u128 / bytes.max(1) as u128).try_into().unwrap_or(usize::MAX);
@@ -441,6 +439,9 @@ impl Loader {
                 return Ok(rows);
             }
             limit = limit.saturating_mul(4).min(fit).min(limit_max);
+            let query = Query { limit: Some(limit), ..wanted.query.clone() };
+            let page = RegionQuery { query: &query, ..wanted };
+            (rows, bytes) = self.find_page(schema, entity, &[page])?.pop().unwrap_or_default();
         }
     }
 
@@ -518,8 +519,8 @@ impl Loader {
     }
 }
 
-/// Tries to load the whole tables of some regions in one query. Returns how many bytes
-/// were found of each, and which are here whole.
+/// Tries to load the whole tables of some regions in one query. Returns how many bytes were found of each, and which are
+/// here whole.
 fn try_whole(
     reader: &mut dyn RowReader,
     entity: EntityNo,
