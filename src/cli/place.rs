@@ -129,8 +129,8 @@ pub(super) fn open(place: &SnapshotPlace) -> Result<(SnapshotStore, String), Fai
     }
 }
 
-/// Where a pipeline file says that its snapshots are. `REDIS_URL` counts if the file has an address in [snapshots], or if its store is
-/// not here.
+/// Where a pipeline file says that its snapshots are. `REDIS_URL` counts if the file has an address in [snapshots], or if
+/// its store is not here.
 fn open_of_config(place: &SnapshotPlace, config: &PublishConfig) -> Result<(SnapshotStore, String), Failure> {
     if let Some(url) = addresses::target(None, config)? {
         return open_target(url, place, Some(config));

@@ -46,7 +46,7 @@ const FLOAT_DIGITS: usize = 15;
 /// The smallest float for which that holds, with room to spare.
 const FLOAT_MIN: f64 = 1e-290;
 /// The largest integer up to which a float holds every integer.
-const SAFE_INTEGER: u64 = 1 << 53;
+pub(crate) const SAFE_INTEGER: u64 = 1 << 53;
 
 /// The float that a decimal number is, digit for digit: the number is the float's shortest decimal form, however it is
 /// written. None if there is no such float.

@@ -295,7 +295,7 @@ end
 local function count_passing(state, plan)
   need(state, ask(state, plan, plan.packed, NO_LIMIT))
   local count = state[COUNTS]["#" .. plan.packed].rows
-  state[COUNTS] = nil
+  state[COUNTS] = false
   for id in next, state[CHANGED] do
     local slot = slot_of(state, id)
     if slot and matches(state, slot, plan.tests) then count = count + 1 end

@@ -21,7 +21,7 @@ use crate::lane::{Ask, FoundRows, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
-use crate::model::json_text::{float_digits, float_of, has_number, whole_characters};
+use crate::model::json_text::{SAFE_INTEGER, float_digits, float_of, has_number, whole_characters};
 use crate::model::limits::FIND_MEMORY_PART;
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
@@ -238,7 +238,8 @@ impl Host {
                 LuaValue::Integer(value) => has_number(json, |text| integer(text) == Some(value)),
                 LuaValue::Number(value) => {
                     // What stands there as an integer is one in a script, so a large float of its value was computed.
-                    let is_float = |text: &str| has_doubles || value.abs() < FLOAT_END || !is_integer_form(text);
+                    let is_float =
+                        |text: &str| has_doubles || value.abs() < SAFE_INTEGER as f64 || !is_integer_form(text);
                     has_number(json, |text| is_float(text) && float_of(text) == Some(value))
                 }
                 _ => false,
@@ -477,9 +478,6 @@ impl Host {
         })
     }
 }
-
-/// Below it a float holds every integer.
-const FLOAT_END: f64 = 9_007_199_254_740_992.0;
 
 fn is_integer_form(number: &str) -> bool {
     !number.contains(['.', 'e', 'E'])

@@ -174,8 +174,8 @@ function tests.a_snapshot_counts_in_passing()
   equal(status, DONE)
   equal(document, 42 + 100 * 21)
   -- Writes need not keep it right.
-  equal(state[COUNTS] or nil, nil)
-  equal(state[INDEXES] or nil, nil)
+  equal(state[COUNTS], false)
+  equal(state[INDEXES], false)
 end
 
 function tests.a_handler_that_fails_says_where()
