@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
+use super::loader::reader as reader_of;
 use crate::model::ids::EntityNo;
 use crate::rows::existence::ExistenceFilter;
 use crate::store::{KeyPage, OpenReader, RowReader, StoreError};
@@ -228,7 +229,7 @@ impl Scan {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let after = self.last.as_ref().map(|(region, id)| (region.as_str(), id.as_str()));
         let mut page = KeyPage::default();
-        super::reader(reader, readers)?.keys(self.entity, after, limit, &mut page)?;
+        reader_of(reader, readers)?.keys(self.entity, after, limit, &mut page)?;
         page.iter().for_each(|(region, id)| self.filter.add(region, id));
         if self.filter.is_full() {
             return Ok(Progress::TooLarge);
