@@ -5,6 +5,7 @@
 //! | the caller's | takes pages, runs rounds, seals, hands over: the coordinator |
 //! | `forebay-read` | reads the source |
 //! | `forebay-lane-N` | run handlers |
+//! | `forebay-scan` | reads the ids of tables that had rows, where handlers meet rows that are not known |
 //! | `forebay-commit` | commits |
 //! | `forebay-acknowledge` | tells the source what of it is committed, if it wants to know |
 //! | `forebay-publish`, `forebay-publish-N` | publish what has committed, if there is a target |
