@@ -32,6 +32,7 @@ use serde_json::Value as Json;
 use server::Server;
 use table::{Row, Table, median};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

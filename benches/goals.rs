@@ -17,6 +17,7 @@ use forebay::timeline::grouped;
 use jobs::{Events, Handlers, Job, Keeps, Place, Stores, Took, peer, timed};
 use table::{Row, Table, median};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -129,8 +129,8 @@ impl Counted {
 /// What makes the count of a process the same everywhere: no code that only some processors have, two processors, memory
 /// that is given back at no time of its own. valgrind shows no processor that can do more than AVX2.
 fn wrapper(out: &Path) -> Vec<OsString> {
-    let tunables =
-        "GLIBC_TUNABLES=glibc.cpu.x86_non_temporal_threshold=0xc0000:glibc.cpu.x86_rep_movsb_threshold=0x800";
+    let tunables = "GLIBC_TUNABLES=glibc.cpu.x86_non_temporal_threshold=0xc0000:glibc.cpu.x86_rep_movsb_threshold=0x800:\
+                    glibc.malloc.arena_max=2:glibc.malloc.trim_threshold=0x40000000:glibc.malloc.mmap_threshold=0x40000000";
     let allocator = "MALLOC_CONF=narenas:2,dirty_decay_ms:-1,muzzy_decay_ms:-1";
     let mut words: Vec<OsString> = ["env", tunables, allocator].map(OsString::from).into();
     words.extend(["taskset", "-c", &two_processors(), "valgrind", "--tool=callgrind", "--quiet"].map(OsString::from));
@@ -161,10 +161,13 @@ fn made_with() -> BTreeMap<String, String> {
         flags.lines().any(|line| line.starts_with("flags") && line.split_whitespace().any(|flag| flag == "avx2"));
     let processors = two_processors().split(',').count();
     let mut overrides: Vec<String> = std::env::vars()
-        .filter(|(name, _)| name.starts_with("CARGO_PROFILE_RELEASE_") || name == "RUSTFLAGS")
+        .filter(|(name, _)| name.starts_with("CARGO_PROFILE_") || name == "RUSTFLAGS")
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     overrides.sort();
+    let folder = Path::new(env!("CARGO_BIN_EXE_forebay")).parent().and_then(Path::file_name);
+    let profile = folder.unwrap_or_default().to_string_lossy().into_owned();
+    let allocator = if cfg!(feature = "jemalloc") { "jemalloc" } else { "that of the system" };
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("unknown");
     [
@@ -176,7 +179,8 @@ fn made_with() -> BTreeMap<String, String> {
             "processors",
             format!("{processors} of {}{}", std::env::consts::ARCH, if has_avx2 { " with AVX2" } else { "" }),
         ),
-        ("profile", if overrides.is_empty() { "release".into() } else { overrides.join(" ") }),
+        ("profile", std::iter::once(profile).chain(overrides).collect::<Vec<_>>().join(" ")),
+        ("allocator", allocator.to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()

@@ -17,6 +17,7 @@ use forebay::Pipeline;
 use forebay::source::{Fields, Format, InputSource};
 use handlers::Erc20;
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -9,7 +9,7 @@
 use std::process::{Command, Stdio};
 
 use crate::support::postgres_server::Server;
-use crate::support::project::{Outcome, Project};
+use crate::support::project::{Outcome, Project, query};
 use crate::support::redis_server::Redis;
 use crate::support::wait_until;
 
@@ -177,6 +177,9 @@ fn the_second_of_two_runs_is_told_to_come_again() {
     let args = ["run", "shop/pipeline.toml", "--source", "-"];
     let mut first = reader.project.command(&args).stdin(Stdio::piped()).spawn().expect("a run");
     let held = first.stdin.take();
+    let store = reader.project.path("shop/shop.db");
+    let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'forebay_pipelines'";
+    wait_until(|| store.exists() && query(&store, tables) == [["1"]]);
     let second = || reader.run("sh index.sh shop/pipeline.toml", &[]);
     wait_until(|| second().code() == Some(1));
     let said = second().ends_with(1);

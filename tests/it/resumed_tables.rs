@@ -256,8 +256,8 @@ crate::both_stores! {
             asked.has_no_ids.store(has_no_ids, Ordering::Relaxed);
             let (_, meter) = runs.run(101..=100_100, None, |_| 7, 0, &asked);
             let cached = meter.read().memory.cached;
-            // All of them would take 30 MB. A store that is slow has some more of them before it.
-            assert!(cached < 15_000_000, "{cached} bytes for the rows that are not committed yet");
+            // All of them would take 30 MB. The slower the store, the more of them wait for it.
+            assert!(cached < 22_000_000, "{cached} bytes for the rows that are not committed yet");
             assert_eq!(runs.state(), text([100_100, 1, 100_100]));
         }
     }

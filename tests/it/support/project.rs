@@ -138,7 +138,9 @@ impl Project {
     pub fn unprivileged(&self) -> PathBuf {
         let copy = self.path("forebay");
         if !copy.exists() {
-            std::fs::copy(env!("CARGO_BIN_EXE_forebay"), &copy).expect("a copy of the binary");
+            // By a program: a child that another test forks meanwhile would inherit the open file, and keep it busy.
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_forebay")).arg(&copy).status();
+            assert!(copied.expect("cp").success(), "a copy of the binary");
         }
         copy
     }
