@@ -75,6 +75,7 @@ soak: setup-test
 bench: setup-test
 	-@tests/setup.sh bench
 	@BENCH=$(BENCH) $(CARGO) bench --quiet --bench goals
+	@$(CARGO) bench --quiet --bench sources
 
 # As `make run` builds.
 instructions: setup-test
@@ -88,7 +89,6 @@ bench-all: setup-test
 	$(CARGO) bench --quiet --bench postgres_commit
 	$(CARGO) bench --quiet --bench redis_publish
 	$(CARGO) bench --quiet --bench redis_seed
-	$(CARGO) bench --quiet --bench sources
 	$(CARGO) bench --quiet --bench history
 	$(CARGO) bench --quiet --bench report
 
