@@ -806,9 +806,13 @@ fn a_float_that_may_have_lost_digits_becomes_no_integer() {
         ("a negation", "ctx.t:set(\"x\", { v = -e.least })", "leaves the 64 bits"),
         ("a whole quotient", "ctx.t:set(\"x\", { v = e.least // e.minus })", "leaves the 64 bits"),
         ("a constant quotient", "ctx.t:set(\"x\", { v = e.least // -1 })", "leaves the 64 bits"),
+        ("bits of a fraction", "local v = e.half & 1", "number has no integer representation"),
+        ("a shift by a fraction", "local v = 1 << e.half", "number has no integer representation"),
+        ("the complement of a fraction", "local v = ~e.half", "number has no integer representation"),
+        ("bits of no number", "local v = (0 / 0) | e.v", "number has no integer representation"),
     ];
     let line = "{\"block\":1,\"region\":\"a\",\"v\":9007199254740992,\"w\":9007199254740993,\"zero\":0,\
-                \"least\":-9223372036854775808,\"minus\":-1}\n";
+                \"least\":-9223372036854775808,\"minus\":-1,\"half\":2.5}\n";
     assert_none(cases.iter().map(|(name, body, says)| {
         let script = format!("function on_event(e, ctx)\n  {body}\nend\n");
         let project = Project::with(&pipeline(""), &script, line);
@@ -822,6 +826,32 @@ fn a_float_that_may_have_lost_digits_becomes_no_integer() {
     project.forebay(&RUN).ok();
     let rows = project.query("p.db", "SELECT v, s, n FROM t");
     assert_eq!(rows, [["9007199254741009", "20 17-1250", "9007199254740993"]]);
+}
+
+/// What is put aside is an event; a script whose numbers nobody can check does not begin.
+#[test]
+fn bits_of_a_fraction_are_an_error_of_the_script() {
+    let script = "function on_event(e, ctx)
+      local ok, why = pcall(function() return ~e.v end)
+      ctx.t:set(\"x\" .. e.block, { s = ok and \"bits\" or why:match(\": (.*)\") })
+      ctx.t:set(\"y\", { v = e.v & 1 })
+    end";
+    let events = [1.0, 2.5, 3.0]
+        .iter()
+        .zip(1..)
+        .map(|(v, block)| format!("{{\"block\":{block},\"region\":\"a\",\"v\":{v:?}}}\n"));
+    let project = Project::with(&pipeline("[errors]\non_event = \"quarantine\""), script, &events.collect::<String>());
+    let said = project.forebay(&RUN).ok().stderr();
+    assert!(said.contains("1 event"), "{said}");
+    assert_eq!(
+        project.query("p.db", "SELECT id, v, s FROM t ORDER BY id"),
+        [["x1", "NULL", "bits"], ["x3", "NULL", "bits"], ["y", "1", "NULL"]]
+    );
+
+    let sum = "      local x = e.v\n".to_owned() + &"      x = x + e.v\n".repeat(12_000);
+    let script = format!("function on_event(e, ctx)\n    for i = 1, 2 do\n{sum}      x = -x\n    end\nend\n");
+    let project = Project::with(&pipeline(""), &script, "{\"block\":1,\"region\":\"a\",\"v\":1}\n");
+    project.forebay(&RUN).fails(2, &["handlers.lua:1: the function has", "loops that are too long"]);
 }
 
 /// What `==` says of a table that the script keeps is what it said while the script was loaded.

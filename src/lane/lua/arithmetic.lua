@@ -10,7 +10,7 @@ local host, hidden = inner.host, inner.hidden
 local script_line = inner.script_line
 local mtype, rawmeta, rawget, type, next = math.type, getmetatable, rawget, type, next
 local format, find, tostring, tonumber = string.format, string.find, tostring, tonumber
-local mininteger = math.mininteger
+local mininteger, tointeger = math.mininteger, math.tointeger
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
 local FLOAT_END <const> = 2.0 ^ 53 -- below it a float holds every integer
@@ -135,6 +135,7 @@ end
 
 -- What operations on bits make of a float is an integer, and no column sees any more that digits may be lost.
 local function check_bits(value, event)
+  if not tointeger(value) then raise("number has no integer representation") end
   if mtype(value) == "float" and (value >= FLOAT_END or value <= -FLOAT_END) and value - value == 0 then
     raise(
       "attempt to take the bits of %s (%s): a float of 2^53 or more has no exact value, an integer has",

@@ -126,16 +126,16 @@ local function formatted(spec, value)
   return laid_out(spec, sign, digits, not precision), true
 end
 
--- What the places of a form take, by the form: true for numbers, false for what has a text.
+-- What the places of a form take, by the form: the kind of a number, false for what has a text.
 local forms, forms_count = {}, 0
 
 local function takes_numbers(form)
   local places = forms[form]
   if places then return places end
-  if find(form, "%%[-+ #0-9.]*p") then raise("string.format: %p would differ in each process") end
   places = {}
   for kind in gmatch(form, "%%[-+ #0-9.]*(.)") do
-    if kind ~= "%" then places[#places + 1] = find(kind, "[diouxXceEfgGaA]") ~= nil end
+    if kind == "p" then raise("string.format: %p would differ in each process") end
+    if kind ~= "%" then places[#places + 1] = find(kind, "[diouxXceEfgGaA]") and kind or false end
   end
   if #form > FORM_BYTES_MAX then return places end
   if forms_count >= FORMS_MAX then
@@ -156,6 +156,11 @@ local function float_as(spec, value)
   )
 end
 
+-- Whether an integer may have more digits than a float holds.
+local function is_beyond_floats(value)
+  return value >= FLOAT_END or value <= -FLOAT_END
+end
+
 -- The texts of tables and functions without their addresses; numbers with all their digits. A text is no number.
 local function script_format(form, ...)
   if type(form) ~= "string" then return format(form, ...) end
@@ -164,8 +169,11 @@ local function script_format(form, ...)
     local value = (select(at, ...))
     local kind = type(value)
     if kind == "number" then
-      if not places[at] or value >= FLOAT_END or value <= -FLOAT_END then
-        if mtype(value) == "float" then has_odd = true end
+      local place, is_large = places[at], is_beyond_floats(value)
+      if mtype(value) == "float" then
+        has_odd = has_odd or is_large or not place
+      else
+        has_odd = has_odd or is_large and place == "f"
       end
     elseif kind == "table" or kind == "function" or value == null then
       has_odd = true
@@ -194,6 +202,9 @@ local function script_format(form, ...)
         values[place], is_text = formatted("%" .. flags .. kind, number)
       end
       return is_text and "%s" or nil
+    elseif of == "number" and kind == "f" and is_beyond_floats(value) then
+      values[place] = formatted("%" .. flags .. kind, (numbers.parse(value)))
+      return "%s"
     elseif of == "table" or of == "function" or value == null then
       values[place] = script_tostring(value)
     end

@@ -194,7 +194,7 @@ local function script_remove(tab, ...)
   check_write(tab)
   local count = #tab
   local place = count
-  if select("#", ...) > 0 then
+  if (...) ~= nil then
     place = tointeger((...))
     if not place or (place ~= count and (place < 1 or place > count + 1)) then
       raise("table.remove: there is no place %s in a list of %d", script_tostring((...)), count)

@@ -37,18 +37,27 @@ enum Change {
 }
 
 /// Has the arithmetic of a function and of those within it checked.
-pub(super) fn check(function: &mut Function) -> Option<()> {
+///
+/// # Errors
+/// One has no room for it: the line where it begins.
+pub(super) fn check(function: &mut Function) -> Result<(), u32> {
+    check_one(function).ok_or(function.first_line)?;
+    function.functions.iter_mut().try_for_each(check)
+}
+
+fn check_one(function: &mut Function) -> Option<()> {
     let spare = u32::from(function.registers);
     let registers = function.registers.checked_add(SPARE).filter(|registers| *registers <= REGISTERS_MAX);
     let mut needed = function.registers;
+    // What nothing but what is put in can check.
+    let mut has_ones = false;
     let mut insertions = Insertions::default();
     for at in 0..function.code.len() {
         let &[word, behind] = function.code.get(at..at + 2).unwrap_or_default() else { break };
         if let Some(looks) = look_at_one(word, spare)? {
-            if let Some(registers) = registers {
-                insertions.before(at, looks);
-                needed = registers;
-            }
+            has_ones = true;
+            insertions.before(at, looks);
+            needed = registers?;
             continue;
         }
         if !(op::MMBIN..=op::MMBINK).contains(&operation(behind)) {
@@ -77,10 +86,12 @@ pub(super) fn check(function: &mut Function) -> Option<()> {
         function.code[at] = abc(op::MOVE, register, register, 0);
     }
     // Where a loop becomes longer than a jump may be, the metamethod is called too.
-    if insertions.put_in(function).is_some() {
-        function.registers = needed;
+    match insertions.put_in(function) {
+        Some(()) => function.registers = needed,
+        None if has_ones => return None,
+        None => {}
     }
-    function.functions.iter_mut().try_for_each(check)
+    Some(())
 }
 
 /// What an operation with a constant does to an integer.

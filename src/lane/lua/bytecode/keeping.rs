@@ -64,8 +64,10 @@ pub(super) fn keep(main: &mut Function) -> Result<(), String> {
         return Err("the compiled script is not of the Lua that is built in".into());
     }
     let found = look(main, vec![true]).map_err(|line| {
-        let name = String::from_utf8_lossy(main.source.strip_prefix(b"@").unwrap_or(&main.source)).into_owned();
-        format!("{name}:{line}: _ENV cannot be assigned to; declare a local _ENV, or give globals other names")
+        format!(
+            "{}:{line}: _ENV cannot be assigned to; declare a local _ENV, or give globals other names",
+            super::name_of(main)
+        )
     })?;
     if !found.needs_hidden {
         return Ok(());

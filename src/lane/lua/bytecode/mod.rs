@@ -21,12 +21,19 @@ mod texts;
 /// # Errors
 /// The code is not of the Lua that is built in, or assigns to what cannot be assigned to.
 pub(super) fn check(code: &[u8]) -> Result<Vec<u8>, String> {
-    const TOO_LARGE: &str = "the script is too large";
     let mut main = dump::read(code).ok_or("the compiled script is not of the Lua that is built in")?;
-    arithmetic::check(&mut main).ok_or(TOO_LARGE)?;
-    texts::check(&mut main).ok_or(TOO_LARGE)?;
+    let checked = arithmetic::check(&mut main).and_then(|()| texts::check(&mut main));
+    checked.map_err(|line| {
+        let at = if line == 0 { String::new() } else { format!("{}:{line}: ", name_of(&main)) };
+        format!("{at}the function has too many locals, or loops that are too long, to be checked; split it")
+    })?;
     keeping::keep(&mut main)?;
-    dump::write(&main).ok_or_else(|| TOO_LARGE.to_owned())
+    dump::write(&main).ok_or_else(|| "the script is too large".to_owned())
+}
+
+/// The name of the script's file.
+fn name_of(main: &dump::Function) -> String {
+    String::from_utf8_lossy(main.source.strip_prefix(b"@").unwrap_or(&main.source)).into_owned()
 }
 
 /// The same code, changed as far as it lets be known what it keeps.

@@ -13,8 +13,16 @@ use super::op::{self, abc, jump, jump_target, operation, register, wide};
 /// Bits of a number that surely has no more than 14 digits.
 const SHORT_BITS: u32 = 46;
 
-/// Has a function and those within it looked after; none if one has no room for it.
-pub(super) fn check(function: &mut Function) -> Option<()> {
+/// Has a function and those within it looked after.
+///
+/// # Errors
+/// One has no room for it: the line where it begins.
+pub(super) fn check(function: &mut Function) -> Result<(), u32> {
+    check_one(function).ok_or(function.first_line)?;
+    function.functions.iter_mut().try_for_each(check)
+}
+
+fn check_one(function: &mut Function) -> Option<()> {
     let spare = u32::from(function.registers);
     let is_target = targets(function);
     let mut insertions = Insertions::default();
@@ -42,7 +50,7 @@ pub(super) fn check(function: &mut Function) -> Option<()> {
         insertions.put_in(function)?;
         function.registers = function.registers.checked_add(1)?;
     }
-    function.functions.iter_mut().try_for_each(check)
+    Some(())
 }
 
 /// For each instruction, whether one jumps to it.

@@ -205,6 +205,7 @@ function tests.reading_goes_on_as_before()
     { "return tostring(rawequal(data, data)) .. rawlen(data) .. type(next({}))", "true3nil" },
     { "local t = table.pack(1, 2) table.insert(t, 3) return table.remove(t, 1) + table.remove(t) + #t", 5 },
     { "local t = { 1, 2, 3 } return tostring(table.remove(t, 4)) .. table.remove(t, 1) .. #t", "nil12" },
+    { "return table.remove({ 1, 2 }, nil)", 2 },
     { "return tostring(table.remove({})) .. tostring(table.remove({}, 0))", "nilnil" },
     { "array(data).x = 1 return #array(data) .. tostring(data.x) .. #array(list)", "3nil0" },
     { "local o = setmetatable({}, { __index = data }) o.name = 'x' return o.name .. o[1] .. data.name", "x3n" },
