@@ -296,16 +296,38 @@ impl FromStr for Numeric {
     type Err = NumericError;
 
     fn from_str(text: &str) -> Result<Self, NumericError> {
-        if text.len() <= 38
-            && !text.starts_with('+')
-            && let Ok(value) = text.parse::<i128>()
-        {
+        if let Some(value) = small(text) {
             return Ok(Self(Repr::Small(value)));
         }
         check_decimal(text)?;
         let value = BigDecimal::from_str(text).map_err(|_| NumericError::Syntax(shorten(text)))?;
         Self::from_big(value).checked_len()
     }
+}
+
+/// A whole number of so few digits that an `i128` holds all such numbers. The parser of `i128` multiplies 128 bits for each
+/// digit, this one 64.
+fn small(text: &str) -> Option<i128> {
+    const DIGITS_MAX: usize = 38;
+    const CHUNK: usize = 19;
+    let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
+    if digits.is_empty() || digits.len() > DIGITS_MAX {
+        return None;
+    }
+    let mut value = 0;
+    for chunk in digits.chunks(CHUNK) {
+        let (mut part, mut scale) = (0_u64, 1_u64);
+        for byte in chunk {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            // 19 digits and 10^19 fit in 64 bits.
+            (part, scale) = (part * 10 + u64::from(digit), scale * 10);
+        }
+        value = value * i128::from(scale) + i128::from(part);
+    }
+    Some(if text.len() > digits.len() { -value } else { value })
 }
 
 /// Refuses what is no decimal number, and one whose exponent alone would fill the memory.
@@ -398,6 +420,22 @@ mod tests {
             ),
         ] {
             assert_eq!(n(given).to_string(), canonical, "{given}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_of_each_length_are_what_they_say() {
+        for length in 1..=45 {
+            let digits: String = "9081726354".chars().cycle().take(length).collect();
+            let padded = format!("{}{digits}", "0".repeat(45 - length));
+            for text in [digits.clone(), "9".repeat(length), format!("1{}", "0".repeat(length - 1)), padded] {
+                let trimmed = text.trim_start_matches('0');
+                assert_eq!(n(&text).to_string(), trimmed);
+                assert_eq!(n(&format!("-{text}")).to_string(), format!("-{trimmed}"));
+                let expected = text.parse::<i128>().ok().filter(|_| text.len() <= 38);
+                assert_eq!(small(&text), expected, "{text}");
+                assert_eq!(small(&format!("{text}x")), None);
+            }
         }
     }
 
