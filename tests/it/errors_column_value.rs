@@ -50,6 +50,8 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("at", "1517363399", &["expected a timestamptz", "got integer 1517363399"]),
     ("doc", "print", &["a function has no form in JSON"]),
     ("doc", "{ a = { b = print } }", &["a.b: a function has no form in JSON"]),
+    ("doc", "ctx.thing", &["an entity of ctx has no form in JSON", "get or find"]),
+    ("doc", "{ a = { ctx } }", &["a[1]: ctx has no form in JSON"]),
     ("doc", "{ a = 0/0 }", &["a: NaN has no form in JSON"]),
     ("doc", "{ 1, 2, 1/0 }", &["[3]: inf has no form in JSON"]),
     ("doc", r#""\xff""#, &["not UTF-8"]),

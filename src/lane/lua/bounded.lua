@@ -8,6 +8,7 @@ local describe, is_inexact = inner.describe, inner.is_inexact
 local type, select, min = type, select, math.min
 local find, match, gmatch, gsub, pack = string.find, string.match, string.gmatch, string.gsub, string.pack
 
+local FEW <const> = inner.few_arguments
 local STEPS_MAX <const>, PATTERN_BYTES_MAX <const> = 1000000, 1000
 
 -- How many steps a pattern may take over a text, about: it goes on from each place, and from each it tries all that
@@ -68,8 +69,15 @@ end
 
 -- A float that may have lost digits is no integer.
 function bounded_string.pack(form, ...)
-  for at = 1, select("#", ...) do
-    local value = (select(at, ...))
+  local count = select("#", ...)
+  local values = count > FEW and table.pack(...)
+  for at = 1, count do
+    local value
+    if values then
+      value = values[at]
+    else
+      value = (select(at, ...))
+    end
     if is_inexact(value) and type(form) == "string" and takes_integers(form)[at] then
       raise("string.pack: a float of 2^53 or more has no exact value (%s): keep it an integer", describe(value))
     end

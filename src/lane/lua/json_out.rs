@@ -149,7 +149,11 @@ impl Encoder<'_> {
         let Inner { array_meta, frozen_array_meta, .. } = self.inner;
         let is_marked = meta.as_ref().is_some_and(|meta| meta == array_meta || meta == frozen_array_meta);
         let plain = match (&meta, is_marked) {
-            (Some(_), false) => self.inner.plain.call::<LuaTable>(table).map_err(of_vm)?,
+            (Some(_), false) => {
+                let (plain, problem) =
+                    self.inner.plain.call::<(Option<LuaTable>, Option<String>)>(table).map_err(of_vm)?;
+                plain.ok_or_else(|| problem.unwrap_or_default())?
+            }
             _ => table.clone(),
         };
         let len = if is_marked { last_index(&plain)? } else { plain.raw_len() };

@@ -11,6 +11,7 @@ local rep, huge, modf = string.rep, math.huge, math.modf
 local pack, unpack, rawlen, ipairs = table.pack, table.unpack, rawlen, ipairs
 local concat, move = table.concat, table.move
 
+local FEW <const> = 8 -- arguments that are looked at one by one; each look at one of many would pass by all before it
 local FORMS_MAX <const>, FORM_BYTES_MAX <const> = 256, 256 -- forms of `string.format` that are known at a time
 local null <const> = host.null
 
@@ -164,9 +165,15 @@ end
 -- The texts of tables and functions without their addresses; numbers with all their digits. A text is no number.
 local function script_format(form, ...)
   if type(form) ~= "string" then return format(form, ...) end
-  local places, has_odd = takes_numbers(form), false
-  for at = 1, select("#", ...) do
-    local value = (select(at, ...))
+  local places, has_odd, count = takes_numbers(form), false, select("#", ...)
+  local given = count > FEW and pack(...)
+  for at = 1, count do
+    local value
+    if given then
+      value = given[at]
+    else
+      value = (select(at, ...))
+    end
     local kind = type(value)
     if kind == "number" then
       local place, is_large = places[at], is_beyond_floats(value)
@@ -250,8 +257,14 @@ local function extreme(name, plain, is_before)
     local count = select("#", ...)
     if count == 0 then raise("%s: expected numbers, got none", name) end
     local has_numeric = false
+    local values = count > FEW and pack(...)
     for at = 1, count do
-      local value = (select(at, ...))
+      local value
+      if values then
+        value = values[at]
+      else
+        value = (select(at, ...))
+      end
       if rawmeta(value) == numeric_meta then
         has_numeric = true
       else
@@ -261,7 +274,12 @@ local function extreme(name, plain, is_before)
     if not has_numeric then return plain(...) end
     local found = ...
     for at = 2, count do
-      local value = (select(at, ...))
+      local value
+      if values then
+        value = values[at]
+      else
+        value = (select(at, ...))
+      end
       if is_before(value, found) then found = value end
     end
     return found
@@ -342,4 +360,5 @@ return {
   refuse_number = refuse_number,
   plain_tointeger = tointeger,
   is_inexact = is_inexact,
+  few_arguments = FEW,
 }

@@ -3,6 +3,7 @@
 
 local inner = ...
 local host, raise, metatable_of, hidden = inner.host, inner.raise, inner.metatable_of, inner.hidden
+local entity_metas = inner.entity_metas
 local is_event, open_event, numbers, array = inner.is_event, inner.open_event, inner.numbers, inner.array
 local check_write, make_ready, shown_meta = inner.check_write, inner.make_ready, inner.shown_meta
 local frozen_meta, frozen_array_meta = inner.frozen_meta, inner.frozen_array_meta
@@ -361,9 +362,12 @@ local function load_script(text)
   return found.on_snapshot ~= nil
 end
 
--- What an encoder should look at instead of this table.
+-- What an encoder should look at instead of this table; nil and a message if it has no form in JSON.
 local function plain(tab)
-  if is_event(rawmeta(tab)) then return whole_event(tab) end
+  local meta = rawmeta(tab)
+  if is_event(meta) then return whole_event(tab) end
+  if entity_metas[meta] then return nil, "an entity of ctx has no form in JSON; its rows have: get or find them" end
+  if hidden[meta] and rawget(meta, "region") then return nil, "ctx has no form in JSON" end
   return worlds[tab] or tab
 end
 

@@ -197,6 +197,12 @@ function tests.no_text_is_a_number_and_no_float_loses_a_digit()
   local odd = (1 << 53) + 1
   equal(string.format("%.0f|%f|%22.1f", odd, 1, -odd), "9007199254740993|1.000000|   -9007199254740993.0")
   equal(string.format("%d%% paid, 100%%p", 50), "50% paid, 100%p")
+  local many = {}
+  for at = 1, 200 do
+    many[at] = at
+  end
+  equal(math.max(table.unpack(many)) .. " " .. math.min(table.unpack(many)), "200 1")
+  equal(string.format(string.rep("%d", 9), table.unpack(many)), "123456789")
   fails("%p would differ", string.format, "%%%d %-5p", 1, {})
   equal(table.concat({ "x", 1, long, 0.5, longer }, " "), "x 1 1234567.12345678 0.5 12345678901234568.0")
   equal(table.concat({ 1.5, long, "z" }, ",", 2), "1234567.12345678,z")
