@@ -828,6 +828,52 @@ fn a_float_that_may_have_lost_digits_becomes_no_integer() {
     assert_eq!(rows, [["9007199254741009", "20 17-1250", "9007199254740993"]]);
 }
 
+/// A message of Lua gets its place in the script; a text that a script raises is that text, whatever it begins with.
+#[test]
+fn a_text_that_a_script_raises_stays_as_it_is() {
+    let script =
+        "local texts = { 'none', 'attempt to call a closed account', 'bad argument #2: amount', 'inner:kinds:5: x',
+        'attempt to perform arithmetic on a nil value' }
+    local function caught(f, ...)
+      local _, why = pcall(f, ...)
+      return why
+    end
+    function on_event(e, ctx)
+      for at, text in ipairs(texts) do
+        local all = { caught(error, text, 0), caught(function() error(text, 0) end), caught(assert, false, text),
+          select(2, xpcall(error, function(said) return said end, text, 0)) }
+        for nth, said in ipairs(all) do
+          if said ~= text then ctx.t:set(at .. '-' .. nth, { s = said }) end
+        end
+      end
+      ctx.t:set('x', { s = caught(function() return e.none + 1 end) })
+      ctx.t:set('y', { s = caught(string.rep) })
+    end";
+    let project = Project::with(&pipeline(""), script, "{\"block\":1,\"region\":\"a\"}\n");
+    project.forebay(&RUN).ok();
+    let rows = project.query("p.db", "SELECT id, s FROM t ORDER BY id");
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert!(rows.iter().all(|row| row[1].starts_with("handlers.lua:")), "{rows:?}");
+}
+
+/// What a script sees of a table that it made while it was loaded is the same before its first use as a metatable.
+#[test]
+fn a_metatable_looks_the_same_before_it_is_used() {
+    let script = "local function same(a, b) return a.x == b.x end
+    local M = { __eq = same, __newindex = {} }
+    function on_event(e, ctx)
+      ctx.t:set('x' .. e.block, { s = tostring(M.__eq == same) .. type(M.__newindex) })
+      local a, b = setmetatable({ x = 1 }, M), setmetatable({ x = 1 }, M)
+      ctx.t:set('y' .. e.block, { s = tostring(a == b) })
+    end";
+    let lines: String = (1..=4).map(|block| format!("{{\"block\":{block},\"region\":\"a\"}}\n")).collect();
+    let project = Project::with(&pipeline(""), script, &lines);
+    project.forebay(&RUN).ok();
+    let rows = project.query("p.db", "SELECT DISTINCT substr(id, 1, 1), s FROM t ORDER BY 1");
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(rows[1], ["y", "true"]);
+}
+
 /// What is put aside is an event; a script whose numbers nobody can check does not begin.
 #[test]
 fn bits_of_a_fraction_are_an_error_of_the_script() {

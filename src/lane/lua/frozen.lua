@@ -133,10 +133,7 @@ end
 
 -- Brings a script's metatable into a form that the comparisons with the probe do not disturb, and that writes to no
 -- frozen table by itself.
-local function guard(meta)
-  if acts_by_chance(meta) then
-    raise("setmetatable: __gc, __mode and __close are not for handlers; when they act is chance, or amid an error")
-  end
+local function guard_fields(meta)
   local equals, target = rawget(meta, "__eq"), rawget(meta, "__newindex")
   if equals ~= nil and not guards[equals] then
     local function guarded(a, b)
@@ -153,6 +150,13 @@ local function guard(meta)
     guards[write] = target
     rawset(meta, "__newindex", write)
   end
+end
+
+local function guard(meta)
+  if acts_by_chance(meta) then
+    raise("setmetatable: __gc, __mode and __close are not for handlers; when they act is chance, or amid an error")
+  end
+  guard_fields(meta)
 end
 
 local is_loading = false
@@ -326,7 +330,10 @@ local function finish_loading(world, texts, library)
     if metas[at] and acts_by_chance(metas[at]) then return by_chance(tables_names[at]) end
   end
   for at = 1, #tables do
-    freeze(tables[at], metas[at], tables_names[at])
+    local tab = tables[at]
+    -- It may become a metatable in a call; what the script sees of it does not change then.
+    if type(rawget(tab, "__eq")) == "function" or type(rawget(tab, "__newindex")) == "table" then guard_fields(tab) end
+    freeze(tab, metas[at], tables_names[at])
   end
   for at = 1, #tables do
     local problem = metas[at] and rawget(metas[at], "__len") ~= nil and short_length(tables[at], tables_names[at])

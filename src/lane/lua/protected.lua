@@ -99,12 +99,17 @@ local function placed(failure)
   if type(failure) ~= "string" then return failure end
   -- Of memory that is used up no handler of errors hears; nor of `error("not enough memory", 0)`, which Lua makes that.
   if is_final(failure) then return host.is_raised() and said(failure) or failure end
-  if find(failure, NAMELESS) then failure = failure .. script_line() end
+  local said_by_lua = failure
+  if find(failure, NAMELESS) then said_by_lua = failure .. script_line() end
   for at = 1, #PLACELESS do
     local first = match(failure, PLACELESS[at])
-    if first then return host.place() .. sub(failure, first) end
+    if first then
+      said_by_lua = host.place() .. sub(said_by_lua, first)
+      break
+    end
   end
-  return failure
+  -- What a script raises stays as it is, whatever it begins with.
+  return said_by_lua ~= failure and not host.is_raised() and said_by_lua or failure
 end
 
 -- Calls a handler: whether it failed, and its answer or what it failed with.
