@@ -112,7 +112,8 @@ fn seeds_and_says_so(target: &Target, trips: u64) {
     let (regions, total) = job.give(&(doc("a", "calm", 1) + &doc("b", "storm", 1)));
     assert_eq!(regions, pairs(&[("a", "published"), ("b", "published")]));
     assert_eq!(job.text("before"), "");
-    assert_eq!(total["round_trips"], trips, "{total}");
+    // Fewer if a connection that is made beside the first one is there sooner.
+    assert!(total["round_trips"].as_u64().is_some_and(|took| (2..=trips).contains(&took)), "{total}");
     let read = |key: &str| serde_json::from_str::<Json>(&target.ask::<String>(&["GET", key])).expect("JSON");
     let first = read("forebay:meta:p");
     assert!(first["fetchedAt"].as_i64().is_some_and(|at| at > 1_700_000_000_000), "{first}");
@@ -396,7 +397,8 @@ fn it_may_go_on_and_on_over_warm_connections() {
     let outcome = job.project.finish(child, &args);
     assert_eq!(outcome.code(), Some(130), "{outcome}");
     let trips: Vec<u64> = outcome.json_lines().iter().filter_map(|line| line["round_trips"].as_u64()).collect();
-    assert_eq!(trips[..3], [3, 2, 2], "{outcome}");
+    // The first time it connects, unless a connection that is made beside it is there sooner.
+    assert!([2, 3].contains(&trips[0]) && trips[1..3] == [2, 2], "{outcome}");
     assert_eq!(lock(&server), None);
 }
 
