@@ -7,11 +7,11 @@
 # make soak    lives 100,000 histories with seeds of their own; SOAK=N for 4 N
 # make bench   measures what is asked for, beside what one would take instead, and prints a table; BENCH=quick for a short one
 # make bench-all  runs the other benches, and prints one table of all
-# make instructions  counts the instructions of events, against benches/instructions.json; FOREBAY_BLESS=1 renews that
+# make instructions  counts the instructions of events, against benches/instructions.json; FOREBAY_BLESS=1 renews that;
+#              ROWS="Rust + row" counts the rows whose names hold that
 
 CARGO ?= cargo
-# Without the optimisations and the allocator that take half of the time to build: a tenth slower than what
-# `cargo install` builds.
+# Without the optimisations and the allocator that take long to build: about a tenth slower than what `cargo install` builds.
 QUICK   = --profile quick --no-default-features --features cli,lua,sqlite,postgres,redis,serve
 FOREBAY = target/quick/forebay
 QUAKES  = --store sqlite:target/quakes.db
@@ -80,7 +80,7 @@ bench: setup-test
 # As `make run` builds.
 instructions: setup-test
 	@tests/setup.sh instructions
-	$(CARGO) bench $(QUICK) --quiet --bench instructions
+	$(CARGO) bench $(QUICK) --quiet --bench instructions $(if $(ROWS),-- "$(ROWS)")
 
 bench-all: setup-test
 	$(CARGO) bench --quiet --bench erc20

@@ -2,8 +2,8 @@
 //! shows where times would not. What counts is the difference between two runs, one of which has more events, so that the
 //! start of a process is left out.
 //!
-//! `make instructions`. Needs valgrind. `FOREBAY_BLESS=1 make instructions` writes the numbers down; words behind
-//! `cargo bench --bench instructions --` choose rows whose names hold one of them; `FOREBAY_REPEAT=3` shows how far counts
+//! `make instructions`. Needs valgrind. `FOREBAY_BLESS=1 make instructions` writes the numbers down;
+//! `make instructions ROWS=…` counts the rows whose names hold that; `FOREBAY_REPEAT=3` shows how far counts
 //! of the same row lie apart.
 //!
 //! Each batch commits before the next one is handled (`--serial`), so that no count depends on which thread is faster.

@@ -27,7 +27,7 @@
 //!
 //! # Cargo features
 //!
-//! All are on by default. A pipeline file that asks for what is not built in is refused, with the name of the feature.
+//! All but `kafka` are on by default. A pipeline file that asks for what is not built in is refused, with the name of the feature.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -37,6 +37,8 @@
 //! | `postgres` | the store in a Postgres database |
 //! | `redis` | publishing to Redis, and its streams as a source |
 //! | `serve` | a server beside a run: probes, metrics, status, snapshots |
+//! | `jemalloc` | the allocator of the program; nothing to the library |
+//! | `kafka` | topics of Kafka as a source; builds librdkafka |
 //!
 //! # Rust
 //!

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use mlua::Either;
 use mlua::prelude::*;
 use serde_json::Number;
 
@@ -149,11 +150,10 @@ impl Encoder<'_> {
         let Inner { array_meta, frozen_array_meta, .. } = self.inner;
         let is_marked = meta.as_ref().is_some_and(|meta| meta == array_meta || meta == frozen_array_meta);
         let plain = match (&meta, is_marked) {
-            (Some(_), false) => {
-                let (plain, problem) =
-                    self.inner.plain.call::<(Option<LuaTable>, Option<String>)>(table).map_err(of_vm)?;
-                plain.ok_or_else(|| problem.unwrap_or_default())?
-            }
+            (Some(_), false) => match self.inner.plain.call::<Either<LuaTable, String>>(table).map_err(of_vm)? {
+                Either::Left(plain) => plain,
+                Either::Right(problem) => return Err(problem.into()),
+            },
             _ => table.clone(),
         };
         let len = if is_marked { last_index(&plain)? } else { plain.raw_len() };

@@ -17,9 +17,14 @@ local null <const> = host.null
 
 local FLOAT_END <const> = 2.0 ^ 53 -- below it a float holds every integer; this one may stand for the next as well
 
+-- Whether a number may have more digits than a float holds.
+local function is_beyond_floats(value)
+  return value >= FLOAT_END or value <= -FLOAT_END
+end
+
 -- Whether a number is a float that may have lost digits.
 local function is_inexact(value)
-  return mtype(value) == "float" and (value >= FLOAT_END or value <= -FLOAT_END)
+  return mtype(value) == "float" and is_beyond_floats(value)
 end
 
 -- An address would differ from process to process. A float has all its digits.
@@ -155,11 +160,6 @@ local function float_as(spec, value)
     "string.format: a float of 2^53 or more has no exact value for %s: compute with numeric(…), or write it with %%g",
     spec
   )
-end
-
--- Whether an integer may have more digits than a float holds.
-local function is_beyond_floats(value)
-  return value >= FLOAT_END or value <= -FLOAT_END
 end
 
 -- The texts of tables and functions without their addresses; numbers with all their digits. A text is no number.

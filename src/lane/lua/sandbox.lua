@@ -362,12 +362,12 @@ local function load_script(text)
   return found.on_snapshot ~= nil
 end
 
--- What an encoder should look at instead of this table; nil and a message if it has no form in JSON.
+-- What an encoder should look at instead of this table; a message if it has no form in JSON.
 local function plain(tab)
   local meta = rawmeta(tab)
   if is_event(meta) then return whole_event(tab) end
-  if entity_metas[meta] then return nil, "an entity of ctx has no form in JSON; its rows have: get or find them" end
-  if hidden[meta] and rawget(meta, "region") then return nil, "ctx has no form in JSON" end
+  if entity_metas[meta] then return "an entity of ctx has no form in JSON; its rows have: get or find them" end
+  if hidden[meta] and rawget(meta, "region") then return "ctx has no form in JSON" end
   return worlds[tab] or tab
 end
 

@@ -36,16 +36,8 @@ enum Change {
     Never,
 }
 
-/// Has the arithmetic of a function and of those within it checked.
-///
-/// # Errors
-/// One has no room for it: the line where it begins.
-pub(super) fn check(function: &mut Function) -> Result<(), u32> {
-    check_one(function).ok_or(function.first_line)?;
-    function.functions.iter_mut().try_for_each(check)
-}
-
-fn check_one(function: &mut Function) -> Option<()> {
+/// Has the arithmetic of a function checked, without those within it; none if it has no room for it.
+pub(super) fn check(function: &mut Function) -> Option<()> {
     let spare = u32::from(function.registers);
     let registers = function.registers.checked_add(SPARE).filter(|registers| *registers <= REGISTERS_MAX);
     let mut needed = function.registers;

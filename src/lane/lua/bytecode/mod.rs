@@ -16,13 +16,15 @@ mod keeping;
 mod op;
 mod texts;
 
+use dump::Function;
+
 /// Has the arithmetic of a compiled script checked, and lets it be known what the script keeps.
 ///
 /// # Errors
-/// The code is not of the Lua that is built in, or assigns to what cannot be assigned to.
+/// The code is not of the Lua that is built in, has no room for what checks it, or assigns to what cannot be assigned to.
 pub(super) fn check(code: &[u8]) -> Result<Vec<u8>, String> {
     let mut main = dump::read(code).ok_or("the compiled script is not of the Lua that is built in")?;
-    let checked = arithmetic::check(&mut main).and_then(|()| texts::check(&mut main));
+    let checked = each(&mut main, arithmetic::check).and_then(|()| each(&mut main, texts::check));
     checked.map_err(|line| {
         let at = if line == 0 { String::new() } else { format!("{}:{line}: ", name_of(&main)) };
         format!("{at}the function has too many locals, or loops that are too long, to be checked; split it")
@@ -31,8 +33,17 @@ pub(super) fn check(code: &[u8]) -> Result<Vec<u8>, String> {
     dump::write(&main).ok_or_else(|| "the script is too large".to_owned())
 }
 
+/// Changes a function and those within it.
+///
+/// # Errors
+/// One has no room for it: the line where it begins.
+fn each(function: &mut Function, change: fn(&mut Function) -> Option<()>) -> Result<(), u32> {
+    change(function).ok_or(function.first_line)?;
+    function.functions.iter_mut().try_for_each(|inner| each(inner, change))
+}
+
 /// The name of the script's file.
-fn name_of(main: &dump::Function) -> String {
+fn name_of(main: &Function) -> String {
     String::from_utf8_lossy(main.source.strip_prefix(b"@").unwrap_or(&main.source)).into_owned()
 }
 
@@ -57,7 +68,7 @@ mod tests {
     /// The same code with its arithmetic checked, and nothing else.
     fn with_sums(code: &[u8]) -> Vec<u8> {
         let mut main = dump::read(code).expect("the Lua that is built in");
-        arithmetic::check(&mut main).expect("room");
+        each(&mut main, arithmetic::check).expect("room");
         dump::write(&main).expect("a script")
     }
 

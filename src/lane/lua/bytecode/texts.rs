@@ -13,16 +13,8 @@ use super::op::{self, abc, jump, jump_target, operation, register, wide};
 /// Bits of a number that surely has no more than 14 digits.
 const SHORT_BITS: u32 = 46;
 
-/// Has a function and those within it looked after.
-///
-/// # Errors
-/// One has no room for it: the line where it begins.
-pub(super) fn check(function: &mut Function) -> Result<(), u32> {
-    check_one(function).ok_or(function.first_line)?;
-    function.functions.iter_mut().try_for_each(check)
-}
-
-fn check_one(function: &mut Function) -> Option<()> {
+/// Has a function looked after, without those within it; none if it has no room for it.
+pub(super) fn check(function: &mut Function) -> Option<()> {
     let spare = u32::from(function.registers);
     let is_target = targets(function);
     let mut insertions = Insertions::default();
@@ -131,7 +123,7 @@ mod tests {
         let text = format!("local function f(a, b) {body} end return f({a}, {b})");
         let code = lua.load(text).set_name("=script").into_function().expect("a script").dump(false);
         let mut main = dump::read(&code).expect("the Lua that is built in");
-        check(&mut main).expect("room");
+        super::super::each(&mut main, check).expect("room");
         let code = dump::write(&main).expect("a script");
         match lua.load(code).set_mode(mlua::chunk::ChunkMode::Binary).eval::<LuaValue>() {
             Ok(value) => value.to_string().expect("a text"),
