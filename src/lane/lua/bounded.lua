@@ -3,12 +3,10 @@
 -- take long, the dry run ends.
 
 local inner = ...
-local S, raise, end_call, DRY_END = inner.run_state, inner.raise, inner.end_call, inner.DRY_END
-local describe, is_inexact = inner.describe, inner.is_inexact
+local S, end_call, DRY_END = inner.run_state, inner.end_call, inner.DRY_END
 local type, select, min = type, select, math.min
-local find, match, gmatch, gsub, pack = string.find, string.match, string.gmatch, string.gsub, string.pack
+local find, match, gmatch, gsub = string.find, string.match, string.gmatch, string.gsub
 
-local FEW <const> = inner.few_arguments
 local STEPS_MAX <const>, PATTERN_BYTES_MAX <const> = 1000000, 1000
 
 -- How many steps a pattern may take over a text, about: it goes on from each place, and from each it tries all that
@@ -50,39 +48,6 @@ end
 function bounded_string.gsub(text, pattern, ...)
   if S[MODE] == DRY then check_steps(text, pattern) end
   return gsub(text, pattern, ...)
-end
-
--- What string.pack takes for each place of a form: whether it becomes an integer.
-local function takes_integers(form)
-  local places, is_alignment = {}, false
-  for letter in gmatch(form, "%a") do
-    if is_alignment then
-      is_alignment = false
-    elseif letter == "X" then
-      is_alignment = true
-    elseif letter ~= "x" then
-      places[#places + 1] = find(letter, "[fdnsz]") == nil
-    end
-  end
-  return places
-end
-
--- A float that may have lost digits is no integer.
-function bounded_string.pack(form, ...)
-  local count = select("#", ...)
-  local values = count > FEW and table.pack(...)
-  for at = 1, count do
-    local value
-    if values then
-      value = values[at]
-    else
-      value = (select(at, ...))
-    end
-    if is_inexact(value) and type(form) == "string" and takes_integers(form)[at] then
-      raise("string.pack: a float of 2^53 or more has no exact value (%s): keep it an integer", describe(value))
-    end
-  end
-  return pack(form, ...)
 end
 
 -- The same for ranges of a list: a length may be whatever `__len` says.

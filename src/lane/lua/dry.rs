@@ -17,7 +17,7 @@ const INSTRUCTIONS: u32 = 251;
 
 /// The files of the inner side that are a script's library: a loop there may be as long as the script says, and leaves
 /// nothing half done.
-const LIBRARY: [&str; 2] = ["=inner:library", "=inner:sandbox"];
+const LIBRARY: [&str; 3] = ["=inner:library", "=inner:sandbox", "=inner:texts"];
 
 /// What the dry runs behind one call may take.
 #[derive(Clone)]

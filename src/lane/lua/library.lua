@@ -164,6 +164,7 @@ end
 
 -- The texts of tables and functions without their addresses; numbers with all their digits. A text is no number.
 local function script_format(form, ...)
+  if mtype(form) == "float" then form = float_text(form) end
   if type(form) ~= "string" then return format(form, ...) end
   local places, has_odd, count = takes_numbers(form), false, select("#", ...)
   local given = count > FEW and pack(...)
@@ -338,6 +339,7 @@ end
 function table.concat(list, between, first, last, ...)
   if type(list) ~= "table" or rawmeta(list) == numeric_meta then return concat(list, between, first, last, ...) end
   first, last = first or 1, last or #list
+  if mtype(between) == "float" then between = float_text(between) end
   if not (mtype(first) and mtype(last)) then return concat(list, between, first, last, ...) end
   local texts
   for at = first, last do

@@ -11,6 +11,7 @@
 //! | `frozen.lua`, `bytecode` | what a script keeps: refused, or read-only |
 //! | `library.lua` | the functions of Lua's library that have to know exact numbers |
 //! | `bounded.lua` | those whose time no hook bounds |
+//! | `texts.lua` | those that take texts, and are given floats |
 //! | `events.lua` | events on their way in |
 //! | `rows.lua`, `kinds.lua` | cached rows; the code compiled for each kind of entity |
 //! | `misses.lua`, `dry.lua` | rows that are missed, and dry runs to learn which |

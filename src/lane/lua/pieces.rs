@@ -25,7 +25,7 @@ impl Piece {
 }
 
 /// In the order in which they are loaded: each asks only for what those before it give.
-pub(super) const FILES: [(&str, &str); 28] = [
+pub(super) const FILES: [(&str, &str); 29] = [
     ("layout", include_str!("layout.lua")),
     ("protected", include_str!("protected.lua")),
     ("numeric", include_str!("numeric.lua")),
@@ -52,6 +52,7 @@ pub(super) const FILES: [(&str, &str); 28] = [
     ("calls", include_str!("calls.lua")),
     ("library", include_str!("library.lua")),
     ("bounded", include_str!("bounded.lua")),
+    ("texts", include_str!("texts.lua")),
     ("frozen", include_str!("frozen.lua")),
     // The last, as it changes the library that all share.
     ("sandbox", include_str!("sandbox.lua")),

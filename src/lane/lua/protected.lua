@@ -11,6 +11,7 @@ local sub, find, match, gmatch = string.sub, string.find, string.match, string.g
 local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
 local NO_ROOM <const> = "too many results to unpack" -- what table.unpack says where the stack gets no more memory
 local NO_HANDLER <const> = "error in error handling"
+local HANDLER_TRIES <const> = 10 -- errors of a handler of errors that it hears of itself
 
 -- Lua says these as they stand here, behind the line where it does so. A text of an event may hold the same words: what
 -- a script raises with them is told apart by `said`.
@@ -138,11 +139,14 @@ local function script_xpcall(call, handler, ...)
     raise("xpcall: expected a function that handles errors, got a " .. type(handler))
   end
   local function handle(failure, ...)
-    if S[ENDED] ~= false then return failure end
     failure = placed(failure)
-    if is_final(failure) then return failure end
-    local answer = handler(unsaid(failure), ...)
-    return is_final(answer) and said(answer) or answer
+    for _ = 1, HANDLER_TRIES do
+      if S[ENDED] ~= false or is_final(failure) then return failure end
+      local is_handled, answer = xpcall(handler, placed, unsaid(failure), ...)
+      if is_handled then return is_final(answer) and said(answer) or answer end
+      failure = answer
+    end
+    return said(NO_HANDLER)
   end
   return unless_ended(xpcall(call, handle, ...))
 end

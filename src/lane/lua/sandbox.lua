@@ -12,7 +12,7 @@ local set_handlers, failure_text = inner.set_handlers, inner.failure_text
 local whole_event, refuse_number, script_tostring = inner.whole_event, inner.refuse_number, inner.script_tostring
 local key_text, keys_in_order, is_before, placed = inner.key_text, inner.keys_in_order, inner.is_before, inner.placed
 
-local S, bounded_string, check_range = inner.run_state, inner.bounded_string, inner.check_range
+local S, check_range = inner.run_state, inner.check_range
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
 local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
 local move, dump, tointeger = table.move, string.dump, inner.plain_tointeger
@@ -265,7 +265,8 @@ local LACKING <const> = { random = true, randomseed = true, dump = true }
 
 local OWN <const> = {
   table = { sort = script_sort, remove = script_remove, move = script_move },
-  string = bounded_string,
+  string = inner.script_string,
+  utf8 = inner.script_utf8,
 }
 
 function PRELUDE.print(...)
@@ -320,6 +321,8 @@ local function new_world()
     texts,
     function()
       is_loaded = true
+      -- What a call sees of a table is nothing of how far it was gone through before.
+      passes = setmeta({}, { __mode = "k" })
       local problem = finish_loading(world, texts, keeps_nothing)
       if problem then return nil, problem end
       return { on_event = world.on_event, on_snapshot = world.on_snapshot, texts = texts }

@@ -61,6 +61,11 @@ function tests.a_new_pass_sees_what_came_after_the_last_one()
   equal(result("", body), "abcde")
 end
 
+function tests.a_pass_that_began_while_the_script_was_loaded_is_over()
+  local head = "t = { a = 1, b = 2 } local first = next(t) last = next(t, first) t.c = 3"
+  equal(result(head, "return next(t, last) .. next(t, last)"), "cc")
+end
+
 function tests.whether_a_table_is_empty()
   equal(result("", "return tostring(next({})) .. tostring(next({ x = 1 })) .. tostring(next({ 7, 8 }))"), "nilx1")
   equal(result("", "local t = { a = 1 } t.a = nil return next(t) == nil"), true)

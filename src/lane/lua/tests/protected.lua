@@ -194,6 +194,37 @@ function tests.other_errors_are_caught_as_ever()
   harness.fails("xpcall: expected a function that handles errors, got a nil", inner.script_xpcall, error)
 end
 
+-- As in Lua a handler of errors hears of its own ones; it is not asked for ever.
+function tests.a_handler_of_errors_that_raises_hears_of_it()
+  local inner, heard, answer
+  local on_event = {}
+  function on_event.once()
+    answer = select(
+      2,
+      inner.script_xpcall(error, function(failure)
+        heard[#heard + 1] = failure
+        if #heard == 1 then error("second", 0) end
+        return "third"
+      end, "first", 0)
+    )
+  end
+  function on_event.ever()
+    answer = select(
+      2,
+      inner.script_xpcall(error, function(failure)
+        heard[#heard + 1] = failure
+        error("again", 0)
+      end, "first", 0)
+    )
+  end
+  for name, expected in next, { once = "first second third", ever = "first again error in error handling" } do
+    heard = {}
+    inner = open(on_event[name])
+    equal(inner.run(1, 1, 1, chunk({ "a" })), DONE)
+    equal(heard[1] .. " " .. heard[2] .. " " .. answer, expected)
+  end
+end
+
 function tests.the_text_of_an_error_is_made_without_rows()
   local inner = open(function(_, ctx)
     error(setmetatable({}, {
