@@ -244,9 +244,7 @@ local function make_method(kind, called, compute)
     local d, at = nulls, 1
     if slot then
       d, at = state[SEGMENTS][slot >> SHIFT], slot & MASK
-    elseif
-      not kind.is_read or (slot == nil and (not state[WHOLE] or state[OLD][id] ~= nil or not is_key(id)))
-    then
+    elseif not kind.is_read or (slot == nil and (not state[WHOLE] or state[OLD][id] ~= nil or not is_key(id))) then
       return change_slowly(kind, called, compute, state, id, changes)
     end
     local count = compute(kind, id, changes, d, at)

@@ -84,9 +84,7 @@ local function checked_length(length)
   return function(tab)
     local count = length(tab)
     local last = tointeger(count)
-    if last and rawget(tab, last + 1) ~= nil then
-      raise("%s: %s", names[tab] or "a metatable", SHORT_LENGTH)
-    end
+    if last and rawget(tab, last + 1) ~= nil then raise("%s: %s", names[tab] or "a metatable", SHORT_LENGTH) end
     return count
   end
 end
@@ -131,11 +129,17 @@ local function acts_by_chance(meta)
   return rawget(meta, "__gc") ~= nil or rawget(meta, "__mode") ~= nil or rawget(meta, "__close") ~= nil
 end
 
+local function is_callable(value)
+  if type(value) == "function" then return true end
+  local meta = type(value) == "table" and rawmeta(value) ~= nil and host.metatable(value)
+  return meta and rawget(meta, "__call") ~= nil
+end
+
 -- Brings a script's metatable into a form that the comparisons with the probe do not disturb, and that writes to no
 -- frozen table by itself.
 local function guard_fields(meta)
   local equals, target = rawget(meta, "__eq"), rawget(meta, "__newindex")
-  if equals ~= nil and not guards[equals] then
+  if is_callable(equals) and not guards[equals] then
     local function guarded(a, b)
       return not is_ours(b) and not is_ours(a) and equals(a, b)
     end
@@ -155,6 +159,10 @@ end
 local function guard(meta)
   if acts_by_chance(meta) then
     raise("setmetatable: __gc, __mode and __close are not for handlers; when they act is chance, or amid an error")
+  end
+  local equals = rawget(meta, "__eq")
+  if equals ~= nil and not is_callable(equals) then
+    raise("setmetatable: __eq is no function but a " .. type(equals))
   end
   guard_fields(meta)
 end
@@ -332,7 +340,7 @@ local function finish_loading(world, texts, library)
   for at = 1, #tables do
     local tab = tables[at]
     -- It may become a metatable in a call; what the script sees of it does not change then.
-    if type(rawget(tab, "__eq")) == "function" or type(rawget(tab, "__newindex")) == "table" then guard_fields(tab) end
+    guard_fields(tab)
     freeze(tab, metas[at], tables_names[at])
   end
   for at = 1, #tables do

@@ -250,7 +250,10 @@ fn is_list(table: &LuaTable, len: usize) -> Result<bool, Fault> {
     let mut count = 0;
     for pair in table.pairs::<LuaValue, LuaValue>() {
         let (key, _) = pair.map_err(of_vm)?;
-        if !matches!(key, LuaValue::Integer(_)) {
+        // Of a table with holes the length may be any place that a hole follows.
+        let is_place =
+            matches!(key, LuaValue::Integer(at) if usize::try_from(at).is_ok_and(|at| (1..=len).contains(&at)));
+        if !is_place {
             return Ok(false);
         }
         count += 1;

@@ -8,7 +8,7 @@ local mtype, tointeger, abs, ceil, floor = math.type, math.tointeger, math.abs, 
 local format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
 local lower, byte, sub, match = string.lower, string.byte, string.sub, string.match
 local rep, huge, modf = string.rep, math.huge, math.modf
-local pack, unpack, rawlen, ipairs = table.pack, table.unpack, rawlen, ipairs
+local pack, unpack, rawlen, rawget, ipairs = table.pack, table.unpack, rawlen, rawget, ipairs
 local concat, move = table.concat, table.move
 
 local FEW <const> = 8 -- arguments that are looked at one by one; each look at one of many would pass by all before it
@@ -33,7 +33,12 @@ local function script_tostring(...)
   local kind = type(value)
   if kind == "table" or kind == "function" then
     local meta = metatable_of(value)
-    if not (meta and meta.__tostring) then return meta and type(meta.__name) == "string" and meta.__name or kind end
+    -- As Lua looks for them: not where a class inherits from.
+    if meta == nil then return kind end
+    if rawget(meta, "__tostring") == nil then
+      local name = rawget(meta, "__name")
+      return type(name) == "string" and name or kind
+    end
   elseif kind == "number" then
     if mtype(value) == "float" then return float_text(value) end
   elseif value == null then

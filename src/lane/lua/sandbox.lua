@@ -15,6 +15,7 @@ local key_text, keys_in_order, is_before, placed = inner.key_text, inner.keys_in
 local S, check_range = inner.run_state, inner.check_range
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
 local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
+local error = error
 local move, dump, tointeger = table.move, string.dump, inner.plain_tointeger
 local rawget = rawget
 local text_meta = rawmeta("")
@@ -131,7 +132,7 @@ local function script_pairs(tab)
   refuse_number(tab, "pairs")
   local meta = metatable_of(tab)
   if is_event(meta) then return in_order(open_event(tab), true) end
-  if meta and meta.__pairs then return pairs(tab) end
+  if meta and rawget(meta, "__pairs") ~= nil then return pairs(tab) end
   return in_order(worlds[tab] or tab)
 end
 
@@ -217,6 +218,7 @@ local function script_move(from, ...)
   refuse_number(from, "table.move")
   check_write(to)
   local ok, answer = inner.script_pcall(move, from, ...)
+  if not ok and type(answer) ~= "string" then error(answer, 0) end
   if not ok then raise("%s", answer) end
   return answer
 end

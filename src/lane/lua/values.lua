@@ -77,7 +77,7 @@ local function failure_text(failure)
   failure = unsaid(failure)
   local text = failure
   local meta = metatable_of(failure)
-  if type(failure) == "table" and meta and meta.__tostring then
+  if type(failure) == "table" and meta and rawget(meta, "__tostring") ~= nil then
     local ok, made = pcall(tostring, failure)
     text = ok and made
   elseif type(failure) == "number" then

@@ -91,14 +91,17 @@ end
 function tests.the_later_and_the_earlier_in_the_order_of_the_column()
   local thing, inner = open()
   local numeric = inner.numbers.new
-  for name, values in next, {
-    big = { 1, 2, math.maxinteger },
-    num = { numeric("-1.5"), numeric("2"), numeric(("9"):rep(50)) },
-    dbl = { -1.5, 0.25, math.huge },
-    txt = { "", "a", "b" },
-    at = { "-004712-01-01T00:00:00Z", "1999-12-31T23:59:59Z", "1999-12-31T23:59:59.650Z" },
-    is = { false, true, true },
-  } do
+  for name, values in
+    next,
+    {
+      big = { 1, 2, math.maxinteger },
+      num = { numeric("-1.5"), numeric("2"), numeric(("9"):rep(50)) },
+      dbl = { -1.5, 0.25, math.huge },
+      txt = { "", "a", "b" },
+      at = { "-004712-01-01T00:00:00Z", "1999-12-31T23:59:59Z", "1999-12-31T23:59:59.650Z" },
+      is = { false, true, true },
+    }
+  do
     for first, a in ipairs(values) do
       for second, b in ipairs(values) do
         thing:delete("x")

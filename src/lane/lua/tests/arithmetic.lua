@@ -150,13 +150,16 @@ function tests.an_exact_number_is_laid_out_as_a_plain_one_is()
   equal(string.format("%.0f|%#.0f|%.f|%+05.0f", new("-2.5"), new("2.5"), new("0.4"), new("0.5")), "-3|3.|0|+0001")
   equal(string.format("%.1f|%5.1f|%05.1f", new("-0.04"), new("-0.04"), new("-0.04")), "-0.0| -0.0|-00.0")
   local large = new("-18446744073709551616")
-  equal(string.format("%+d|%25d|%025d|%-25d|", -large, large, large, large), table.concat({
-    "+18446744073709551616",
-    "    -18446744073709551616",
-    "-000018446744073709551616",
-    "-18446744073709551616    ",
-    "",
-  }, "|"))
+  equal(
+    string.format("%+d|%25d|%025d|%-25d|", -large, large, large, large),
+    table.concat({
+      "+18446744073709551616",
+      "    -18446744073709551616",
+      "-000018446744073709551616",
+      "-18446744073709551616    ",
+      "",
+    }, "|")
+  )
   equal(string.format("%030.22d|% .22i", large, -large), "       -0018446744073709551616| 0018446744073709551616")
   equal(string.format("%x %X", new("9007199254740993"), new(-1)), "20000000000001 FFFFFFFFFFFFFFFF")
 end

@@ -151,9 +151,7 @@ local function compare(seed, is_whole, start)
       end
       if random(4) == 0 then compare_seen() end
     end
-    if start == 0 and batch == 1 then
-      equal(tried.inner.regions[1].undo_count, clean.inner.regions[1].undo_count)
-    end
+    if start == 0 and batch == 1 then equal(tried.inner.regions[1].undo_count, clean.inner.regions[1].undo_count) end
     commit(tried, batch)
     commit(clean, batch)
     equal(committed_text(tried), committed_text(clean))

@@ -109,6 +109,16 @@ function tests.what_begins_anew_with_each_call_is_free()
   )
 end
 
+function tests.a_metatable_is_in_its_first_call_what_it_is_in_all()
+  local head = "local eq = setmetatable({}, { __call = function() return true end }) meta = { __eq = eq }"
+    .. " local kind = type(meta.__eq) function is_same() return type(meta.__eq) end"
+  local body = "local first = is_same() local a, b = setmetatable({}, meta), setmetatable({}, meta)"
+    .. " return first == is_same() and a == b"
+  equal(result(head, body), true)
+  equal(result("local data = { __eq = { 1 } }", "return data.__eq[1]"), 1)
+  fails("", "setmetatable({}, { __eq = 5 })", "setmetatable: __eq is no function but a number")
+end
+
 function tests.tables_are_read_only_once_it_is_loaded()
   local head = "local cache = { a = 1, list = { 1, 2, 3 }, deep = { er = {} }, [1] = 1 }\n"
     .. "local key = {} local by_key = { [key] = true }\n"

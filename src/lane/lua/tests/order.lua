@@ -66,6 +66,25 @@ function tests.a_pass_that_began_while_the_script_was_loaded_is_over()
   equal(result(head, "return next(t, last) .. next(t, last)"), "cc")
 end
 
+-- Lua looks for these in the metatable alone, and so does what stands in their place.
+function tests.what_a_class_inherits_is_no_method_of_lua()
+  local head = "local Base = { __tostring = function() return 'base' end, __name = 'Base' } Base.__index = Base "
+    .. "function Base.__pairs(t) return next, t, nil end "
+    .. "local Derived = setmetatable({}, Base) Derived.__index = Derived "
+  local made = "local t = setmetatable({ a = 1, d = 4, b = 2, c = 3, e = 5, f = 6 }, Derived) "
+  equal(result(head, made .. "local out = '' for k in pairs(t) do out = out .. k end return out"), "abcdef")
+  equal(result(head, made .. "return tostring(t) .. string.format('%s', t)"), "tabletable")
+  equal(result(head, "return tostring(Derived)"), "base")
+  fails(head, "error(setmetatable({}, Derived))", "it raised a table, and no message")
+end
+
+function tests.what_a_method_raises_in_move_comes_as_it_is()
+  local body = "local said = { code = 7 } "
+    .. "local odd = setmetatable({}, { __index = function() error(said) end }) "
+    .. "local ok, err = pcall(table.move, odd, 1, 1, 1, {}) return err == said and err.code"
+  equal(result("", body), 7)
+end
+
 function tests.whether_a_table_is_empty()
   equal(result("", "return tostring(next({})) .. tostring(next({ x = 1 })) .. tostring(next({ 7, 8 }))"), "nilx1")
   equal(result("", "local t = { a = 1 } t.a = nil return next(t) == nil"), true)

@@ -168,14 +168,17 @@ function tests.a_region_that_is_only_written_goes_once_that_is_committed()
 end
 
 function tests.a_region_stays_while_anything_of_it_is_not_committed()
-  for name, change in next, {
-    write = function(account)
-      account:set("a1", { seen = 2 })
-    end,
-    deletion = function(account)
-      account:delete("a1")
-    end,
-  } do
+  for name, change in
+    next,
+    {
+      write = function(account)
+        account:set("a1", { seen = 2 })
+      end,
+      deletion = function(account)
+        account:delete("a1")
+      end,
+    }
+  do
     local inner, state, account, host = open_read()
     fill(account, 1, 1)
     inner.seal()

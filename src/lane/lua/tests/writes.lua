@@ -120,7 +120,7 @@ function tests.a_row_may_have_a_metatable()
   equal(tostring(account:get("a").balance), "5")
   account:set("a", inner.array({}))
   equal(account:get("a").note, nil)
-  fails("there is no column \"nots\"", account.set, account, "a", setmetatable({ nots = 1 }, {}))
+  fails('there is no column "nots"', account.set, account, "a", setmetatable({ nots = 1 }, {}))
 end
 
 function tests.what_is_no_row_is_refused()

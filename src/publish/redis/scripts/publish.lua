@@ -246,9 +246,7 @@ if voters > 0 then
       local written = redis.pcall("SET", health_key, text, "PX", ttl)
       is_well = type(written) ~= "table" or not written.err
     end
-    if is_well and lock_key ~= "" then
-      is_well = type(redis.pcall("DEL", lock_key)) == "number"
-    end
+    if is_well and lock_key ~= "" then is_well = type(redis.pcall("DEL", lock_key)) == "number" end
     if is_well then settled = 1 end
   end
 end
