@@ -4,17 +4,15 @@
 //! a read looks in the cache and then among committed rows, and nowhere else. Each change carries the number of its
 //! batch; only rows whose batch is committed may be evicted.
 //!
-//! The cache has two generations. A sweep evicts the old one and makes the young one old, so rows in use stay; between
-//! sweeps this costs nothing.
+//! A sweep evicts the rows that were not read since the one before.
 
 mod search;
-
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
+mod slots;
 
 pub use search::Lacking;
 use search::Search;
+pub use slots::Place;
+use slots::{Id, Slots};
 
 use super::codec::{Change, Writer};
 use crate::model::ids::{BatchNo, BlockNo};
@@ -33,6 +31,7 @@ pub enum Found<'t> {
 
 #[derive(Debug, Clone, PartialEq)]
 struct Slot {
+    id: Id,
     /// None: there is no such row.
     row: Option<Row>,
     /// The batch that changed it last; [`BatchNo::NONE`] if none of this run did.
@@ -44,6 +43,8 @@ struct Slot {
     /// Whether it is known not to have existed before the batch that changed it last. Of a table with an existence
     /// filter, only as far as the cache knows.
     is_new: bool,
+    /// Whether it was read, or came, since the last sweep.
+    is_used: bool,
 }
 
 impl Slot {
@@ -75,28 +76,42 @@ pub enum BeforeImage {
     Unknown,
 }
 
-type Rows = HashMap<Box<str>, Slot, RandomState>;
+/// The rows that a batch changed in a table, as [`RowCache::take_changes`] found them.
+#[derive(Debug, Clone)]
+pub struct ChangedRows {
+    places: Vec<Place>,
+    /// How many sweeps were before.
+    sweeps: u64,
+}
+
+impl ChangedRows {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
 
 /// The row cache of one region in one table.
 #[derive(Debug, Clone, Default)]
 pub struct RowCache {
-    young: Rows,
-    old: Rows,
+    slots: Slots,
+    sweeps: u64,
     is_whole: bool,
     /// Whether it is known which rows the table has ([`super::existence`]).
     is_filtered: bool,
     /// Whether a row was ever read. Until then rows are evicted as soon as they are committed.
     is_read: bool,
     was_tried: bool,
-    dirty: Vec<Box<str>>,
+    /// The rows that changed since the last batch was sealed.
+    dirty: Vec<Place>,
     /// How many rows are cached, without those known to be absent.
     rows: usize,
     bytes: usize,
     search: Search,
 }
 
-/// Bytes that a row takes beside its values, about: two words of key, the slot, the map's share.
-const ROW_OVERHEAD_BYTES: usize = 64;
+/// Bytes that a row takes beside its values, about: the slot with a short id, and its share of the table of places.
+const ROW_OVERHEAD_BYTES: usize = size_of::<Slot>() + 8;
 
 impl RowCache {
     /// A table without cached rows. If it `is_whole`, there are no committed ones either. If it `is_filtered`, a filter
@@ -123,75 +138,81 @@ impl RowCache {
     /// Looks a row up.
     pub fn get(&mut self, id: &str) -> Found<'_> {
         self.is_read = true;
-        if !self.old.is_empty()
-            && !self.young.contains_key(id)
-            && let Some((id, slot)) = self.old.remove_entry(id)
-        {
-            self.young.insert(id, slot);
-        }
-        match self.young.get(id) {
-            Some(Slot { row: Some(row), .. }) => Found::Row(row),
-            Some(Slot { row: None, .. }) => Found::Absent,
-            None if self.is_whole => Found::Absent,
-            None => Found::Missing,
-        }
+        let absent = if self.is_whole { Found::Absent } else { Found::Missing };
+        let Some(place) = self.slots.find(id) else { return absent };
+        let Some(slot) = self.slots.at_mut(place) else { return absent };
+        slot.is_used = true;
+        slot.row.as_ref().map_or(Found::Absent, Found::Row)
+    }
+
+    /// Where a row lies, or what is known of there being none, if it is cached.
+    pub fn place(&mut self, id: &str) -> Option<Place> {
+        self.slots.find(id)
+    }
+
+    /// Whether a place is that of this row.
+    pub fn is_at(&self, place: Place, id: &str) -> bool {
+        self.slots.is_at(place, id)
+    }
+
+    /// The id of the row at a place.
+    pub fn id_at(&self, place: Place) -> &str {
+        self.slots.at(place).map_or("", |slot| slot.id.as_str())
     }
 
     /// Writes or, with none, deletes a row in batch `batch`, which is not committed yet. Returns what it was before the
     /// event's block; none if it has changed in that block already.
     pub fn set(&mut self, id: &str, row: Option<Row>, change: ChangedBy) -> Option<BeforeImage> {
+        if let Some(place) = self.slots.find(id) {
+            return self.set_at(place, row, change);
+        }
         let ChangedBy { batch, block, writer } = change;
-        let before = match self.young.get_mut(id) {
-            Some(slot) => Some(slot),
-            None => self.old.get_mut(id),
-        };
-        let bytes = slot_bytes(id, row.as_ref());
-        let had_row = before.as_ref().is_some_and(|slot| slot.row.is_some());
-        self.rows = self.rows + usize::from(row.is_some()) - usize::from(had_row);
         if !self.search.is_unused() {
-            let (was, was_changed) = match &before {
-                Some(slot) => (slot.row.as_ref(), slot.is_changed()),
-                None => (None, false),
-            };
-            self.search.note(id, was, row.as_ref(), was_changed, self.is_whole);
+            self.search.note(id, None, row.as_ref(), false, self.is_whole);
         }
-        match before {
-            Some(slot) => {
-                self.bytes = self.bytes + bytes - slot_bytes(id, slot.row.as_ref());
-                let is_first = slot.changed_in != batch;
-                let is_new = if is_first { slot.row.is_none() } else { slot.is_new };
-                let changed = Slot { row, changed_in: batch, writer, block, is_new };
-                let was = std::mem::replace(slot, changed);
-                if is_first {
-                    self.dirty.push(id.into());
-                }
-                let is_again = was.is_changed() && was.block == block;
-                (!is_again).then_some(was.row.map_or(BeforeImage::Absent, BeforeImage::Row))
-            }
-            None => {
-                self.bytes += bytes;
-                let is_new = self.is_whole || self.is_filtered;
-                self.young.insert(id.into(), Slot { row, changed_in: batch, writer, block, is_new });
-                self.dirty.push(id.into());
-                Some(if self.is_whole { BeforeImage::Absent } else { BeforeImage::Unknown })
-            }
+        self.bytes += slot_bytes(id, row.as_ref());
+        self.rows += usize::from(row.is_some());
+        let is_new = self.is_whole || self.is_filtered;
+        let slot = Slot { id: Id::new(id), row, changed_in: batch, writer, block, is_new, is_used: true };
+        self.dirty.push(self.slots.insert(slot));
+        Some(if self.is_whole { BeforeImage::Absent } else { BeforeImage::Unknown })
+    }
+
+    /// The same with the row at a place.
+    pub fn set_at(&mut self, place: Place, row: Option<Row>, change: ChangedBy) -> Option<BeforeImage> {
+        let ChangedBy { batch, block, writer } = change;
+        let slot = self.slots.at_mut(place)?;
+        self.rows = self.rows + usize::from(row.is_some()) - usize::from(slot.row.is_some());
+        self.bytes = self.bytes + row_bytes(row.as_ref()) - row_bytes(slot.row.as_ref());
+        let was_changed = slot.is_changed();
+        if !self.search.is_unused() {
+            self.search.note(slot.id.as_str(), slot.row.as_ref(), row.as_ref(), was_changed, self.is_whole);
         }
+        if slot.changed_in != batch {
+            slot.is_new = slot.row.is_none();
+            self.dirty.push(place);
+        }
+        let is_again = was_changed && slot.block == block;
+        (slot.changed_in, slot.writer, slot.block) = (batch, writer, block);
+        let was = std::mem::replace(&mut slot.row, row);
+        (!is_again).then_some(was.map_or(BeforeImage::Absent, BeforeImage::Row))
     }
 
     /// Takes in the store's row for an id. A row that is cached already is newer and stays.
     pub fn supply(&mut self, id: &str, row: Option<Row>) {
         self.was_tried = true;
-        if !self.young.contains_key(id) && !self.old.contains_key(id) {
+        if self.slots.find(id).is_none() {
             self.bytes += slot_bytes(id, row.as_ref());
             self.rows += usize::from(row.is_some());
-            let slot = Slot {
+            self.slots.insert(Slot {
+                id: Id::new(id),
                 row,
                 changed_in: BatchNo::NONE,
                 writer: Writer::default(),
                 block: BlockNo::default(),
                 is_new: false,
-            };
-            self.young.insert(id.into(), slot);
+                is_used: true,
+            });
         }
     }
 
@@ -205,8 +226,8 @@ impl RowCache {
         self.was_tried = true;
         if !std::mem::replace(&mut self.is_whole, true) {
             // A row that was written without being cached may have existed before.
-            for id in &self.dirty {
-                if let Some(slot) = self.young.get_mut(id).or_else(|| self.old.get_mut(id)) {
+            for place in &self.dirty {
+                if let Some(slot) = self.slots.at_mut(*place) {
                     slot.is_new = false;
                 }
             }
@@ -214,21 +235,29 @@ impl RowCache {
     }
 
     /// Evicts rows that the committed batch `batch` changed last, if rows of this table are never read.
-    pub fn let_go(&mut self, batch: BatchNo, ids: &[Box<str>]) {
+    pub fn let_go(&mut self, batch: BatchNo, changed: ChangedRows) {
         if self.is_read || !self.search.is_unused() {
             return;
         }
-        for id in ids {
-            for rows in [&mut self.young, &mut self.old] {
-                if rows.get(id).is_some_and(|slot| slot.changed_in == batch)
-                    && let Some(slot) = rows.remove(id)
-                {
-                    self.bytes -= slot_bytes(id, slot.row.as_ref());
-                    self.rows -= usize::from(slot.row.is_some());
-                    self.is_whole &= slot.row.is_none();
-                }
+        let places = match changed.sweeps == self.sweeps {
+            true => changed.places,
+            // They lie elsewhere since.
+            false => self.slots.places_of(|slot| slot.changed_in == batch),
+        };
+        for place in places {
+            if self.slots.at(place).is_some_and(|slot| slot.changed_in == batch)
+                && let Some(slot) = self.slots.remove(place)
+            {
+                self.evicted(&slot);
             }
         }
+    }
+
+    /// Takes account of a slot that is gone.
+    fn evicted(&mut self, slot: &Slot) {
+        self.bytes -= slot_bytes(slot.id.as_str(), slot.row.as_ref());
+        self.rows -= usize::from(slot.row.is_some());
+        self.is_whole &= slot.row.is_none();
     }
 
     /// Whether rows are evicted as soon as they are committed.
@@ -241,11 +270,11 @@ impl RowCache {
         self.dirty.len()
     }
 
-    /// The rows that changed since the last call: those of the batch that is being sealed. Returns their ids.
-    pub fn take_changes(&mut self, mut visit: impl FnMut(&str, Change, Writer, Option<&Row>)) -> Vec<Box<str>> {
-        let ids = std::mem::take(&mut self.dirty);
-        for id in &ids {
-            let Some(slot) = self.young.get(id).or_else(|| self.old.get(id)) else { continue };
+    /// The rows that changed since the last call: those of the batch that is being sealed.
+    pub fn take_changes(&mut self, mut visit: impl FnMut(&str, Change, Writer, Option<&Row>)) -> ChangedRows {
+        let places = std::mem::take(&mut self.dirty);
+        for slot in places.iter().filter_map(|place| self.slots.at(*place)) {
+            let id = slot.id.as_str();
             match &slot.row {
                 Some(row) if slot.is_new => visit(id, Change::New, slot.writer, Some(row)),
                 Some(row) => visit(id, Change::Written, slot.writer, Some(row)),
@@ -254,22 +283,23 @@ impl RowCache {
                 None => visit(id, Change::Deleted, slot.writer, None),
             }
         }
-        ids
+        ChangedRows { places, sweeps: self.sweeps }
     }
 
-    /// Evicts the rows that were not used since the last sweep, if their batch is among the `committed` first.
+    /// Evicts the rows that were not read since the last sweep, if their batch is among the `committed` first.
     pub fn sweep(&mut self, committed: BatchNo) {
         self.search = Search::default();
-        let young = std::mem::take(&mut self.young);
-        for (id, slot) in std::mem::replace(&mut self.old, young) {
-            if slot.changed_in > committed {
-                self.young.insert(id, slot);
-            } else {
-                self.bytes -= slot_bytes(&id, slot.row.as_ref());
-                self.rows -= usize::from(slot.row.is_some());
-                self.is_whole &= slot.row.is_none();
+        self.sweeps += 1;
+        let mut slots = std::mem::take(&mut self.slots);
+        let moved = slots.retain(|slot| {
+            let stays = std::mem::take(&mut slot.is_used) || slot.changed_in > committed;
+            if !stays {
+                self.evicted(slot);
             }
-        }
+            stays
+        });
+        self.slots = slots;
+        self.dirty = self.dirty.iter().filter_map(|place| slots::moved(&moved, *place)).collect();
     }
 
     /// Bytes of memory it takes, about.
@@ -279,7 +309,11 @@ impl RowCache {
 }
 
 fn slot_bytes(id: &str, row: Option<&Row>) -> usize {
-    ROW_OVERHEAD_BYTES + id.len() + row.map_or(0, row_memory_bytes)
+    ROW_OVERHEAD_BYTES + Id::memory_bytes(id) + row_bytes(row)
+}
+
+fn row_bytes(row: Option<&Row>) -> usize {
+    row.map_or(0, row_memory_bytes)
 }
 
 #[cfg(test)]
@@ -345,7 +379,7 @@ mod tests {
         batch: BatchNo,
         sealed: Vec<(BatchNo, Sealed)>,
         /// Rows to be let go when their batch is committed.
-        passing: Vec<(BatchNo, Vec<Box<str>>)>,
+        passing: Vec<(BatchNo, ChangedRows)>,
         committed: BatchNo,
         store: State,
         model: State,
@@ -463,14 +497,14 @@ mod tests {
             let mut changes = BTreeMap::new();
             let trusts_new = self.table.trusts_new();
             let mut is_new = self.known.is_new(region(), "r", trusts_new);
-            let ids = self.table.take_changes(|id, change, _, row| {
+            let changed = self.table.take_changes(|id, change, _, row| {
                 // As a batch takes them in.
                 let is_kept = change == Change::Deleted || is_new(id, change) || change != Change::New;
                 let change = if is_kept { change } else { Change::Written };
                 assert!(changes.insert(id.to_owned(), (change, row.map(number))).is_none(), "{id} twice")
             });
             if self.table.is_write_only() {
-                self.passing.push((self.batch, ids));
+                self.passing.push((self.batch, changed));
             }
             self.sealed.push((self.batch, changes));
             self.batch = self.batch.next();
@@ -491,8 +525,8 @@ mod tests {
             }
             self.committed = batch;
             if let Some(at) = self.passing.iter().position(|(number, _)| *number == batch) {
-                let (_, ids) = self.passing.remove(at);
-                self.table.let_go(batch, &ids);
+                let (_, changed) = self.passing.remove(at);
+                self.table.let_go(batch, changed);
             }
         }
     }

@@ -5,7 +5,7 @@ local host, raise, describe, name_text = inner.host, inner.raise, inner.describe
 local original_of, first_odd, is_event = inner.original_of, inner.first_odd, inner.is_event
 local rawmeta = getmetatable
 local type, next, ipairs, spack, concat = type, next, ipairs, string.pack, table.concat
-local sub = string.sub
+local sub, mtype = string.sub, math.type
 
 local OPERATORS <const> = {
   ["="] = function(a, b)
@@ -54,6 +54,17 @@ local function is_given(value)
   return type(value) == "table" and not is_event(rawmeta(value))
 end
 
+-- Whether the keys of a table are the numbers from 1 to this one. For `#` and `ipairs` a list ends before a hole, and
+-- what lies behind would be passed over.
+local function is_list_of(list, count)
+  local keys = 0
+  for key in next, list do
+    if mtype(key) ~= "integer" or key < 1 or key > count then return false end
+    keys = keys + 1
+  end
+  return keys == count
+end
+
 local function conditions(kind, called, where)
   local tests = {}
   local function wrong()
@@ -63,7 +74,10 @@ local function conditions(kind, called, where)
   if where == nil then return tests end
   if not is_given(where) then wrong() end
   where = original_of(where)
-  if next(where) ~= nil and #where == 0 then wrong() end
+  if not is_list_of(where, #where) then
+    if #where == 0 then wrong() end
+    raise("%s:%s: where: expected a list of conditions, with none of them nil and no other keys", kind.name, called)
+  end
   for at, condition in ipairs(where) do
     if not is_given(condition) then wrong() end
     condition = original_of(condition)
@@ -75,6 +89,14 @@ local function conditions(kind, called, where)
     end
     if value == nil or value == host.null then
       raise("%s:%s: the condition on %q compares with nil, which nothing matches", kind.name, called, column)
+    end
+    if not is_list_of(condition, 3) then
+      raise(
+        "%s:%s: where: expected column, operator and value, got more in the condition on %q",
+        kind.name,
+        called,
+        column
+      )
     end
     -- The value as the column would hold it.
     local cells = {}

@@ -14,7 +14,7 @@ use crate::model::ids::{BatchClock, BatchNo, BlockNo, Depth, EntityNo, RegionNo}
 use crate::model::query::Query;
 use crate::model::schema::Schema;
 use crate::model::value::{Row, row_memory_bytes};
-use crate::rows::cache::{BeforeImage, ChangedBy, Found, Lacking, RowCache};
+use crate::rows::cache::{BeforeImage, ChangedBy, ChangedRows, Found, Lacking, Place, RowCache};
 use crate::rows::changes::RegionChanges;
 use crate::rows::codec::{Change, RowHead, Writer, encode_values};
 use crate::rows::existence::KnownRows;
@@ -88,7 +88,45 @@ struct WriteOnly {
     batch: BatchNo,
     region: RegionNo,
     entity: EntityNo,
-    ids: Vec<Box<str>>,
+    changed: ChangedRows,
+}
+
+/// A row that the current call writes.
+pub(super) struct Write {
+    entity: EntityNo,
+    to: Target,
+    /// None: it is deleted.
+    row: Option<Row>,
+}
+
+/// Which row.
+enum Target {
+    /// One that is cached.
+    Cached(Place),
+    Other(Box<str>),
+}
+
+impl Target {
+    fn set(&self, table: &mut RowCache, row: Option<Row>, change: ChangedBy) -> Option<BeforeImage> {
+        match self {
+            Self::Cached(place) => table.set_at(*place, row, change),
+            Self::Other(id) => table.set(id, row, change),
+        }
+    }
+
+    fn is(&self, id: &str, table: &RowCache) -> bool {
+        match self {
+            Self::Cached(place) => table.is_at(*place, id),
+            Self::Other(other) => &**other == id,
+        }
+    }
+
+    fn id<'t>(&'t self, table: &'t RowCache) -> &'t str {
+        match self {
+            Self::Cached(place) => table.id_at(*place),
+            Self::Other(id) => id,
+        }
+    }
 }
 
 /// The rows of the regions that an engine has, and what the current call does with them.
@@ -106,7 +144,7 @@ pub(super) struct Rows {
     pub(super) tables: BTreeMap<RegionNo, Vec<RowCache>>,
     pub(super) regions: BTreeMap<RegionNo, Arc<str>>,
     /// What the current call wrote.
-    pub(super) writes: Vec<(EntityNo, String, Option<Row>)>,
+    pub(super) writes: Vec<Write>,
     /// The event that the current call handles.
     pub(super) writer: Writer,
     /// Its block.
@@ -168,38 +206,31 @@ impl Rows {
     }
 
     /// What the current call wrote to a table, by id.
-    fn written(&self, entity: EntityNo) -> BTreeMap<String, Option<Row>> {
-        let writes = self.writes.iter().filter(|(table, ..)| *table == entity);
-        writes.map(|(_, id, row)| (id.clone(), row.clone())).collect()
+    fn written(&self, entity: EntityNo, region: RegionNo) -> BTreeMap<String, Option<Row>> {
+        let table = self.tables.get(&region).and_then(|tables| tables.get(entity.index()));
+        let Some(table) = table else { return BTreeMap::new() };
+        let writes = self.writes.iter().filter(|write| write.entity == entity);
+        writes.map(|Write { to, row, .. }| (to.id(table).to_owned(), row.clone())).collect()
     }
 
     /// Applies the finished call's writes to the row cache.
     pub(super) fn keep(&mut self, region: RegionNo) {
         let change = ChangedBy { batch: self.clock.open, block: self.block, writer: self.writer };
         let Some(tables) = self.tables.get_mut(&region) else { return };
-        let (changed_rows, unknown) = (&mut self.changed_rows, &mut self.unknown);
-        let mut set = |entity: EntityNo, id: &str, row: Option<Row>| {
+        let mut undo = (!self.undo_depth.is_none()).then(|| self.undo.entry(region).or_default());
+        for Write { entity, to, row } in self.writes.drain(..) {
             let table = &mut tables[entity.index()];
             let changed = table.changed_rows();
-            let before = table.set(id, row, change);
-            *changed_rows += (table.changed_rows() - changed) as u64;
-            unknown[entity.index()] += u64::from(before == Some(BeforeImage::Unknown));
-            before
-        };
-        if self.undo_depth.is_none() {
-            for (entity, id, row) in self.writes.drain(..) {
-                set(entity, &id, row);
-            }
-            return;
-        }
-        let undo = self.undo.entry(region).or_default();
-        for (entity, id, row) in self.writes.drain(..) {
-            if let Some(before) = set(entity, &id, row) {
-                let entry = UndoEntry { block: change.block, entity, id: id.into(), before };
+            let before = to.set(table, row, change);
+            self.changed_rows += (table.changed_rows() - changed) as u64;
+            self.unknown[entity.index()] += u64::from(before == Some(BeforeImage::Unknown));
+            if let (Some(undo), Some(before)) = (&mut undo, before) {
+                let entry = UndoEntry { block: change.block, entity, id: to.id(table).into(), before };
                 self.undo_bytes += entry.memory_bytes();
                 undo.push_back(entry);
             }
         }
+        let Some(undo) = undo else { return };
         // Before-images too old to be needed go at once, while they are still in the processor's cache.
         let oldest = self.undo_depth.oldest(change.block);
         while let Some(entry) = undo.pop_front_if(|entry| entry.block <= oldest) {
@@ -240,12 +271,12 @@ impl Rows {
             for (entity, table) in EntityNo::in_order().zip(tables) {
                 let described = &schema[entity];
                 let mut packed = Vec::new();
-                let ids = table.take_changes(|id, change, writer, row| {
+                let changed = table.take_changes(|id, change, writer, row| {
                     let row = row.map_or(&[][..], |row| &row[..]);
                     encode_values(described, RowHead { id, change, writer }, row, &mut packed);
                 });
-                if table.is_write_only() && !ids.is_empty() {
-                    write_only.push_back(WriteOnly { batch: clock.open, region: *region, entity, ids });
+                if table.is_write_only() && !changed.is_empty() {
+                    write_only.push_back(WriteOnly { batch: clock.open, region: *region, entity, changed });
                 }
                 if !packed.is_empty() {
                     let name = Arc::clone(&regions[region]);
@@ -275,9 +306,9 @@ impl Rows {
     pub(super) fn begin_batch(&mut self, clock: BatchClock) {
         self.clock = clock;
         while let Some(write_only) = self.write_only.pop_front_if(|write_only| write_only.batch <= clock.committed) {
-            let WriteOnly { batch, region, entity, ids } = write_only;
+            let WriteOnly { batch, region, entity, changed } = write_only;
             if let Some(table) = self.tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index())) {
-                table.let_go(batch, &ids);
+                table.let_go(batch, changed);
             }
         }
     }
@@ -299,12 +330,12 @@ impl Rows {
 impl RowAccess for Rows {
     fn get(&mut self, entity: EntityNo, region: RegionNo, id: &str) -> Result<Option<&Row>, HandlerError> {
         let Self { writes, tables, known, missed, regions, .. } = self;
-        if let Some(at) = writes.iter().rposition(|(table, written, _)| *table == entity && written == id) {
-            return Ok(writes[at].2.as_ref());
-        }
         let Some(table) = tables.get_mut(&region).and_then(|tables| tables.get_mut(entity.index())) else {
             return Err(unknown_region());
         };
+        if let Some(at) = writes.iter().rposition(|write| write.entity == entity && write.to.is(id, table)) {
+            return Ok(writes[at].row.as_ref());
+        }
         match table.get(id) {
             Found::Row(row) => return Ok(Some(row)),
             Found::Absent => return Ok(None),
@@ -321,10 +352,13 @@ impl RowAccess for Rows {
         if self.is_snapshot {
             return Err(HandlerError::new("on_snapshot may read, and not write"));
         }
-        if self.table(entity, region)?.needs_before() {
+        let table = self.table(entity, region)?;
+        let needs_before = table.needs_before();
+        let to = table.place(id).map_or_else(|| Target::Other(id.into()), Target::Cached);
+        if needs_before {
             self.get(entity, region, id)?;
         }
-        self.writes.push((entity, id.to_owned(), row));
+        self.writes.push(Write { entity, to, row });
         Ok(())
     }
 
@@ -335,7 +369,7 @@ impl RowAccess for Rows {
         query: &Query,
     ) -> Result<Vec<(Box<str>, Row)>, HandlerError> {
         // The call's own writes hide as many rows at most.
-        let written = self.written(entity);
+        let written = self.written(entity, region);
         let limit = query.limit.map(|limit| limit.saturating_add(written.len()));
         let found = self.table(entity, region)?.find(&Query { limit, ..query.clone() });
         let mut rows = found.map_err(|lacking| self.missed.note(region, entity, query, lacking))?;
@@ -354,7 +388,7 @@ impl RowAccess for Rows {
     fn count(&mut self, entity: EntityNo, region: RegionNo, query: &Query) -> Result<u64, HandlerError> {
         let counted = self.table(entity, region)?.count(query);
         let mut count = counted.map_err(|lacking| self.missed.note(region, entity, query, lacking))?;
-        for (id, row) in self.written(entity) {
+        for (id, row) in self.written(entity, region) {
             match self.table(entity, region)?.get(&id) {
                 Found::Row(before) => count -= u64::from(query.matches(before)),
                 Found::Absent => {}

@@ -242,8 +242,7 @@ impl RowCache {
 
     /// The ids of rows that changed here: they hide their committed versions.
     pub fn changed(&self) -> Vec<&str> {
-        let slots = self.young.iter().chain(&self.old);
-        slots.filter(|(_, slot)| slot.is_changed()).map(|(id, _)| &**id).collect()
+        self.slots.iter().filter(|slot| slot.is_changed()).map(|slot| slot.id.as_str()).collect()
     }
 
     /// Whether a write needs the row's old value.
@@ -252,7 +251,7 @@ impl RowCache {
     }
 
     fn slot(&self, id: &str) -> Option<&Slot> {
-        self.young.get(id).or_else(|| self.old.get(id))
+        self.slots.get(id)
     }
 
     fn is_changed(&self, id: &str) -> bool {
@@ -268,9 +267,9 @@ impl RowCache {
         }
         self.search.indexes.retain(|index| index.column != column);
         let mut index = Index { column, is_whole, entries: BTreeSet::new() };
-        for (id, slot) in self.young.iter().chain(&self.old).filter(|(_, slot)| is_whole || slot.is_changed()) {
+        for slot in self.slots.iter().filter(|slot| is_whole || slot.is_changed()) {
             if let Some(row) = &slot.row {
-                index.entries.insert(index.entry(id, row));
+                index.entries.insert(index.entry(slot.id.as_str(), row));
             }
         }
         self.search.indexes.push(index);

@@ -99,6 +99,15 @@ function tests.a_query_that_cannot_be_is_refused()
   fails('a condition by "seen" needs the line indexes', find({ where = { { "seen", "=", 1 } } }))
   fails("is no operator", find({ where = { { "balance", "~", 1 } } }))
   fails("compares with nil", find({ where = { { "balance", "=" } } }))
+  -- None is passed over behind one that is not there.
+  local one, other = { "balance", ">", 1 }, { "balance", "<", 3 }
+  fails("with none of them nil", find({ where = { nil, one } }))
+  fails("with none of them nil", find({ where = { one, nil, other } }))
+  fails("no other keys", find({ where = { one, also = other } }))
+  fails("no other keys", find({ where = { one, other, [0] = other } }))
+  fails("expected a list of conditions", find({ where = { [2] = one } }))
+  fails("got more in the condition", find({ where = { { "balance", ">", 1, "and" } } }))
+  fails("got more in the condition", find({ where = { { "balance", ">", 1, is = "less" } } }))
   fails("unknown key", find({ limits = 5 }))
   local keys = {}
   for number = 99, 10, -1 do
