@@ -85,7 +85,9 @@ end
 -- A table that a script gave, as the tables are that it is read-only for.
 local function original_of(tab)
   if rawmeta(tab) == nil or is_event(rawmeta(tab)) then return tab end
-  return inner.plain(tab)
+  local original = inner.plain(tab)
+  if type(original) ~= "table" then raise("expected a table of the script's own, got ctx or an entity of it") end
+  return original
 end
 
 -- The columns of a row that has a metatable, which the script may compute: they are read before anything is looked up,

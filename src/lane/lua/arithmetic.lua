@@ -184,10 +184,13 @@ local function float_text(value)
   return find(text, "^-?%d+$") and text .. ".0" or text
 end
 
--- An instruction of the script asks for the text of a number that may be long.
-function number_meta.__gc(value)
-  if mtype(value) == "float" then return float_text(value) end
-  return value
+-- An instruction of the script asks for the text of a number that may be long, and is joined to what is beside it.
+-- What is no text has a method for that, which gets the number.
+function number_meta.__gc(value, beside)
+  if mtype(value) ~= "float" then return value end
+  local kind = type(beside)
+  if kind ~= "string" and kind ~= "number" then return value end
+  return float_text(value)
 end
 
 -- Texts are no numbers, whatever Lua makes of them.

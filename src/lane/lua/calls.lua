@@ -8,7 +8,8 @@ local want, tell_wants, begin_dry, prune_undo = inner.want, inner.tell_wants, in
 local failure_text, is_broken, is_final, tick = inner.failure_text, inner.is_broken, inner.is_final, host.tick
 local call_handler, placed, is_of_the_time, is_short =
   inner.call_handler, inner.placed, inner.is_of_the_time, inner.is_short
-local use_ctx, next_ctx, close_event, closers = inner.use_ctx, inner.next_ctx, inner.close_event, inner.closers
+local use_ctx, next_ctx, fresh_ctx = inner.use_ctx, inner.next_ctx, inner.fresh_ctx
+local close_event, closers = inner.close_event, inner.closers
 local refills, has_more, more = inner.refills, inner.has_more, inner.more
 local puts_aside, begin_call, undo_call, uncount_rows =
   inner.puts_aside, inner.begin_call, inner.undo_call, inner.uncount_rows
@@ -308,8 +309,7 @@ end
 -- Makes a region's snapshot. Several may wait at a time, each by a number of its own.
 local function snapshot(region_number, block, number)
   local region = regions[region_number]
-  use_ctx(region)
-  local _, view = next_ctx(region)
+  local view = fresh_ctx(region)
   local on_snapshot = handlers.on_snapshot
   view.fields.block, ctx_left = block, 0
   S[MODE], S[REGION], S[EVENT], S[ENDED] = SNAPSHOT, region, nil, false

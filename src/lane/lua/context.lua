@@ -190,6 +190,14 @@ local function next_ctx(region)
   return calls <= FRESH_CALLS and 1 or CTX_CALLS, region.view
 end
 
+-- Gives the region a ctx that no call has had, and returns what is behind it.
+local function fresh_ctx(region)
+  local had_one = region.view
+  use_ctx(region)
+  if had_one or not region.view then renew_ctx(region) end
+  return region.view
+end
+
 -- The state of the table of an entity that has none yet; nothing if the entity's ctx is not in use.
 local function make_state(entity)
   local view = in_use and in_use.view
@@ -219,6 +227,7 @@ return {
   make_state = make_state,
   use_ctx = use_ctx,
   next_ctx = next_ctx,
+  fresh_ctx = fresh_ctx,
   refuse_kept = refuse_kept_entity,
   let_region_go = let_region_go,
 }

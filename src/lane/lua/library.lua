@@ -94,7 +94,9 @@ end
 local function check_number(value, name)
   if mtype(value) then return end
   local hint = ""
-  if type(value) == "string" and tonumber(value) then
+  if rawmeta(value) == numeric_meta then
+    hint = ', which is an exact one: tonumber(string.format("%.15g", n)) is a float'
+  elseif type(value) == "string" and tonumber(value) then
     hint = ": numeric(…) makes an exact number of a text, tonumber(…) a plain one"
   end
   raise("%s: expected a number, got %s%s", name, describe(value), hint)
@@ -305,14 +307,15 @@ function math.modf(value, ...)
   return modf(value, ...)
 end
 
--- Of the others none takes a text for a number.
+-- Of the others none takes a text for a number, or an exact one.
 local OTHERS <const> = "acos asin atan cos deg exp fmod log rad sin sqrt tan ult"
 for name in gmatch(OTHERS, "%l+") do
   local plain = math[name]
   math[name] = function(...)
-    for at = 1, select("#", ...) do
+    check_number((...), "math." .. name)
+    for at = 2, select("#", ...) do
       local value = (select(at, ...))
-      if type(value) == "string" then check_number(value, "math." .. name) end
+      if value ~= nil then check_number(value, "math." .. name) end
     end
     return plain(...)
   end
@@ -340,23 +343,29 @@ function table.unpack(value, ...)
   return unpack(value, ...)
 end
 
+-- A bound of a list, as Lua takes it: a number, or the text of one.
+local function bound(value)
+  if type(value) == "string" then value = tonumber(value) end
+  return mtype(value) and tointeger(value)
+end
+
 -- Floats have all their digits here too.
 function table.concat(list, between, first, last, ...)
   if type(list) ~= "table" or rawmeta(list) == numeric_meta then return concat(list, between, first, last, ...) end
-  first, last = first or 1, last or #list
   if mtype(between) == "float" then between = float_text(between) end
-  if not (mtype(first) and mtype(last)) then return concat(list, between, first, last, ...) end
+  local from, to = bound(first or 1), bound(last or #list)
+  if not (from and to) then return concat(list, between, first, last, ...) end
   local texts
-  for at = first, last do
+  for at = from, to do
     local value = list[at]
     if value == nil then break end
     if mtype(value) == "float" then
-      texts = texts or move(list, first, at - 1, first, {})
+      texts = texts or move(list, from, at - 1, from, {})
       value = float_text(value)
     end
     if texts then texts[at] = value end
   end
-  return concat(texts or list, between, first, last, ...)
+  return concat(texts or list, between, from, to, ...)
 end
 
 return {

@@ -243,10 +243,15 @@ end
 
 meta.__tostring = text
 
+-- What `..` puts into a text, with all digits.
+local function joined(value)
+  if rawmeta(value) == meta then return text(value) end
+  if mtype(value) == "float" then return inner.float_text(value) end
+  return value
+end
+
 function meta.__concat(a, b)
-  if rawmeta(a) == meta then a = text(a) end
-  if rawmeta(b) == meta then b = text(b) end
-  return a .. b
+  return joined(a) .. joined(b)
 end
 
 function meta.__newindex()

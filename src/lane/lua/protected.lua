@@ -75,6 +75,7 @@ local PLACELESS <const> = {
   "^()attempt to index a ",
   "^()attempt to call a ",
   "^()attempt to concatenate a ",
+  "^()attempt to get length of a ",
   "^()attempt to perform arithmetic on a ",
   "^()bad argument #%d",
   "^()invalid key to 'next'",

@@ -145,6 +145,10 @@ local function script_getmetatable(value)
 end
 
 local function script_setmetatable(tab, meta)
+  if type(tab) ~= "table" then raise("setmetatable: expected a table, got a " .. type(tab)) end
+  if meta ~= nil and type(meta) ~= "table" then
+    raise("setmetatable: expected a table or nil as the metatable, got a " .. type(meta))
+  end
   if hidden[rawmeta(tab)] then raise("the metatable of this value is protected") end
   check_write(tab)
   if type(meta) == "table" then make_ready(meta) end
@@ -218,8 +222,7 @@ local function script_move(from, ...)
   refuse_number(from, "table.move")
   check_write(to)
   local ok, answer = inner.script_pcall(move, from, ...)
-  if not ok and type(answer) ~= "string" then error(answer, 0) end
-  if not ok then raise("%s", answer) end
+  if not ok then error(answer, 0) end
   return answer
 end
 

@@ -108,7 +108,7 @@ function texts.pack(form, ...)
   for at = 1, #places do
     local value, place = values[at], places[at]
     if mtype(value) == "float" then
-      if place == "s" or place == "z" then
+      if find(place, "[szc]") then
         values[at] = float_text(value)
       elseif is_inexact(value) and not find(place, "[fdn]") then
         raise("string.pack: a float of 2^53 or more has no exact value (%s): keep it an integer", describe(value))

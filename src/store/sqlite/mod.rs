@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{BesideStatus, Committed, OpenReader, Outbox, RowReader, SnapshotReader, Store, StoreError, StorePlan};
@@ -219,8 +220,15 @@ fn has_more_names(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.nlink() > 1)
 }
 
+/// Has a connection keep the plans of its statements (<https://www.sqlite.org/queryplanner-ng.html#qpstab>). Without that
+/// the planner looks at what is bound, and SQLite compiles each `WHERE x = ?` again for each value.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
 /// Sets up a connection that writes.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    keep_plans(connection)?;
     connection.busy_timeout(TRY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
@@ -345,5 +353,38 @@ impl OpenReader for SqliteReaders {
         self.patience.ask(doing, || find::prepare(&connection).map_err(self.name.sql(doing)))?;
         let (name, schema) = (self.name.clone(), Arc::clone(&self.schema));
         Ok(Box::new(rows::SqliteRows::new(connection, name, schema, Arc::clone(&self.patience))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::StatementStatus;
+
+    /// How often SQLite compiles a statement again to which another value is bound.
+    fn compiled_again(connection: &Connection) -> i32 {
+        let mut statement =
+            connection.prepare("SELECT b FROM t WHERE a = ?1 AND b > ?2 LIMIT ?3").expect("a statement");
+        for value in 0..10 {
+            let mut rows = statement.query((value, value, value)).expect("rows");
+            while rows.next().expect("a row").is_some() {}
+        }
+        statement.get_status(StatementStatus::RePrepare)
+    }
+
+    #[test]
+    fn no_statement_is_compiled_again_for_another_value() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = StoreName(folder.path().join("a.db"));
+        let writer = Connection::open(&name.0).expect("a connection");
+        writer.execute_batch("CREATE TABLE t (a, b, PRIMARY KEY (a, b)) WITHOUT ROWID").expect("a table");
+        prepare(&writer).expect("a connection that writes");
+        assert_eq!(compiled_again(&writer), 0);
+        let reader = read_only::open(&name, Duration::ZERO).expect("a connection");
+        assert_eq!(compiled_again(&reader), 0);
+        let (anyhow, _) = read_only::open_anyhow(&name, Duration::ZERO).expect("a connection");
+        assert_eq!(compiled_again(&anyhow), 0);
+        let marks = outbox::open(&name).expect("a connection");
+        assert_eq!(compiled_again(&marks), 0);
     }
 }

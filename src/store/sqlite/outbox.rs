@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::read_only::{lacks_rights, open_anyhow};
-use super::{BUSY_TIMEOUT, StoreError, StoreName, tables};
+use super::{BUSY_TIMEOUT, StoreError, StoreName, keep_plans, tables};
 use crate::model::limits::PUBLISH_REQUEST_BYTES_MAX;
 use crate::model::timestamp::Timestamp;
 use crate::snapshot::Publication;
@@ -34,12 +34,13 @@ impl SqliteOutbox {
     }
 }
 
-fn open(name: &StoreName) -> Result<Connection, StoreError> {
+pub(super) fn open(name: &StoreName) -> Result<Connection, StoreError> {
     if !name.0.exists() {
         return Err(StoreError::Missing { store: name.text() });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(&name.0, flags).and_then(|connection| {
+        keep_plans(&connection)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // A mark that is lost in a power cut is made again, so it need not be synced.
         connection.execute_batch("PRAGMA synchronous = NORMAL; SELECT count(*) FROM sqlite_schema")?;

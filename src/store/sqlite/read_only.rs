@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{StoreError, StoreName};
+use super::{StoreError, StoreName, keep_plans};
 
 /// A connection that cannot write.
 ///
@@ -26,7 +26,7 @@ pub(super) fn open(name: &StoreName, busy_timeout: Duration) -> Result<Connectio
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&name.0, flags).map_err(|error| name.unopened(error))?;
-    connection.busy_timeout(busy_timeout).map_err(|error| name.unopened(error))?;
+    prepare(&connection, busy_timeout).map_err(|error| name.unopened(error))?;
     Ok(connection)
 }
 
@@ -69,8 +69,13 @@ fn open_still(name: &StoreName, busy_timeout: Duration) -> Result<(Connection, O
     let still = Still::of(&name.0).ok_or_else(|| StoreError::Missing { store: name.text() })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(still_uri(&name.0), flags).map_err(|error| name.unopened(error))?;
-    connection.busy_timeout(busy_timeout).map_err(|error| name.unopened(error))?;
+    prepare(&connection, busy_timeout).map_err(|error| name.unopened(error))?;
     Ok((connection, Some(still)))
+}
+
+fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    keep_plans(connection)?;
+    connection.busy_timeout(busy_timeout)
 }
 
 /// The file's address as one that does not change (<https://www.sqlite.org/uri.html>).

@@ -1,8 +1,8 @@
 //! Checks where Lua takes numbers for texts, and texts for numbers: no digit is lost without a word.
 //!
 //! - Of a float Lua puts 14 digits into a text (`..`). Before each concatenation the operands are looked at. What is a
-//!   fraction, or lies outside of 0 to 2^46, is exchanged for what the metamethod `__gc` of numbers makes of it, a text with
-//!   all digits: see `arithmetic.lua`. No operation of Lua calls it on a number. To look costs next to nothing.
+//!   fraction, or lies outside of 0 to 2^46, is exchanged for what the metamethod `__gc` of numbers makes of it and of what
+//!   stands beside it, a text with all digits: see `arithmetic.lua`. No operation of Lua calls it on a number. To look costs next to nothing.
 //! - The bounds of a loop may be texts. Each is negated before the loop, and that is left to the metamethod of texts, which
 //!   refuses it.
 
@@ -22,9 +22,10 @@ pub(super) fn check(function: &mut Function) -> Option<()> {
         let first = register(*word);
         match operation(*word) {
             op::CONCAT => {
-                for operand in first..first + op::second(*word) {
+                let last = first + op::second(*word) - 1;
+                for operand in first..=last {
                     if !is_constant(function, &is_target, at, operand) {
-                        insertions.before(at, look(operand, spare)?);
+                        insertions.before(at, look(operand, beside(operand, last), spare)?);
                     }
                 }
             }
@@ -78,9 +79,19 @@ fn is_constant(function: &Function, is_target: &[bool], at: usize, of: u32) -> b
     false
 }
 
-/// Exchanges a long number for its text. The instruction behind an operation is passed by if the operands are numbers, or,
+/// What an operand is surely joined to: the two last ones to each other, and what they give to those before them, one after
+/// the other. What that will be is not known, so those become texts.
+fn beside(operand: u32, last: u32) -> u32 {
+    match last - operand {
+        0 => last - 1,
+        1 => last,
+        _ => operand,
+    }
+}
+
+/// Exchanges a long number for its text, if it is joined to a text or a number. The instruction behind an operation is passed by if the operands are numbers, or,
 /// with bits, if they are whole.
-fn look(operand: u32, spare: u32) -> Option<Vec<u32>> {
+fn look(operand: u32, beside: u32, spare: u32) -> Option<Vec<u32>> {
     let (is_number, exchange, after) = (4, 8, 9);
     let words = [
         abc(op::SHRI, spare, operand, op::SIGNED_ZERO + SHORT_BITS),
@@ -92,7 +103,7 @@ fn look(operand: u32, spare: u32) -> Option<Vec<u32>> {
         jump_from(6, exchange)?,
         // Never run: the next one looks here for the register of its result, which messages do not take for a new value.
         abc(op::TEST, operand, 0, 0),
-        abc(op::MMBIN, operand, operand, op::GC),
+        abc(op::MMBIN, operand, beside, op::GC),
     ];
     Some(words.to_vec())
 }
@@ -115,7 +126,8 @@ mod tests {
         let metas: (LuaTable, LuaTable) = lua
             .load(
                 "local texts = getmetatable('') texts.__unm = function() error('a text', 0) end
-                return { __gc = function(n) return '<' .. n .. '>' end }, texts",
+                local function gc(n, beside) return type(beside) == 'table' and n or '<' .. n .. '>' end
+                return { __gc = gc }, texts",
             )
             .eval()
             .expect("metatables");
@@ -130,6 +142,12 @@ mod tests {
             Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
         }
     }
+
+    /// An object that tells what it is joined to.
+    const JOINS: &str = "setmetatable({}, { __concat = function(a, b)
+        local other = type(a) == 'table' and b or a
+        return other .. ' ' .. (math.type(other) or type(other))
+    end })";
 
     #[test]
     fn a_number_that_may_be_long_is_exchanged_for_its_text_and_nothing_else_is() {
@@ -149,6 +167,11 @@ mod tests {
             ("return 'x' .. (a or 'k')", "2.5", "1", "x<2.5>"),
             ("local t = '' for i = 1.5, 3 do t = t .. i end return t", "1", "1", "<1.5><2.5>"),
             ("return { k = 'x' .. a, b }", "1.5", "1", "table"),
+            ("return a .. b", "1.5", JOINS, "<1.5> float"),
+            ("return b .. a", "1.5", JOINS, "<1.5> float"),
+            ("return b .. a .. 'x'", "1.5", JOINS, "<1.5>x string"),
+            ("return 'x' .. b .. a", "1.5", JOINS, "x<1.5> float"),
+            ("return a .. b .. 'x'", "1.5", JOINS, "<1.5>x string"),
         ] {
             let found = result(body, a, b);
             assert!(found == expected || found.starts_with("table:"), "{body} of {a} and {b}: {found}");

@@ -180,6 +180,7 @@ function tests.no_text_is_a_number_and_no_float_loses_a_digit()
     fails("math." .. name .. ': expected a number, got the text "17": numeric(', math[name], "17", 1)
   end
   fails('math.fmod: expected a number, got the text "2"', math.fmod, 17, "2")
+  fails("math.sqrt: expected a number, got a nil", math.sqrt)
   for _, spec in ipairs({ "%d", "%5.1f", "%x", "%g" }) do
     fails('string.format: expected a number, got the text "17"', string.format, "%s " .. spec, 1, "17")
     equal(string.format("%s %%" .. spec, "17", 17), string.format("%s %%" .. spec, 17, 17.0))

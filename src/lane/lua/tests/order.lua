@@ -83,6 +83,7 @@ function tests.what_a_method_raises_in_move_comes_as_it_is()
     .. "local odd = setmetatable({}, { __index = function() error(said) end }) "
     .. "local ok, err = pcall(table.move, odd, 1, 1, 1, {}) return err == said and err.code"
   equal(result("", body), 7)
+  fails("", "table.move({}, 1, 2)", "handlers.lua:7: bad argument #4 to 'table.move'")
 end
 
 function tests.whether_a_table_is_empty()

@@ -54,12 +54,33 @@ function tests.so_it_has_as_bytes_or_is_refused()
   holds([[
     equal(string.unpack("z", string.pack("z", long)), digits)
     equal(string.unpack("!4 Xi4 s1", string.pack("!4 Xi4 s1", long)), digits)
+    equal(string.pack("c20 b", long, 1), digits .. "\0\1")
     equal(string.unpack("d", string.pack("d", long)), long)
     equal(string.unpack("z", long .. "\0"), digits)
   ]])
   fails("", "string.pack('i8', 2.0 ^ 53)", "string.pack: a float of 2^53 or more has no exact value")
   fails("", "string.pack('i8')", "bad argument #2 to 'pack'")
   fails("", "string.pack()", "bad argument #1 to 'pack'")
+end
+
+function tests.so_it_has_in_a_list_whatever_its_bounds_are()
+  holds([[
+    equal(table.concat({ long, 5, long }, ",", 1, "2"), digits .. ",5")
+    equal(table.concat({ long, 5, long }, ",", "2", 3.0), "5," .. digits)
+    equal(pcall(table.concat, { long }, ",", "x"), false)
+  ]])
+end
+
+function tests.an_object_gets_the_number_that_it_is_joined_to()
+  holds([[
+    local V = setmetatable({}, { __concat = function(a, b) return type(a) == "table" and b or a end })
+    equal(V .. long, long)
+    equal(long .. V, long)
+    equal(long .. V .. "x", digits .. "x")
+    equal(long .. numeric(5), digits .. "5")
+    equal(numeric(5) .. long, "5" .. digits)
+    equal("a" .. long .. numeric(5) .. long, "a" .. digits .. "5" .. digits)
+  ]])
 end
 
 function tests.what_is_missing_is_an_error()
