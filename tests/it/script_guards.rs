@@ -645,6 +645,11 @@ fn what_has_no_room_on_the_stack_is_neither_caught_nor_put_aside() {
             complaint(name, &project.forebay(&RUN), 1, &["handlers.lua", says, "block 1"])
         }));
     }
+    // Its line is told apart from its name, whatever that is.
+    let script = format!("function on_event(e, ctx)\n  {deep}\nend\n");
+    let project = Project::with(&pipeline("").replace("handlers.lua", "v1:10: x.lua"), "", &events(1, &["a"], 1));
+    project.write("v1:10: x.lua", script);
+    project.forebay(&RUN).fails(1, &["v1:10: x.lua", "C stack overflow"]);
 }
 
 #[test]

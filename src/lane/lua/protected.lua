@@ -6,6 +6,7 @@ local inner = ...
 local S, raise, host, null = inner.run_state, inner.raise, inner.host, inner.host.null
 local xpcall, error, type, select, tonumber, tostring = xpcall, error, type, select, tonumber, tostring
 local rawmeta, setmeta = getmetatable, setmetatable
+local script_name <const> = inner.script_name
 local sub, find, match, gmatch = string.sub, string.find, string.match, string.gmatch
 
 local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
@@ -16,8 +17,11 @@ local HANDLER_TRIES <const> = 10 -- errors of a handler of errors that it hears 
 -- Lua says these as they stand here, behind the line where it does so. A text of an event may hold the same words: what
 -- a script raises with them is told apart by `said`.
 
--- What Lua says, without the line.
+-- What Lua says, without the line. The name of the script may hold a colon.
 local function without_line(failure)
+  if sub(failure, 1, #script_name + 1) == script_name .. ":" then
+    return match(failure, "^%d+: (.*)$", #script_name + 2) or failure
+  end
   return match(failure, "^inner:[%l_]+:%d+: (.*)$") or match(failure, "^[^:]*:%d+: (.*)$") or failure
 end
 

@@ -92,7 +92,7 @@ local function conditions(kind, called, where)
     end
     if not is_list_of(condition, 3) then
       raise(
-        "%s:%s: where: expected column, operator and value, got more in the condition on %q",
+        "%s:%s: where: the condition on %q has more than a column, an operator and a value of its own",
         kind.name,
         called,
         column

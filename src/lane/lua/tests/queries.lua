@@ -106,8 +106,8 @@ function tests.a_query_that_cannot_be_is_refused()
   fails("no other keys", find({ where = { one, also = other } }))
   fails("no other keys", find({ where = { one, other, [0] = other } }))
   fails("expected a list of conditions", find({ where = { [2] = one } }))
-  fails("got more in the condition", find({ where = { { "balance", ">", 1, "and" } } }))
-  fails("got more in the condition", find({ where = { { "balance", ">", 1, is = "less" } } }))
+  fails("has more than a column", find({ where = { { "balance", ">", 1, "and" } } }))
+  fails("has more than a column", find({ where = { { "balance", ">", 1, is = "less" } } }))
   fails("unknown key", find({ limits = 5 }))
   local keys = {}
   for number = 99, 10, -1 do
