@@ -10,8 +10,8 @@ local array_meta, number_meta = inner.array_meta, inner.number_meta
 local script_name <const>, script_line = inner.script_name, inner.script_line
 local rawmeta, setmeta, rawget, rawset, rawequal = getmetatable, setmetatable, rawget, rawset, rawequal
 local type, next, pcall, ipairs = type, next, pcall, ipairs
-local keys_in_order = inner.keys_in_order
-local pack, format, sub, find = table.pack, string.format, string.sub, string.find
+local keys_in_order, beginning = inner.keys_in_order, inner.beginning
+local pack, format, find = table.pack, string.format, string.find
 local tointeger = inner.plain_tointeger
 
 local NAME_MAX <const>, LINE_MAX <const> = 40, 120 -- bytes of a name and of a line that are shown
@@ -25,7 +25,7 @@ local function refuse_write(tab)
   raise(
     "%s is read-only once the script is loaded; keep state in entities, or make the table in the call%s",
     name,
-    sub(script_line(), 1, LINE_MAX)
+    beginning(script_line(), LINE_MAX)
   )
 end
 
@@ -263,7 +263,7 @@ local function look_at(fun, library, name, where, visit)
 end
 
 local function shown_name(key, name)
-  return type(key) == "string" and sub(key, 1, NAME_MAX) or name
+  return type(key) == "string" and beginning(key, NAME_MAX) or name
 end
 
 -- All tables that a script can reach from its globals and the methods of texts, with their metatables and names; or nil

@@ -3,7 +3,7 @@
 local inner = ...
 local host, raise, numbers, numeric_meta = inner.host, inner.raise, inner.numbers, inner.numbers.meta
 local metatable_of, describe, float_text = inner.metatable_of, inner.describe, inner.float_text
-local rawmeta, type, tostring, tonumber, select = getmetatable, type, tostring, tonumber, select
+local rawmeta, type, tostring, tonumber, select, next = getmetatable, type, tostring, tonumber, select, next
 local mtype, tointeger, abs, ceil, floor = math.type, math.tointeger, math.abs, math.ceil, math.floor
 local format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
 local lower, byte, sub, match = string.lower, string.byte, string.sub, string.match
@@ -308,16 +308,22 @@ function math.modf(value, ...)
 end
 
 -- Of the others none takes a text for a number, or an exact one.
-local OTHERS <const> = "acos asin atan cos deg exp fmod log rad sin sqrt tan ult"
-for name in gmatch(OTHERS, "%l+") do
-  local plain = math[name]
-  math[name] = function(...)
-    check_number((...), "math." .. name)
+local function of_numbers(name, plain)
+  return function(...)
+    check_number((...), name)
     for at = 2, select("#", ...) do
       local value = (select(at, ...))
-      if value ~= nil then check_number(value, "math." .. name) end
+      if value ~= nil then check_number(value, name) end
     end
     return plain(...)
+  end
+end
+
+-- All that there are, also those of earlier versions of Lua.
+local LOOKED_AFTER <const> = " abs ceil floor max min modf tointeger type random randomseed "
+for name, plain in next, math do
+  if type(plain) == "function" and not find(LOOKED_AFTER, " " .. name .. " ", 1, true) then
+    math[name] = of_numbers("math." .. name, plain)
   end
 end
 

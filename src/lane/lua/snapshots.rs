@@ -8,7 +8,7 @@ use super::inner::Inner;
 use super::layout::SNAPSHOT_CALL;
 use super::{Failure, ScriptEngine, Step, json_out, step_of};
 use crate::lane::watch::Task;
-use crate::lane::{LaneError, RegionDue};
+use crate::lane::{Engine, LaneError, RegionDue};
 use crate::model::limits::SNAPSHOTS_TOGETHER_MAX;
 
 /// What a snapshot may take while it waits: with its coroutine, and what it has made so far of what it read.
@@ -16,7 +16,7 @@ const SNAPSHOT_BYTES: usize = 32 * 1024;
 
 impl ScriptEngine {
     /// The documents of regions, as many together as there is room for.
-    pub(super) fn all_snapshots(&self, regions: &[RegionDue]) -> Result<Vec<Option<String>>, LaneError> {
+    pub(super) fn all_snapshots(&mut self, regions: &[RegionDue]) -> Result<Vec<Option<String>>, LaneError> {
         let (mut documents, mut left) = (Vec::with_capacity(regions.len()), regions);
         while !left.is_empty() {
             if !self.has_snapshots {
@@ -26,8 +26,21 @@ impl ScriptEngine {
             let (now, later) = left.split_at(room.clamp(1, SNAPSHOTS_TOGETHER_MAX).min(left.len()));
             documents.extend(self.snapshots_together(now)?);
             left = later;
+            if !left.is_empty() {
+                self.make_room()?;
+            }
         }
         Ok(documents)
+    }
+
+    /// Lets go of what snapshots have read, and of regions of which nothing else is known, if three quarters of the memory are
+    /// used.
+    fn make_room(&mut self) -> Result<(), LaneError> {
+        let memory = self.context.memory_bytes;
+        if self.memory_bytes() <= memory / 4 * 3 {
+            return Ok(());
+        }
+        self.trim(memory / 2)
     }
 
     /// Begins the snapshot of a region, or goes on with it now that what it missed is here. Its number among those that are

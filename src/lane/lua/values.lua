@@ -5,6 +5,7 @@ local host, raise, numeric_meta, unsaid = inner.host, inner.raise, inner.numbers
 local script_name <const> = inner.script_name
 local rawmeta, setmeta, type, pcall, tostring = getmetatable, setmetatable, type, pcall, tostring
 local mtype, format, sub, find, match = math.type, string.format, string.sub, string.find, string.match
+local byte = string.byte
 local next, sort = next, table.sort
 
 -- The metatable of a value, as Lua itself goes by it. What `getmetatable` gives may be anything: its `__metatable`
@@ -18,8 +19,18 @@ end
 
 local SHOWN_BYTES_MAX <const> = 40 -- of a text in a message
 
+-- The beginning of a text, so many bytes at most and no part of a character.
+local function beginning(text, bytes_max)
+  if #text <= bytes_max then return text end
+  local last = bytes_max
+  while last > bytes_max - 4 and (byte(text, last + 1) or 0) & 0xC0 == 0x80 do
+    last = last - 1
+  end
+  return sub(text, 1, last)
+end
+
 local function shortened(text)
-  return #text > SHOWN_BYTES_MAX and sub(text, 1, SHOWN_BYTES_MAX) .. "…" or text
+  return #text > SHOWN_BYTES_MAX and beginning(text, SHOWN_BYTES_MAX) .. "…" or text
 end
 
 -- A name that is not known, as a message shows it.
@@ -115,6 +126,7 @@ local hidden = setmeta({ [array_meta] = true, [numeric_meta] = true }, { __mode 
 
 return {
   metatable_of = metatable_of,
+  beginning = beginning,
   name_text = name_text,
   key_text = key_text,
   is_before = before,

@@ -176,8 +176,10 @@ function tests.no_text_is_a_number_and_no_float_loses_a_digit()
       return plain_format("%.0f", value), nil, 15
     end,
   })
-  for _, name in ipairs({ "abs", "ceil", "floor", "fmod", "max", "modf", "sqrt", "tointeger" }) do
-    fails("math." .. name .. ': expected a number, got the text "17": numeric(', math[name], "17", 1)
+  for name in next, math do
+    if type(math[name]) == "function" and name ~= "type" and not string.find(name, "random") then
+      fails("math." .. name .. ': expected a number, got the text "17": numeric(', math[name], "17", 1)
+    end
   end
   fails('math.fmod: expected a number, got the text "2"', math.fmod, 17, "2")
   fails("math.sqrt: expected a number, got a nil", math.sqrt)

@@ -83,6 +83,17 @@ function tests.an_object_gets_the_number_that_it_is_joined_to()
   ]])
 end
 
+-- A message may go into a row.
+function tests.no_message_ends_within_a_character()
+  for before = 36, 40 do
+    holds(([[
+      local given = ("a"):rep(%d) .. "\xE2\x82\xAC and more"
+      local _, message = pcall(string.format, "%%d", given)
+      equal(type(utf8.len(message)), "number")
+    ]]):format(before))
+  end
+end
+
 function tests.what_is_missing_is_an_error()
   fails("", "string.upper()", "bad argument #1 to 'upper'")
   fails("", "string.sub('a')", "bad argument #2 to 'sub'")
