@@ -77,6 +77,18 @@ crate::both_stores! {
     }
 }
 
+/// Regions are made known for their snapshots alone, and let go of again.
+#[test]
+fn snapshots_of_many_regions_need_little_memory() {
+    let script = "function on_event(e, ctx) ctx.thing:add(\"a\", { i = 1 }) end
+        function on_snapshot(ctx) return { c = ctx.thing:count() } end";
+    let events: String = (0..50_000).map(|n| format!("{{\"block\":{},\"region\":\"r{n}\"}}\n", n / 10)).collect();
+    let project = Project::with(&pipeline("[batch]\nmemory = \"16MiB\""), script, &events);
+    let report = project.run_json();
+    assert_eq!(project.query("p.db", "SELECT count(*), min(doc) FROM forebay_snapshots"), [["50000", "{\"c\":1}"]]);
+    assert!(mib(&report) < 160, "{} MiB", mib(&report));
+}
+
 crate::both_stores! {
     /// What rows were is taken out in parts, so that it needs little room beside the rows.
     fn large_rows_with_an_undo_log_fit() {
