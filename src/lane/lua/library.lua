@@ -35,10 +35,15 @@ local function script_tostring(...)
     local meta = metatable_of(value)
     -- As Lua looks for them: not where a class inherits from.
     if meta == nil then return kind end
-    if rawget(meta, "__tostring") == nil then
+    local method = rawget(meta, "__tostring")
+    if method == nil then
       local name = rawget(meta, "__name")
       return type(name) == "string" and name or kind
     end
+    local made = method(value)
+    if type(made) == "number" then return mtype(made) == "float" and float_text(made) or tostring(made) end
+    if type(made) ~= "string" then raise("'__tostring' must return a string, got " .. describe(made)) end
+    return made
   elseif kind == "number" then
     if mtype(value) == "float" then return float_text(value) end
   elseif value == null then

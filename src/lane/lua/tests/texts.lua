@@ -29,6 +29,8 @@ function tests.a_float_has_all_its_digits()
     equal(string.match(digits, long), digits)
     equal(string.gmatch(long, ".+")(), digits)
     equal(string.format(long), digits)
+    local object = setmetatable({}, { __tostring = function() return long end })
+    equal(tostring(object) .. string.format("%s", object), digits .. digits)
     equal(table.concat({ 1, 2 }, long), "1" .. digits .. "2")
     equal(utf8.len(long), #digits)
     equal(utf8.codepoint(long, -1), 52)
@@ -99,6 +101,11 @@ function tests.what_is_missing_is_an_error()
   fails("", "string.sub('a')", "bad argument #2 to 'sub'")
   fails("", "string.rep('a')", "bad argument #2 to 'rep'")
   fails("", "utf8.len()", "bad argument #1 to 'len'")
+  fails(
+    "",
+    "tostring(setmetatable({}, { __tostring = function() return {} end }))",
+    "'__tostring' must return a string"
+  )
 end
 
 return tests
