@@ -13,7 +13,7 @@
 CARGO ?= cargo
 # Without the optimisations and the allocator that take long to build, and somewhat slower than what `cargo install` builds.
 QUICK    = --profile quick --no-default-features --features
-# What needs no server, and half as long to build as all of it.
+# What needs no server: less to build.
 EMBEDDED = $(QUICK) cli,lua,sqlite
 ALL      = $(QUICK) cli,lua,sqlite,postgres,redis,serve
 FOREBAY  = target/quick/forebay

@@ -387,5 +387,4 @@ return {
   refuse_number = refuse_number,
   plain_tointeger = tointeger,
   is_inexact = is_inexact,
-  few_arguments = FEW,
 }

@@ -15,9 +15,8 @@ local key_text, keys_in_order, is_before, placed = inner.key_text, inner.keys_in
 local S, check_range = inner.run_state, inner.check_range
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
 local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
-local error = error
 local move, dump, tointeger = table.move, string.dump, inner.plain_tointeger
-local rawget = rawget
+local rawget, error = rawget, error
 local text_meta = rawmeta("")
 
 -- The table of globals of a script, which stays empty, and what it stands for.

@@ -100,7 +100,7 @@ local function places_of(form)
   return places
 end
 
--- A float that may have lost digits is no integer.
+-- A float where a text is to stand has all its digits; one that may have lost digits is no integer.
 function texts.pack(form, ...)
   form = text_of(form)
   if type(form) ~= "string" then return pack(form, ...) end

@@ -159,8 +159,8 @@ impl Slots {
         self.pieces[place.piece()][place.within()].take()
     }
 
-    /// Keeps the slots that `keep` wants, each at another place, and gives back the memory of the others. Returns the
-    /// new places, in the order of the old ones.
+    /// Keeps the slots that `keep` wants, perhaps at other places, and gives back the memory of the others. Returns the
+    /// new places in the order of the old ones; none where a slot is gone.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut Slot) -> bool) -> Vec<Option<Place>> {
         let slots = std::mem::take(self).pieces.into_iter().flatten();
         slots.map(|slot| slot.and_then(|mut slot| keep(&mut slot).then(|| self.insert(slot)))).collect()
@@ -177,7 +177,7 @@ impl Slots {
     }
 }
 
-/// Where a row lay before a sweep.
+/// Where a slot lies now that lay at a place before it was kept; `places` is what [`Slots::retain`] returned.
 pub(super) fn moved(places: &[Option<Place>], from: Place) -> Option<Place> {
     places.get(from.0 as usize).copied().flatten()
 }

@@ -1,8 +1,9 @@
 //! Checks where Lua takes numbers for texts, and texts for numbers: no digit is lost without a word.
 //!
 //! - Of a float Lua puts 14 digits into a text (`..`). Before each concatenation the operands are looked at. What is a
-//!   fraction, or lies outside of 0 to 2^46, is exchanged for what the metamethod `__gc` of numbers makes of it and of what
-//!   stands beside it, a text with all digits: see `arithmetic.lua`. No operation of Lua calls it on a number. To look costs next to nothing.
+//!   fraction, or lies outside of 0 to 2^46, is exchanged for what the metamethod `__gc` of numbers makes of it: a text
+//!   with all digits, if what stands beside it is a text or a number (`arithmetic.lua`). No operation of Lua calls that
+//!   metamethod on a number. To look costs next to nothing.
 //! - The bounds of a loop may be texts. Each is negated before the loop, and that is left to the metamethod of texts, which
 //!   refuses it.
 
@@ -79,8 +80,9 @@ fn is_constant(function: &Function, is_target: &[bool], at: usize, of: u32) -> b
     false
 }
 
-/// What an operand is surely joined to: the two last ones to each other, and what they give to those before them, one after
-/// the other. What that will be is not known, so those become texts.
+/// What an operand is joined to, as far as that is known. Lua joins the last two operands first, so each of them has the
+/// other beside it. An operand before those is joined to what comes out, which may be anything: it counts as beside a
+/// number, itself, and becomes a text.
 fn beside(operand: u32, last: u32) -> u32 {
     match last - operand {
         0 => last - 1,
@@ -89,8 +91,8 @@ fn beside(operand: u32, last: u32) -> u32 {
     }
 }
 
-/// Exchanges a long number for its text, if it is joined to a text or a number. The instruction behind an operation is passed by if the operands are numbers, or,
-/// with bits, if they are whole.
+/// Exchanges a long number for its text, if it is joined to a text or a number. The instruction behind an operation is
+/// passed by if the operands are numbers, or, with bits, if they are whole.
 fn look(operand: u32, beside: u32, spare: u32) -> Option<Vec<u32>> {
     let (is_number, exchange, after) = (4, 8, 9);
     let words = [
