@@ -300,12 +300,6 @@ pub(crate) struct FieldTree {
 }
 
 impl FieldTypes {
-    /// Whether a field, or one below it, is a double.
-    #[cfg(feature = "lua")]
-    pub(crate) fn has_double(&self) -> bool {
-        self.fields.values().any(|tree| tree.own == Some(FieldType::Double) || tree.below.has_double())
-    }
-
     /// Gives a field a type. A dotted name is a path: `tx.value` is the field `value` of the object `tx`. A field whose
     /// own name holds the dots has the type too.
     #[must_use]

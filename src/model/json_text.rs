@@ -57,13 +57,19 @@ pub(crate) fn float_of(number: &str) -> Option<f64> {
     if digits <= FLOAT_DIGITS && (value.abs() >= FLOAT_MIN || digits == 0) {
         return Some(value);
     }
-    (decimal_parts(number)? == decimal_parts(&format!("{value:e}"))?).then_some(value)
+    (decimal_parts(number)? == decimal_parts(&shortest(value))?).then_some(value)
+}
+
+/// The shortest decimal form of a finite float: of all that stand for it the nearest one, and of two that are as near the
+/// even one. JSON is written so, by Python, Postgres and JavaScript too; `Display` of a float takes the upper one.
+pub(crate) fn shortest(value: f64) -> String {
+    serde_json::Number::from_f64(value).map_or_else(|| value.to_string(), |number| number.to_string())
 }
 
 /// How many digits the shortest decimal form of a float has.
 #[cfg(any(feature = "lua", test))]
 pub(crate) fn float_digits(value: f64) -> usize {
-    decimal_parts(&format!("{value:e}")).map_or(0, |(_, digits, _)| digits.len())
+    decimal_parts(&shortest(value)).map_or(0, |(_, digits, _)| digits.len())
 }
 
 /// Sign, digits without zeros at either end, and the power of ten of the last one.
@@ -80,14 +86,6 @@ fn decimal_parts(number: &str) -> Option<(bool, String, i64)> {
     }
     let last = exponent.checked_sub(fraction.len() as i64)?.checked_add((digits.len() - kept.len()) as i64)?;
     Some((unsigned.len() < mantissa.len(), kept.to_owned(), last))
-}
-
-/// Whether a value occurs in a JSON text as a number, or as the digits of one in a text.
-#[cfg(feature = "lua")]
-pub(crate) fn has_number(json: &str, is_it: impl Fn(&str) -> bool) -> bool {
-    let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
-    let parts = json.as_bytes().chunk_by(|a, b| is_part(a) == is_part(b));
-    parts.filter_map(|part| std::str::from_utf8(part).ok()).any(is_it)
 }
 
 /// JSON in which each half of a character (`\ud83d` without its other half) is U+FFFD: the rest as it is.
@@ -333,6 +331,9 @@ mod tests {
             ("12345678901234567.89", false),
             ("0.1234567890123456789", false),
             ("12345678901234567890123e0", false),
+            // Both stand for the float midway between them.
+            ("64.00003051757812", true),
+            ("64.00003051757813", false),
             ("1e400", false),
             ("1e-400", false),
             ("1e99999999999999999999", false),

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use bigdecimal::num_bigint::BigInt;
 use bigdecimal::{BigDecimal, ToPrimitive, Zero};
 
+use crate::model::json_text::shortest;
 use crate::model::limits::{NUMERIC_DIGITS_AFTER_MAX, NUMERIC_DIGITS_BEFORE_MAX, NUMERIC_DIVISION_SCALE_MIN};
 
 /// An exact integer or decimal.
@@ -50,7 +51,8 @@ impl Numeric {
     /// Zero.
     pub const ZERO: Self = Self(Repr::Small(0));
 
-    /// The number that the float's shortest decimal form names: `0.1` is one tenth.
+    /// The number that the float's shortest decimal form names: `0.1` is one tenth. Of two forms that are as near, the even
+    /// one: 64.000030517578125 is 64.00003051757812.
     ///
     /// # Errors
     /// The float is infinite or not a number.
@@ -58,7 +60,7 @@ impl Numeric {
         if !value.is_finite() {
             return Err(NumericError::NotFinite(value.to_string()));
         }
-        format!("{value:e}").parse()
+        shortest(value).parse()
     }
 
     /// The number of a text of hex digits; none if there is another character, no digit, or too many.
@@ -483,6 +485,7 @@ mod tests {
     fn a_float_becomes_its_shortest_decimal() {
         assert_eq!(Numeric::from_f64(0.1).expect("finite").to_string(), "0.1");
         assert_eq!(Numeric::from_f64(1e22).expect("finite").to_string(), "10000000000000000000000");
+        assert_eq!(Numeric::from_f64(64.000_030_517_578_125).expect("finite").to_string(), "64.00003051757812");
         assert!(Numeric::from_f64(f64::NAN).is_err());
     }
 }

@@ -12,7 +12,7 @@ use super::crossing::{OUT_OF_MEMORY, is_out_of_memory, numbers, problem_of, spli
 use super::dry::dry_functions;
 use super::encoder::{integer, lossy, raw_field};
 use super::inner::Inner;
-use super::json::{object_to_lua, to_lua};
+use super::json::{has_float, object_to_lua, to_lua};
 use super::json_out;
 use super::question::Question;
 use super::regions::KnownRegions;
@@ -22,7 +22,7 @@ use crate::lane::{Ask, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
-use crate::model::json_text::{SAFE_INTEGER, float_digits, float_of, has_number, whole_characters};
+use crate::model::json_text::{float_digits, float_of, whole_characters};
 use crate::model::limits::FIND_MEMORY_PART;
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
@@ -233,19 +233,8 @@ impl Host {
         };
         table.raw_set("all_fields", lua.create_function(all_fields)?)?;
         let host = self.clone();
-        let has_doubles = host.field_types.has_double();
-        let is_given = move |_: &Lua, value: LuaValue| {
-            let is_there = host.of_current_json(|json| match value {
-                LuaValue::Integer(value) => has_number(json, |text| integer(text) == Some(value)),
-                LuaValue::Number(value) => {
-                    // What stands there as an integer is one in a script, so a large float of its value was computed.
-                    let is_float =
-                        |text: &str| has_doubles || value.abs() < SAFE_INTEGER as f64 || !is_integer_form(text);
-                    has_number(json, |text| is_float(text) && float_of(text) == Some(value))
-                }
-                _ => false,
-            });
-            Ok(is_there.unwrap_or(false))
+        let is_given = move |_: &Lua, value: f64| {
+            Ok(host.of_current_json(|json| has_float(json, &host.field_types, value)).unwrap_or(false))
         };
         table.raw_set("is_given", lua.create_function(is_given)?)?;
         script_functions(lua, table)
@@ -478,10 +467,6 @@ impl Host {
             LuaError::runtime(message)
         })
     }
-}
-
-fn is_integer_form(number: &str) -> bool {
-    !number.contains(['.', 'e', 'E'])
 }
 
 /// A value, or in its place `none` and what is wrong. Memory that is used up is an error.

@@ -6,7 +6,7 @@ use mlua::prelude::*;
 
 use super::inner::Inner;
 use crate::model::field_type::{FieldTree, FieldType, FieldTypes, Given, TypedValue};
-use crate::model::json_text::{self, float_of};
+use crate::model::json_text::{self, SAFE_INTEGER, float_of};
 use crate::model::limits::JSON_DEPTH_MAX;
 use crate::model::numeric::Numeric;
 
@@ -97,13 +97,13 @@ pub(super) fn typed<R>(
 /// # Errors
 /// It is nested too deep, or something in it cannot be read; or the VM's memory does not suffice.
 pub(super) fn to_lua(lua: &Lua, inner: &Inner, raw: &str, tree: Option<&FieldTree>) -> LuaResult<LuaValue> {
-    Reader { lua, inner, json: raw, at: 0 }.value(tree, 0)
+    Reader { lua, inner, cursor: Cursor { json: raw, at: 0 } }.value(tree, 0)
 }
 
 /// A JSON object as a table, with the types of its fields.
 pub(super) fn object_to_lua(lua: &Lua, inner: &Inner, json: &str, types: &FieldTypes) -> LuaResult<LuaTable> {
-    let mut reader = Reader { lua, inner, json, at: 0 };
-    match reader.peek() {
+    let mut reader = Reader { lua, inner, cursor: Cursor { json, at: 0 } };
+    match reader.cursor.peek() {
         Some(b'{') => reader.object(Some(types), 0),
         _ => Err(broken()),
     }
@@ -113,15 +113,89 @@ fn broken() -> LuaError {
     LuaError::runtime("JSON that breaks off or is none")
 }
 
-/// Reads JSON from its beginning to its end, once, whatever it holds. What comes here was read as JSON before.
-struct Reader<'r> {
-    lua: &'r Lua,
-    inner: &'r Inner,
+/// Whether an event has the value of a float as a number that a script sees as a float: with a fraction or an exponent, or
+/// in a field that is a double. A float of 2^53 or more that stands there as an integer is one in a script, so such a
+/// float was computed.
+pub(super) fn has_float(json: &str, types: &FieldTypes, value: f64) -> bool {
+    Finder { cursor: Cursor { json, at: 0 }, value }.object(Some(types), 0).unwrap_or(false)
+}
+
+/// Looks for the value of a float in JSON.
+struct Finder<'r> {
+    cursor: Cursor<'r>,
+    value: f64,
+}
+
+impl Finder<'_> {
+    /// Whether it is there; none in JSON that is nested too deep.
+    fn find(&mut self, tree: Option<&FieldTree>, depth: usize) -> Option<bool> {
+        let own = tree.and_then(|tree| tree.own);
+        match self.cursor.peek()? {
+            _ if depth > JSON_DEPTH_MAX => None,
+            b'{' => self.object(tree.map(|tree| &tree.below), depth),
+            b'[' => self.list(tree.filter(|_| own != Some(FieldType::Jsonb)), depth),
+            first => {
+                let raw = self.cursor.scalar().ok()?;
+                let is_it = |value: TypedValue<'_>| matches!(value, TypedValue::Double(value) if value == self.value);
+                Some(match (own, first) {
+                    (Some(FieldType::Double), _) => tree.is_some_and(|tree| typed(tree, raw, is_it) == Ok(Some(true))),
+                    // The text holds JSON.
+                    (Some(FieldType::Jsonb), b'"') => json_text::read::<String>(raw).is_ok_and(|json| {
+                        let mut within = Finder { cursor: Cursor { json: &json, at: 0 }, value: self.value };
+                        within.find(tree.filter(|_| is_nested(&json)), depth + 1) == Some(true)
+                    }),
+                    (_, b'-' | b'0'..=b'9') => self.is_number(raw),
+                    _ => false,
+                })
+            }
+        }
+    }
+
+    fn is_number(&self, raw: &str) -> bool {
+        let is_float = self.value.abs() < SAFE_INTEGER as f64 || raw.contains(['.', 'e', 'E']);
+        is_float && float_of(raw) == Some(self.value)
+    }
+
+    fn object(&mut self, types: Option<&FieldTypes>, depth: usize) -> Option<bool> {
+        let mut is_first = true;
+        self.cursor.wants(b'{').ok()?;
+        while !self.cursor.takes(b'}') {
+            if !is_first {
+                self.cursor.wants(b',').ok()?;
+            }
+            is_first = false;
+            let Scalar::Text(key) = self.cursor.key().ok()? else { return None };
+            self.cursor.wants(b':').ok()?;
+            if self.find(types.and_then(|types| types.of(&key)), depth + 1)? {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+
+    fn list(&mut self, tree: Option<&FieldTree>, depth: usize) -> Option<bool> {
+        let mut is_first = true;
+        self.cursor.wants(b'[').ok()?;
+        while !self.cursor.takes(b']') {
+            if !is_first {
+                self.cursor.wants(b',').ok()?;
+            }
+            is_first = false;
+            if self.find(tree, depth + 1)? {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+}
+
+/// How far JSON is read. What comes here was read as JSON before.
+struct Cursor<'r> {
     json: &'r str,
     at: usize,
 }
 
-impl<'r> Reader<'r> {
+impl<'r> Cursor<'r> {
     /// The next byte that is no blank.
     fn peek(&mut self) -> Option<u8> {
         let rest = self.json.as_bytes().get(self.at..)?;
@@ -154,14 +228,28 @@ impl<'r> Reader<'r> {
         self.json.get(start..self.at).filter(|raw| !raw.is_empty()).ok_or_else(broken)
     }
 
+    fn key(&mut self) -> LuaResult<Scalar<'r>> {
+        self.peek();
+        scalar(self.scalar()?).map_err(LuaError::external)
+    }
+}
+
+/// Makes values of the VM of JSON, in one pass, whatever it holds.
+struct Reader<'r> {
+    lua: &'r Lua,
+    inner: &'r Inner,
+    cursor: Cursor<'r>,
+}
+
+impl Reader<'_> {
     fn value(&mut self, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaValue> {
         if depth > JSON_DEPTH_MAX {
             return Err(LuaError::runtime(format!("nested deeper than {JSON_DEPTH_MAX}")));
         }
-        let raw = match self.peek() {
+        let raw = match self.cursor.peek() {
             Some(b'[') => "[",
             Some(b'{') => "{",
-            _ => self.scalar()?,
+            _ => self.cursor.scalar()?,
         };
         if let Some(tree) = tree
             && let Some(value) =
@@ -186,12 +274,12 @@ impl<'r> Reader<'r> {
     /// Of a list, what is said of its field is said of each item; but its texts hold no JSON of their own.
     fn list(&mut self, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaTable> {
         let tree = tree.filter(|tree| tree.own != Some(FieldType::Jsonb));
-        self.wants(b'[')?;
+        self.cursor.wants(b'[')?;
         let table = self.lua.create_table()?;
         let mut count = 0;
-        while !self.takes(b']') {
+        while !self.cursor.takes(b']') {
             if count > 0 {
-                self.wants(b',')?;
+                self.cursor.wants(b',')?;
             }
             count += 1;
             table.raw_set(count, self.value(tree, depth + 1)?)?;
@@ -201,25 +289,20 @@ impl<'r> Reader<'r> {
     }
 
     fn object(&mut self, types: Option<&FieldTypes>, depth: usize) -> LuaResult<LuaTable> {
-        self.wants(b'{')?;
+        self.cursor.wants(b'{')?;
         let table = self.lua.create_table()?;
         let mut is_first = true;
-        while !self.takes(b'}') {
+        while !self.cursor.takes(b'}') {
             if !is_first {
-                self.wants(b',')?;
+                self.cursor.wants(b',')?;
             }
             is_first = false;
-            let Scalar::Text(key) = self.key()? else { return Err(broken()) };
-            self.wants(b':')?;
+            let Scalar::Text(key) = self.cursor.key()? else { return Err(broken()) };
+            self.cursor.wants(b':')?;
             let tree = types.and_then(|types| types.of(&key));
             table.raw_set(&*key, self.value(tree, depth + 1)?)?;
         }
         Ok(table)
-    }
-
-    fn key(&mut self) -> LuaResult<Scalar<'r>> {
-        self.peek();
-        scalar(self.scalar()?).map_err(LuaError::external)
     }
 }
 

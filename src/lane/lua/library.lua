@@ -218,14 +218,14 @@ local function script_format(form, ...)
       values[place] = script_tostring(value)
     elseif of == "number" and mtype(value) == "float" then
       local number, is_text = float_as("%" .. flags .. kind, value)
-      if number ~= value then
+      if number ~= value and value == value then
         values[place], is_text = formatted("%" .. flags .. kind, number)
       end
       return is_text and "%s" or nil
     elseif of == "number" and kind == "f" and is_beyond_floats(value) then
       values[place] = formatted("%" .. flags .. kind, (numbers.parse(value)))
       return "%s"
-    elseif of == "table" or of == "function" or value == null then
+    elseif (of == "table" or of == "function" or value == null) and (kind == "s" or rawmeta(value) == numeric_meta) then
       values[place] = script_tostring(value)
     end
     return nil
