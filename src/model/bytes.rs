@@ -36,6 +36,27 @@ fn plain_blocks(bytes: &[u8]) -> usize {
     BLOCK * bytes.as_chunks::<BLOCK>().0.iter().take_while(is_plain).count()
 }
 
+/// Whether no byte is a backslash or a control character.
+pub(crate) fn all_plain_but_quotes(bytes: &[u8]) -> bool {
+    none_is::<BLOCK>(bytes, |byte| (byte < 0x20) | (byte == b'\\'))
+}
+
+/// How many bytes stand before the first quote; none if there is no quote. Most often there are few.
+#[inline]
+pub(crate) fn until_quote(bytes: &[u8]) -> Option<usize> {
+    const QUOTES: u64 = ONES * b'"' as u64;
+    let Some(sixteen) = bytes.first_chunk::<16>() else { return bytes.iter().position(|byte| *byte == b'"') };
+    let word = u128::from_le_bytes(*sixteen);
+    let (first, second) = (has_zero(word as u64 ^ QUOTES), has_zero((word >> 64) as u64 ^ QUOTES));
+    if first != 0 {
+        Some((first.trailing_zeros() / 8) as usize)
+    } else if second != 0 {
+        Some(8 + (second.trailing_zeros() / 8) as usize)
+    } else {
+        memchr::memchr(b'"', &bytes[16..]).map(|at| 16 + at)
+    }
+}
+
 /// How many bytes at the beginning of a text are plain and not `byte`, at least: those behind them may be so too.
 pub(crate) fn plain_before(bytes: &[u8], byte: u8) -> usize {
     let others = ONES * u64::from(byte);
@@ -53,21 +74,23 @@ pub(crate) fn plain_before(bytes: &[u8], byte: u8) -> usize {
 
 /// Whether no byte is a quote, a backslash, or a control character other than that one.
 pub(crate) fn all_plain_but(bytes: &[u8], byte: u8) -> bool {
-    fn all<const BYTES: usize>(bytes: &[u8], is_odd: impl Fn(u8) -> bool) -> bool {
-        let (blocks, rest) = bytes.as_chunks::<BYTES>();
-        let has_odd = |block: &[u8; BYTES]| block.iter().fold(false, |is_found, byte| is_found | is_odd(*byte));
-        match bytes.last_chunk::<BYTES>().filter(|_| !rest.is_empty()) {
-            // What the blocks leave is looked at with some bytes before it once more.
-            Some(last) => !blocks.iter().any(has_odd) && !has_odd(last),
-            None if BYTES > 32 && bytes.len() >= 32 => all::<32>(bytes, is_odd),
-            None if BYTES > 8 => all::<8>(bytes, is_odd),
-            None => !blocks.iter().any(has_odd) && !rest.iter().any(|byte| is_odd(*byte)),
-        }
-    }
     if byte < 0x20 {
-        return all::<BLOCK>(bytes, |other| is_special(other) & (other != byte));
+        return none_is::<BLOCK>(bytes, |other| is_special(other) & (other != byte));
     }
-    all::<BLOCK>(bytes, is_special)
+    none_is::<BLOCK>(bytes, is_special)
+}
+
+/// Whether no byte is odd, which is asked of so many at a time.
+fn none_is<const BYTES: usize>(bytes: &[u8], is_odd: impl Fn(u8) -> bool) -> bool {
+    let (blocks, rest) = bytes.as_chunks::<BYTES>();
+    let has_odd = |block: &[u8; BYTES]| block.iter().fold(false, |is_found, byte| is_found | is_odd(*byte));
+    match bytes.last_chunk::<BYTES>().filter(|_| !rest.is_empty()) {
+        // What the blocks leave is looked at with some bytes before it once more.
+        Some(last) => !blocks.iter().any(has_odd) && !has_odd(last),
+        None if BYTES > 32 && bytes.len() >= 32 => none_is::<32>(bytes, is_odd),
+        None if BYTES > 8 => none_is::<8>(bytes, is_odd),
+        None => !blocks.iter().any(has_odd) && !rest.iter().any(|byte| is_odd(*byte)),
+    }
 }
 
 /// Calls `take` with the place of each byte of that kind, in order.
@@ -170,6 +193,9 @@ mod tests {
             for byte in [b',', b'\t'] {
                 let is_odd = |other: u8| (other < 0x20 && other != byte) || other == b'"' || other == b'\\';
                 assert_eq!(all_plain_but(&bytes, byte), !bytes.iter().copied().any(is_odd), "{bytes:?}");
+                let is_odd = |other: u8| other < 0x20 || other == b'\\';
+                assert_eq!(all_plain_but_quotes(&bytes), !bytes.iter().copied().any(is_odd), "{bytes:?}");
+                assert_eq!(until_quote(&bytes), bytes.iter().position(|other| *other == b'"'), "{bytes:?}");
                 let mut found = Vec::new();
                 each(&bytes, byte, |at| found.push(at));
                 let expected: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == byte).collect();

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::bytes::{begins_with, digits, plain};
+use super::bytes::{all_plain_but_quotes, begins_with, digits, plain, until_quote};
 
 /// Levels of nesting; what lies deeper is refused.
 const DEPTH_MAX: u32 = 64;
@@ -17,11 +17,11 @@ const MEMBERS_MAX: usize = 512;
 /// Calls `take` with each member of a JSON object: its key, without quotes, and its value as it is written. False if the
 /// text is no JSON object, is nested deeper than 64 levels, or if a key holds an escape: then what was given says nothing.
 pub(crate) fn members<'j>(json: &'j str, mut take: impl FnMut(&'j str, &'j str)) -> bool {
-    let mut scan = Scan { json, at: 0 };
+    let mut scan = Scan::new(json);
     let mut read = || {
         for nth in 0.. {
             let Some(key) = scan.before_value(nth == 0)? else { break };
-            take(key, json.get(scan.range()?)?);
+            take(json.get(key)?, json.get(scan.range()?)?);
         }
         scan.next().is_none().then_some(())
     };
@@ -36,6 +36,8 @@ pub(crate) struct Layout<K>(Vec<Known<K>>);
 struct Known<K> {
     /// From the end of the value before to the beginning of this one: the comma, the key, the colon and blanks.
     before: Box<str>,
+    /// Where the key lies in it, without quotes.
+    key: Range<usize>,
     kind: K,
 }
 
@@ -46,48 +48,112 @@ impl<K> Default for Layout<K> {
 }
 
 impl<K: Copy> Layout<K> {
-    /// As [`members`], with what each key is, as `classify` says, in place of the key, and where its value lies.
-    pub(crate) fn members(
+    /// As [`members`], but only those whose key is wanted: what the key is, as `classify` says, in place of the key, and
+    /// where the value lies.
+    pub(crate) fn members<W>(
         &mut self,
         json: &str,
         classify: impl Fn(&str) -> K,
-        take: impl FnMut(K, Range<usize>),
+        wanted: impl Fn(K) -> Option<W>,
+        mut take: impl FnMut(W, Range<usize>),
     ) -> bool {
-        self.read(Scan { json, at: 0 }, classify, take).is_some()
+        let mut walk = self.walk(json);
+        let mut read = || {
+            while let Some(Member { kind, value, .. }) = walk.next(&classify, &wanted)? {
+                take(kind, value);
+            }
+            Some(())
+        };
+        read().is_some()
     }
 
-    fn read(
+    /// The same, member by member.
+    pub(crate) fn walk<'l, 'j>(&'l mut self, json: &'j str) -> Walk<'l, 'j, K> {
+        Walk { layout: self, scan: Scan::new(json), nth: 0 }
+    }
+}
+
+/// A member of an object.
+pub(crate) struct Member<W> {
+    /// What its key is.
+    pub(crate) kind: W,
+    /// Where its key lies, without quotes.
+    pub(crate) key: Range<usize>,
+    /// Where its value lies.
+    pub(crate) value: Range<usize>,
+}
+
+/// Goes through the members of an object.
+pub(crate) struct Walk<'l, 'j, K> {
+    layout: &'l mut Layout<K>,
+    scan: Scan<'j>,
+    /// Members that are passed.
+    nth: usize,
+}
+
+impl<K: Copy> Walk<'_, '_, K> {
+    /// The next member whose key is wanted; the inner none at the end of the text. None for what [`members`] refuses.
+    #[inline]
+    pub(crate) fn next<W>(
         &mut self,
-        mut scan: Scan<'_>,
         classify: impl Fn(&str) -> K,
-        mut take: impl FnMut(K, Range<usize>),
-    ) -> Option<()> {
-        for nth in 0.. {
-            let kind = match self.0.get(nth) {
-                Some(known) if begins_with(scan.rest()?, known.before.as_bytes()) => {
-                    scan.at += known.before.len();
-                    known.kind
+        wanted: impl Fn(K) -> Option<W>,
+    ) -> Option<Option<Member<W>>> {
+        let bytes = self.scan.json.as_bytes();
+        loop {
+            // Most members are where they were, are texts, and not wanted.
+            let (mut at, mut nth) = (self.scan.at, self.nth);
+            while let Some(known) = self.layout.0.get(nth)
+                && begins_with(bytes.get(at..)?, known.before.as_bytes())
+            {
+                let start = at;
+                at += known.before.len();
+                nth += 1;
+                let begin;
+                if self.scan.is_plain && bytes.get(at) == Some(&b'"') {
+                    begin = at;
+                    at += 2 + until_quote(bytes.get(at + 1..)?)?;
+                } else {
+                    self.scan.at = at;
+                    Range { start: begin, end: at } = self.scan.range()?;
                 }
-                _ => match self.learn(&mut scan, nth, &classify)? {
-                    Some(kind) => kind,
-                    None => break,
-                },
+                if let Some(kind) = wanted(known.kind) {
+                    (self.scan.at, self.nth) = (at, nth);
+                    let key = start + known.key.start..start + known.key.end;
+                    return Some(Some(Member { kind, key, value: begin..at }));
+                }
+            }
+            (self.scan.at, self.nth) = (at, nth);
+            let Some((kind, key)) = self.learn(&classify)? else {
+                return self.scan.next().is_none().then_some(None);
             };
-            take(kind, scan.range()?);
+            let value = self.scan.range()?;
+            if let Some(kind) = wanted(kind) {
+                return Some(Some(Member { kind, key, value }));
+            }
         }
-        scan.next().is_none().then_some(())
     }
 
-    /// Passes by what stands before the next value; the inner none at the end of the object.
-    fn learn(&mut self, scan: &mut Scan<'_>, nth: usize, classify: impl Fn(&str) -> K) -> Option<Option<K>> {
-        let start = scan.at;
-        let Some(key) = scan.before_value(nth == 0)? else { return Some(None) };
-        let kind = classify(key);
-        if nth < MEMBERS_MAX {
-            self.0.truncate(nth);
-            self.0.push(Known { before: scan.json.get(start..scan.at)?.into(), kind });
+    /// Sets what the key of the last member is, from now on.
+    pub(crate) fn set_kind(&mut self, kind: K) {
+        if let Some(known) = self.nth.checked_sub(1).and_then(|last| self.layout.0.get_mut(last)) {
+            known.kind = kind;
         }
-        Some(Some(kind))
+    }
+
+    /// Passes by what stands before the next value: what its key is, and where that lies. The inner none at the end of the
+    /// object.
+    fn learn(&mut self, classify: impl Fn(&str) -> K) -> Option<Option<(K, Range<usize>)>> {
+        let start = self.scan.at;
+        let Some(key) = self.scan.before_value(self.nth == 0)? else { return Some(None) };
+        let kind = classify(self.scan.json.get(key.clone())?);
+        if self.nth < MEMBERS_MAX {
+            let before = self.scan.json.get(start..self.scan.at)?.into();
+            self.layout.0.truncate(self.nth);
+            self.layout.0.push(Known { before, key: key.start - start..key.end - start, kind });
+        }
+        self.nth += 1;
+        Some(Some((kind, key)))
     }
 }
 
@@ -95,16 +161,23 @@ impl<K: Copy> Layout<K> {
 struct Scan<'j> {
     json: &'j str,
     at: usize,
+    /// Whether nowhere in it is a backslash or a control character: then each quote begins or ends a text.
+    is_plain: bool,
 }
 
 impl<'j> Scan<'j> {
+    fn new(json: &'j str) -> Self {
+        Self { json, at: 0, is_plain: all_plain_but_quotes(json.as_bytes()) }
+    }
+
+    #[inline]
     fn rest(&self) -> Option<&'j [u8]> {
         self.json.as_bytes().get(self.at..)
     }
 
     /// Passes by what stands before a value of an object: by the brace before the first one or a comma, a key that holds no
-    /// escape, and a colon. Gives the key; the inner none at the end of the object.
-    fn before_value(&mut self, is_first: bool) -> Option<Option<&'j str>> {
+    /// escape, and a colon. Where the key lies; the inner none at the end of the object.
+    fn before_value(&mut self, is_first: bool) -> Option<Option<Range<usize>>> {
         let ends = if is_first {
             self.expect(b'{')?;
             let is_empty = self.next()? == b'}';
@@ -131,10 +204,11 @@ impl<'j> Scan<'j> {
     }
 
     /// The next byte that is no blank; none at the end.
+    #[inline]
     fn next(&mut self) -> Option<u8> {
         loop {
             let byte = *self.json.as_bytes().get(self.at)?;
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+            if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
                 return Some(byte);
             }
             self.at += 1;
@@ -158,16 +232,24 @@ impl<'j> Scan<'j> {
         }
     }
 
-    /// A key that holds no escape.
-    fn key(&mut self) -> Option<&'j str> {
+    /// A key that holds no escape: where it lies, without quotes.
+    fn key(&mut self) -> Option<Range<usize>> {
         self.expect(b'"')?;
         let start = self.at;
-        let is_plain = self.text()?;
-        self.json.get(start..self.at - 1).filter(|_| is_plain)
+        self.text()?.then(|| start..self.at - 1)
     }
 
     /// Passes by the rest of a text and its quote; says whether it holds no escape.
+    #[inline]
     fn text(&mut self) -> Option<bool> {
+        if !self.is_plain {
+            return self.text_with_escapes();
+        }
+        self.at += until_quote(self.rest()?)? + 1;
+        Some(true)
+    }
+
+    fn text_with_escapes(&mut self) -> Option<bool> {
         let mut is_plain = true;
         loop {
             self.at += plain(self.rest()?);
@@ -203,11 +285,16 @@ impl<'j> Scan<'j> {
 
     /// Passes by a value, which begins here.
     fn value(&mut self) -> Option<()> {
-        match *self.json.as_bytes().get(self.at)? {
-            b'"' => {
-                self.at += 1;
-                self.text().map(drop)
-            }
+        if self.peek()? == b'"' {
+            self.at += 1;
+            return self.text().map(drop);
+        }
+        self.other_value()
+    }
+
+    /// The same for what is no text.
+    fn other_value(&mut self) -> Option<()> {
+        match self.peek()? {
             b'{' | b'[' => self.nested(),
             b't' => self.word("true"),
             b'f' => self.word("false"),
@@ -382,7 +469,7 @@ mod tests {
             }
             let is_json = serde_json::from_str::<IgnoredAny>(&json).is_ok();
             let mut again = Vec::new();
-            let is_taken = layout.members(&json, |key| key.len(), |key, at| again.push((key, &json[at])));
+            let is_taken = layout.members(&json, |key| key.len(), Some, |key, at| again.push((key, &json[at])));
             assert_eq!(is_taken, scanned(&json).is_some(), "{json}");
             match scanned(&json) {
                 Some(found) => {
@@ -415,7 +502,7 @@ mod tests {
             (r#"{"a":1}"#, vec![(1, "1")]),
         ] {
             let mut given = Vec::new();
-            assert!(layout.members(json, |key| key.len(), |key, at| given.push((key, &json[at]))));
+            assert!(layout.members(json, |key| key.len(), Some, |key, at| given.push((key, &json[at]))));
             assert_eq!(given, found, "{json}");
         }
     }

@@ -156,8 +156,9 @@ impl HeadReader {
         let is_read = layout.members(
             json,
             |key| Some(self.slots(key)).filter(|slots| *slots != Slots::default()),
+            |slots| slots,
             |slots, at| {
-                if let Some((slots, value)) = slots.zip(json.get(at)) {
+                if let Some(value) = json.get(at) {
                     found.put(slots, value);
                 }
             },

@@ -402,11 +402,8 @@ fn find_values(
     let is_read = layout.members(
         json,
         |key| projected.iter().position(|field| field.name == key),
-        |place, value| {
-            if let Some(at) = place {
-                spans[at] = Some(value);
-            }
-        },
+        |place| place,
+        |at, value| spans[at] = Some(value),
     );
     if is_read {
         return Ok(());

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::error::HandlerError;
+use super::event::{self, Asked};
 use super::handler::{Context, EntityTable, Handler, TypeMap};
 use super::rows::{Missed, Rows};
 use crate::lane::before_images::read_unseen;
@@ -22,6 +22,7 @@ use crate::lane::{
     Wanted,
 };
 use crate::model::ids::{BatchClock, BlockNo, EntityNo, RegionNo};
+use crate::model::json_scan::Layout;
 use crate::model::json_text::whole_characters;
 use crate::model::limits::{DRY_EVENTS_MAX, FIND_MEMORY_PART, SNAPSHOTS_TOGETHER_MAX};
 use crate::model::query::Query;
@@ -49,7 +50,14 @@ impl<H: Handler> EngineFactory for RustFactory<H> {
         let types = TypeMap::new(&self.handler.entities(), &context.schema);
         let loader = Loader::new(&context);
         let rows = Rows::new(&context);
-        Ok(Box::new(RustEngine { handler: Arc::clone(&self.handler), types, rows, loader, context }))
+        Ok(Box::new(RustEngine {
+            handler: Arc::clone(&self.handler),
+            types,
+            rows,
+            loader,
+            context,
+            layout: Layout::default(),
+        }))
     }
 
     fn has_snapshots(&self) -> bool {
@@ -67,6 +75,8 @@ struct RustEngine<H> {
     rows: Rows,
     loader: Loader,
     context: EngineContext,
+    /// The keys of the last event.
+    layout: Layout<Asked>,
 }
 
 /// How one call ended.
@@ -87,11 +97,11 @@ impl<H: Handler> RustEngine<H> {
         self.rows.writes.clear();
         (self.rows.writer, self.rows.block) = (Writer::new(page.origin_no, event.line), event.block);
         let whole;
-        let typed = match read_event::<H>(page.json(event)) {
+        let typed = match event::read::<H::Event<'_>>(page.json(event), &mut self.layout) {
             // A text with half a character, if there is one.
             Err(error) => {
                 whole = whole_characters(page.json(event));
-                if matches!(whole, Cow::Owned(_)) { read_event::<H>(&whole) } else { Err(error) }
+                if matches!(whole, Cow::Owned(_)) { event::read(&whole, &mut self.layout) } else { Err(error) }
             }
             typed => typed,
         };
@@ -320,10 +330,6 @@ impl<H: Handler> RustEngine<H> {
         let HandlerError { message, source } = error;
         LaneError::Handler { message: shortened(message), place: self.context.watch.place(), source }
     }
-}
-
-fn read_event<H: Handler>(json: &str) -> Result<H::Event<'_>, serde_json::Error> {
-    H::Event::deserialize(&mut serde_json::Deserializer::from_str(json))
 }
 
 fn unreadable(round: &Round, lane: usize, at: usize, message: String) -> LaneError {

@@ -5,6 +5,7 @@
 mod access;
 pub(crate) mod engine;
 mod error;
+mod event;
 pub mod fields;
 pub mod handler;
 mod rows;
