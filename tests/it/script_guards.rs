@@ -861,6 +861,105 @@ fn a_text_that_a_script_raises_stays_as_it_is() {
     assert!(rows.iter().all(|row| row[1].starts_with("handlers.lua:")), "{rows:?}");
 }
 
+/// A level of `error` names the function that Lua would name, and never one of ours.
+#[test]
+fn an_error_stands_where_lua_would_have_it() {
+    let script = "local M = {}
+M.__index = M
+M.__add = function(a, b) error('add', 2) end
+M.__eq = function(a, b) error('eq', 2) end
+M.__tostring = function() error('text', 2) end
+local function deep(v) error('deep', 3) end
+local function caught(f, ...) return select(2, pcall(f, ...)) end
+function on_event(e, ctx)
+  local o, p = setmetatable({}, M), setmetatable({}, M)
+  local all = {
+    caught(error, 'a', 2),
+    caught(error, 'b'),
+    caught(deep),
+    caught(function() return 1 + o end),
+    caught(function()
+      return o == p
+    end),
+    caught(tostring, o),
+    caught(string.gsub, 'x', 'x', function() error('g', 2) end),
+    caught(table.sort, { 2, 1 }, function() error('s', 2) end),
+    caught(error, 'none', 0),
+    caught(error, 'far', 99),
+    tostring(caught(error, { 'no text' }, 2)),
+  }
+  ctx.t:set('x', { s = table.concat(all, '|') })
+end";
+    let project = Project::with(&pipeline(""), script, "{\"block\":1,\"region\":\"a\"}\n");
+    project.forebay(&RUN).ok();
+    let here = |line: u8, text: &str| format!("handlers.lua:{line}: {text}");
+    let all = [
+        here(7, "a"),
+        "b".into(),
+        here(7, "deep"),
+        here(14, "add"),
+        here(16, "eq"),
+        "text".into(),
+        "g".into(),
+        "s".into(),
+        "none".into(),
+        "far".into(),
+        "table".into(),
+    ];
+    assert_eq!(project.query("p.db", "SELECT s FROM t"), [[all.join("|")]]);
+}
+
+/// A list that a method gives is asked for each item once; a number that nothing holds is an error.
+#[test]
+fn what_a_list_gives_is_joined_as_it_is_read() {
+    let script = "function on_event(e, ctx)
+  local n = 0
+  local list = setmetatable({}, { __len = function() return 3 end, __index = function(_, at) n = n + 1 return at / 2 + n end })
+  ctx.t:set('x', { s = table.concat(list, ',') .. select(2, pcall(table.concat, { 1, {}, 0.5 })) })
+  ctx.t:set('z', { s = select(2, pcall(string.pack, '<!4xXi4 s4 j', 1.5, '9007199254740993.0')) })
+  ctx.t:set('y', { s = select(2, pcall(tonumber, '1e1000000')) .. tostring(tonumber('1e400') > 1) })
+end";
+    let project = Project::with(&pipeline(""), script, "{\"block\":1,\"region\":\"a\"}\n");
+    project.forebay(&RUN).ok();
+    let rows = project.query("p.db", "SELECT s FROM t ORDER BY id");
+    assert_eq!(rows[0], ["1.5,3.0,4.5handlers.lua:4: invalid value (table) at index 2 in table for 'concat'"]);
+    assert_eq!(rows[2], ["handlers.lua:5: string.pack: expected a number, got the text \"9007199254740993.0\""]);
+    assert!(rows[1][0].starts_with("handlers.lua:6: tonumber: the text \"1e1000000\": "), "{rows:?}");
+    assert!(rows[1][0].ends_with("true"), "{rows:?}");
+}
+
+/// What a dry run would find may be too much: the call that counts asks for less.
+#[test]
+fn a_find_of_a_dry_run_ends_no_call() {
+    let wide = "x".repeat(40_000);
+    let mut lines: String = (1..=300)
+        .map(|i| format!("{{\"block\":{i},\"region\":\"a\",\"id\":\"x{i}\",\"v\":{i},\"s\":\"{wide}\"}}\n"))
+        .collect();
+    lines.push_str("{\"block\":500,\"region\":\"a\",\"v\":0}\n{\"block\":501,\"region\":\"a\",\"v\":-1}\n");
+    let script = "function on_event(e, ctx)
+  if e.v > 0 then
+    ctx.t:set(e.id, { v = e.v, s = e.s })
+    ctx.t:set('limit', { v = 100000 })
+  elseif e.v == 0 then
+    local limit = ctx.t:get('limit')
+    local found = ctx.t:find{ order = 'v', limit = 1 }
+    ctx.t:set('limit', { v = 1 })
+    ctx.t:set('a', { v = #found })
+  else
+    local limit = ctx.t:get('limit')
+    ctx.t:set('b', { v = #ctx.t:find{ order = 'v', limit = limit.v } })
+  end
+end";
+    for events in ["events = 1\n", "events = 100\n"] {
+        let text = pipeline("").replace("events = 5\n", events).replace("64MiB", "16MiB");
+        let project = Project::with(&text, script, &lines);
+        project.forebay(&["run", "pipeline.toml", "--until", "400"]).ok();
+        project.forebay(&RUN).ok();
+        let rows = project.query("p.db", "SELECT id, v FROM t WHERE id < 'limit' ORDER BY id");
+        assert_eq!(rows, [["a", "1"], ["b", "1"]], "{events}");
+    }
+}
+
 /// What a script sees of a table that it made while it was loaded is the same before its first use as a metatable.
 #[test]
 fn a_metatable_looks_the_same_before_it_is_used() {

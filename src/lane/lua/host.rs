@@ -497,6 +497,52 @@ fn script_place(lua: &Lua) -> String {
     String::new()
 }
 
+/// The place of the function that raises an error, or of one that called it: level 1 is the one that called `error`, as Lua
+/// counts. Empty for a function of the library.
+fn place_at(lua: &Lua, level: usize) -> String {
+    /// Pieces that Lua calls where a script has an operator: they are no function of a script's world.
+    const OPERATORS: [&str; 3] = ["=inner:arithmetic", "=inner:frozen", "=inner:numeric"];
+    enum Frame {
+        Script(String),
+        Library,
+        Operator,
+    }
+    let (mut left, mut is_in_library) = (level, false);
+    // This function and `error` come first.
+    for at in 2..STACK_LEVELS_MAX {
+        let frame = lua.inspect_stack(at, |frame| {
+            let source = frame.source();
+            match source.source.as_deref() {
+                Some(name) if name.starts_with('@') => {
+                    let script = source.short_src.as_deref().unwrap_or("script");
+                    Frame::Script(format!("{script}:{}: ", frame.current_line().unwrap_or(0)))
+                }
+                Some(name) if OPERATORS.contains(&name) => Frame::Operator,
+                _ => Frame::Library,
+            }
+        });
+        match frame {
+            Some(Frame::Library) => is_in_library = true,
+            Some(Frame::Operator) => {}
+            Some(Frame::Script(place)) => {
+                // All that the library needs for it is one function.
+                if std::mem::take(&mut is_in_library) {
+                    left -= 1;
+                    if left == 0 {
+                        break;
+                    }
+                }
+                left -= 1;
+                if left == 0 {
+                    return place;
+                }
+            }
+            None => break,
+        }
+    }
+    String::new()
+}
+
 /// Whether the error that is being looked at was raised by a call of one of these functions: asked by `protected.lua`.
 fn raised_by(lua: &Lua, raisers: &[LuaFunction]) -> bool {
     for level in 1..STACK_LEVELS_MAX {
@@ -523,6 +569,7 @@ pub(super) fn script_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         |_: &Lua, function: LuaFunction| Ok(function.info().source.is_some_and(|source| source.starts_with('@')));
     table.raw_set("is_of_script", lua.create_function(is_of_script)?)?;
     let raisers: [LuaFunction; 2] = [lua.globals().get("error")?, lua.globals().get("assert")?];
+    table.raw_set("place_at", lua.create_function(|lua, level: usize| Ok(place_at(lua, level)))?)?;
     let is_raised = move |lua: &Lua, ()| Ok(raised_by(lua, &raisers));
     table.raw_set("is_raised", lua.create_function(is_raised)?)?;
     let checked = |lua: &Lua, code: LuaString| match check(&code.as_bytes()) {

@@ -25,13 +25,14 @@ local function want(state, what)
   if what == TRY then
     wanted.has_rows = true
   elseif type(what) == "table" then
-    -- The larger page of the same question.
+    -- The larger page of the same question, among those of calls that count if there are any: what a dry run asks for
+    -- may be too much.
     local known = wanted.asked[what.key]
     if known then
-      local limit, more = known.limit, what.limit
-      local is_sure = S[MODE] ~= DRY
-      if limit ~= NO_LIMIT and (more > limit or (more == NO_LIMIT and is_sure)) then known.limit = more end
-      if is_sure then known.is_sure = true end
+      local limit, more, is_sure = known.limit, what.limit, what.is_sure
+      local is_larger = limit ~= NO_LIMIT and (more > limit or (more == NO_LIMIT and is_sure))
+      if is_sure and not known.is_sure or is_sure == known.is_sure and is_larger then known.limit = more end
+      known.is_sure = known.is_sure or is_sure
     else
       wanted.asked[what.key] = what
       wanted.questions[#wanted.questions + 1] = what

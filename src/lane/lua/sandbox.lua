@@ -240,7 +240,7 @@ end
 -- What scripts find in their world.
 local PRELUDE <const> = {
   assert = assert,
-  error = error,
+  error = inner.script_error,
   ipairs = inner.script_ipairs,
   next = script_next,
   pairs = script_pairs,

@@ -100,15 +100,19 @@ local function places_of(form)
   return places
 end
 
--- A float where a text is to stand has all its digits; one that may have lost digits is no integer.
+-- A float where a text is to stand has all its digits; one that may have lost digits is no integer, and a text is no
+-- number.
 function texts.pack(form, ...)
   form = text_of(form)
   if type(form) ~= "string" then return pack(form, ...) end
   local places, values = places_of(form), pack_values(...)
   for at = 1, #places do
     local value, place = values[at], places[at]
-    if mtype(value) == "float" then
-      if find(place, "[szc]") then
+    local is_text = find(place, "[szc]")
+    if type(value) == "string" and not is_text then
+      raise("string.pack: expected a number, got %s", describe(value))
+    elseif mtype(value) == "float" then
+      if is_text then
         values[at] = float_text(value)
       elseif is_inexact(value) and not find(place, "[fdn]") then
         raise("string.pack: a float of 2^53 or more has no exact value (%s): keep it an integer", describe(value))
