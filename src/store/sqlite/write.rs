@@ -195,8 +195,12 @@ fn write_snapshots(
     drafts: &[SnapshotDraft],
 ) -> rusqlite::Result<Vec<SnapshotReceipt>> {
     let mut receipts = Vec::new();
+    if drafts.is_empty() {
+        return Ok(receipts);
+    }
+    let mut writer = SnapshotWriter::new(transaction, plan)?;
     for draft in drafts {
-        let id = write_snapshot(transaction, plan, draft)?;
+        let id = writer.write(draft)?;
         if draft.doc.is_some() || id.is_some() {
             receipts.push(SnapshotReceipt { region: draft.region.clone(), id });
         }
@@ -204,29 +208,49 @@ fn write_snapshots(
     Ok(receipts)
 }
 
-/// Stores one snapshot unless it is a duplicate; returns its id. The region is covered up to the block either way.
-fn write_snapshot(
-    transaction: &Transaction<'_>,
-    plan: &StorePlan,
-    draft: &SnapshotDraft,
-) -> rusqlite::Result<Option<String>> {
-    let pipeline = &plan.pipeline;
-    let region = &*draft.region;
-    let last: u64 = transaction
-        .prepare_cached("SELECT seq FROM forebay_regions WHERE pipeline = ?1 AND region = ?2")?
-        .query_row((pipeline, region), |row| row.get(0))
-        .optional()?
-        .map_or(0, unsigned);
-    let newest = newest(transaction, pipeline, region)?;
-    let verdict = SnapshotPolicy::of(plan).judge(draft, last, newest.as_ref());
-    let SnapshotVerdict::New { seq, id } = verdict else {
-        cover(transaction, pipeline, region, draft.block, last)?;
-        return Ok(None);
-    };
-    transaction
-        .prepare_cached("INSERT INTO forebay_snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)")?
-        .execute((
-            pipeline,
+/// Stores snapshots: a statement for each step, made once for all of a batch.
+struct SnapshotWriter<'t> {
+    pipeline: &'t str,
+    policy: SnapshotPolicy,
+    last: CachedStatement<'t>,
+    newest: CachedStatement<'t>,
+    insert: CachedStatement<'t>,
+    cover: CachedStatement<'t>,
+    cover_new: CachedStatement<'t>,
+}
+
+impl<'t> SnapshotWriter<'t> {
+    fn new(transaction: &'t Transaction<'_>, plan: &'t StorePlan) -> rusqlite::Result<Self> {
+        let prepare = |sql| transaction.prepare_cached(sql);
+        Ok(Self {
+            pipeline: &plan.pipeline,
+            policy: SnapshotPolicy::of(plan),
+            last: prepare("SELECT seq FROM forebay_regions WHERE pipeline = ?1 AND region = ?2")?,
+            newest: prepare(
+                "SELECT hash, generated_at, block FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2
+                 ORDER BY seq DESC LIMIT 1",
+            )?,
+            insert: prepare("INSERT INTO forebay_snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)")?,
+            cover: prepare(
+                "UPDATE forebay_regions SET seq = ?4, snapshot_block = ?3 WHERE pipeline = ?1 AND region = ?2",
+            )?,
+            cover_new: prepare("INSERT INTO forebay_regions VALUES (?1, ?2, ?3, 0, ?4, ?3)")?,
+        })
+    }
+
+    /// Stores one snapshot unless it is a duplicate; returns its id. The region is covered up to the block either way.
+    fn write(&mut self, draft: &SnapshotDraft) -> rusqlite::Result<Option<String>> {
+        let region = &*draft.region;
+        let last = self.last.query_row((self.pipeline, region), |row| row.get(0)).optional()?.map_or(0, unsigned);
+        // A region that was given no number has no snapshot.
+        let newest = if last == 0 { None } else { self.newest(region)? };
+        let verdict = self.policy.judge(draft, last, newest.as_ref());
+        let SnapshotVerdict::New { seq, id } = verdict else {
+            self.cover(region, draft.block, last)?;
+            return Ok(None);
+        };
+        self.insert.execute((
+            self.pipeline,
             region,
             &id,
             signed(seq),
@@ -235,35 +259,28 @@ fn write_snapshot(
             &draft.hash,
             draft.doc.as_deref().unwrap_or(NOTHING),
         ))?;
-    cover(transaction, pipeline, region, draft.block, seq)?;
-    Ok(Some(id))
-}
+        self.cover(region, draft.block, seq)?;
+        Ok(Some(id))
+    }
 
-/// A region's newest snapshot.
-fn newest(transaction: &Transaction<'_>, pipeline: &str, region: &str) -> rusqlite::Result<Option<NewestSnapshot>> {
-    let newest = |row: &Row<'_>| {
-        let time: String = row.get(1)?;
-        // What is no time is as old as can be.
-        let generated_at = time.parse().unwrap_or(Timestamp::MIN);
-        Ok(NewestSnapshot { hash: row.get(0)?, generated_at, block: row.get(2)? })
-    };
-    transaction
-        .prepare_cached(
-            "SELECT hash, generated_at, block FROM forebay_snapshots WHERE pipeline = ?1 AND region = ?2
-             ORDER BY seq DESC LIMIT 1",
-        )?
-        .query_row((pipeline, region), newest)
-        .optional()
-}
+    /// A region's newest snapshot.
+    fn newest(&mut self, region: &str) -> rusqlite::Result<Option<NewestSnapshot>> {
+        let newest = |row: &Row<'_>| {
+            let time: String = row.get(1)?;
+            // What is no time is as old as can be.
+            let generated_at = time.parse().unwrap_or(Timestamp::MIN);
+            Ok(NewestSnapshot { hash: row.get(0)?, generated_at, block: row.get(2)? })
+        };
+        self.newest.query_row((self.pipeline, region), newest).optional()
+    }
 
-fn cover(transaction: &Transaction<'_>, pipeline: &str, region: &str, block: i64, seq: u64) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO forebay_regions VALUES (?1, ?2, ?3, 0, ?4, ?3)
-             ON CONFLICT (pipeline, region) DO UPDATE SET seq = excluded.seq, snapshot_block = excluded.snapshot_block",
-        )?
-        .execute((pipeline, region, block, signed(seq)))?;
-    Ok(())
+    fn cover(&mut self, region: &str, block: i64, seq: u64) -> rusqlite::Result<()> {
+        let values = (self.pipeline, region, block, signed(seq));
+        if self.cover.execute(values)? == 0 {
+            self.cover_new.execute(values)?;
+        }
+        Ok(())
+    }
 }
 
 /// Gives the newest snapshots of regions numbers above those that are given.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
 
-use super::script::{Columns, Entity, Event, Expr, Given, Method, Query, Row, Script, Stmt};
+use super::script::{Columns, Entity, Event, Expr, Given, Method, Query, Row, SHIFT_MAX, Script, Stmt};
 
 /// Columns that have an order.
 const ORDERED: [&str; 3] = ["v", "s", "n"];
@@ -111,6 +111,8 @@ impl Exprs {
             2 => found.prop_map(|(entity, query, by)| Expr::Ids(entity, query, by)),
             1 => stored.clone().prop_map(Expr::Keys),
             1 => (self.id.clone(), entity()).prop_map(|(text, entity)| Expr::Digits(Box::new(text), entity)),
+            1 => (0..6u8, self.int.clone(), 0..=SHIFT_MAX)
+                .prop_map(|(way, a, shift)| Expr::FloatText(way, Box::new(a), shift)),
         ];
         let numeric = prop_oneof![
             2 => self.numeric.clone(),
@@ -156,6 +158,8 @@ impl Exprs {
 
     fn column(&self) -> impl Strategy<Value = (&'static str, Expr)> + use<> {
         let parts = prop_oneof![self.int.clone(), self.text.clone()];
+        let items = prop_oneof![4 => parts.clone(), 1 => Just(Expr::Nil), 1 => Just(Expr::Null)];
+        let list = (any::<bool>(), prop::collection::vec(items, 0..4));
         let object = (parts.clone(), prop::collection::vec(parts, 0..3));
         let json = self.row.clone().prop_map(|row| field(row, "j", Expr::Nil));
         prop_oneof![
@@ -165,6 +169,7 @@ impl Exprs {
             2 => self.text.clone().prop_map(|value| ("s", value)),
             1 => self.test.clone().prop_map(|value| ("b", value)),
             1 => object.prop_map(|(a, list)| ("j", Expr::Object(Box::new(a), list))),
+            1 => list.prop_map(|(is_marked, items)| ("j", Expr::List(is_marked, items))),
             1 => json.prop_map(|value| ("j", value)),
             1 => select(vec!["b", "n", "s", "v"]).prop_map(|column| (column, Expr::Null)),
             // Of the wrong type.
@@ -313,7 +318,18 @@ pub fn script() -> impl Strategy<Value = Script> {
 }
 
 pub fn event() -> impl Strategy<Value = Event> {
-    let numbers = vec!["3", "-2", "0.5", "12.25", "18446744073709551617", "-99999999999999999999999999999999999999.5"];
+    let numbers = vec![
+        "3",
+        "-2",
+        "0.5",
+        "12.25",
+        "3e16",
+        // Both stand for the float midway between them.
+        "64.00003051757812",
+        "64.00003051757813",
+        "18446744073709551617",
+        "-99999999999999999999999999999999999999.5",
+    ];
     let json = prop_oneof![
         Just(json!({})),
         (-3..4i64).prop_map(|a| json!({ "a": a, "l": [a, null] })),

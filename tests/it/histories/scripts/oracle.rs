@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use forebay::Numeric;
 use serde_json::{Value as Json, json};
 
-use super::script::{COLUMNS, Columns, ENTITIES, Entity, Event, Expr, Given, Method, Query, Row, Script, Stmt};
+use super::script::{
+    COLUMNS, Columns, ENTITIES, Entity, Event, Expr, FLOAT_END, Given, Method, Query, Row, Script, Stmt,
+};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Val {
@@ -70,6 +72,14 @@ impl Val {
             Self::Bool(value) => value.into(),
             Self::Int(value) => value.into(),
             other => other.show().into(),
+        }
+    }
+
+    /// The same as it stands in a table.
+    fn passed_on(self) -> Json {
+        match self {
+            Self::Null => Json::Null,
+            other => other.plain(),
         }
     }
 
@@ -278,8 +288,29 @@ impl Call<'_> {
                 let items: Outcome<Vec<Json>> = items.iter().map(|item| Ok(self.eval(item)?.plain())).collect();
                 Val::Json(json!({ "a": a, "l": items? }))
             }
+            Expr::List(is_marked, items) => self.list(*is_marked, items)?,
+            Expr::FloatText(_, a, shift) => {
+                let Val::Int(a) = self.eval(a)? else { return Err(WRONG) };
+                let float = a.rem_euclid(FLOAT_END) as f64 / f64::from(1_u32 << shift);
+                Val::Text(serde_json::to_string(&float).expect("a number"))
+            }
             _ => self.compute(expr)?,
         })
+    }
+
+    /// An object with a list: what is nil is null where the list is marked as one, and a hole elsewhere. At its end nil is
+    /// nothing.
+    fn list(&self, is_marked: bool, items: &[Expr]) -> Outcome<Val> {
+        let mut items = items.iter().map(|item| self.eval(item)).collect::<Outcome<Vec<Val>>>()?;
+        while items.last() == Some(&Val::Nil) {
+            items.pop();
+        }
+        if !is_marked && items.contains(&Val::Nil) {
+            return Err(WRONG);
+        }
+        let list: Vec<Json> = items.into_iter().map(Val::passed_on).collect();
+        let list = if list.is_empty() && !is_marked { json!({}) } else { list.into() };
+        Ok(Val::Json(json!({ "l": list })))
     }
 
     /// What is computed out of other values alone.

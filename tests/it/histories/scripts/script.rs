@@ -32,6 +32,14 @@ local function plain(x)
   local kind = type(x)
   return (kind == "number" or kind == "string" or kind == "boolean") and x or x ~= false and show(x)
 end
+local function item(x)
+  if type(x) == "table" then return show(x) end
+  return x
+end
+local function part(x, last, shift)
+  if math.type(x) ~= "integer" then error("no integer") end
+  return x % last / 2 ^ shift
+end
 local function field(row, name, other)
   if row then
     local x = row[name]
@@ -70,6 +78,10 @@ local function ids(rows, key)
 end
 local function subst(text, use) return clip((text:gsub("%d", use))) end
 "#;
+
+/// Integers below it over powers of two up to [`SHIFT_MAX`] are written without an exponent.
+pub const FLOAT_END: i64 = 16_000_000;
+pub const SHIFT_MAX: u8 = 13;
 
 #[derive(Debug, Clone, Copy)]
 pub enum Entity {
@@ -141,6 +153,10 @@ pub enum Expr {
     Sum(Vec<Expr>),
     Pick(u8, Vec<Expr>),
     Object(Box<Expr>, Vec<Expr>),
+    /// An object with a list, which may have holes; whether it is marked as one.
+    List(bool, Vec<Expr>),
+    /// The text of a float: an integer over a power of two. One of several ways to make a text of it.
+    FloatText(u8, Box<Expr>, u8),
 }
 
 pub type Columns = Vec<(&'static str, Expr)>;
@@ -311,6 +327,21 @@ impl fmt::Display for Expr {
             Self::Object(a, items) => {
                 let items: Vec<String> = items.iter().map(|item| format!("plain({item})")).collect();
                 write!(f, "{{ a = plain({a}), l = array{{ {} }} }}", items.join(", "))
+            }
+            Self::List(is_marked, items) => {
+                let items: Vec<String> = items.iter().map(|item| format!("item({item})")).collect();
+                write!(f, "{{ l = {}{{ {} }} }}", if *is_marked { "array" } else { "" }, items.join(", "))
+            }
+            Self::FloatText(way, a, shift) => {
+                let float = format!("(part({a}, {FLOAT_END}, {shift}))");
+                match way {
+                    0 => write!(f, "tostring{float}"),
+                    1 => write!(f, "({float} .. \"\")"),
+                    2 => write!(f, "string.format(\"%s\", {float})"),
+                    3 => write!(f, "table.concat({{ {float} }})"),
+                    4 => write!(f, "string.gsub(\"x\", \"x\", {float}):sub(1)"),
+                    _ => write!(f, "string.rep({float}, 1)"),
+                }
             }
         }
     }
