@@ -72,6 +72,29 @@ pub(crate) fn float_digits(value: f64) -> usize {
     decimal_parts(&shortest(value)).map_or(0, |(_, digits, _)| digits.len())
 }
 
+/// The shortest decimal form of a finite float as C writes it with `%.17g`: an exponent of two digits at least.
+#[cfg(feature = "lua")]
+pub(crate) fn shortest_of_c(value: f64) -> String {
+    const DIGITS: i64 = 17;
+    let text = shortest(value);
+    let Some((is_negative, digits, last)) = decimal_parts(&text).filter(|(_, digits, _)| !digits.is_empty()) else {
+        return text;
+    };
+    let (sign, power) = (if is_negative { "-" } else { "" }, last + digits.len() as i64 - 1);
+    if !(-4..DIGITS).contains(&power) {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        let power_sign = if power < 0 { '-' } else { '+' };
+        return format!("{sign}{first}{point}{rest}e{power_sign}{:02}", power.abs());
+    }
+    let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));
+    match usize::try_from(power + 1) {
+        Ok(whole) if whole > 0 && whole < digits.len() => format!("{sign}{}.{}", &digits[..whole], &digits[whole..]),
+        Ok(whole) if whole > 0 => format!("{sign}{digits}{}", zeros(last)),
+        _ => format!("{sign}0.{}{digits}", zeros(-power - 1)),
+    }
+}
+
 /// Sign, digits without zeros at either end, and the power of ten of the last one.
 fn decimal_parts(number: &str) -> Option<(bool, String, i64)> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
@@ -341,6 +364,19 @@ mod tests {
             assert_eq!(float_of(number).is_some(), is_held, "{number}");
         }
         assert_eq!([0.1, 1e20, 0.1 + 0.2, 0.0].map(float_digits), [1, 1, 17, 0]);
+        #[cfg(feature = "lua")]
+        for (float, text) in [
+            (2_f64.powi(-24), "5.960464477539063e-08"),
+            (-0.1 - 0.2, "-0.30000000000000004"),
+            (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
+            (12_345_678_901_234_568.0, "12345678901234568"),
+            (0.001_234_5, "0.0012345"),
+            (1234.5, "1234.5"),
+            (1000.0, "1000"),
+            (0.0, "0.0"),
+        ] {
+            assert_eq!(shortest_of_c(float), text);
+        }
     }
 
     #[test]

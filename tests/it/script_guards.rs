@@ -928,6 +928,41 @@ end";
     assert!(rows[1][0].ends_with("true"), "{rows:?}");
 }
 
+/// `pairs` gives what a loop may use twice, and go on with; `_G` is no metatable; a float's text is that float.
+#[test]
+fn pairs_gives_an_iterator_that_begins_anew() {
+    let script = "function on_event(e, ctx)
+  local t = { a = 1, b = 2, c = 3 }
+  local next_of, all, first = pairs(t)
+  local seen = {}
+  for _ = 1, 2 do for k, v in next_of, all, first do seen[#seen + 1] = k .. v end end
+  for k in next_of, all do for inner in next_of, all do seen[#seen + 1] = k .. inner end end
+  seen[#seen + 1] = next_of(all) .. next_of(all) .. next_of(all, 'b') .. tostring(next_of(all, 'c'))
+  seen[#seen + 1] = tostring(all == t) .. tostring(first) .. tostring(getmetatable(4))
+  ctx.t:set('a', { s = table.concat(seen, ' ') })
+  local fields, event = pairs(e)
+  local names = {}
+  for name in fields, event do if name ~= 'block' then names[#names + 1] = name end end
+  for name in fields, event do names[#names + 1] = name end
+  ctx.t:set('b', { s = table.concat(names, ' ') })
+  ctx.t:set('c', { s = select(2, pcall(setmetatable, {}, _G)) })
+  ctx.t:set('d', { s = tostring(2 ^ -24) .. tostring(tonumber(tostring(2 ^ -24)) == 2 ^ -24) .. tostring(e.x == 2 ^ -24) })
+end";
+    let event = "{\"block\":1,\"region\":\"a\",\"x\":5.960464477539063e-08}\n";
+    let project = Project::with(&pipeline(""), script, event);
+    project.forebay(&RUN).ok();
+    let twice = "a1 b2 c3 a1 b2 c3 aa ab ac ba bb bc ca cb cc aacnil truenilnil";
+    assert_eq!(
+        project.query("p.db", "SELECT s FROM t ORDER BY id"),
+        [
+            [twice],
+            ["region x block region x"],
+            ["handlers.lua:15: setmetatable: _G is no metatable; make a table of its own"],
+            ["5.960464477539063e-08truetrue"],
+        ]
+    );
+}
+
 /// What a dry run would find may be too much: the call that counts asks for less.
 #[test]
 fn a_find_of_a_dry_run_ends_no_call() {

@@ -177,10 +177,12 @@ end)
 local function float_text(value)
   local text = tostring(value)
   if value ~= value or tonumber(text) == value then return text end
-  for digits = 15, 17 do
+  for digits = 15, 16 do
     text = format("%." .. digits .. "g", value)
-    if tonumber(text) == value then break end
+    if tonumber(text) == value then return find(text, "^-?%d+$") and text .. ".0" or text end
   end
+  -- At a power of two the nearest text of 16 digits may be another float, and the next one this.
+  text = host.float_text(value)
   return find(text, "^-?%d+$") and text .. ".0" or text
 end
 

@@ -22,7 +22,7 @@ use crate::lane::{Ask, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
-use crate::model::json_text::{float_digits, float_of, whole_characters};
+use crate::model::json_text::{float_digits, float_of, shortest_of_c, whole_characters};
 use crate::model::limits::FIND_MEMORY_PART;
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
@@ -593,6 +593,7 @@ pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         Ok((text, problem, float_digits(value)))
     };
     table.raw_set("numeric_float", lua.create_function(of_float)?)?;
+    table.raw_set("float_text", lua.create_function(|_, value: f64| Ok(shortest_of_c(value)))?)?;
     table.raw_set("null", LuaValue::NULL)?;
     table.raw_set("integer", lua.create_function(|_, text: LuaString| Ok(integer(&lossy(&text.as_bytes()))))?)?;
     table.raw_set("float_of", lua.create_function(|_, text: LuaString| Ok(float_of(&lossy(&text.as_bytes()))))?)?;

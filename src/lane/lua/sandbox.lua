@@ -111,11 +111,23 @@ local function script_next(tab, ...)
   return next_in_order(worlds[tab] or tab, (...))
 end
 
--- The iterator of `pairs`.
-local function in_order(tab, is_of_event)
+-- What `pairs` gives: an iterator, the table, and where it begins. The iterator begins anew where it is given no key,
+-- and goes on from any key that it is given.
+local function in_order(tab, is_of_event, given)
   local keys, count = keys_of(tab, "pairs")
-  local at = 0
-  return function()
+  local at, places = 0, nil
+  local function step(_, key)
+    if key == nil then
+      at = 0
+    elseif key ~= keys[at] then
+      if not places then
+        places = {}
+        for place = 1, count do
+          places[keys[place]] = place
+        end
+      end
+      at = places[key] or raise("pairs: the loop goes on from a key that the table does not have")
+    end
     while at < count do
       at = at + 1
       local value = rawget(tab, keys[at])
@@ -123,23 +135,25 @@ local function in_order(tab, is_of_event)
       if value == nil and is_of_event then value = tab[keys[at]] end
       if value ~= nil then return keys[at], value end
     end
+    return nil
   end
+  return step, given, nil
 end
 
 local function script_pairs(tab)
   if type(tab) ~= "table" then raise("pairs: expected a table, got a " .. type(tab)) end
   refuse_number(tab, "pairs")
   local meta = metatable_of(tab)
-  if is_event(meta) then return in_order(open_event(tab), true) end
+  if is_event(meta) then return in_order(open_event(tab), true, tab) end
   if meta and rawget(meta, "__pairs") ~= nil then return pairs(tab) end
-  return in_order(worlds[tab] or tab)
+  return in_order(worlds[tab] or tab, false, tab)
 end
 
 -- Our own metatables, and that of all strings, are out of a script's reach.
 hidden[rawmeta("")] = true
 
 local function script_getmetatable(value)
-  if type(value) == "function" then return nil end
+  if type(value) == "function" or type(value) == "number" then return nil end
   return shown_meta(rawmeta(value))
 end
 
@@ -150,6 +164,7 @@ local function script_setmetatable(tab, meta)
   end
   if hidden[rawmeta(tab)] then raise("the metatable of this value is protected") end
   check_write(tab)
+  if worlds[meta] then raise("setmetatable: _G is no metatable; make a table of its own") end
   if type(meta) == "table" then make_ready(meta) end
   return setmeta(tab, meta)
 end
