@@ -928,6 +928,29 @@ end";
     assert!(rows[1][0].ends_with("true"), "{rows:?}");
 }
 
+/// A metatable of its own is read-only once it is in use, as any other.
+#[test]
+fn a_table_that_is_its_own_metatable_is_looked_after() {
+    let script = "local Early = {}
+Early.__index = function(_, key) return key .. '!' end
+setmetatable(Early, Early)
+function on_event(e, ctx)
+  local m = { __index = function(_, key) return key .. '?' end }
+  setmetatable(m, m)
+  local _, why = pcall(function() m.__gc = function() end end)
+  local _, chance = pcall(function() local o = { __mode = 'k' } setmetatable(o, o) end)
+  ctx.t:set('a', { s = Early.x .. m.y .. tostring(getmetatable(m) == m) })
+  ctx.t:set('b', { s = why })
+  ctx.t:set('c', { s = chance })
+end";
+    let project = Project::with(&pipeline(""), script, "{\"block\":1,\"region\":\"a\"}\n");
+    project.forebay(&RUN).ok();
+    let rows = project.query("p.db", "SELECT s FROM t ORDER BY id");
+    assert_eq!(rows[0], ["x!y?true"]);
+    assert!(rows[1][0].contains("a metatable is read-only once it is in use"), "{rows:?}");
+    assert!(rows[2][0].contains("__gc, __mode and __close are not for handlers"), "{rows:?}");
+}
+
 /// `pairs` gives what a loop may use twice, and go on with; `_G` is no metatable; a float's text is that float.
 #[test]
 fn pairs_gives_an_iterator_that_begins_anew() {

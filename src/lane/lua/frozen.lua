@@ -171,13 +171,14 @@ local is_loading = false
 local ready = setmeta({}, { __mode = "k" }) -- metatables that cannot change any more, and are guarded
 
 -- Makes a metatable fit to be used. Once the script is loaded, one is read-only as soon as it is used: what is put into
--- it later would act without having been looked at.
-local function make_ready(meta)
+-- it later would act without having been looked at. `is_own`: it becomes its own metatable.
+local function make_ready(meta, is_own)
   if ready[meta] then return end
   if hidden[rawmeta(meta)] then
     raise("setmetatable: the metatable of this value is protected, so it is none itself")
   end
   guard(meta)
+  if is_own then setmeta(meta, meta) end
   if is_loading then return end
   local own = rawmeta(meta) ~= nil and host.metatable(meta) or nil
   if frozen_metas[own] == nil then freeze(meta, own, nil) end

@@ -165,8 +165,10 @@ local function script_setmetatable(tab, meta)
   if hidden[rawmeta(tab)] then raise("the metatable of this value is protected") end
   check_write(tab)
   if worlds[meta] then raise("setmetatable: _G is no metatable; make a table of its own") end
-  if type(meta) == "table" then make_ready(meta) end
-  return setmeta(tab, meta)
+  if meta == nil then return setmeta(tab, nil) end
+  local is_own = rawequal(tab, meta)
+  make_ready(meta, is_own)
+  return is_own and tab or setmeta(tab, meta)
 end
 
 -- Lua's own sort picks pivots by the clock, so that equal elements end up in an order of chance. This one keeps theirs.
