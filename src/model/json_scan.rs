@@ -101,7 +101,7 @@ impl<K: Copy> Walk<'_, '_, K> {
     ) -> Option<Option<Member<W>>> {
         let bytes = self.scan.json.as_bytes();
         loop {
-            // Most members are where they were, are texts, and not wanted.
+            // Most members are where they were, are texts, and not wanted. The place is a local meanwhile, which is faster.
             let (mut at, mut nth) = (self.scan.at, self.nth);
             while let Some(known) = self.layout.0.get(nth)
                 && begins_with(bytes.get(at..)?, known.before.as_bytes())

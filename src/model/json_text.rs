@@ -72,16 +72,16 @@ pub(crate) fn float_digits(value: f64) -> usize {
     decimal_parts(&shortest(value)).map_or(0, |(_, digits, _)| digits.len())
 }
 
-/// The shortest decimal form of a finite float as C writes it with `%.17g`: an exponent of two digits at least.
+/// The shortest decimal form of a finite float as Lua writes floats: C's `%g` with as many digits as it has, 15 at least;
+/// behind a whole number stands `.0`.
 #[cfg(feature = "lua")]
-pub(crate) fn shortest_of_c(value: f64) -> String {
-    const DIGITS: i64 = 17;
+pub(crate) fn shortest_in_lua(value: f64) -> String {
     let text = shortest(value);
     let Some((is_negative, digits, last)) = decimal_parts(&text).filter(|(_, digits, _)| !digits.is_empty()) else {
         return text;
     };
     let (sign, power) = (if is_negative { "-" } else { "" }, last + digits.len() as i64 - 1);
-    if !(-4..DIGITS).contains(&power) {
+    if !(-4..digits.len().max(FLOAT_DIGITS) as i64).contains(&power) {
         let (first, rest) = digits.split_at(1);
         let point = if rest.is_empty() { "" } else { "." };
         let power_sign = if power < 0 { '-' } else { '+' };
@@ -90,7 +90,7 @@ pub(crate) fn shortest_of_c(value: f64) -> String {
     let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));
     match usize::try_from(power + 1) {
         Ok(whole) if whole > 0 && whole < digits.len() => format!("{sign}{}.{}", &digits[..whole], &digits[whole..]),
-        Ok(whole) if whole > 0 => format!("{sign}{digits}{}", zeros(last)),
+        Ok(whole) if whole > 0 => format!("{sign}{digits}{}.0", zeros(last)),
         _ => format!("{sign}0.{}{digits}", zeros(-power - 1)),
     }
 }
@@ -369,13 +369,16 @@ mod tests {
             (2_f64.powi(-24), "5.960464477539063e-08"),
             (-0.1 - 0.2, "-0.30000000000000004"),
             (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
-            (12_345_678_901_234_568.0, "12345678901234568"),
+            (12_345_678_901_234_568.0, "12345678901234568.0"),
+            (12_345_678_901_234_560.0, "1.234567890123456e+16"),
+            (1_234_567_890_123_456.0, "1234567890123456.0"),
             (0.001_234_5, "0.0012345"),
             (1234.5, "1234.5"),
-            (1000.0, "1000"),
+            (1000.0, "1000.0"),
+            (1e15, "1e+15"),
             (0.0, "0.0"),
         ] {
-            assert_eq!(shortest_of_c(float), text);
+            assert_eq!(shortest_in_lua(float), text);
         }
     }
 

@@ -55,7 +55,7 @@ impl Chance {
     fn number(&mut self) -> String {
         let sign = if self.is(3) { "-" } else { "" };
         if self.is(12) {
-            // Midway between two decimals that both stand for it; either is written.
+            // Often midway between two decimals that both stand for it; either is written.
             let float = (self.below(1 << 24) | 1) as f64 / f64::from(1 << (15 + self.below(6)));
             let text = if self.is(2) { format!("{float}") } else { json(float) };
             return format!("{sign}{text}");

@@ -9,7 +9,7 @@ local raise, describe, numeric_meta = inner.raise, inner.describe, inner.numbers
 local host, hidden = inner.host, inner.hidden
 local script_line = inner.script_line
 local mtype, rawmeta, rawget, type, next = math.type, getmetatable, rawget, type, next
-local format, find, tostring, tonumber = string.format, string.find, tostring, tonumber
+local tostring, tonumber = tostring, tonumber
 local mininteger, tointeger = math.mininteger, math.tointeger
 
 local SMALL <const> = 3037000499 -- its square fits 63 bits
@@ -176,14 +176,8 @@ end)
 -- The text of a float: with as many digits as tell it from all others, where Lua's own 14 do not.
 local function float_text(value)
   local text = tostring(value)
-  if value ~= value or tonumber(text) == value then return text end
-  for digits = 15, 16 do
-    text = format("%." .. digits .. "g", value)
-    if tonumber(text) == value then return find(text, "^-?%d+$") and text .. ".0" or text end
-  end
-  -- At a power of two the nearest text of 16 digits may be another float, and the next one this.
-  text = host.float_text(value)
-  return find(text, "^-?%d+$") and text .. ".0" or text
+  if value - value ~= 0 or tonumber(text) == value then return text end
+  return host.float_text(value)
 end
 
 -- An instruction of the script asks for the text of a number that may be long, and is joined to what is beside it.

@@ -170,19 +170,20 @@ end
 local is_loading = false
 local ready = setmeta({}, { __mode = "k" }) -- metatables that cannot change any more, and are guarded
 
--- Makes a metatable fit to be used. Once the script is loaded, one is read-only as soon as it is used: what is put into
--- it later would act without having been looked at. `is_own`: it becomes its own metatable.
-local function make_ready(meta, is_own)
-  if ready[meta] then return end
+-- Gives a table a metatable. Once the script is loaded, one is read-only as soon as it is used: what is put into it
+-- later would act without having been looked at. It may be the table itself, so it is made read-only last.
+local function give_metatable(tab, meta)
+  if ready[meta] then return setmeta(tab, meta) end
   if hidden[rawmeta(meta)] then
     raise("setmetatable: the metatable of this value is protected, so it is none itself")
   end
   guard(meta)
-  if is_own then setmeta(meta, meta) end
-  if is_loading then return end
+  setmeta(tab, meta)
+  if is_loading then return tab end
   local own = rawmeta(meta) ~= nil and host.metatable(meta) or nil
   if frozen_metas[own] == nil then freeze(meta, own, nil) end
   ready[meta] = true
+  return tab
 end
 
 -- What a script sees of a metatable: nil, false if it is ours, or its own.
@@ -358,7 +359,7 @@ return {
   stop_loading = stop_loading,
   finish_loading = finish_loading,
   check_write = check_write,
-  make_ready = make_ready,
+  give_metatable = give_metatable,
   shown_meta = shown,
   frozen_meta = frozen_meta,
 }

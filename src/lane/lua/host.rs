@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use mlua::debug::Debug;
 use mlua::prelude::*;
 
 use super::bytecode::check;
@@ -22,7 +23,7 @@ use crate::lane::{Ask, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
-use crate::model::json_text::{float_digits, float_of, shortest_of_c, whole_characters};
+use crate::model::json_text::{float_digits, float_of, shortest_in_lua, whole_characters};
 use crate::model::limits::FIND_MEMORY_PART;
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
@@ -478,17 +479,19 @@ fn answer<T>(result: LuaResult<T>, none: T) -> LuaResult<(T, Option<String>)> {
     }
 }
 
-/// The line of the script that is being run, as it stands before an error: `handlers.lua:7: `.
+/// The line that a function of the script is at, as it stands before an error: `handlers.lua:7: `. None for other
+/// functions.
+fn place_of(frame: &Debug<'_>) -> Option<String> {
+    let source = frame.source();
+    let is_script = source.source.as_deref().is_some_and(|name| name.starts_with('@'));
+    is_script
+        .then(|| format!("{}:{}: ", source.short_src.as_deref().unwrap_or("script"), frame.current_line().unwrap_or(0)))
+}
+
+/// The line of the script that is being run.
 fn script_place(lua: &Lua) -> String {
     for level in 1..STACK_LEVELS_MAX {
-        let place = lua.inspect_stack(level, |frame| {
-            let source = frame.source();
-            let is_script = source.source.as_deref().is_some_and(|name| name.starts_with('@'));
-            is_script.then(|| {
-                format!("{}:{}: ", source.short_src.as_deref().unwrap_or("script"), frame.current_line().unwrap_or(0))
-            })
-        });
-        match place {
+        match lua.inspect_stack(level, place_of) {
             Some(Some(place)) => return place,
             Some(None) => {}
             None => break,
@@ -502,41 +505,22 @@ fn script_place(lua: &Lua) -> String {
 fn place_at(lua: &Lua, level: usize) -> String {
     /// Pieces that Lua calls where a script has an operator: they are no function of a script's world.
     const OPERATORS: [&str; 3] = ["=inner:arithmetic", "=inner:frozen", "=inner:numeric"];
-    enum Frame {
-        Script(String),
-        Library,
-        Operator,
-    }
-    let (mut left, mut is_in_library) = (level, false);
+    let (mut passed, mut is_in_library) = (0, false);
     // This function and `error` come first.
     for at in 2..STACK_LEVELS_MAX {
         let frame = lua.inspect_stack(at, |frame| {
-            let source = frame.source();
-            match source.source.as_deref() {
-                Some(name) if name.starts_with('@') => {
-                    let script = source.short_src.as_deref().unwrap_or("script");
-                    Frame::Script(format!("{script}:{}: ", frame.current_line().unwrap_or(0)))
-                }
-                Some(name) if OPERATORS.contains(&name) => Frame::Operator,
-                _ => Frame::Library,
-            }
+            let is_operator = frame.source().source.is_some_and(|name| OPERATORS.contains(&&*name));
+            (place_of(frame), is_operator)
         });
         match frame {
-            Some(Frame::Library) => is_in_library = true,
-            Some(Frame::Operator) => {}
-            Some(Frame::Script(place)) => {
-                // All that the library needs for it is one function.
-                if std::mem::take(&mut is_in_library) {
-                    left -= 1;
-                    if left == 0 {
-                        break;
-                    }
-                }
-                left -= 1;
-                if left == 0 {
-                    return place;
+            Some((Some(place), _)) => {
+                // All functions of the library between two of the script are one to the script.
+                passed += 1 + usize::from(std::mem::take(&mut is_in_library));
+                if passed >= level {
+                    return if passed == level { place } else { String::new() };
                 }
             }
+            Some((None, is_operator)) => is_in_library |= !is_operator,
             None => break,
         }
     }
@@ -593,7 +577,7 @@ pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         Ok((text, problem, float_digits(value)))
     };
     table.raw_set("numeric_float", lua.create_function(of_float)?)?;
-    table.raw_set("float_text", lua.create_function(|_, value: f64| Ok(shortest_of_c(value)))?)?;
+    table.raw_set("float_text", lua.create_function(|_, value: f64| Ok(shortest_in_lua(value)))?)?;
     table.raw_set("null", LuaValue::NULL)?;
     table.raw_set("integer", lua.create_function(|_, text: LuaString| Ok(integer(&lossy(&text.as_bytes()))))?)?;
     table.raw_set("float_of", lua.create_function(|_, text: LuaString| Ok(float_of(&lossy(&text.as_bytes()))))?)?;

@@ -1,4 +1,4 @@
-//! JSON on its way into a VM, exactly.
+//! JSON on its way into a VM, exactly; and whether a float came that way.
 
 use std::borrow::Cow;
 
@@ -157,33 +157,24 @@ impl Finder<'_> {
     }
 
     fn object(&mut self, types: Option<&FieldTypes>, depth: usize) -> Option<bool> {
-        let mut is_first = true;
-        self.cursor.wants(b'{').ok()?;
-        while !self.cursor.takes(b'}') {
-            if !is_first {
-                self.cursor.wants(b',').ok()?;
-            }
-            is_first = false;
-            let Scalar::Text(key) = self.cursor.key().ok()? else { return None };
-            self.cursor.wants(b':').ok()?;
+        let mut has_more = self.cursor.begins(b'{', b'}').ok()?;
+        while has_more {
+            let key = self.cursor.key().ok()?;
             if self.find(types.and_then(|types| types.of(&key)), depth + 1)? {
                 return Some(true);
             }
+            has_more = self.cursor.goes_on(b'}').ok()?;
         }
         Some(false)
     }
 
     fn list(&mut self, tree: Option<&FieldTree>, depth: usize) -> Option<bool> {
-        let mut is_first = true;
-        self.cursor.wants(b'[').ok()?;
-        while !self.cursor.takes(b']') {
-            if !is_first {
-                self.cursor.wants(b',').ok()?;
-            }
-            is_first = false;
+        let mut has_more = self.cursor.begins(b'[', b']').ok()?;
+        while has_more {
             if self.find(tree, depth + 1)? {
                 return Some(true);
             }
+            has_more = self.cursor.goes_on(b']').ok()?;
         }
         Some(false)
     }
@@ -214,6 +205,17 @@ impl<'r> Cursor<'r> {
         if self.takes(wanted) { Ok(()) } else { Err(broken()) }
     }
 
+    /// Passes by the beginning of an object or a list; says whether it holds anything.
+    fn begins(&mut self, open: u8, close: u8) -> LuaResult<bool> {
+        self.wants(open)?;
+        Ok(!self.takes(close))
+    }
+
+    /// Passes by a comma, or by the end of an object or a list; says whether it goes on.
+    fn goes_on(&mut self, close: u8) -> LuaResult<bool> {
+        if self.takes(b',') { Ok(true) } else { self.wants(close).map(|()| false) }
+    }
+
     /// The raw text, number or word that comes next.
     fn scalar(&mut self) -> LuaResult<&'r str> {
         let start = self.at;
@@ -228,9 +230,12 @@ impl<'r> Cursor<'r> {
         self.json.get(start..self.at).filter(|raw| !raw.is_empty()).ok_or_else(broken)
     }
 
-    fn key(&mut self) -> LuaResult<Scalar<'r>> {
+    /// The key that comes next, and its colon.
+    fn key(&mut self) -> LuaResult<Cow<'r, str>> {
         self.peek();
-        scalar(self.scalar()?).map_err(LuaError::external)
+        let Scalar::Text(key) = scalar(self.scalar()?).map_err(LuaError::external)? else { return Err(broken()) };
+        self.wants(b':')?;
+        Ok(key)
     }
 }
 
@@ -274,33 +279,26 @@ impl Reader<'_> {
     /// Of a list, what is said of its field is said of each item; but its texts hold no JSON of their own.
     fn list(&mut self, tree: Option<&FieldTree>, depth: usize) -> LuaResult<LuaTable> {
         let tree = tree.filter(|tree| tree.own != Some(FieldType::Jsonb));
-        self.cursor.wants(b'[')?;
+        let mut has_more = self.cursor.begins(b'[', b']')?;
         let table = self.lua.create_table()?;
         let mut count = 0;
-        while !self.cursor.takes(b']') {
-            if count > 0 {
-                self.cursor.wants(b',')?;
-            }
+        while has_more {
             count += 1;
             table.raw_set(count, self.value(tree, depth + 1)?)?;
+            has_more = self.cursor.goes_on(b']')?;
         }
         table.set_metatable(Some(self.inner.array_meta.clone()))?;
         Ok(table)
     }
 
     fn object(&mut self, types: Option<&FieldTypes>, depth: usize) -> LuaResult<LuaTable> {
-        self.cursor.wants(b'{')?;
+        let mut has_more = self.cursor.begins(b'{', b'}')?;
         let table = self.lua.create_table()?;
-        let mut is_first = true;
-        while !self.cursor.takes(b'}') {
-            if !is_first {
-                self.cursor.wants(b',')?;
-            }
-            is_first = false;
-            let Scalar::Text(key) = self.cursor.key()? else { return Err(broken()) };
-            self.cursor.wants(b':')?;
+        while has_more {
+            let key = self.cursor.key()?;
             let tree = types.and_then(|types| types.of(&key));
             table.raw_set(&*key, self.value(tree, depth + 1)?)?;
+            has_more = self.cursor.goes_on(b'}')?;
         }
         Ok(table)
     }

@@ -9,7 +9,7 @@ local format, find, gsub, gmatch = string.format, string.find, string.gsub, stri
 local lower, byte, sub, match = string.lower, string.byte, string.sub, string.match
 local rep, huge, modf = string.rep, math.huge, math.modf
 local pack, unpack, rawlen, rawget, ipairs = table.pack, table.unpack, rawlen, rawget, ipairs
-local concat, move, error = table.concat, table.move, error
+local concat, move = table.concat, table.move
 
 local FEW <const> = 8 -- arguments that are looked at one by one; each look at one of many would pass by all before it
 local FORMS_MAX <const>, FORM_BYTES_MAX <const> = 256, 256 -- forms of `string.format` that are known at a time
@@ -340,15 +340,6 @@ local function refuse_number(value, what)
   if rawmeta(value) == numeric_meta then raise("%s: expected a table, got the number %s", what, tostring(value)) end
 end
 
--- Where an error is to stand, functions of ours are those of Lua that they are there for.
-local function script_error(failure, level, ...)
-  level = level == nil and 1 or tointeger(level)
-  if level and level > 0 and type(failure) == "string" then
-    failure, level = host.place_at(level) .. failure, 0
-  end
-  return error(failure, level, ...)
-end
-
 local function script_ipairs(value, ...)
   refuse_number(value, "ipairs")
   return ipairs(value, ...)
@@ -391,7 +382,6 @@ function table.concat(list, between, first, last, ...)
 end
 
 return {
-  script_error = script_error,
   script_tostring = script_tostring,
   script_tonumber = script_tonumber,
   script_ipairs = script_ipairs,

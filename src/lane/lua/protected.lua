@@ -8,6 +8,7 @@ local xpcall, error, type, select, tonumber, tostring = xpcall, error, type, sel
 local rawmeta, setmeta = getmetatable, setmetatable
 local script_name <const> = inner.script_name
 local sub, find, match, gmatch = string.sub, string.find, string.match, string.gmatch
+local tointeger = math.tointeger
 
 local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
 local NO_ROOM <const> = "too many results to unpack" -- what table.unpack says where the stack gets no more memory
@@ -133,6 +134,13 @@ local function unless_ended(ok, ...)
   return false, unsaid(failure)
 end
 
+-- Of a text that is raised the host says where it is to stand: Lua would name lines of ours.
+local function script_error(failure, level, ...)
+  local depth = level == nil and 1 or tointeger(level)
+  if depth and depth > 0 and type(failure) == "string" then return error(host.place_at(depth) .. failure, 0) end
+  return error(failure, level, ...)
+end
+
 local function script_pcall(...)
   if select("#", ...) == 0 then raise("pcall: expected a function") end
   local call = ...
@@ -168,6 +176,7 @@ return {
   end,
   placed = placed,
   call_handler = call_handler,
+  script_error = script_error,
   script_pcall = script_pcall,
   script_xpcall = script_xpcall,
 }

@@ -5,7 +5,7 @@ local inner = ...
 local host, raise, metatable_of, hidden = inner.host, inner.raise, inner.metatable_of, inner.hidden
 local entity_metas = inner.entity_metas
 local is_event, open_event, numbers, array = inner.is_event, inner.open_event, inner.numbers, inner.array
-local check_write, make_ready, shown_meta = inner.check_write, inner.make_ready, inner.shown_meta
+local check_write, give_metatable, shown_meta = inner.check_write, inner.give_metatable, inner.shown_meta
 local frozen_meta, frozen_array_meta = inner.frozen_meta, inner.frozen_array_meta
 local script_name <const> = inner.script_name
 local set_handlers, failure_text = inner.set_handlers, inner.failure_text
@@ -115,18 +115,13 @@ end
 -- and goes on from any key that it is given.
 local function in_order(tab, is_of_event, given)
   local keys, count = keys_of(tab, "pairs")
-  local at, places = 0, nil
+  local at = 0
   local function step(_, key)
     if key == nil then
       at = 0
-    elseif key ~= keys[at] then
-      if not places then
-        places = {}
-        for place = 1, count do
-          places[keys[place]] = place
-        end
-      end
-      at = places[key] or raise("pairs: the loop goes on from a key that the table does not have")
+    elseif not rawequal(keys[at], key) then
+      at = place_of(keys, key)
+      if not rawequal(keys[at], key) then raise("pairs: the loop goes on from a key that the table does not have") end
     end
     while at < count do
       at = at + 1
@@ -166,9 +161,7 @@ local function script_setmetatable(tab, meta)
   check_write(tab)
   if worlds[meta] then raise("setmetatable: _G is no metatable; make a table of its own") end
   if meta == nil then return setmeta(tab, nil) end
-  local is_own = rawequal(tab, meta)
-  make_ready(meta, is_own)
-  return is_own and tab or setmeta(tab, meta)
+  return give_metatable(tab, meta)
 end
 
 -- Lua's own sort picks pivots by the clock, so that equal elements end up in an order of chance. This one keeps theirs.

@@ -89,7 +89,8 @@ pub use super::error::HandlerError;
 /// # }
 /// ```
 pub trait Handler: Send + Sync + 'static {
-    /// An event, read from its JSON by serde. It may borrow from it.
+    /// An event, read from its JSON by serde. It may borrow from it. A field that a struct does not have, and passes by, is
+    /// not offered to it again in later events.
     type Event<'e>: Deserialize<'e>;
 
     /// The tables: one [`EntityTable`] for each kind of entity, as [`crate::entity!`] makes them.
