@@ -586,9 +586,17 @@ impl Coordinator<'_, '_> {
     fn seal_whole(&mut self, whole: Option<WholeBlocks>, snapshots: Snapshots) -> Result<(), PipelineError> {
         let whole = whole.ok_or_else(|| self.bug("a batch was to end within a block"))?;
         let names = &self.incoming.regions;
-        let named = |(region, block): (RegionNo, BlockNo)| (region, Arc::clone(&names[region.index()]), block);
+        let (mut due, mut without_events) = (Vec::new(), Vec::new());
+        for (region, block) in self.duty.regions(&snapshots) {
+            let name = Arc::clone(&names[region.index()]);
+            match block {
+                Some(block) => due.push((region, name, block)),
+                None => without_events.push(name),
+            }
+        }
         let request = SealRequest {
-            snapshots: self.duty.regions(&snapshots).into_iter().map(named).collect(),
+            snapshots: due,
+            without_events,
             block: self.duty.block(self.open.tip()),
             is_again: matches!(snapshots, Snapshots::Again(_)),
             undo_floor: self.open.undo_floor(),
@@ -667,8 +675,7 @@ impl Coordinator<'_, '_> {
         let names = &self.incoming.regions;
         let numbers: HashMap<&str, RegionNo> =
             names.iter().zip(RegionNo::in_order()).map(|(name, no)| (&**name, no)).collect();
-        // Of a region without any event, what holds is that of the block itself.
-        let last = |undo: &RegionUndo| undo.block.or(done.checkpoint.block).map_or(to, BlockNo::new);
+        let last = |undo: &RegionUndo| undo.block.map(BlockNo::new);
         let numbered = |undo: &RegionUndo| Some((numbers.get(&*undo.region).copied()?, last(undo)));
         let regions = done.regions.iter().filter_map(numbered).collect();
         self.outcome.rollbacks.push(rollback);

@@ -20,6 +20,8 @@ use crate::undo::push_section;
 pub(super) struct SealRequest {
     /// Regions of which a snapshot is computed, each with its last block, which is what handlers see.
     pub(super) snapshots: Vec<RegionDue>,
+    /// Regions that have no event any more, which no handler is asked about: there is nothing to say of them.
+    pub(super) without_events: Vec<Arc<str>>,
     /// The block as of which they hold.
     pub(super) block: BlockNo,
     /// What readers have of them was rolled back, so a region without a document has to be reported too.
@@ -58,7 +60,7 @@ impl Sealer {
         assignment: &mut Assignment,
         request: SealRequest,
     ) -> Result<BatchContents, LaneError> {
-        let SealRequest { snapshots, block, is_again, undo_floor } = request;
+        let SealRequest { snapshots, without_events, block, is_again, undo_floor } = request;
         let mut regions_of: BTreeMap<usize, Vec<RegionDue>> =
             engines.made().into_iter().map(|at| (at, Vec::new())).collect();
         for due in snapshots {
@@ -78,7 +80,9 @@ impl Sealer {
         };
         let jobs = regions_of.into_iter().map(job).collect();
         let sealed = engines.each::<FromEngine>(clock, jobs)?;
-        Ok(self.gather(sealed.into_iter().map(|(_, sealed)| sealed)))
+        let nothing = without_events.iter().map(|name| self.draft(name, None, block, false)).collect();
+        let rest = (nothing, Changes::new(), Vec::new());
+        Ok(self.gather(sealed.into_iter().map(|(_, sealed)| sealed).chain([rest])))
     }
 
     fn draft(&self, name: &Arc<str>, document: Option<String>, block: BlockNo, is_again: bool) -> SnapshotDraft {

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use crate::model::ids::{BlockNo, RegionNo};
 use crate::snapshot::{Every, Schedule};
 
+/// A region, and its last block; none if a rollback took all its events back.
+pub(super) type LastBlock = (RegionNo, Option<BlockNo>);
+
 /// Which snapshots a batch carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Snapshots {
@@ -12,8 +15,8 @@ pub(super) enum Snapshots {
     None,
     /// Of every region that lacks one.
     Due,
-    /// Of these, since what readers have was rolled back; with the last block of each that counts.
-    Again(Vec<(RegionNo, BlockNo)>),
+    /// Of these, since what readers have was rolled back.
+    Again(Vec<LastBlock>),
 }
 
 /// Tracks which regions lack a snapshot, and when they get one.
@@ -65,15 +68,15 @@ impl SnapshotDuty {
         self.is_on && !(self.lacking.is_empty() && self.open.is_empty())
     }
 
-    /// The regions of a batch's snapshots, each with its last block. That one is the same however the source was cut into
-    /// batches and runs; the last block of the batch is not.
-    pub(super) fn regions(&self, snapshots: &Snapshots) -> Vec<(RegionNo, BlockNo)> {
+    /// The regions of a batch's snapshots. The last block of a region is the same however the source was cut into batches
+    /// and runs; the last block of the batch is not.
+    pub(super) fn regions(&self, snapshots: &Snapshots) -> Vec<LastBlock> {
         match snapshots {
             Snapshots::None => Vec::new(),
             Snapshots::Due => {
                 let mut regions = self.lacking.clone();
                 regions.extend(&self.open);
-                regions.into_iter().collect()
+                regions.into_iter().map(|(region, block)| (region, Some(block))).collect()
             }
             Snapshots::Again(regions) => regions.clone(),
         }
@@ -97,8 +100,8 @@ impl SnapshotDuty {
     /// Snapshots to make before the first event, for regions that an earlier run rolled back.
     pub(super) fn at_start(&mut self) -> Snapshots {
         let set_back = std::mem::take(&mut self.set_back);
-        // Each lacks a snapshot since.
-        let with_block = |region| (region, self.lacking.get(&region).copied().unwrap_or(self.block(None)));
+        // Each lacks a snapshot since, unless it has no event any more.
+        let with_block = |region| (region, self.lacking.get(&region).copied());
         let set_back: Vec<_> = set_back.into_iter().map(with_block).collect();
         if self.is_on && !set_back.is_empty() { Snapshots::Again(set_back) } else { Snapshots::None }
     }
@@ -135,12 +138,17 @@ impl SnapshotDuty {
         }
     }
 
-    /// The state was rolled back to block `to`, and `regions` had events after it; with the last block of each that is left.
+    /// The state was rolled back to block `to`, and `regions` had events after it.
     /// Snapshots as of that block or earlier stay valid; the others are made again at once.
-    pub(super) fn rolled_back(&mut self, to: BlockNo, regions: Vec<(RegionNo, BlockNo)>) -> Snapshots {
+    pub(super) fn rolled_back(&mut self, to: BlockNo, regions: Vec<LastBlock>) -> Snapshots {
         self.open.clear();
         if self.is_on {
-            self.lacking.extend(regions.iter().copied());
+            for (region, block) in &regions {
+                match block {
+                    Some(block) => self.lacking.insert(*region, *block),
+                    None => self.lacking.remove(region),
+                };
+            }
         }
         let is_wrong = self.newest.is_some_and(|newest| newest > to);
         if !self.is_on || !is_wrong || regions.is_empty() {
@@ -156,8 +164,8 @@ mod tests {
     use super::*;
     use crate::snapshot::Every;
 
-    fn regions(numbers: &[(u32, i64)]) -> Vec<(RegionNo, BlockNo)> {
-        numbers.iter().map(|(region, block)| (RegionNo::from(*region), BlockNo::new(*block))).collect()
+    fn regions(numbers: &[(u32, i64)]) -> Vec<LastBlock> {
+        numbers.iter().map(|(region, block)| (RegionNo::from(*region), Some(BlockNo::new(*block)))).collect()
     }
 
     fn duty(every: Every, is_on: bool) -> SnapshotDuty {
@@ -199,6 +207,23 @@ mod tests {
     }
 
     #[test]
+    fn a_region_that_has_no_event_any_more_lacks_nothing() {
+        let gone = RegionNo::from(2);
+        let mut one = duty(Every::End, true);
+        let again = one.rolled_back(BlockNo::new(7), vec![(gone, None)]);
+        assert_eq!(again, Snapshots::Again(vec![(gone, None)]), "readers may have what it said");
+        one.sealed(&again, Some(BlockNo::new(7)));
+        assert_eq!(one.at_end(), Snapshots::None);
+        let mut never_told = duty(Every::End, true);
+        never_told.note(gone, BlockNo::new(11));
+        never_told.sealed(&Snapshots::None, Some(BlockNo::new(11)));
+        assert_eq!(never_told.rolled_back(BlockNo::new(10), vec![(gone, None)]), Snapshots::None);
+        assert_eq!(never_told.at_end(), Snapshots::None);
+        let mut resumed = SnapshotDuty::new(Schedule::new(Every::End), true, BTreeMap::new(), vec![gone], None);
+        assert_eq!(resumed.at_start(), Snapshots::Again(vec![(gone, None)]));
+    }
+
+    #[test]
     fn a_region_keeps_its_last_block_however_batches_are_cut() {
         let mut duty = duty(Every::End, true);
         let one = RegionNo::from(1);
@@ -219,7 +244,7 @@ mod tests {
         let mut duty = SnapshotDuty::new(
             Schedule::new(Every::Batch),
             false,
-            regions(&[(1, 1)]).into_iter().collect(),
+            [(RegionNo::from(1), BlockNo::new(1))].into(),
             vec![],
             None,
         );

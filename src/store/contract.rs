@@ -334,7 +334,8 @@ pub trait Store: Send {
         Ok(Vec::new())
     }
 
-    /// Regions that had events after their last snapshot. May block.
+    /// Regions that had events after their last snapshot. One of which a rollback took all events back is not among them.
+    /// May block.
     ///
     /// # Errors
     /// The store does not answer.
@@ -373,7 +374,8 @@ pub trait Store: Send {
         Ok(Vec::new())
     }
 
-    /// Regions that were rolled back, and had a snapshot before that and none since. Defaults to none. May block.
+    /// Regions that were rolled back, had a snapshot before that and none since, also those that have no event any more.
+    /// Defaults to none. May block.
     ///
     /// # Errors
     /// The store does not answer.

@@ -327,9 +327,8 @@ crate::both_stores! {
 
     /// A crash between a rollback and its snapshots: the next run makes them first, also where there is nothing to say.
     fn snapshots_that_a_crash_left_out_are_made_by_the_next_run() {
-        let script = SCRIPT.replace("return { n", "if ctx.acc:count() == 0 then return nil end return { n");
-        let events = chain(3) + &line(4, "a4", "a3", "x", Some(1)).replace("\"r\"", "\"late\"");
-        let project = Project::with(PIPELINE, &script, &events);
+        let late = line(4, "a4", "a3", "x", Some(1)).replace("\"r\"", "\"late\"");
+        let project = Project::with(PIPELINE, SCRIPT, &(chain(4) + &late));
         project.run_json();
         project.forebay(&["rollback", "pipeline.toml", "--to", "3"]).ok();
         let latest = || project.forebay(&["latest", "late", "--config", "pipeline.toml"]).ok().stdout();
@@ -338,11 +337,30 @@ crate::both_stores! {
         project.run_json();
         assert!(latest().contains("\"n\":1"), "{}", latest());
         let broken = "on_snapshot fails";
-        project.write("handlers.lua", script.replace("function on_snapshot(ctx)", &format!("function on_snapshot(ctx) error('{broken}')")));
+        project.write("handlers.lua", SCRIPT.replace("function on_snapshot(ctx)", &format!("function on_snapshot(ctx) error('{broken}')")));
         project.forebay(&["rollback", "pipeline.toml", "--to", "3"]).fails(1, &[broken]);
-        project.write("handlers.lua", &script);
+        project.write("handlers.lua", SCRIPT);
         project.forebay(&["rollback", "pipeline.toml", "--to", "3"]).ok();
         assert_eq!(latest(), "null\n");
+    }
+
+    /// A handler is never asked what it says of a region without events: no run without the events would ask it.
+    fn a_region_that_has_no_event_any_more_says_nothing() {
+        let late = line(4, "a4", "a3", "x", Some(1)).replace("\"r\"", "\"late\"");
+        let script = SCRIPT.replace("return { n", "assert(ctx.acc:count() > 0, ctx.region .. ' was asked') return { n");
+        for every in ["batch", "end"] {
+            let settings = PIPELINE.replace("every = \"batch\"", &format!("every = \"{every}\""));
+            let project = Project::with(&settings, &script, &(chain(4) + &late));
+            project.run_json();
+            let latest = |region| project.forebay(&["latest", region, "--config", "pipeline.toml"]);
+            assert!(latest("late").ok().stdout().contains("\"n\":1"));
+            project.forebay(&["rollback", "pipeline.toml", "--to", "3"]).ok();
+            assert_eq!(latest("late").ok().stdout(), "null\n", "{every}");
+            assert!(latest("r").ok().stdout().contains("\"block\":3"), "{every}");
+            project.forebay(&["status", "pipeline.toml"]).ok();
+            project.run_json();
+            assert!(latest("late").ok().stdout().contains("\"n\":1"), "{every}");
+        }
     }
 
     fn a_fork_below_the_window_stops_the_run_with_both_hashes() {

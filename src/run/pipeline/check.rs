@@ -1,5 +1,6 @@
 //! Trying a pipeline without writing anything.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -52,7 +53,7 @@ impl Pipeline {
         // Files that are followed, and a stream, may never have more.
         let waits_for_ever = self.source_config.may_wait_for_ever();
         let source = self.take_source()?;
-        let start = StartRegions::new(&[], &Window::default(), self.regions.all.as_deref());
+        let start = StartRegions::new(&[], &Window::default(), &BTreeSet::new(), self.regions.all.as_deref());
         let shared = SharedParts::new(self.batch.memory_bytes, 0);
         let pages = self.start_reader(source, StartReading::default(), &start, &shared)?;
         let mut queue = EventQueue::default();

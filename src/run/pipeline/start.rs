@@ -1,6 +1,6 @@
 //! Wiring a run: opens the store, starts the threads, lets the coordinator work, and puts the report together.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -211,9 +211,8 @@ impl Pipeline {
         let window = Window::new(checkpoint, self.rollback_depth.into(), &store.undo_log(u64::MAX)?)
             .map_err(StoreError::from)?;
         let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
-        let set_back: HashSet<Arc<str>> =
-            if self.rollback_depth > 0 { store.set_back_regions()?.into_iter().collect() } else { HashSet::new() };
-        let regions = StartRegions::new(&store.pending_regions()?, &window, self.regions.all.as_deref());
+        let set_back: BTreeSet<Arc<str>> = store.set_back_regions()?.into_iter().collect();
+        let regions = StartRegions::new(&store.pending_regions()?, &window, &set_back, self.regions.all.as_deref());
         let set_back: Vec<RegionNo> = RegionNo::in_order()
             .zip(&regions.names)
             .filter(|(_, name)| set_back.contains(*name))
@@ -342,12 +341,18 @@ pub(super) struct StartRegions {
 }
 
 impl StartRegions {
-    pub(super) fn new(pending: &[RegionTouch], window: &Window, all: Option<&str>) -> Self {
+    pub(super) fn new(
+        pending: &[RegionTouch],
+        window: &Window,
+        set_back: &BTreeSet<Arc<str>>,
+        all: Option<&str>,
+    ) -> Self {
         let mut names: Vec<Arc<str>> = pending.iter().map(|touch| Arc::clone(&touch.region)).collect();
         let numbered = RegionNo::in_order().zip(pending).map(|(no, touch)| (no, BlockNo::new(touch.block))).collect();
         // A rollback may concern regions that no event of this run does.
         let known: BTreeSet<Arc<str>> = names.iter().cloned().collect();
-        names.extend(window.regions().filter(|region| !known.contains(*region)).cloned().collect::<BTreeSet<_>>());
+        let concerned: BTreeSet<&Arc<str>> = window.regions().chain(set_back).collect();
+        names.extend(concerned.into_iter().filter(|region| !known.contains(*region)).cloned());
         let all = all.map(|all| {
             let at = names.iter().position(|name| **name == *all).unwrap_or_else(|| {
                 names.push(Arc::from(all));

@@ -439,7 +439,8 @@ pub(super) fn signature(link: &mut Link, home: &Home) -> Result<Option<String>, 
 /// Regions with events after their last snapshot.
 pub(super) fn pending_regions(link: &mut Link, pipeline: &str) -> Result<Vec<RegionTouch>, Fault> {
     let sql = format!(
-        "SELECT region, block FROM {} WHERE snapshot_block IS NULL OR snapshot_block < block ORDER BY region",
+        "SELECT region, block FROM {} WHERE events > 0 AND (snapshot_block IS NULL OR snapshot_block < block)
+         ORDER BY region",
         own(pipeline, "regions")
     );
     let touch = |row: &postgres::Row| {

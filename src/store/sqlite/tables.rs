@@ -237,7 +237,8 @@ pub(super) fn signature(connection: &Connection, pipeline: &str) -> rusqlite::Re
 /// Regions with events after their last snapshot.
 pub(super) fn pending_regions(connection: &Connection, pipeline: &str) -> rusqlite::Result<Vec<RegionTouch>> {
     let sql = "SELECT region, block FROM forebay_regions
-               WHERE pipeline = ?1 AND (snapshot_block IS NULL OR snapshot_block < block) ORDER BY region";
+               WHERE pipeline = ?1 AND events > 0 AND (snapshot_block IS NULL OR snapshot_block < block)
+               ORDER BY region";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([pipeline], |row| {
         let region: String = row.get(0)?;
