@@ -58,6 +58,8 @@ pub const FIND_ROWS: usize = 1024;
 pub const FIND_MEMORY_PART: usize = 4;
 /// What it may take in any case, in bytes: rows that are wanted are worth the memory of those that can be evicted.
 pub const FIND_BYTES_MIN: usize = 1 << 20;
+/// The part of what is left of it that rows may take, packed, that no call which counts waits for.
+pub const LOADED_MEMORY_PART: usize = 8;
 
 /// Events in one dry run, behind a call that misses a row, to learn which rows will be missed next.
 pub const DRY_EVENTS_MAX: usize = 1024;

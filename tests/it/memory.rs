@@ -114,6 +114,39 @@ crate::both_stores! {
 }
 
 crate::both_stores! {
+    /// Rows that a dry run asks for come along as far as there is room: the call that needs them gets them in its order.
+    fn large_rows_that_come_ahead_take_what_memory_is_left() {
+        let set = r#"function on_event(e, ctx) ctx.thing:set(e.id, { i = 1, t = ("x"):rep(300000) }) end"#;
+        let get = r#"function on_event(e, ctx) ctx.thing:set("of " .. e.id, { i = #ctx.thing:get(e.id).t }) end"#;
+        let events = |from: u32| -> String {
+            let event = |n: u32| format!("{{\"block\":{n},\"region\":\"r\",\"id\":\"{}\"}}\n", n % 30);
+            (from..from + 30).map(event).collect()
+        };
+        let project = Project::with(&pipeline("[batch]\nmemory = \"64MiB\""), set, &events(0));
+        project.run_json();
+        project.write("pipeline.toml", pipeline("[batch]\nmemory = \"16MiB\""));
+        project.write("handlers.lua", get);
+        project.write("events.ndjson", events(0) + &events(30));
+        project.run_json();
+        let counted = project.query("p.db", "SELECT count(*), sum(i) FROM thing");
+        assert_eq!(counted, [["60", "9000030"]]);
+    }
+
+    /// One row that does not fit is a lack of memory of the handler that reads it, and names its event.
+    fn a_row_that_does_not_fit_ends_the_run_at_its_event() {
+        let set = r#"function on_event(e, ctx) ctx.thing:set(e.id, { i = 1, t = ("x"):rep(e.size) }) end"#;
+        let get = r#"function on_event(e, ctx) local t = ctx.thing:get(e.id) end"#;
+        let event = |n: u32| format!("{{\"block\":{n},\"region\":\"r\",\"id\":\"a\",\"size\":9000000}}\n");
+        let project = Project::with(&pipeline("[batch]\nmemory = \"64MiB\""), set, &event(1));
+        project.run_json();
+        project.write("pipeline.toml", pipeline("[batch]\nmemory = \"16MiB\""));
+        project.write("handlers.lua", get);
+        project.write("events.ndjson", event(1) + &event(2));
+        project.forebay(&["run", "pipeline.toml"]).fails(1, &["events.ndjson:2", "memory"]);
+    }
+}
+
+crate::both_stores! {
     /// Counted in the store and in what is staged, while batches commit.
     fn a_count_is_right_at_every_event_without_the_rows() {
         let script = r#"function on_event(e, ctx)

@@ -17,14 +17,14 @@ use super::json::{has_float, object_to_lua, to_lua};
 use super::json_out;
 use super::question::Question;
 use super::regions::KnownRegions;
-use crate::lane::loader::FoundRows;
+use crate::lane::loader::{FoundRows, Loaded};
 use crate::lane::watch::{Part, Watch};
 use crate::lane::{Ask, LaneError, Loader, Place, Round, Wanted};
 use crate::model::event::EventPlace;
 use crate::model::field_type::{FieldTypes, TimeUnit};
 use crate::model::ids::{BlockNo, Depth, EntityNo, RegionNo};
 use crate::model::json_text::{float_digits, float_of, shortest_in_lua, whole_characters};
-use crate::model::limits::FIND_MEMORY_PART;
+use crate::model::limits::{FIND_MEMORY_PART, LOADED_MEMORY_PART};
 use crate::model::numeric::{Numeric, NumericError};
 use crate::model::schema::Schema;
 use crate::model::text::quoted_lines;
@@ -44,6 +44,24 @@ pub(super) struct Want {
     pub(super) ask: Ask,
     /// The ids, each behind its length of 4 bytes.
     pub(super) ids: Vec<u8>,
+    /// Whether a call that counts waits for them: what only dry runs ask for is left out where memory is short.
+    pub(super) is_sure: bool,
+}
+
+impl Want {
+    fn ids_count(&self) -> usize {
+        split_ids(&self.ids).len()
+    }
+
+    /// Asks for no more rows than `fit`; returns how many it asks for.
+    fn leave_out_behind(&mut self, fit: usize) -> usize {
+        let (mut rest, mut kept) = (&self.ids[..], 0);
+        while kept < fit && take_id(&mut rest).is_some() {
+            kept += 1;
+        }
+        self.ids.truncate(self.ids.len() - rest.len());
+        kept
+    }
 }
 
 /// Changed rows that the inner side hands out.
@@ -120,6 +138,8 @@ pub(super) struct Shared {
     /// Which rows each table may have.
     pub(super) known: Vec<KnownRows>,
     pub(super) wants: Vec<Want>,
+    /// How many bytes the rows of each table took, packed, that came last: at least one.
+    pub(super) row_bytes: Vec<usize>,
     pub(super) questions: Vec<Question>,
     pub(super) sealed: Vec<Sealed>,
     /// Before-images: entries of the undo log.
@@ -333,11 +353,11 @@ impl Host {
 
     fn row_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         let host = self.clone();
-        let want = move |_: &Lua, (kind, region, untried, ids): (usize, usize, bool, LuaString)| {
+        let want = move |_: &Lua, (kind, region, untried, ids, is_sure): (usize, usize, bool, LuaString, bool)| {
             let (entity, region) = numbers(kind, region);
             let ask = if untried { Ask::TryAll } else { Ask::AllIfWorth };
             let ids = ids.as_bytes().to_vec();
-            host.lock().wants.push(Want { entity, region, ask, ids });
+            host.lock().wants.push(Want { entity, region, ask, ids, is_sure });
             Ok(())
         };
         table.raw_set("want", lua.create_function(want)?)?;
@@ -377,24 +397,37 @@ impl Host {
                 [&u32::try_from(id.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &id[..]].concat()
             });
             let ask = if untried { Ask::TryAll } else { Ask::AllIfWorth };
-            host.supply(&[Want { entity, region, ask, ids }])
+            host.supply(&mut [Want { entity, region, ask, ids, is_sure: true }])
         };
         table.raw_set("load", lua.create_function(load)?)
     }
 
     /// Loads the rows of one table that are wanted and gives them to the inner side.
-    pub(super) fn supply(&self, wants: &[Want]) -> LuaResult<()> {
+    pub(super) fn supply(&self, wants: &mut [Want]) -> LuaResult<()> {
         let Some(entity) = wants.first().map(|want| want.entity) else { return Ok(()) };
+        let inner = self.inner()?;
+        let row_bytes = self.lock().row_bytes[entity.index()];
+        let mut fit = inner.memory_left() / LOADED_MEMORY_PART / row_bytes;
+        for want in wants.iter_mut().filter(|want| !want.is_sure) {
+            fit -= want.leave_out_behind(fit);
+        }
         let loaded = self.ask_store(|loader, regions| {
             let mut wanted = Vec::with_capacity(wants.len());
-            for want in wants {
+            for want in &*wants {
                 let region = regions.name(want.region).map_or("", |name| &**name);
                 wanted.push(Wanted { region, ids: split_ids(&want.ids), ask: want.ask });
             }
             loader.load(entity, &wanted).map_err(LaneError::from)
         })?;
-        let inner = self.inner()?;
-        for (want, loaded) in wants.iter().zip(loaded) {
+        let bytes_of = |(want, loaded): (&Want, &Loaded)| loaded.packed.len() / want.ids_count().max(1);
+        if let Some(bytes) = wants.iter().zip(&loaded).filter(|(_, loaded)| !loaded.is_whole).map(bytes_of).max() {
+            self.lock().row_bytes[entity.index()] = bytes.max(1);
+        }
+        let (sure, maybe): (Vec<_>, Vec<_>) = wants.iter().zip(loaded).partition(|(want, _)| want.is_sure);
+        for (want, loaded) in sure.into_iter().chain(maybe) {
+            if !want.is_sure && loaded.packed.len() > inner.memory_left() / LOADED_MEMORY_PART {
+                continue;
+            }
             let rows = inner.supply_text(&loaded.packed)?;
             let ids = inner.supply_text(&want.ids)?;
             inner.supply.call::<()>((entity.index() + 1, want.region.index() + 1, rows, loaded.is_whole, ids))?;

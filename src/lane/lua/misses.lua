@@ -18,7 +18,7 @@ local TRY <const> = {} -- the whole table, if it is small
 local function want(state, what)
   local wanted = wants[state]
   if not wanted then
-    wanted = { ids = {}, set = {}, asked = {}, questions = {}, has_rows = false }
+    wanted = { ids = {}, maybe = {}, set = {}, asked = {}, questions = {}, has_rows = false }
     wants[state] = wanted
     wants_list[#wants_list + 1] = state
   end
@@ -38,8 +38,9 @@ local function want(state, what)
       wanted.questions[#wanted.questions + 1] = what
     end
   elseif not wanted.set[what] then
-    wanted.set[what], wanted.has_rows = true, true
-    wanted.ids[#wanted.ids + 1] = what
+    wanted.set[what] = true
+    local ids = S[MODE] == DRY and wanted.maybe or wanted.ids
+    ids[#ids + 1] = what
   end
 end
 
@@ -141,14 +142,23 @@ local function supply(kind_number, region_number, packed, is_whole, ids)
   end
 end
 
+-- Tells the host which rows of a table are wanted; the ones that only dry runs asked for can be done without.
+local function tell_ids(state, ids, is_untried, is_sure)
+  for at, id in ipairs(ids) do
+    ids[at] = spack("<s4", id)
+  end
+  host.want(state[KIND].number, state[REGION_NUMBER], is_untried, concat(ids), is_sure)
+end
+
 -- Tells the host all that is wanted.
 local function tell_wants()
   for _, state in ipairs(wants_list) do
-    local wanted, ids = wants[state], {}
-    for at, id in ipairs(wanted.ids) do
-      ids[at] = spack("<s4", id)
+    local wanted, is_untried = wants[state], not state[TRIED]
+    if wanted.has_rows or #wanted.ids > 0 then
+      tell_ids(state, wanted.ids, is_untried, true)
+      is_untried = false
     end
-    if wanted.has_rows then host.want(state[KIND].number, state[REGION_NUMBER], not state[TRIED], concat(ids)) end
+    if #wanted.maybe > 0 then tell_ids(state, wanted.maybe, is_untried, false) end
     for _, question in ipairs(wanted.questions) do
       host.want_answer(posed(state, question))
     end

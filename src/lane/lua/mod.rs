@@ -204,6 +204,7 @@ impl ScriptEngine {
                 regions: KnownRegions::default(),
                 known: KnownRows::of_tables(&context.is_empty, context.memory_bytes),
                 wants: Vec::new(),
+                row_bytes: vec![1; context.is_empty.len()],
                 questions: Vec::new(),
                 sealed: Vec::new(),
                 before: Vec::new(),
@@ -370,7 +371,10 @@ impl ScriptEngine {
         }
         let (status, answer) = answer.map_err(|error| self.failure(&error))?;
         let step = step_of(status, answer).map_err(|failure| self.handler_failure(failure))?;
-        self.host.watch.begin(Task::Idle);
+        // What waits for rows is what these are loaded for: it is named if they do not fit.
+        if !matches!(step, Step::Missed) {
+            self.host.watch.begin(Task::Idle);
+        }
         Ok(step)
     }
 
@@ -504,7 +508,7 @@ impl ScriptEngine {
         for want in std::mem::take(&mut self.host.lock().wants) {
             by_entity.entry(want.entity).or_default().push(want);
         }
-        by_entity.values().try_for_each(|wants| self.host.supply(wants))?;
+        by_entity.values_mut().try_for_each(|wants| self.host.supply(wants))?;
         let questions = std::mem::take(&mut self.host.lock().questions);
         self.host.answer(&questions)
     }
