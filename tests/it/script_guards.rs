@@ -1082,3 +1082,30 @@ fn a_table_that_is_read_only_is_equal_to_what_says_so() {
     let expected = "1111111000100";
     assert_eq!(rows, [[format!("{expected} {expected}")]]);
 }
+
+/// A number that is too large for exact numbers says so where it is computed with, and `pcall` hears it.
+#[test]
+fn a_number_that_is_out_of_range_is_an_error_of_the_script() {
+    let script = "local function says(f) local ok, why = pcall(f) return ok and 'fine' or why:match(': (.*)') end
+    function on_event(e, ctx)
+      local calls = {
+        function() local is = e.v < 3 return is end,
+        function() local max = math.max(e.v, 3) return max end,
+        function() local text = string.format('%.2f', e.v) return text end,
+        function() local number = tonumber(('f'):rep(200000), 16) return number end,
+        function() table.sort(setmetatable({}, { __len = function() return math.maxinteger end })) end,
+      }
+      for at, call in ipairs(calls) do ctx.t:set(tostring(at), { s = says(call) }) end
+      ctx.t:set('hex', { n = tonumber('-' .. ('f'):rep(40), 16), s = tostring(tonumber(('z'):rep(13), 36)) })
+    end";
+    let lines = format!("{{\"block\":1,\"region\":\"a\",\"v\":{}}}\n", "7".repeat(140_000));
+    let project = Project::with(&pipeline(""), script, &lines);
+    project.forebay(&RUN).ok();
+    let says = project.query("p.db", "SELECT s FROM t WHERE id < '6' ORDER BY id");
+    let range = "numeric: the number has more than 131072 digits before or 16383 after the point";
+    let fixed = range.replace("numeric: ", "string.format: ");
+    let long = "table.sort: a list of 9223372036854775807 is too long";
+    assert_eq!(says, [[range], [range], [&*fixed], [range], [long]]);
+    let hex = project.query("p.db", "SELECT n, s FROM t WHERE id = 'hex'");
+    assert_eq!(hex, [["-1461501637330902918203684832716283019655932542975", "170581728179578208255"]]);
+}

@@ -596,10 +596,17 @@ pub(super) fn script_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
     table.raw_set("checked", lua.create_function(checked)?)
 }
 
+/// A value, or what is wrong with it: a script's own call says it.
+fn told<T>(result: Result<T, NumericError>) -> (Option<T>, Option<String>) {
+    match result {
+        Ok(value) => (Some(value), None),
+        Err(error) => (None, Some(error.to_string())),
+    }
+}
+
 pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
-    let answer = |number: Result<Numeric, NumericError>| match number.and_then(Numeric::checked_len) {
-        Ok(number) => Ok((Some(number.to_string()), None)),
-        Err(error) => Ok((None, Some(error.to_string()))),
+    let answer = |number: Result<Numeric, NumericError>| {
+        Ok(told(number.and_then(Numeric::checked_len).map(|number| number.to_string())))
     };
     table.raw_set(
         "numeric_text",
@@ -617,8 +624,8 @@ pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
     table.raw_set(
         "numeric_fixed",
         lua.create_function(|_, (text, digits): (LuaString, u16)| {
-            let number = lossy(&text.as_bytes()).parse::<Numeric>().map_err(LuaError::external)?;
-            Ok(number.to_fixed(digits))
+            let number = lossy(&text.as_bytes()).parse::<Numeric>();
+            Ok(told(number.map(|number| number.to_fixed(digits))))
         })?,
     )?;
     table.raw_set(
@@ -630,8 +637,8 @@ pub(super) fn numeric_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
     table.raw_set(
         "numeric_compare",
         lua.create_function(|_, (a, b): (LuaString, LuaString)| {
-            let number = |text: &LuaString| lossy(&text.as_bytes()).parse::<Numeric>().map_err(LuaError::external);
-            Ok(number(&a)?.cmp(&number(&b)?) as i64)
+            let number = |text: &LuaString| lossy(&text.as_bytes()).parse::<Numeric>();
+            Ok(told(number(&a).and_then(|a| number(&b).map(|b| a.cmp(&b) as i64))))
         })?,
     )?;
     let operate = move |_: &Lua, (operation, a, b): (LuaString, LuaString, LuaString)| {

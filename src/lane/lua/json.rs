@@ -264,7 +264,7 @@ impl Reader<'_> {
         }
         match raw {
             "[" => self.list(tree, depth).map(LuaValue::Table),
-            "{" => self.object(tree.map(|tree| &tree.below), depth).map(LuaValue::Table),
+            "{" => self.object(tree.map(|tree| &tree.below), depth + 1).map(LuaValue::Table),
             _ => match scalar(raw).map_err(LuaError::external)? {
                 Scalar::Null | Scalar::Nested(_) => Ok(LuaValue::NULL),
                 Scalar::Boolean(value) => Ok(LuaValue::Boolean(value)),
@@ -291,13 +291,14 @@ impl Reader<'_> {
         Ok(table)
     }
 
+    /// Its members are at `depth`: those of an event are as deep as each is on its own.
     fn object(&mut self, types: Option<&FieldTypes>, depth: usize) -> LuaResult<LuaTable> {
         let mut has_more = self.cursor.begins(b'{', b'}')?;
         let table = self.lua.create_table()?;
         while has_more {
             let key = self.cursor.key()?;
             let tree = types.and_then(|types| types.of(&key));
-            table.raw_set(&*key, self.value(tree, depth + 1)?)?;
+            table.raw_set(&*key, self.value(tree, depth)?)?;
             has_more = self.cursor.goes_on(b'}')?;
         }
         Ok(table)

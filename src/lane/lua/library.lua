@@ -6,7 +6,7 @@ local metatable_of, describe, float_text = inner.metatable_of, inner.describe, i
 local rawmeta, type, tostring, tonumber, select, next = getmetatable, type, tostring, tonumber, select, next
 local mtype, tointeger, abs, ceil, floor = math.type, math.tointeger, math.abs, math.ceil, math.floor
 local format, find, gsub, gmatch = string.format, string.find, string.gsub, string.gmatch
-local lower, byte, sub, match = string.lower, string.byte, string.sub, string.match
+local byte, sub, match = string.byte, string.sub, string.match
 local rep, huge, modf = string.rep, math.huge, math.modf
 local pack, unpack, rawlen, rawget, ipairs = table.pack, table.unpack, rawlen, rawget, ipairs
 local concat, move = table.concat, table.move
@@ -57,13 +57,21 @@ local function without(text, pattern)
   return (gsub(text, pattern, ""))
 end
 
--- The number of some digits of a base, whatever its size.
-local function of_base(digits, base, is_negative)
-  local number = numbers.new(0)
-  for digit in gmatch(lower(digits), "%w") do
-    number = number * base + tonumber(digit, 36)
+local PLAIN_DIGITS <const> = 11 -- so many of them fit an integer in any base
+
+-- The number of some digits of a base, whatever its size: that of its first half times a power, and that of its second.
+-- `powers` has what was computed of the base so far.
+local function of_base(digits, base, powers)
+  local count = #digits
+  if count <= PLAIN_DIGITS then return numbers.new(tonumber(digits, base)) end
+  local behind = count // 2
+  local power = powers[behind]
+  if not power then
+    -- As a text of digits: the power itself.
+    power = of_base("1" .. rep("0", behind), base, powers)
+    powers[behind] = power
   end
-  return is_negative and -number or number
+  return of_base(sub(digits, 1, count - behind), base, powers) * power + of_base(sub(digits, -behind), base, powers)
 end
 
 -- A text of a number that no integer and no float is becomes an exact number.
@@ -91,8 +99,9 @@ local function script_tonumber(value, base)
     return exact or raise("tonumber: %s: %s", describe(value), problem)
   end
   -- Lua's own digits of other bases wrap around at 64 bits.
-  if #digits <= 11 then return number end
-  local exact = of_base(without(digits, "^[+-]"), base, is_negative)
+  if #digits <= PLAIN_DIGITS then return number end
+  local exact = of_base(without(digits, "^[+-]"), base, {})
+  if is_negative then exact = -exact end
   return numbers.plain(exact) or exact
 end
 
@@ -126,7 +135,8 @@ local function formatted(spec, value)
   if kind == "f" then
     format(spec, 0.0) -- Lua says what is wrong with it
     precision = precision and (tonumber(precision) or 0) or 6
-    digits = host.numeric_fixed(digits, precision)
+    local fixed, problem = host.numeric_fixed(digits, precision)
+    digits = fixed or raise("string.format: " .. problem)
     if precision == 0 and find(match(spec, "^%%[-+ #0]*"), "#", 1, true) then digits = digits .. "." end
     return laid_out(spec, sign, digits, true), true
   end

@@ -221,6 +221,13 @@ local function comparable(a, b)
   return number, other
 end
 
+-- How two numbers stand that the host has to compare: below zero, zero, or above.
+local function order_of(a, b)
+  local order, problem = host.numeric_compare(text(a), text(b))
+  if not order then raise("numeric: " .. problem) end
+  return order
+end
+
 function meta.__lt(a, b)
   if rawmeta(a) ~= meta or rawmeta(b) ~= meta then
     a, b = comparable(a, b)
@@ -228,7 +235,7 @@ function meta.__lt(a, b)
   end
   local ah, bh = a[1], b[1]
   if ah and bh then return ah < bh or (ah == bh and a[2] < b[2]) end
-  return host.numeric_compare(text(a), text(b)) < 0
+  return order_of(a, b) < 0
 end
 
 function meta.__le(a, b)
@@ -238,7 +245,7 @@ function meta.__le(a, b)
   end
   local ah, bh = a[1], b[1]
   if ah and bh then return ah < bh or (ah == bh and a[2] <= b[2]) end
-  return host.numeric_compare(text(a), text(b)) <= 0
+  return order_of(a, b) <= 0
 end
 
 meta.__tostring = text

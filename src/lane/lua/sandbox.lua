@@ -164,6 +164,8 @@ local function script_setmetatable(tab, meta)
   return give_metatable(tab, meta)
 end
 
+local LIST_MAX <const> = 0x7fffffff -- what Lua's own sort takes
+
 -- Lua's own sort picks pivots by the clock, so that equal elements end up in an order of chance. This one keeps theirs.
 local function merge(from, to, first, middle, last, is_less)
   local left, right = first, middle + 1
@@ -188,6 +190,7 @@ local function script_sort(tab, is_less)
   check_write(tab)
   is_less = is_less or natural
   local count, from, to = #tab, {}, {}
+  if count > LIST_MAX then raise("table.sort: a list of %d is too long", count) end
   for place = 1, count do
     from[place] = tab[place]
   end
