@@ -43,6 +43,7 @@ pub(crate) struct IdScan {
     /// Bytes that the filter of a table may take.
     bytes_max: usize,
     memory_bytes: AtomicUsize,
+    guesses_new: Arc<AtomicBool>,
     stop: AtomicBool,
     thread: Mutex<Thread>,
 }
@@ -65,8 +66,13 @@ enum Thread {
 }
 
 impl IdScan {
-    /// Nothing is read yet. A table that `is_empty` needs no scan.
-    pub(crate) fn new(is_empty: &[bool], readers: Arc<dyn OpenReader>, memory_bytes: usize) -> Arc<Self> {
+    /// Nothing is read yet. A table that `is_empty` needs no scan. For `guesses_new` see [`IdScan::guesses_new`].
+    pub(crate) fn new(
+        is_empty: &[bool],
+        readers: Arc<dyn OpenReader>,
+        memory_bytes: usize,
+        guesses_new: Arc<AtomicBool>,
+    ) -> Arc<Self> {
         let table = |is_empty: &bool| ScannedTable {
             is_wanted: AtomicBool::new(!is_empty),
             ids: AtomicU64::new(0),
@@ -77,6 +83,7 @@ impl IdScan {
             readers,
             bytes_max: ExistenceFilter::bytes_max(is_empty.len(), memory_bytes),
             memory_bytes: AtomicUsize::new(0),
+            guesses_new,
             stop: AtomicBool::new(false),
             thread: Mutex::new(Thread::None),
         })
@@ -85,6 +92,12 @@ impl IdScan {
     /// The rows that a table had, by the names of their regions, or more; none as long as that is not known.
     pub(crate) fn found(&self, entity: EntityNo) -> Option<&Arc<ExistenceFilter>> {
         self.tables.get(entity.index())?.found.get()
+    }
+
+    /// Whether a row that is written without being read counts as new as long as nobody knows, and the scan need not look:
+    /// the store finds out.
+    pub(crate) fn guesses_new(&self) -> bool {
+        self.guesses_new.load(Ordering::Relaxed)
     }
 
     /// Bytes of memory that it takes.
@@ -327,7 +340,7 @@ mod tests {
         let (pages, asked) = bounded(1024);
         let opened = Arc::new(AtomicUsize::new(0));
         let table = Table { rows, pages, is_broken, opened: Arc::clone(&opened) };
-        (IdScan::new(&[false], Arc::new(Tables(Arc::new(table))), memory), asked, opened)
+        (IdScan::new(&[false], Arc::new(Tables(Arc::new(table))), memory, Arc::default()), asked, opened)
     }
 
     const WAIT: Duration = Duration::from_secs(60);

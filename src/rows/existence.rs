@@ -102,6 +102,8 @@ pub(crate) struct KnownRows {
     /// The rows that the engine has written.
     written: ExistenceFilter,
     before: Before,
+    /// Rows of which it was not known whether they are new, since it was asked last.
+    unknown: u64,
 }
 
 /// Which rows a table had when the run began, or more.
@@ -120,6 +122,7 @@ impl KnownRows {
         let known = |is_empty: &bool| Self {
             written: ExistenceFilter::new(bytes_max),
             before: if *is_empty { Before::None } else { Before::Unknown },
+            unknown: 0,
         };
         is_empty.iter().map(known).collect()
     }
@@ -137,7 +140,7 @@ impl KnownRows {
 
     /// Nothing is known any more: the table may have other rows than those that were written.
     pub(crate) fn forget(&mut self) {
-        *self = Self { written: ExistenceFilter::new(self.written.bytes_max), before: Before::Unknown };
+        *self = Self { written: ExistenceFilter::new(self.written.bytes_max), before: Before::Unknown, unknown: 0 };
     }
 
     /// Whether there may be that row; false is certain.
@@ -150,22 +153,34 @@ impl KnownRows {
         was_there || self.written.may_have(region, id)
     }
 
-    /// Decides for each row marked new whether it is: yes if the table `trusts_new`. Notes every written row, because
-    /// one that is not marked new may never have been noted.
+    /// Decides for each row marked new whether it is: yes if the table `trusts_new`. One of which nobody knows whether
+    /// it was there is new if that `is_guessed`. Notes every written row, because one that is not marked new may never
+    /// have been noted.
     pub(crate) fn is_new<'k>(
         &'k mut self,
         region: RegionNo,
         name: &'k str,
         trusts_new: bool,
+        is_guessed: bool,
     ) -> impl FnMut(&str, Change) -> bool + use<'k> {
         move |id, change| {
-            let trusts_new = trusts_new && change == Change::New;
-            let is_new = trusts_new || !self.may_have(region, name, id);
+            let is_marked = change == Change::New;
+            let is_unknown = is_marked && !trusts_new && !self.is_complete() && !self.written.may_have(region, id);
+            self.unknown += u64::from(is_unknown && !is_guessed);
+            let is_new = match is_unknown {
+                true => is_guessed,
+                false => is_marked && trusts_new || !self.may_have(region, name, id),
+            };
             if is_new || !self.is_complete() && !self.written.may_have(region, id) {
                 self.written.add(region, id);
             }
             is_new
         }
+    }
+
+    /// How many rows there were since it was asked last of which it was not known whether they are new.
+    pub(crate) fn take_unknown(&mut self) -> u64 {
+        std::mem::take(&mut self.unknown)
     }
 
     /// Bytes of memory it takes, without what is known of rows that were there before: engines share that.

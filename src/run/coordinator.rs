@@ -601,6 +601,9 @@ impl Coordinator<'_, '_> {
             is_again: matches!(snapshots, Snapshots::Again(_)),
             undo_floor: self.open.undo_floor(),
         };
+        if self.in_flight.was_redone() {
+            self.engines.guess_no_more();
+        }
         let work = self.meter.time(Phase::Sealing, self.open.number());
         let clock = self.in_flight.clock();
         let contents = self.plan.sealer.seal(&mut self.engines, clock, &mut self.assignment, request);

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
@@ -24,6 +25,9 @@ pub(super) struct EnginePlan {
     pub(super) readers: Arc<dyn OpenReader>,
     pub(super) field_types: Arc<FieldTypes>,
     pub(super) undo_depth: Depth,
+    /// Whether rows that are written without being read count as new as long as nobody knows: see
+    /// [`Store::checks_new_rows`](crate::store::Store::checks_new_rows).
+    pub(super) guesses_new: Arc<AtomicBool>,
     pub(super) memory_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) loads: Arc<LoadStats>,
@@ -34,7 +38,7 @@ pub(super) struct EnginePlan {
 
 impl EnginePlan {
     fn scan(&self) -> Arc<IdScan> {
-        IdScan::new(&self.is_empty, Arc::clone(&self.readers), self.memory_bytes)
+        IdScan::new(&self.is_empty, Arc::clone(&self.readers), self.memory_bytes, Arc::clone(&self.guesses_new))
     }
 }
 
@@ -121,6 +125,11 @@ impl EnginePool {
     pub(super) fn set_memory(&mut self, memory_bytes: usize) -> Result<(), LaneError> {
         self.plan.memory_bytes = memory_bytes;
         self.slots.iter_mut().filter_map(|slot| slot.engine.as_mut()).try_for_each(|one| one.set_memory(memory_bytes))
+    }
+
+    /// A row that was taken for new was there: from now on such a row may be there until it is known.
+    pub(super) fn guess_no_more(&self) {
+        self.plan.guesses_new.store(false, Ordering::Relaxed);
     }
 
     /// Clears every engine's rows: the store was rolled back.
@@ -379,6 +388,7 @@ mod tests {
             readers: Arc::new(NoReader),
             field_types: Arc::default(),
             undo_depth: Depth::new(0),
+            guesses_new: Arc::default(),
             memory_bytes: usize::MAX,
             timeout,
             pulse: Pulse::default(),

@@ -71,6 +71,8 @@ pub(super) struct InFlight {
     meter: Meter,
     /// The time of the last event that was handled.
     event_time: Option<Timestamp>,
+    /// Whether a row that was said to be new was in the store already.
+    was_redone: bool,
 }
 
 impl InFlight {
@@ -92,6 +94,7 @@ impl InFlight {
             stopping,
             meter,
             event_time: None,
+            was_redone: false,
         };
         in_flight.wind_clock();
         in_flight
@@ -221,10 +224,16 @@ impl InFlight {
         self.committed = after;
         self.meter.waiting(self.queue.len());
         if let Done::Committed(committed, took) = done {
+            self.was_redone |= committed.was_redone;
             self.meter.committed(&before, after, &committed, took, self.commits.busy());
             self.meter.facts(told);
         }
         Ok(())
+    }
+
+    /// Whether a row that was said to be new was in the store already, in any batch.
+    pub(super) fn was_redone(&self) -> bool {
+        self.was_redone
     }
 
     /// How long commits took, added up.

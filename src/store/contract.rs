@@ -356,6 +356,13 @@ pub trait Store: Send {
     /// Nothing of the batch is in the store.
     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError>;
 
+    /// Whether [`Store::commit`] takes it when a row that is said to be new is in its table already: it writes the row all
+    /// the same, if need be by writing the batch again ([`Committed::was_redone`]). Then a row that is written without being
+    /// read may be said to be new as long as nobody knows. Defaults to false: only what is known to be new is said to be.
+    fn checks_new_rows(&self) -> bool {
+        false
+    }
+
     /// The undo log, newest record first, with the rows only of batches from `rows_from` on. Defaults to none: then the
     /// pipeline cannot be rolled back. May block.
     ///

@@ -249,3 +249,44 @@ crate::both_stores! {
         }
     }
 }
+
+crate::both_stores! {
+    /// What is only written counts as new in a later run too, and nobody reads which rows there are. Where that is wrong, the
+    /// batch is written again, every row is right, and from then on it is looked at which rows there are.
+    fn rows_that_are_only_written_count_as_new() {
+        let script = "function on_event(e, ctx) ctx.t:set(e.id, { n = e.block, note = e.note }) end";
+        let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\", note = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n[batch]\nevents = 5000\n";
+        let event = |block: i64, id: i64| {
+            format!("{{\"block\":{block},\"region\":\"r{}\",\"id\":\"{id}\",\"note\":\"{block:200}\"}}\n", id % 2)
+        };
+        let lines = |blocks: std::ops::Range<i64>, id: fn(i64) -> i64| -> String {
+            blocks.map(|block| event(block, id(block))).collect()
+        };
+        let mut events = lines(0..20_000, |block| block);
+        let project = Project::with(pipeline, script, &events);
+        project.run_json();
+        events += &lines(20_000..40_000, |block| block);
+        project.write("events.ndjson", &events);
+        let report = project.run_json();
+        assert_eq!(report["commits_redone"], serde_json::Value::Null);
+        // Every other row is there: most of them of long ago, some of the batch before.
+        events += &lines(40_000..80_000, |block| if block % 2 == 0 { block } else { block - 39_001 });
+        project.write("events.ndjson", &events);
+        let report = project.run_json();
+        let redone = report["commits_redone"].as_u64().unwrap_or(0);
+        assert!(redone <= 16, "{redone}");
+        if project.store("p.db").starts_with("postgres") {
+            assert!(redone > 0);
+        }
+        let sums = project.query("p.db", "SELECT count(*), sum(n), sum(CASE WHEN note = '' THEN 1 ELSE 0 END) FROM t");
+        let mut rows = std::collections::BTreeMap::new();
+        for block in 0..40_000 {
+            rows.insert(block, block);
+        }
+        for block in 40_000..80_000_i64 {
+            rows.insert(if block % 2 == 0 { block } else { block - 39_001 }, block);
+        }
+        assert_eq!(sums, [[rows.len().to_string(), rows.values().sum::<i64>().to_string(), "0".to_owned()]]);
+        project.forebay(&["run", "pipeline.toml"]).ok();
+    }
+}

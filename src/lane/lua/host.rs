@@ -353,11 +353,19 @@ impl Host {
 
     fn row_functions(&self, lua: &Lua, table: &LuaTable) -> LuaResult<()> {
         let host = self.clone();
-        let want = move |_: &Lua, (kind, region, untried, ids, is_sure): (usize, usize, bool, LuaString, bool)| {
+        let want = move |_: &Lua, (kind, region, untried, sure, maybe): (usize, usize, bool, LuaString, LuaString)| {
             let (entity, region) = numbers(kind, region);
-            let ask = if untried { Ask::TryAll } else { Ask::AllIfWorth };
-            let ids = ids.as_bytes().to_vec();
-            host.lock().wants.push(Want { entity, region, ask, ids, is_sure });
+            let (sure, maybe) = (sure.as_bytes().to_vec(), maybe.as_bytes().to_vec());
+            let mut ask = if untried { Ask::TryAll } else { Ask::AllIfWorth };
+            let wants = &mut host.lock().wants;
+            if !sure.is_empty() || maybe.is_empty() {
+                wants.push(Want { entity, region, ask, ids: sure, is_sure: true });
+                // It is tried whole once.
+                ask = Ask::AllIfWorth;
+            }
+            if !maybe.is_empty() {
+                wants.push(Want { entity, region, ask, ids: maybe, is_sure: false });
+            }
             Ok(())
         };
         table.raw_set("want", lua.create_function(want)?)?;

@@ -38,7 +38,7 @@ local function want(state, what)
       wanted.questions[#wanted.questions + 1] = what
     end
   elseif not wanted.set[what] then
-    wanted.set[what] = true
+    wanted.set[what], wanted.has_rows = true, true
     local ids = S[MODE] == DRY and wanted.maybe or wanted.ids
     ids[#ids + 1] = what
   end
@@ -142,23 +142,21 @@ local function supply(kind_number, region_number, packed, is_whole, ids)
   end
 end
 
--- Tells the host which rows of a table are wanted; the ones that only dry runs asked for can be done without.
-local function tell_ids(state, ids, is_untried, is_sure)
+local function packed(ids)
+  local texts = {}
   for at, id in ipairs(ids) do
-    ids[at] = spack("<s4", id)
+    texts[at] = spack("<s4", id)
   end
-  host.want(state[KIND].number, state[REGION_NUMBER], is_untried, concat(ids), is_sure)
+  return concat(texts)
 end
 
--- Tells the host all that is wanted.
+-- Tells the host all that is wanted. What only dry runs asked for can be done without.
 local function tell_wants()
   for _, state in ipairs(wants_list) do
-    local wanted, is_untried = wants[state], not state[TRIED]
-    if wanted.has_rows or #wanted.ids > 0 then
-      tell_ids(state, wanted.ids, is_untried, true)
-      is_untried = false
+    local wanted = wants[state]
+    if wanted.has_rows then
+      host.want(state[KIND].number, state[REGION_NUMBER], not state[TRIED], packed(wanted.ids), packed(wanted.maybe))
     end
-    if #wanted.maybe > 0 then tell_ids(state, wanted.maybe, is_untried, false) end
     for _, question in ipairs(wanted.questions) do
       host.want_answer(posed(state, question))
     end

@@ -252,6 +252,7 @@ impl ScriptEngine {
         pieces::set_type_metatables(&self.lua, &inner)?;
         // Set once, here.
         let _ = self.host.inner.set(Inner::new(&self.lua, &inner, self.context.memory_bytes)?);
+        self.guess()?;
         let (has_snapshots, problem): (Option<bool>, Option<String>) = self.host.inner()?.load_script.call(text)?;
         Ok(has_snapshots.ok_or_else(|| problem.unwrap_or_else(|| "the script cannot be loaded".into())))
     }
@@ -270,12 +271,22 @@ impl ScriptEngine {
         Ok(number)
     }
 
+    /// Where new rows are guessed, each that is not here may be one, as where it is known which rows there may be.
+    fn guess(&self) -> LuaResult<()> {
+        if !self.context.scan.guesses_new() {
+            return Ok(());
+        }
+        let kinds = 1..=self.host.schema.entities().len();
+        kinds.into_iter().try_for_each(|kind| self.host.inner()?.set_filtered.call(kind))
+    }
+
     /// Tells the scan which rows were not known, and takes in what it has found since.
     fn catch_up(&self) -> LuaResult<()> {
         let (inner, scan) = (self.host.inner()?, &self.context.scan);
         let is_complete: Vec<bool> = self.host.lock().known.iter().map(KnownRows::is_complete).collect();
         for (entity, _) in EntityNo::in_order().zip(is_complete).filter(|(_, is_complete)| !is_complete) {
             scan.note_unknown(entity, inner.take_unknown.call(entity.index() + 1)?);
+            scan.note_unknown(entity, self.host.lock().known[entity.index()].take_unknown());
             if let Some(found) = scan.found(entity) {
                 inner.set_filtered.call::<()>(entity.index() + 1)?;
                 self.host.lock().known[entity.index()].complete(Arc::clone(found));
@@ -621,6 +632,7 @@ impl Engine for ScriptEngine {
             .and_then(|inner| inner.seal.call::<()>(undo_floor.map(BlockNo::get)))
             .map_err(|error| self.failure(&error))?;
         let history = self.take_history()?;
+        let guesses = self.context.scan.guesses_new();
         let mut shared = self.host.lock();
         let shared = &mut *shared;
         let merged = host::Sealed::merged(std::mem::take(&mut shared.sealed));
@@ -628,7 +640,7 @@ impl Engine for ScriptEngine {
         for part in merged {
             let region = shared.regions.name(part.region).cloned();
             let region = region.ok_or_else(|| LaneError::Bug("rows of a region that is not known".into()))?;
-            let is_new = shared.known[part.entity.index()].is_new(part.region, &region, part.is_sure);
+            let is_new = shared.known[part.entity.index()].is_new(part.region, &region, part.is_sure, guesses);
             let described = &self.host.schema[part.entity];
             let name = Arc::clone(&region);
             changes.push((part.entity, RegionChanges::checked(described, name, part.packed, is_new)?));
@@ -643,7 +655,8 @@ impl Engine for ScriptEngine {
         self.context.scan = Arc::clone(scan);
         self.is_empty = self.lua.create_sequence_from(self.context.is_empty.iter().copied()).map_err(bug)?;
         self.host.lock().known.iter_mut().for_each(KnownRows::forget);
-        self.host.inner().and_then(|inner| inner.forget.call::<()>(())).map_err(|error| self.failure(&error))
+        let forgotten = self.host.inner().and_then(|inner| inner.forget.call::<()>(()));
+        forgotten.and_then(|()| self.guess()).map_err(|error| self.failure(&error))
     }
 
     fn begin_batch(&mut self, clock: BatchClock) -> Result<(), LaneError> {

@@ -183,8 +183,9 @@ impl Rows {
     }
 
     pub(super) fn know(&mut self, region: RegionNo, name: &Arc<str>) {
-        let Self { tables, regions, is_empty, known, .. } = self;
-        let cache = |(is_empty, known): (&bool, &KnownRows)| RowCache::new(*is_empty, known.is_complete());
+        let Self { tables, regions, is_empty, known, scan, .. } = self;
+        let guesses = scan.guesses_new();
+        let cache = |(is_empty, known): (&bool, &KnownRows)| RowCache::new(*is_empty, guesses || known.is_complete());
         tables.entry(region).or_insert_with(|| is_empty.iter().zip(known.iter()).map(cache).collect());
         regions.entry(region).or_insert_with(|| Arc::clone(name));
     }
@@ -216,6 +217,7 @@ impl Rows {
     /// Applies the finished call's writes to the row cache.
     pub(super) fn keep(&mut self, region: RegionNo) {
         let change = ChangedBy { batch: self.clock.open, block: self.block, writer: self.writer };
+        let guesses = self.scan.guesses_new();
         let Some(tables) = self.tables.get_mut(&region) else { return };
         let mut undo = (!self.undo_depth.is_none()).then(|| self.undo.entry(region).or_default());
         for Write { entity, to, row } in self.writes.drain(..) {
@@ -223,7 +225,7 @@ impl Rows {
             let changed = table.changed_rows();
             let before = to.set(table, row, change);
             self.changed_rows += (table.changed_rows() - changed) as u64;
-            self.unknown[entity.index()] += u64::from(before == Some(BeforeImage::Unknown));
+            self.unknown[entity.index()] += u64::from(!guesses && before == Some(BeforeImage::Unknown));
             if let (Some(undo), Some(before)) = (&mut undo, before) {
                 let entry = UndoEntry { block: change.block, entity, id: to.id(table).into(), before };
                 self.undo_bytes += entry.memory_bytes();
@@ -266,7 +268,7 @@ impl Rows {
     pub(super) fn take_changes(&mut self, schema: &Schema) -> Result<Vec<(EntityNo, RegionChanges)>, LaneError> {
         let mut changes = Vec::new();
         self.changed_rows = 0;
-        let Rows { tables, known, write_only, regions, clock, .. } = self;
+        let Rows { tables, known, write_only, regions, clock, scan, .. } = self;
         for (region, tables) in tables {
             for (entity, table) in EntityNo::in_order().zip(tables) {
                 let described = &schema[entity];
@@ -280,7 +282,8 @@ impl Rows {
                 }
                 if !packed.is_empty() {
                     let name = Arc::clone(&regions[region]);
-                    let is_new = known[entity.index()].is_new(*region, &regions[region], table.trusts_new());
+                    let is_new =
+                        known[entity.index()].is_new(*region, &regions[region], table.trusts_new(), scan.guesses_new());
                     changes.push((entity, RegionChanges::checked(described, name, packed, is_new)?));
                 }
             }

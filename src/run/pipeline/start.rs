@@ -108,7 +108,10 @@ impl Pipeline {
         let mut stored = self.read_store(store.as_mut())?;
         let checkpoint = stored.checkpoint;
         let shared = SharedParts::new(self.batch.memory_bytes, checkpoint.batch);
-        let engines = EnginePool::new(self.engine_plan(Arc::clone(&stored.is_empty), store.readers(), &shared.loads))?;
+        let mut plan = self.engine_plan(Arc::clone(&stored.is_empty), store.readers(), &shared.loads);
+        // With an undo log it has to be known what each row was.
+        plan.guesses_new = Arc::new((self.rollback_depth == 0 && store.checks_new_rows()).into());
+        let engines = EnginePool::new(plan)?;
         let sealer = self.sealer(store.as_ref());
         self.meter.attach(&shared);
         self.meter.start(checkpoint, stored.committed_at, source.bytes_total(), self.batch.memory_bytes);
@@ -241,6 +244,7 @@ impl Pipeline {
             readers,
             field_types: self.source_config.field_types(),
             undo_depth: Depth::new(self.rollback_depth),
+            guesses_new: Arc::default(),
             memory_bytes: usize::try_from(self.batch.memory_bytes).unwrap_or(usize::MAX),
             timeout: self.handler_timeout,
             loads: Arc::clone(loads),

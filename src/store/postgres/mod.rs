@@ -97,6 +97,9 @@ const MAKING_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Connections that read rows at once. More hide no more: a lane that waits has its whole batch of questions in one.
 const READERS_MAX: usize = 4;
+/// Batches of a run that may be written again because a row that was thought to be new was there: those that were sealed
+/// before the first of them was known, and some more.
+const REDONE_BATCHES_MAX: u32 = 16;
 
 /// See [`super::open()`].
 pub(super) fn open(address: &PostgresAddress, plan: StorePlan) -> Result<Box<dyn Store>, StoreError> {
@@ -125,8 +128,9 @@ struct PostgresStore {
     /// The server's side of it, and of older ones that may still hold the lock.
     backends: Vec<Backend>,
     readers: Arc<Readers>,
-    /// Whether rows that are thought to be new are copied in without looking. Not any more after one was there.
-    trusts_new: bool,
+    /// How many batches were written again because a row that was thought to be new was there. Behind some of them no row
+    /// is copied in any more without looking.
+    redone: u32,
     fill: Fill,
     /// When the last batch was committed, as the checkpoint said when it was read.
     committed_at: Option<Timestamp>,
@@ -160,17 +164,7 @@ impl PostgresStore {
         let readers = Arc::new(Readers::new(Arc::clone(&database)));
         let fill = Fill::new(layouts.len());
         let session = Some(session);
-        Ok(Self {
-            database,
-            layouts,
-            session,
-            backends,
-            readers,
-            trusts_new: true,
-            fill,
-            committed_at: None,
-            has_beside,
-        })
+        Ok(Self { database, layouts, session, backends, readers, redone: 0, fill, committed_at: None, has_beside })
     }
 
     /// Asks over the connection that holds the lock.
@@ -197,10 +191,12 @@ impl PostgresStore {
         Ok(self.session.insert(session))
     }
 
-    /// Writes the batch once. A connection that had to be made anew is first asked what became of the try before.
-    fn try_commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, TryError> {
+    /// Writes the batch once. A connection that had to be made anew is first asked what became of the try before. If it
+    /// `is_redone`, no row is taken for new.
+    fn try_commit(&mut self, batch: &Arc<SealedBatch>, is_redone: bool) -> Result<Committed, TryError> {
         let was_lost = self.session.is_none();
-        let (layouts, database, trusts_new) = (Arc::clone(&self.layouts), Arc::clone(&self.database), self.trusts_new);
+        let (layouts, database) = (Arc::clone(&self.layouts), Arc::clone(&self.database));
+        let trusts_new = !is_redone && self.redone < REDONE_BATCHES_MAX;
         let session = self.connected(None)?;
         let backend = session.greeting().backend.pid;
         let given = Arc::clone(batch);
@@ -219,7 +215,9 @@ impl PostgresStore {
             let (store, expected) = (self.database.name.clone(), batch.before.batch);
             return Err(TryError::Refused(StoreError::CheckpointMoved { store, expected }));
         }
-        self.fill_up(batch);
+        if !is_redone {
+            self.fill_up(batch);
+        }
         Ok(Committed {
             batch: batch.after.batch,
             rows: batch.rows(),
@@ -389,11 +387,15 @@ impl Store for PostgresStore {
         self.ask("looking whether the tables are empty", tables::empty_entities)
     }
 
+    fn checks_new_rows(&self) -> bool {
+        true
+    }
+
     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
         let mut outage = Outage::of_commit(&self.database);
         let mut was_redone = false;
         loop {
-            let fault = match self.try_commit(batch) {
+            let fault = match self.try_commit(batch, was_redone) {
                 Ok(committed) => {
                     outage.is_over();
                     return Ok(Committed { retries: outage.tries(), was_redone, ..committed });
@@ -405,9 +407,10 @@ impl Store for PostgresStore {
             self.session = None;
             match fault.remedy() {
                 Remedy::Retry => outage.wait(fault)?,
-                Remedy::Duplicate if self.trusts_new => {
+                Remedy::Duplicate if !was_redone => {
                     tracing::debug!("{}: {fault}; the batch is written again, looking at each row", self.database.name);
-                    (self.trusts_new, was_redone) = (false, true);
+                    was_redone = true;
+                    self.redone += 1;
                 }
                 Remedy::Duplicate | Remedy::GiveUp => return Err(self.refused(batch, fault)),
             }

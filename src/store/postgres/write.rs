@@ -45,7 +45,7 @@ use crate::store::{CommitTimes, SnapshotReceipt, StorePlan};
 use crate::undo::UndoRecord;
 
 /// Rows of one table that go as arrays: up to here it is faster than a COPY, which costs two round trips.
-const UNNEST_ROWS_MAX: usize = 1000;
+pub(super) const UNNEST_ROWS_MAX: usize = 1000;
 
 /// Bytes of one table that go as arrays: they are held three times (as rows, as arrays, as a message), a stream once.
 const UNNEST_BYTES_MAX: usize = 1024 * 1024;

@@ -277,6 +277,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn checks_new_rows(&self) -> bool {
+        true
+    }
+
     fn commit(&mut self, batch: &Arc<SealedBatch>) -> Result<Committed, StoreError> {
         let mut waiting = self.patience.wait_to_commit();
         loop {
