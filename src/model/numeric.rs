@@ -47,6 +47,46 @@ pub enum NumericError {
     NotFinite(String),
 }
 
+/// 10 to the power of so many digits after the point.
+fn power_of_ten(scale: usize) -> Result<BigInt, NumericError> {
+    if scale > NUMERIC_DIGITS_AFTER_MAX {
+        return Err(NumericError::TooLong);
+    }
+    Ok(BigInt::from(10u8).pow(u32::try_from(scale).map_err(|_| NumericError::TooLong)?))
+}
+
+/// How many digits after the point a quotient has; none if it has no end.
+fn even_scale(a: &BigInt, b: &BigInt) -> Option<usize> {
+    let twos = |units: &BigInt| units.trailing_zeros().map_or(0, |twos| usize::try_from(twos).unwrap_or(usize::MAX));
+    let (twos_a, twos_b) = (twos(a), twos(b));
+    let (rest, fives_b) = without_fives(b >> twos_b);
+    if !(a % rest).is_zero() {
+        return None;
+    }
+    let (_, fives_a) = without_fives(a >> twos_a);
+    Some(twos_b.saturating_sub(twos_a).max(fives_b.saturating_sub(fives_a)))
+}
+
+/// A number without its factors of five, and how many it had: by ever larger powers, and back.
+fn without_fives(mut number: BigInt) -> (BigInt, usize) {
+    let (mut power, mut count, mut powers) = (BigInt::from(5u8), 1, Vec::new());
+    let mut found = 0;
+    while (&number % &power).is_zero() {
+        number /= &power;
+        found += count;
+        let next = &power * &power;
+        powers.push((std::mem::replace(&mut power, next), count));
+        count *= 2;
+    }
+    for (power, count) in powers.into_iter().rev() {
+        if (&number % &power).is_zero() {
+            number /= power;
+            found += count;
+        }
+    }
+    (number, found)
+}
+
 impl Numeric {
     /// Zero.
     pub const ZERO: Self = Self(Repr::Small(0));
@@ -94,7 +134,8 @@ impl Numeric {
     pub fn to_f64(&self) -> f64 {
         match &self.0 {
             Repr::Small(value) => *value as f64,
-            Repr::Big(value) => value.to_f64().unwrap_or(f64::NAN),
+            // The library's own way rounds twice.
+            Repr::Big(value) => value.to_plain_string().parse().unwrap_or(f64::NAN),
         }
     }
 
@@ -104,19 +145,32 @@ impl Numeric {
         self.to_big().with_scale_round(i64::from(digits), bigdecimal::RoundingMode::HalfUp).to_plain_string()
     }
 
-    /// The quotient: exact where it comes out even within twenty digits after the point (or as many as the operands
-    /// have), else rounded half away from zero there.
+    /// The quotient: exact where it comes out even, else rounded half away from zero. Then it has twenty digits after the
+    /// point, or as many as the operands have, and twenty that count.
     ///
     /// # Errors
-    /// The divisor is zero.
+    /// The divisor is zero, or the quotient has more digits after the point than there may be.
     pub fn checked_div(&self, divisor: &Self) -> Result<Self, NumericError> {
         let (a, b) = self.aligned(divisor)?;
-        let scale = self.scale().max(divisor.scale()).max(NUMERIC_DIVISION_SCALE_MIN);
-        let shifted = a * BigInt::from(10u8).pow(u32::try_from(scale).map_err(|_| NumericError::TooLong)?);
+        let mut scale = self.scale().max(divisor.scale()).max(NUMERIC_DIVISION_SCALE_MIN);
+        let shifted = &a * power_of_ten(scale)?;
+        if (&shifted % &b).is_zero() {
+            return Self::of_units(shifted / b, scale);
+        }
+        if let Some(scale) = even_scale(&a, &b) {
+            return Self::of_units(a * power_of_ten(scale)? / b, scale);
+        }
+        let digits = |units: &BigInt| units.magnitude().to_string().len();
+        scale = scale.max(NUMERIC_DIVISION_SCALE_MIN + digits(&b).saturating_sub(digits(&a)));
+        let shifted = a * power_of_ten(scale)?;
         let doubled: BigInt =
             &shifted * 2 + if (shifted < BigInt::zero()) == (b < BigInt::zero()) { b.clone() } else { -b.clone() };
-        let quotient = doubled / (b * 2);
-        Ok(Self::from_big(BigDecimal::new(quotient, i64::try_from(scale).map_err(|_| NumericError::TooLong)?)))
+        Self::of_units(doubled / (b * 2), scale)
+    }
+
+    /// So many units of the last of so many digits after the point.
+    fn of_units(units: BigInt, scale: usize) -> Result<Self, NumericError> {
+        Ok(Self::from_big(BigDecimal::new(units, i64::try_from(scale).map_err(|_| NumericError::TooLong)?)))
     }
 
     /// The quotient rounded down to a whole number, as Lua's `//`.
@@ -395,6 +449,8 @@ impl<'de> serde::Deserialize<'de> for Numeric {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn n(text: &str) -> Numeric {
@@ -479,6 +535,64 @@ mod tests {
             assert_eq!(n(a).checked_rem(&n(b)).expect(a).to_string(), rest, "{a} % {b}");
         }
         assert_eq!(n("1").checked_div(&n("0.0")), Err(NumericError::DivisionByZero));
+    }
+
+    #[test]
+    fn a_quotient_that_comes_out_even_is_exact_and_any_other_has_digits_that_count() {
+        for (a, b, quotient) in [
+            ("1", "1000000000000000000000000", "0.000000000000000000000001"),
+            ("89881.5675071766834251224549", "10", "8988.15675071766834251224549"),
+            ("1", "-1048576000000", "-0.00000000000095367431640625"),
+            ("999999999999999999999999", "1000000000000000000000000", "0.999999999999999999999999"),
+            ("3", "30000000000000000000000", "0.0000000000000000000001"),
+            ("0.0000000000000000000000001", "3", "0.000000000000000000000000033333333333333333333"),
+            ("1", "7000", "0.00014285714285714285714"),
+        ] {
+            assert_eq!(n(a).checked_div(&n(b)).expect(a).to_string(), quotient, "{a} / {b}");
+        }
+        let small = format!("0.{}1", "0".repeat(16_382));
+        assert_eq!(n(&small).checked_div(&n("10")), Err(NumericError::TooLong));
+        assert_eq!(n(&small).checked_div(&n("3")), Err(NumericError::TooLong));
+        assert_eq!(n(&small).checked_div(&n(&small)).expect("one").to_string(), "1");
+        let fives = format!("{}", BigInt::from(5u8).pow(100_000));
+        assert_eq!(n(&fives).checked_div(&n(&fives)).expect("one").to_string(), "1");
+        assert_eq!(n("1").checked_div(&n(&fives)), Err(NumericError::TooLong));
+    }
+
+    #[test]
+    fn a_float_is_the_nearest_one() {
+        for digits in [
+            "190031839320320618014740098223503072400",
+            "1e300",
+            "0.1000000000000000055511151231257827021181583404541015625",
+        ] {
+            assert_eq!(n(digits).to_f64(), digits.parse::<f64>().expect("a float"), "{digits}");
+        }
+        let of_hex = Numeric::from_hex("8fb764db13825de4ba9abbf154845c90").expect("hex");
+        assert_eq!(of_hex.to_f64(), 1.910_318_393_203_206_3e38);
+    }
+
+    proptest! {
+        /// A quotient that comes out even gives the dividend back; any other is as near as its last digit.
+        #[test]
+        fn quotients_are_exact_or_near(
+            a in "-?[1-9][0-9]{0,40}(\\.[0-9]{1,30})?",
+            (twos, fives, other) in (0..90u32, 0..60u32, prop_oneof![Just(1u32), Just(1), Just(3), Just(7), Just(11)]),
+        ) {
+            let (a, b) = (n(&a), BigInt::from(2u8).pow(twos) * BigInt::from(5u8).pow(fives) * other);
+            let b = n(&b.to_string());
+            let quotient = a.checked_div(&b).expect("a quotient");
+            let rest = &a - &(&quotient * &b);
+            let whole = n(&(a.to_big() / BigDecimal::from(other)).to_plain_string());
+            if other == 1 || &whole * &n(&other.to_string()) == a {
+                prop_assert_eq!(rest, Numeric::ZERO);
+            } else {
+                // Twenty digits that count.
+                let bound = &rest * &n("200000000000000000000");
+                prop_assert!(bound.to_big().abs() <= (&a * &n("10")).to_big().abs(), "{} / {} = {}", a, b, quotient);
+                prop_assert!(quotient != Numeric::ZERO);
+            }
+        }
     }
 
     #[test]
