@@ -1109,3 +1109,71 @@ fn a_number_that_is_out_of_range_is_an_error_of_the_script() {
     let hex = project.query("p.db", "SELECT n, s FROM t WHERE id = 'hex'");
     assert_eq!(hex, [["-1461501637330902918203684832716283019655932542975", "170581728179578208255"]]);
 }
+
+/// What a condition on a double compares with is a double, or it is refused: the nearest one may be on the other side.
+#[test]
+fn a_condition_on_a_double_compares_with_what_it_says() {
+    let script = "local function found(ctx, ...)
+      local ok, rows = pcall(ctx.t.find, ctx.t, { where = { { 'd', ... } } })
+      if not ok then return rows:match(': (.*)') end
+      local ids = {}
+      for at, row in ipairs(rows) do ids[at] = row.id end
+      return table.concat(ids, ',')
+    end
+    function on_event(e, ctx)
+      ctx.t:set('a', { d = 2.0 ^ 53 })
+      ctx.t:set('b', { d = 1 })
+      ctx.u:set('1', { s = found(ctx, '<', 9007199254740993) })
+      ctx.u:set('2', { s = found(ctx, '=', 9007199254740992) })
+      ctx.u:set('3', { s = found(ctx, '>', numeric('0.99999999999999999999999')) })
+      ctx.u:set('4', { s = found(ctx, '>=', numeric('1')) .. ' ' .. found(ctx, '<', numeric('1.5')) })
+    end";
+    let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { d = \"double\" }\nindexes = [\"d\"]\n[entities.u]\ncolumns = { s = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n";
+    let project = Project::with(pipeline, script, "{\"block\":1,\"region\":\"a\"}\n");
+    project.forebay(&RUN).ok();
+    let refused = |value: &str| format!("t:find: the condition on \"d\": no double is {value}; one comes near it");
+    assert_eq!(
+        project.query("p.db", "SELECT s FROM u ORDER BY id"),
+        [[refused("9007199254740993")], ["a".to_owned()], [refused("0.99999999999999999999999")], ["a,b b".to_owned()]]
+    );
+}
+
+/// By what values are told apart no script can get at: not by the metatable that a value shows, nor by that of a metatable.
+#[test]
+fn no_script_is_given_what_values_are_told_apart_by() {
+    let calls = "pcall(error, x) pcall(numeric, x) pcall(math.max, x, 1) pcall(array, x) pcall(table.concat, { x })
+      pcall(function() return numeric(1) + x end) pcall(function() return x < numeric(1) end) pcall(pairs, x)
+      pcall(ctx.t.set, ctx.t, x, { v = x }) pcall(ctx.t.set, ctx.t, 'y', x) pcall(ctx.t.find, ctx.t, x) pcall(math.floor, x)
+      pcall(tostring, x) pcall(string.format, '%s', x) pcall(next, x) pcall(ipairs, x) pcall(tonumber, x) pcall(function() return -x end)";
+    let in_a_call = format!(
+        "function on_event(e, ctx)
+      local got = {{}}
+      local X = setmetatable({{}}, {{ __eq = function(a, b) got[#got + 1] = b got[#got + 1] = a return false end }})
+      for _, meta in ipairs{{ {{ __metatable = X }}, X }} do
+        local x = setmetatable({{}}, meta)
+        {calls}
+      end
+      local others = 0
+      for _, one in ipairs(got) do if not rawequal(one, X) then others = others + 1 end end
+      ctx.t:set(e.id, {{ v = others }})
+    end"
+    );
+    let while_loading = "do
+      local M, got = {}, {}
+      local X = setmetatable({}, M)
+      M.__eq = function(a, b) if b.__div then got.numeric = b elseif b.__name then got[#got + 1] = b end return false end
+      pcall(numeric, setmetatable({}, { __metatable = X }))
+      pcall(error, setmetatable({}, { __metatable = X }))
+      pcall(pairs, setmetatable({}, X))
+      local count = 0
+      if got.numeric then got.numeric.__div = function() count = count + 1 return count end end
+      function found() return #got end
+    end
+    function on_event(e, ctx) ctx.t:set(e.id, { v = found() + numeric(1) / 1 - 1 }) end";
+    let lines: String = (1..=4).map(|n| format!("{{\"block\":{n},\"region\":\"a\",\"id\":\"k{n}\"}}\n")).collect();
+    for script in [in_a_call.as_str(), while_loading] {
+        let project = Project::with(&pipeline(""), script, &lines);
+        project.forebay(&RUN).ok();
+        assert_eq!(project.query("p.db", "SELECT DISTINCT v FROM t WHERE id LIKE 'k%'"), [["0"]], "{script}");
+    }
+}

@@ -278,7 +278,7 @@ local SUMS <const> = {
     end]]),
   numeric = template([[
     local high, low
-    if rawmeta(v) == numeric_meta then
+    if numeric_meta == rawmeta(v) then
       high, low = v[1], v[2]
     elseif v == hints[1] then
       high, low = hints[2], hints[3]

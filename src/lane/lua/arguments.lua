@@ -23,7 +23,7 @@ local function digits_of(id)
     if id % 1 ~= 0 then return nil, "" end
     return nil, ", a float that may have lost digits; a type in [source.fields] keeps them"
   end
-  if rawmeta(id) ~= numbers.meta then return nil, "" end
+  if numbers.meta ~= rawmeta(id) then return nil, "" end
   local text = numbers.text(id)
   if find(text, ".", 1, true) then return nil, "" end
   return text

@@ -51,7 +51,7 @@ end
 
 -- An operation on a value that is no plain number.
 local function foreign(event, a, b)
-  if rawmeta(a) == numeric_meta or rawmeta(b) == numeric_meta then
+  if numeric_meta == rawmeta(a) or numeric_meta == rawmeta(b) then
     local method = numeric_meta[event]
     if method then return method(a, b) end
   end

@@ -1,7 +1,7 @@
 -- Events on their way in: what comes packed, and what is fetched when a handler asks for it.
 
 local inner = ...
-local host, raise, S, numbers, hidden = inner.host, inner.raise, inner.run_state, inner.numbers, inner.hidden
+local host, raise, S, numbers, told_apart = inner.host, inner.raise, inner.run_state, inner.numbers, inner.told_apart
 local rawmeta, setmeta, rawset, rawequal = getmetatable, setmetatable, rawset, rawequal
 local type, next, ipairs = type, next, ipairs
 local load, sunpack, find, sub, format = load, string.unpack, string.find, string.sub, string.format
@@ -10,7 +10,7 @@ local null <const> = host.null
 
 local raise_final = inner.raise_final
 
-local event_meta = { __name = "event" }
+local event_meta = told_apart({ __name = "event" })
 local projected = {} -- the fields that come with each event; the others are fetched when a handler asks
 
 -- Fields that an event did not bring along, and that were fetched or set: one that is nil now was removed since.
@@ -99,7 +99,7 @@ local function is_gone(event, key)
 end
 
 -- An event of which a projected field did not come along: whoever asks for it is told, or gets it.
-local spoiled_meta = { __name = "event", __newindex = event_meta.__newindex }
+local spoiled_meta = told_apart({ __name = "event", __newindex = event_meta.__newindex })
 
 function spoiled_meta.__index(event, key)
   if is_gone(event, key) and rawequal(event, S[EVENT]) then return nil end
@@ -118,10 +118,10 @@ local function decode_field(json, name)
 end
 
 -- An event whose fields are all here.
-local opened_meta = { __name = "event", __index = check_current, __newindex = event_meta.__newindex }
+local opened_meta = told_apart({ __name = "event", __index = check_current, __newindex = event_meta.__newindex })
 
 local function is_event(meta)
-  return meta ~= nil and (meta == event_meta or meta == spoiled_meta or meta == opened_meta)
+  return meta ~= nil and (event_meta == meta or spoiled_meta == meta or opened_meta == meta)
 end
 
 -- An event that is made; `names` are the fields that did not come along, if there are any.
@@ -139,7 +139,7 @@ end
 -- Makes all fields of an event plain ones.
 local function open_event(event)
   check_current(event)
-  if rawmeta(event) == opened_meta then return event end
+  if opened_meta == rawmeta(event) then return event end
   local fields, problem = host.all_fields(S[MODE] ~= DRY)
   if problem then
     note_unreadable("event: " .. problem)
@@ -157,7 +157,7 @@ end
 -- An event as it goes into JSON: a copy, with its nulls.
 local function whole_event(event)
   check_current(event)
-  local is_open, copy = rawmeta(event) == opened_meta, {}
+  local is_open, copy = opened_meta == rawmeta(event), {}
   for key, value in next, event do
     copy[key] = value
   end
@@ -353,8 +353,6 @@ local function define_texts(packed, first)
     first = first + 1
   end
 end
-
-hidden[event_meta], hidden[spoiled_meta], hidden[opened_meta] = true, true, true
 
 return {
   event_meta = event_meta,

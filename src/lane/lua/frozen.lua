@@ -64,6 +64,7 @@ local frozen_meta = {
   __newindex = refuse_write,
 }
 frozen_metas[frozen_meta] = false
+inner.asked_in_place(frozen_meta)
 
 -- Raises if a table, or a number, must not be changed.
 local function check_write(tab)
@@ -110,7 +111,7 @@ end
 
 -- Arrays stay arrays.
 local frozen_array_meta = frozen_copy(array_meta)
-hidden[frozen_array_meta] = true
+inner.told_apart(frozen_array_meta)
 
 local function freeze(tab, meta, name)
   names[tab] = name

@@ -52,7 +52,7 @@ local function to_bigint(value, column)
     elseif value - value == 0 then
       problem = INEXACT
     end
-  elseif type(value) == "string" or rawmeta(value) == numeric_meta then
+  elseif type(value) == "string" or numeric_meta == rawmeta(value) then
     number = host.integer(tostring(value))
   elseif value == null then
     return false
@@ -62,7 +62,7 @@ end
 
 local function to_double(value, column)
   if mtype(value) == "integer" then return value + 0.0 end
-  if rawmeta(value) == numeric_meta then
+  if numeric_meta == rawmeta(value) then
     local number = tonumber(tostring(value)) + 0.0
     if number - number == 0 then return number end
     refuse(column, "a double", value, "no double comes near it")
@@ -98,7 +98,7 @@ local function to_text(value, column)
       column,
       "text",
       value,
-      (type(value) == "number" or rawmeta(value) == numeric_meta) and "tostring(…) makes one" or nil
+      (type(value) == "number" or numeric_meta == rawmeta(value)) and "tostring(…) makes one" or nil
     )
   end
   if not utf8_len(value) then refuse(column, "text", value, "it is not UTF-8; a bytes column takes any bytes") end
@@ -188,7 +188,7 @@ local TYPES <const> = {
     cells = 1,
   },
   numeric = {
-    check = "if rawmeta(v) ~= numeric_meta or v[1] == false then v = to_numeric(v, $column) end",
+    check = "if numeric_meta ~= rawmeta(v) or v[1] == false then v = to_numeric(v, $column) end",
     value = "$v and setmeta({ $v, $w }, numeric_meta) or spilled($w)",
     form = "jjs4",
     zero = "0",

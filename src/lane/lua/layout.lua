@@ -93,7 +93,31 @@ local new_run_state = constructor("run_state", "", {
 })
 S = new_run_state()
 
+-- Metatables that are out of a script's reach.
+local hidden = setmeta({}, { __mode = "k" })
+
+-- By these values are told apart. What one is compared with may be a table of the script, as the metatable that a value
+-- shows, or have one, and its `__eq` would be asked and be given ours: so ours stands before the `==`, and is asked.
+local asked_meta = {
+  __eq = function()
+    return false
+  end,
+}
+hidden[asked_meta] = true
+
+local function asked_in_place(meta)
+  return setmeta(meta, asked_meta)
+end
+
+local function told_apart(meta)
+  hidden[meta] = true
+  return asked_in_place(meta)
+end
+
 return {
+  hidden = hidden,
+  asked_in_place = asked_in_place,
+  told_apart = told_apart,
   raise = raise,
   end_call = end_call,
   raise_final = raise_final,

@@ -76,7 +76,7 @@ end
 
 -- A text of a number that no integer and no float is becomes an exact number.
 local function script_tonumber(value, base)
-  if rawmeta(value) == numeric_meta then
+  if numeric_meta == rawmeta(value) then
     local plain = numbers.plain(value)
     return plain or value
   end
@@ -109,7 +109,7 @@ end
 local function check_number(value, name)
   if mtype(value) then return end
   local hint = ""
-  if rawmeta(value) == numeric_meta then
+  if numeric_meta == rawmeta(value) then
     hint = ', which is an exact one: tonumber(string.format("%.15g", n)) is a float'
   elseif type(value) == "string" and tonumber(value) then
     hint = ": numeric(…) makes an exact number of a text, tonumber(…) a plain one"
@@ -219,7 +219,7 @@ local function script_format(form, ...)
     if kind == "%" then return nil end
     place = place + 1
     local value = values[place]
-    if rawmeta(value) == numeric_meta and find(kind, "[diouxXeEfgGaA]") then
+    if numeric_meta == rawmeta(value) and find(kind, "[diouxXeEfgGaA]") then
       local is_text
       values[place], is_text = formatted("%" .. flags .. kind, value)
       return is_text and "%s" or nil
@@ -236,7 +236,7 @@ local function script_format(form, ...)
     elseif of == "number" and kind == "f" and is_beyond_floats(value) then
       values[place] = formatted("%" .. flags .. kind, (numbers.parse(value)))
       return "%s"
-    elseif (of == "table" or of == "function" or value == null) and (kind == "s" or rawmeta(value) == numeric_meta) then
+    elseif (of == "table" or of == "function" or value == null) and (kind == "s" or numeric_meta == rawmeta(value)) then
       values[place] = script_tostring(value)
     end
     return nil
@@ -250,7 +250,7 @@ string.format = script_format
 -- A float that stands for an integer is one only as far as a float holds them all.
 local function rounded(name, round, is_up)
   return function(value, ...)
-    if rawmeta(value) == numeric_meta then return numbers.rounded(value, is_up) end
+    if numeric_meta == rawmeta(value) then return numbers.rounded(value, is_up) end
     if is_inexact(value) then return value end
     check_number(value, name)
     return round(value, ...)
@@ -259,14 +259,14 @@ end
 math.floor, math.ceil = rounded("math.floor", floor, false), rounded("math.ceil", ceil, true)
 
 function math.abs(value, ...)
-  if rawmeta(value) == numeric_meta then return value < 0 and -value or value end
+  if numeric_meta == rawmeta(value) then return value < 0 and -value or value end
   check_number(value, "math.abs")
   if value == math.mininteger then raise("math.abs: 9223372036854775808 leaves the 64 bits of an integer") end
   return abs(value, ...)
 end
 
 function math.tointeger(value, ...)
-  if rawmeta(value) == numeric_meta then
+  if numeric_meta == rawmeta(value) then
     local plain = numbers.plain(value)
     return mtype(plain) == "integer" and plain or nil
   end
@@ -289,7 +289,7 @@ local function extreme(name, plain, is_before)
       else
         value = (select(at, ...))
       end
-      if rawmeta(value) == numeric_meta then
+      if numeric_meta == rawmeta(value) then
         has_numeric = true
       else
         check_number(value, name)
@@ -318,7 +318,7 @@ end)
 
 -- The whole part of a float that may have lost digits stays a float.
 function math.modf(value, ...)
-  if rawmeta(value) ~= numeric_meta then check_number(value, "math.modf") end
+  if numeric_meta ~= rawmeta(value) then check_number(value, "math.modf") end
   if is_inexact(value) and value - value == 0 then return value, 0.0 end
   return modf(value, ...)
 end
@@ -347,7 +347,7 @@ end
 
 -- A number is no table, though it is made of one.
 local function refuse_number(value, what)
-  if rawmeta(value) == numeric_meta then raise("%s: expected a table, got the number %s", what, tostring(value)) end
+  if numeric_meta == rawmeta(value) then raise("%s: expected a table, got the number %s", what, tostring(value)) end
 end
 
 local function script_ipairs(value, ...)
@@ -373,7 +373,7 @@ end
 
 -- Floats have all their digits here too.
 function table.concat(list, between, first, last, ...)
-  if type(list) ~= "table" or rawmeta(list) == numeric_meta then return concat(list, between, first, last, ...) end
+  if type(list) ~= "table" or numeric_meta == rawmeta(list) then return concat(list, between, first, last, ...) end
   if mtype(between) == "float" then between = float_text(between) end
   local from, to = bound(first or 1), bound(last or #list)
   if not (from and to) then return concat(list, between, first, last, ...) end

@@ -12,7 +12,7 @@ local SMALL <const> = 3037000499 -- its square fits 63 bits
 local rawmeta, setmeta, rawset, rawequal, mtype, type = getmetatable, setmetatable, rawset, rawequal, math.type, type
 local tonumber, find, sub, format = tonumber, string.find, string.sub, string.format
 
-local meta = { __name = "numeric" }
+local meta = inner.told_apart({ __name = "numeric" })
 local parse
 
 local function text_of(high, low)
@@ -98,7 +98,7 @@ function parse(value, is_compared)
   elseif kind == "number" then
     if mtype(value) == "integer" then return from_integer(value) end
     return from_float(value, not is_compared)
-  elseif rawmeta(value) == meta then
+  elseif meta == rawmeta(value) then
     return value
   end
   return nil, "expected a number or a text of digits, got " .. kind
@@ -111,7 +111,7 @@ for at = 1, 3 * HINTS_MAX, 3 do
 end
 
 local function operand(value)
-  if rawmeta(value) == meta then return value end
+  if meta == rawmeta(value) then return value end
   local number, problem = parse(value)
   if not number then raise("numeric: " .. problem) end
   return number
@@ -131,9 +131,9 @@ end
 
 -- These two are most of what handlers compute: all in one function.
 function meta.__add(a, b)
-  if rawmeta(a) ~= meta then
+  if meta ~= rawmeta(a) then
     a = operand(a)
-  elseif rawmeta(b) ~= meta then
+  elseif meta ~= rawmeta(b) then
     b = operand(b)
   end
   local high, other = a[1], b[1]
@@ -150,9 +150,9 @@ function meta.__add(a, b)
 end
 
 function meta.__sub(a, b)
-  if rawmeta(a) ~= meta then
+  if meta ~= rawmeta(a) then
     a = operand(a)
-  elseif rawmeta(b) ~= meta then
+  elseif meta ~= rawmeta(b) then
     b = operand(b)
   end
   local high, other = a[1], b[1]
@@ -200,7 +200,7 @@ function meta.__unm(a)
 end
 
 function meta.__eq(a, b)
-  if rawmeta(a) ~= meta or rawmeta(b) ~= meta then
+  if meta ~= rawmeta(a) or meta ~= rawmeta(b) then
     if rawequal(b, probe) then raise("numeric: a number cannot be changed") end
     return false
   end
@@ -214,7 +214,7 @@ end
 
 -- Two values to be compared: numbers, or, if one is a float that is no finite number, floats.
 local function comparable(a, b)
-  if is_odd(a) or is_odd(b) then return rawmeta(a) == meta and 0.0 or a, rawmeta(b) == meta and 0.0 or b end
+  if is_odd(a) or is_odd(b) then return meta == rawmeta(a) and 0.0 or a, meta == rawmeta(b) and 0.0 or b end
   local number, problem = parse(a, true)
   local other, other_problem = parse(b, true)
   if not (number and other) then raise("numeric: " .. (problem or other_problem)) end
@@ -229,7 +229,7 @@ local function order_of(a, b)
 end
 
 function meta.__lt(a, b)
-  if rawmeta(a) ~= meta or rawmeta(b) ~= meta then
+  if meta ~= rawmeta(a) or meta ~= rawmeta(b) then
     a, b = comparable(a, b)
     if mtype(a) or mtype(b) then return a < b end
   end
@@ -239,7 +239,7 @@ function meta.__lt(a, b)
 end
 
 function meta.__le(a, b)
-  if rawmeta(a) ~= meta or rawmeta(b) ~= meta then
+  if meta ~= rawmeta(a) or meta ~= rawmeta(b) then
     a, b = comparable(a, b)
     if mtype(a) or mtype(b) then return a <= b end
   end
@@ -252,7 +252,7 @@ meta.__tostring = text
 
 -- What `..` puts into a text, with all digits.
 local function joined(value)
-  if rawmeta(value) == meta then return text(value) end
+  if meta == rawmeta(value) then return text(value) end
   if mtype(value) == "float" then return inner.float_text(value) end
   return value
 end

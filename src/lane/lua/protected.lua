@@ -61,7 +61,7 @@ local function is_of_the_time(failure)
 end
 
 -- A text that a script raised, and that Lua might have said.
-local said_meta = { __name = "error" }
+local said_meta = inner.told_apart({ __name = "error" })
 
 local function said(text)
   return setmeta({ text }, said_meta)
@@ -69,7 +69,7 @@ end
 
 -- What a script raised, as it sees it.
 local function unsaid(failure)
-  if type(failure) == "table" and rawmeta(failure) == said_meta then return failure[1] end
+  if type(failure) == "table" and said_meta == rawmeta(failure) then return failure[1] end
   return failure
 end
 

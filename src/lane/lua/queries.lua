@@ -5,7 +5,8 @@ local host, raise, describe, name_text = inner.host, inner.raise, inner.describe
 local original_of, first_odd, is_event = inner.original_of, inner.first_odd, inner.is_event
 local rawmeta = getmetatable
 local type, next, ipairs, spack, concat = type, next, ipairs, string.pack, table.concat
-local sub, mtype = string.sub, math.type
+local sub, mtype, tostring = string.sub, math.type, tostring
+local parse, from_float = inner.numbers.parse, inner.numbers.from_float
 
 local OPERATORS <const> = {
   ["="] = function(a, b)
@@ -101,8 +102,12 @@ local function conditions(kind, called, where)
     -- The value as the column would hold it.
     local cells = {}
     kind.read({ [column] = value }, cells, 1)
-    tests[at] =
-      { column = number, operator = operator, test = test, value = kind.comparable(number, cells, 1), cells = cells }
+    local held = kind.comparable(number, cells, 1)
+    if mtype(held) == "float" and mtype(value) ~= "float" and parse(value) ~= from_float(held) then
+      local what = "%s:%s: the condition on %q: no double is %s; one comes near it"
+      raise(what, kind.name, called, column, tostring(value))
+    end
+    tests[at] = { column = number, operator = operator, test = test, value = held, cells = cells }
   end
   return tests
 end

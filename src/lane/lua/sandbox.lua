@@ -241,8 +241,8 @@ end
 -- A frozen array is one; of another frozen table there is a copy that is one.
 local function script_array(tab)
   local meta = rawmeta(tab)
-  if meta == frozen_array_meta then return tab end
-  if meta ~= frozen_meta then return array(tab) end
+  if frozen_array_meta == meta then return tab end
+  if frozen_meta ~= meta then return array(tab) end
   local copy = {}
   for key, value in next, tab do
     copy[key] = value

@@ -78,7 +78,7 @@ local function describe(value)
   local kind = type(value)
   if kind == "string" then return format("the text %q", shortened(value)) end
   if kind == "number" or kind == "boolean" then return format("%s %s", mtype(value) or kind, tostring(value)) end
-  if rawmeta(value) == numeric_meta then return "the number " .. tostring(value) end
+  if numeric_meta == rawmeta(value) then return "the number " .. tostring(value) end
   if value == host.null then return "null" end
   return "a " .. kind
 end
@@ -111,18 +111,15 @@ local function decode(json)
   return value
 end
 
-local array_meta = { __name = "array" }
+local array_meta = inner.told_apart({ __name = "array" })
 
 -- The function `array` of scripts: marks a table as a list, so that an empty one is `[]` in JSON.
 local function array(tab)
-  if type(tab) ~= "table" or (rawmeta(tab) ~= nil and rawmeta(tab) ~= array_meta) then
+  if type(tab) ~= "table" or (rawmeta(tab) ~= nil and array_meta ~= rawmeta(tab)) then
     raise("array: expected a plain table")
   end
   return setmeta(tab, array_meta)
 end
-
--- Metatables that are out of a script's reach.
-local hidden = setmeta({ [array_meta] = true, [numeric_meta] = true }, { __mode = "k" })
 
 return {
   metatable_of = metatable_of,
@@ -137,5 +134,4 @@ return {
   decode = decode,
   array = array,
   array_meta = array_meta,
-  hidden = hidden,
 }
