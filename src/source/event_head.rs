@@ -117,7 +117,11 @@ impl HeadReader {
     fn head_of<'j>(&self, raw: &RawFields<'j>) -> Result<Head<'j>, String> {
         let fields = &self.fields;
         Ok(Head {
-            block: if fields.block.is_empty() { 0 } else { integer(&fields.block, raw.block)? },
+            block: if fields.block.is_empty() {
+                0
+            } else {
+                checked_block(&fields.block, integer(&fields.block, raw.block)?)?
+            },
             region: region(&fields.region, raw.region)?,
             seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
@@ -140,7 +144,7 @@ impl HeadReader {
             return PartOfHead::default();
         };
         PartOfHead {
-            block: integer(&fields.block, raw.block).ok(),
+            block: integer(&fields.block, raw.block).and_then(|block| checked_block(&fields.block, block)).ok(),
             region: region(&fields.region, raw.region).ok(),
             seq: fields.seq.as_deref().and_then(|seq| integer(seq, raw.seq).ok()),
             hash: fields.hash.as_deref().and_then(|field| hash(field, raw.hash).ok().flatten()),
@@ -188,7 +192,11 @@ impl HeadReader {
         let fields = &self.fields;
         let text = |field| texts.get(field);
         Ok(Head {
-            block: if fields.block.is_empty() { 0 } else { integer_text(&fields.block, text(Field::Block))? },
+            block: if fields.block.is_empty() {
+                0
+            } else {
+                checked_block(&fields.block, integer_text(&fields.block, text(Field::Block))?)?
+            },
             region: region_text(&fields.region, text(Field::Region))?,
             seq: fields.seq.as_deref().map(|seq| integer_text(seq, text(Field::Seq))).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash_text(field, text(Field::Hash)))?,
@@ -205,7 +213,9 @@ impl HeadReader {
         let fields = &self.fields;
         let text = |field| texts.get(field);
         PartOfHead {
-            block: integer_text(&fields.block, text(Field::Block)).ok(),
+            block: integer_text(&fields.block, text(Field::Block))
+                .and_then(|block| checked_block(&fields.block, block))
+                .ok(),
             region: region_text(&fields.region, text(Field::Region)).ok(),
             seq: fields.seq.as_deref().and_then(|seq| integer_text(seq, text(Field::Seq)).ok()),
             hash: fields.hash.as_deref().and_then(|field| hash_text(field, text(Field::Hash)).ok().flatten()),
@@ -388,6 +398,14 @@ fn integer(field: &str, raw: Option<&str>) -> Result<i64, String> {
             shorten(raw)
         )
     })
+}
+
+/// There is a block before each, to which a rollback can go.
+fn checked_block(field: &str, block: i64) -> Result<i64, String> {
+    match block {
+        i64::MIN => Err(format!("field {field:?}: expected a block of {} or more, got {block}", i64::MIN + 1)),
+        block => Ok(block),
+    }
 }
 
 /// The hash of a block; none where it is null.
@@ -651,12 +669,14 @@ mod tests {
             ("\"0xc5d488\"", 12_965_000),
             ("17000000.0", 17_000_000),
             ("1.7e7", 17_000_000),
-            ("-9223372036854775808", i64::MIN),
+            ("-9223372036854775807", i64::MIN + 1),
         ] {
             let json = format!(r#"{{"block":{block},"region":"r","seq":"0x1"}}"#);
             let head = reader.read(&json).expect(&json);
             assert_eq!((head.block, head.seq), (expected, Some(1)), "{json}");
         }
+        let below = reader.read(r#"{"block":-9223372036854775808,"region":"r","seq":1}"#).map(|head| head.block);
+        assert!(explained(below.expect_err("refused")).contains("-9223372036854775807 or more"));
         for block in ["1.5", "\"1.5\"", "\"\"", "\"0x\"", "9223372036854775808", "null", "true", "[1]", "{\"a\":1}"] {
             let json = format!(r#"{{"block":{block},"region":"r","seq":1}}"#);
             let problem = explained(reader.read(&json).expect_err(&json));

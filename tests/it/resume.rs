@@ -199,3 +199,24 @@ crate::both_stores! {
         assert_eq!(project.forebay(&["latest", "--config", "pipeline.toml"]).ok().stdout(), answer.1);
     }
 }
+
+crate::both_stores! {
+    /// What a region of all events has missed is said; that it was there from the beginning is not.
+    fn a_region_of_all_events_that_comes_late_is_told() {
+        let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.a]\ncolumns = { n = \"bigint\" }\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n";
+        let all = format!("{pipeline}[regions]\nall = \"everywhere\"\n");
+        let script = "function on_event(e, ctx) ctx.a:add('sum', { n = 1 }) end";
+        let events: String = (1..=40).map(|block| format!("{{\"block\":{block},\"region\":\"r{}\"}}\n", block % 2)).collect();
+        let warning = "region \"everywhere\" ([regions] all) has none of the 10 events that are committed";
+        for (first, is_late) in [(pipeline, true), (all.as_str(), false)] {
+            let project = Project::with(first, script, &events);
+            let begun = project.forebay(&["run", "pipeline.toml", "--until", "10"]).ok();
+            assert!(!begun.stderr().contains("WARN"), "{}", begun.stderr());
+            project.write("pipeline.toml", &all);
+            let said = project.forebay(&["run", "pipeline.toml"]).ok().stderr();
+            assert_eq!(said.contains(warning), is_late, "{said}");
+            let sum = project.query("p.db", "SELECT n FROM a WHERE region = 'everywhere'");
+            assert_eq!(sum, [[if is_late { "30" } else { "40" }]]);
+        }
+    }
+}

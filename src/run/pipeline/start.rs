@@ -19,6 +19,7 @@ use crate::model::checkpoint::Checkpoint;
 use crate::model::ids::{BlockNo, Depth, RegionNo};
 use crate::model::limits::{PAGES_WAITING_MAX, ROUND_EVENTS_MIN};
 use crate::model::position::Position;
+use crate::model::text::grouped;
 use crate::model::timestamp::Timestamp;
 use crate::publish::{PublishThread, UnpublishedRegion};
 use crate::run::acknowledge::Acknowledging;
@@ -214,6 +215,7 @@ impl Pipeline {
         let window = Window::new(checkpoint, self.rollback_depth.into(), &store.undo_log(u64::MAX)?)
             .map_err(StoreError::from)?;
         let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
+        self.warn_of_late_region(store, &checkpoint)?;
         let set_back: BTreeSet<Arc<str>> = store.set_back_regions()?.into_iter().collect();
         let regions = StartRegions::new(&store.pending_regions()?, &window, &set_back, self.regions.all.as_deref());
         let set_back: Vec<RegionNo> = RegionNo::in_order()
@@ -228,6 +230,21 @@ impl Pipeline {
         let source = CommittedSource::new(&checkpoint, progress, &window, store.source_files()?);
         let (is_empty, quarantined) = (store.empty_entities()?.into(), store.quarantined()?);
         Ok(Stored { checkpoint, committed_at, position, window, source, regions, set_back, log, is_empty, quarantined })
+    }
+
+    /// Says it if the region of all events has none of those that are committed: it was added since.
+    fn warn_of_late_region(&self, store: &mut dyn Store, committed: &Checkpoint) -> Result<(), PipelineError> {
+        let Some(all) = self.regions.all.as_deref().filter(|_| committed.events > 0) else { return Ok(()) };
+        let known = store.region_blocks()?;
+        // A store may know of no region.
+        if !known.is_empty() && known.iter().all(|(region, _)| **region != *all) {
+            tracing::warn!(
+                "region {all:?} ([regions] all) has none of the {} events that are committed: it begins with the next one; \
+                 `run --fresh` indexes all of them anew",
+                grouped(committed.events)
+            );
+        }
+        Ok(())
     }
 
     /// What engines over those rows are made with.
