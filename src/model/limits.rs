@@ -251,3 +251,6 @@ pub fn round_bytes(memory_bytes: u64) -> usize {
 pub fn read_ahead_bytes(memory_bytes: u64) -> usize {
     usize::try_from(memory_bytes / 16).unwrap_or(usize::MAX).clamp(READ_AHEAD_BYTES_MIN, READ_AHEAD_BYTES_MAX)
 }
+
+/// Rows of one table that go to Postgres as arrays: up to here it is faster than a COPY, which costs two round trips.
+pub const UNNEST_ROWS_MAX: usize = 1000;

@@ -24,6 +24,7 @@
 //! | `inner` | the inner side's functions, as the host calls them |
 //! | `few` | many lanes of few events each, in one call |
 //! | `snapshots` | the snapshots of many regions |
+//! | `scanned` | what is known of rows that are not here: guessed, or found by the scan |
 //! | `host` | the host's functions, as the inner side calls them |
 //! | `dry` | the bounds of dry runs |
 //! | `encoder` | events on their way in |
@@ -42,6 +43,7 @@ mod layout;
 mod pieces;
 mod question;
 mod regions;
+mod scanned;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -269,30 +271,6 @@ impl ScriptEngine {
         };
         self.host.inner()?.define_region.call::<()>((number, &**name, &self.is_empty, is_back))?;
         Ok(number)
-    }
-
-    /// Where new rows are guessed, each that is not here may be one, as where it is known which rows there may be.
-    fn guess(&self) -> LuaResult<()> {
-        if !self.context.scan.guesses_new() {
-            return Ok(());
-        }
-        let kinds = 1..=self.host.schema.entities().len();
-        kinds.into_iter().try_for_each(|kind| self.host.inner()?.set_filtered.call(kind))
-    }
-
-    /// Tells the scan which rows were not known, and takes in what it has found since.
-    fn catch_up(&self) -> LuaResult<()> {
-        let (inner, scan) = (self.host.inner()?, &self.context.scan);
-        let is_complete: Vec<bool> = self.host.lock().known.iter().map(KnownRows::is_complete).collect();
-        for (entity, _) in EntityNo::in_order().zip(is_complete).filter(|(_, is_complete)| !is_complete) {
-            scan.note_unknown(entity, inner.take_unknown.call(entity.index() + 1)?);
-            scan.note_unknown(entity, self.host.lock().known[entity.index()].take_unknown());
-            if let Some(found) = scan.found(entity) {
-                inner.set_filtered.call::<()>(entity.index() + 1)?;
-                self.host.lock().known[entity.index()].complete(Arc::clone(found));
-            }
-        }
-        Ok(())
     }
 
     /// Goes on with a chunk whose rows have been loaded.

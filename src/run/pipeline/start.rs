@@ -109,10 +109,7 @@ impl Pipeline {
         let mut stored = self.read_store(store.as_mut())?;
         let checkpoint = stored.checkpoint;
         let shared = SharedParts::new(self.batch.memory_bytes, checkpoint.batch);
-        let mut plan = self.engine_plan(Arc::clone(&stored.is_empty), store.readers(), &shared.loads);
-        // With an undo log it has to be known what each row was.
-        plan.guesses_new = Arc::new((self.rollback_depth == 0 && store.checks_new_rows()).into());
-        let engines = EnginePool::new(plan)?;
+        let engines = EnginePool::new(self.plan_over(store.as_ref(), &stored.is_empty, &shared.loads))?;
         let sealer = self.sealer(store.as_ref());
         self.meter.attach(&shared);
         self.meter.start(checkpoint, stored.committed_at, source.bytes_total(), self.batch.memory_bytes);
@@ -268,6 +265,14 @@ impl Pipeline {
             pulse: self.meter.pulse(),
             puts_aside: self.errors.puts_aside(),
         }
+    }
+
+    /// What engines over the rows of a store are made with.
+    fn plan_over(&self, store: &dyn Store, is_empty: &Arc<[bool]>, loads: &Arc<LoadStats>) -> EnginePlan {
+        // With an undo log it has to be known what each row was.
+        let guesses_new = self.rollback_depth == 0 && store.checks_new_rows();
+        let plan = self.engine_plan(Arc::clone(is_empty), store.readers(), loads);
+        EnginePlan { guesses_new: Arc::new(guesses_new.into()), ..plan }
     }
 
     pub(super) fn start_reader(

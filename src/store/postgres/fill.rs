@@ -9,8 +9,8 @@ use postgres::types::Type;
 
 use super::fault::Fault;
 use super::session::Link;
-use super::write::UNNEST_ROWS_MAX;
 use crate::batch::SealedBatch;
+use crate::model::limits::UNNEST_ROWS_MAX;
 use crate::rows::changes::ChangeCounts;
 
 /// How full pages are made of a table whose rows may change, in percent. A batch may change every row of a page, so a page

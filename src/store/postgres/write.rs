@@ -32,7 +32,7 @@ use super::snapshots::newest;
 use super::source;
 use super::tables::{checkpoint_values, table_name};
 use crate::batch::{SealedBatch, SnapshotDraft};
-use crate::model::limits::{HISTORY_PRUNE_RECORDS_MAX, SNAPSHOT_PRUNE_ROWS_MAX};
+use crate::model::limits::{HISTORY_PRUNE_RECORDS_MAX, SNAPSHOT_PRUNE_ROWS_MAX, UNNEST_ROWS_MAX};
 use crate::model::schema::{Entity, Schema};
 use crate::model::timestamp::Timestamp;
 use crate::model::value::ColumnType;
@@ -43,9 +43,6 @@ use crate::store::snapshot_policy::{SnapshotPolicy, sql};
 use crate::store::sql::{quoted, signed};
 use crate::store::{CommitTimes, SnapshotReceipt, StorePlan};
 use crate::undo::UndoRecord;
-
-/// Rows of one table that go as arrays: up to here it is faster than a COPY, which costs two round trips.
-pub(super) const UNNEST_ROWS_MAX: usize = 1000;
 
 /// Bytes of one table that go as arrays: they are held three times (as rows, as arrays, as a message), a stream once.
 const UNNEST_BYTES_MAX: usize = 1024 * 1024;
