@@ -366,3 +366,42 @@ fn repeated_finds_do_not_ask_again() {
         assert!(report.loads < 60, "{} loads for 1,196 finds", report.loads);
     });
 }
+
+crate::both_stores! {
+    /// All of a table may come while a find waits for its answer: for the rows that calls behind it read.
+    fn a_find_that_waits_while_its_table_comes_whole_finds_each_row_once() {
+        let script = "function on_event(e, ctx)
+          if e.put then
+            ctx.t:set(e.put, { n = e.n })
+          elseif e.find then
+            local ids = {}
+            for i, row in ipairs(ctx.t:find{ where = {{ 'n', '=', e.find }}, limit = e.limit }) do ids[i] = row.id end
+            ctx.log:set(e.id, { x = table.concat(ids, ' ') .. ' of ' .. ctx.t:count{ where = {{ 'n', '=', e.find }} } })
+          else
+            ctx.log:set(e.id, { x = tostring(ctx.t:get(e.get).n) })
+          end
+        end";
+        let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\" }\nindexes = [\"n\"]\n[entities.log]\ncolumns = { x = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n";
+        let put = |i: u32| format!("{{\"block\":1,\"region\":\"a\",\"put\":\"f{i:05}\",\"n\":{}}}\n", i % 97);
+        let get = |i: u32| format!("{{\"block\":2,\"region\":\"a\",\"id\":\"g{i:05}\",\"get\":\"f{i:05}\"}}\n");
+        let find = |id: &str, limit: &str| {
+            format!("{{\"block\":2,\"region\":\"a\",\"id\":\"{id}\",\"find\":9{limit}}}\n")
+        };
+        // Wherever the find stands in a chunk of calls.
+        for before in [0, 447, 448, 449, 600] {
+            let events: String = (0..1500)
+                .map(put)
+                .chain((0..before).map(get))
+                .chain([find("all", ""), find("some", ",\"limit\":5")])
+                .chain((before..1448).map(get))
+                .collect();
+            let project = Project::with(pipeline, script, &events);
+            project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+            project.forebay(&["run", "pipeline.toml"]).ok();
+            let ids: Vec<String> = (0..1500).filter(|i| i % 97 == 9).map(|i| format!("f{i:05}")).collect();
+            let (all, some) = (format!("{} of {}", ids.join(" "), ids.len()), format!("{} of {}", ids[..5].join(" "), ids.len()));
+            let found = project.query("p.db", "SELECT x FROM log WHERE id IN ('all', 'some') ORDER BY id");
+            assert_eq!(found, [[all], [some]], "behind {before} others");
+        }
+    }
+}

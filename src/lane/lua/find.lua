@@ -243,12 +243,14 @@ function methods.find(entity, query)
   local ids, rows, count
   if limit == 0 then
     ids, rows, count = {}, {}, 0
-  elseif state[WHOLE] then
-    ids, rows, count = here(state, plan, limit)
   else
-    plan.packed = packed_conditions(kind, tests)
-    local key = format("%d%s ", column or 0, is_down and "-" or "+") .. plan.packed
-    while true do
+    local key
+    -- All of the table may come while the call waits: for the rows of the calls behind it.
+    while not state[WHOLE] do
+      if not key then
+        plan.packed = packed_conditions(kind, tests)
+        key = format("%d%s ", column or 0, is_down and "-" or "+") .. plan.packed
+      end
       local base = state[FOUND] and state[FOUND][key]
       if base then
         ids, rows, count = merge(state, plan, base, limit)
@@ -264,6 +266,9 @@ function methods.find(entity, query)
         page = 2 * limit + 16 + 2 * hidden
       end
       need(state, ask(state, plan, key, page))
+    end
+    if not ids then
+      ids, rows, count = here(state, plan, limit)
     end
   end
   local result = array({})
