@@ -243,9 +243,10 @@ fn the_round_trips_of_a_commit_are_counted() {
     for (first, step, count, change, expected) in shapes {
         let range = |at: u32| first + step * at..first + step * at + count;
         for with_snapshots in [false, true] {
-            let at = u32::from(with_snapshots) * 4;
-            trips(all(range(at), change), with_snapshots);
-            let counted: Vec<u64> = (1..4).map(|more| trips(all(range(at + more), change), with_snapshots)).collect();
+            let at = u32::from(with_snapshots) * 6;
+            // In the first three large ones it is seen what the table is, and that is told once.
+            (0..3).for_each(|more| drop(trips(all(range(at + more), change), with_snapshots)));
+            let counted: Vec<u64> = (3..6).map(|more| trips(all(range(at + more), change), with_snapshots)).collect();
             assert_eq!(counted, [expected; 3], "{change:?}, snapshots {with_snapshots}");
         }
     }

@@ -92,13 +92,19 @@ fn blank_lines_windows_line_ends_a_mark_and_no_last_newline() {
 
 #[test]
 fn negative_blocks_gaps_and_the_ends_of_64_bits() {
-    let blocks = [i64::MIN, -7, -1, 0, 3, 1_000_000, i64::MAX];
-    let project = project(&blocks.map(|block| line(block, "a")).concat());
-    let report = project.run_json();
+    // There is a block before each, to which a rollback can go.
+    let first = i64::MIN + 1;
+    let blocks = [first, -7, -1, 0, 3, 1_000_000, i64::MAX];
+    let ends = project(&blocks.map(|block| line(block, "a")).concat());
+    let report = ends.run_json();
     assert_eq!(report["checkpoint"]["block"], i64::MAX);
-    assert_eq!(seen(&project), [format!("a 7 7 {} {}", i64::MIN, i64::MAX)]);
-    let again = project.run_json();
+    assert_eq!(seen(&ends), [format!("a 7 7 {first} {}", i64::MAX)]);
+    let again = ends.run_json();
     assert_eq!((&again["events"], &again["resumed_from"]), (&0.into(), &i64::MAX.into()));
+    let refused = project(&line(i64::MIN, "a"));
+    refused
+        .forebay(&["run", "pipeline.toml"])
+        .fails(2, &["events.ndjson:1", "expected a block of -9223372036854775807 or more"]);
 }
 
 #[test]
