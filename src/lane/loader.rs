@@ -228,6 +228,10 @@ impl Loader {
             self.tried.note(&bytes, &whole);
             small = rest;
         }
+        // A region may be wanted twice, in neighbouring places: all of it has come for the first.
+        for at in 1..wanted.len() {
+            loaded[at].is_whole |= loaded[at - 1].is_whole && wanted[at].region == wanted[at - 1].region;
+        }
         let asked = (0..wanted.len()).filter(|at| !loaded[*at].is_whole && wanted[*at].ask != Ask::Ids);
         let (mut places, mut rows_max) = (Vec::new(), 0);
         for at in asked {

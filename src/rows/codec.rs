@@ -22,7 +22,7 @@ pub enum Change {
     Deleted = 0,
     /// It was written; whether it was there before is not known.
     Written = 1,
-    /// It was written, and is known not to have been there before the batch.
+    /// It was written, and is known not to have been there before the batch; or guessed, where the store checks it.
     New = 2,
 }
 

@@ -98,7 +98,7 @@ pub struct RollbackCauses {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RowChanges {
-    /// Written, and known not to have been there.
+    /// Written, and not known to have been there.
     pub new: u64,
     /// Written.
     pub changed: u64,

@@ -10,7 +10,8 @@ use crate::model::source_progress::{FileStamp, SourceDigest, SourceFile};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SourceEvent {
-    /// The block it belongs to: never less than that of the event before.
+    /// The block it belongs to: never less than that of the event before, and more than [`i64::MIN`]: there is a block before
+    /// each, to which a rollback can go.
     pub block: i64,
     /// The place within the block, where the source knows one; then (block, seq) grows.
     pub seq: Option<i64>,

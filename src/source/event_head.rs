@@ -117,11 +117,7 @@ impl HeadReader {
     fn head_of<'j>(&self, raw: &RawFields<'j>) -> Result<Head<'j>, String> {
         let fields = &self.fields;
         Ok(Head {
-            block: if fields.block.is_empty() {
-                0
-            } else {
-                checked_block(&fields.block, integer(&fields.block, raw.block)?)?
-            },
+            block: if fields.block.is_empty() { 0 } else { block(&fields.block, raw.block)? },
             region: region(&fields.region, raw.region)?,
             seq: fields.seq.as_deref().map(|seq| integer(seq, raw.seq)).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash(field, raw.hash))?,
@@ -144,7 +140,7 @@ impl HeadReader {
             return PartOfHead::default();
         };
         PartOfHead {
-            block: integer(&fields.block, raw.block).and_then(|block| checked_block(&fields.block, block)).ok(),
+            block: block(&fields.block, raw.block).ok(),
             region: region(&fields.region, raw.region).ok(),
             seq: fields.seq.as_deref().and_then(|seq| integer(seq, raw.seq).ok()),
             hash: fields.hash.as_deref().and_then(|field| hash(field, raw.hash).ok().flatten()),
@@ -192,11 +188,7 @@ impl HeadReader {
         let fields = &self.fields;
         let text = |field| texts.get(field);
         Ok(Head {
-            block: if fields.block.is_empty() {
-                0
-            } else {
-                checked_block(&fields.block, integer_text(&fields.block, text(Field::Block))?)?
-            },
+            block: if fields.block.is_empty() { 0 } else { block_text(&fields.block, text(Field::Block))? },
             region: region_text(&fields.region, text(Field::Region))?,
             seq: fields.seq.as_deref().map(|seq| integer_text(seq, text(Field::Seq))).transpose()?,
             hash: fields.hash.as_deref().map_or(Ok(None), |field| hash_text(field, text(Field::Hash)))?,
@@ -213,9 +205,7 @@ impl HeadReader {
         let fields = &self.fields;
         let text = |field| texts.get(field);
         PartOfHead {
-            block: integer_text(&fields.block, text(Field::Block))
-                .and_then(|block| checked_block(&fields.block, block))
-                .ok(),
+            block: block_text(&fields.block, text(Field::Block)).ok(),
             region: region_text(&fields.region, text(Field::Region)).ok(),
             seq: fields.seq.as_deref().and_then(|seq| integer_text(seq, text(Field::Seq)).ok()),
             hash: fields.hash.as_deref().and_then(|field| hash_text(field, text(Field::Hash)).ok().flatten()),
@@ -400,6 +390,11 @@ fn integer(field: &str, raw: Option<&str>) -> Result<i64, String> {
     })
 }
 
+/// The number of a block.
+fn block(field: &str, raw: Option<&str>) -> Result<i64, String> {
+    integer(field, raw).and_then(|block| checked_block(field, block))
+}
+
 /// There is a block before each, to which a rollback can go.
 fn checked_block(field: &str, block: i64) -> Result<i64, String> {
     match block {
@@ -514,6 +509,11 @@ fn integer_text(field: &str, text: Option<&str>) -> Result<i64, String> {
 fn json_number(text: &str) -> Option<&str> {
     let begins = text.bytes().next().is_some_and(|byte| byte == b'-' || byte.is_ascii_digit());
     begins.then(|| serde_json::from_str::<&RawValue>(text).ok()).flatten().map(RawValue::get)
+}
+
+/// The number of a block in a text.
+fn block_text(field: &str, text: Option<&str>) -> Result<i64, String> {
+    integer_text(field, text).and_then(|block| checked_block(field, block))
 }
 
 /// The hash of a block in a text; none where it is empty.

@@ -274,6 +274,11 @@ impl Reader {
 
     /// Takes one event of the file of that place: leaves it out if it is committed already, else hands it on.
     fn take(&mut self, event: &SourceEvent, file: Option<usize>) -> Result<(), Stop> {
+        if event.block == i64::MIN {
+            return Err(
+                SourceError::of_event(event, format!("block {}: no block is as small as that", i64::MIN)).into()
+            );
+        }
         if self.quiet.end() {
             self.pages.end_idle(Instant::now());
         }

@@ -44,8 +44,9 @@ impl RegionState {
         match &region.snapshot {
             _ if !has_snapshots => Self::None,
             // A handler may have nothing to say of a region; after a rollback it may have no event any more.
-            None if region.snapshot_block.is_some_and(|covered| covered >= region.block) => Self::None,
-            None if region.events == 0 => Self::None,
+            None if region.events == 0 || region.snapshot_block.is_some_and(|covered| covered >= region.block) => {
+                Self::None
+            }
             None => Self::Missing,
             Some(snapshot) if is_foreign(snapshot) => Self::Foreign,
             Some(snapshot) if age_seconds(snapshot).is_some_and(|age| age > ttl_seconds) => Self::Stale,

@@ -368,6 +368,37 @@ fn files_and_functions_are_short() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
+/// `==` asks the `__eq` of its left side first: where a metatable that a value shows stands there, a script's is asked and
+/// is given ours.
+#[test]
+fn what_values_are_told_apart_by_stands_on_the_left() {
+    let is_of_name = |c: &char| c.is_alphanumeric() || "_.".contains(*c);
+    let is_ours = |name: &str| name.ends_with("_meta") || name.ends_with(".meta");
+    let is_wrong = |line: &str| {
+        ["==", "~="].iter().flat_map(|sign| line.match_indices(sign)).any(|(at, sign)| {
+            let (left, right) = (line[..at].trim_end(), line[at + sign.len()..].trim_start());
+            let shows =
+                left.rfind("rawmeta(").is_some_and(|from| left[from..].find(')') == Some(left.len() - from - 1));
+            let name: String = right.chars().take_while(is_of_name).collect();
+            let before = left.rsplit(|c| !is_of_name(&c)).next().unwrap_or_default();
+            (shows && name != "nil") || (!is_ours(before) && (is_ours(&name) || name == "meta"))
+        })
+    };
+    for line in ["if rawmeta(a) == numeric_meta then", "x = b and meta ~= event_meta", "rawmeta(id) ~= numbers.meta"] {
+        assert!(is_wrong(line), "{line}");
+    }
+    for line in ["if numeric_meta == rawmeta(a) then", "if rawmeta(row) ~= nil then", "if event_meta == meta then"] {
+        assert!(!is_wrong(line), "{line}");
+    }
+    let of_ours = |file: &Path| !file.components().any(|part| part.as_os_str() == "tests");
+    for (file, code) in files("lua").into_iter().filter(|(file, _)| of_ours(file)) {
+        let code = code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("--"));
+        let wrong: Vec<String> =
+            code.filter(|(_, line)| is_wrong(line)).map(|(at, line)| format!("{}: {line}", at + 1)).collect();
+        assert!(wrong.is_empty(), "{}: ours belongs before the sign\n{}", file.display(), wrong.join("\n"));
+    }
+}
+
 #[test]
 fn lua_is_narrow_and_has_room_for_locals() {
     let mut wrong = Vec::new();

@@ -136,13 +136,20 @@ crate::both_stores! {
     fn a_row_that_does_not_fit_ends_the_run_at_its_event() {
         let set = r#"function on_event(e, ctx) ctx.thing:set(e.id, { i = 1, t = ("x"):rep(e.size) }) end"#;
         let get = r#"function on_event(e, ctx) local t = ctx.thing:get(e.id) end"#;
-        let event = |n: u32| format!("{{\"block\":{n},\"region\":\"r\",\"id\":\"a\",\"size\":9000000}}\n");
+        // Alone, and among regions that cross together.
+        for others in [0, 5] {
+        let event = |n: u32| {
+            let line = |region: u32| format!("{{\"block\":{n},\"region\":\"r{region}\",\"id\":\"a\",\"size\":{}}}\n", if region == 0 { 9_000_000 } else { 1 });
+            (0..=others).map(line).collect::<String>()
+        };
         let project = Project::with(&pipeline("[batch]\nmemory = \"64MiB\""), set, &event(1));
         project.run_json();
         project.write("pipeline.toml", pipeline("[batch]\nmemory = \"16MiB\""));
         project.write("handlers.lua", get);
         project.write("events.ndjson", event(1) + &event(2));
-        project.forebay(&["run", "pipeline.toml"]).fails(1, &["events.ndjson:2", "memory"]);
+        let line = format!("events.ndjson:{}", others + 2);
+        project.forebay(&["run", "pipeline.toml"]).fails(1, &[&line, "memory"]);
+        }
     }
 }
 

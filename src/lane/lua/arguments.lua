@@ -108,7 +108,7 @@ end
 local function check_columns(state, id, row)
   if type(row) ~= "table" then no_row(state, row) end
   local meta = rawmeta(row)
-  if meta == numbers.meta then no_row(state, row) end
+  if numbers.meta == meta then no_row(state, row) end
   if meta ~= nil then return read_columns(state, id, row) end
   local known = state[KIND].known
   for name in next, row do

@@ -18,8 +18,13 @@ pub(super) fn take_id<'p>(packed: &mut &'p [u8]) -> Option<&'p str> {
 }
 
 /// Ids, each behind its length of 4 bytes.
-pub(super) fn split_ids(mut packed: &[u8]) -> Vec<&str> {
-    std::iter::from_fn(|| take_id(&mut packed)).collect()
+pub(super) fn each_id(mut packed: &[u8]) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || take_id(&mut packed))
+}
+
+/// The same in a list.
+pub(super) fn split_ids(packed: &[u8]) -> Vec<&str> {
+    each_id(packed).collect()
 }
 
 /// How Lua says that its memory is used up.

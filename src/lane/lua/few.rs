@@ -6,7 +6,7 @@ use mlua::prelude::*;
 
 use super::encoder::EventEncoder;
 use super::{Chunk, NotPacked, ScriptEngine, Step, pack_behind};
-use crate::lane::watch::Part;
+use crate::lane::watch::{Part, Task};
 use crate::lane::{FailedEvent, LaneError, Round};
 use crate::model::limits::CHUNK_EVENTS_MAX;
 
@@ -113,7 +113,13 @@ impl ScriptEngine {
             let count = round.lanes.get(lane).map_or(0, |lane| lane.events.len());
             Chunk { lane, base: 0, count }
         };
+        let first = suspended.len();
         suspended.extend(waiting.as_bytes().chunks_exact(8).map(chunk));
+        if let Some(waiting) = suspended.get(first) {
+            // It stays noted, as a lane does that crosses alone: with its first event, for which one waits is not known.
+            let parts = Part::alone(waiting.lane, waiting.base);
+            self.host.watch.begin(Task::Events { round: Arc::clone(round), parts });
+        }
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use mlua::debug::Debug;
 use mlua::prelude::*;
 
 use super::bytecode::check;
-use super::crossing::{OUT_OF_MEMORY, is_out_of_memory, numbers, problem_of, split_ids, take_id};
+use super::crossing::{OUT_OF_MEMORY, each_id, is_out_of_memory, numbers, problem_of, split_ids, take_id};
 use super::dry::dry_functions;
 use super::encoder::{integer, lossy, raw_field};
 use super::inner::Inner;
@@ -49,8 +49,9 @@ pub(super) struct Want {
 }
 
 impl Want {
-    fn ids_count(&self) -> usize {
-        split_ids(&self.ids).len()
+    /// Bytes of a row that was found, on average.
+    fn row_bytes(&self, found: &Loaded) -> usize {
+        found.packed.len() / each_id(&self.ids).count().max(1)
     }
 
     /// Asks for no more rows than `fit`; returns how many it asks for.
@@ -427,8 +428,8 @@ impl Host {
             }
             loader.load(entity, &wanted).map_err(LaneError::from)
         })?;
-        let bytes_of = |(want, loaded): (&Want, &Loaded)| loaded.packed.len() / want.ids_count().max(1);
-        if let Some(bytes) = wants.iter().zip(&loaded).filter(|(_, loaded)| !loaded.is_whole).map(bytes_of).max() {
+        let by_ids = wants.iter().zip(&loaded).filter(|(_, loaded)| !loaded.is_whole);
+        if let Some(bytes) = by_ids.map(|(want, loaded)| want.row_bytes(loaded)).max() {
             self.lock().row_bytes[entity.index()] = bytes.max(1);
         }
         let (sure, maybe): (Vec<_>, Vec<_>) = wants.iter().zip(loaded).partition(|(want, _)| want.is_sure);
@@ -604,7 +605,7 @@ pub(super) fn script_functions(lua: &Lua, table: &LuaTable) -> LuaResult<()> {
     table.raw_set("checked", lua.create_function(checked)?)
 }
 
-/// A value, or what is wrong with it: a script's own call says it.
+/// A value, or what is wrong with it, which the inner side raises.
 fn told<T>(result: Result<T, NumericError>) -> (Option<T>, Option<String>) {
     match result {
         Ok(value) => (Some(value), None),

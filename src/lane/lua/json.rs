@@ -132,7 +132,7 @@ impl Finder<'_> {
         let own = tree.and_then(|tree| tree.own);
         match self.cursor.peek()? {
             _ if depth > JSON_DEPTH_MAX => None,
-            b'{' => self.object(tree.map(|tree| &tree.below), depth),
+            b'{' => self.object(tree.map(|tree| &tree.below), depth + 1),
             b'[' => self.list(tree.filter(|_| own != Some(FieldType::Jsonb)), depth),
             first => {
                 let raw = self.cursor.scalar().ok()?;
@@ -156,11 +156,12 @@ impl Finder<'_> {
         is_float && float_of(raw) == Some(self.value)
     }
 
+    /// Its members are at `depth`, as they are for [`Reader::object`].
     fn object(&mut self, types: Option<&FieldTypes>, depth: usize) -> Option<bool> {
         let mut has_more = self.cursor.begins(b'{', b'}').ok()?;
         while has_more {
             let key = self.cursor.key().ok()?;
-            if self.find(types.and_then(|types| types.of(&key)), depth + 1)? {
+            if self.find(types.and_then(|types| types.of(&key)), depth)? {
                 return Some(true);
             }
             has_more = self.cursor.goes_on(b'}').ok()?;

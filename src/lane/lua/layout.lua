@@ -96,8 +96,9 @@ S = new_run_state()
 -- Metatables that are out of a script's reach.
 local hidden = setmeta({}, { __mode = "k" })
 
--- By these values are told apart. What one is compared with may be a table of the script, as the metatable that a value
--- shows, or have one, and its `__eq` would be asked and be given ours: so ours stands before the `==`, and is asked.
+-- Metatables by which values are told apart. A value may show a table of the script as its metatable, and that table
+-- may have an `__eq`. Lua asks the left side of `==` first. So ours stands there and answers: the script's `__eq` never
+-- gets it.
 local asked_meta = {
   __eq = function()
     return false

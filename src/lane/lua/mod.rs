@@ -360,7 +360,7 @@ impl ScriptEngine {
         }
         let (status, answer) = answer.map_err(|error| self.failure(&error))?;
         let step = step_of(status, answer).map_err(|failure| self.handler_failure(failure))?;
-        // What waits for rows is what these are loaded for: it is named if they do not fit.
+        // A call that waits stays noted: it is named if its rows do not fit.
         if !matches!(step, Step::Missed) {
             self.host.watch.begin(Task::Idle);
         }

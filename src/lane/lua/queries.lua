@@ -99,7 +99,7 @@ local function conditions(kind, called, where)
         column
       )
     end
-    -- The value as the column would hold it.
+    -- The value as the column would hold it. What is rounded on the way there would compare differently.
     local cells = {}
     kind.read({ [column] = value }, cells, 1)
     local held = kind.comparable(number, cells, 1)

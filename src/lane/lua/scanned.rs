@@ -14,8 +14,8 @@ impl ScriptEngine {
         if !self.context.scan.guesses_new() {
             return Ok(());
         }
-        let kinds = 1..=self.host.schema.entities().len();
-        kinds.into_iter().try_for_each(|kind| self.host.inner()?.set_filtered.call(kind))
+        let inner = self.host.inner()?;
+        (1..=self.host.schema.entities().len()).try_for_each(|kind| inner.set_filtered.call(kind))
     }
 
     /// Tells the scan which rows were not known, and takes in what it has found since.

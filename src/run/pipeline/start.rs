@@ -211,10 +211,11 @@ impl Pipeline {
         let (progress, position) = (store.source_progress()?, store.position()?);
         let window = Window::new(checkpoint, self.rollback_depth.into(), &store.undo_log(u64::MAX)?)
             .map_err(StoreError::from)?;
-        let last_blocks = if self.rollback_depth > 0 { store.region_blocks()? } else { Vec::new() };
-        self.warn_of_late_region(store, &checkpoint)?;
+        let (has_undo, all) = (self.rollback_depth > 0, self.regions.all.as_deref());
+        let last_blocks = if has_undo || all.is_some() { store.region_blocks()? } else { Vec::new() };
+        warn_of_late_region(all, &last_blocks, &checkpoint);
         let set_back: BTreeSet<Arc<str>> = store.set_back_regions()?.into_iter().collect();
-        let regions = StartRegions::new(&store.pending_regions()?, &window, &set_back, self.regions.all.as_deref());
+        let regions = StartRegions::new(&store.pending_regions()?, &window, &set_back, all);
         let set_back: Vec<RegionNo> = RegionNo::in_order()
             .zip(&regions.names)
             .filter(|(_, name)| set_back.contains(*name))
@@ -223,25 +224,11 @@ impl Pipeline {
         let hash =
             window.blocks().pop().filter(|last| Some(last.block.get()) == checkpoint.block).and_then(|last| last.hash);
         let base = UndoBase::at(&checkpoint, hash, progress).with_position(position.clone());
+        let last_blocks = if has_undo { last_blocks } else { Vec::new() };
         let log = BlockLog::new(Depth::new(self.rollback_depth), base, last_blocks);
         let source = CommittedSource::new(&checkpoint, progress, &window, store.source_files()?);
         let (is_empty, quarantined) = (store.empty_entities()?.into(), store.quarantined()?);
         Ok(Stored { checkpoint, committed_at, position, window, source, regions, set_back, log, is_empty, quarantined })
-    }
-
-    /// Says it if the region of all events has none of those that are committed: it was added since.
-    fn warn_of_late_region(&self, store: &mut dyn Store, committed: &Checkpoint) -> Result<(), PipelineError> {
-        let Some(all) = self.regions.all.as_deref().filter(|_| committed.events > 0) else { return Ok(()) };
-        let known = store.region_blocks()?;
-        // A store may know of no region.
-        if !known.is_empty() && known.iter().all(|(region, _)| **region != *all) {
-            tracing::warn!(
-                "region {all:?} ([regions] all) has none of the {} events that are committed: it begins with the next one; \
-                 `run --fresh` indexes all of them anew",
-                grouped(committed.events)
-            );
-        }
-        Ok(())
     }
 
     /// What engines over those rows are made with.
@@ -388,4 +375,17 @@ impl StartRegions {
         });
         Self { names, all, pending: numbered }
     }
+}
+
+/// Warns if the region of `all` events has none of those that are committed: it was added since. `known` are the regions that
+/// have events; a store may know of none.
+fn warn_of_late_region(all: Option<&str>, known: &[(Arc<str>, i64)], committed: &Checkpoint) {
+    let Some(all) = all.filter(|all| !known.is_empty() && known.iter().all(|(region, _)| &**region != *all)) else {
+        return;
+    };
+    tracing::warn!(
+        "region {all:?} ([regions] all) has none of the {} events that are committed: it begins with the next one; \
+         `run --fresh` indexes all of them anew",
+        grouped(committed.events)
+    );
 }

@@ -128,8 +128,8 @@ struct PostgresStore {
     /// The server's side of it, and of older ones that may still hold the lock.
     backends: Vec<Backend>,
     readers: Arc<Readers>,
-    /// How many batches were written again because a row that was thought to be new was there. Behind some of them no row
-    /// is copied in any more without looking.
+    /// How many batches were written again because a row that was thought to be new was there. After
+    /// [`REDONE_BATCHES_MAX`] no row is copied in any more without looking.
     redone: u32,
     fill: Fill,
     /// When the last batch was committed, as the checkpoint said when it was read.

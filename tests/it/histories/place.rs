@@ -219,6 +219,9 @@ impl Store for Failing {
         self.gate.note();
         committed
     }
+    fn checks_new_rows(&self) -> bool {
+        self.inner.checks_new_rows()
+    }
     fn undo_log(&mut self, rows_from: u64) -> Result<Vec<UndoRecord>, StoreError> {
         self.inner.undo_log(rows_from)
     }
