@@ -179,6 +179,7 @@ impl KnownRows {
     }
 
     /// How many rows there were since it was asked last of which it was not known whether they are new.
+    #[cfg(feature = "lua")]
     pub(crate) fn take_unknown(&mut self) -> u64 {
         std::mem::take(&mut self.unknown)
     }

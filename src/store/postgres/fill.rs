@@ -33,6 +33,7 @@ pub(super) struct Fill(Vec<Seen>);
 
 #[derive(Default)]
 struct Seen {
+    was_empty: bool,
     batches: u8,
     new: u64,
     changed: u64,
@@ -41,6 +42,11 @@ struct Seen {
 impl Fill {
     pub(super) fn new(tables: usize) -> Self {
         Self((0..tables).map(|_| Seen::default()).collect())
+    }
+
+    /// Notes which tables have no row yet: what is said to be new in them is new.
+    pub(super) fn note_empty(&mut self, is_empty: &[bool]) {
+        self.0.iter_mut().zip(is_empty).for_each(|(seen, is_empty)| seen.was_empty = *is_empty);
     }
 
     /// Notes a batch that has committed; returns the tables of which it is now seen that their rows only ever come. Each
@@ -52,8 +58,8 @@ impl Fill {
                 continue;
             }
             let counts = ChangeCounts::of(regions);
-            // A row of a small one may have been taken for new and was there: it was looked at.
-            if counts.all() <= UNNEST_ROWS_MAX {
+            // Rows of a small batch are looked at one by one, so one that was taken for new may have been there.
+            if !seen.was_empty && counts.all() <= UNNEST_ROWS_MAX {
                 continue;
             }
             seen.batches += 1;

@@ -384,7 +384,9 @@ impl Store for PostgresStore {
     }
 
     fn empty_entities(&mut self) -> Result<Vec<bool>, StoreError> {
-        self.ask("looking whether the tables are empty", tables::empty_entities)
+        let is_empty = self.ask("looking whether the tables are empty", tables::empty_entities)?;
+        self.fill.note_empty(&is_empty);
+        Ok(is_empty)
     }
 
     fn checks_new_rows(&self) -> bool {
