@@ -568,6 +568,16 @@ fn no_way_around_the_guards_is_left() {
             "table.insert(T, T[2] + 1) ctx.t:set(\"a\", { v = T[2] })",
         ),
         (
+            "a length below nothing",
+            "local T = setmetatable({ 0 }, { __len = function() return -2 end })",
+            "table.insert(T, 1, T[1] + 1) ctx.t:set(\"a\", { v = T[1] })",
+        ),
+        (
+            "a length that wraps around",
+            "local T = setmetatable({ 0 }, { __len = function() return math.maxinteger end })",
+            "table.insert(T, 1, T[1] + 1) ctx.t:set(\"a\", { v = T[1] })",
+        ),
+        (
             "the probe",
             "local P
              local meta = {}

@@ -9,10 +9,9 @@ local host, raise, probe, hidden = inner.host, inner.raise, inner.probe, inner.h
 local array_meta, number_meta = inner.array_meta, inner.number_meta
 local script_name <const>, script_line = inner.script_name, inner.script_line
 local rawmeta, setmeta, rawget, rawset, rawequal = getmetatable, setmetatable, rawget, rawset, rawequal
-local type, next, pcall, ipairs = type, next, pcall, ipairs
+local type, next, ipairs = type, next, ipairs
 local keys_in_order, beginning = inner.keys_in_order, inner.beginning
-local pack, format, find = table.pack, string.format, string.find
-local tointeger = inner.plain_tointeger
+local pack, format = table.pack, string.format
 
 local NAME_MAX <const>, LINE_MAX <const> = 40, 120 -- bytes of a name and of a line that are shown
 
@@ -74,22 +73,6 @@ end
 -- The metatables of frozen tables that have one, by it: the same, but for writes.
 local frozen_copies = setmeta({}, { __mode = "k" })
 
-local SHORT_LENGTH <const> = "a table cannot be read-only whose __len is less than its length"
-
-local function length_of(tab)
-  return #tab
-end
-
--- table.insert writes behind the length that it is told, whatever is there.
-local function checked_length(length)
-  return function(tab)
-    local count = length(tab)
-    local last = tointeger(count)
-    if last and rawget(tab, last + 1) ~= nil then raise("%s: %s", names[tab] or "a metatable", SHORT_LENGTH) end
-    return count
-  end
-end
-
 local function frozen_copy(meta)
   local copy = frozen_copies[meta]
   if copy then return copy end
@@ -97,13 +80,12 @@ local function frozen_copy(meta)
   for name, method in next, meta do
     copy[name] = method
   end
-  local equals, length = copy.__eq, copy.__len
+  local equals = copy.__eq
   copy.__eq = function(a, b)
     if rawequal(b, probe) then refuse_write(a) end
     if equals == nil then return is_equal_to(a, b) end
     return not is_ours(a) and not is_ours(b) and equals(a, b)
   end
-  if length ~= nil then copy.__len = checked_length(length) end
   copy.__newindex = refuse_write
   frozen_copies[meta], frozen_metas[copy] = copy, meta
   return copy
@@ -310,14 +292,6 @@ local function reachable(world, texts, library)
   return tables, metas, tables_names
 end
 
--- What is wrong with the length of a table that is frozen. Only then the script's `__len` is asked: nothing that it
--- writes stays.
-local function short_length(tab, name)
-  local ok, problem = pcall(length_of, tab)
-  if ok or type(problem) ~= "string" or not find(problem, SHORT_LENGTH, 1, true) then return nil end
-  return format("%s: %s: %s", script_name, name, SHORT_LENGTH)
-end
-
 local function by_chance(name)
   return format("%s: %s: __gc, __mode and __close are not for handlers; when they act is chance", script_name, name)
 end
@@ -345,10 +319,6 @@ local function finish_loading(world, texts, library)
     -- It may become a metatable in a call; what the script sees of it does not change then.
     guard_fields(tab)
     freeze(tab, metas[at], tables_names[at])
-  end
-  for at = 1, #tables do
-    local problem = metas[at] and rawget(metas[at], "__len") ~= nil and short_length(tables[at], tables_names[at])
-    if problem then return problem end
   end
   return nil
 end

@@ -164,6 +164,12 @@ local function script_setmetatable(tab, meta)
   return give_metatable(tab, meta)
 end
 
+-- Lua's own functions that write to a table write to one that is frozen, too.
+local function check_written(tab, name)
+  if type(tab) ~= "table" then raise("table.%s: expected a table, got a %s", name, type(tab)) end
+  check_write(tab)
+end
+
 local LIST_MAX <const> = 0x7fffffff -- what Lua's own sort takes
 
 -- Lua's own sort picks pivots by the clock, so that equal elements end up in an order of chance. This one keeps theirs.
@@ -183,11 +189,10 @@ local function natural(a, b)
 end
 
 local function script_sort(tab, is_less)
-  if type(tab) ~= "table" then raise("table.sort: expected a table, got a " .. type(tab)) end
+  check_written(tab, "sort")
   if is_less ~= nil and type(is_less) ~= "function" then
     raise("table.sort: expected a function to compare with, got a " .. type(is_less))
   end
-  check_write(tab)
   is_less = is_less or natural
   local count, from, to = #tab, {}, {}
   if count > LIST_MAX then raise("table.sort: a list of %d is too long", count) end
@@ -206,10 +211,30 @@ local function script_sort(tab, is_less)
   end
 end
 
--- Lua's own remove and move write to a table that is frozen.
+local function script_insert(tab, ...)
+  check_written(tab, "insert")
+  local last = tointeger(#tab)
+  if not last then raise("table.insert: the length of the table is no integer") end
+  last = last + 1
+  local count = select("#", ...)
+  if count == 1 then
+    tab[last] = (...)
+    return
+  end
+  if count ~= 2 then raise("table.insert: expected a table, a place and a value, or a table and a value") end
+  local at, value = ...
+  local place = tointeger(at)
+  if not place or place < 1 or place > last then
+    raise("table.insert: there is no place %s in a list of %d", script_tostring(at), last - 1)
+  end
+  for behind = last, place + 1, -1 do
+    tab[behind] = tab[behind - 1]
+  end
+  tab[place] = value
+end
+
 local function script_remove(tab, ...)
-  if type(tab) ~= "table" then raise("table.remove: expected a table, got a " .. type(tab)) end
-  check_write(tab)
+  check_written(tab, "remove")
   local count = #tab
   local place = count
   if (...) ~= nil then
@@ -281,7 +306,7 @@ local LIBRARIES <const> = { math = math, string = string, table = table, utf8 = 
 local LACKING <const> = { random = true, randomseed = true, dump = true }
 
 local OWN <const> = {
-  table = { sort = script_sort, remove = script_remove, move = script_move },
+  table = { insert = script_insert, sort = script_sort, remove = script_remove, move = script_move },
   string = inner.script_string,
   utf8 = inner.script_utf8,
 }

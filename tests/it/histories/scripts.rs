@@ -30,7 +30,7 @@ use serde_json::Value as Json;
 
 use self::chance::{event, script};
 use self::oracle::{Region, Table, document, handle};
-use self::script::{COLUMNS, ENTITIES, Event, PIPELINE, Script};
+use self::script::{COLUMNS, ENTITIES, Event, FILLED, PIPELINE, Script};
 use super::live_many;
 use super::model::Block;
 use super::place::{Delivered, Failing, Place};
@@ -39,17 +39,21 @@ use crate::support::postgres_server::Server;
 
 const SQLITE_CASES: u32 = 150;
 const POSTGRES_CASES: u32 = 10;
+/// With tables that are not small.
+const LARGE_CASES: u32 = 25;
 
 /// `batch.memory`, where there is room for all.
 const ROOM_BYTES: u64 = 64 << 20;
 /// Where there is so little that what is committed is let go after each round: an engine takes more than a half of it.
 const SHORT_BYTES: u64 = 1 << 20;
+/// Where a large table is let go now and then.
+const SHORT_LARGE_BYTES: u64 = 8 << 20;
 
 /// How a run takes its events.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     batch_events: u64,
-    is_short: bool,
+    memory_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -87,13 +91,16 @@ struct History<'a> {
 /// Reads of rows in all runs: without them nothing was let go.
 static LOADS: AtomicU64 = AtomicU64::new(0);
 
-const ROOMY: Pace = Pace { batch_events: 10_000, is_short: false };
+const ROOMY: Pace = Pace { batch_events: 10_000, memory_bytes: ROOM_BYTES };
+/// The last step of a history in pieces.
+const SHORT: Pace = Pace { batch_events: 3, memory_bytes: SHORT_BYTES };
 
 fn plan() -> impl Strategy<Value = Plan> {
     let events = prop::collection::vec((0..3u8, event()), 1..5);
     let blocks = prop::collection::vec((1..3u8, events), 4..16);
-    let pace = (prop_oneof![3 => 1..6u64, 1 => Just(10_000)], prop::bool::weighted(0.7));
-    let pace = pace.prop_map(|(batch_events, is_short)| Pace { batch_events, is_short });
+    let memory = prop_oneof![7 => Just(SHORT_BYTES), 3 => Just(ROOM_BYTES)];
+    let pace = (prop_oneof![3 => 1..6u64, 1 => Just(10_000)], memory);
+    let pace = pace.prop_map(|(batch_events, memory_bytes)| Pace { batch_events, memory_bytes });
     let step = prop_oneof![
         4 => (1..6u8, pace.clone()).prop_map(|(blocks, pace)| Step::Run(blocks, pace)),
         1 => (2..9u8, pace, 0..4u8, any::<bool>()).prop_map(|(blocks, pace, at, is_after)| Step::Fail(blocks, pace, at, is_after)),
@@ -101,12 +108,34 @@ fn plan() -> impl Strategy<Value = Plan> {
     ];
     let flags = (0..8u64, any::<bool>(), any::<bool>(), 1..4u8);
     (script(), blocks, prop::collection::vec(step, 2..7), flags).prop_map(
-        |(mut script, mut blocks, steps, (depth, puts_aside, every_batch, regions))| {
+        |(mut script, mut blocks, mut steps, (depth, puts_aside, every_batch, regions))| {
+            steps.push(Step::Run(u8::MAX, SHORT));
             blocks.iter_mut().flat_map(|(_, events)| events).for_each(|(region, _)| *region %= regions);
             script.catches |= !puts_aside;
             Plan { script, blocks, steps, depth, puts_aside, every_batch }
         },
     )
+}
+
+/// Plans whose first table has many rows of each region from the start, of which many are read by their ids.
+fn large_plan() -> impl Strategy<Value = Plan> {
+    let looks = prop_oneof![1 => Just((0, 1)), 2 => (50..200u16, 1..FILLED)];
+    (plan(), prop::collection::vec((looks, any::<bool>()), 1..20), 1..3u8).prop_map(|(mut plan, looks, regions)| {
+        let mut chances = looks.iter().cycle();
+        for (_, events) in &mut plan.blocks {
+            for ((region, event), (looks, _)) in events.iter_mut().zip(&mut chances) {
+                *region %= regions;
+                event.looks = *looks;
+            }
+        }
+        let fills = (0..regions).map(|region| (region, Event { fills: FILLED, ..Event::default() }));
+        plan.blocks.insert(0, (1, fills.collect()));
+        for (step, (_, is_roomy)) in plan.steps.iter_mut().zip(&mut chances) {
+            let (Step::Run(_, pace) | Step::Fail(_, pace, ..)) = step else { continue };
+            *pace = if *is_roomy { ROOMY } else { Pace { memory_bytes: SHORT_LARGE_BYTES, ..*pace } };
+        }
+        plan
+    })
 }
 
 impl<'a> History<'a> {
@@ -129,11 +158,10 @@ impl<'a> History<'a> {
     }
 
     fn pipeline(&self, pace: Pace, fails: Option<(u8, bool)>) -> Pipeline {
-        let memory_bytes = if pace.is_short { SHORT_BYTES } else { ROOM_BYTES };
         let every = if self.plan.every_batch { Every::Batch } else { Every::End };
         let snapshots = SnapshotsConfig::default().with_every(every).expect("every");
         let batch = BatchConfig::default().with_events(pace.batch_events);
-        let batch = batch.and_then(|batch| batch.with_memory_bytes(memory_bytes)).expect("a batch");
+        let batch = batch.and_then(|batch| batch.with_memory_bytes(pace.memory_bytes)).expect("a batch");
         let file = self.place.script.as_ref().expect("a script");
         let pipeline = Pipeline::open(file).expect("the pipeline file");
         let store = StorePlan::new("hist", Arc::new(pipeline.schema().clone())).expect("a plan").with_snapshots(true);
@@ -263,9 +291,8 @@ fn expected_rows(state: &State) -> BTreeSet<Vec<String>> {
 
 /// Lives the script once, and in pieces.
 fn live(plan: &Plan, place: impl Fn(&str) -> Place) -> Result<(), TestCaseError> {
-    let last = Step::Run(u8::MAX, Pace { batch_events: 3, is_short: true });
     History::new(plan, place("once")).live(&[Step::Run(u8::MAX, ROOMY)])?;
-    History::new(plan, place("pieces")).live(&plan.steps.iter().cloned().chain([last]).collect::<Vec<_>>())
+    History::new(plan, place("pieces")).live(&plan.steps)
 }
 
 /// A folder with the pipeline file and the script.
@@ -303,6 +330,11 @@ fn live_on_postgres(plan: &Plan) -> Result<(), TestCaseError> {
 fn scripts_on_sqlite() {
     live_many(&plan(), SQLITE_CASES, 7, live_on_sqlite);
     assert!(LOADS.load(Ordering::Relaxed) > u64::from(SQLITE_CASES), "rows were hardly ever let go");
+}
+
+#[test]
+fn scripts_with_large_tables_on_sqlite() {
+    live_many(&large_plan(), LARGE_CASES, 9, live_on_sqlite);
 }
 
 #[test]

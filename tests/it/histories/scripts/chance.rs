@@ -344,5 +344,5 @@ pub fn event() -> impl Strategy<Value = Event> {
         prop::option::weighted(0.8, any::<bool>()),
         prop::option::weighted(0.3, json),
     )
-        .prop_map(|(id, v, s, n, b, j)| Event { id, v, s, n, b, j })
+        .prop_map(|(id, v, s, n, b, j)| Event { id, v, s, n, b, j, ..Event::default() })
 }

@@ -7,7 +7,7 @@ use forebay::Numeric;
 use serde_json::{Value as Json, json};
 
 use super::script::{
-    COLUMNS, Columns, ENTITIES, Entity, Event, Expr, FLOAT_END, Given, Method, Query, Row, Script, Stmt,
+    COLUMNS, Columns, ENTITIES, Entity, Event, Expr, FILLED, FLOAT_END, Given, Method, Query, Row, Script, Stmt,
 };
 
 #[derive(Debug, Clone, PartialEq)]
@@ -191,6 +191,21 @@ impl Call<'_> {
 
     fn rank(&self, entity: usize, id: &str) -> Val {
         self.get(entity, id).and_then(|row| row.get("v").cloned()).unwrap_or(Val::Int(0))
+    }
+
+    /// What is done before the script's own statements.
+    fn fill_and_look(&mut self, event: &Event) {
+        for at in 1..=event.fills {
+            let row = [("v", Val::Int(i64::from(at % 13))), ("s", Val::Text(format!("b{}", at % 7)))];
+            self.region.tables[0].insert(format!("b{at}"), row.into());
+        }
+        let (looks, step) = event.looks;
+        let ids = (1..=u32::from(looks)).map(|at| at * u32::from(step) % u32::from(FILLED));
+        let ranks = ids.map(|id| match self.rank(0, &format!("b{id}")) {
+            Val::Int(rank) => rank.rem_euclid(1000),
+            _ => 0,
+        });
+        self.x = Val::Int(ranks.sum());
     }
 
     fn find(&self, entity: Entity, query: &Query) -> Outcome<Vec<Table>> {
@@ -549,6 +564,7 @@ pub fn handle(script: &Script, region: &mut Region, name: &str, block: i64, even
     let before = region.tables.clone();
     let (x, y) = (Val::Int(0), Val::Int(0));
     let mut call = Call { script, region, name, block, event: fields(event), x, y, i: 0, row: None, entity: 0 };
+    call.fill_and_look(event);
     if call.run(&script.body).is_err() && !script.catches {
         region.tables = before;
         region.aside += 1;

@@ -77,7 +77,18 @@ local function ids(rows, key)
   return clip(table.concat(found, ","))
 end
 local function subst(text, use) return clip((text:gsub("%d", use))) end
+local function fill(e, ctx)
+  for at = 1, e.fills or 0 do ctx.t:set("b" .. at, { v = at % 13, s = "b" .. at % 7 }) end
+end
+local function look(e, ctx)
+  local total = 0
+  for at = 1, e.looks or 0 do total = total + rank(ctx.t:get("b" .. at * e.step % FILLED)) % 1000 end
+  return total
+end
 "#;
+
+/// Rows of a table that is not small: more of a region than are loaded at the first miss.
+pub const FILLED: u16 = 1500;
 
 /// Integers below it over powers of two up to [`SHIFT_MAX`] are written without an exponent.
 pub const FLOAT_END: i64 = 16_000_000;
@@ -223,6 +234,10 @@ pub struct Event {
     pub n: Option<&'static str>,
     pub b: Option<bool>,
     pub j: Option<Json>,
+    /// Rows that are written to the first table before anything else.
+    pub fills: u16,
+    /// Rows of those that are read then, and how many others lie between two of them.
+    pub looks: (u16, u16),
 }
 
 impl Event {
@@ -235,6 +250,12 @@ impl Event {
         fields.extend(self.n.map(|n| format!("\"n\":{n}")));
         fields.extend(self.b.map(|b| format!("\"b\":{b}")));
         fields.extend(self.j.as_ref().map(|j| format!("\"j\":{j}")));
+        if self.fills > 0 {
+            fields.push(format!("\"fills\":{}", self.fills));
+        }
+        if let (looks @ 1.., step) = self.looks {
+            fields.push(format!("\"looks\":{looks},\"step\":{step}"));
+        }
         format!("{{{}}}", fields.join(","))
     }
 }
@@ -434,12 +455,13 @@ impl fmt::Display for Stmt {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(PRELUDE)?;
+        write!(f, "local FILLED = {FILLED}\n{PRELUDE}")?;
         let locals = "local i, row, o = 0, nil, ctx.t\n";
         for (at, helper) in self.helpers.iter().enumerate() {
             write!(f, "local function h{at}(e, ctx, x, y)\n{locals}{}return y\nend\n", block(helper))?;
         }
-        write!(f, "local function handle(e, ctx, x, y)\n{locals}{}end\n", block(&self.body))?;
+        let body = block(&self.body);
+        write!(f, "local function handle(e, ctx, x, y)\n{locals}fill(e, ctx)\nx = look(e, ctx)\n{body}end\n")?;
         let call = if self.catches { "pcall(handle, e, ctx, 0, 0)" } else { "handle(e, ctx, 0, 0)" };
         writeln!(f, "function on_event(e, ctx) {call} end")?;
         write!(f, "function on_snapshot(ctx)\nlocal e, x, y = {{}}, 0, 0\n{locals}")?;
