@@ -10,8 +10,8 @@ use super::watch::Watch;
 use super::{EngineContext, LaneError};
 use crate::model::ids::EntityNo;
 use crate::model::limits::{
-    FIND_BYTES_MIN, FIND_ROWS, REGIONS_TRIED_GROWTH, REGIONS_TRIED_MAX, REGIONS_TRIED_MIN, WHOLE_REGION_BYTES_MAX,
-    WHOLE_REGION_ROWS_MAX,
+    FIND_BYTES_MIN, FIND_ROWS, FIND_ROWS_MORE, FIND_ROWS_TIMES, REGIONS_TRIED_GROWTH, REGIONS_TRIED_MAX,
+    REGIONS_TRIED_MIN, WHOLE_REGION_BYTES_MAX, WHOLE_REGION_ROWS_MAX,
 };
 use crate::model::query::Query;
 use crate::model::schema::Schema;
@@ -123,7 +123,8 @@ impl Loader {
     }
 
     /// Finds the first committed rows of each query, in its order: all of them in as few questions as the store allows. Of
-    /// a query without a limit, or with a large one, the rows may have so many bytes.
+    /// a query without a limit, or with a large one, the rows may have so many bytes. Where they would have more, as many
+    /// are enough as are needed by a query with that limit: see [`FIND_ROWS_TIMES`].
     pub(crate) fn find(
         &mut self,
         schema: &Schema,
@@ -161,11 +162,20 @@ impl Loader {
         if limit_max <= limit {
             return Ok(rows);
         }
+        let enough =
+            wanted.query.limit.map_or(usize::MAX, |limit| limit.saturating_sub(FIND_ROWS_MORE) / FIND_ROWS_TIMES);
         loop {
             let is_all = rows.is_complete || limit >= limit_max;
             // As many as would fit, if those behind are as large.
             let fit = (limit as u128 * bytes_max as u128 / bytes.max(1) as u128).try_into().unwrap_or(usize::MAX);
             if bytes > bytes_max || (!is_all && fit <= limit) {
+                // About as much as is the share of those that are enough.
+                let needed = bytes as u128 * enough as u128 / rows.rows.len().max(1) as u128;
+                if rows.rows.len() >= enough && needed <= bytes_max as u128 {
+                    rows.is_complete &= rows.rows.len() == enough;
+                    rows.rows.truncate(enough);
+                    return Ok(rows);
+                }
                 let (entity, region) = (schema[entity].name.clone(), wanted.region.to_owned());
                 let limit_mib = bytes_max.div_ceil(1 << 20);
                 let too_much = Some(LaneError::FoundTooMuch { entity, region, limit_mib });

@@ -99,7 +99,7 @@ pub(crate) fn shortest_in_lua(value: f64) -> String {
 fn decimal_parts(number: &str) -> Option<(bool, String, i64)> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let exponent: i64 = exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?;
-    let unsigned = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let unsigned = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
     let digits = format!("{whole}{fraction}");
     let digits = digits.trim_start_matches('0');
@@ -108,7 +108,7 @@ fn decimal_parts(number: &str) -> Option<(bool, String, i64)> {
         return Some((false, String::new(), 0));
     }
     let last = exponent.checked_sub(fraction.len() as i64)?.checked_add((digits.len() - kept.len()) as i64)?;
-    Some((unsigned.len() < mantissa.len(), kept.to_owned(), last))
+    Some((mantissa.starts_with('-'), kept.to_owned(), last))
 }
 
 /// JSON in which each half of a character (`\ud83d` without its other half) is U+FFFD: the rest as it is.
@@ -350,6 +350,8 @@ mod tests {
             ("0.30000000000000004", true),
             ("1.2345678901234568e+18", true),
             ("5e-324", true),
+            ("+1872.662810161443", true),
+            ("+4.805435657233639E108", true),
             ("9007199254740993.0", false),
             ("12345678901234567.89", false),
             ("0.1234567890123456789", false),

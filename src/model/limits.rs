@@ -53,6 +53,14 @@ pub const CHUNK_EVENTS_MAX: usize = 1024;
 /// more it may ask for.
 pub const FIND_ROWS: usize = 1024;
 
+/// A query that needs some rows asks for so many times as many, and [`FIND_ROWS_MORE`] more: those that a handler changed
+/// do not count. Where that would take too much memory, as many as it needs are enough.
+pub const FIND_ROWS_TIMES: usize = 2;
+/// See [`FIND_ROWS_TIMES`].
+pub const FIND_ROWS_MORE: usize = 16;
+/// A query that would ask for so many rows asks for all of them.
+pub const FIND_ROWS_ALL: usize = 1 << 20;
+
 /// The part of a handler's memory that the rows of one query may take, packed: as they are kept they take four times as
 /// much.
 pub const FIND_MEMORY_PART: usize = 4;

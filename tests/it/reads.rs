@@ -405,3 +405,49 @@ crate::both_stores! {
         }
     }
 }
+
+crate::both_stores! {
+    /// The rows that come first in the store may all be gone here, or behind others: as many more are asked for as it takes.
+    fn a_find_behind_rows_that_are_deleted_here_ends() {
+        let script = "function on_event(e, ctx)
+          if e.put then return ctx.t:set(e.put, { n = 1 }) end
+          for i = 0, 39 do ctx.t:delete(string.format('f%05d', i)) end
+          for i = 40, 79 do ctx.t:set(string.format('f%05d', i), { n = 2 }) end
+          local first = ctx.t:find{ limit = 1 }[1].id
+          ctx.log:set(e.id, { x = first .. ' ' .. ctx.t:find{ order = 'n', limit = 1 }[1].id })
+        end
+        function on_snapshot(ctx)
+          return { first = ctx.t:find{ limit = 2 }[2].id }
+        end";
+        let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\" }\nindexes = [\"n\"]\n[entities.log]\ncolumns = { x = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n";
+        let put = |i: u32| format!("{{\"block\":1,\"region\":\"a\",\"put\":\"f{i:05}\"}}\n");
+        let events = (0..2000).map(put).chain(["{\"block\":2,\"region\":\"a\",\"id\":\"found\"}\n".to_owned()]);
+        let project = Project::with(pipeline, script, &events.collect::<String>());
+        project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+        project.forebay(&["run", "pipeline.toml"]).ok();
+        assert_eq!(project.query("p.db", "SELECT x FROM log"), [["f00040 f00080"]]);
+        let newest = "SELECT doc FROM forebay_snapshots ORDER BY seq DESC LIMIT 1";
+        assert_eq!(project.query("p.db", newest), [["{\"first\":\"f00041\"}"]]);
+    }
+}
+
+/// A `find` asks for more rows than it needs; only those that it needs must fit.
+#[test]
+fn a_find_that_fits_passes_though_what_it_asks_for_beside_does_not() {
+    let script = "function on_event(e, ctx)
+      if e.put then return ctx.t:set(e.put, { n = e.n, s = ('x'):rep(1000) }) end
+      local rows = ctx.t:find{ order = '-n', limit = e.find }
+      ctx.log:set(e.id, { x = #rows .. ' to ' .. rows[#rows].n })
+    end";
+    let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\", s = \"text\" }\nindexes = [\"n\"]\n[entities.log]\ncolumns = { x = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[batch]\nmemory = \"16MiB\"\n[store]\nurl = \"sqlite:p.db\"\n";
+    let put = |i: u32| format!("{{\"block\":1,\"region\":\"a\",\"put\":\"f{i}\",\"n\":{i}}}\n");
+    let find =
+        |block: u32, find: u32| format!("{{\"block\":{block},\"region\":\"a\",\"id\":\"b{block}\",\"find\":{find}}}\n");
+    let events: String = (0..9000).map(put).chain([find(2, 2200), find(3, 8000)]).collect();
+    let project = Project::with(pipeline, script, &events);
+    project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
+    project.forebay(&["run", "pipeline.toml", "--until", "2"]).ok();
+    assert_eq!(project.query("p.db", "SELECT x FROM log"), [["2200 to 6800"]]);
+    let refused = project.forebay(&["run", "pipeline.toml"]);
+    refused.fails(1, &["a find in region \"a\"", "give it a limit"]);
+}

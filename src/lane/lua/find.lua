@@ -155,10 +155,11 @@ local function supply_found(question_number, packed, count, is_complete)
     return
   end
   -- A row that did not change stays in its slot until the next sweep, and one that did is passed by.
-  local ids, rows, at, number = {}, {}, 1, 0
+  local ids, rows, at, number, seen = {}, {}, 1, 0, 0
   while at <= #packed do
     local id
     id, at = take_in(state, packed, at)
+    seen = seen + 1
     local slot = slot_of(state, id)
     if slot then
       number = number + 1
@@ -170,7 +171,7 @@ local function supply_found(question_number, packed, count, is_complete)
     found = {}
     state[FOUND] = found
   end
-  found[question.key] = { ids = ids, rows = rows, count = number, first = 1, is_complete = is_complete }
+  found[question.key] = { ids = ids, rows = rows, count = number, first = 1, is_complete = is_complete, seen = seen }
 end
 
 -- Merges what is here with what the store found; nil if more of that is needed.
@@ -256,15 +257,10 @@ function methods.find(entity, query)
         ids, rows, count = merge(state, plan, base, limit)
         if ids then break end
       end
-      -- Some more than are wanted: those that change here will not count.
+      -- Some more than are needed: what has changed here, or changes yet, does not count.
       local page = NO_LIMIT
-      if limit < 1 << 20 then
-        local hidden = 0
-        for at = 1, base and base.count or 0 do
-          if state[CHANGED][base.ids[at]] ~= nil then hidden = hidden + 1 end
-        end
-        page = 2 * limit + 16 + 2 * hidden
-      end
+      if limit < FIND_ROWS_ALL then page = FIND_ROWS_TIMES * (limit + (base and base.seen or 0)) + FIND_ROWS_MORE end
+      if page >= FIND_ROWS_ALL then page = NO_LIMIT end
       need(state, ask(state, plan, key, page))
     end
     if not ids then

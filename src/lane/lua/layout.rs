@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::encoder::DECIMALS_MAX;
 use super::json::FROM_JSON;
-use crate::model::limits::{DRY_EVENTS_MAX, ID_BYTES_MAX};
+use crate::model::limits::{DRY_EVENTS_MAX, FIND_ROWS_ALL, FIND_ROWS_MORE, FIND_ROWS_TIMES, ID_BYTES_MAX};
 use crate::rows::codec::{COLUMNS_PER_MASK, Change, NUMERIC_LIMB};
 
 /// What a call into the VM answers: it is done, or it misses rows, or the handler failed.
@@ -80,7 +80,7 @@ const TABLE_STATE: List = List {
 pub(super) const LISTS: [List; 2] = [RUN_STATE, TABLE_STATE];
 
 /// All other constants.
-const NUMBERS: [(&str, i64); 25] = [
+const NUMBERS: [(&str, i64); 28] = [
     // Modes.
     ("RUN", 1),
     ("DRY", 2),
@@ -111,6 +111,9 @@ const NUMBERS: [(&str, i64); 25] = [
     // Limits.
     ("HINTS_MAX", DECIMALS_MAX as i64),
     ("DRY_EVENTS_MAX", DRY_EVENTS_MAX as i64),
+    ("FIND_ROWS_TIMES", FIND_ROWS_TIMES as i64),
+    ("FIND_ROWS_MORE", FIND_ROWS_MORE as i64),
+    ("FIND_ROWS_ALL", FIND_ROWS_ALL as i64),
     ("ID_BYTES_MAX", ID_BYTES_MAX as i64),
 ];
 

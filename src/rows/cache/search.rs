@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
 use super::{RowCache, Slot};
+use crate::model::limits::{FIND_ROWS_ALL, FIND_ROWS_MORE, FIND_ROWS_TIMES};
 use crate::model::query::{Comparison, Query, compare, compare_nulls_last};
 use crate::model::value::{Row, Value};
 
@@ -95,9 +96,6 @@ pub enum Lacking {
 /// Bytes that an answer takes beside its key and rows, about.
 const ENTRY_BYTES: usize = 256;
 
-/// Above this number all rows are asked for.
-const PAGE_ROWS_MAX: usize = 1 << 20;
-
 impl Search {
     pub(super) fn is_unused(&self) -> bool {
         self.indexes.is_empty() && self.counted.is_empty() && self.found.is_empty()
@@ -152,10 +150,11 @@ impl RowCache {
         if !self.was_tried {
             return Err(Lacking::Table);
         }
-        // Some more than are wanted, because rows that change here will be hidden.
+        // Some more than are needed, because rows that change here will be hidden.
         let page = |hidden: usize| {
-            let page = limit.saturating_add(hidden).saturating_mul(2).saturating_add(16);
-            Lacking::Rows(Some(page).filter(|page| *page < PAGE_ROWS_MAX))
+            let needed = limit.saturating_add(hidden);
+            let page = needed.saturating_mul(FIND_ROWS_TIMES).saturating_add(FIND_ROWS_MORE);
+            Lacking::Rows(Some(page).filter(|page| *page < FIND_ROWS_ALL))
         };
         let key = query.key();
         if !self.search.found.contains_key(&key) {

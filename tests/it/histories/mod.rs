@@ -172,7 +172,7 @@ fn live_many<P: std::fmt::Debug>(
     let config = ProptestConfig {
         cases: soak.unwrap_or(cases),
         failure_persistence: None,
-        max_shrink_iters: std::env::var("SHRINK").map_or(4_000, |n| n.parse().unwrap()),
+        max_shrink_iters: 4_000,
         ..ProptestConfig::default()
     };
     let mut runner = match soak {

@@ -28,9 +28,9 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::Value as Json;
 
-use self::chance::{event, script};
+use self::chance::{event, finds, script};
 use self::oracle::{Region, Table, document, handle};
-use self::script::{COLUMNS, ENTITIES, Event, FILLED, PIPELINE, Script};
+use self::script::{COLUMNS, ENTITIES, Event, FILLED, PIPELINE, Script, Stmt};
 use super::live_many;
 use super::model::Block;
 use super::place::{Delivered, Failing, Place};
@@ -40,7 +40,7 @@ use crate::support::postgres_server::Server;
 const SQLITE_CASES: u32 = 150;
 const POSTGRES_CASES: u32 = 10;
 /// With tables that are not small.
-const LARGE_CASES: u32 = 25;
+const LARGE_CASES: u32 = 15;
 
 /// `batch.memory`, where there is room for all.
 const ROOM_BYTES: u64 = 64 << 20;
@@ -117,20 +117,27 @@ fn plan() -> impl Strategy<Value = Plan> {
     )
 }
 
-/// Plans whose first table has many rows of each region from the start, of which many are read by their ids.
+/// Plans whose first table has many rows of a region from the start. Many calls read some of them by their ids, between
+/// those of the script, which find rows; and sometimes many are deleted.
 fn large_plan() -> impl Strategy<Value = Plan> {
-    let looks = prop_oneof![1 => Just((0, 1)), 2 => (50..200u16, 1..FILLED)];
-    (plan(), prop::collection::vec((looks, any::<bool>()), 1..20), 1..3u8).prop_map(|(mut plan, looks, regions)| {
-        let mut chances = looks.iter().cycle();
-        for (_, events) in &mut plan.blocks {
-            for ((region, event), (looks, _)) in events.iter_mut().zip(&mut chances) {
-                *region %= regions;
-                event.looks = *looks;
-            }
+    let crowd = (prop_oneof![1 => 0..500u16, 2 => 500..1_000u16], 1..4u16, 0..FILLED, 0..8usize);
+    let drops = prop_oneof![4 => Just(0), 1 => 1..100u16, 1 => 1_000..FILLED];
+    let crowds = prop::collection::vec((prop::option::of(crowd), drops, prop::bool::weighted(0.7)), 1..12);
+    let finds = finds().prop_map(|finds| Stmt::Catch(false, vec![finds], Vec::new()));
+    (plan(), finds, crowds, 1..3u8).prop_map(|(mut plan, finds, crowds, regions)| {
+        plan.script.body.insert(0, finds);
+        for ((_, events), (crowd, drops, _)) in plan.blocks.iter_mut().zip(crowds.iter().cycle()) {
+            events.iter_mut().for_each(|(region, _)| *region %= regions);
+            events[0].1.drops = *drops;
+            let Some((calls, looks, step, at)) = *crowd else { continue };
+            let looks = (0..calls).map(|call| Some((looks, (step + call) % FILLED)));
+            let calls = looks.map(|looks| (0, Event { looks, ..Event::default() }));
+            let at = at.min(events.len());
+            events.splice(at..at, calls);
         }
         let fills = (0..regions).map(|region| (region, Event { fills: FILLED, ..Event::default() }));
         plan.blocks.insert(0, (1, fills.collect()));
-        for (step, (_, is_roomy)) in plan.steps.iter_mut().zip(&mut chances) {
+        for (step, (.., is_roomy)) in plan.steps.iter_mut().zip(crowds.iter().cycle()) {
             let (Step::Run(_, pace) | Step::Fail(_, pace, ..)) = step else { continue };
             *pace = if *is_roomy { ROOMY } else { Pace { memory_bytes: SHORT_LARGE_BYTES, ..*pace } };
         }

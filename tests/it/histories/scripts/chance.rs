@@ -296,6 +296,16 @@ impl Stmts {
     }
 }
 
+/// A statement that writes down what it finds in the first table, and how many.
+pub fn finds() -> impl Strategy<Value = Stmt> {
+    let query = Exprs::simple().queries();
+    (query.clone(), query).prop_map(|(query, counted)| {
+        let first = Entity::Of(0);
+        let columns = vec![("s", Expr::Ids(first, query, None)), ("v", Expr::Count(first, counted))];
+        Stmt::Write(Method::Set, Entity::Of(2), Expr::Text("found"), Given::Columns(columns))
+    })
+}
+
 pub fn script() -> impl Strategy<Value = Script> {
     let first = Exprs::simple().above();
     let exprs = first.above();

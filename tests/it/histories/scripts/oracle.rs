@@ -193,19 +193,24 @@ impl Call<'_> {
         self.get(entity, id).and_then(|row| row.get("v").cloned()).unwrap_or(Val::Int(0))
     }
 
-    /// What is done before the script's own statements.
-    fn fill_and_look(&mut self, event: &Event) {
+    /// What is done before the script's own statements; returns whether that is all.
+    fn crowd(&mut self, event: &Event) -> bool {
         for at in 1..=event.fills {
             let row = [("v", Val::Int(i64::from(at % 13))), ("s", Val::Text(format!("b{}", at % 7)))];
             self.region.tables[0].insert(format!("b{at}"), row.into());
         }
-        let (looks, step) = event.looks;
-        let ids = (1..=u32::from(looks)).map(|at| at * u32::from(step) % u32::from(FILLED));
+        for at in 1..=event.drops {
+            self.region.tables[0].remove(&format!("b{at}"));
+        }
+        let Some((looks, step)) = event.looks else { return false };
+        let ids = (1..=looks).map(|at| (step + at * 500) % FILLED);
         let ranks = ids.map(|id| match self.rank(0, &format!("b{id}")) {
             Val::Int(rank) => rank.rem_euclid(1000),
             _ => 0,
         });
-        self.x = Val::Int(ranks.sum());
+        let total = Val::Int(ranks.sum());
+        self.region.tables[1].insert(format!("l{step}"), [("v", total)].into());
+        true
     }
 
     fn find(&self, entity: Entity, query: &Query) -> Outcome<Vec<Table>> {
@@ -561,16 +566,17 @@ fn fields(event: &Event) -> Table {
 
 /// Handles an event.
 pub fn handle(script: &Script, region: &mut Region, name: &str, block: i64, event: &Event) {
-    let before = region.tables.clone();
+    region.events += 1;
+    region.last_block = block;
+    let before = (!script.catches && event.looks.is_none()).then(|| region.tables.clone());
     let (x, y) = (Val::Int(0), Val::Int(0));
-    let mut call = Call { script, region, name, block, event: fields(event), x, y, i: 0, row: None, entity: 0 };
-    call.fill_and_look(event);
-    if call.run(&script.body).is_err() && !script.catches {
+    let mut call =
+        Call { script, region: &mut *region, name, block, event: fields(event), x, y, i: 0, row: None, entity: 0 };
+    let has_failed = !call.crowd(event) && call.run(&script.body).is_err();
+    if let Some(before) = before.filter(|_| has_failed) {
         region.tables = before;
         region.aside += 1;
     }
-    region.events += 1;
-    region.last_block = block;
 }
 
 /// The region's document: null if it has none.

@@ -77,13 +77,14 @@ local function ids(rows, key)
   return clip(table.concat(found, ","))
 end
 local function subst(text, use) return clip((text:gsub("%d", use))) end
-local function fill(e, ctx)
+local function crowd(e, ctx)
   for at = 1, e.fills or 0 do ctx.t:set("b" .. at, { v = at % 13, s = "b" .. at % 7 }) end
-end
-local function look(e, ctx)
+  for at = 1, e.drops or 0 do ctx.t:delete("b" .. at) end
+  if not e.looks then return false end
   local total = 0
-  for at = 1, e.looks or 0 do total = total + rank(ctx.t:get("b" .. at * e.step % FILLED)) % 1000 end
-  return total
+  for at = 1, e.looks do total = total + rank(ctx.t:get("b" .. (e.step + at * 500) % FILLED)) % 1000 end
+  ctx.u:set("l" .. e.step, { v = total })
+  return true
 end
 "#;
 
@@ -234,10 +235,11 @@ pub struct Event {
     pub n: Option<&'static str>,
     pub b: Option<bool>,
     pub j: Option<Json>,
-    /// Rows that are written to the first table before anything else.
+    /// Rows that are written to the first table before anything else, and such rows that are deleted then.
     pub fills: u16,
-    /// Rows of those that are read then, and how many others lie between two of them.
-    pub looks: (u16, u16),
+    pub drops: u16,
+    /// So many of such rows are read and summed up, at some distance from that number; and that is all then.
+    pub looks: Option<(u16, u16)>,
 }
 
 impl Event {
@@ -250,12 +252,9 @@ impl Event {
         fields.extend(self.n.map(|n| format!("\"n\":{n}")));
         fields.extend(self.b.map(|b| format!("\"b\":{b}")));
         fields.extend(self.j.as_ref().map(|j| format!("\"j\":{j}")));
-        if self.fills > 0 {
-            fields.push(format!("\"fills\":{}", self.fills));
-        }
-        if let (looks @ 1.., step) = self.looks {
-            fields.push(format!("\"looks\":{looks},\"step\":{step}"));
-        }
+        let counts = [("fills", self.fills), ("drops", self.drops)].into_iter().filter(|(_, count)| *count > 0);
+        let looks = self.looks.into_iter().flat_map(|(looks, step)| [("looks", looks), ("step", step)]);
+        fields.extend(counts.chain(looks).map(|(name, count)| format!("\"{name}\":{count}")));
         format!("{{{}}}", fields.join(","))
     }
 }
@@ -461,7 +460,7 @@ impl fmt::Display for Script {
             write!(f, "local function h{at}(e, ctx, x, y)\n{locals}{}return y\nend\n", block(helper))?;
         }
         let body = block(&self.body);
-        write!(f, "local function handle(e, ctx, x, y)\n{locals}fill(e, ctx)\nx = look(e, ctx)\n{body}end\n")?;
+        write!(f, "local function handle(e, ctx, x, y)\n{locals}if crowd(e, ctx) then return end\n{body}end\n")?;
         let call = if self.catches { "pcall(handle, e, ctx, 0, 0)" } else { "handle(e, ctx, 0, 0)" };
         writeln!(f, "function on_event(e, ctx) {call} end")?;
         write!(f, "function on_snapshot(ctx)\nlocal e, x, y = {{}}, 0, 0\n{locals}")?;
