@@ -358,6 +358,22 @@ fn what_may_be_different_the_next_time_is_never_put_aside() {
     assert_eq!(listed(&project), Vec::<Json>::new());
 }
 
+/// Wherever the collector stands while the stack is full.
+#[test]
+fn a_recursion_without_end_is_put_aside_each_time() {
+    let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\" }\n[handlers]\nscript = \"handlers.lua\"\ntimeout = \"60s\"\n[errors]\non_event = \"quarantine\"\n[store]\nurl = \"sqlite:p.db\"\n";
+    let script = "local function f() return f() + 1 end
+    function on_event(e, ctx)
+      local kept = {}
+      for at = 1, e.n do kept[at] = ('x'):rep(at) .. e.n end
+      ctx.t:set(e.block, { n = f() })
+    end";
+    let event = |block: u32| format!("{{\"block\":{block},\"region\":\"a\",\"n\":{}}}\n", block * 97 % 1500);
+    let project = Project::with(pipeline, script, &(10..17).map(event).collect::<String>());
+    project.forebay(&["run", "pipeline.toml"]).ok();
+    assert_eq!(aside(&project).len(), 7);
+}
+
 #[test]
 fn the_keys_are_checked() {
     for (text, says) in [

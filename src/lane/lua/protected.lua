@@ -4,6 +4,7 @@
 
 local inner = ...
 local S, raise, host, null = inner.run_state, inner.raise, inner.host, inner.host.null
+local collectgarbage = collectgarbage
 local xpcall, error, type, select, tonumber, tostring = xpcall, error, type, select, tonumber, tostring
 local rawmeta, setmeta = getmetatable, setmetatable
 local script_name <const> = inner.script_name
@@ -104,6 +105,13 @@ local NAMELESS <const> = "attempt to perform arithmetic on a [%a ]+ value$"
 
 local function placed(failure)
   if type(failure) ~= "string" then return failure end
+  if find(failure, NO_STACK, 1, true) then
+    -- On a stack that is full there is little room, and a step of the collector would take that away.
+    collectgarbage("stop")
+    local is_raised = host.is_raised()
+    collectgarbage("restart")
+    if not is_raised then return failure end
+  end
   -- Of memory that is used up no handler of errors hears; nor of `error("not enough memory", 0)`, which Lua makes that.
   if is_final(failure) then return host.is_raised() and said(failure) or failure end
   local said_by_lua = failure

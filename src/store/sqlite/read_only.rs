@@ -45,6 +45,7 @@ pub(super) fn open_anyhow(name: &StoreName, busy_timeout: Duration) -> Result<(C
     match connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
         Err(error) if lacks_rights(&error) => match log_bytes(&name.0) {
             None | Some(0) => open_still(name, busy_timeout),
+            Some(_) if roll_back(name, busy_timeout).is_ok() => Ok((open(name, busy_timeout)?, None)),
             Some(_) => Err(name.cannot_open(unread_log(&name.0))),
         },
         // Whatever else is wrong is said where something is read.
@@ -52,8 +53,27 @@ pub(super) fn open_anyhow(name: &StoreName, busy_timeout: Duration) -> Result<(C
     }
 }
 
+/// Takes back a transaction that a writer was killed in: from its journal, as SQLite does for whoever may write. A file is
+/// in no other mode than WAL once it is made, so only one that is being made has a journal.
+fn roll_back(name: &StoreName, busy_timeout: Duration) -> rusqlite::Result<()> {
+    if !beside(&name.0, "-journal").exists() {
+        return Err(rusqlite::Error::InvalidQuery);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&name.0, flags)?;
+    prepare(&connection, busy_timeout)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
 /// What is said of a log that cannot be read.
 fn unread_log(path: &Path) -> String {
+    let journal = beside(path, "-journal");
+    if journal.exists() {
+        return format!(
+            "{} belongs to a transaction that was interrupted, and cannot be taken back here, where nothing may be written; let `forebay run` do that",
+            journal.display()
+        );
+    }
     format!(
         "{} holds commits that are not in the file yet, and cannot be read here, where nothing may be written; copy both files to a folder that may be written to and read them there, or let `forebay run` finish where they are",
         beside(path, "-wal").display()
@@ -137,6 +157,33 @@ impl Still {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transaction_that_was_interrupted_is_taken_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let writer = Connection::open(path("a.db")).expect("a connection");
+        // So little is kept in memory that pages are written before the transaction ends.
+        let begun = "PRAGMA cache_size = 2; CREATE TABLE t (x); INSERT INTO t VALUES (1); BEGIN;
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+            INSERT INTO t SELECT randomblob(1000) FROM n";
+        writer.execute_batch(begun).expect("rows");
+        for ending in ["", "-journal"] {
+            std::fs::copy(path(&format!("a.db{ending}")), path(&format!("copy.db{ending}"))).expect("a copy");
+        }
+        let name = StoreName(path("copy.db"));
+        assert!(log_bytes(&name.0).is_some_and(|bytes| bytes > 0));
+        let (reader, still) = open_anyhow(&name, Duration::ZERO).expect("it is taken back");
+        assert!(still.is_none());
+        let rows: i64 = reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+        assert_eq!(rows, 1);
+        // Of one that is still going on nothing is taken back.
+        let (reader, _) = open_anyhow(&StoreName(path("a.db")), Duration::ZERO).expect("a connection");
+        assert!(reader.query_row("SELECT count(*) FROM t", [], |_| Ok(())).is_err());
+        writer.execute_batch("COMMIT").expect("a commit");
+        let rows: i64 = reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("rows");
+        assert_eq!(rows, 1001);
+    }
 
     #[test]
     fn a_file_of_any_name_is_opened_as_one_that_does_not_change() {
