@@ -12,6 +12,7 @@ local sub, find, match, gmatch = string.sub, string.find, string.match, string.g
 local tointeger = math.tointeger
 
 local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
+local STACK_END <const> = "stack overflow$"
 local NO_ROOM <const> = "too many results to unpack" -- what table.unpack says where the stack gets no more memory
 local NO_HANDLER <const> = "error in error handling"
 local HANDLER_TRIES <const> = 10 -- errors of a handler of errors that it hears of itself
@@ -105,7 +106,7 @@ local NAMELESS <const> = "attempt to perform arithmetic on a [%a ]+ value$"
 
 local function placed(failure)
   if type(failure) ~= "string" then return failure end
-  if find(failure, NO_STACK, 1, true) then
+  if find(failure, STACK_END) then
     -- On a stack that is full there is little room, and a step of the collector would take that away.
     collectgarbage("stop")
     local is_raised = host.is_raised()

@@ -16,7 +16,7 @@ local S, check_range = inner.run_state, inner.check_range
 local begin_loading, stop_loading, finish_loading = inner.begin_loading, inner.stop_loading, inner.finish_loading
 local rawmeta, setmeta, next, type, load, xpcall, select = getmetatable, setmetatable, next, type, load, xpcall, select
 local move, dump, tointeger = table.move, string.dump, inner.plain_tointeger
-local rawget, error = rawget, error
+local rawget, error, insert = rawget, error, table.insert
 local text_meta = rawmeta("")
 
 -- The table of globals of a script, which stays empty, and what it stands for.
@@ -213,24 +213,7 @@ end
 
 local function script_insert(tab, ...)
   check_written(tab, "insert")
-  local last = tointeger(#tab)
-  if not last then raise("table.insert: the length of the table is no integer") end
-  last = last + 1
-  local count = select("#", ...)
-  if count == 1 then
-    tab[last] = (...)
-    return
-  end
-  if count ~= 2 then raise("table.insert: expected a table, a place and a value, or a table and a value") end
-  local at, value = ...
-  local place = tointeger(at)
-  if not place or place < 1 or place > last then
-    raise("table.insert: there is no place %s in a list of %d", script_tostring(at), last - 1)
-  end
-  for behind = last, place + 1, -1 do
-    tab[behind] = tab[behind - 1]
-  end
-  tab[place] = value
+  return insert(tab, ...)
 end
 
 local function script_remove(tab, ...)
