@@ -138,17 +138,18 @@ crate::both_stores! {
         let get = r#"function on_event(e, ctx) local t = ctx.thing:get(e.id) end"#;
         // Alone, and among regions that cross together.
         for others in [0, 5] {
-        let event = |n: u32| {
-            let line = |region: u32| format!("{{\"block\":{n},\"region\":\"r{region}\",\"id\":\"a\",\"size\":{}}}\n", if region == 0 { 9_000_000 } else { 1 });
-            (0..=others).map(line).collect::<String>()
-        };
-        let project = Project::with(&pipeline("[batch]\nmemory = \"64MiB\""), set, &event(1));
-        project.run_json();
-        project.write("pipeline.toml", pipeline("[batch]\nmemory = \"16MiB\""));
-        project.write("handlers.lua", get);
-        project.write("events.ndjson", event(1) + &event(2));
-        let line = format!("events.ndjson:{}", others + 2);
-        project.forebay(&["run", "pipeline.toml"]).fails(1, &[&line, "memory"]);
+            let line = |n: u32, region: u32| {
+                let size = if region == 0 { 9_000_000 } else { 1 };
+                format!("{{\"block\":{n},\"region\":\"r{region}\",\"id\":\"a\",\"size\":{size}}}\n")
+            };
+            let event = |n: u32| (0..=others).map(|region| line(n, region)).collect::<String>();
+            let project = Project::with(&pipeline("[batch]\nmemory = \"64MiB\""), set, &event(1));
+            project.run_json();
+            project.write("pipeline.toml", pipeline("[batch]\nmemory = \"16MiB\""));
+            project.write("handlers.lua", get);
+            project.write("events.ndjson", event(1) + &event(2));
+            let line = format!("events.ndjson:{}", others + 2);
+            project.forebay(&["run", "pipeline.toml"]).fails(1, &[&line, "memory"]);
         }
     }
 }

@@ -367,6 +367,19 @@ fn repeated_finds_do_not_ask_again() {
     });
 }
 
+/// A table to find rows in, and one for what was found.
+const FINDS: &str = r#"
+name = "p"
+source.path = "events.ndjson"
+handlers.script = "handlers.lua"
+store.url = "sqlite:p.db"
+[entities.t]
+columns = { n = "bigint", s = "text" }
+indexes = ["n"]
+[entities.log]
+columns = { x = "text" }
+"#;
+
 crate::both_stores! {
     /// All of a table may come while a find waits for its answer: for the rows that calls behind it read.
     fn a_find_that_waits_while_its_table_comes_whole_finds_each_row_once() {
@@ -381,7 +394,6 @@ crate::both_stores! {
             ctx.log:set(e.id, { x = tostring(ctx.t:get(e.get).n) })
           end
         end";
-        let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\" }\nindexes = [\"n\"]\n[entities.log]\ncolumns = { x = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n";
         let put = |i: u32| format!("{{\"block\":1,\"region\":\"a\",\"put\":\"f{i:05}\",\"n\":{}}}\n", i % 97);
         let get = |i: u32| format!("{{\"block\":2,\"region\":\"a\",\"id\":\"g{i:05}\",\"get\":\"f{i:05}\"}}\n");
         let find = |id: &str, limit: &str| {
@@ -395,7 +407,7 @@ crate::both_stores! {
                 .chain([find("all", ""), find("some", ",\"limit\":5")])
                 .chain((before..1448).map(get))
                 .collect();
-            let project = Project::with(pipeline, script, &events);
+            let project = Project::with(FINDS, script, &events);
             project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
             project.forebay(&["run", "pipeline.toml"]).ok();
             let ids: Vec<String> = (0..1500).filter(|i| i % 97 == 9).map(|i| format!("f{i:05}")).collect();
@@ -419,10 +431,9 @@ crate::both_stores! {
         function on_snapshot(ctx)
           return { first = ctx.t:find{ limit = 2 }[2].id }
         end";
-        let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\" }\nindexes = [\"n\"]\n[entities.log]\ncolumns = { x = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[store]\nurl = \"sqlite:p.db\"\n";
         let put = |i: u32| format!("{{\"block\":1,\"region\":\"a\",\"put\":\"f{i:05}\"}}\n");
         let events = (0..2000).map(put).chain(["{\"block\":2,\"region\":\"a\",\"id\":\"found\"}\n".to_owned()]);
-        let project = Project::with(pipeline, script, &events.collect::<String>());
+        let project = Project::with(FINDS, script, &events.collect::<String>());
         project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
         project.forebay(&["run", "pipeline.toml"]).ok();
         assert_eq!(project.query("p.db", "SELECT x FROM log"), [["f00040 f00080"]]);
@@ -439,12 +450,12 @@ fn a_find_that_fits_passes_though_what_it_asks_for_beside_does_not() {
       local rows = ctx.t:find{ order = '-n', limit = e.find }
       ctx.log:set(e.id, { x = #rows .. ' to ' .. rows[#rows].n })
     end";
-    let pipeline = "name = \"p\"\n[source]\npath = \"events.ndjson\"\n[entities.t]\ncolumns = { n = \"bigint\", s = \"text\" }\nindexes = [\"n\"]\n[entities.log]\ncolumns = { x = \"text\" }\n[handlers]\nscript = \"handlers.lua\"\n[batch]\nmemory = \"16MiB\"\n[store]\nurl = \"sqlite:p.db\"\n";
+    let pipeline = format!("{FINDS}[batch]\nmemory = \"16MiB\"\n");
     let put = |i: u32| format!("{{\"block\":1,\"region\":\"a\",\"put\":\"f{i}\",\"n\":{i}}}\n");
     let find =
         |block: u32, find: u32| format!("{{\"block\":{block},\"region\":\"a\",\"id\":\"b{block}\",\"find\":{find}}}\n");
     let events: String = (0..9000).map(put).chain([find(2, 2200), find(3, 8000)]).collect();
-    let project = Project::with(pipeline, script, &events);
+    let project = Project::with(&pipeline, script, &events);
     project.forebay(&["run", "pipeline.toml", "--until", "1"]).ok();
     project.forebay(&["run", "pipeline.toml", "--until", "2"]).ok();
     assert_eq!(project.query("p.db", "SELECT x FROM log"), [["2200 to 6800"]]);

@@ -116,7 +116,7 @@ impl ScriptEngine {
         let first = suspended.len();
         suspended.extend(waiting.as_bytes().chunks_exact(8).map(chunk));
         if let Some(waiting) = suspended.get(first) {
-            // It stays noted, as a lane does that crosses alone: with its first event, for which one waits is not known.
+            // Noted as for a lane that crosses alone. Which of its events waits is not known: the first stands for them.
             let parts = Part::alone(waiting.lane, waiting.base);
             self.host.watch.begin(Task::Events { round: Arc::clone(round), parts });
         }

@@ -12,7 +12,7 @@ local sub, find, match, gmatch = string.sub, string.find, string.match, string.g
 local tointeger = math.tointeger
 
 local NO_MEMORY <const>, NO_STACK <const> = "not enough memory", "stack overflow"
-local STACK_END <const> = "stack overflow$"
+local STACK_END <const> = NO_STACK .. "$"
 local NO_ROOM <const> = "too many results to unpack" -- what table.unpack says where the stack gets no more memory
 local NO_HANDLER <const> = "error in error handling"
 local HANDLER_TRIES <const> = 10 -- errors of a handler of errors that it hears of itself

@@ -45,7 +45,9 @@ pub(super) fn open_anyhow(name: &StoreName, busy_timeout: Duration) -> Result<(C
     match connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
         Err(error) if lacks_rights(&error) => match log_bytes(&name.0) {
             None | Some(0) => open_still(name, busy_timeout),
-            Some(_) if roll_back(name, busy_timeout).is_ok() => Ok((open(name, busy_timeout)?, None)),
+            Some(_) if journal(&name.0).exists() && roll_back(name, busy_timeout).is_ok() => {
+                Ok((open(name, busy_timeout)?, None))
+            }
             Some(_) => Err(name.cannot_open(unread_log(&name.0))),
         },
         // Whatever else is wrong is said where something is read.
@@ -53,12 +55,13 @@ pub(super) fn open_anyhow(name: &StoreName, busy_timeout: Duration) -> Result<(C
     }
 }
 
-/// Takes back a transaction that a writer was killed in: from its journal, as SQLite does for whoever may write. A file is
-/// in no other mode than WAL once it is made, so only one that is being made has a journal.
+/// The rollback journal of a file. Once a file is made it is in WAL mode, so only one in the making has a journal.
+fn journal(path: &Path) -> PathBuf {
+    beside(path, "-journal")
+}
+
+/// Takes back the transaction in which a writer was killed, as SQLite does for whoever may write.
 fn roll_back(name: &StoreName, busy_timeout: Duration) -> rusqlite::Result<()> {
-    if !beside(&name.0, "-journal").exists() {
-        return Err(rusqlite::Error::InvalidQuery);
-    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&name.0, flags)?;
     prepare(&connection, busy_timeout)?;
@@ -67,7 +70,7 @@ fn roll_back(name: &StoreName, busy_timeout: Duration) -> rusqlite::Result<()> {
 
 /// What is said of a log that cannot be read.
 fn unread_log(path: &Path) -> String {
-    let journal = beside(path, "-journal");
+    let journal = journal(path);
     if journal.exists() {
         return format!(
             "{} belongs to a transaction that was interrupted, and cannot be taken back here, where nothing may be written; let `forebay run` do that",

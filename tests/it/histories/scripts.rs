@@ -129,8 +129,8 @@ fn large_plan() -> impl Strategy<Value = Plan> {
         for ((_, events), (crowd, drops, _)) in plan.blocks.iter_mut().zip(crowds.iter().cycle()) {
             events.iter_mut().for_each(|(region, _)| *region %= regions);
             events[0].1.drops = *drops;
-            let Some((calls, looks, step, at)) = *crowd else { continue };
-            let looks = (0..calls).map(|call| Some((looks, (step + call) % FILLED)));
+            let Some((calls, looks, from, at)) = *crowd else { continue };
+            let looks = (0..calls).map(|call| Some((looks, (from + call) % FILLED)));
             let calls = looks.map(|looks| (0, Event { looks, ..Event::default() }));
             let at = at.min(events.len());
             events.splice(at..at, calls);

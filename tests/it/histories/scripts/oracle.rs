@@ -202,14 +202,14 @@ impl Call<'_> {
         for at in 1..=event.drops {
             self.region.tables[0].remove(&format!("b{at}"));
         }
-        let Some((looks, step)) = event.looks else { return false };
-        let ids = (1..=looks).map(|at| (step + at * 500) % FILLED);
+        let Some((looks, from)) = event.looks else { return false };
+        let ids = (1..=looks).map(|at| (from + at * 500) % FILLED);
         let ranks = ids.map(|id| match self.rank(0, &format!("b{id}")) {
             Val::Int(rank) => rank.rem_euclid(1000),
             _ => 0,
         });
         let total = Val::Int(ranks.sum());
-        self.region.tables[1].insert(format!("l{step}"), [("v", total)].into());
+        self.region.tables[1].insert(format!("l{from}"), [("v", total)].into());
         true
     }
 

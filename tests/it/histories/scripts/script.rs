@@ -82,8 +82,8 @@ local function crowd(e, ctx)
   for at = 1, e.drops or 0 do ctx.t:delete("b" .. at) end
   if not e.looks then return false end
   local total = 0
-  for at = 1, e.looks do total = total + rank(ctx.t:get("b" .. (e.step + at * 500) % FILLED)) % 1000 end
-  ctx.u:set("l" .. e.step, { v = total })
+  for at = 1, e.looks do total = total + rank(ctx.t:get("b" .. (e.from + at * 500) % FILLED)) % 1000 end
+  ctx.u:set("l" .. e.from, { v = total })
   return true
 end
 "#;
@@ -238,7 +238,7 @@ pub struct Event {
     /// Rows that are written to the first table before anything else, and such rows that are deleted then.
     pub fills: u16,
     pub drops: u16,
-    /// So many of such rows are read and summed up, at some distance from that number; and that is all then.
+    /// How many of such rows are read and summed up, and the number of the first. That is all that the event does then.
     pub looks: Option<(u16, u16)>,
 }
 
@@ -253,7 +253,7 @@ impl Event {
         fields.extend(self.b.map(|b| format!("\"b\":{b}")));
         fields.extend(self.j.as_ref().map(|j| format!("\"j\":{j}")));
         let counts = [("fills", self.fills), ("drops", self.drops)].into_iter().filter(|(_, count)| *count > 0);
-        let looks = self.looks.into_iter().flat_map(|(looks, step)| [("looks", looks), ("step", step)]);
+        let looks = self.looks.into_iter().flat_map(|(looks, from)| [("looks", looks), ("from", from)]);
         fields.extend(counts.chain(looks).map(|(name, count)| format!("\"{name}\":{count}")));
         format!("{{{}}}", fields.join(","))
     }
